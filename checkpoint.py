@@ -1,0 +1,193 @@
+"""Component folders of a diffusers pipeline: lazy reading from safetensors, streaming and atomic writing.
+
+Only safetensors is read. A tensor is taken from disk when it is asked for, so that a reader's memory does not grow with
+the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import UserError
+
+INDEX_SUFFIX = ".safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+SHARD_BYTES = 1_000_000_000
+
+
+class Checkpoint:
+    """The weights of one component folder, read lazily.
+
+    Raises:
+        UserError: no folder, only pickled weights, a damaged or missing shard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = _weight_files(folder)
+        self._where = {name: file for file in self.files for name in _names(file)}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def names(self) -> list[str]:
+        return list(self._where)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, as stored."""
+        with _opened(self._where[name]) as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        with _opened(self._where[name]) as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def config(self) -> dict[str, Any]:
+        """The component's config.json."""
+        path = self.folder / "config.json"
+        try:
+            config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); the component folder needs its config.") from error
+        return config
+
+    def check_finite(self) -> None:
+        """Raises UserError, naming the tensor, where a weight is NaN or infinite."""
+        for name in self.names():
+            tensor = self.tensor(name)
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
+                raise UserError(f"The weight {name} in {self._where[name]} holds {kind}; get a sound copy of the model.")
+
+    def size(self) -> int:
+        """Bytes of all weight files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"There is no component folder {folder}; the pipeline is incomplete.")
+    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    if indexes:
+        return _indexed_files(indexes[0])
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))]
+    if pickles:
+        raise UserError(
+            f"{folder} holds pickled weights ({pickles[0]}), which can run code and are not read; convert them by "
+            "loading the model and calling save_pretrained(..., safe_serialization=True)."
+        )
+    raise UserError(f"{folder} holds no .safetensors file; the download is incomplete.")
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{index} is no weight index ({error}); get a sound copy of the model.") from error
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing:
+        raise UserError(f"{index.parent / missing[0]} is missing, though {index.name} names it; fetch it again.")
+    return [index.parent / name for name in names]
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged or truncated ({error}); fetch it again.") from error
+
+
+def _names(file: Path) -> list[str]:
+    with _opened(file) as opened:
+        return list(opened.keys())
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file in hexadecimal, read in pieces."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes JSON to a temporary name, then renames it."""
+    new = path.with_name(path.name + ".new")
+    with new.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=2, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+        _settle(stream)
+    new.replace(path)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, note: str = "pt") -> None:
+    """Writes one safetensors file under a temporary name, then renames it; equal tensors give equal bytes.
+
+    `note` is kept under the metadata key `format` (a second key would make the order of bytes a matter of chance).
+    """
+    new = path.with_name(path.name + ".new")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"format": note})
+    with new.open("rb+") as stream:
+        _settle(stream)
+    new.replace(path)
+
+
+def write_sharded(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, stem: str, shard_bytes: int = SHARD_BYTES
+) -> list[Path]:
+    """Streams tensors into shards of at most `shard_bytes` (one tensor may be larger) with an index where needed.
+
+    Holds one shard in memory. Give names in a fixed order and equal tensors give equal files. The folder must be
+    private to the caller until it is published: the shards get their final names once their number is known.
+    """
+    parts = [_write_part(shard, folder, number) for number, shard in enumerate(_shards(tensors, shard_bytes), 1)]
+    names = [
+        f"{stem}.safetensors" if len(parts) == 1 else f"{stem}-{number:05d}-of-{len(parts):05d}.safetensors"
+        for number in range(1, len(parts) + 1)
+    ]
+    for (part, _, _), name in zip(parts, names, strict=True):
+        part.replace(folder / name)
+    if len(parts) > 1:
+        weight_map = {tensor: name for (_, keys, _), name in zip(parts, names, strict=True) for tensor in keys}
+        total = sum(size for _, _, size in parts)
+        write_json({"metadata": {"total_size": total}, "weight_map": weight_map}, folder / f"{stem}{INDEX_SUFFIX}")
+    return [folder / name for name in names]
+
+
+def _write_part(shard: dict[str, Tensor], folder: Path, number: int) -> tuple[Path, list[str], int]:
+    part = folder / f"part-{number:05d}.safetensors"
+    write_tensors(shard, part)
+    return part, list(shard), sum(tensor.nbytes for tensor in shard.values())
+
+
+def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _settle(stream: Any) -> None:
+    """Puts what was written on the disk before it is renamed into place."""
+    stream.flush()
+    os.fsync(stream.fileno())

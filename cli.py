@@ -1,0 +1,56 @@
+"""The root command: registers one command a verb, and turns errors into sentences."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import UserError
+from .evaluate.command import evaluate
+from .quantize.command import quantize
+
+USER_ERROR = 2
+
+
+class Root(click.Group):
+    """A group whose user errors are one sentence and exit code 2; `--debug` shows the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (UserError, KeyboardInterrupt, OSError) as error:
+            if ctx.params["debug"] or (isinstance(error, OSError) and error.errno is None):
+                raise
+            click.echo(f"Error: {_sentence(error)}", err=True)
+            ctx.exit(USER_ERROR)
+
+
+def _sentence(error: UserError | KeyboardInterrupt | OSError) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted; what is finished is kept, and the same command goes on from there."
+    if isinstance(error, UserError):
+        return str(error)
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"There is no room left{where} ({error.strerror}); free some, or give another --output. Finished work is kept."
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"Writing is not allowed{where} ({error.strerror}); give another --output."
+    return f"{error.strerror}{where}."
+
+
+@click.group(cls=Root)
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Press text-to-image pipelines until they fit edge devices."""
+
+
+main.add_command(quantize)
+main.add_command(evaluate)
+
+if __name__ == "__main__":
+    sys.exit(main())

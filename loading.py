@@ -1,0 +1,187 @@
+"""Registers the INT4 loader: after `import edgepress.loading`, diffusers and transformers read pressed components.
+
+A pressed component's config.json says `quantization_config: {quant_method: awq, ...}`. Its linears are replaced by
+`Int4Linear`, which computes with PyTorch's own int4 kernels: tinygemm on CUDA, the packed int4 product on a CPU, and by
+dequantization wherever the kernel does not take the shape or the dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.quantizers import auto as diffusers_auto
+from diffusers.quantizers.base import DiffusersQuantizer
+from diffusers.quantizers.quantization_config import QuantizationConfigMixin
+from torch import Tensor, nn
+from transformers.quantizers import auto as transformers_auto
+from transformers.quantizers.base import HfQuantizer
+
+from .int4 import SYMMETRIC_ZERO, AwqTensors, Codes, dequantize, unpack_awq
+
+METHOD = "awq"
+KERNEL_GROUPS = (32, 64, 128, 256)
+
+
+class Int4Linear(nn.Module):
+    """A linear layer whose weight is stored in AutoAWQ's GEMM layout.
+
+    The buffers are what the file holds; the kernel's own packing is made at the first call on each device and dtype, and
+    takes their place in memory as far as computing goes. `dequantized()` gives the weight (out, in).
+    """
+
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    bias: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, group_size: int, bias: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.group_size = in_features, out_features, group_size
+        groups = in_features // group_size
+        self.register_buffer("qweight", torch.zeros(in_features, out_features // 8, dtype=torch.int32))
+        self.register_buffer("qzeros", torch.zeros(groups, out_features // 8, dtype=torch.int32))
+        self.register_buffer("scales", torch.zeros(groups, out_features, dtype=torch.float16))
+        self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+        self._kernel: tuple[torch.device, torch.dtype, Tensor, Tensor] | None = None
+
+    def codes(self) -> Codes:
+        return unpack_awq(AwqTensors(self.qweight, self.qzeros, self.scales))
+
+    def dequantized(self) -> Tensor:
+        """The weight (out, in) in float32."""
+        return dequantize(self.codes())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self._multiply(x) if self._has_kernel(x) else F.linear(x, self.dequantized().to(x.dtype))
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        """The CPU product takes out % 16 == 0; tinygemm wants bfloat16, out % 8 == 0 and in % 1024 == 0."""
+        if self.group_size not in KERNEL_GROUPS:
+            return False
+        if x.device.type == "cpu":
+            return x.dtype in (torch.float32, torch.bfloat16, torch.float16) and self.out_features % 16 == 0
+        return x.device.type == "cuda" and x.dtype == torch.bfloat16 and self.in_features % 1024 == 0
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        weight, scale_and_zero = self._packed(x.device, x.dtype)
+        flat = x.reshape(-1, self.in_features).contiguous()
+        if x.device.type == "cpu":
+            out = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, weight, self.group_size, scale_and_zero)
+        else:
+            out = torch.ops.aten._weight_int4pack_mm(flat, weight, self.group_size, scale_and_zero)
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+    def _packed(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The kernel's operands: packed codes, and (groups, out, 2) of scale and (8 - z) * scale."""
+        if self._kernel is None or self._kernel[:2] != (device, dtype):
+            codes, grid = self.codes()
+            offset = (SYMMETRIC_ZERO - grid.zeros.float()) * grid.scales
+            scale_and_zero = torch.stack([grid.scales.T, offset.T], dim=-1).to(dtype).contiguous()
+            self._kernel = (device, dtype, _pack_for(device, codes), scale_and_zero)
+        return self._kernel[2], self._kernel[3]
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, group_size={self.group_size}"
+
+
+def _pack_for(device: torch.device, codes: Tensor) -> Tensor:
+    if device.type == "cpu":
+        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
+    pairs = (codes[:, ::2] << 4) | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+
+
+def replace_linears(model: nn.Module, group_size: int, kept: list[str]) -> None:
+    """Puts an `Int4Linear` in the place of every linear that `kept` does not name, in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and name not in kept:
+            parent, _, child = name.rpartition(".")
+            new = Int4Linear(module.in_features, module.out_features, group_size, module.bias is not None)
+            setattr(model.get_submodule(parent), child, new)
+
+
+class AwqConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is untyped
+    """`quantization_config` of a pressed diffusers component, in AutoAWQ's words."""
+
+    def __init__(
+        self,
+        bits: int = 4,
+        group_size: int = 128,
+        zero_point: bool = True,
+        version: str = "gemm",
+        modules_to_not_convert: list[str] | None = None,
+        **_: Any,
+    ) -> None:
+        if bits != 4 or version.lower() != "gemm":
+            raise ValueError(f"only 4 bits in the gemm layout can be read, not {bits} bits in {version!r}")
+        self.quant_method = METHOD
+        self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
+        self.modules_to_not_convert = modules_to_not_convert or []
+
+
+class DiffusersAwqQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is untyped
+    """Reads pressed components of diffusers classes."""
+
+    requires_calibration = True
+    required_packages: list[str] = []  # noqa: RUF012  diffusers reads the class attribute
+
+    def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> None:
+        config = self.quantization_config
+        with torch.device("meta"):
+            replace_linears(model, config.group_size, config.modules_to_not_convert)
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        return model
+
+    def check_if_quantized_param(self, model: nn.Module, param_value: Tensor, param_name: str, *_: Any, **__: Any) -> bool:
+        return isinstance(model.get_submodule(param_name.rpartition(".")[0]), Int4Linear)
+
+    def check_quantized_param_shape(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def create_quantized_param(
+        self, model: nn.Module, param_value: Tensor, param_name: str, target_device: torch.device, *_: Any, **__: Any
+    ) -> None:
+        """Puts a stored tensor in its buffer, in the dtype of the file."""
+        owner, _, buffer = param_name.rpartition(".")
+        setattr(model.get_submodule(owner), buffer, param_value.to(target_device))
+
+    @property
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+class TransformersAwqQuantizer(HfQuantizer):
+    """Reads pressed components of transformers classes without the CUDA packages that the stock AWQ loader asks for."""
+
+    requires_calibration = True
+
+    def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        config: Any = self.quantization_config
+        with torch.device("meta"):
+            replace_linears(model, config.group_size, config.modules_to_not_convert or [])
+        return model
+
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
+        """Scales keep the file's fp16: rounding them again to bfloat16 would lose what was solved for."""
+        stored = param.get_dtype() if hasattr(param, "get_dtype") else None
+        return torch.float16 if stored == "F16" else super().get_new_dtype(converter, param, dtype)
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+diffusers_auto.AUTO_QUANTIZER_MAPPING[METHOD] = DiffusersAwqQuantizer
+diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = AwqConfig
+transformers_auto.AUTO_QUANTIZER_MAPPING[METHOD] = TransformersAwqQuantizer

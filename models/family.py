@@ -1,0 +1,62 @@
+"""The vocabulary in which a family is described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A scale that moves, with no change of the output, from the inputs of some linears into what comes before them.
+
+    `source` is divided by s and every one of `into` has its input columns multiplied by s. A `norm` source is an
+    RMSNorm's weight; a `rows` source is a linear whose output channels are divided. All names are relative to a block.
+
+    Where `source` feeds several heads of `into` (grouped-query attention: values are shared by a group of query heads),
+    `shared_heads` names the config keys (query heads, key-value heads): s is then one for each channel of the source.
+    """
+
+    source: str
+    into: tuple[str, ...]
+    kind: Literal["norm", "rows"]
+    shared_heads: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A repeated block: where its copies stand in the component (`*` is the index) and how its scales fold.
+
+    The linears of a block that are quantized are exactly those that some fold leads into.
+    """
+
+    path: str
+    folds: tuple[Fold, ...]
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        return tuple(name for fold in self.folds for name in fold.into)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the pipeline that is pressed: its folder's name, the class, and its blocks.
+
+    `unread` counts the last copies of the last block whose output the pipeline never reads; they stay as they are.
+    """
+
+    name: str
+    model_class: str
+    blocks: tuple[Block, ...]
+    unread: int = 0
+
+
+@dataclass(frozen=True)
+class Family:
+    """A pipeline class and its components."""
+
+    pipeline: str
+    components: tuple[Component, ...] = field(default=())
+
+    def component(self, name: str) -> Component | None:
+        return next((component for component in self.components if component.name == name), None)

@@ -1,0 +1,36 @@
+"""Z-Image and Z-Image-Turbo: a single-stream DiT whose modulation only scales, and a Qwen3 text encoder.
+
+Because the modulation multiplies and never shifts, a scale folds into the RMSNorm weights before it. The pipeline
+reads `hidden_states[-2]`, so the text encoder's last layer is never used.
+"""
+
+from .family import Block, Component, Family, Fold
+
+DIT_FOLDS = (
+    Fold("attention_norm1", ("attention.to_q", "attention.to_k", "attention.to_v"), "norm"),
+    Fold("attention.to_v", ("attention.to_out.0",), "rows"),
+    Fold("ffn_norm1", ("feed_forward.w1", "feed_forward.w3"), "norm"),
+    Fold("feed_forward.w3", ("feed_forward.w2",), "rows"),
+)
+QWEN3_FOLDS = (
+    Fold("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "norm"),
+    Fold("self_attn.v_proj", ("self_attn.o_proj",), "rows", ("num_attention_heads", "num_key_value_heads")),
+    Fold("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj"), "norm"),
+    Fold("mlp.up_proj", ("mlp.down_proj",), "rows"),
+)
+
+FAMILY = Family(
+    pipeline="ZImagePipeline",
+    components=(
+        Component("text_encoder", "Qwen3Model", (Block("layers.*", QWEN3_FOLDS),), unread=1),
+        Component(
+            "transformer",
+            "ZImageTransformer2DModel",
+            (
+                Block("noise_refiner.*", DIT_FOLDS),
+                Block("context_refiner.*", DIT_FOLDS),
+                Block("layers.*", DIT_FOLDS),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,47 @@
+"""Folding: a scale leaves the inputs of some linears and enters what comes before them, with no change of the output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models import Fold
+
+Weights = dict[str, Tensor]  # parameter name, relative to the block -> float32 tensor
+
+
+def channel_map(fold: Fold, config: dict[str, Any], width: int) -> Tensor:
+    """For each of `width` inputs of `fold.into`, the output channel of `fold.source` that feeds it, (width,)."""
+    if fold.shared_heads is None:
+        return torch.arange(width)
+    heads, shared = (int(config[key]) for key in fold.shared_heads)
+    size = width // heads
+    head = torch.arange(heads) // (heads // shared)
+    return (head[:, None] * size + torch.arange(size)).reshape(-1)
+
+
+def apply_fold(weights: Weights, fold: Fold, scale: Tensor, channel: Tensor, stored: torch.dtype) -> Tensor:
+    """Divides the source by `scale`, (channels,), and multiplies the readers' columns, in place.
+
+    A norm is kept in the dtype `stored`, and rounding it there changes the scale a little; the columns are multiplied by
+    what was really divided by, so that nothing is lost. Returns that scale, (channels,).
+    """
+    source = weights[f"{fold.source}.weight"]
+    if fold.kind == "norm":
+        divided = (source / scale).to(stored).float()
+        scale = torch.where(divided != 0, source / divided, torch.ones_like(scale))
+        divided = torch.where(scale == 1, source, divided)
+    else:
+        divided = source / scale[:, None]
+        _divide_bias(weights, fold, scale)
+    weights[f"{fold.source}.weight"] = divided
+    for name in fold.into:
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] * scale[channel]
+    return scale
+
+
+def _divide_bias(weights: Weights, fold: Fold, scale: Tensor) -> None:
+    if f"{fold.source}.bias" in weights:
+        weights[f"{fold.source}.bias"] = weights[f"{fold.source}.bias"] / scale

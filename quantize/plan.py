@@ -1,0 +1,122 @@
+"""What will be quantized: the blocks of a pipeline folder, found from its family's data, checked before any long work."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import Checkpoint
+from ..errors import UserError
+from ..models import Block, Component, Fold, family_of
+from ..recipe import Quantization
+from ..sources import pipeline_class
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One block: the piece of work that is solved, stored and resumed as a whole."""
+
+    component: str
+    path: str
+    block: Block
+
+    @property
+    def name(self) -> str:
+        return f"{self.component}.{self.path}"
+
+    @property
+    def linears(self) -> list[str]:
+        """Module names within the component."""
+        return [f"{self.path}.{linear}" for linear in self.block.linears]
+
+    def input_of(self, fold: Fold) -> str:
+        """The module whose input stands for what all readers of a fold read."""
+        return f"{self.path}.{fold.into[0]}"
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """A component folder with its weights and its units."""
+
+    name: str
+    checkpoint: Checkpoint
+    config: dict[str, Any] = field(repr=False)
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be pressed, in the order of work."""
+
+    source: Path
+    quantization: Quantization
+    components: tuple[ComponentPlan, ...]
+
+    @property
+    def units(self) -> list[Unit]:
+        return [unit for component in self.components for unit in component.units]
+
+    def component(self, name: str) -> ComponentPlan:
+        return next(component for component in self.components if component.name == name)
+
+
+def make_plan(source: Path, quantization: Quantization) -> Plan:
+    """The plan for a pipeline folder.
+
+    Raises:
+        UserError: unknown pipeline or component class, unreadable or unsound weights, a group size or an output width
+            that does not fit a layer.
+    """
+    family = family_of(pipeline_class(source))
+    known = [component.name for component in family.components]
+    for name in quantization.components:
+        if name not in known:
+            raise UserError(f"{family.pipeline} has no component {name!r} to quantize; it has {', '.join(known)}.")
+    chosen = [component for component in family.components if component.name in quantization.components]
+    return Plan(source, quantization, tuple(_plan_component(source, component, quantization) for component in chosen))
+
+
+def _plan_component(source: Path, component: Component, quantization: Quantization) -> ComponentPlan:
+    checkpoint = Checkpoint(source / component.name)
+    config = checkpoint.config()
+    found = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    if found != component.model_class:
+        raise UserError(
+            f"{checkpoint.folder / 'config.json'} is of class {found!r}, where {component.model_class!r} was expected."
+        )
+    if "quantization_config" in config:
+        raise UserError(f"{checkpoint.folder} is quantized already; give the pipeline in its original precision.")
+    paths = [(path, block) for block in component.blocks for path in _copies(checkpoint, block.path)]
+    read = paths[: len(paths) - component.unread]
+    units = tuple(Unit(component.name, path, block) for path, block in read)
+    if not units:
+        raise UserError(f"{checkpoint.folder} holds none of the blocks {[b.path for b in component.blocks]}.")
+    for unit in units:
+        _check_unit(checkpoint, unit, quantization.scheme.group_size)
+    checkpoint.check_finite()
+    return ComponentPlan(component.name, checkpoint, config, units)
+
+
+def _copies(checkpoint: Checkpoint, pattern: str) -> list[str]:
+    """The paths that match a pattern such as `layers.*`, in the order of their index."""
+    expression = re.compile(fnmatch.translate(pattern).replace(".*", r"\d+").replace(r"\Z", "") + r"(?=\.)")
+    paths = {match.group() for name in checkpoint.names() if (match := expression.match(name))}
+    return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)])
+
+
+def _check_unit(checkpoint: Checkpoint, unit: Unit, group_size: int) -> None:
+    for linear in unit.linears:
+        name = f"{linear}.weight"
+        if name not in checkpoint:
+            raise UserError(f"{checkpoint.folder} lacks the weight {name}; the download is incomplete.")
+        height, width = checkpoint.shape(name)
+        if width % group_size:
+            raise UserError(
+                f"The group size {group_size} does not divide the input width {width} of {unit.component}.{linear}; "
+                "choose quantize.scheme.group_size of 32, 64 or 128 so that it does."
+            )
+        if height % 8:
+            raise UserError(f"The output width {height} of {unit.component}.{linear} is no multiple of 8, as AWQ needs.")

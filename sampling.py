@@ -1,0 +1,107 @@
+"""Runs a diffusers pipeline on prompts, with noise that depends on nothing but prompt id and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .prompts import Prompt
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+AUTO_BFLOAT16 = 10**9  # bytes of weights from which `dtype: auto` means bfloat16
+PIXELS_AT_ONCE = 2**17  # eight demo pictures, or one of 512 x 512 and above
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are made: size in pixels, denoising steps, guidance scale."""
+
+    height: int
+    width: int
+    steps: int
+    guidance: float
+
+    @property
+    def batch(self) -> int:
+        """Pictures made together; it depends on the size alone, so that reruns and variants make the same batches."""
+        return max(1, PIXELS_AT_ONCE // (self.height * self.width))
+
+
+def native_size(pipeline: Path) -> int:
+    """The side in pixels that a pipeline folder was made for, from its VAE's `sample_size`."""
+    config = pipeline / "vae" / "config.json"
+    try:
+        return int(json.loads(config.read_text("utf-8"))["sample_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{config} names no sample_size; give the size in the recipe (size: [H, W]).") from error
+
+
+def compute_dtype(asked: str, pipeline: Path) -> str:
+    """What the reference computes in: as asked, or with `auto` float32 for weights under 1 GB and bfloat16 above."""
+    if asked != "auto":
+        return asked
+    weights = sum(file.stat().st_size for file in pipeline.glob("*/*.safetensors"))
+    return "float32" if weights < AUTO_BFLOAT16 else "bfloat16"
+
+
+def seed_of(prompt_id: str, seed: int) -> int:
+    """A 63-bit seed for the CPU generator, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{prompt_id}:{seed}".encode()).digest()[:8], "big") >> 1
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    """The diffusers pipeline of a folder, on the CPU, weights cast to `dtype`; pressed folders load too."""
+    from diffusers import DiffusionPipeline
+
+    from . import loading  # noqa: F401  registers the INT4 loader
+
+    with _without_bars():
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)  # type: ignore[no-untyped-call]
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps diffusers and transformers from drawing progress bars across ours."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    drawing = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in drawing:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in drawing:
+            log.enable_progress_bar()
+
+
+def sample(pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> list[Image]:
+    """One picture a prompt, all in one batch."""
+    import torch
+
+    with torch.no_grad():
+        images = pipeline(
+            [prompt.prompt for prompt in prompts],
+            height=sampling.height,
+            width=sampling.width,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
+            generator=[torch.Generator().manual_seed(seed_of(prompt.id, seed)) for prompt in prompts],
+        ).images
+    return list(images)
+
+
+def batches(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]

@@ -1,0 +1,65 @@
+"""Where a pipeline comes from: the embedded demo, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .errors import UserError
+
+ROOT = Path(__file__).parent
+DEMO = ROOT / "demo" / "pipeline"
+
+
+def resolve(model: str) -> Path:
+    """The folder of a pipeline: `demo`, a path, or a hub id that is downloaded where there is a network.
+
+    Raises:
+        UserError: no such folder, no `model_index.json` in it, or a hub id that cannot be had.
+    """
+    if model == "demo":
+        return _checked(DEMO)
+    path = Path(model).expanduser()
+    if path.exists() or not _looks_like_hub_id(model):
+        return _checked(path)
+    return _checked(_download(model))
+
+
+def pipeline_class(folder: Path) -> str:
+    """The class that `model_index.json` names."""
+    try:
+        return str(json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'model_index.json'} names no pipeline class; is it a diffusers folder?") from error
+
+
+def prompt_file(folder: Path, asked: str, purpose: str) -> Path:
+    """The prompt set for `calibration` or `evaluation`: a path, or with `own` the pipeline's own set, else the shipped one."""
+    if asked != "own":
+        return Path(asked)
+    own = folder / "prompts" / f"{purpose}.jsonl"
+    return own if own.exists() else ROOT / "recipes" / "prompts" / f"{purpose}.jsonl"
+
+
+def _looks_like_hub_id(model: str) -> bool:
+    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
+
+
+def _checked(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"There is no model folder {folder}; give a diffusers folder, a hub id, or 'demo'.")
+    if not (folder / "model_index.json").exists():
+        raise UserError(f"{folder} has no model_index.json; give the top folder of a diffusers pipeline.")
+    return folder
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{model!r} is no folder here, and the hub does not give it ({reason}); check the name.") from error
