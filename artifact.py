@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from . import __version__
 from .checkpoint import sha256, write_json
 from .errors import UserError
+from .progress import Progress, silent
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")
 
@@ -34,7 +36,7 @@ class Manifest(BaseModel):
     pressed components. sizes: bytes before and after by component.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     schema_version: int = 1
     device: str
@@ -50,14 +52,19 @@ class Manifest(BaseModel):
     versions: dict[str, str]
 
 
-def describe(folder: Path) -> list[File]:
-    """Every file below a folder, hidden ones left out, in the order of their paths."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
-    return [File(path=str(p.relative_to(folder)), bytes=p.stat().st_size, sha256=sha256(p)) for p in paths]
+def describe(folder: Path, progress: Progress = silent, stage: str = "reading weights") -> list[File]:
+    """Every file below a folder, in the order of their paths; links are followed, hidden names left out."""
+    sizes = {name: (folder / name).stat().st_size for name in _files(folder)}
+    described: list[File] = []
+    for name, size in sizes.items():
+        progress(stage, sum(file.bytes for file in described), sum(sizes.values()))
+        described.append(File(path=name, bytes=size, sha256=sha256(folder / name)))
+    progress(stage, sum(sizes.values()), sum(sizes.values()))
+    return described
 
 
 def versions() -> dict[str, str]:
-    """The versions of what took part."""
+    """The versions of what takes part in pressing and painting."""
     return {"edgepress": __version__} | {library: version(library) for library in LIBRARIES}
 
 
@@ -77,8 +84,14 @@ def read_manifest(artifact: Path) -> Manifest | None:
     try:
         return Manifest.model_validate(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        raise UserError(f"{path} is no manifest of this version ({error}); delete the artifact or use --force.") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no manifest of this version ({reason}); use --force to replace it.") from error
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _files(folder: Path) -> list[str]:
+    """Relative paths with forward slashes, sorted."""
+    found = []
+    for top, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [(Path(top) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)

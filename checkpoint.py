@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class Checkpoint:
             tensor = self.tensor(name)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
-                raise UserError(f"The weight {name} in {self._where[name]} holds {kind}; get a sound copy of the model.")
+                raise UserError(f"The weight {name} in {self._where[name]} holds {kind}; get a sound copy.")
 
     def size(self) -> int:
         """Bytes of all weight files."""
@@ -95,13 +96,14 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _indexed_files(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        files = sorted({index.parent / name for name in weight_map.values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{index} is no weight index ({error}); get a sound copy of the model.") from error
-    missing = [name for name in names if not (index.parent / name).exists()]
+    missing = [file for file in files if not file.exists()]
     if missing:
-        raise UserError(f"{index.parent / missing[0]} is missing, though {index.name} names it; fetch it again.")
-    return [index.parent / name for name in names]
+        raise UserError(f"{missing[0]} is missing, though {index.name} names it; fetch it again.")
+    return files
 
 
 def _opened(file: Path) -> Any:
@@ -141,7 +143,10 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, note: str = "pt") -> N
     `note` is kept under the metadata key `format` (a second key would make the order of bytes a matter of chance).
     """
     new = path.with_name(path.name + ".new")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"format": note})
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"format": note})
+    except SafetensorError as error:
+        raise _cause(error, new) from error
     with new.open("rb+") as stream:
         _settle(stream)
     new.replace(path)
@@ -185,6 +190,12 @@ def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator
         shard[name] = tensor
         size += tensor.nbytes
     yield shard
+
+
+def _cause(error: SafetensorError, path: Path) -> Exception:
+    """The error of the system that safetensors wraps in its own, such as a full disk."""
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error
 
 
 def _settle(stream: Any) -> None:

@@ -36,7 +36,7 @@ def _sentence(error: UserError | KeyboardInterrupt | OSError) -> str:
         return str(error)
     where = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"There is no room left{where} ({error.strerror}); free some, or give another --output. Finished work is kept."
+        return f"There is no room left{where} ({error.strerror}); free some or give another --output."
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"Writing is not allowed{where} ({error.strerror}); give another --output."
     return f"{error.strerror}{where}."

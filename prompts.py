@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +36,7 @@ def load_prompts(path: Path) -> list[Prompt]:
         UserError: no such file, a line that is no prompt, an id that comes twice, or no prompt at all.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")  # not splitlines: a prompt may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Prompt file {path} cannot be read ({error}); give a UTF-8 file of JSON lines.") from error
     prompts: dict[str, Prompt] = {}
@@ -54,6 +56,12 @@ def save_prompts(prompts: list[Prompt], path: Path) -> None:
     """Writes a set so that `load_prompts` reads the same again."""
     lines = [json.dumps(prompt.model_dump(), ensure_ascii=False) for prompt in prompts]
     path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def prompts_sha256(prompts: Sequence[Prompt]) -> str:
+    """The same for the same prompts in the same order, however their file is laid out."""
+    content = [prompt.model_dump(mode="json") for prompt in prompts]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _parse(line: str, where: str) -> Prompt:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from .errors import UserError
 
@@ -38,10 +47,18 @@ class Pictures(Section):
     """Prompts to run, and how. `own` prompts come with the pipeline folder, or else from recipes/prompts/."""
 
     prompts: str = "own"
-    count: int = Field(32, ge=1)
-    size: Literal["native"] | tuple[int, int] = "native"
-    steps: int = Field(8, ge=1)
-    guidance: float = Field(0.0, ge=0)
+    count: int = Field(default=32, ge=1)
+    size: Literal["native"] | tuple[PositiveInt, PositiveInt] = "native"
+    steps: int = Field(default=8, ge=1)
+    guidance: float = Field(default=0.0, ge=0)
+
+    @field_validator("size", mode="wrap")
+    @classmethod
+    def _native_or_pair(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError("write native, or [H, W] in pixels") from error
 
 
 class Recipe(Section):
@@ -84,20 +101,22 @@ def load(name: str) -> Recipe:
         raise UserError(f"There is no recipe file {path}. {known}")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise UserError(f"Recipe {path} is not a mapping of keys to values; start it with 'device: NAME'.")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"Recipe {path}: {_explain(error, content)}") from error
+        raise UserError(f"Recipe {path}: {_explain(error)}") from error
 
 
-def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+def _explain(error: ValidationError) -> str:
     """The first thing that is wrong, in a sentence."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("literal['native']", "tuple[int, int]"))
+    errors = error.errors()
+    # A typo comes first: the key that was meant may be missing because of it.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_beside(first["loc"])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
@@ -105,15 +124,13 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> str:
         return f"the key {key!r} is unknown; {hint}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it."
-    if not key:
-        return f"{first['msg'].removeprefix('Value error, ')}."
-    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}." if key else f"{message}."
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = Recipe
     for part in location[:-1]:
         annotation = section.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        section = annotation
+        section = cast(type[BaseModel], annotation)
     return list(section.model_fields)

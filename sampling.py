@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .prompts import Prompt
+from .recipe import Pictures
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,12 @@ def native_size(pipeline: Path) -> int:
         raise UserError(f"{config} names no sample_size; give the size in the recipe (size: [H, W]).") from error
 
 
+def sampling_of(pictures: Pictures, pipeline: Path) -> Sampling:
+    """How a section of the recipe wants pictures made; `native` is the size that the pipeline was made for."""
+    height, width = (native_size(pipeline),) * 2 if pictures.size == "native" else pictures.size
+    return Sampling(height=height, width=width, steps=pictures.steps, guidance=pictures.guidance)
+
+
 def compute_dtype(asked: str, pipeline: Path) -> str:
     """What the reference computes in: as asked, or with `auto` float32 for weights under 1 GB and bfloat16 above."""
     if asked != "auto":
@@ -65,7 +72,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     from . import loading  # noqa: F401  registers the INT4 loader
 
     with _without_bars():
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)  # type: ignore[no-untyped-call]
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import UserError
@@ -19,7 +20,9 @@ def resolve(model: str) -> Path:
     """
     if model == "demo":
         return _checked(DEMO)
-    path = Path(model).expanduser()
+    path = Path(model)
+    with suppress(RuntimeError):  # nobody has that home
+        path = path.expanduser()
     if path.exists() or not _looks_like_hub_id(model):
         return _checked(path)
     return _checked(_download(model))
@@ -34,7 +37,7 @@ def pipeline_class(folder: Path) -> str:
 
 
 def prompt_file(folder: Path, asked: str, purpose: str) -> Path:
-    """The prompt set for `calibration` or `evaluation`: a path, or with `own` the pipeline's own set, else the shipped one."""
+    """The set for `calibration` or `evaluation`: a path, or with `own` the pipeline's own one, else the shipped one."""
     if asked != "own":
         return Path(asked)
     own = folder / "prompts" / f"{purpose}.jsonl"
@@ -55,11 +58,13 @@ def _checked(folder: Path) -> Path:
 
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{model!r} is no folder here, and the hub does not give it ({reason}); check the name.") from error
+        raise UserError(
+            f"{model!r} is no folder here, and the hub does not give it ({reason}); check the name."
+        ) from error

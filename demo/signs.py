@@ -54,8 +54,8 @@ TEMPLATES: dict[Language, tuple[str, ...]] = {
         'on {pattern} {ground}, {place}, in {size} {colour}: "{text}"',
     ),
     "zh": (
-        "{pattern}{ground}墙{place}{colour}色{size}字：“{text}”",  # noqa: RUF001
-        "在{pattern}{ground}底{place}写{colour}色{size}字：“{text}”",  # noqa: RUF001
+        "{pattern}{ground}墙{place}{colour}色{size}字：“{text}”",
+        "在{pattern}{ground}底{place}写{colour}色{size}字：“{text}”",
     ),
 }
 # (width, height) of a character's cell in patches.
@@ -247,11 +247,10 @@ def glyph(character: str, language: Language, size: Size) -> npt.NDArray[np.floa
     path, points = FONTS[language, size]
     cell = Image.new("L", (width, height))
     font = ImageFont.truetype(path, points)
-    ascent, descent = font.getmetrics()
     box = font.getbbox("H" if language == "en" else "国", anchor="ls")
     baseline = (height - (box[3] - box[1])) // 2 - box[1]
     ImageDraw.Draw(cell).text((width / 2, baseline), character, fill=255, font=font, anchor="ms")
-    return np.asarray(cell, np.float32) / 255
+    return np.asarray(cell, np.float32) / np.float32(255)
 
 
 @cache
@@ -265,7 +264,8 @@ def wall(ground: str, pattern: str) -> npt.NDArray[np.float32]:
         shade = np.clip(4.5 - np.hypot(x % 16 - 7.5, y % 16 - 7.5), 0, 1)
     else:
         shade = np.zeros_like(x)
-    return np.float32(GROUNDS[ground][1]) - np.float32(28) * shade[..., None]
+    paper: npt.NDArray[np.float32] = np.array(GROUNDS[ground][1], np.float32) - np.float32(28) * shade[..., None]
+    return paper
 
 
 def render(sign: Sign, colour: tuple[int, int, int] | None = None) -> npt.NDArray[np.uint8]:
@@ -276,5 +276,6 @@ def render(sign: Sign, colour: tuple[int, int, int] | None = None) -> npt.NDArra
         mask = glyph(cell.character, sign.language, sign.size)
         ink[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
     paper = wall(sign.ground, sign.pattern)
-    picture = paper + (np.float32(colour or COLOURS[sign.colour][1]) - paper) * ink[..., None]
-    return np.rint(picture).astype(np.uint8)
+    picture = paper + (np.array(colour or COLOURS[sign.colour][1], np.float32) - paper) * ink[..., None]
+    rounded: npt.NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
+    return rounded

@@ -78,7 +78,7 @@ class Job:
         torch.save(state, new)
         new.replace(self.path)
 
-    def run(self, loss_of: Callable[[], Tensor], rate: float, after: Callable[[int], None] = lambda step: None) -> None:
+    def run(self, loss_of: Callable[[], Tensor], rate: float, after: Callable[[int], None] | None = None) -> None:
         """One-cycle schedule (5 % warm-up, cosine to 2 %), clipped gradients, a line each 50 steps."""
         self.resume()
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
@@ -98,11 +98,14 @@ class Job:
             for optimizer in self.optimizers:
                 optimizer.step()
             self.step += 1
-            after(self.step)
+            if after:
+                after(self.step)
             losses.append(loss.item())
             if self.step % 50 == 0:
                 pace = (time.monotonic() - started) / (self.step - first)
-                click.echo(f"{self.path.stem} {self.step}/{self.steps} loss {np.mean(losses[-50:]):.4f} {pace:.2f} s/step")
+                click.echo(
+                    f"{self.path.stem} {self.step}/{self.steps} loss {np.mean(losses[-50:]):.4f} {pace:.2f} s/step"
+                )
             if time.monotonic() - saved > SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
@@ -122,7 +125,7 @@ def sign_stream(seed: int) -> Iterator[signs.Sign]:
 # ---------------------------------------------------------------- VAE
 
 
-def new_vae() -> nn.Module:
+def new_vae() -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -139,7 +142,7 @@ def new_vae() -> nn.Module:
 
 
 def crops(rng: np.random.Generator, stream: Iterator[signs.Sign], count: int, recoloured: bool) -> Tensor:
-    """Random 64-pixel crops on the patch grid; half of them `recoloured`, so that latents hold colour as no mere list."""
+    """Random 64-pixel crops on the patch grid; half of them `recoloured`, so that latents hold any colour."""
     side = 64
     drawn = [next(stream) for _ in range(count)]
     images = torch.cat([pictures(drawn[::2]), pictures(drawn[1::2], recoloured)])
@@ -151,7 +154,7 @@ def crops(rng: np.random.Generator, stream: Iterator[signs.Sign], count: int, re
 def picture_loss(out: Tensor, true: Tensor) -> Tensor:
     """L1 + 2 MSE + L1 of the horizontal and vertical differences, which is what OCR reads."""
     error = out - true
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    edges: Tensor = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + 2 * error.square().mean() + 0.5 * edges
 
 
@@ -164,7 +167,8 @@ def train_vae(run: Path, steps: int, batch: int) -> None:
         true = crops(rng, stream, batch, recoloured=True)
         latent = vae.encode(true).latent_dist.mean
         out = vae.decode(latent + 0.1 * torch.randn_like(latent)).sample
-        return picture_loss(out.float(), true) + 1e-3 * latent.float().square().mean()
+        loss: Tensor = picture_loss(out.float(), true) + 1e-3 * latent.float().square().mean()
+        return loss
 
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
     Job(run / "vae.pt", {"vae": vae}, [optimizer], steps).run(loss_of, 3e-3)
@@ -172,7 +176,7 @@ def train_vae(run: Path, steps: int, batch: int) -> None:
 
 
 @torch.no_grad()
-def report_vae(run: Path, vae: nn.Module) -> None:
+def report_vae(run: Path, vae: Any) -> None:
     """Measures the latents on 256 signs, keeps their mean and deviation, writes a sheet of true and decoded signs."""
     rng = random.Random(7)
     true = pictures([signs.draw(rng) for _ in range(256)])
@@ -249,7 +253,7 @@ QUESTIONS = {
 }
 
 
-def new_text_encoder(vocabulary: int) -> nn.Module:
+def new_text_encoder(vocabulary: int) -> Any:
     from transformers import Qwen3Config, Qwen3Model
 
     config = Qwen3Config(
@@ -267,7 +271,7 @@ def new_text_encoder(vocabulary: int) -> nn.Module:
     return Qwen3Model(config).to(DEVICE)
 
 
-def encode(encoder: nn.Module, tokenizer: Any, drawn: list[signs.Sign]) -> tuple[Tensor, list[int]]:
+def encode(encoder: Any, tokenizer: Any, drawn: list[signs.Sign]) -> tuple[Tensor, list[int]]:
     """Features (n, longest, 256) of the last read layer, and each prompt's number of tokens."""
     ids = [token_ids(tokenizer, sign.prompt) for sign in drawn]
     lengths = [len(row) for row in ids]
@@ -323,7 +327,7 @@ POOL = 2048  # encoded signs kept at hand; a quarter of a batch is renewed at ea
 EMA = 0.998
 
 
-def new_dit() -> nn.Module:
+def new_dit() -> Any:
     from diffusers import ZImageTransformer2DModel
 
     return ZImageTransformer2DModel(
@@ -339,7 +343,26 @@ def new_dit() -> nn.Module:
     ).to(DEVICE)
 
 
-def build_pipeline(run: Path, vae: nn.Module, text: nn.Module, dit: nn.Module) -> Any:
+class RealRotary:
+    """The transformer's attention with rotary embedding in real numbers, which compiles; training only."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, freqs_cis: Tensor, **_: Any) -> Tensor:
+        cos, sin = freqs_cis.real.unsqueeze(2), freqs_cis.imag.unsqueeze(2)
+
+        def rotated(x: Tensor) -> Tensor:
+            a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+            return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(3).type_as(x).transpose(1, 2)
+
+        query, key, value = (
+            layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        query, key = rotated(attn.norm_q(query)), rotated(attn.norm_k(key))
+        out = F.scaled_dot_product_attention(query, key, value.transpose(1, 2))
+        projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
+        return projected
+
+
+def build_pipeline(run: Path, vae: Any, text: Any, dit: Any) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
     statistics = json.loads((run / "latents.json").read_text())
@@ -354,7 +377,7 @@ def paint(pipeline: Any, drawn: list[signs.Sign]) -> Tensor:
     """What the pipeline makes of the signs' prompts, in -1..1, shape (n, 3, 128, 128); noise seeded by position."""
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        images = pipeline(
+        images: Tensor = pipeline(
             [sign.prompt for sign in drawn],
             height=128,
             width=128,
@@ -370,7 +393,7 @@ def paint(pipeline: Any, drawn: list[signs.Sign]) -> Tensor:
 class LatentPool:
     """Signs and their normalised latents (16, 16, 16), encoded once and met about four times each."""
 
-    def __init__(self, run: Path, vae: nn.Module) -> None:
+    def __init__(self, run: Path, vae: Any) -> None:
         statistics = json.loads((run / "latents.json").read_text())
         self.mean, self.std = statistics["mean"], statistics["std"]
         self.vae, self.stream = vae.eval(), sign_stream(random.randrange(2**32))
@@ -403,7 +426,7 @@ def draw_noise_levels(count: int) -> Tensor:
     return torch.where(torch.rand(count, device=DEVICE) < 0.7, 3 * u / (1 + 2 * u), u)
 
 
-def optimizers_of(dit: nn.Module, text: nn.Module) -> list[torch.optim.Optimizer]:
+def optimizers_of(dit: Any, text: Any) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest; the text encoder learns at a third of the rate."""
     inside = [p for n, p in dit.named_parameters() if p.ndim == 2 and ("attention" in n or "feed_forward" in n)]
     chosen = {id(p) for p in inside}
@@ -430,6 +453,7 @@ def train_dit(run: Path, steps: int, batch: int) -> None:
     load_modules(run / "text.pt", text=text)
     averages = {"text_ema": copy.deepcopy(text), "dit_ema": copy.deepcopy(dit)}
     for block in (*dit.noise_refiner, *dit.context_refiner, *dit.layers):
+        block.attention.set_processor(RealRotary())
         block.compile()
     pool = LatentPool(run, vae)
     sheet = signs.held_out_signs("calibration")[:32]

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ..checkpoint import write_tensors
 from ..errors import UserError
+from ..progress import Progress
 from ..prompts import Prompt
 from ..sampling import Sampling, batches, load_pipeline, sample
 from .plan import Plan
-from .progress import Progress
 from .statistics import Statistics
 from .work import Work
 
+STAGE = "calibrating"
 SAVE_EVERY = 20.0  # seconds; a killed calibration loses at most this and one batch
 
 Table = dict[str, Statistics]  # "component.module" -> statistics of its input
@@ -34,19 +35,19 @@ def calibrate(
     """
     table, done = _restore(work)
     parts = list(batches(prompts, sampling.batch))
-    with progress.phase("calibrating", len(prompts), sum(len(part) for part in parts[:done])) as advance:
-        if done == len(parts):
-            return table
-        pipeline = load_pipeline(plan.source, dtype)
-        with _watching(pipeline, plan, table) as position:
-            saved = time.monotonic()
-            for number in range(done, len(parts)):
-                position["batch"] = number
-                sample(pipeline, parts[number], sampling)
-                if number + 1 == len(parts) or time.monotonic() - saved > SAVE_EVERY:
-                    _store(work, table, number + 1)
-                    saved = time.monotonic()
-                advance(len(parts[number]))
+    progress(STAGE, sum(len(part) for part in parts[:done]), len(prompts))
+    if done == len(parts):
+        return table
+    pipeline = load_pipeline(plan.source, dtype)
+    with _watching(pipeline, plan, table) as position:
+        saved = time.monotonic()
+        for number in range(done, len(parts)):
+            position["batch"] = number
+            sample(pipeline, parts[number], sampling)
+            if number + 1 == len(parts) or time.monotonic() - saved > SAVE_EVERY:
+                _store(work, table, number + 1)
+                saved = time.monotonic()
+            progress(STAGE, sum(len(part) for part in parts[: number + 1]), len(prompts))
     _check(table)
     return table
 
@@ -75,7 +76,7 @@ def _watching(pipeline: Any, plan: Plan, table: Table) -> Iterator[dict[str, int
 def _mask_hook(mask: dict[str, Tensor | None]) -> Any:
     """Remembers which tokens of a padded text batch are real; the pipeline throws the others away."""
 
-    def hook(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def hook(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
         given = kwargs.get("attention_mask")
         mask["tokens"] = given.bool() if isinstance(given, Tensor) and given.ndim == 2 else None
 

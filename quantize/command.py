@@ -9,6 +9,7 @@ import click
 
 from .. import recipe as recipes
 from .. import sources
+from ..progress import bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,9 +34,10 @@ def quantize(name: str, model: str | None, output: Path | None, method: str | No
         recipe = recipe.model_copy(update={"quantize": changed})
     source = sources.resolve(model or recipe.model)
     from .press import press
-    from .progress import Bars
 
-    _show(press(recipe, source, output or Path("artifacts") / recipe.device, Bars(), force))
+    with bars() as progress:
+        pressed = press(recipe, source, output or Path("artifacts") / recipe.device, progress, force)
+    _show(pressed)
 
 
 def _show(pressed: Pressed) -> None:

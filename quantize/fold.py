@@ -1,4 +1,4 @@
-"""Folding: a scale leaves the inputs of some linears and enters what comes before them, with no change of the output."""
+"""Folding: a scale leaves the inputs of some linears and enters what comes before them; the output stays."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def channel_map(fold: Fold, config: dict[str, Any], width: int) -> Tensor:
 def apply_fold(weights: Weights, fold: Fold, scale: Tensor, channel: Tensor, stored: torch.dtype) -> Tensor:
     """Divides the source by `scale`, (channels,), and multiplies the readers' columns, in place.
 
-    A norm is kept in the dtype `stored`, and rounding it there changes the scale a little; the columns are multiplied by
-    what was really divided by, so that nothing is lost. Returns that scale, (channels,).
+    A norm is kept in the dtype `stored`, and rounding it there changes the scale a little; the columns are multiplied
+    by what was really divided by, so that nothing is lost. Returns that scale, (channels,).
     """
     source = weights[f"{fold.source}.weight"]
     if fold.kind == "norm":

@@ -1,4 +1,4 @@
-"""What will be quantized: the blocks of a pipeline folder, found from its family's data, checked before any long work."""
+"""What will be quantized: the blocks of a pipeline folder, from its family's data, checked before any long work."""
 
 from __future__ import annotations
 
@@ -119,4 +119,6 @@ def _check_unit(checkpoint: Checkpoint, unit: Unit, group_size: int) -> None:
                 "choose quantize.scheme.group_size of 32, 64 or 128 so that it does."
             )
         if height % 8:
-            raise UserError(f"The output width {height} of {unit.component}.{linear} is no multiple of 8, as AWQ needs.")
+            raise UserError(
+                f"The output width {height} of {unit.component}.{linear} is no multiple of 8, as AWQ needs."
+            )

@@ -13,18 +13,16 @@ import torch
 from .. import __version__, artifact
 from ..checkpoint import write_tensors
 from ..errors import UserError
-from ..prompts import Prompt, load_prompts
-from ..recipe import Pictures, Recipe
-from ..sampling import Sampling, native_size
+from ..progress import Progress, silent
+from ..prompts import Prompt, load_prompts, prompts_sha256
+from ..recipe import Recipe
+from ..sampling import compute_dtype, sampling_of
 from ..sources import prompt_file
 from .calibrate import Table, calibrate
-from .plan import Plan, make_plan
-from .progress import Progress
+from .plan import Plan, Unit, make_plan
 from .solve import LayerReport, solve
 from .work import Work, key_of, open_work, publish
 from .write import kept_linears, write_model
-
-FLOAT32_BELOW = 1_000_000_000  # bytes of weights for which `dtype: auto` computes in float32
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Pressed:
     fresh: bool
 
 
-def press(recipe: Recipe, source: Path, output: Path, progress: Progress, force: bool = False) -> Pressed:
+def press(recipe: Recipe, source: Path, output: Path, progress: Progress = silent, force: bool = False) -> Pressed:
     """Presses the pipeline in `source` to `output/model` and writes `output/manifest.json`.
 
     A run that was interrupted goes on where it was; an artifact that is there already with the same key is kept.
@@ -48,7 +46,7 @@ def press(recipe: Recipe, source: Path, output: Path, progress: Progress, force:
     plan = make_plan(source, recipe.quantize)
     chosen = prompt_file(source, recipe.calibration.prompts, "calibration")
     prompts = load_prompts(chosen)[: recipe.calibration.count]
-    sources = artifact.describe(source)
+    sources = artifact.describe(source, progress)
     key = _key(recipe, prompts, sources)
     present = artifact.read_manifest(output) if not force else None
     if present is not None and present.key == key and (output / "model").is_dir():
@@ -69,35 +67,22 @@ def press(recipe: Recipe, source: Path, output: Path, progress: Progress, force:
 
 
 def _press(plan: Plan, recipe: Recipe, prompts: Sequence[Prompt], work: Work, progress: Progress) -> None:
-    table: Table | None = None
     missing = [unit for unit in plan.units if not work.unit(unit.name).exists()]
     if missing:
         sampling = sampling_of(recipe.calibration, plan.source)
-        table = calibrate(plan, work, prompts, sampling, compute_dtype(recipe, plan), progress)
-    with progress.phase("solving", len(plan.units), len(plan.units) - len(missing)) as advance:
-        for unit in missing:
-            assert table is not None
-            solution = solve(plan.component(unit.component), unit, table, plan.quantization)
-            note = json.dumps([asdict(layer) for layer in solution.layers])
-            write_tensors(solution.tensors, work.unit(unit.name), note)
-            advance(1)
+        dtype = getattr(torch, compute_dtype(recipe.dtype, plan.source))
+        _solve(plan, missing, calibrate(plan, work, prompts, sampling, dtype, progress), work, progress)
 
 
-def sampling_of(pictures: Pictures, source: Path) -> Sampling:
-    """How a section of the recipe wants pictures of this pipeline made."""
-    if pictures.size == "native":
-        height = width = native_size(source)
-    else:
-        height, width = pictures.size
-    return Sampling(height, width, pictures.steps, pictures.guidance)
-
-
-def compute_dtype(recipe: Recipe, plan: Plan) -> torch.dtype:
-    """What the reference computes in; see `Recipe.dtype`."""
-    if recipe.dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.dtype]
-    total = sum(component.checkpoint.size() for component in plan.components)
-    return torch.float32 if total < FLOAT32_BELOW else torch.bfloat16
+def _solve(plan: Plan, missing: Sequence[Unit], table: Table, work: Work, progress: Progress) -> None:
+    """Solves the units that the work folder lacks, and stores each as soon as it is solved."""
+    done = len(plan.units) - len(missing)
+    progress("solving", done, len(plan.units))
+    for number, unit in enumerate(missing, done + 1):
+        solution = solve(plan.component(unit.component), unit, table, plan.quantization)
+        note = json.dumps([asdict(layer) for layer in solution.layers])
+        write_tensors(solution.tensors, work.unit(unit.name), note)
+        progress("solving", number, len(plan.units))
 
 
 def _key(recipe: Recipe, prompts: Sequence[Prompt], sources: Sequence[artifact.File]) -> str:
@@ -105,7 +90,7 @@ def _key(recipe: Recipe, prompts: Sequence[Prompt], sources: Sequence[artifact.F
     content: dict[str, Any] = {
         "version": __version__,
         "recipe": wanted,
-        "prompts": [prompt.model_dump(mode="json") for prompt in prompts],
+        "prompts": prompts_sha256(prompts),
         "sources": [file.model_dump() for file in sources],
     }
     return key_of(content)
@@ -122,7 +107,7 @@ def _manifest(
         key=key,
         source=str(plan.source),
         recipe=recipe.model_dump(mode="json"),
-        prompts_sha256=key_of({"prompts": [prompt.model_dump(mode="json") for prompt in prompts]}),
+        prompts_sha256=prompts_sha256(prompts),
         sources=sources,
         files=files,
         layers=layers,

@@ -1,4 +1,4 @@
-"""Solving one block: (weights, statistics, scheme, method) -> codes. A pure function; blocks are solved in any order."""
+"""Solving one block, a pure function: (weights, statistics, scheme, method) -> codes."""
 
 from __future__ import annotations
 
@@ -91,9 +91,7 @@ def _fold_all(
             scales[fold.source] = torch.ones(len(channel))
             continue
         readers = [weights[f"{linear}.weight"] for linear in fold.into]
-        found = search_scale(
-            readers, statistics.mean_gram(), statistics.mean_magnitude(), quantization.scheme, channel
-        )
+        found = search_scale(readers, statistics.mean_gram(), statistics.mean_magnitude(), quantization.scheme, channel)
         scales[fold.source] = apply_fold(weights, fold, found, channel, stored[f"{fold.source}.weight"])[channel]
     return scales
 

@@ -1,7 +1,7 @@
 """Input statistics of a linear layer: what its quantization error must be weighed by.
 
-The error of a candidate Q for W is tr[(W - Q) H (W - Q)^T] with H the mean of x x^T over the inputs x. Narrow inputs keep
-H itself; for wide ones, where H would take hundreds of MB, a fixed random sample of tokens stands for it.
+The error of a candidate Q for W is tr[(W - Q) H (W - Q)^T] with H the mean of x x^T over the inputs x. Narrow inputs
+keep H itself; for wide ones, where H would take hundreds of MB, a fixed random sample of tokens stands for it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+# Every target sets up what it needs, once: `make quantize` works on a fresh clone.
+# DEVICE names a recipe in recipes/; MODEL a diffusers folder or hub id (default: the demo pipeline).
+
+DEVICE ?= orin
+MODEL ?=
+METHOD ?=
+OUTPUT ?= artifacts/$(DEVICE)
+CHECK ?= 16
+FORCE ?=
+PYTHON ?= python3
+
+VENV := .venv
+RUN := $(VENV)/bin
+SET_UP := $(VENV)/.set-up
+EDGEPRESS := $(RUN)/edgepress
+CHOSEN_MODEL := $(if $(MODEL),--model $(MODEL))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quantize export evaluate artifact test test-fast check format clean bench-quality bench-quantize
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(SET_UP)  ## the virtual environment in .venv (every other target calls it)
+
+# torch comes first: what depends on it must find it there.
+$(SET_UP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --constraint constraints.txt torch
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quantize: $(SET_UP)  ## press MODEL for DEVICE to OUTPUT, then compare CHECK pictures (CHECK=0: none)
+	$(EDGEPRESS) quantize --recipe $(DEVICE) --output $(OUTPUT) $(CHOSEN_MODEL) \
+		$(if $(METHOD),--method $(METHOD)) $(if $(FORCE),--force)
+ifneq ($(CHECK),0)
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate $(OUTPUT)/model $(CHOSEN_MODEL) \
+		--limit $(CHECK) --output $(OUTPUT)/evaluation/check
+endif
+
+export: $(SET_UP)  ## not there yet: ONNX and RKNN
+	@echo "export is not there yet; the pressed pipeline in $(OUTPUT)/model runs with PyTorch." >&2; exit 2
+
+evaluate: $(SET_UP)  ## compare the pressed pipeline with the reference, on all prompts of the recipe
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate $(OUTPUT)/model $(CHOSEN_MODEL) --output $(OUTPUT)/evaluation
+
+artifact:  ## quantize and evaluate: the whole artifact of DEVICE
+	$(MAKE) quantize CHECK=0
+	$(MAKE) evaluate
+
+test: $(SET_UP)  ## all tests that need no device
+	$(RUN)/pytest -m "not device"
+
+test-fast: $(SET_UP)  ## the tests that take seconds
+	$(RUN)/pytest -m "not device and not slow"
+
+check: $(SET_UP)  ## lint, format, types
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	@mkdir -p build/view && ln -sfn ../.. build/view/edgepress
+	$(RUN)/mypy
+
+format: $(SET_UP)  ## let ruff mend what it can
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+bench-quality: $(SET_UP)  ## RTN against AWQ on the demo, into docs/benchmarks.md
+	$(RUN)/python -m edgepress.benchmarks.quality
+
+bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo, into docs/benchmarks.md
+	$(RUN)/python -m edgepress.benchmarks.cost
+
+clean:  ## remove artifacts and caches (the environment stays)
+	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,81 @@
+"""Reads the lines of text in a picture, with RapidOCR and the models that its wheel carries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .registry import Picture
+
+SHORTER_SIDE = 512  # smaller pictures are enlarged to this: the detector was not made for letters of 10 pixels
+
+
+class Box(NamedTuple):
+    """A piece of text and the upright rectangle around it, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    text: str
+
+
+def read(picture: Picture) -> list[str]:
+    """The lines of text, top to bottom."""
+    found = _engine()(enlarge(picture)[..., ::-1])  # the engine wants BGR
+    if found.boxes is None or found.txts is None:
+        return []
+    return lines_of([_upright(corners, text) for corners, text in zip(found.boxes, found.txts, strict=True)])
+
+
+def version() -> str:
+    """The engine and all that its reading depends on."""
+    names = ("rapidocr", "onnxruntime", "opencv-python-headless")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+def enlarge(picture: Picture) -> Picture:
+    """The picture with a shorter side of at least `SHORTER_SIDE`, bicubic."""
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    scale = SHORTER_SIDE / min(height, width)
+    if scale <= 1:
+        return picture
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def lines_of(boxes: Sequence[Box]) -> list[str]:
+    """Texts of boxes that stand side by side are joined, left to right; the lines come top to bottom."""
+    lines: list[list[Box]] = []
+    for box in sorted(boxes, key=lambda box: box.top + box.bottom):
+        if lines and _side_by_side(lines[-1][0], box):
+            lines[-1].append(box)
+        else:
+            lines.append([box])
+    return [" ".join(box.text for box in sorted(line, key=lambda box: box.left)) for line in lines]
+
+
+def _upright(corners: npt.NDArray[np.float32], text: str) -> Box:
+    (left, top), (right, bottom) = corners.min(0), corners.max(0)
+    return Box(float(left), float(top), float(right), float(bottom), text)
+
+
+def _side_by_side(one: Box, other: Box) -> bool:
+    """More than half of the lower box's height is shared."""
+    shared = min(one.bottom, other.bottom) - max(one.top, other.top)
+    return shared > 0.5 * min(one.bottom - one.top, other.bottom - other.top)
+
+
+@cache
+def _engine() -> Any:
+    """One engine for all: options given to a call of RapidOCR would stick for the next."""
+    from rapidocr import RapidOCR
+
+    return RapidOCR(params={"Global.use_cls": False, "Global.log_level": "critical"})

@@ -1,0 +1,22 @@
+"""Fixtures that several folders of tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import write_tiny_pipeline
+
+from edgepress.prompts import Prompt, save_prompts
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A genuine pipeline folder with random weights and a few prompts of its own; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tiny") / "pipeline"
+    write_tiny_pipeline(folder)
+    (folder / "prompts").mkdir()
+    prompts = [Prompt(id=f"p{i}", prompt=text, language="en") for i, text in enumerate(("a cat", "two dogs", "rain"))]
+    save_prompts(prompts, folder / "prompts" / "calibration.jsonl")
+    save_prompts(prompts, folder / "prompts" / "evaluation.jsonl")
+    return folder

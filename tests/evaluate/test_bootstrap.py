@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgepress.evaluate.bootstrap import mean_of
+
+
+def test_nothing_has_no_mean() -> None:
+    assert mean_of([], []) is None
+
+
+def test_one_prompt_has_no_interval() -> None:
+    found = mean_of([1.0, 3.0], ["a", "a"])
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.count) == (2, None, None, 2)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    found = mean_of([2.5] * 5, list("abcde"))
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (2.5, 2.5, 2.5)
+
+
+def test_two_prompts_by_hand() -> None:
+    """Resamples of {0, 1} average 0, 1/2, 1 with chances 1/4, 1/2, 1/4: both ends are met more often than in 2.5 %."""
+    found = mean_of([0.0, 1.0], ["a", "b"])
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (0.5, 0, 1)
+
+
+def test_many_prompts_give_the_normal_interval() -> None:
+    values = np.random.default_rng(5).normal(10, 2, 400)
+    found = mean_of(list(values), [str(number) for number in range(400)])
+    assert found is not None
+    half = 1.96 * values.std() / 20
+    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_repeating_the_pictures_of_a_prompt_tells_nothing_new() -> None:
+    values, prompts = [1.0, 4.0, 2.0, 8.0], ["a", "b", "c", "d"]
+    once, thrice = mean_of(values, prompts), mean_of(values * 3, prompts * 3)
+    assert once is not None
+    assert thrice is not None
+    assert [once.low, once.high] == pytest.approx([thrice.low, thrice.high])
+
+
+def test_the_interval_is_the_same_each_time() -> None:
+    assert mean_of([1.0, 5.0, 2.0], ["a", "b", "c"]) == mean_of([1.0, 5.0, 2.0], ["a", "b", "c"])
+
+
+def test_large_sets_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, prompts = list(np.linspace(0, 1, 50)), [str(number) for number in range(50)]
+    whole = mean_of(values, prompts)
+    monkeypatch.setattr("edgepress.evaluate.bootstrap.DRAWN_AT_ONCE", 150)
+    assert mean_of(values, prompts) == whole

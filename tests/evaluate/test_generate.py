@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepress.errors import UserError
+from edgepress.evaluate.generate import Batch, Source, batches_of, files_of, generate, open_picture
+from edgepress.evaluate.identity import identify
+from edgepress.prompts import Prompt
+from edgepress.sampling import Sampling, load_pipeline, sample
+
+SAMPLING = Sampling(height=64, width=64, steps=2, guidance=0.0)
+
+
+@pytest.fixture(scope="module")
+def source(reference: Path) -> Source:
+    return Source(reference, identify(reference).sha256, "float32", SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def work(prompts: tuple[Prompt, ...]) -> list[Batch]:
+    return batches_of(prompts, 2, SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def whole(source: Source, work: list[Batch], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The pictures of a run that nothing disturbed."""
+    cache = tmp_path_factory.mktemp("cache")
+    generate(source, work, cache)
+    return contents(cache)
+
+
+def contents(cache: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(cache)): file.read_bytes() for file in cache.rglob("*") if file.is_file()}
+
+
+def test_batches_hold_every_prompt_with_every_seed() -> None:
+    prompts = [Prompt(id=str(number), prompt="x", language="en") for number in range(5)]
+    work = batches_of(prompts, 2, Sampling(height=256, width=256, steps=1, guidance=0))
+    assert [(batch.seed, len(batch.prompts)) for batch in work] == [(0, 2), (0, 2), (0, 1), (1, 2), (1, 2), (1, 1)]
+
+
+def test_the_pictures_are_those_of_the_pipeline(source: Source, work: list[Batch], tmp_path: Path) -> None:
+    import torch
+
+    generate(source, work, tmp_path)
+    pipeline = load_pipeline(source.folder, torch.float32)
+    for batch in work:
+        images = sample(pipeline, batch.prompts, SAMPLING, batch.seed)
+        for image, file in zip(images, files_of(source, batch, tmp_path), strict=True):
+            assert np.array_equal(np.asarray(image), open_picture(file))
+
+
+def test_prompts_and_seeds_give_different_pictures(whole: dict[str, bytes]) -> None:
+    assert len(whole) == len(set(whole.values())) == 6
+
+
+def test_a_second_run_makes_nothing(source: Source, work: list[Batch], tmp_path: Path) -> None:
+    generate(source, work, tmp_path)
+    times = [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("*.png"))]
+    seen: list[tuple[str, int, int]] = []
+    generate(source, work, tmp_path, lambda *state: seen.append(state), "painting")
+    assert seen == [("painting", 6, 6)]
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("*.png"))] == times
+
+
+def test_a_killed_run_goes_on(source: Source, work: list[Batch], whole: dict[str, bytes], tmp_path: Path) -> None:
+    def die(_stage: str, done: int, _total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(source, work, tmp_path, die)
+    assert len(contents(tmp_path)) == 3
+    seen: list[tuple[str, int, int]] = []
+    generate(source, work, tmp_path, lambda *state: seen.append(state), "painting")
+    assert seen == [("painting", 3, 6), ("painting", 6, 6)]
+    assert contents(tmp_path) == whole
+
+
+def test_a_batch_that_lacks_a_picture_is_made_whole_again(
+    source: Source, work: list[Batch], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    generate(source, work, tmp_path)
+    kept, lost = files_of(source, work[0], tmp_path), files_of(source, work[1], tmp_path)
+    times = [file.stat().st_mtime_ns for file in kept]
+    lost[1].unlink()
+    lost[0].write_bytes(b"")
+    generate(source, work, tmp_path)
+    assert contents(tmp_path) == whole
+    assert [file.stat().st_mtime_ns for file in kept] == times
+
+
+def test_everything_that_a_picture_depends_on_is_in_its_name(source: Source, work: list[Batch], tmp_path: Path) -> None:
+    batch = work[0]
+    other = batch.prompts[0].model_copy(update={"prompt": "another wall"})
+    variants = [
+        (source, batch),
+        (replace(source, sha256="0" * 64), batch),
+        (replace(source, dtype="bfloat16"), batch),
+        (replace(source, sampling=replace(SAMPLING, steps=3)), batch),
+        (source, replace(batch, seed=7)),
+        (source, replace(batch, prompts=(other, *batch.prompts[1:]))),
+        (source, replace(batch, prompts=batch.prompts[:2])),
+    ]
+    assert len({files_of(source, batch, tmp_path)[0] for source, batch in variants}) == len(variants)
+
+
+def test_the_place_of_a_pipeline_is_not_in_the_name(source: Source, work: list[Batch], tmp_path: Path) -> None:
+    moved = replace(source, folder=Path("elsewhere"))
+    assert files_of(moved, work[0], tmp_path) == files_of(source, work[0], tmp_path)
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"0\.png is no readable picture; delete it"):
+        open_picture(tmp_path / "0.png")
+
+
+def test_a_pipeline_that_cannot_be_loaded_is_named(reference: Path, work: list[Batch], tmp_path: Path) -> None:
+    folder = tmp_path / "halved"
+    shutil.copytree(reference, folder)
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(UserError, match="halved cannot be loaded: "):
+        generate(Source(folder, "", "float32", SAMPLING), work, tmp_path)

@@ -1,0 +1,110 @@
+"""A genuine ZImagePipeline with random weights, small enough for tests: 64 x 64 pictures in a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SIDE = 64  # pixels
+WIDTH = 128  # of the text encoder's features
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_tiny_pipeline(folder: Path) -> None:
+    """Writes the pipeline folder; its weights are the same each time. The caller's random state is left alone."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = _tokenizer()
+        pipeline = ZImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
+            vae=_vae(),
+            text_encoder=_text_encoder(len(tokenizer)),
+            tokenizer=tokenizer,
+            transformer=_transformer(),
+        )
+        _roughen(pipeline.transformer)
+        _roughen(pipeline.text_encoder)
+    pipeline.save_pretrained(folder)
+
+
+def _roughen(model: Any) -> None:
+    """Gives vectors that start as all ones or all zeros random values, as training would: norms and pad tokens."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.numel() == parameter.shape[-1] and parameter.unique().numel() == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+
+
+def _transformer() -> Any:
+    from diffusers import ZImageTransformer2DModel
+
+    return ZImageTransformer2DModel(
+        in_channels=16,
+        dim=384,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=6,
+        n_kv_heads=6,
+        cap_feat_dim=WIDTH,
+        axes_dims=[16, 24, 24],
+        axes_lens=[1024, 64, 64],
+    )
+
+
+def _text_encoder(vocabulary: int) -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        tie_word_embeddings=True,
+        max_position_embeddings=512,
+        use_cache=False,
+    )
+    return Qwen3Model(config).eval()
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=16,
+        sample_size=SIDE,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).eval()
+
+
+def _tokenizer() -> Any:
+    """Byte-level BPE without merges: every byte is a token."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    tokenizer.add_special_tokens({"eos_token": SPECIAL[2], "additional_special_tokens": SPECIAL[1:]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = 512
+    tokenizer.padding_side = "right"
+    return tokenizer
