@@ -1,0 +1,55 @@
+"""What quantizing the demo costs: wall time and peak memory of the whole process, seen from outside.
+
+`make bench-quantize`.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from .report import table, write_section
+
+RUNS = 3
+
+
+def run_once(output: Path) -> tuple[float, float]:
+    """Seconds and the peak resident set in GB of one `edgepress quantize --recipe orin`."""
+    words = [sys.executable, "-m", "edgepress.cli", "quantize", "--recipe", "orin", "--output", str(output)]
+    started = time.monotonic()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"quantize ended with exit code {process.returncode}")
+    return time.monotonic() - started, usage.ru_maxrss / 1e6
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        measured = [run_once(Path(folder) / str(number)) for number in range(RUNS)]
+    rows = [
+        [name, *(f"{pick(values):.2f}" for pick in (min, statistics.median, max))]
+        for name, values in zip(("wall time, s", "peak RSS, GB"), zip(*measured, strict=True), strict=True)
+    ]
+    body = "\n\n".join(
+        [
+            "## What quantizing the demo costs",
+            f"`edgepress quantize --recipe orin`, whole process with start-up, {RUNS} runs.",
+            table(["", "least", "median", "most"], rows),
+        ]
+    )
+    write_section("cost", "make bench-quantize", body)
+    click.echo(body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""docs/benchmarks.md: one section a benchmark, rewritten in place, with the machine it was measured on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+from pathlib import Path
+
+from .. import __version__
+from ..artifact import versions
+
+FILE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def write_section(name: str, command: str, body: str) -> None:
+    """Replaces the section between the marks of `name`, or adds it at the end."""
+    text = FILE.read_text("utf-8") if FILE.exists() else "# Benchmarks\n\nEvery table is written by the command it names.\n"
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    section = f"{begin}\n{body.strip()}\n\n*`{command}`, {machine()}.*\n{end}"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    replaced = pattern.sub(lambda _: section, text) if pattern.search(text) else f"{text.rstrip()}\n\n{section}\n"
+    FILE.write_text(replaced, "utf-8")
+
+
+def machine() -> str:
+    """The machine, the versions and the day, in a line."""
+    libraries = versions()
+    chosen = ", ".join(f"{name} {libraries[name]}" for name in ("torch", "diffusers", "transformers"))
+    cpu = f"{len(os.sched_getaffinity(0))} cores of {_cpu_name()}"
+    return f"{cpu}; edgepress {__version__}, {chosen}; {datetime.date.today().isoformat()}"
+
+
+def _cpu_name() -> str:
+    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text("utf-8"))
+    return found[1] if found else platform.processor()
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
