@@ -11,6 +11,8 @@ from .bootstrap import Mean
 from .registry import Score
 from .results import ALL, Group, PairSummary, PictureSummary, Results, Summary
 
+SMALLEST_GROUP = 10  # pictures; the interval of fewer is too narrow to be believed
+
 
 def render(results: Results) -> Stack:
     """Fidelity, then the scores of reference and variant, then what needs a look."""
@@ -33,7 +35,7 @@ def fidelity(results: Results) -> Table:
     """The variant against the reference."""
     table = _table("Fidelity: variant against reference", "", "pairs", "mean", "95 %", "worst", "worst prompt")
     for score in results.pair_scores:
-        for group in results.summary.groups:
+        for group in shown_groups(results.summary):
             if score.name in group.pairs:
                 table.add_row(_label(score, group), *_pair_cells(score, group.pairs[score.name]))
         table.add_section()
@@ -44,16 +46,24 @@ def quality(results: Results) -> Table:
     """What each pipeline's pictures score alone, and what the variant has lost."""
     table = _table("Quality: reference and variant", "", "pairs", "reference", "variant", "drop", "95 %")
     for score in results.picture_scores:
-        for group in results.summary.groups:
+        for group in shown_groups(results.summary):
             if score.name in group.scores:
                 table.add_row(_label(score, group), *_picture_cells(score, group.scores[score.name]))
         table.add_section()
     return table
 
 
+def shown_groups(summary: Summary) -> list[Group]:
+    """All pictures, and the groups that are large enough to say something; the others stand in results.json."""
+    return [group for group in summary.groups if group.name == ALL or group.pictures >= SMALLEST_GROUP]
+
+
 def remarks(summary: Summary) -> list[str]:
     """Identical pairs, and pictures that show nothing."""
     lines = [f"identical pairs: {summary.identical} of {summary.pictures} (PSNR leaves them out)"]
+    hidden = len(summary.groups) - len(shown_groups(summary))
+    if hidden:
+        lines.append(f"{hidden} groups of fewer than {SMALLEST_GROUP} pictures are left to results.json")
     for name, defects in (("reference", summary.reference_defects), ("variant", summary.variant_defects)):
         lines += [f"[red]{kind} pictures of the {name}: {count}[/red]" for kind, count in sorted(defects.items())]
     return lines

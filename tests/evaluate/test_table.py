@@ -44,12 +44,20 @@ def test_every_number_that_matters_is_shown() -> None:
     assert cells(text, "text accuracy % ↑")[:5] == ["text accuracy % ↑", "3", "100.0", "83.3", "16.7"]
     assert cells(text, "text accuracy % ↑")[5].startswith("0.0 ... ")
     assert "identical pairs: 1 of 3" in text
-    assert "language: zh" in text
     assert "96x64" in text
 
 
+def test_groups_of_ten_pictures_are_shown_and_smaller_ones_counted() -> None:
+    english = [row(prompt(f"e{i}", "en"), 20.0 + i) for i in range(10)]
+    chinese = [row(prompt(f"z{i}", "zh"), 20.0 + i) for i in range(9)]
+    text = shown(*english, *chinese)
+    assert "language: en" in text
+    assert "language: zh" not in text
+    assert "1 groups of fewer than 10 pictures" in text
+
+
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
-    text = shown(row(prompt("[red]x", kind="[b]"), 30.0))
+    text = shown(*[row(prompt("[red]x", kind="[b]"), 30.0)] * 10)
     assert "[red]x, seed 0" in text
     assert "kind: [b]" in text
     assert "model [bold]" in text

@@ -1,0 +1,85 @@
+"""The shipped demo pipeline: genuine classes, small, and good enough to be a yardstick."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from edgepress.demo import signs
+from edgepress.evaluate.ocr import read
+from edgepress.evaluate.text_scores import score_text
+from edgepress.prompts import load_prompts
+from edgepress.quantize.plan import make_plan
+from edgepress.recipe import Pictures, Quantization
+from edgepress.sampling import batches, load_pipeline, sample, sampling_of
+from edgepress.sources import DEMO
+
+WEIGHTS = sorted(DEMO.glob("*/*.safetensors"))
+
+
+def test_the_weights_are_bfloat16_safetensors_of_at_most_48_mb() -> None:
+    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) <= 48_000_000
+    assert {file.parent.name for file in WEIGHTS} == {"transformer", "text_encoder", "vae"}
+    for file in WEIGHTS:
+        with safe_open(file, framework="pt") as weights:
+            assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
+    assert not [path for path in DEMO.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+
+
+def test_the_classes_are_the_genuine_ones() -> None:
+    index = json.loads((DEMO / "model_index.json").read_text())
+    assert index["_class_name"] == "ZImagePipeline"
+    classes = {name: value[1] for name, value in index.items() if isinstance(value, list)}
+    assert classes == {
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+        "text_encoder": "Qwen3Model",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "ZImageTransformer2DModel",
+        "vae": "AutoencoderKL",
+    }
+    assert json.loads((DEMO / "vae" / "config.json").read_text())["latent_channels"] == 16
+
+
+def test_every_quantizable_width_is_a_multiple_of_128() -> None:
+    plan = make_plan(DEMO, Quantization())
+    for component in plan.components:
+        for unit in component.units:
+            for linear in unit.linears:
+                assert component.checkpoint.shape(f"{linear}.weight")[1] % 128 == 0, linear
+
+
+@pytest.mark.parametrize("split", ["calibration", "evaluation"])
+def test_the_shipped_prompts_are_those_that_training_leaves_out(split: signs.Split) -> None:
+    assert load_prompts(DEMO / "prompts" / f"{split}.jsonl") == signs.prompt_set(split)
+
+
+def test_words_are_spelled_out_to_the_text_encoder() -> None:
+    """One token a character, and prompts that fill one row of 32 tokens at most."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "tokenizer")
+    for prompt in signs.prompt_set("evaluation"):
+        chat = [{"role": "user", "content": prompt.prompt}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+        tokens = [tokenizer.decode([token]) for token in tokenizer(text).input_ids]
+        assert len(tokens) <= 32, prompt.prompt
+        assert "".join(tokens) == text
+        letters = [token for token in tokens if token in signs.LETTERS or token in signs.HANZI]
+        assert "".join(letters).endswith("".join(prompt.lines))
+
+
+@pytest.mark.slow
+def test_ocr_reads_what_the_pipeline_paints() -> None:
+    """A sample of the held-out words; the whole set stands in docs/benchmarks.md."""
+    prompts = load_prompts(DEMO / "prompts" / "evaluation.jsonl")[:48]
+    pipeline, sampling = load_pipeline(DEMO, torch.float32), sampling_of(Pictures(), DEMO)
+    exact = []
+    for group in batches(prompts, sampling.batch):
+        for prompt, image in zip(group, sample(pipeline, group, sampling), strict=True):
+            scores = score_text(prompt.lines, read(np.asarray(image)), prompt.language)
+            exact.append(scores["exact"])
+    assert sum(exact) / len(exact) >= 0.9, f"{exact.count(1.0)} of {len(exact)} read exactly"
