@@ -7,6 +7,7 @@ dequantization wherever the kernel does not take the shape or the dtype.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -20,15 +21,21 @@ from transformers.quantizers.base import HfQuantizer
 
 from .int4 import SYMMETRIC_ZERO, AwqTensors, Codes, dequantize, unpack_awq
 
-METHOD = "awq"
 KERNEL_GROUPS = (32, 64, 128, 256)
+UNREADABLE = "only 4 bits in the gemm layout can be read, not {} bits in {!r}"
+
+
+class Method(StrEnum):
+    """diffusers asks a quantization method for its `.value`."""
+
+    AWQ = "awq"
 
 
 class Int4Linear(nn.Module):
     """A linear layer whose weight is stored in AutoAWQ's GEMM layout.
 
-    The buffers are what the file holds; the kernel's own packing is made at the first call on each device and dtype, and
-    takes their place in memory as far as computing goes. `dequantized()` gives the weight (out, in).
+    The buffers are what the file holds; the kernel's own packing is made at the first call on each device and dtype,
+    and takes their place in memory as far as computing goes. `dequantized()` gives the weight (out, in).
     """
 
     qweight: Tensor
@@ -58,12 +65,15 @@ class Int4Linear(nn.Module):
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
     def _has_kernel(self, x: Tensor) -> bool:
-        """The CPU product takes out % 16 == 0; tinygemm wants bfloat16, out % 8 == 0 and in % 1024 == 0."""
-        if self.group_size not in KERNEL_GROUPS:
+        """Only bfloat16 has a fast int4 product: on a CPU where out % 16 == 0, on CUDA where in % 1024 == 0 (tinygemm).
+
+        The CPU's product in float32 takes any shape too, but took sixty times as long as dequantizing first.
+        """
+        if x.dtype != torch.bfloat16 or self.group_size not in KERNEL_GROUPS:
             return False
         if x.device.type == "cpu":
-            return x.dtype in (torch.float32, torch.bfloat16, torch.float16) and self.out_features % 16 == 0
-        return x.device.type == "cuda" and x.dtype == torch.bfloat16 and self.in_features % 1024 == 0
+            return self.out_features % 16 == 0
+        return x.device.type == "cuda" and self.out_features % 8 == 0 and self.in_features % 1024 == 0
 
     def _multiply(self, x: Tensor) -> Tensor:
         weight, scale_and_zero = self._packed(x.device, x.dtype)
@@ -103,6 +113,10 @@ def replace_linears(model: nn.Module, group_size: int, kept: list[str]) -> None:
             setattr(model.get_submodule(parent), child, new)
 
 
+def _readable(bits: int, version: str) -> bool:
+    return bits == 4 and version.lower() == "gemm"
+
+
 class AwqConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """`quantization_config` of a pressed diffusers component, in AutoAWQ's words."""
 
@@ -115,11 +129,15 @@ class AwqConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is 
         modules_to_not_convert: list[str] | None = None,
         **_: Any,
     ) -> None:
-        if bits != 4 or version.lower() != "gemm":
-            raise ValueError(f"only 4 bits in the gemm layout can be read, not {bits} bits in {version!r}")
-        self.quant_method = METHOD
+        if not _readable(bits, version):
+            raise ValueError(UNREADABLE.format(bits, version))
+        self.quant_method = Method.AWQ
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
         self.modules_to_not_convert = modules_to_not_convert or []
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What diffusers prints and saves of it."""
+        return dict(self.to_dict())
 
 
 class DiffusersAwqQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is untyped
@@ -128,18 +146,33 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffus
     requires_calibration = True
     required_packages: list[str] = []  # noqa: RUF012  diffusers reads the class attribute
 
+    def __init__(self, quantization_config: AwqConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self._stored: dict[str, Tensor] = {}
+
+    def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Keeps the file's scales, which diffusers casts to the model's dtype before it hands them over."""
+        self._stored |= {name: tensor for name, tensor in state_dict.items() if name.endswith(".scales")}
+        return state_dict
+
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> None:
         config = self.quantization_config
         with torch.device("meta"):
             replace_linears(model, config.group_size, config.modules_to_not_convert)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        self._stored.clear()
         return model
 
-    def check_if_quantized_param(self, model: nn.Module, param_value: Tensor, param_name: str, *_: Any, **__: Any) -> bool:
+    def check_if_quantized_param(self, model: nn.Module, _value: Tensor, param_name: str, *_: Any, **__: Any) -> bool:
         return isinstance(model.get_submodule(param_name.rpartition(".")[0]), Int4Linear)
 
-    def check_quantized_param_shape(self, *_: Any, **__: Any) -> bool:
+    def check_quantized_param_shape(self, param_name: str, current_param: Tensor, loaded_param: Tensor) -> bool:
+        if current_param.shape != loaded_param.shape:
+            raise ValueError(
+                f"{param_name} is {tuple(loaded_param.shape)} in the file, where quantization_config means "
+                f"{tuple(current_param.shape)}"
+            )
         return True
 
     def create_quantized_param(
@@ -147,7 +180,8 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffus
     ) -> None:
         """Puts a stored tensor in its buffer, in the dtype of the file."""
         owner, _, buffer = param_name.rpartition(".")
-        setattr(model.get_submodule(owner), buffer, param_value.to(target_device))
+        stored = self._stored.pop(param_name, param_value)
+        setattr(model.get_submodule(owner), buffer, stored.to(target_device))
 
     @property
     def is_serializable(self) -> bool:
@@ -163,16 +197,16 @@ class TransformersAwqQuantizer(HfQuantizer):
 
     requires_calibration = True
 
+    def validate_environment(self, *_: Any, **__: Any) -> None:
+        config: Any = self.quantization_config
+        if not _readable(config.bits, config.format):
+            raise ValueError(UNREADABLE.format(config.bits, str(config.format)))
+
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         config: Any = self.quantization_config
         with torch.device("meta"):
             replace_linears(model, config.group_size, config.modules_to_not_convert or [])
         return model
-
-    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
-        """Scales keep the file's fp16: rounding them again to bfloat16 would lose what was solved for."""
-        stored = param.get_dtype() if hasattr(param, "get_dtype") else None
-        return torch.float16 if stored == "F16" else super().get_new_dtype(converter, param, dtype)
 
     def is_serializable(self) -> bool:
         return True
@@ -182,6 +216,6 @@ class TransformersAwqQuantizer(HfQuantizer):
         return False
 
 
-diffusers_auto.AUTO_QUANTIZER_MAPPING[METHOD] = DiffusersAwqQuantizer
-diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = AwqConfig
-transformers_auto.AUTO_QUANTIZER_MAPPING[METHOD] = TransformersAwqQuantizer
+diffusers_auto.AUTO_QUANTIZER_MAPPING[Method.AWQ.value] = DiffusersAwqQuantizer
+diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[Method.AWQ.value] = AwqConfig
+transformers_auto.AUTO_QUANTIZER_MAPPING[Method.AWQ.value] = TransformersAwqQuantizer

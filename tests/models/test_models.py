@@ -1,0 +1,181 @@
+"""What is said of each family, held against the classes that it describes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from edgepress.errors import UserError
+from edgepress.models import Block, Component, Fold, families, family_of
+
+GQA = {"num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+def z_image() -> Any:
+    from diffusers import ZImageTransformer2DModel
+
+    return ZImageTransformer2DModel(
+        dim=384, n_heads=6, n_kv_heads=6, n_layers=2, n_refiner_layers=1, cap_feat_dim=128,
+        axes_dims=[16, 24, 24], axes_lens=[256, 64, 64],
+    )  # fmt: skip
+
+
+def qwen3() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "head_dim": 32, "vocab_size": 32}
+    return Qwen3Model(Qwen3Config(**sizes, **GQA))
+
+
+EXAMPLES = {"ZImageTransformer2DModel": z_image, "Qwen3Model": qwen3}
+COMPONENTS = [component for family in families().values() for component in family.components]
+pressed = pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.model_class)
+
+
+def example(component: Component) -> nn.Module:
+    """A small model of the component's class, without memory."""
+    with torch.device("meta"):
+        model: nn.Module = EXAMPLES[component.model_class]()
+    return model
+
+
+def copies(model: nn.Module, block: Block) -> dict[str, nn.Module]:
+    """The copies of a block in a model, by path."""
+    stem = block.path.removesuffix(".*")
+    return {f"{stem}.{index}": copy for index, copy in enumerate(model.get_submodule(stem))}
+
+
+# ---------------------------------------------------------------- finding a family
+
+
+def test_the_first_family_is_found_by_its_pipeline() -> None:
+    family = family_of("ZImagePipeline")
+    assert [component.name for component in family.components] == ["text_encoder", "transformer"]
+
+
+def test_an_unknown_pipeline_is_answered_with_those_that_are_known() -> None:
+    with pytest.raises(UserError, match=r"'StableDiffusionPipeline' is unknown here; known: .*ZImagePipeline"):
+        family_of("StableDiffusionPipeline")
+
+
+def test_every_family_is_of_a_pipeline_that_diffusers_has() -> None:
+    diffusers = importlib.import_module("diffusers")
+    assert families()
+    assert [name for name in families() if not hasattr(diffusers, name)] == []
+
+
+def test_a_component_is_found_by_its_name() -> None:
+    family = family_of("ZImagePipeline")
+    transformer = family.component("transformer")
+    assert transformer is not None
+    assert transformer.name == "transformer"
+    assert family.component("vae") is None
+
+
+def test_a_family_is_data_that_cannot_be_changed() -> None:
+    family = family_of("ZImagePipeline")
+    for value, field in [
+        (family, "pipeline"),
+        (family.components[0], "unread"),
+        (family.components[0].blocks[0], "path"),
+    ]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field, None)
+
+
+def test_the_linears_of_a_block_are_those_that_folds_lead_into() -> None:
+    block = Block("layers.*", (Fold("norm", ("q", "k"), "norm"), Fold("v", ("out",), "rows")))
+    assert block.linears == ("q", "k", "out")
+
+
+# ---------------------------------------------------------------- data against the classes
+
+
+@pressed
+def test_every_name_leads_to_a_module_of_the_right_kind_and_width(component: Component) -> None:
+    model = example(component)
+    for block in component.blocks:
+        for path, copy in copies(model, block).items():
+            for fold in block.folds:
+                source = copy.get_submodule(fold.source)
+                readers = [copy.get_submodule(name) for name in fold.into]
+                assert all(isinstance(reader, nn.Linear) for reader in readers), f"{path}: {fold}"
+                widths = {reader.in_features for reader in readers if isinstance(reader, nn.Linear)}
+                if fold.kind == "norm":
+                    assert "Norm" in type(source).__name__, f"{path}: {fold.source} is no norm"
+                    assert getattr(source, "bias", None) is None, f"{path}: {fold.source} shifts"
+                    assert widths == {source.weight.shape[0]}, f"{path}: {fold}"
+                else:
+                    assert isinstance(source, nn.Linear), f"{path}: {fold.source} is no linear"
+                    shared = fold.shared_heads
+                    repeat = GQA[shared[0]] // GQA[shared[1]] if shared else 1
+                    assert widths == {source.out_features * repeat}, f"{path}: {fold}"
+
+
+@pressed
+def test_no_linear_is_folded_into_twice(component: Component) -> None:
+    for block in component.blocks:
+        assert len(block.linears) == len(set(block.linears))
+
+
+@pressed
+def test_every_repeated_block_of_the_model_is_known(component: Component) -> None:
+    """A ModuleList of blocks with attention that no path names would silently stay in 16 bits."""
+    model = example(component)
+    lists = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and any("atten" in child or "attn" in child for child, _ in module[0].named_modules())
+    }
+    assert lists == {block.path.removesuffix(".*") for block in component.blocks}
+
+
+@pressed
+def test_all_attention_and_feed_forward_linears_are_quantized(component: Component) -> None:
+    model = example(component)
+    for block in component.blocks:
+        for path, copy in copies(model, block).items():
+            inside = {
+                name
+                for name, module in copy.named_modules()
+                if isinstance(module, nn.Linear)
+                and name.split(".")[0] in ("attention", "feed_forward", "self_attn", "mlp")
+            }
+            assert set(block.linears) == inside, path
+
+
+@pressed
+def test_shared_heads_name_keys_of_the_models_config(component: Component) -> None:
+    config: Any = example(component).config
+    for block in component.blocks:
+        for fold in block.folds:
+            assert all(hasattr(config, key) for key in fold.shared_heads or ())
+
+
+def test_the_text_encoders_last_layer_is_not_read() -> None:
+    """The pipeline takes hidden_states[-2], so a change of the last layer changes nothing that it reads."""
+    component = family_of("ZImagePipeline").component("text_encoder")
+    assert component is not None
+    torch.manual_seed(0)
+    model = qwen3().eval()
+    tokens = torch.arange(6)[None]
+
+    def read() -> torch.Tensor:
+        with torch.no_grad():
+            states: torch.Tensor = model(tokens, output_hidden_states=True).hidden_states[-2]
+        return states.clone()
+
+    before = read()
+    layers = list(copies(model, component.blocks[-1]).values())
+    for layer in layers[len(layers) - component.unread :]:
+        for parameter in layer.parameters():
+            parameter.data.zero_()
+    assert torch.equal(read(), before)
+    layers[len(layers) - component.unread - 1].get_submodule("mlp.down_proj").weight.data.zero_()
+    assert not torch.equal(read(), before)

@@ -1,0 +1,315 @@
+"""The INT4 loader: a pressed component computes what a dense one with the dequantized weights computes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edgepress import int4
+from edgepress.loading import AwqConfig, Int4Linear
+
+GROUP_SIZE = 64
+PACKED = ("qweight", "qzeros", "scales")
+
+
+# ---------------------------------------------------------------- one layer
+
+
+def filled(out: int, inner: int, group_size: int, bias: bool, zero_point: bool = True) -> tuple[Int4Linear, Tensor]:
+    """A layer with random codes, and the dense weight that they stand for."""
+    generator = torch.Generator().manual_seed(out + inner)
+    weight = torch.randn(out, inner, generator=generator) / inner**0.5
+    quantized = int4.quantize(weight, int4.grid_for(weight, group_size, zero_point))
+    layer = Int4Linear(inner, out, group_size, bias)
+    state: dict[str, Tensor] = dict(int4.pack_awq(quantized)._asdict())
+    if bias:
+        state["bias"] = torch.randn(out, generator=generator)
+    layer.load_state_dict(state)
+    return layer, int4.dequantize(quantized)
+
+
+def inputs(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 128), (2, 5, 128), (128,)])
+def test_in_float32_it_is_the_linear_layer_of_the_dequantized_weight(bias: bool, shape: tuple[int, ...]) -> None:
+    layer, weight = filled(24, 128, GROUP_SIZE, bias)
+    x = inputs(*shape)
+    error = float((layer(x) - F.linear(x, weight, layer.bias)).abs().max())
+    assert error <= 1e-6, f"off by {error}"
+    assert layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("zero_point", [True, False])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("shape", [(5, 256), (2, 3, 256), (256,)])
+@pytest.mark.parametrize("out", [32, 24])  # PyTorch's int4 product on a CPU takes multiples of 16; else dequantization
+def test_in_bfloat16_it_is_that_layer_within_rounding(
+    out: int, shape: tuple[int, ...], group_size: int, zero_point: bool, bias: bool
+) -> None:
+    """Inputs, scales and outputs are rounded to 8 bits: some parts in a thousand of the output's size."""
+    layer, weight = filled(out, 256, group_size, bias, zero_point)
+    x = inputs(*shape, dtype=torch.bfloat16)
+    found, expected = (
+        layer(x),
+        F.linear(x.double(), weight.double(), None if layer.bias is None else layer.bias.double()),
+    )
+    assert found.dtype == torch.bfloat16
+    assert found.shape == expected.shape
+    error = float((found - expected).norm() / expected.norm())
+    assert error < 6e-3, f"relative error {error}"
+
+
+def test_float16_inputs_are_taken_too() -> None:
+    layer, weight = filled(32, 128, GROUP_SIZE, bias=True)
+    x = inputs(4, 128, dtype=torch.float16)
+    expected = F.linear(x.double(), weight.double(), layer.get_buffer("bias").double())
+    error = float((layer(x) - expected).norm() / expected.norm())
+    assert layer(x).dtype == torch.float16
+    assert error < 2e-3, f"relative error {error}"
+
+
+def test_the_dtype_may_change_between_calls() -> None:
+    layer, weight = filled(32, 128, GROUP_SIZE, bias=False)
+    x = inputs(4, 128)
+    for dtype, limit in ((torch.bfloat16, 6e-3), (torch.float32, 1e-6), (torch.bfloat16, 6e-3)):
+        expected = F.linear(x.to(dtype).float(), weight)
+        error = float((layer(x.to(dtype)).float() - expected).norm() / expected.norm())
+        assert error < limit, f"relative error {error} in {dtype}"
+
+
+def test_the_dequantized_weight_is_the_stored_one_to_the_bit() -> None:
+    layer, weight = filled(24, 128, GROUP_SIZE, bias=False)
+    assert torch.equal(layer.dequantized(), weight)
+
+
+def test_its_state_is_the_file_layout_and_nothing_else() -> None:
+    layer, _ = filled(32, 128, GROUP_SIZE, bias=True)
+    layer(inputs(1, 128, dtype=torch.bfloat16))  # the kernel's own packing is no state
+    shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in layer.state_dict().items()}
+    assert shapes == {
+        "qweight": ((128, 4), torch.int32),
+        "qzeros": ((2, 4), torch.int32),
+        "scales": ((2, 32), torch.float16),
+        "bias": ((32,), torch.float32),
+    }
+    assert list(layer.parameters()) == []
+
+
+# ---------------------------------------------------------------- whole components
+
+
+def z_image() -> Any:
+    from diffusers import ZImageTransformer2DModel
+
+    torch.manual_seed(0)
+    model = ZImageTransformer2DModel(
+        dim=384, n_heads=6, n_kv_heads=6, n_layers=1, n_refiner_layers=1, cap_feat_dim=128,
+        axes_dims=[16, 24, 24], axes_lens=[256, 64, 64],
+    )  # fmt: skip
+    return model.eval()
+
+
+def qwen3() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=64, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=64, attention_bias=True,
+    )  # fmt: skip
+    model = Qwen3Model(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_()
+    return model
+
+
+def paint(model: Any) -> Tensor:
+    dtype = next(model.parameters()).dtype
+    latents, text = inputs(16, 1, 8, 8, dtype=dtype), inputs(7, 128, dtype=dtype)
+    with torch.no_grad():
+        sample: Tensor = model([latents], torch.tensor([0.5], dtype=dtype), [text], return_dict=False)[0][0]
+    return sample.float()
+
+
+def encode(model: Any) -> Tensor:
+    with torch.no_grad():
+        state: Tensor = model(torch.arange(9)[None]).last_hidden_state
+    return state.float()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of component: how one is made, run and stored, and what `from_pretrained` calls its dtype."""
+
+    make: Callable[[], Any]
+    run: Callable[[Any], Tensor]
+    save_config: Callable[[Any, Path], object]
+    file: str
+    dtype_key: str
+
+    def load(self, folder: Path, dtype: torch.dtype | None = None) -> tuple[Any, dict[str, Any]]:
+        """The model by its class's own `from_pretrained`, and what that says of its keys."""
+        model, said = type(self.make()).from_pretrained(folder, output_loading_info=True, **{self.dtype_key: dtype})
+        return model, said
+
+
+CASES = {
+    "diffusers": Case(
+        z_image,
+        paint,
+        lambda model, folder: model.save_config(folder),
+        "diffusion_pytorch_model.safetensors",
+        "torch_dtype",
+    ),
+    "transformers": Case(
+        qwen3, encode, lambda model, folder: model.config.save_pretrained(folder), "model.safetensors", "dtype"
+    ),
+}
+
+
+class Pressed:
+    """A component written to disk with some linears packed, and the dense model that it stands for."""
+
+    def __init__(self, case: Case, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.case, self.folder = case, folder
+        self.dense = case.make().to(dtype)
+        self.packed: dict[str, Tensor] = {}
+        kept: list[str] = []
+        for name, module in self.dense.named_modules():
+            if isinstance(module, nn.Linear) and name.startswith("layers.0."):
+                quantized = int4.quantize(module.weight.data, int4.grid_for(module.weight.data, GROUP_SIZE))
+                self.packed |= {f"{name}.{kind}": t for kind, t in int4.pack_awq(quantized)._asdict().items()}
+                module.weight.data = int4.dequantize(quantized)
+            elif isinstance(module, nn.Linear):
+                kept.append(name)
+        state = {
+            name: tensor.clone()
+            for name, tensor in self.dense.state_dict().items()
+            if f"{name.removesuffix('weight')}qweight" not in self.packed
+        }
+        self.dense.float()
+        folder.mkdir()
+        case.save_config(self.dense, folder)
+        save_file(state | self.packed, folder / case.file)
+        self.configure(modules_to_not_convert=kept)
+
+    def configure(self, **changes: object) -> None:
+        """Writes `quantization_config` as `edgepress quantize` does, with changes."""
+        path = self.folder / "config.json"
+        config = json.loads(path.read_text())
+        usual = {"quant_method": "awq", "bits": 4, "group_size": GROUP_SIZE, "zero_point": True, "version": "gemm"}
+        config["quantization_config"] = usual | config.get("quantization_config", {}) | changes
+        path.write_text(json.dumps(config))
+
+    def load(self, dtype: torch.dtype | None = None) -> tuple[Any, dict[str, Any]]:
+        return self.case.load(self.folder, dtype)
+
+
+@pytest.fixture(params=list(CASES))
+def pressed(request: pytest.FixtureRequest, tmp_path: Path) -> Pressed:
+    return Pressed(CASES[request.param], tmp_path / "component")
+
+
+def test_a_pressed_component_computes_what_the_dense_one_computes(pressed: Pressed) -> None:
+    model, said = pressed.load(torch.float32)
+    assert not any(said.values()), said
+    layers = [name for name, module in model.named_modules() if isinstance(module, Int4Linear)]
+    assert layers == list(dict.fromkeys(name.rpartition(".")[0] for name in pressed.packed))
+    found, expected = pressed.case.run(model), pressed.case.run(pressed.dense)
+    error = float((found - expected).abs().max() / expected.abs().max())
+    assert error < 1e-5, f"relative error {error}"
+
+
+def test_a_pressed_component_is_loaded_without_gradients_and_for_inference(pressed: Pressed) -> None:
+    model, _ = pressed.load(torch.float32)
+    assert not model.training
+    assert not model.get_submodule(next(iter(pressed.packed)).rpartition(".")[0]).scales.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_what_is_packed_is_loaded_to_the_bit_whatever_the_dtype(pressed: Pressed, dtype: torch.dtype | None) -> None:
+    model, said = pressed.load(dtype)
+    assert not any(said.values()), said
+    state = model.state_dict()
+    assert {name: state[name].dtype for name in pressed.packed} == {n: t.dtype for n, t in pressed.packed.items()}
+    assert [name for name, tensor in pressed.packed.items() if not torch.equal(state[name], tensor)] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_not_packed_is_loaded_in_the_dtype_asked_for(
+    case: str, stored: torch.dtype, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model, _ = Pressed(CASES[case], tmp_path / "component", stored).load(dtype)
+    others = {name: tensor for name, tensor in model.state_dict().items() if name.rpartition(".")[2] not in PACKED}
+    assert {name: tensor.dtype for name, tensor in others.items()} == dict.fromkeys(others, dtype)
+
+
+def test_in_bfloat16_it_computes_what_the_dense_one_computes_in_bfloat16(pressed: Pressed) -> None:
+    model, _ = pressed.load(torch.bfloat16)
+    found, expected = pressed.case.run(model), pressed.case.run(pressed.dense.bfloat16())
+    error = float((found - expected).norm() / expected.norm())
+    assert error < 3e-2, f"relative error {error}"
+
+
+def test_saving_and_loading_again_changes_nothing(pressed: Pressed, tmp_path: Path) -> None:
+    model, _ = pressed.load(torch.bfloat16)
+    model.save_pretrained(tmp_path / "again")
+    stored = load_file(tmp_path / "again" / pressed.case.file)
+    assert [name for name, tensor in pressed.packed.items() if not torch.equal(stored[name], tensor)] == []
+    again, said = pressed.case.load(tmp_path / "again", torch.bfloat16)
+    assert not any(said.values()), said
+    assert torch.equal(pressed.case.run(again), pressed.case.run(model))
+
+
+@pytest.mark.parametrize("changes", [{"bits": 8}, {"bits": 3}, {"version": "gemv"}, {"version": "nonsense"}])
+def test_another_width_or_layout_is_refused(pressed: Pressed, changes: dict[str, object]) -> None:
+    """Codes of another layout can have the very same shapes, and would be read as noise."""
+    pressed.configure(**changes)
+    with pytest.raises(ValueError, match=str(next(iter(changes.values())))):
+        pressed.load()
+
+
+@pytest.mark.parametrize("group_size", [32, 128])
+def test_a_group_size_other_than_the_files_is_refused(pressed: Pressed, group_size: int) -> None:
+    pressed.configure(group_size=group_size)
+    with pytest.raises((ValueError, RuntimeError), match=r"qzeros|scales|mismatch"):
+        pressed.load(torch.bfloat16)
+
+
+@pytest.mark.parametrize("arguments", [{"bits": 8}, {"version": "gemv"}, {"bits": 2, "version": "GEMV"}])
+def test_the_config_class_refuses_what_it_cannot_read(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="only 4 bits in the gemm layout"):
+        AwqConfig(**arguments)
+
+
+def test_the_config_class_takes_the_words_of_other_writers() -> None:
+    """AutoAWQ writes its version in capitals on some checkpoints, and other writers add keys of their own."""
+    config = AwqConfig(version="GEMM", backend="autoawq", do_fuse=False)
+    assert (config.bits, config.group_size, config.modules_to_not_convert) == (4, 128, [])
+
+
+# ---------------------------------------------------------------- weight of the import
+
+
+def test_importing_edgepress_imports_neither_torch_nor_diffusers() -> None:
+    script = "import sys, edgepress; print(*sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

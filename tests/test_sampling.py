@@ -1,0 +1,107 @@
+"""What decides a picture besides the weights: seeds, batches, size and dtype."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgepress.errors import UserError
+from edgepress.prompts import Prompt
+from edgepress.recipe import Pictures
+from edgepress.sampling import Sampling, batches, compute_dtype, native_size, sampling_of, seed_of
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [Prompt(id=str(number), prompt="", language="en") for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("prompt_id", "seed", "expected"),
+    [("a", 0, 0x0ED32D3352F0CDDD >> 1), ("sign-1", 7, 0x50E8B1596F38216D >> 1)],
+)
+def test_a_seed_is_the_start_of_sha256_of_id_and_seed(prompt_id: str, seed: int, expected: int) -> None:
+    """The digests come from `printf a:0 | sha256sum`."""
+    assert seed_of(prompt_id, seed) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(0, 10**6))
+def test_a_seed_fits_a_generator(prompt_id: str, seed: int) -> None:
+    assert 0 <= seed_of(prompt_id, seed) < 2**63
+
+
+def test_seeds_differ_between_prompts_and_between_seeds() -> None:
+    assert len({seed_of(prompt_id, seed) for prompt_id in "abcdefgh" for seed in range(64)}) == 8 * 64
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "batch"),
+    [(128, 128, 8), (256, 256, 2), (256, 512, 1), (512, 512, 1), (1024, 1024, 1), (64, 128, 16)],
+)
+def test_the_batch_depends_on_the_size_alone(height: int, width: int, batch: int) -> None:
+    found = {Sampling(height, width, steps, guidance).batch for steps in (1, 8) for guidance in (0.0, 4.0)}
+    assert found == {batch}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_batches_put_together_are_the_prompts_in_their_order(size: int) -> None:
+    pieces = list(batches(prompts(7), size))
+    assert [prompt for piece in pieces for prompt in piece] == prompts(7)
+    assert all(len(piece) == size for piece in pieces[:-1])
+    assert 0 < len(pieces[-1]) <= size
+
+
+def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"sample_size": 96}))
+    assert native_size(tmp_path) == 96
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"sample_size": null}', '{"sample_size": "big"}', "[]"])
+def test_a_vae_that_names_no_size_is_refused_with_a_way_out(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "vae").mkdir()
+        (tmp_path / "vae" / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"names no sample_size; give the size in the recipe"):
+        native_size(tmp_path)
+
+
+def test_a_recipe_may_ask_for_the_native_size_or_for_height_and_width(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"sample_size": 96}))
+    assert sampling_of(Pictures(steps=3, guidance=1.5), tmp_path) == Sampling(96, 96, 3, 1.5)
+    assert sampling_of(Pictures(size=(64, 128)), tmp_path / "without-a-vae") == Sampling(64, 128, 8, 0.0)
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_the_dtype_asked_for_is_taken(tmp_path: Path, asked: str) -> None:
+    assert compute_dtype(asked, tmp_path) == asked
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((1000, 1000), "float32"),
+        ((600_000_000, 399_999_999), "float32"),
+        ((600_000_000, 400_000_000), "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_from_a_gigabyte_of_weights_on(tmp_path: Path, sizes: tuple[int, int], expected: str) -> None:
+    """The sum over components counts; the files are sparse."""
+    for component, length in zip(("transformer", "text_encoder"), sizes, strict=True):
+        (tmp_path / component).mkdir()
+        with (tmp_path / component / "model.safetensors").open("wb") as file:
+            file.truncate(length)
+    assert compute_dtype("auto", tmp_path) == expected
+
+
+def test_importing_it_leaves_torch_alone() -> None:
+    """The command line imports it to plan, long before anything is computed."""
+    script = "import sys, edgepress.sampling; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
