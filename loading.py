@@ -34,8 +34,8 @@ class Method(StrEnum):
 class Int4Linear(nn.Module):
     """A linear layer whose weight is stored in AutoAWQ's GEMM layout.
 
-    The buffers are what the file holds; the kernel's own packing is made at the first call on each device and dtype,
-    and takes their place in memory as far as computing goes. `dequantized()` gives the weight (out, in).
+    The buffers are what the file holds; the int4 kernel's own packing is made at its first call on a device and kept
+    beside them. `dequantized()` gives the weight (out, in).
     """
 
     qweight: Tensor
@@ -79,9 +79,10 @@ class Int4Linear(nn.Module):
         weight, scale_and_zero = self._packed(x.device, x.dtype)
         flat = x.reshape(-1, self.in_features).contiguous()
         if x.device.type == "cpu":
-            out = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, weight, self.group_size, scale_and_zero)
+            product = torch.ops.aten._weight_int4pack_mm_for_cpu
         else:
-            out = torch.ops.aten._weight_int4pack_mm(flat, weight, self.group_size, scale_and_zero)
+            product = torch.ops.aten._weight_int4pack_mm
+        out: Tensor = product(flat, weight, self.group_size, scale_and_zero)
         return out.reshape(*x.shape[:-1], self.out_features)
 
     def _packed(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -98,10 +99,14 @@ class Int4Linear(nn.Module):
 
 
 def _pack_for(device: torch.device, codes: Tensor) -> Tensor:
+    """The codes (out, in) as the device's int4 kernel wants them."""
+    packed: Tensor
     if device.type == "cpu":
-        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
-    pairs = (codes[:, ::2] << 4) | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
+    else:
+        pairs = (codes[:, ::2] << 4) | codes[:, 1::2]
+        packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+    return packed
 
 
 def replace_linears(model: nn.Module, group_size: int, kept: list[str]) -> None:
@@ -117,7 +122,7 @@ def _readable(bits: int, version: str) -> bool:
     return bits == 4 and version.lower() == "gemm"
 
 
-class AwqConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is untyped
+class AwqConfig(QuantizationConfigMixin):
     """`quantization_config` of a pressed diffusers component, in AutoAWQ's words."""
 
     def __init__(
@@ -140,7 +145,7 @@ class AwqConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is 
         return dict(self.to_dict())
 
 
-class DiffusersAwqQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is untyped
+class DiffusersAwqQuantizer(DiffusersQuantizer):
     """Reads pressed components of diffusers classes."""
 
     requires_calibration = True
@@ -179,7 +184,7 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffus
         self, model: nn.Module, param_value: Tensor, param_name: str, target_device: torch.device, *_: Any, **__: Any
     ) -> None:
         """Puts a stored tensor in its buffer, in the dtype of the file."""
-        owner, _, buffer = param_name.rpartition(".")
+        owner, buffer = param_name.rsplit(".", 1)
         stored = self._stored.pop(param_name, param_value)
         setattr(model.get_submodule(owner), buffer, stored.to(target_device))
 

@@ -87,8 +87,8 @@ def main() -> None:
     body = "\n\n".join(
         [
             "## What 4 bits cost the demo",
-            "Transformer and text encoder at 4.156 bits a weight, all held-out evaluation prompts, one seed, computed in "
-            "float32; intervals are bootstrapped over prompts.",
+            "Transformer and text encoder at 4.156 bits a weight, all held-out evaluation prompts, one seed, computed "
+            "in float32; intervals are bootstrapped over prompts.",
             psnr_table(results),
             f"**AWQ over RTN, paired over the first {PAIRED} prompts: {_interval(difference, 1, 2)} dB.**",
             "`exact` is the share of pictures whose whole text OCR reads exactly.",

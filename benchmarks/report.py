@@ -12,11 +12,12 @@ from .. import __version__
 from ..artifact import versions
 
 FILE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+TITLE = "# Benchmarks\n\nEvery table is written by the command it names.\n"
 
 
 def write_section(name: str, command: str, body: str) -> None:
     """Replaces the section between the marks of `name`, or adds it at the end."""
-    text = FILE.read_text("utf-8") if FILE.exists() else "# Benchmarks\n\nEvery table is written by the command it names.\n"
+    text = FILE.read_text("utf-8") if FILE.exists() else TITLE
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     section = f"{begin}\n{body.strip()}\n\n*`{command}`, {machine()}.*\n{end}"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

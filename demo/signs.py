@@ -27,7 +27,7 @@ PATCH = 16  # pixels a side: 8 (VAE) x 2 (transformer patch)
 GRID = 8  # patches a side
 LONGEST_TEXT = 11  # characters with the space, so that every prompt fits 32 tokens
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-HANZI = "春夏秋冬花茶书店美食海风雨雪明星新鲜平安福家园城"
+HANZI = "春夏秋冬花茶书店美食海风雨雪明星新鲜平安福家园城红橙绿青蓝紫黑白黄粉灰大小上下中"
 
 COLOURS = {
     "red": ("红", (200, 20, 30)),
@@ -253,29 +253,45 @@ def glyph(character: str, language: Language, size: Size) -> npt.NDArray[np.floa
     return np.asarray(cell, np.float32) / np.float32(255)
 
 
-@cache
-def wall(ground: str, pattern: str) -> npt.NDArray[np.float32]:
-    """The background, shape (128, 128, 3), values 0..255."""
+def wall(ground: str, pattern: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A background, shape (128, 128, 3), values 0..255. The prompt names its kind; the rest is chance."""
     side = GRID * PATCH
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     if pattern == "striped":
-        shade = 0.5 - 0.5 * np.cos(2 * np.pi * (x + y) / 16)
+        direction, period = rng.choice((-1, 1)), rng.choice((12, 16, 24))
+        shade = 0.5 - 0.5 * np.cos(2 * np.pi * ((x + direction * y) / period + rng.random()))
+        depth = rng.uniform(20, 40)
     elif pattern == "dotted":
-        shade = np.clip(4.5 - np.hypot(x % 16 - 7.5, y % 16 - 7.5), 0, 1)
-    else:
         shade = np.zeros_like(x)
-    paper: npt.NDArray[np.float32] = np.array(GROUNDS[ground][1], np.float32) - np.float32(28) * shade[..., None]
+        for _ in range(rng.integers(10, 24)):
+            (u, v), radius = rng.uniform(0, side, 2), rng.uniform(3, 9)
+            shade = np.maximum(shade, np.clip(radius - np.hypot(x - u, y - v), 0, 1))
+        depth = rng.uniform(24, 44)
+    else:
+        angle = rng.uniform(0, 2 * np.pi)
+        shade = (x * np.cos(angle) + y * np.sin(angle)) / side
+        depth = rng.uniform(0, 16)
+    paper: npt.NDArray[np.float32] = np.array(GROUNDS[ground][1], np.float32) - np.float32(depth) * shade[..., None]
     return paper
 
 
-def render(sign: Sign, colour: tuple[int, int, int] | None = None) -> npt.NDArray[np.uint8]:
-    """The true picture, shape (128, 128, 3), RGB; `colour` writes in another colour than the sign's."""
+def render(
+    sign: Sign, rng: np.random.Generator | None = None, colour: tuple[int, int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """A true picture, shape (128, 128, 3), RGB.
+
+    What the prompt leaves open (the background's details, half a patch of indent) is drawn from `rng`, or else the
+    same each time. `colour` writes in another colour than the sign's.
+    """
+    rng = rng or np.random.default_rng(0)
     ink = np.zeros((GRID * PATCH, GRID * PATCH), np.float32)
+    room = max(cell.column + cell.width for cell in sign.cells) < GRID
+    indent = PATCH // 2 * int(rng.integers(0, 2)) if room else 0
     for cell in sign.cells:
-        y, x = cell.row * PATCH, cell.column * PATCH
+        y, x = cell.row * PATCH, cell.column * PATCH + indent
         mask = glyph(cell.character, sign.language, sign.size)
         ink[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-    paper = wall(sign.ground, sign.pattern)
+    paper = wall(sign.ground, sign.pattern, rng)
     picture = paper + (np.array(colour or COLOURS[sign.colour][1], np.float32) - paper) * ink[..., None]
-    rounded: npt.NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
+    rounded: npt.NDArray[np.uint8] = np.rint(picture).clip(0, 255).astype(np.uint8)
     return rounded

@@ -38,8 +38,9 @@ SAVE_EVERY = 180.0  # seconds
 
 def pictures(drawn: list[signs.Sign], recoloured: bool = False) -> Tensor:
     """True pictures in -1..1, shape (n, 3, 128, 128); `recoloured` writes in random dark colours."""
-    colours = np.random.default_rng().integers(0, 220, (len(drawn), 3)).tolist() if recoloured else [None] * len(drawn)
-    stack = np.stack([signs.render(sign, colour) for sign, colour in zip(drawn, colours, strict=True)])
+    rng = np.random.default_rng()
+    colours = rng.integers(0, 220, (len(drawn), 3)).tolist() if recoloured else [None] * len(drawn)
+    stack = np.stack([signs.render(sign, rng, colour) for sign, colour in zip(drawn, colours, strict=True)])
     return (torch.from_numpy(stack).to(DEVICE).float() / 127.5 - 1).permute(0, 3, 1, 2)
 
 
