@@ -280,13 +280,13 @@ def render(
 ) -> npt.NDArray[np.uint8]:
     """A true picture, shape (128, 128, 3), RGB.
 
-    What the prompt leaves open (the background's details, half a patch of indent) is drawn from `rng`, or else the
-    same each time. `colour` writes in another colour than the sign's.
+    What the prompt leaves open (the background's details; on dotted walls half a patch of indent) is drawn from `rng`,
+    or else the same each time. `colour` writes in another colour than the sign's.
     """
     rng = rng or np.random.default_rng(0)
     ink = np.zeros((GRID * PATCH, GRID * PATCH), np.float32)
-    room = max(cell.column + cell.width for cell in sign.cells) < GRID
-    indent = PATCH // 2 * int(rng.integers(0, 2)) if room else 0
+    free = sign.pattern == "dotted" and max(cell.column + cell.width for cell in sign.cells) < GRID
+    indent = PATCH // 2 * int(rng.integers(0, 2)) if free else 0
     for cell in sign.cells:
         y, x = cell.row * PATCH, cell.column * PATCH + indent
         mask = glyph(cell.character, sign.language, sign.size)

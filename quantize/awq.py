@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..int4 import Grid, dequantize, grid_for, grid_of, grouped, quantize
 from ..recipe import Scheme
-from .statistics import output_error
+from .statistics import relative_error
 
 RATIOS = 20  # exponents 1/20 ... 20/20 of the activations' part
 SHRINKS = 10  # ranges clipped to 1, 0.95 ... 0.55
@@ -30,6 +30,8 @@ def search_scale(
     weights: list[Tensor], gram: Tensor, magnitude: Tensor, scheme: Scheme, channel: Tensor | None = None
 ) -> Tensor:
     """The input scale, (channels,), that loses least when W * s is rounded and x / s is multiplied.
+
+    The losses of several readers are added relative to their outputs: a normalized query must not outweigh a value.
 
     Args:
         weights: the linears that read the input, each (out, in).
@@ -88,7 +90,7 @@ def search_clip(weight: Tensor, gram: Tensor, scheme: Scheme) -> Grid:
 
 
 def _scaled_loss(weight: Tensor, gram: Tensor, scale: Tensor, scheme: Scheme) -> float:
-    return output_error(round_to_nearest(weight * scale, scheme) / scale - weight, gram)
+    return relative_error(round_to_nearest(weight * scale, scheme) / scale - weight, weight, gram)
 
 
 def _centred(scale: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from .awq import round_to_nearest, search_clip, search_scale
 from .calibrate import Table
 from .fold import Weights, apply_fold, channel_map
 from .plan import ComponentPlan, Unit
-from .statistics import output_error
+from .statistics import relative_error
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def solve(component: ComponentPlan, unit: Unit, table: Table, quantization: Quan
             weight = weights[f"{linear}.weight"]
             codes = quantize(weight, _grid(weight, scaled_gram, quantization))
             tensors |= _packed(f"{unit.path}.{linear}", codes)
-            error = output_error(dequantize(codes) - weight, scaled_gram) / output_error(weight, scaled_gram)
+            error = relative_error(dequantize(codes) - weight, weight, scaled_gram)
             before = original[f"{linear}.weight"]
             rounded = round_to_nearest(before, quantization.scheme)
-            rtn = output_error(rounded - before, gram) / output_error(before, gram)
+            rtn = relative_error(rounded - before, before, gram)
             reports.append(LayerReport(f"{unit.name}.{linear}", rtn, error, weight.numel()))
     return Solution(tensors, tuple(reports))
 

@@ -85,6 +85,12 @@ class Statistics:
         return cls(name, count, magnitude, gram, tokens, priorities)
 
 
+def relative_error(error: Tensor, weight: Tensor, gram: Tensor) -> float:
+    """The mean squared norm of E x over that of W x; 0 where there is no output to lose."""
+    power = output_error(weight, gram)
+    return output_error(error, gram) / power if power else 0.0
+
+
 def output_error(error: Tensor, gram: Tensor) -> float:
     """tr(E H E^T): the mean squared norm of E x, for E (out, in) and H (in, in)."""
     return float(((error @ gram) * error).sum(dtype=torch.float64))
