@@ -1,5 +1,9 @@
 # Every target sets up what it needs, once: `make quantize` works on a fresh clone.
-# DEVICE names a recipe in recipes/; MODEL a diffusers folder or hub id (default: the demo pipeline).
+#
+#   DEVICE  a recipe in recipes/                          MODEL   a diffusers folder or hub id (default: the demo)
+#   OUTPUT  the artifact (default: artifacts/DEVICE)      METHOD  rtn or awq instead of the recipe's method
+#   FORCE=1 replace an artifact of something else         CHECK   pictures compared after quantize (0: none)
+#   PYTHON  the Python 3.11 to set up with
 
 DEVICE ?= orin
 MODEL ?=
@@ -7,42 +11,44 @@ METHOD ?=
 OUTPUT ?= artifacts/$(DEVICE)
 CHECK ?= 16
 FORCE ?=
-PYTHON ?= python3
+PYTHON ?= $(or $(shell command -v python3.11),python3)
 
 VENV := .venv
 RUN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 EDGEPRESS := $(RUN)/edgepress
-CHOSEN_MODEL := $(if $(MODEL),--model $(MODEL))
+CHOSEN_MODEL := $(if $(MODEL),--model "$(MODEL)")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quantize export evaluate artifact test test-fast check format clean bench-quality bench-quantize
 
 help:  ## this list
+	@sed -n '3,7s/^# *//p' Makefile
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## the virtual environment in .venv (every other target calls it)
 
 # torch comes first: what depends on it must find it there.
 $(SET_UP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV): torch and what else is needed, a few minutes." >&2
+	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN)/pip install --quiet --constraint constraints.txt torch
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 quantize: $(SET_UP)  ## press MODEL for DEVICE to OUTPUT, then compare CHECK pictures (CHECK=0: none)
-	$(EDGEPRESS) quantize --recipe $(DEVICE) --output $(OUTPUT) $(CHOSEN_MODEL) \
+	$(EDGEPRESS) quantize --recipe $(DEVICE) --output "$(OUTPUT)" $(CHOSEN_MODEL) \
 		$(if $(METHOD),--method $(METHOD)) $(if $(FORCE),--force)
 ifneq ($(CHECK),0)
-	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate $(OUTPUT)/model $(CHOSEN_MODEL) \
-		--limit $(CHECK) --output $(OUTPUT)/evaluation/check
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(CHOSEN_MODEL) \
+		--limit $(CHECK) --output "$(OUTPUT)/evaluation/check"
 endif
 
 export: $(SET_UP)  ## not there yet: ONNX and RKNN
 	@echo "export is not there yet; the pressed pipeline in $(OUTPUT)/model runs with PyTorch." >&2; exit 2
 
 evaluate: $(SET_UP)  ## compare the pressed pipeline with the reference, on all prompts of the recipe
-	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate $(OUTPUT)/model $(CHOSEN_MODEL) --output $(OUTPUT)/evaluation
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(CHOSEN_MODEL) --output "$(OUTPUT)/evaluation"
 
 artifact:  ## quantize and evaluate: the whole artifact of DEVICE
 	$(MAKE) quantize CHECK=0

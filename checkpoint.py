@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import UserError
+from .progress import Progress, silent
 
 INDEX_SUFFIX = ".safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -46,12 +47,12 @@ class Checkpoint:
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, as stored."""
-        with _opened(self._where[name]) as file:
+        with opened(self._where[name]) as file:
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with _opened(self._where[name]) as file:
+        with opened(self._where[name]) as file:
             return tuple(file.get_slice(name).get_shape())
 
     def config(self) -> dict[str, Any]:
@@ -61,15 +62,20 @@ class Checkpoint:
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); the component folder needs its config.") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{path} holds no JSON object; get a sound copy of the model.")
         return config
 
-    def check_finite(self) -> None:
+    def check_finite(self, progress: Progress = silent, stage: str = "checking weights") -> None:
         """Raises UserError, naming the tensor, where a weight is NaN or infinite."""
-        for name in self.names():
+        for number, name in enumerate(self.names()):
+            progress(stage, number, len(self.names()))
             tensor = self.tensor(name)
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            tensor = tensor.float() if tensor.is_floating_point() else tensor
+            if not torch.isfinite(tensor).all():
                 kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
                 raise UserError(f"The weight {name} in {self._where[name]} holds {kind}; get a sound copy.")
+        progress(stage, len(self.names()), len(self.names()))
 
     def size(self) -> int:
         """Bytes of all weight files."""
@@ -106,16 +112,21 @@ def _indexed_files(index: Path) -> list[Path]:
     return files
 
 
-def _opened(file: Path) -> Any:
+def opened(file: Path) -> Any:
+    """A safetensors file, its tensors still on disk; a context manager.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged or truncated ({error}); fetch it again.") from error
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged or truncated ({error}); get it anew.") from error
 
 
 def _names(file: Path) -> list[str]:
-    with _opened(file) as opened:
-        return list(opened.keys())
+    with opened(file) as stored:
+        return list(stored.keys())
 
 
 def sha256(file: Path) -> str:

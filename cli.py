@@ -38,7 +38,7 @@ def _sentence(error: UserError | KeyboardInterrupt | OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"There is no room left{where} ({error.strerror}); free some or give another --output."
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"Writing is not allowed{where} ({error.strerror}); give another --output."
+        return f"Access is not allowed{where} ({error.strerror}); mend the rights, or give another --output."
     return f"{error.strerror}{where}."
 
 

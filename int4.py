@@ -83,9 +83,12 @@ def grouped(weight: Tensor, group_size: int) -> Tensor:
     return weight.reshape(weight.shape[0], -1, group_size)
 
 
-def bits_per_weight(group_size: int, zero_point: bool = True) -> float:
-    """Stored bits a weight: 4, an fp16 scale a group, and a 4-bit zero point a group where there are any."""
-    return 4 + (16 + (4 if zero_point else 0)) / group_size
+def bits_per_weight(group_size: int) -> float:
+    """Stored bits a weight in AWQ's layout: 4, and for each group an fp16 scale and a zero point of 4 bits.
+
+    The layout holds zero points even where all of them are 8.
+    """
+    return 4 + (16 + 4) / group_size
 
 
 # ---------------------------------------------------------------- AutoAWQ GEMM layout

@@ -65,7 +65,7 @@ class Int4Linear(nn.Module):
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
     def _has_kernel(self, x: Tensor) -> bool:
-        """Only bfloat16 has a fast int4 product: on a CPU where out % 16 == 0, on CUDA where in % 1024 == 0 (tinygemm).
+        """Only bfloat16 has a fast int4 product: on a CPU where out % 16 == 0, on CUDA where in % 128 == 0 (tinygemm).
 
         The CPU's product in float32 takes any shape too, but took sixty times as long as dequantizing first.
         """
@@ -73,7 +73,7 @@ class Int4Linear(nn.Module):
             return False
         if x.device.type == "cpu":
             return self.out_features % 16 == 0
-        return x.device.type == "cuda" and self.out_features % 8 == 0 and self.in_features % 1024 == 0
+        return x.device.type == "cuda" and self.out_features % 8 == 0 and self.in_features % 128 == 0
 
     def _multiply(self, x: Tensor) -> Tensor:
         weight, scale_and_zero = self._packed(x.device, x.dtype)

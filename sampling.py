@@ -66,13 +66,21 @@ def seed_of(prompt_id: str, seed: int) -> int:
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
-    """The diffusers pipeline of a folder, on the CPU, weights cast to `dtype`; pressed folders load too."""
+    """The diffusers pipeline of a folder, on the CPU, weights cast to `dtype`; pressed folders load too.
+
+    Raises:
+        UserError: the folder is no pipeline that diffusers can load.
+    """
     from diffusers import DiffusionPipeline
 
     from . import loading  # noqa: F401  registers the INT4 loader
 
-    with _without_bars():
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
+    try:
+        with _without_bars():
+            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"The pipeline {folder} cannot be loaded: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -94,18 +102,26 @@ def _without_bars() -> Iterator[None]:
 
 
 def sample(pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> list[Image]:
-    """One picture a prompt, all in one batch."""
+    """One picture a prompt, all in one batch.
+
+    Raises:
+        UserError: the pipeline refuses the size or another setting.
+    """
     import torch
 
-    with torch.no_grad():
-        images = pipeline(
-            [prompt.prompt for prompt in prompts],
-            height=sampling.height,
-            width=sampling.width,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            generator=[torch.Generator().manual_seed(seed_of(prompt.id, seed)) for prompt in prompts],
-        ).images
+    generators = [torch.Generator().manual_seed(seed_of(prompt.id, seed)) for prompt in prompts]
+    try:
+        with torch.no_grad():
+            images = pipeline(
+                [prompt.prompt for prompt in prompts],
+                height=sampling.height,
+                width=sampling.width,
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance,
+                generator=generators,
+            ).images
+    except ValueError as error:
+        raise UserError(f"The pipeline refuses {sampling}: {error}") from error
     return list(images)
 
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,7 +87,9 @@ def open_picture(file: Path) -> Picture:
 
 def _painted(source: Source, work: Sequence[Batch], cache: Path) -> Iterator[Batch]:
     """Each batch as soon as its pictures are on disk."""
-    pipeline = _load(source) if work else None
+    import torch
+
+    pipeline = load_pipeline(source.folder, getattr(torch, source.dtype)) if work else None
     for batch in work:
         images = sample(pipeline, batch.prompts, source.sampling, batch.seed)
         for image, file in zip(images, files_of(source, batch, cache), strict=True):
@@ -95,16 +97,6 @@ def _painted(source: Source, work: Sequence[Batch], cache: Path) -> Iterator[Bat
         yield batch
     del pipeline
     gc.collect()
-
-
-def _load(source: Source) -> Any:
-    import torch
-
-    try:
-        return load_pipeline(source.folder, getattr(torch, source.dtype))
-    except OSError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"The pipeline {source.folder} cannot be loaded: {reason}") from error
 
 
 def _publish(image: Image, file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..artifact import read_manifest
 from ..errors import UserError
 from ..prompts import Prompt, load_prompts
 from ..recipe import Recipe
@@ -44,8 +45,8 @@ def plan_for(
     Raises:
         UserError: there is no such reference, candidate or prompt file.
     """
-    reference = resolve(model or recipe.model)
     candidate = _pressed(candidate or ARTIFACTS / recipe.device / "model")
+    reference = resolve(model or _source_of(candidate) or recipe.model)
     pictures = recipe.evaluation
     asked = str(prompts) if prompts else pictures.prompts
     chosen = load_prompts(prompt_file(reference, asked, "evaluation"))[: limit or pictures.count]
@@ -58,6 +59,12 @@ def plan_for(
         output=output or candidate.parent / "evaluation",
         seeds=seeds,
     )
+
+
+def _source_of(candidate: Path) -> str | None:
+    """The pipeline that the candidate was pressed from, if its manifest names one that is still there."""
+    manifest = read_manifest(candidate.parent)
+    return manifest.source if manifest and Path(manifest.source).is_dir() else None
 
 
 def _pressed(folder: Path) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..artifact import versions
+from ..artifact import read_manifest, versions
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import prompts_sha256
 from .generate import Source, batches_of, files_of, generate
-from .identity import FolderIdentity, identify
+from .identity import FolderIdentity, digest_of, identify
 from .measure import Pair, measure
 from .plan import Plan
 from .registry import Metric, discover, pair_scores, picture_scores
@@ -31,6 +31,7 @@ def evaluate(plan: Plan, progress: Progress = silent) -> Results:
     if not plan.prompts or plan.seeds < 1:
         raise UserError("There is nothing to compare: give at least one prompt and one seed.")
     reference = identify(plan.reference, progress, "reading the reference")
+    _check_origin(plan, reference)
     candidate = identify(plan.candidate, progress, "reading the candidate")
     pairs = _paint(plan, reference, candidate, progress)
     metrics = discover()
@@ -38,6 +39,16 @@ def evaluate(plan: Plan, progress: Progress = silent) -> Results:
     results = _results(_identity(plan, reference, candidate, metrics), metrics, rows)
     save_results(results, plan.output / RESULTS)
     return results
+
+
+def _check_origin(plan: Plan, reference: FolderIdentity) -> None:
+    """Refuses a reference that is not the pipeline that the candidate's manifest says it was pressed from."""
+    manifest = read_manifest(plan.candidate.parent)
+    if manifest and plan.candidate.name == "model" and digest_of(manifest.sources) != reference.sha256:
+        raise UserError(
+            f"{plan.candidate} was pressed from {manifest.source} as it was then, which is not what {plan.reference} "
+            "holds; give that pipeline as --model, or press again."
+        )
 
 
 def _paint(plan: Plan, reference: FolderIdentity, candidate: FolderIdentity, progress: Progress) -> list[Pair]:

@@ -48,7 +48,6 @@ def calibrate(
                 _store(work, table, number + 1)
                 saved = time.monotonic()
             progress(STAGE, sum(len(part) for part in parts[: number + 1]), len(prompts))
-    _check(table)
     return table
 
 
@@ -95,6 +94,7 @@ def _input_hook(table: Table, name: str, mask: dict[str, Tensor | None], positio
 
 
 def _store(work: Work, table: Table, done: int) -> None:
+    _check(table)
     tensors = {key: tensor for statistics in table.values() for key, tensor in statistics.tensors().items()}
     write_tensors(tensors | {"done": torch.tensor(done)}, work.statistics)
 
@@ -108,8 +108,11 @@ def _restore(work: Work) -> tuple[Table, int]:
 
 
 def _check(table: Table) -> None:
+    """Raises UserError where statistics cannot be used; they are then never stored."""
     for name, statistics in table.items():
-        if not torch.isfinite(statistics.magnitude).all():
+        if not statistics.count:
+            raise UserError(f"No token reached {name} in calibration; check the tokenizer folder of the model.")
+        if not torch.isfinite(statistics.mean_gram()).all():
             raise UserError(
                 f"The reference run gave NaN or infinite activations at the input of {name}; "
                 "set dtype: float32 or bfloat16 in the recipe, and check that the model is sound."

@@ -32,7 +32,9 @@ def quantize(name: str, model: str | None, output: Path | None, method: str | No
     if method:
         changed = recipe.quantize.model_copy(update={"method": method})
         recipe = recipe.model_copy(update={"quantize": changed})
-    source = sources.resolve(model or recipe.model)
+    if model:
+        recipe = recipe.model_copy(update={"model": model})
+    source = sources.resolve(recipe.model)
     from .press import press
 
     with bars() as progress:
@@ -58,7 +60,7 @@ def _size_table(pressed: Pressed) -> Table:
     rows = {name: (size["before"], size["after"]) for name, size in pressed.manifest.sizes.items()}
     rows["all"] = (sum(before for before, _ in rows.values()), sum(after for _, after in rows.values()))
     for name, (before, after) in rows.items():
-        table.add_row(name, f"{before / 1e6:.2f}", f"{after / 1e6:.2f}", f"{after / before:.0%}")
+        table.add_row(name, f"{before / 1e6:.2f}", f"{after / 1e6:.2f}", f"{after / before:.0%}" if before else "")
     return table
 
 
@@ -73,8 +75,8 @@ def _layer_table(pressed: Pressed) -> Table:
     scheme = manifest.recipe["quantize"]["scheme"]
     table = Table("4-bit layers", "value", title=f"Method {manifest.recipe['quantize']['method']}")
     table.add_row("layers quantized", str(len(layers)))
-    table.add_row("linears kept in 16 bits", str(manifest.kept))
-    table.add_row("bits a weight", f"{int4.bits_per_weight(scheme['group_size'], scheme['zero_point']):.3f}")
+    table.add_row("matrices kept as they were", str(manifest.kept))
+    table.add_row("bits a weight", f"{int4.bits_per_weight(scheme['group_size']):.3f}")
     table.add_row("mean output error, rounding alone", f"{_mean([layer.rtn_error for layer in layers]):.3%}")
     table.add_row("mean output error, as pressed", f"{_mean([layer.error for layer in layers]):.3%}")
     return table

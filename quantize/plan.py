@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import PICKLES, Checkpoint
 from ..errors import UserError
 from ..models import Block, Component, Fold, family_of
+from ..progress import Progress, silent
 from ..recipe import Quantization
 from ..sources import pipeline_class
 
@@ -63,8 +63,8 @@ class Plan:
         return next(component for component in self.components if component.name == name)
 
 
-def make_plan(source: Path, quantization: Quantization) -> Plan:
-    """The plan for a pipeline folder.
+def make_plan(source: Path, quantization: Quantization, progress: Progress = silent) -> Plan:
+    """The plan for a pipeline folder; all its weights are looked at.
 
     Raises:
         UserError: unknown pipeline or component class, unreadable or unsound weights, a group size or an output width
@@ -73,10 +73,20 @@ def make_plan(source: Path, quantization: Quantization) -> Plan:
     family = family_of(pipeline_class(source))
     known = [component.name for component in family.components]
     for name in quantization.components:
-        if name not in known:
+        if family.component(name) is None:
             raise UserError(f"{family.pipeline} has no component {name!r} to quantize; it has {', '.join(known)}.")
     chosen = [component for component in family.components if component.name in quantization.components]
-    return Plan(source, quantization, tuple(_plan_component(source, component, quantization) for component in chosen))
+    plan = Plan(source, quantization, tuple(_plan_component(source, component, quantization) for component in chosen))
+    for folder in _weight_folders(source):
+        Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
+    return plan
+
+
+def _weight_folders(source: Path) -> list[Path]:
+    """The component folders that hold weights of any kind."""
+    kinds = ("*.safetensors", "*.safetensors.index.json", *PICKLES)
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [folder for folder in folders if any(next(folder.glob(kind), None) for kind in kinds)]
 
 
 def _plan_component(source: Path, component: Component, quantization: Quantization) -> ComponentPlan:
@@ -96,29 +106,33 @@ def _plan_component(source: Path, component: Component, quantization: Quantizati
         raise UserError(f"{checkpoint.folder} holds none of the blocks {[b.path for b in component.blocks]}.")
     for unit in units:
         _check_unit(checkpoint, unit, quantization.scheme.group_size)
-    checkpoint.check_finite()
     return ComponentPlan(component.name, checkpoint, config, units)
 
 
 def _copies(checkpoint: Checkpoint, pattern: str) -> list[str]:
     """The paths that match a pattern such as `layers.*`, in the order of their index."""
-    expression = re.compile(fnmatch.translate(pattern).replace(".*", r"\d+").replace(r"\Z", "") + r"(?=\.)")
+    expression = re.compile(re.escape(pattern).replace(r"\*", r"\d+") + r"(?=\.)")
     paths = {match.group() for name in checkpoint.names() if (match := expression.match(name))}
     return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)])
 
 
 def _check_unit(checkpoint: Checkpoint, unit: Unit, group_size: int) -> None:
+    sources = [f"{unit.path}.{fold.source}" for fold in unit.block.folds]
+    for module in [*unit.linears, *sources]:
+        if f"{module}.weight" not in checkpoint:
+            raise UserError(f"{checkpoint.folder} lacks the weight {module}.weight; the download is incomplete.")
     for linear in unit.linears:
-        name = f"{linear}.weight"
-        if name not in checkpoint:
-            raise UserError(f"{checkpoint.folder} lacks the weight {name}; the download is incomplete.")
-        height, width = checkpoint.shape(name)
-        if width % group_size:
-            raise UserError(
-                f"The group size {group_size} does not divide the input width {width} of {unit.component}.{linear}; "
-                "choose quantize.scheme.group_size of 32, 64 or 128 so that it does."
-            )
-        if height % 8:
-            raise UserError(
-                f"The output width {height} of {unit.component}.{linear} is no multiple of 8, as AWQ needs."
-            )
+        _check_shape(checkpoint.shape(f"{linear}.weight"), f"{unit.component}.{linear}", group_size)
+
+
+def _check_shape(shape: tuple[int, ...], name: str, group_size: int) -> None:
+    if len(shape) != 2:
+        raise UserError(f"The weight of {name} has the shape {shape}, where a matrix was expected.")
+    height, width = shape
+    if width % group_size:
+        raise UserError(
+            f"The group size {group_size} does not divide the input width {width} of {name}; "
+            "choose quantize.scheme.group_size of 32, 64 or 128 so that it does."
+        )
+    if height % 8:
+        raise UserError(f"The output width {height} of {name} is no multiple of 8, as AWQ's layout needs.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,18 +12,18 @@ from typing import Any
 
 import torch
 
-from .. import __version__, artifact
-from ..checkpoint import write_tensors
+from .. import artifact
+from ..checkpoint import write_json, write_tensors
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import Prompt, load_prompts, prompts_sha256
 from ..recipe import Recipe
-from ..sampling import compute_dtype, sampling_of
+from ..sampling import Sampling, compute_dtype, sampling_of
 from ..sources import prompt_file
 from .calibrate import Table, calibrate
 from .plan import Plan, Unit, make_plan
 from .solve import LayerReport, solve
-from .work import Work, key_of, open_work, publish
+from .work import Work, key_of, locked
 from .write import kept_linears, write_model
 
 
@@ -43,33 +45,52 @@ def press(recipe: Recipe, source: Path, output: Path, progress: Progress = silen
         UserError: bad input (before any long work), an artifact of another key without `force`, no room, no right to
             write.
     """
-    plan = make_plan(source, recipe.quantize)
-    chosen = prompt_file(source, recipe.calibration.prompts, "calibration")
-    prompts = load_prompts(chosen)[: recipe.calibration.count]
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"The output {output} lies inside the model folder {source}; give another --output.")
+    plan = make_plan(source, recipe.quantize, progress)
+    sampling = sampling_of(recipe.calibration, source)
+    prompts = load_prompts(prompt_file(source, recipe.calibration.prompts, "calibration"))[: recipe.calibration.count]
     sources = artifact.describe(source, progress)
-    key = _key(recipe, prompts, sources)
-    present = artifact.read_manifest(output) if not force else None
-    if present is not None and present.key == key and (output / "model").is_dir():
-        return Pressed(output, present, fresh=False)
-    if (output / "model").exists() and not force:
+    work = Work(output, _key(recipe, prompts, sources))
+    if not work.manifest.exists():
+        if not force and (present := _present(work)):
+            return Pressed(output, present, fresh=False)
+        with locked(work):
+            _press(plan, recipe, prompts, sampling, work, progress)
+            write_model(plan, sources, work, progress)
+            manifest = _manifest(recipe, plan, work, prompts, sources)
+            write_json(manifest.model_dump(mode="json"), work.manifest)
+    with locked(work):
+        work.publish()
+    published = artifact.read_manifest(output)
+    assert published is not None
+    return Pressed(output, published, fresh=True)
+
+
+def _present(work: Work) -> artifact.Manifest | None:
+    """The manifest of an artifact that is there already and was made from the same; None where there is none.
+
+    Raises:
+        UserError: there is another artifact.
+    """
+    present = artifact.read_manifest(work.output)
+    model = work.output / "model"
+    if present is not None and present.key == work.key and model.is_dir():
+        shutil.rmtree(work.folder, ignore_errors=True)
+        return present
+    if model.exists():
         raise UserError(
-            f"{output / 'model'} exists and was made from another recipe, prompt set or model; "
+            f"{model} exists and was made from another recipe, prompt set, model or version of edgepress; "
             "use --force to replace it or --output for another folder."
         )
-    with open_work(output, key) as work:
-        _press(plan, recipe, prompts, work, progress)
-        model = write_model(plan, work)
-        manifest = _manifest(recipe, plan, work, key, prompts, sources)
-        publish(model, output / "model")
-        artifact.write_manifest(manifest, output)
-        work.clear()
-    return Pressed(output, manifest, fresh=True)
+    return None
 
 
-def _press(plan: Plan, recipe: Recipe, prompts: Sequence[Prompt], work: Work, progress: Progress) -> None:
+def _press(
+    plan: Plan, recipe: Recipe, prompts: Sequence[Prompt], sampling: Sampling, work: Work, progress: Progress
+) -> None:
     missing = [unit for unit in plan.units if not work.unit(unit.name).exists()]
     if missing:
-        sampling = sampling_of(recipe.calibration, plan.source)
         dtype = getattr(torch, compute_dtype(recipe.dtype, plan.source))
         _solve(plan, missing, calibrate(plan, work, prompts, sampling, dtype, progress), work, progress)
 
@@ -88,7 +109,8 @@ def _solve(plan: Plan, missing: Sequence[Unit], table: Table, work: Work, progre
 def _key(recipe: Recipe, prompts: Sequence[Prompt], sources: Sequence[artifact.File]) -> str:
     wanted = recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"})
     content: dict[str, Any] = {
-        "version": __version__,
+        "algorithm": _algorithm(),
+        "versions": artifact.versions(),
         "recipe": wanted,
         "prompts": prompts_sha256(prompts),
         "sources": [file.model_dump() for file in sources],
@@ -96,16 +118,23 @@ def _key(recipe: Recipe, prompts: Sequence[Prompt], sources: Sequence[artifact.F
     return key_of(content)
 
 
+def _algorithm() -> str:
+    """A digest of the code that decides the weights: work of another version is never continued."""
+    folder = Path(__file__).parent
+    files = [*sorted(folder.glob("*.py")), folder.parent / "int4.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def _manifest(
-    recipe: Recipe, plan: Plan, work: Work, key: str, prompts: Sequence[Prompt], sources: list[artifact.File]
+    recipe: Recipe, plan: Plan, work: Work, prompts: Sequence[Prompt], sources: list[artifact.File]
 ) -> artifact.Manifest:
     layers = [layer for unit in plan.units for layer in work.note(work.unit(unit.name))]
     files = artifact.describe(work.model)
     names = sorted({file.path.split("/")[0] for file in sources if "/" in file.path})
     return artifact.Manifest(
         device=recipe.device,
-        key=key,
-        source=str(plan.source),
+        key=work.key,
+        source=str(plan.source.resolve()),
         recipe=recipe.model_dump(mode="json"),
         prompts_sha256=prompts_sha256(prompts),
         sources=sources,

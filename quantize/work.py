@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..checkpoint import opened
 from ..errors import UserError
 
 KEY_LENGTH = 16
@@ -27,9 +27,14 @@ KEY_LENGTH = 16
 
 @dataclass(frozen=True)
 class Work:
-    """The folder of one run, `OUTPUT/.work/KEY`."""
+    """The work of one run: `output/.work/key`."""
 
-    folder: Path
+    output: Path
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        return self.output / ".work" / self.key
 
     @property
     def statistics(self) -> Path:
@@ -43,36 +48,53 @@ class Work:
         """Where the pressed pipeline is put together before it is published."""
         return self.folder / "model"
 
+    @property
+    def manifest(self) -> Path:
+        """The manifest to be published; once it is there, all that is left is to publish."""
+        return self.folder / "manifest.json"
+
+    def publish(self) -> None:
+        """Puts the model and then the manifest in their places, by renaming; can be cut anywhere and called again.
+
+        An older manifest goes first, so that none ever vouches for another model.
+        """
+        target = self.output / "model"
+        if self.model.exists():
+            (self.output / "manifest.json").unlink(missing_ok=True)
+            aside = self.output / ".work" / "replaced"
+            shutil.rmtree(aside, ignore_errors=True)
+            if target.exists():
+                target.rename(aside)
+            self.model.rename(target)
+        self.manifest.replace(self.output / "manifest.json")
+        _sync(self.output)
+        self.clear()
+
     def clear(self) -> None:
-        """Removes the work, once it is published."""
-        shutil.rmtree(self.folder)
+        """Removes this work, and what runs of other keys left behind."""
+        for path in (self.output / ".work").iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
     def read(self, file: Path) -> dict[str, Tensor]:
         """The tensors of a file that this run or an earlier one wrote."""
-        with _opened(file) as stored:
+        with opened(file) as stored:
             return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
 
     def tensor(self, file: Path, name: str) -> Tensor:
         """One tensor of a file, the others left on disk."""
-        with _opened(file) as stored:
+        with opened(file) as stored:
             tensor: Tensor = stored.get_tensor(name)
             return tensor
 
     def names(self, file: Path) -> list[str]:
-        with _opened(file) as stored:
+        with opened(file) as stored:
             return list(stored.keys())
 
     def note(self, file: Path) -> Any:
         """What was noted beside the tensors."""
-        with _opened(file) as stored:
+        with opened(file) as stored:
             return json.loads(stored.metadata()["format"])
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged ({error}); delete it and run again.") from error
 
 
 def key_of(content: dict[str, Any]) -> str:
@@ -82,34 +104,24 @@ def key_of(content: dict[str, Any]) -> str:
 
 
 @contextmanager
-def open_work(output: Path, key: str) -> Iterator[Work]:
-    """The work folder for a key, locked against a second process on the same output."""
-    folder = output / ".work" / key
-    (folder / "units").mkdir(parents=True, exist_ok=True)
-    with (output / ".work" / "lock").open("w") as lock:
+def locked(work: Work) -> Iterator[None]:
+    """Makes the work folder and holds its output against a second process."""
+    (work.folder / "units").mkdir(parents=True, exist_ok=True)
+    with (work.output / ".work" / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"Another edgepress works on {output}; wait for it or give another --output.") from error
-        _remove_leftovers(folder)
-        yield Work(folder)
+            raise UserError(
+                f"Another edgepress works on {work.output}; wait for it or give another --output."
+            ) from error
+        _remove_leftovers(work.folder)
+        yield
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Half-written files of a killed run."""
     for path in folder.rglob("*.new"):
         path.unlink()
-
-
-def publish(folder: Path, target: Path) -> None:
-    """Puts a finished folder in the place of `target` by renaming; an older one steps aside first."""
-    aside = folder.with_name("replaced")
-    shutil.rmtree(aside, ignore_errors=True)
-    if target.exists():
-        target.rename(aside)
-    folder.rename(target)
-    _sync(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

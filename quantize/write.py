@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint import write_json, write_sharded
+from ..artifact import File
+from ..checkpoint import PICKLES, write_json, write_sharded
 from ..int4 import AwqTensors
+from ..progress import Progress, silent
 from .plan import ComponentPlan, Plan
 from .work import Work
 
@@ -18,17 +20,30 @@ PACKED = AwqTensors._fields
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
-def write_model(plan: Plan, work: Work) -> Path:
-    """Puts the pressed pipeline together in the work folder; everything that is not quantized is copied as it is."""
+def write_model(plan: Plan, sources: Sequence[File], work: Work, progress: Progress = silent) -> None:
+    """Puts the pressed pipeline together in the work folder; what is not quantized is copied as it is."""
     shutil.rmtree(work.model, ignore_errors=True)
-    shutil.copytree(plan.source, work.model, ignore=lambda folder, names: _not_copied(plan, Path(folder), names))
+    for file in sources:
+        if not _written_anew(plan, Path(file.path)):
+            (work.model / file.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(plan.source / file.path, work.model / file.path)
     for component in plan.components:
         folder = work.model / component.name
-        tensors = pressed_tensors(component, work)
-        write_sharded(tensors, folder, STEMS["diffusers" if "_class_name" in component.config else "transformers"])
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = STEMS["diffusers" if "_class_name" in component.config else "transformers"]
+        write_sharded(_told(pressed_tensors(component, work), component, progress), folder, stem)
         config = component.config | {"quantization_config": quantization_config(component, plan)}
         write_json(config, folder / "config.json")
-    return work.model
+
+
+def _told(
+    tensors: Iterator[tuple[str, Tensor]], component: ComponentPlan, progress: Progress
+) -> Iterator[tuple[str, Tensor]]:
+    """The same tensors, with word of how many have passed."""
+    total = len(component.checkpoint.names()) + (len(PACKED) - 1) * sum(len(unit.linears) for unit in component.units)
+    for number, tensor in enumerate(tensors, 1):
+        yield tensor
+        progress(f"writing {component.name}", number, total)
 
 
 def pressed_tensors(component: ComponentPlan, work: Work) -> Iterator[tuple[str, Tensor]]:
@@ -65,9 +80,9 @@ def kept_linears(component: ComponentPlan) -> list[str]:
     return sorted(name.removesuffix(".weight") for name in kept)
 
 
-def _not_copied(plan: Plan, folder: Path, names: list[str]) -> list[str]:
-    """Weights and config of pressed components (they are written anew), and hidden files."""
-    hidden = [name for name in names if name.startswith(".")]
-    if folder.parent != plan.source or folder.name not in {component.name for component in plan.components}:
-        return hidden
-    return hidden + [name for name in names if name == "config.json" or ".safetensors" in name]
+def _written_anew(plan: Plan, path: Path) -> bool:
+    """Whether a file of the source is not to be copied: weights and config of pressed components, and any pickle."""
+    if any(path.match(pattern) for pattern in PICKLES):
+        return True
+    pressed = len(path.parts) == 2 and path.parts[0] in {component.name for component in plan.components}
+    return pressed and (path.name == "config.json" or ".safetensors" in path.name)

@@ -10,13 +10,28 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 import edgepress
 
 ROOT = Path(edgepress.__file__).resolve().parent
 OUTSIDE = {"tests", "build", "dist", "artifacts", "docs"}
 TOP = {"cli", "benchmarks"}  # may import every stage
 STAGES = {"quantize", "export", "evaluate"}
-GROUND = {"artifact", "checkpoint", "errors", "int4", "models", "progress", "prompts", "recipe", "sources"}
+GROUND = {
+    "artifact",
+    "checkpoint",
+    "errors",
+    "int4",
+    "loading",
+    "progress",
+    "prompts",
+    "recipe",
+    "recipes",
+    "sampling",
+    "sources",
+}
+FLOORS = [GROUND, {"models", "demo"}, {"runtime"}, STAGES, TOP]  # bottom to top
 HEAVY = {"torch", "diffusers", "transformers", "safetensors"}
 MODEL_NAMES = re.compile(r"z[_ -]?image|qwen|flux", re.IGNORECASE)
 
@@ -124,8 +139,13 @@ def test_stages_never_import_each_other() -> None:
     assert crossings(STAGES, STAGES) == []
 
 
-def test_the_ground_floor_imports_no_floor_above() -> None:
-    assert crossings(GROUND, ROOMS - GROUND) == []
+def test_every_room_stands_on_a_floor() -> None:
+    assert ROOMS - set().union(*FLOORS) == set()
+
+
+@pytest.mark.parametrize("number", range(len(FLOORS)))
+def test_every_import_goes_down(number: int) -> None:
+    assert crossings(FLOORS[number], set().union(*FLOORS[number + 1 :])) == []
 
 
 def test_only_the_top_floor_imports_stages() -> None:

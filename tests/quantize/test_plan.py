@@ -84,3 +84,31 @@ def test_a_quantized_pipeline_is_not_quantized_again(own: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(UserError, match="quantized already"):
         make_plan(own, Quantization())
+
+
+def test_parts_that_are_not_pressed_are_looked_at_too(own: Path) -> None:
+    file = own / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_in.bias"][0] = float("nan")
+    save_file(weights, file)
+    with pytest.raises(UserError, match=r"decoder\.conv_in\.bias .*NaN"):
+        make_plan(own, Quantization())
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged or truncated"):
+        make_plan(own, Quantization())
+
+
+def test_a_pickled_part_is_refused(own: Path) -> None:
+    folder = own / "vae"
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match="safe_serialization=True"):
+        make_plan(own, Quantization())
+
+
+def test_a_missing_norm_is_named(own: Path) -> None:
+    file = own / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["layers.0.ffn_norm1.weight"]
+    save_file(weights, file)
+    with pytest.raises(UserError, match=r"layers\.0\.ffn_norm1\.weight"):
+        make_plan(own, Quantization())

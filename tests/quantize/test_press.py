@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.artifact import read_manifest, sha256
@@ -117,6 +117,37 @@ def test_a_changed_weight_file_is_noticed(tiny: Path, tmp_path: Path) -> None:
     first = press(recipe_for("rtn"), source, output)
     file = source / "vae" / "config.json"
     file.write_text(file.read_text() + "\n")
-    with pytest.raises(UserError, match="another recipe, prompt set or model"):
+    with pytest.raises(UserError, match="made from another recipe, prompt set, model"):
         press(recipe_for("rtn"), source, output)
     assert press(recipe_for("rtn"), source, output, force=True).manifest.key != first.manifest.key
+
+
+def test_a_reference_that_overflows_is_refused_each_time(tiny: Path, tmp_path: Path) -> None:
+    """Infinite activations from finite weights: said at once, never stored, and said again by the next run."""
+    source, output = tmp_path / "pipeline", tmp_path / "artifact"
+    shutil.copytree(tiny, source)
+    file = source / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["layers.0.feed_forward.w1.weight"] *= 1e25
+    weights["layers.0.feed_forward.w3.weight"] *= 1e25
+    save_file(weights, file)
+    for _ in range(2):
+        with pytest.raises(UserError, match="NaN or infinite activations"):
+            press(recipe_for("rtn"), source, output)
+    assert not (output / "model").exists()
+
+
+def test_an_output_inside_the_model_folder_is_refused(tiny: Path) -> None:
+    with pytest.raises(UserError, match="lies inside the model folder"):
+        press(recipe_for("rtn"), tiny, tiny / "pressed")
+
+
+def test_a_layer_of_zeros_loses_nothing(tiny: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pipeline"
+    shutil.copytree(tiny, source)
+    file = source / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["layers.0.attention.to_v.weight"].zero_()
+    save_file(weights, file)
+    layers = press(recipe_for("awq"), source, tmp_path / "artifact").manifest.layers
+    assert next(layer for layer in layers if layer["layer"].endswith("layers.0.attention.to_v"))["error"] == 0
