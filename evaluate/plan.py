@@ -45,8 +45,9 @@ def plan_for(
     Raises:
         UserError: there is no such reference, candidate or prompt file.
     """
+    given = resolve(model) if model else None
     candidate = _pressed(candidate or ARTIFACTS / recipe.device / "model")
-    reference = resolve(model or _source_of(candidate) or recipe.model)
+    reference = given or resolve(_source_of(candidate) or recipe.model)
     pictures = recipe.evaluation
     asked = str(prompts) if prompts else pictures.prompts
     chosen = load_prompts(prompt_file(reference, asked, "evaluation"))[: limit or pictures.count]
