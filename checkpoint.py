@@ -151,7 +151,7 @@ def write_json(content: Any, path: Path) -> None:
 def write_tensors(tensors: dict[str, Tensor], path: Path, note: str = "pt") -> None:
     """Writes one safetensors file under a temporary name, then renames it; equal tensors give equal bytes.
 
-    `note` is kept under the metadata key `format` (a second key would make the order of bytes a matter of chance).
+    `note` is kept under the metadata key `format` (with a second key the order of bytes would not be promised).
     """
     new = path.with_name(path.name + ".new")
     try:
