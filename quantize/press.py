@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,15 +51,17 @@ def press(recipe: Recipe, source: Path, output: Path, progress: Progress = silen
     prompts = load_prompts(prompt_file(source, recipe.calibration.prompts, "calibration"))[: recipe.calibration.count]
     sources = artifact.describe(source, progress)
     work = Work(output, _key(recipe, prompts, sources))
-    if not work.manifest.exists():
-        if not force and (present := _present(work)):
-            return Pressed(output, present, fresh=False)
-        with locked(work):
+    if not force and not work.manifest.exists() and (present := _present(work)):
+        if work.folder.exists():  # left by a run that was cut right after publishing
+            with locked(work):
+                work.clear()
+        return Pressed(output, present, fresh=False)
+    with locked(work):
+        if not work.manifest.exists():
             _press(plan, recipe, prompts, sampling, work, progress)
             write_model(plan, sources, work, progress)
             manifest = _manifest(recipe, plan, work, prompts, sources)
             write_json(manifest.model_dump(mode="json"), work.manifest)
-    with locked(work):
         work.publish()
     published = artifact.read_manifest(output)
     assert published is not None
@@ -76,7 +77,6 @@ def _present(work: Work) -> artifact.Manifest | None:
     present = artifact.read_manifest(work.output)
     model = work.output / "model"
     if present is not None and present.key == work.key and model.is_dir():
-        shutil.rmtree(work.folder, ignore_errors=True)
         return present
     if model.exists():
         raise UserError(
