@@ -1,9 +1,4 @@
-"""The affine 4-bit grid: w = (q - z) * s, groups of input channels; and the packed layouts that hold it.
-
-Everything here works on plain tensors: no modules, no files. Weights are (out, in) as in `nn.Linear`; codes are
-(out, in) uint8 in 0..15; scales and zero points are (out, groups), group g being input channels
-g * group_size ... (g + 1) * group_size - 1.
-"""
+"""AutoAWQ's GEMM layout: 4-bit codes packed in eights along the output channels."""
 
 from __future__ import annotations
 
@@ -12,86 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .grid import Codes, Grid
+
 LEVELS = 15  # the largest code
-SYMMETRIC_ZERO = 8
 # Nibble i of an AWQ int32 holds output channel 8 k + AWQ_ORDER[i] (AutoAWQ, packing of WQLinear_GEMM).
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-SMALLEST_SCALE = 2.0**-24  # fp16's smallest subnormal: a group of zeros still gets a scale that is not zero
-
-
-class Grid(NamedTuple):
-    """A grid for each group: scales (out, groups) fp16 values held as float32, zeros (out, groups) uint8."""
-
-    scales: Tensor
-    zeros: Tensor
-
-
-class Codes(NamedTuple):
-    """A quantized weight: codes (out, in) uint8 and the grid that they stand on."""
-
-    codes: Tensor
-    grid: Grid
-
-
-def grid_of(low: Tensor, high: Tensor, zero_point: bool = True) -> Grid:
-    """The grid that covers [low, high] and 0, with scales that fp16 can hold.
-
-    Args:
-        low, high: smallest and largest weight of each group, (out, groups).
-        zero_point: False puts the zero point at 8 for every group and covers -max|w| ... 7/8 max|w| or more.
-
-    The range includes 0, unlike AutoAWQ's: a group of weights in [0.5, 1] would otherwise come back constant.
-    """
-    low, high = low.float().clamp(max=0), high.float().clamp(min=0)
-    if zero_point:
-        scales = _storable((high - low) / LEVELS)
-        zeros = torch.round(-low / scales).clamp(0, LEVELS)
-    else:
-        scales = _storable(torch.maximum(-low / SYMMETRIC_ZERO, high / (LEVELS - SYMMETRIC_ZERO)))
-        zeros = torch.full_like(scales, SYMMETRIC_ZERO)
-    return Grid(scales, zeros.to(torch.uint8))
-
-
-def grid_for(weight: Tensor, group_size: int, zero_point: bool = True) -> Grid:
-    """The min-max grid of a weight (out, in)."""
-    groups = grouped(weight, group_size)
-    return grid_of(groups.amin(-1), groups.amax(-1), zero_point)
-
-
-def quantize(weight: Tensor, grid: Grid) -> Codes:
-    """The nearest codes of a weight (out, in) on a grid."""
-    groups = grouped(weight, weight.shape[1] // grid.scales.shape[1]).float()
-    codes = torch.round(groups / grid.scales[..., None]) + grid.zeros[..., None]
-    return Codes(codes.clamp(0, LEVELS).to(torch.uint8).reshape(weight.shape), grid)
-
-
-def dequantize(quantized: Codes) -> Tensor:
-    """The weight (out, in) in float32 that the codes stand for."""
-    codes, grid = quantized
-    groups = grouped(codes, codes.shape[1] // grid.scales.shape[1]).float()
-    return ((groups - grid.zeros[..., None].float()) * grid.scales[..., None]).reshape(codes.shape)
-
-
-def grouped(weight: Tensor, group_size: int) -> Tensor:
-    """View (out, in) as (out, groups, group_size).
-
-    Raises:
-        ValueError: the group size does not divide the input width.
-    """
-    if weight.shape[1] % group_size:
-        raise ValueError(f"group size {group_size} does not divide the input width {weight.shape[1]}")
-    return weight.reshape(weight.shape[0], -1, group_size)
 
 
 def bits_per_weight(group_size: int) -> float:
-    """Stored bits a weight in AWQ's layout: 4, and for each group an fp16 scale and a zero point of 4 bits.
+    """Stored bits a weight: 4, and for each group an fp16 scale and a zero point of 4 bits.
 
     The layout holds zero points even where all of them are 8.
     """
     return 4 + (16 + 4) / group_size
-
-
-# ---------------------------------------------------------------- AutoAWQ GEMM layout
 
 
 class AwqTensors(NamedTuple):
@@ -140,9 +68,3 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
     for nibble, channel in enumerate(AWQ_ORDER):
         values[..., channel] = ((packed >> (4 * nibble)) & LEVELS).to(torch.uint8)
     return values.reshape(packed.shape[0], -1)
-
-
-def _storable(scales: Tensor) -> Tensor:
-    """Scales rounded to fp16, so that what is measured is what is stored; never 0, never infinite."""
-    limit = torch.finfo(torch.float16).max
-    return scales.clamp(SMALLEST_SCALE, limit).to(torch.float16).float()

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from transformers.quantizers import auto as transformers_auto
 from transformers.quantizers.base import HfQuantizer
 
-from .int4 import SYMMETRIC_ZERO, AwqTensors, Codes, dequantize, unpack_awq
+from .grid import Codes, dequantize
+from .int4 import AwqTensors, unpack_awq
 
+KERNEL_ZERO = 8  # the code that the kernels take for 0
 KERNEL_GROUPS = (32, 64, 128, 256)
 UNREADABLE = "only 4 bits in the gemm layout can be read, not {} bits in {!r}"
 
@@ -89,7 +91,7 @@ class Int4Linear(nn.Module):
         """The kernel's operands: packed codes, and (groups, out, 2) of scale and (8 - z) * scale."""
         if self._kernel is None or self._kernel[:2] != (device, dtype):
             codes, grid = self.codes()
-            offset = (SYMMETRIC_ZERO - grid.zeros.float()) * grid.scales
+            offset = (KERNEL_ZERO - grid.zeros.float()) * grid.scales
             scale_and_zero = torch.stack([grid.scales.T, offset.T], dim=-1).to(dtype).contiguous()
             self._kernel = (device, dtype, _pack_for(device, codes), scale_and_zero)
         return self._kernel[2], self._kernel[3]

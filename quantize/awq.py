@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..int4 import Grid, dequantize, grid_for, grid_of, grouped, quantize
+from ..grid import Grid, dequantize, grid_for, grid_of, grouped, quantize
 from ..recipe import Scheme
 from .statistics import relative_error
 

@@ -121,7 +121,7 @@ def _key(recipe: Recipe, prompts: Sequence[Prompt], sources: Sequence[artifact.F
 def _algorithm() -> str:
     """A digest of the code that decides the weights: work of another version is never continued."""
     folder = Path(__file__).parent
-    files = [*sorted(folder.glob("*.py")), folder.parent / "int4.py"]
+    files = [*sorted(folder.glob("*.py")), folder.parent / "grid.py", folder.parent / "int4.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

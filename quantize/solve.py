@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..int4 import Codes, Grid, dequantize, grid_for, pack_awq, quantize
+from ..grid import Codes, Grid, dequantize, grid_for, quantize
+from ..int4 import pack_awq
 from ..recipe import Quantization
 from .awq import round_to_nearest, search_clip, search_scale
 from .calibrate import Table

@@ -22,6 +22,7 @@ GROUND = {
     "artifact",
     "checkpoint",
     "errors",
+    "grid",
     "int4",
     "loading",
     "progress",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from edgepress import grid as affine
 from edgepress import int4
 
 GROUP_SIZES = (32, 64, 128)
@@ -34,9 +35,9 @@ def expanded(values: Tensor, group_size: int) -> Tensor:
 
 
 def worst_error_in_steps(weight: Tensor, group_size: int, zero_point: bool = True) -> float:
-    quantized = int4.quantize(weight, int4.grid_for(weight, group_size, zero_point))
-    steps = (weight.double() - int4.dequantize(quantized).double()).abs() / expanded(quantized.grid.scales, group_size)
-    return float(steps.max())
+    quantized = affine.quantize(weight, affine.grid_for(weight, group_size, zero_point))
+    error = (weight.double() - affine.dequantize(quantized).double()).abs()
+    return float((error / expanded(quantized.grid.scales, group_size)).max())
 
 
 def packed_by_the_book(values: list[list[int]]) -> list[list[int]]:
@@ -53,7 +54,7 @@ def packed_by_the_book(values: list[list[int]]) -> list[list[int]]:
 
 
 @st.composite
-def quantized_weights(draw: st.DrawFn) -> int4.Codes:
+def quantized_weights(draw: st.DrawFn) -> affine.Codes:
     """Arbitrary codes on an arbitrary grid whose scales fp16 can hold."""
     height, groups = 8 * draw(st.integers(1, 3)), draw(st.integers(1, 3))
     group_size = draw(st.sampled_from(GROUP_SIZES))
@@ -61,14 +62,14 @@ def quantized_weights(draw: st.DrawFn) -> int4.Codes:
     codes = torch.randint(0, 16, (height, groups * group_size), generator=generator, dtype=torch.uint8)
     zeros = torch.randint(0, 16, (height, groups), generator=generator, dtype=torch.uint8)
     scales = torch.rand(height, groups, generator=generator).clamp_min(2.0**-20).half().float()
-    return int4.Codes(codes, int4.Grid(scales, zeros))
+    return affine.Codes(codes, affine.Grid(scales, zeros))
 
 
 # ---------------------------------------------------------------- layout
 
 
 def test_packing_gives_the_words_worked_out_by_hand() -> None:
-    packed = int4.pack_awq(int4.Codes(CODES, int4.Grid(torch.full((8, 1), 0.5), ZEROS)))
+    packed = int4.pack_awq(affine.Codes(CODES, affine.Grid(torch.full((8, 1), 0.5), ZEROS)))
     assert packed.qweight.dtype == packed.qzeros.dtype == torch.int32
     assert packed.qweight.tolist() == QWEIGHT
     assert packed.qzeros.tolist() == QZEROS
@@ -85,14 +86,14 @@ def test_unpacking_reads_the_words_worked_out_by_hand() -> None:
     codes, grid = int4.unpack_awq(tensors)
     assert codes.tolist() == CODES.tolist()
     assert grid.zeros.tolist() == ZEROS.tolist()
-    weight = int4.dequantize(int4.Codes(codes, grid))
+    weight = affine.dequantize(affine.Codes(codes, grid))
     assert weight[0].tolist() == [(0 - 8) * 0.5, (15 - 8) * 0.5]
     assert weight[7].tolist() == [(7 - 1) * 0.5, (8 - 1) * 0.5]
 
 
 @settings(max_examples=25, deadline=None)
 @given(quantized_weights())
-def test_packing_equals_a_packer_written_from_the_description(quantized: int4.Codes) -> None:
+def test_packing_equals_a_packer_written_from_the_description(quantized: affine.Codes) -> None:
     packed = int4.pack_awq(quantized)
     groups, (height, width) = quantized.grid.scales.shape[1], quantized.codes.shape
     assert packed.qweight.shape == (width, height // 8)
@@ -106,7 +107,7 @@ def test_packing_equals_a_packer_written_from_the_description(quantized: int4.Co
 
 @settings(max_examples=25, deadline=None)
 @given(quantized_weights())
-def test_unpacking_undoes_packing(quantized: int4.Codes) -> None:
+def test_unpacking_undoes_packing(quantized: affine.Codes) -> None:
     codes, grid = int4.unpack_awq(int4.pack_awq(quantized))
     assert torch.equal(codes, quantized.codes)
     assert torch.equal(grid.zeros, quantized.grid.zeros)
@@ -117,15 +118,15 @@ def test_unpacking_undoes_packing(quantized: int4.Codes) -> None:
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_a_weight_is_the_same_to_the_bit_after_storing(group_size: int, zero_point: bool) -> None:
     weight = weights(16, 256, seed=1, scale=0.02)
-    quantized = int4.quantize(weight, int4.grid_for(weight, group_size, zero_point))
+    quantized = affine.quantize(weight, affine.grid_for(weight, group_size, zero_point))
     stored = int4.unpack_awq(int4.pack_awq(quantized))
-    assert torch.equal(int4.dequantize(stored), int4.dequantize(quantized))
+    assert torch.equal(affine.dequantize(stored), affine.dequantize(quantized))
 
 
 def test_an_output_width_that_is_no_multiple_of_8_is_refused() -> None:
     weight = weights(12, 64, seed=2)
     with pytest.raises(ValueError, match="output width 12 is not a multiple of 8"):
-        int4.pack_awq(int4.quantize(weight, int4.grid_for(weight, 64)))
+        int4.pack_awq(affine.quantize(weight, affine.grid_for(weight, 64)))
 
 
 # ---------------------------------------------------------------- grid
@@ -133,12 +134,12 @@ def test_an_output_width_that_is_no_multiple_of_8_is_refused() -> None:
 
 def test_a_group_size_that_does_not_divide_the_input_width_is_refused() -> None:
     with pytest.raises(ValueError, match="group size 128 does not divide the input width 192"):
-        int4.grid_for(weights(8, 192, seed=3), 128)
+        affine.grid_for(weights(8, 192, seed=3), 128)
 
 
 def test_group_g_is_input_channels_g_times_size_and_following() -> None:
     weight = torch.cat([torch.full((8, 32), 0.15), torch.full((8, 32), -30.0)], dim=1)
-    scales, zeros = int4.grid_for(weight, 32)
+    scales, zeros, *_ = affine.grid_for(weight, 32)
     assert scales.tolist() == [[torch.tensor(0.15 / 15).half().item(), 2.0]] * 8
     assert zeros.tolist() == [[0, 15]] * 8
 
@@ -148,8 +149,8 @@ def test_group_g_is_input_channels_g_times_size_and_following() -> None:
 def test_codes_are_the_nearest_of_all_sixteen(group_size: int, zero_point: bool) -> None:
     """Brute force; weights partly outside the grid's range, so that clamping is seen as well."""
     weight = weights(8, 256, seed=4)
-    grid = int4.grid_for(0.7 * weight, group_size, zero_point)
-    found = int4.dequantize(int4.quantize(weight, grid)).double()
+    grid = affine.grid_for(0.7 * weight, group_size, zero_point)
+    found = affine.dequantize(affine.quantize(weight, grid)).double()
     levels = torch.arange(16)[:, None, None] - expanded(grid.zeros, group_size)
     nearest = (levels * expanded(grid.scales, group_size) - weight.double()).abs().amin(dim=0)
     excess = float(((found - weight.double()).abs() - nearest).max())
@@ -177,10 +178,10 @@ def test_the_error_is_at_most_half_a_step(
 def test_a_one_sided_group_does_not_come_back_constant(group_size: int, sign: int) -> None:
     """AutoAWQ's own grid turns weights in [0.5, 1] into a constant."""
     weight = sign * torch.linspace(0.5, 1.0, 8 * group_size).reshape(8, group_size)
-    quantized = int4.quantize(weight, int4.grid_for(weight, group_size))
-    error = float((int4.dequantize(quantized) - weight).abs().max())
+    quantized = affine.quantize(weight, affine.grid_for(weight, group_size))
+    error = float((affine.dequantize(quantized) - weight).abs().max())
     assert error <= (0.5 + FP16_SLACK) / 15, f"off by {error}, where half a step is {0.5 / 15}"
-    assert int4.dequantize(quantized).unique().numel() >= 8
+    assert affine.dequantize(quantized).unique().numel() >= 8
 
 
 @settings(max_examples=40, deadline=None)
@@ -193,16 +194,16 @@ def test_a_one_sided_group_does_not_come_back_constant(group_size: int, sign: in
 def test_zero_comes_back_as_zero(seed: int, scale: float, shift: float, zero_point: bool) -> None:
     weight = weights(8, 64, seed, scale, shift * scale)
     weight[:, 3] = 0
-    found = int4.dequantize(int4.quantize(weight, int4.grid_for(weight, 32, zero_point)))[:, 3]
+    found = affine.dequantize(affine.quantize(weight, affine.grid_for(weight, 32, zero_point)))[:, 3]
     assert found.tolist() == [0.0] * 8
 
 
 @pytest.mark.parametrize("zero_point", [True, False])
 def test_a_group_of_zeros_comes_back_as_zeros_with_a_scale_that_is_not_zero(zero_point: bool) -> None:
     weight = torch.zeros(8, 64)
-    quantized = int4.quantize(weight, int4.grid_for(weight, 64, zero_point))
+    quantized = affine.quantize(weight, affine.grid_for(weight, 64, zero_point))
     stored = int4.unpack_awq(int4.pack_awq(quantized))
-    assert torch.equal(int4.dequantize(stored), weight)
+    assert torch.equal(affine.dequantize(stored), weight)
     assert (stored.grid.scales > 0).all()
 
 
@@ -210,15 +211,15 @@ def test_a_group_of_zeros_comes_back_as_zeros_with_a_scale_that_is_not_zero(zero
 @given(st.integers(0, 2**31), st.sampled_from(GROUP_SIZES))
 def test_pressing_a_pressed_weight_changes_nothing(seed: int, group_size: int) -> None:
     weight = weights(8, 128, seed)
-    quantized = int4.quantize(weight, int4.grid_for(weight, group_size))
-    again = int4.quantize(int4.dequantize(quantized), quantized.grid)
+    quantized = affine.quantize(weight, affine.grid_for(weight, group_size))
+    again = affine.quantize(affine.dequantize(quantized), quantized.grid)
     assert torch.equal(again.codes, quantized.codes)
 
 
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_the_symmetric_grid_has_its_zero_at_8_and_reaches_both_ends(group_size: int) -> None:
     weight = weights(8, 128, seed=5)
-    scales, zeros = int4.grid_for(weight, group_size, zero_point=False)
+    scales, zeros, *_ = affine.grid_for(weight, group_size, zero_point=False)
     assert zeros.unique().tolist() == [8]
     low, high = -8 * expanded(scales, group_size), 7 * expanded(scales, group_size)
     outside = float(torch.maximum(low - weight, weight - high).max() / scales.max())
@@ -228,22 +229,22 @@ def test_the_symmetric_grid_has_its_zero_at_8_and_reaches_both_ends(group_size: 
 def test_the_symmetric_grid_is_the_hand_computed_one() -> None:
     weight = torch.zeros(8, 32)
     weight[:, 0], weight[:, 1] = -4.0, 3.0
-    assert int4.grid_for(weight, 32, zero_point=False).scales.unique().tolist() == [0.5]  # max(4 / 8, 3 / 7)
+    assert affine.grid_for(weight, 32, zero_point=False).scales.unique().tolist() == [0.5]  # max(4 / 8, 3 / 7)
     weight[:, 1] = 7.0
-    assert int4.grid_for(weight, 32, zero_point=False).scales.unique().tolist() == [1.0]  # max(4 / 8, 7 / 7)
+    assert affine.grid_for(weight, 32, zero_point=False).scales.unique().tolist() == [1.0]  # max(4 / 8, 7 / 7)
 
 
 def test_huge_weights_stay_finite() -> None:
     weight = weights(8, 64, seed=6, scale=1e6)
-    quantized = int4.quantize(weight, int4.grid_for(weight, 64))
-    assert torch.isfinite(int4.dequantize(int4.unpack_awq(int4.pack_awq(quantized)))).all()
+    quantized = affine.quantize(weight, affine.grid_for(weight, 64))
+    assert torch.isfinite(affine.dequantize(int4.unpack_awq(int4.pack_awq(quantized)))).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_in_16_bits_give_what_the_same_weights_in_32_bits_give(dtype: torch.dtype) -> None:
     weight = weights(8, 128, seed=7).to(dtype)
-    quantized = int4.quantize(weight, int4.grid_for(weight, 64))
-    expected = int4.quantize(weight.float(), int4.grid_for(weight.float(), 64))
+    quantized = affine.quantize(weight, affine.grid_for(weight, 64))
+    expected = affine.quantize(weight.float(), affine.grid_for(weight.float(), 64))
     assert torch.equal(quantized.codes, expected.codes)
     assert torch.equal(quantized.grid.scales, expected.grid.scales)
 
@@ -256,5 +257,5 @@ def test_bits_per_weight(group_size: int, bits: float) -> None:
 @pytest.mark.parametrize("zero_point", [True, False])
 def test_bits_per_weight_are_the_bits_that_packing_makes(zero_point: bool) -> None:
     weight = weights(16, 256, seed=8)
-    packed = int4.pack_awq(int4.quantize(weight, int4.grid_for(weight, 128, zero_point)))
+    packed = int4.pack_awq(affine.quantize(weight, affine.grid_for(weight, 128, zero_point)))
     assert 8 * sum(tensor.nbytes for tensor in packed) / weight.numel() == int4.bits_per_weight(128)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edgepress import int4
+from edgepress import grid, int4
 from edgepress.loading import AwqConfig, Int4Linear
 
 GROUP_SIZE = 64
@@ -30,13 +30,13 @@ def filled(out: int, inner: int, group_size: int, bias: bool, zero_point: bool =
     """A layer with random codes, and the dense weight that they stand for."""
     generator = torch.Generator().manual_seed(out + inner)
     weight = torch.randn(out, inner, generator=generator) / inner**0.5
-    quantized = int4.quantize(weight, int4.grid_for(weight, group_size, zero_point))
+    quantized = grid.quantize(weight, grid.grid_for(weight, group_size, zero_point))
     layer = Int4Linear(inner, out, group_size, bias)
     state: dict[str, Tensor] = dict(int4.pack_awq(quantized)._asdict())
     if bias:
         state["bias"] = torch.randn(out, generator=generator)
     layer.load_state_dict(state)
-    return layer, int4.dequantize(quantized)
+    return layer, grid.dequantize(quantized)
 
 
 def inputs(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -193,9 +193,9 @@ class Pressed:
         kept: list[str] = []
         for name, module in self.dense.named_modules():
             if isinstance(module, nn.Linear) and name.startswith("layers.0."):
-                quantized = int4.quantize(module.weight.data, int4.grid_for(module.weight.data, GROUP_SIZE))
+                quantized = grid.quantize(module.weight.data, grid.grid_for(module.weight.data, GROUP_SIZE))
                 self.packed |= {f"{name}.{kind}": t for kind, t in int4.pack_awq(quantized)._asdict().items()}
-                module.weight.data = int4.dequantize(quantized)
+                module.weight.data = grid.dequantize(quantized)
             elif isinstance(module, nn.Linear):
                 kept.append(name)
         state = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgepress.int4 import dequantize, grid_for, grouped, quantize
+from edgepress.grid import dequantize, grid_for, grouped, quantize
 from edgepress.quantize.awq import candidates, round_to_nearest, search_clip, search_scale, weight_magnitude
 from edgepress.quantize.statistics import output_error
 from edgepress.recipe import Scheme

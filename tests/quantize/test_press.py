@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.artifact import read_manifest, sha256
 from edgepress.errors import UserError
-from edgepress.int4 import AwqTensors, dequantize, unpack_awq
+from edgepress.grid import dequantize
+from edgepress.int4 import AwqTensors, unpack_awq
 from edgepress.prompts import load_prompts
 from edgepress.quantize.press import Pressed, press
 from edgepress.recipe import Pictures, Quantization, Recipe
