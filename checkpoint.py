@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,26 @@ from .progress import Progress, silent
 INDEX_SUFFIX = ".safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SHARD_BYTES = 1_000_000_000
+# Of one element, in the words of safetensors.
+BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 class Checkpoint:
     """The weights of one component folder, read lazily.
 
+    With a `prefix`, only tensors whose names begin with it are seen, and without it.
+
     Raises:
         UserError: no folder, only pickled weights, a damaged or missing shard.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
+        self.prefix = prefix
         self.files = _weight_files(folder)
-        self._where = {name: file for file in self.files for name in _names(file)}
+        found = {name: file for file in self.files for name in _names(file)}
+        self._where = {name.removeprefix(prefix): file for name, file in found.items() if name.startswith(prefix)}
+        self._hidden = {name: file for name, file in found.items() if not name.startswith(prefix)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._where
@@ -48,12 +56,20 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor:
         """One tensor, as stored."""
         with opened(self._where[name]) as file:
-            tensor: Tensor = file.get_tensor(name)
+            tensor: Tensor = file.get_tensor(self.prefix + name)
             return tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
         with opened(self._where[name]) as file:
-            return tuple(file.get_slice(name).get_shape())
+            return tuple(file.get_slice(self.prefix + name).get_shape())
+
+    def nbytes(self, name: str) -> int:
+        """Stored bytes of a tensor."""
+        return _stored_bytes(self._where[name], self.prefix + name)
+
+    def hidden(self) -> int:
+        """Stored bytes of the tensors whose names do not begin with the prefix."""
+        return sum(_stored_bytes(file, name) for name, file in self._hidden.items())
 
     def config(self) -> dict[str, Any]:
         """The component's config.json."""
@@ -71,8 +87,8 @@ class Checkpoint:
         for number, name in enumerate(self.names()):
             progress(stage, number, len(self.names()))
             tensor = self.tensor(name)
-            tensor = tensor.float() if tensor.is_floating_point() else tensor
-            if not torch.isfinite(tensor).all():
+            # The extremes are not finite where any value is not; finding them takes no copy of a large tensor.
+            if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, _extremes(tensor))):
                 kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
                 raise UserError(f"The weight {name} in {self._where[name]} holds {kind}; get a sound copy.")
         progress(stage, len(self.names()), len(self.names()))
@@ -80,6 +96,18 @@ class Checkpoint:
     def size(self) -> int:
         """Bytes of all weight files."""
         return sum(file.stat().st_size for file in self.files)
+
+
+def _stored_bytes(file: Path, name: str) -> int:
+    with opened(file) as stored:
+        part = stored.get_slice(name)
+        elements: int = math.prod(part.get_shape())
+        return elements * BYTES[part.get_dtype()]
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    low, high = (tensor.float() if tensor.itemsize == 1 else tensor).aminmax()
+    return float(low), float(high)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -138,29 +166,34 @@ def sha256(file: Path) -> str:
 # ---------------------------------------------------------------- writing
 
 
-def write_json(content: Any, path: Path) -> None:
-    """Writes JSON to a temporary name, then renames it."""
+def written(path: Path, write: Callable[[Path], None]) -> None:
+    """Has a file written under a temporary name, puts it on the disk, then renames it."""
     new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=2, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
-        _settle(stream)
+    write(new)
+    with new.open("rb+") as stream:
+        os.fsync(stream.fileno())
     new.replace(path)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes JSON in one piece."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    written(path, lambda new: _write_text(text, new))
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, note: str = "pt") -> None:
-    """Writes one safetensors file under a temporary name, then renames it; equal tensors give equal bytes.
+    """Writes one safetensors file in one piece; equal tensors give equal bytes.
 
     `note` is kept under the metadata key `format` (with a second key the order of bytes would not be promised).
     """
-    new = path.with_name(path.name + ".new")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"format": note})
-    except SafetensorError as error:
-        raise _cause(error, new) from error
-    with new.open("rb+") as stream:
-        _settle(stream)
-    new.replace(path)
+
+    def write(new: Path) -> None:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"format": note})
+        except SafetensorError as error:
+            raise _cause(error, new) from error
+
+    written(path, write)
 
 
 def write_sharded(
@@ -209,7 +242,5 @@ def _cause(error: SafetensorError, path: Path) -> Exception:
     return OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error
 
 
-def _settle(stream: Any) -> None:
-    """Puts what was written on the disk before it is renamed into place."""
-    stream.flush()
-    os.fsync(stream.fileno())
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, "utf-8")

@@ -53,7 +53,9 @@ def grid_of(low: Tensor, high: Tensor, zero_point: bool = True, bits: int = 4, n
         zeros = torch.round(-low / scales).clamp(0, highest)
     else:
         below = middle - 1 if narrow else middle
-        scales = _storable(torch.maximum(-low / below, high / (middle - 1)))
+        exact = torch.maximum(-low / below, high / (middle - 1))
+        # Narrow scales are rounded down: the largest weight must reach the end, by which readers find the scale.
+        scales = _storable(exact, down=narrow)
         zeros = torch.full_like(scales, middle)
     return Grid(scales, zeros.to(torch.uint8), int(narrow), highest)
 
@@ -89,7 +91,10 @@ def grouped(weight: Tensor, group_size: int) -> Tensor:
     return weight.reshape(weight.shape[0], -1, group_size)
 
 
-def _storable(scales: Tensor) -> Tensor:
+def _storable(scales: Tensor, down: bool = False) -> Tensor:
     """Scales rounded to fp16, so that what is measured is what is stored; never 0, never infinite."""
-    limit = torch.finfo(torch.float16).max
-    return scales.clamp(SMALLEST_SCALE, limit).to(torch.float16).float()
+    exact = scales.clamp(SMALLEST_SCALE, torch.finfo(torch.float16).max)
+    stored = exact.to(torch.float16)
+    if down:
+        stored = torch.where(stored.float() > exact, torch.nextafter(stored, torch.zeros_like(stored)), stored)
+    return stored.float()

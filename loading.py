@@ -1,29 +1,28 @@
-"""Registers the INT4 loader: after `import edgepress.loading`, diffusers and transformers read pressed components.
+"""Registers the loader: after `import edgepress.loading`, diffusers and transformers read pressed components.
 
 A pressed component's config.json says `quantization_config: {quant_method: awq, ...}`. Its linears are replaced by
-`Int4Linear`, which computes with PyTorch's own int4 kernels: tinygemm on CUDA, the packed int4 product on a CPU, and by
-dequantization wherever the kernel does not take the shape or the dtype.
+`Int4Linear`, and the embeddings that an extra key `embeddings` names by `Int8Embedding`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.quantizers import auto as diffusers_auto
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import Tensor, nn
 from transformers.quantizers import auto as transformers_auto
 from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import AwqConfig as StockAwqConfig
 
-from .grid import Codes, dequantize
-from .int4 import AwqTensors, unpack_awq
+from . import products
+from .int4 import AwqTensors
+from .int8 import Int8Rows, dequantize_rows
 
-KERNEL_ZERO = 8  # the code that the kernels take for 0
-KERNEL_GROUPS = (32, 64, 128, 256)
 UNREADABLE = "only 4 bits in the gemm layout can be read, not {} bits in {!r}"
 
 
@@ -33,16 +32,29 @@ class Method(StrEnum):
     AWQ = "awq"
 
 
-class Int4Linear(nn.Module):
+class Packed(nn.Module):
+    """A module whose scales stay as they are stored when the model around it is cast: `model.to(torch.bfloat16)`."""
+
+    scales: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Packed:
+        """Hides the scales behind integers, which no cast touches, while they move to another device."""
+        stored = self.scales.dtype
+        self.scales = self.scales.view(torch.int16)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scales = self.scales.view(stored)
+        return self
+
+
+class Int4Linear(Packed):
     """A linear layer whose weight is stored in AutoAWQ's GEMM layout.
 
-    The buffers are what the file holds; the int4 kernel's own packing is made at its first call on a device and kept
-    beside them. `dequantized()` gives the weight (out, in).
+    The buffers are what the file holds, and on a CPU nothing else stays in memory. On CUDA, a product with few rows
+    leaves tinygemm's packing beside them.
     """
 
     qweight: Tensor
     qzeros: Tensor
-    scales: Tensor
     bias: Tensor | None
 
     def __init__(self, in_features: int, out_features: int, group_size: int, bias: bool) -> None:
@@ -53,71 +65,96 @@ class Int4Linear(nn.Module):
         self.register_buffer("qzeros", torch.zeros(groups, out_features // 8, dtype=torch.int32))
         self.register_buffer("scales", torch.zeros(groups, out_features, dtype=torch.float16))
         self.register_buffer("bias", torch.zeros(out_features) if bias else None)
-        self._kernel: tuple[torch.device, torch.dtype, Tensor, Tensor] | None = None
+        self._tinygemm: tuple[AwqTensors, tuple[Tensor, Tensor]] | None = None
 
-    def codes(self) -> Codes:
-        return unpack_awq(AwqTensors(self.qweight, self.qzeros, self.scales))
+    @property
+    def packed(self) -> AwqTensors:
+        """The stored weight."""
+        return AwqTensors(self.qweight, self.qzeros, self.scales)
 
-    def dequantized(self) -> Tensor:
-        """The weight (out, in) in float32."""
-        return dequantize(self.codes())
+    def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight (out, in)."""
+        return products.dequantized(self.packed, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self._multiply(x) if self._has_kernel(x) else F.linear(x, self.dequantized().to(x.dtype))
+        rows = x.reshape(-1, self.in_features)
+        if products.cpu_kernel_takes(rows, self.packed):
+            out = products.multiply_int4(rows, self.packed)
+        elif products.tinygemm_takes(rows, self.packed):
+            out = products.multiply_tinygemm(rows, *self._for_tinygemm(), self.group_size)
+        else:
+            out = products.multiply_dequantized(rows, self.packed)
+        out = out.reshape(*x.shape[:-1], self.out_features)
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
-    def _has_kernel(self, x: Tensor) -> bool:
-        """Only bfloat16 has a fast int4 product: on a CPU where out % 16 == 0, on CUDA where in % 128 == 0 (tinygemm).
+    def _for_tinygemm(self) -> tuple[Tensor, Tensor]:
+        """Tinygemm's operands, packed again when other tensors have taken the place of those that were packed."""
+        if self._tinygemm is None or any(a is not b for a, b in zip(self._tinygemm[0], self.packed, strict=True)):
+            self._tinygemm = self.packed, products.pack_for_tinygemm(self.packed)
+        return self._tinygemm[1]
 
-        The CPU's product in float32 takes any shape too, but took 46 to 70 times as long as a dense product.
-        """
-        if x.dtype != torch.bfloat16 or self.group_size not in KERNEL_GROUPS:
-            return False
-        if x.device.type == "cpu":
-            return self.out_features % 16 == 0
-        return x.device.type == "cuda" and self.out_features % 8 == 0 and self.in_features % 128 == 0
-
-    def _multiply(self, x: Tensor) -> Tensor:
-        weight, scale_and_zero = self._packed(x.device, x.dtype)
-        flat = x.reshape(-1, self.in_features).contiguous()
-        if x.device.type == "cpu":
-            product = torch.ops.aten._weight_int4pack_mm_for_cpu
-        else:
-            product = torch.ops.aten._weight_int4pack_mm
-        out: Tensor = product(flat, weight, self.group_size, scale_and_zero)
-        return out.reshape(*x.shape[:-1], self.out_features)
-
-    def _packed(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The kernel's operands: packed codes, and (groups, out, 2) of scale and (8 - z) * scale."""
-        if self._kernel is None or self._kernel[:2] != (device, dtype):
-            codes, grid = self.codes()
-            offset = (KERNEL_ZERO - grid.zeros.float()) * grid.scales
-            scale_and_zero = torch.stack([grid.scales.T, offset.T], dim=-1).to(dtype).contiguous()
-            self._kernel = (device, dtype, _pack_for(device, codes), scale_and_zero)
-        return self._kernel[2], self._kernel[3]
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Forgets the packing: new values may be written into the same tensors."""
+        self._tinygemm = None
+        super()._load_from_state_dict(*args)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, group_size={self.group_size}"
 
 
-def _pack_for(device: torch.device, codes: Tensor) -> Tensor:
-    """The codes (out, in) as the device's int4 kernel wants them."""
-    packed: Tensor
-    if device.type == "cpu":
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
-    else:
-        pairs = (codes[:, ::2] << 4) | codes[:, 1::2]
-        packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
-    return packed
+class Int8Embedding(Packed):
+    """An embedding whose rows are stored in 8 bits (`int8.Int8Rows`); those asked for come back in `dtype`."""
+
+    codes: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.dtype = num_embeddings, embedding_dim, dtype
+        self.register_buffer("codes", torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
+        self.register_buffer("scales", torch.zeros(num_embeddings, 1, dtype=torch.float16))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return dequantize_rows(Int8Rows(self.codes[ids], self.scales[ids])).to(self.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Packed:
+        """Follows a cast of the model around it, as a floating-point weight would."""
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, dtype={self.dtype}"
+
+
+def replace_modules(model: nn.Module, config: Any) -> None:
+    """Puts packed modules without values where `quantization_config` says so, and empties blocks that nobody reads."""
+    for path in config.unread:
+        hollow(model.get_submodule(path))
+    with torch.device("meta"):
+        replace_linears(model, config.group_size, config.modules_to_not_convert or [])
+        replace_embeddings(model, config.embeddings)
 
 
 def replace_linears(model: nn.Module, group_size: int, kept: list[str]) -> None:
     """Puts an `Int4Linear` in the place of every linear that `kept` does not name, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and name not in kept:
-            parent, _, child = name.rpartition(".")
-            new = Int4Linear(module.in_features, module.out_features, group_size, module.bias is not None)
-            setattr(model.get_submodule(parent), child, new)
+            model.set_submodule(
+                name, Int4Linear(module.in_features, module.out_features, group_size, module.bias is not None)
+            )
+
+
+def replace_embeddings(model: nn.Module, names: list[str]) -> None:
+    """Puts an `Int8Embedding` in the place of every embedding named, in place.
+
+    Raises:
+        ValueError: a name is no plain embedding of the model; classes of their own do more than look up a row.
+    """
+    found = {name: module for name, module in model.named_modules() if type(module) is nn.Embedding}
+    for name in names:
+        if name not in found:
+            raise ValueError(f"quantization_config: {name!r} is none of the model's embeddings, {list(found)}")
+        old = found[name]
+        model.set_submodule(name, Int8Embedding(old.num_embeddings, old.embedding_dim, old.weight.dtype))
 
 
 def _readable(bits: int, version: str) -> bool:
@@ -125,7 +162,10 @@ def _readable(bits: int, version: str) -> bool:
 
 
 class AwqConfig(QuantizationConfigMixin):
-    """`quantization_config` of a pressed diffusers component, in AutoAWQ's words."""
+    """`quantization_config` of a pressed diffusers component, in AutoAWQ's words and two more.
+
+    embeddings: those in 8 bits. unread: blocks that compute what nobody reads, and are not stored.
+    """
 
     def __init__(
         self,
@@ -134,6 +174,8 @@ class AwqConfig(QuantizationConfigMixin):
         zero_point: bool = True,
         version: str = "gemm",
         modules_to_not_convert: list[str] | None = None,
+        embeddings: list[str] | None = None,
+        unread: list[str] | None = None,
         **_: Any,
     ) -> None:
         if not _readable(bits, version):
@@ -141,6 +183,7 @@ class AwqConfig(QuantizationConfigMixin):
         self.quant_method = Method.AWQ
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
         self.modules_to_not_convert = modules_to_not_convert or []
+        self.embeddings, self.unread = embeddings or [], unread or []
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What diffusers prints and saves of it."""
@@ -163,16 +206,14 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
         return state_dict
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> None:
-        config = self.quantization_config
-        with torch.device("meta"):
-            replace_linears(model, config.group_size, config.modules_to_not_convert)
+        replace_modules(model, self.quantization_config)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         self._stored.clear()
         return model
 
     def check_if_quantized_param(self, model: nn.Module, _value: Tensor, param_name: str, *_: Any, **__: Any) -> bool:
-        return isinstance(model.get_submodule(param_name.rpartition(".")[0]), Int4Linear)
+        return isinstance(model.get_submodule(param_name.rpartition(".")[0]), Packed)
 
     def check_quantized_param_shape(self, param_name: str, current_param: Tensor, loaded_param: Tensor) -> bool:
         if current_param.shape != loaded_param.shape:
@@ -199,6 +240,20 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
         return False
 
 
+class TransformersAwqConfig(StockAwqConfig):
+    """transformers' own class, which would drop the keys `embeddings` and `unread`."""
+
+    def __init__(
+        self, *args: Any, embeddings: list[str] | None = None, unread: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        self.embeddings, self.unread = embeddings or [], unread or []
+        super().__init__(*args, **kwargs)
+
+
+# transformers compares names of classes where a config comes with the call and with the model.
+TransformersAwqConfig.__name__ = StockAwqConfig.__name__
+
+
 class TransformersAwqQuantizer(HfQuantizer):
     """Reads pressed components of transformers classes without the CUDA packages that the stock AWQ loader asks for."""
 
@@ -210,9 +265,7 @@ class TransformersAwqQuantizer(HfQuantizer):
             raise ValueError(UNREADABLE.format(config.bits, str(config.format)))
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
-        config: Any = self.quantization_config
-        with torch.device("meta"):
-            replace_linears(model, config.group_size, config.modules_to_not_convert or [])
+        replace_modules(model, self.quantization_config)
         return model
 
     def is_serializable(self) -> bool:
@@ -226,3 +279,18 @@ class TransformersAwqQuantizer(HfQuantizer):
 diffusers_auto.AUTO_QUANTIZER_MAPPING[Method.AWQ.value] = DiffusersAwqQuantizer
 diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[Method.AWQ.value] = AwqConfig
 transformers_auto.AUTO_QUANTIZER_MAPPING[Method.AWQ.value] = TransformersAwqQuantizer
+transformers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[Method.AWQ.value] = TransformersAwqConfig
+
+
+def hollow(block: nn.Module) -> None:
+    """Empties a block whose output nobody reads: it hands its input on and holds no weights, in place.
+
+    It stays of its class, because transformers collects hidden states from blocks of that class.
+    """
+    for name in list(dict(block.named_children())):
+        delattr(block, name)
+    block.forward = _hand_on
+
+
+def _hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states

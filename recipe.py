@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -28,19 +28,69 @@ class Section(BaseModel):
 
 
 class Scheme(Section):
-    """The 4-bit grid: w = (q - z) * s over groups of input channels."""
+    """The grid: w = (q - z) * s over groups of input channels, or over all of them (`channel`).
 
-    bits: Literal[4] = 4
-    group_size: Literal[32, 64, 128] = 128
+    `narrow` grids have no zero point and no lowest code: s is the largest |w| of a group over 7 (127 with 8 bits).
+    """
+
+    bits: Literal[4, 8] = 4
+    group_size: Literal[32, 64, 128, "channel"] = 128
     zero_point: bool = True
+    narrow: bool = False
+
+    @model_validator(mode="after")
+    def _narrow_is_symmetric(self) -> Scheme:
+        if self.narrow and self.zero_point:
+            raise ValueError("narrow grids have no zero point; add zero_point: false")
+        return self
+
+    def group_of(self, width: int) -> int:
+        """The size of a group in a linear of that many inputs."""
+        return width if self.group_size == "channel" else self.group_size
+
+
+MAIN = "model"  # the solution that the model is made of, beside those of `also`
+Step = Literal["scale", "clip", "range", "gptq", "refit"]
+METHODS: dict[str, tuple[Step, ...]] = {"rtn": (), "awq": ("scale", "clip"), "best": ("gptq", "refit")}
 
 
 class Quantization(Section):
-    """What is pressed, on which grid, by which method."""
+    """What is pressed, on which grid, by which method.
 
-    method: Literal["rtn", "awq"] = "awq"
+    steps: the rungs of the ladder by name, in its order, instead of a method. also: further grids to solve for from the
+    same statistics, by name. embeddings: token embeddings in 8 bits, or as they are. fp16_safe: powers of two are
+    folded so that float16 does not overflow.
+    """
+
+    method: Literal["rtn", "awq", "best"] = "best"
+    steps: tuple[Step, ...] | None = None
     components: tuple[str, ...] = ("transformer", "text_encoder")
     scheme: Scheme = Scheme()
+    also: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], Scheme] = {}
+    embeddings: Literal["keep", "int8"] = "keep"
+    fp16_safe: bool = False
+
+    @property
+    def rungs(self) -> tuple[Step, ...]:
+        """The steps above rounding alone."""
+        return METHODS[self.method] if self.steps is None else self.steps
+
+    @model_validator(mode="after")
+    def _in_the_order_of_the_ladder(self) -> Quantization:
+        order = list(get_args(Step))
+        if self.steps is not None and list(self.steps) != sorted(set(self.steps), key=order.index):
+            raise ValueError(f"quantize.steps must be some of {', '.join(order)}, each once and in this order")
+        return self
+
+    @model_validator(mode="after")
+    def _awq_holds_the_main_grid(self) -> Quantization:
+        if MAIN in self.also:
+            raise ValueError(f"quantize.also must not hold the name {MAIN}, which is that of the main grid")
+        if self.scheme.bits != 4 or self.scheme.group_size == "channel":
+            raise ValueError(
+                "quantize.scheme must have 4 bits and groups of 32, 64 or 128; others go into quantize.also"
+            )
+        return self
 
 
 class Pictures(Section):
@@ -130,7 +180,11 @@ def _explain(error: ValidationError) -> str:
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = Recipe
-    for part in location[:-1]:
+    parts = iter(location[:-1])
+    for part in parts:
         annotation = section.model_fields[str(part)].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)
+            annotation = get_args(annotation)[1]
         section = cast(type[BaseModel], annotation)
     return list(section.model_fields)

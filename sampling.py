@@ -71,13 +71,18 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     Raises:
         UserError: the folder is no pipeline that diffusers can load.
     """
+    return assembled(folder, dtype, {})
+
+
+def assembled(folder: Path, dtype: torch.dtype, parts: dict[str, Any]) -> Any:
+    """The pipeline of a folder with some parts given, the others loaded as `load_pipeline` does."""
     from diffusers import DiffusionPipeline
 
     from . import loading  # noqa: F401  registers the INT4 loader
 
     try:
         with _without_bars():
-            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **parts)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"The pipeline {folder} cannot be loaded: {reason}") from error
@@ -101,8 +106,10 @@ def _without_bars() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def sample(pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> list[Image]:
-    """One picture a prompt, all in one batch.
+def sample(
+    pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0, output: str = "pil"
+) -> list[Image]:
+    """One picture a prompt, all in one batch; with the output `latent`, what the decoder would be given.
 
     Raises:
         UserError: the pipeline refuses the size or another setting.
@@ -119,6 +126,7 @@ def sample(pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: i
                 num_inference_steps=sampling.steps,
                 guidance_scale=sampling.guidance,
                 generator=generators,
+                output_type=output,
             ).images
     except ValueError as error:
         raise UserError(f"The pipeline refuses {sampling}: {error}") from error

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 
+from .process import measured
 from .report import table, write_section
 
 RUNS = 3
@@ -23,13 +21,8 @@ RUNS = 3
 def run_once(output: Path) -> tuple[float, float]:
     """Seconds and the peak resident set in GB of one `edgepress quantize --recipe orin`."""
     words = [sys.executable, "-m", "edgepress.cli", "quantize", "--recipe", "orin", "--output", str(output)]
-    started = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise click.ClickException(f"quantize ended with exit code {process.returncode}")
-    return time.monotonic() - started, usage.ru_maxrss * 1024 / 1e9
+    cost = measured(words, output.with_suffix(".log"))
+    return cost.seconds, cost.peak_rss / 1e9
 
 
 @click.command(help=__doc__)

@@ -1,12 +1,15 @@
-"""What 4 bits cost the demo pipeline: rounding alone against AWQ, in PSNR and in words that can be read.
+"""What 4 bits cost the demo pipeline: rounding alone, AWQ and the best, in PSNR and in words that can be read.
 
-`make bench-quality`. All held-out evaluation prompts are painted by the reference and by both variants.
+`make bench-quality`: held-out evaluation prompts are painted by the reference and by every variant.
+`make bench-ladder`: what each step of the ladder gains.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,24 +20,34 @@ from ..evaluate.results import ALL, Group, Results
 from ..evaluate.run import evaluate
 from ..progress import Progress, bars
 from ..quantize.press import press
+from ..recipe import Step
 from ..sources import DEMO
 from .report import table, write_section
 
-METHODS = ("rtn", "awq")
-PAIRED = 64  # prompts of the paired comparison
+METHODS = ("rtn", "awq", "best")
+PROMPTS = 128  # held-out ones, of 305: the first
+# Ways up the ladder, for the table of rungs.
+LADDER: tuple[tuple[Step, ...], ...] = (
+    ("range",),
+    ("scale", "clip"),
+    ("gptq",),
+    ("gptq", "refit"),
+    ("range", "gptq"),
+    ("scale", "gptq"),
+)
 
 
-def measure(method: str, folder: Path, progress: Progress) -> Results:
-    """The evaluation of one method on every evaluation prompt of the demo."""
+def measure(quantization: dict[str, Any], folder: Path, progress: Progress) -> Results:
+    """The evaluation of one way of quantizing on the first evaluation prompts of the demo."""
     recipe = recipes.load("orin")
-    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"method": method})})
-    pressed = press(recipe, DEMO, folder / method, progress)
-    return evaluate(plan_for(recipe, candidate=pressed.output / "model", limit=10**6), progress)
+    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update=quantization)})
+    pressed = press(recipe, DEMO, folder, progress)
+    return evaluate(plan_for(recipe, candidate=pressed.output / "model", limit=PROMPTS), progress)
 
 
-def gain(better: Results, base: Results, prompts: int) -> Mean:
-    """The paired difference in PSNR over the first prompts, in dB."""
-    pairs = zip(better.rows[:prompts], base.rows[:prompts], strict=True)
+def gain(better: Results, base: Results) -> Mean:
+    """The paired difference in PSNR, in dB."""
+    pairs = zip(better.rows, base.rows, strict=True)
     measured = [(a.values["psnr"], b.values["psnr"], a.prompt.id) for a, b in pairs]
     differences = [(a - b, prompt) for a, b, prompt in measured if a is not None and b is not None]
     found = mean_of([difference for difference, _ in differences], [prompt for _, prompt in differences])
@@ -79,18 +92,48 @@ def _interval(mean: Mean, factor: float, digits: int) -> str:
     return f"{factor * mean.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def gain_table(results: dict[str, Results], pairs: Sequence[tuple[str, str]]) -> str:
+    """Paired differences in PSNR of the first of each two over the second."""
+    rows = [[better, base, _interval(gain(results[better], results[base]), 1, 2)] for better, base in pairs]
+    return table(["steps", "over", "gain, dB (95 %)"], rows)
+
+
 @click.command(help=__doc__)
-def main() -> None:
+@click.option("--ladder", is_flag=True, help="The table of rungs instead.")
+def main(ladder: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, bars() as progress:
-        results = {method: measure(method, Path(folder), progress) for method in METHODS}
-    difference = gain(results["awq"], results["rtn"], PAIRED)
+        if ladder:
+            write_ladder(Path(folder), progress)
+        else:
+            write_methods(Path(folder), progress)
+
+
+def write_ladder(folder: Path, progress: Progress) -> None:
+    """What each way up the ladder gains over rounding alone."""
+    rounded = measure({"method": "rtn"}, folder / "rtn", progress)
+    found = {", ".join(steps): measure({"steps": steps}, folder / "-".join(steps), progress) for steps in LADDER}
+    body = "\n\n".join(
+        [
+            "## What each step of the ladder gains on the demo",
+            f"Steps as in `quantize.steps`, all at 4.156 bits a weight; PSNR paired over {PROMPTS} prompts.",
+            gain_table({"rtn": rounded} | found, [(name, "rtn") for name in found]),
+        ]
+    )
+    write_section("ladder", "make bench-ladder", body)
+    click.echo(body)
+
+
+def write_methods(folder: Path, progress: Progress) -> None:
+    """Pictures and words by the three methods."""
+    results = {method: measure({"method": method}, folder / method, progress) for method in METHODS}
     body = "\n\n".join(
         [
             "## What 4 bits cost the demo",
-            "Transformer and text encoder at 4.156 bits a weight, all held-out evaluation prompts, one seed, computed "
-            "in float32; intervals are bootstrapped over prompts.",
+            f"Transformer and text encoder at 4.156 bits a weight, {PROMPTS} held-out evaluation prompts, one seed, "
+            "computed in float32; intervals are bootstrapped over prompts.",
             psnr_table(results),
-            f"**AWQ over RTN, paired over the first {PAIRED} prompts: {_interval(difference, 1, 2)} dB.**",
+            "Paired differences in PSNR:",
+            gain_table(results, [("best", "rtn"), ("best", "awq"), ("awq", "rtn")]),
             "`exact` is the share of pictures whose whole text OCR reads exactly.",
             text_table(results),
         ]

@@ -10,9 +10,9 @@ import pkgutil
 from functools import cache
 
 from ..errors import UserError
-from .family import Block, Component, Family, Fold
+from .family import Block, Chain, Component, Family, Fold
 
-__all__ = ["Block", "Component", "Family", "Fold", "families", "family_of"]
+__all__ = ["Block", "Chain", "Component", "Family", "Fold", "families", "family_of"]
 
 
 @cache

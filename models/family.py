@@ -24,6 +24,18 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Linears one after another through which a power of two may travel, to keep float16 from overflowing in between.
+
+    What is divided out at one linear reaches the outputs of all later ones. At the end a norm cancels it, or, with
+    `cancelled` False, the last linear multiplies it back.
+    """
+
+    linears: tuple[str, ...]
+    cancelled: bool = True
+
+
+@dataclass(frozen=True)
 class Block:
     """A repeated block: where its copies stand in the component (`*` is the index) and how its scales fold.
 
@@ -32,6 +44,7 @@ class Block:
 
     path: str
     folds: tuple[Fold, ...]
+    chains: tuple[Chain, ...] = ()
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -42,20 +55,25 @@ class Block:
 class Component:
     """A part of the pipeline that is pressed: its folder's name, the class, and its blocks.
 
-    `unread` counts the last copies of the last block whose output the pipeline never reads; they stay as they are.
+    unread: how many of the last copies of the last block compute what the pipeline never reads; they are dropped.
+    wrapped_in: classes that a folder's config may name instead, each with what its tensors' names then begin with.
+    embeddings: token embeddings, which may be stored in 8 bits.
     """
 
     name: str
     model_class: str
     blocks: tuple[Block, ...]
     unread: int = 0
+    wrapped_in: tuple[tuple[str, str], ...] = ()
+    embeddings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Family:
-    """A pipeline class and its components."""
+    """A pipeline class and its components; `denoiser` names the one that runs once a step, the others run before it."""
 
     pipeline: str
+    denoiser: str
     components: tuple[Component, ...] = field(default=())
 
     def component(self, name: str) -> Component | None:

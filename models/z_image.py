@@ -1,10 +1,12 @@
 """Z-Image and Z-Image-Turbo: a single-stream DiT whose modulation only scales, and a Qwen3 text encoder.
 
 Because the modulation multiplies and never shifts, a scale folds into the RMSNorm weights before it. The pipeline
-reads `hidden_states[-2]`, so the text encoder's last layer is never used.
+reads `hidden_states[-2]`, so the text encoder's last layer is never used. Queries and keys are normalized, and so are
+the outputs of the attention and of the feed-forward of the transformer: what they are divided by cancels there. The
+published text encoder is stored as a causal language model, whose tensors' names begin with `model.`.
 """
 
-from .family import Block, Component, Family, Fold
+from .family import Block, Chain, Component, Family, Fold
 
 DIT_FOLDS = (
     Fold("attention_norm1", ("attention.to_q", "attention.to_k", "attention.to_v"), "norm"),
@@ -12,24 +14,44 @@ DIT_FOLDS = (
     Fold("ffn_norm1", ("feed_forward.w1", "feed_forward.w3"), "norm"),
     Fold("feed_forward.w3", ("feed_forward.w2",), "rows"),
 )
+DIT_CHAINS = (
+    Chain(("attention.to_q",)),
+    Chain(("attention.to_k",)),
+    Chain(("attention.to_v", "attention.to_out.0")),
+    Chain(("feed_forward.w3", "feed_forward.w2")),
+)
 QWEN3_FOLDS = (
     Fold("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "norm"),
     Fold("self_attn.v_proj", ("self_attn.o_proj",), "rows", ("num_attention_heads", "num_key_value_heads")),
     Fold("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj"), "norm"),
     Fold("mlp.up_proj", ("mlp.down_proj",), "rows"),
 )
+QWEN3_CHAINS = (
+    Chain(("self_attn.q_proj",)),
+    Chain(("self_attn.k_proj",)),
+    Chain(("self_attn.v_proj", "self_attn.o_proj"), cancelled=False),
+    Chain(("mlp.up_proj", "mlp.down_proj"), cancelled=False),
+)
 
 FAMILY = Family(
     pipeline="ZImagePipeline",
+    denoiser="transformer",
     components=(
-        Component("text_encoder", "Qwen3Model", (Block("layers.*", QWEN3_FOLDS),), unread=1),
+        Component(
+            "text_encoder",
+            "Qwen3Model",
+            (Block("layers.*", QWEN3_FOLDS, QWEN3_CHAINS),),
+            unread=1,
+            wrapped_in=(("Qwen3ForCausalLM", "model."),),
+            embeddings=("embed_tokens",),
+        ),
         Component(
             "transformer",
             "ZImageTransformer2DModel",
             (
-                Block("noise_refiner.*", DIT_FOLDS),
-                Block("context_refiner.*", DIT_FOLDS),
-                Block("layers.*", DIT_FOLDS),
+                Block("noise_refiner.*", DIT_FOLDS, DIT_CHAINS),
+                Block("context_refiner.*", DIT_FOLDS, DIT_CHAINS),
+                Block("layers.*", DIT_FOLDS, DIT_CHAINS),
             ),
         ),
     ),

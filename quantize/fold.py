@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..models import Fold
 
-Weights = dict[str, Tensor]  # parameter name, relative to the block -> float32 tensor
+Weights = dict[str, Tensor]  # parameter name, relative to the block -> tensor
 
 
 def channel_map(fold: Fold, config: dict[str, Any], width: int) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..checkpoint import PICKLES, Checkpoint
 from ..errors import UserError
-from ..models import Block, Component, Fold, family_of
+from ..models import Block, Component, Family, Fold, family_of
 from ..progress import Progress, silent
-from ..recipe import Quantization
+from ..recipe import Quantization, Scheme
 from ..sources import pipeline_class
 
 
@@ -39,21 +39,34 @@ class Unit:
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """A component folder with its weights and its units."""
+    """A component folder with its weights and its units; `unread` are the paths of blocks that are dropped."""
 
-    name: str
+    component: Component
     checkpoint: Checkpoint
     config: dict[str, Any] = field(repr=False)
     units: tuple[Unit, ...]
+    unread: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    @property
+    def read_names(self) -> list[str]:
+        """The names of all tensors but those of unread blocks, sorted."""
+        unread = tuple(f"{path}." for path in self.unread)
+        return sorted(name for name in self.checkpoint.names() if not name.startswith(unread))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that will be pressed, in the order of work."""
+    """Everything that will be pressed, in the order of work; `others` are components that only run."""
 
     source: Path
+    family: Family
     quantization: Quantization
     components: tuple[ComponentPlan, ...]
+    others: tuple[ComponentPlan, ...]
 
     @property
     def units(self) -> list[Unit]:
@@ -75,11 +88,14 @@ def make_plan(source: Path, quantization: Quantization, progress: Progress = sil
     for name in quantization.components:
         if family.component(name) is None:
             raise UserError(f"{family.pipeline} has no component {name!r} to quantize; it has {', '.join(known)}.")
-    chosen = [component for component in family.components if component.name in quantization.components]
-    plan = Plan(source, quantization, tuple(_plan_component(source, component, quantization) for component in chosen))
+    parts = [_plan_component(source, component) for component in family.components]
+    pressed = tuple(part for part in parts if part.name in quantization.components)
+    others = tuple(part for part in parts if part.name not in quantization.components)
+    for part in pressed:
+        _check_component(part, quantization)
     for folder in _weight_folders(source):
         Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
-    return plan
+    return Plan(source, family, quantization, pressed, others)
 
 
 def _weight_folders(source: Path) -> list[Path]:
@@ -89,24 +105,33 @@ def _weight_folders(source: Path) -> list[Path]:
     return [folder for folder in folders if any(next(folder.glob(kind), None) for kind in kinds)]
 
 
-def _plan_component(source: Path, component: Component, quantization: Quantization) -> ComponentPlan:
+def _plan_component(source: Path, component: Component) -> ComponentPlan:
     checkpoint = Checkpoint(source / component.name)
     config = checkpoint.config()
     found = config.get("_class_name") or (config.get("architectures") or [None])[0]
-    if found != component.model_class:
+    prefixes = {component.model_class: ""} | dict(component.wrapped_in)
+    if found not in prefixes:
         raise UserError(
             f"{checkpoint.folder / 'config.json'} is of class {found!r}, where {component.model_class!r} was expected."
         )
-    if "quantization_config" in config:
-        raise UserError(f"{checkpoint.folder} is quantized already; give the pipeline in its original precision.")
+    if prefixes[found]:
+        checkpoint = Checkpoint(source / component.name, prefixes[found])
+        config = config | {"architectures": [component.model_class]}
     paths = [(path, block) for block in component.blocks for path in _copies(checkpoint, block.path)]
-    read = paths[: len(paths) - component.unread]
-    units = tuple(Unit(component.name, path, block) for path, block in read)
-    if not units:
+    read, unread = paths[: len(paths) - component.unread], paths[len(paths) - component.unread :]
+    if not read:
         raise UserError(f"{checkpoint.folder} holds none of the blocks {[b.path for b in component.blocks]}.")
-    for unit in units:
-        _check_unit(checkpoint, unit, quantization.scheme.group_size)
-    return ComponentPlan(component.name, checkpoint, config, units)
+    units = tuple(Unit(component.name, path, block) for path, block in read)
+    return ComponentPlan(component, checkpoint, config, units, tuple(path for path, _ in unread))
+
+
+def _check_component(part: ComponentPlan, quantization: Quantization) -> None:
+    """Raises UserError where a component cannot be pressed as the recipe says."""
+    if "quantization_config" in part.config:
+        raise UserError(f"{part.checkpoint.folder} is quantized already; give the pipeline in its original precision.")
+    for scheme in (quantization.scheme, *quantization.also.values()):
+        for unit in part.units:
+            _check_unit(part.checkpoint, unit, scheme)
 
 
 def _copies(checkpoint: Checkpoint, pattern: str) -> list[str]:
@@ -116,22 +141,22 @@ def _copies(checkpoint: Checkpoint, pattern: str) -> list[str]:
     return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)])
 
 
-def _check_unit(checkpoint: Checkpoint, unit: Unit, group_size: int) -> None:
+def _check_unit(checkpoint: Checkpoint, unit: Unit, scheme: Scheme) -> None:
     sources = [f"{unit.path}.{fold.source}" for fold in unit.block.folds]
     for module in [*unit.linears, *sources]:
         if f"{module}.weight" not in checkpoint:
             raise UserError(f"{checkpoint.folder} lacks the weight {module}.weight; the download is incomplete.")
     for linear in unit.linears:
-        _check_shape(checkpoint.shape(f"{linear}.weight"), f"{unit.component}.{linear}", group_size)
+        _check_shape(checkpoint.shape(f"{linear}.weight"), f"{unit.component}.{linear}", scheme)
 
 
-def _check_shape(shape: tuple[int, ...], name: str, group_size: int) -> None:
+def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme) -> None:
     if len(shape) != 2:
         raise UserError(f"The weight of {name} has the shape {shape}, where a matrix was expected.")
     height, width = shape
-    if width % group_size:
+    if width % scheme.group_of(width):
         raise UserError(
-            f"The group size {group_size} does not divide the input width {width} of {name}; "
+            f"The group size {scheme.group_size} does not divide the input width {width} of {name}; "
             "choose quantize.scheme.group_size of 32, 64 or 128 so that it does."
         )
     if height % 8:

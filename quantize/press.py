@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,55 @@ from ..checkpoint import write_json, write_tensors
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import Prompt, load_prompts, prompts_sha256
-from ..recipe import Recipe
-from ..sampling import Sampling, compute_dtype, sampling_of
+from ..recipe import MAIN, Recipe
+from ..sampling import compute_dtype, sampling_of
 from ..sources import prompt_file
-from .calibrate import Table, calibrate
+from .calibrate import calibrate, grams_fit
+from .fp16 import overflowing
 from .plan import Plan, Unit, make_plan
-from .solve import LayerReport, solve
+from .solve import LayerReport, Solution, solve
 from .work import Work, key_of, locked
-from .write import kept_linears, write_model
+from .write import kept_linears, savings, write_model
+
+MEMORY = 6 * 2**30  # bytes that a run may take
+# What solving takes at least: the process, and about seven float32 matrices of the widest input's square.
+BASE, SQUARES = 2**30, 28
+PROMPTS_READ = 128  # at most, by what only reads the prompt
+# The files that decide the weights: work that other code began is never gone on with.
+DECIDING = (
+    *("awq", "calibrate", "fold", "fp16", "gptq", "ladder", "ranges"),
+    *("refit", "solve", "statistics", "stream", "write"),
+)
+GROUND = ("grid", "int4", "int8", "sampling")
 
 
 @dataclass(frozen=True)
 class Pressed:
-    """What pressing left: the artifact folder, its manifest, and whether it was there already."""
+    """What pressing left: the artifact folder, its manifest, whether it was there already, and seconds by stage."""
 
     output: Path
     manifest: artifact.Manifest
     fresh: bool
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
-def press(recipe: Recipe, source: Path, output: Path, progress: Progress = silent, force: bool = False) -> Pressed:
+def press(
+    recipe: Recipe,
+    source: Path,
+    output: Path,
+    progress: Progress = silent,
+    force: bool = False,
+    restart: bool = False,
+    memory: int = MEMORY,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Pressed:
     """Presses the pipeline in `source` to `output/model` and writes `output/manifest.json`.
 
     A run that was interrupted goes on where it was; an artifact that is there already with the same key is kept.
+
+    Args:
+        force: replace an artifact of another key. restart: begin anew, whatever is there.
+        memory: bytes that the run may take. tell: is given a sentence on unfinished work that is not used.
 
     Raises:
         UserError: bad input (before any long work), an artifact of another key without `force`, no room, no right to
@@ -46,26 +73,44 @@ def press(recipe: Recipe, source: Path, output: Path, progress: Progress = silen
     """
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"The output {output} lies inside the model folder {source}; give another --output.")
-    plan = make_plan(source, recipe.quantize, progress)
-    sampling = sampling_of(recipe.calibration, source)
-    prompts = load_prompts(prompt_file(source, recipe.calibration.prompts, "calibration"))[: recipe.calibration.count]
-    sources = artifact.describe(source, progress)
-    work = Work(output, _key(recipe, prompts, sources))
-    if not force and not work.manifest.exists() and (present := _present(work)):
+    clock = Clock(progress)
+    run = _prepare(recipe, source, output, memory, clock)
+    work = run.work
+    if not force and not work.manifest.exists() and (present := _present(work)) and not restart:
         if work.folder.exists():  # left by a run that was cut right after publishing
             with locked(work):
                 work.clear()
         return Pressed(output, present, fresh=False)
     with locked(work):
+        if restart:
+            work.restart()
+        _tell_of_others(work, run.content, tell)
+        _tell_of_memory(run.plan, memory, tell)
         if not work.manifest.exists():
-            _press(plan, recipe, prompts, sampling, work, progress)
-            write_model(plan, sources, work, progress)
-            manifest = _manifest(recipe, plan, work, prompts, sources)
-            write_json(manifest.model_dump(mode="json"), work.manifest)
+            run.press(clock)
+            write_json(run.manifest().model_dump(mode="json"), work.manifest)
         work.publish()
     published = artifact.read_manifest(output)
     assert published is not None
-    return Pressed(output, published, fresh=True)
+    write_json(clock.seconds, output / "timings.json")
+    return Pressed(output, published, fresh=True, seconds=clock.seconds)
+
+
+class Clock:
+    """Passes progress on, and keeps how long each stage took from its first word to its last."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._spans: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        now = time.monotonic()
+        self._spans[stage] = (self._spans.get(stage, (now, now))[0], now)
+        self._progress(stage, done, total)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {stage: round(last - first, 2) for stage, (first, last) in self._spans.items()}
 
 
 def _present(work: Work) -> artifact.Manifest | None:
@@ -86,64 +131,113 @@ def _present(work: Work) -> artifact.Manifest | None:
     return None
 
 
-def _press(
-    plan: Plan, recipe: Recipe, prompts: Sequence[Prompt], sampling: Sampling, work: Work, progress: Progress
-) -> None:
-    missing = [unit for unit in plan.units if not work.unit(unit.name).exists()]
-    if missing:
-        dtype = getattr(torch, compute_dtype(recipe.dtype, plan.source))
-        _solve(plan, missing, calibrate(plan, work, prompts, sampling, dtype, progress), work, progress)
+def _tell_of_others(work: Work, content: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Says of unfinished work of another key what has changed since, and writes down what this work is made from."""
+    write_json(content, work.made_from)
+    for folder in work.others():
+        before = json.loads((folder / "made-from.json").read_text("utf-8"))
+        changed = [name for name in content if before.get(name) != content[name]]
+        tell(f"Unfinished work in {folder} is not used: it was begun with another {', '.join(changed)}.")
 
 
-def _solve(plan: Plan, missing: Sequence[Unit], table: Table, work: Work, progress: Progress) -> None:
-    """Solves the units that the work folder lacks, and stores each as soon as it is solved."""
-    done = len(plan.units) - len(missing)
-    progress("solving", done, len(plan.units))
-    for number, unit in enumerate(missing, done + 1):
-        solution = solve(plan.component(unit.component), unit, table, plan.quantization)
-        note = json.dumps([asdict(layer) for layer in solution.layers])
-        write_tensors(solution.tensors, work.unit(unit.name), note)
-        progress("solving", number, len(plan.units))
+def _tell_of_memory(plan: Plan, memory: int, tell: Callable[[str], None]) -> None:
+    """Says so where solving the widest input takes more than the run may."""
+    widths = [
+        part.checkpoint.shape(f"{linear}.weight")[1]
+        for part in plan.components
+        for unit in part.units
+        for linear in unit.linears
+    ]
+    needed = BASE + SQUARES * max(widths) ** 2
+    if needed > memory:
+        tell(f"Inputs {max(widths)} wide take about {needed / 2**30:.1f} GiB to solve, which is more than --memory.")
 
 
-def _key(recipe: Recipe, prompts: Sequence[Prompt], sources: Sequence[artifact.File]) -> str:
-    wanted = recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"})
-    content: dict[str, Any] = {
-        "algorithm": _algorithm(),
-        "versions": artifact.versions(),
-        "recipe": wanted,
-        "prompts": prompts_sha256(prompts),
-        "sources": [file.model_dump() for file in sources],
+@dataclass(frozen=True)
+class _Run:
+    """All that one pressing is made from. content: the same in words, which the key is a digest of."""
+
+    recipe: Recipe
+    plan: Plan
+    prompts: Sequence[Prompt]
+    sources: list[artifact.File]
+    memory: int
+    content: dict[str, Any]
+    work: Work
+
+    @property
+    def dtype(self) -> torch.dtype:
+        found: torch.dtype = getattr(torch, compute_dtype(self.recipe.dtype, self.plan.source))
+        return found
+
+    def press(self, progress: Progress) -> None:
+        """Everything but publishing."""
+        missing = [unit for unit in self.plan.units if not self.work.unit(unit.name).exists()]
+        if missing:
+            sampling = sampling_of(self.recipe.calibration, self.plan.source)
+            painted = self.recipe.calibration.count
+            found = calibrate(self.plan, self.work, self.prompts, painted, sampling, self.dtype, self.memory, progress)
+            done = len(self.plan.units) - len(missing)
+            progress("solving", done, len(self.plan.units))
+            for number, unit in enumerate(missing, done + 1):
+                part, quantization = self.plan.component(unit.component), self.plan.quantization
+                self._store(unit, solve(part, unit, found, quantization, self.dtype), overflowing(unit, found.peaks))
+                progress("solving", number, len(self.plan.units))
+        write_model(self.plan, self.sources, self.work, self.dtype, progress)
+
+    def _store(self, unit: Unit, solutions: dict[str, Solution], overflow: list[str]) -> None:
+        """One file a unit; a tensor's name there begins with its solution's."""
+        tensors = {
+            f"{name}:{key}": tensor for name, found in solutions.items() for key, tensor in found.tensors.items()
+        }
+        note = {"layers": [asdict(layer) for layer in solutions[MAIN].layers], "overflowing": overflow}
+        write_tensors(tensors, self.work.unit(unit.name), json.dumps(note))
+
+    def manifest(self) -> artifact.Manifest:
+        notes = [self.work.note(self.work.unit(unit.name)) for unit in self.plan.units]
+        files = artifact.describe(self.work.model)
+        names = sorted({file.path.split("/")[0] for file in [*self.sources, *files] if "/" in file.path})
+        asked = self.plan.quantization.fp16_safe
+        return artifact.Manifest(
+            device=self.recipe.device,
+            key=self.work.key,
+            source=str(self.plan.source.resolve()),
+            recipe=self.recipe.model_dump(mode="json"),
+            prompts_sha256=prompts_sha256(self.prompts),
+            sources=self.sources,
+            files=files,
+            layers=[layer for note in notes for layer in note["layers"]],
+            kept=sum(len(kept_linears(part)) for part in self.plan.components),
+            sizes={name: {"before": _bytes(self.sources, name), "after": _bytes(files, name)} for name in names},
+            savings={part.name: savings(part, self.plan, self.dtype) for part in self.plan.components},
+            overflowing=[name for note in notes for name in note["overflowing"]] if asked else [],
+            versions=artifact.versions(),
+        )
+
+
+def _prepare(recipe: Recipe, source: Path, output: Path, memory: int, progress: Progress) -> _Run:
+    """Looks at everything that pressing needs, before any long work."""
+    plan = make_plan(source, recipe.quantize, progress)
+    sampling_of(recipe.calibration, source)
+    prompts = load_prompts(prompt_file(source, recipe.calibration.prompts, "calibration"))
+    prompts = prompts[: max(recipe.calibration.count, PROMPTS_READ)]
+    sources = artifact.describe(source, progress)
+    content = {
+        "version of edgepress": _algorithm(),
+        "version of a library": artifact.versions(),
+        "recipe": recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"}),
+        "prompt set": prompts_sha256(prompts),
+        "model": [file.model_dump() for file in sources],
+        "memory": {part.name: grams_fit(part, memory) for part in plan.components},
     }
-    return key_of(content)
+    return _Run(recipe, plan, prompts, sources, memory, content, Work(output, key_of(content)))
 
 
 def _algorithm() -> str:
-    """A digest of the code that decides the weights: work of another version is never continued."""
+    """A digest of the code that decides the weights."""
     folder = Path(__file__).parent
-    files = [*sorted(folder.glob("*.py")), folder.parent / "grid.py", folder.parent / "int4.py"]
+    files = [folder / f"{name}.py" for name in DECIDING] + [folder.parent / f"{name}.py" for name in GROUND]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _manifest(
-    recipe: Recipe, plan: Plan, work: Work, prompts: Sequence[Prompt], sources: list[artifact.File]
-) -> artifact.Manifest:
-    layers = [layer for unit in plan.units for layer in work.note(work.unit(unit.name))]
-    files = artifact.describe(work.model)
-    names = sorted({file.path.split("/")[0] for file in sources if "/" in file.path})
-    return artifact.Manifest(
-        device=recipe.device,
-        key=work.key,
-        source=str(plan.source.resolve()),
-        recipe=recipe.model_dump(mode="json"),
-        prompts_sha256=prompts_sha256(prompts),
-        sources=sources,
-        files=files,
-        layers=layers,
-        kept=sum(len(kept_linears(component)) for component in plan.components),
-        sizes={name: {"before": _bytes(sources, name), "after": _bytes(files, name)} for name in names},
-        versions=artifact.versions(),
-    )
 
 
 def _bytes(files: Sequence[artifact.File], folder: str) -> int:

@@ -1,107 +1,161 @@
-"""Solving one block, a pure function: (weights, statistics, scheme, method) -> codes."""
+"""Solving one block, a pure function: (weights, statistics, schemes, steps) -> codes.
+
+All grids that a recipe asks for are solved from the same statistics: the main one, whose codes go into the model, and
+further solutions by name.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..grid import Codes, Grid, dequantize, grid_for, quantize
-from ..int4 import pack_awq
-from ..recipe import Quantization
-from .awq import round_to_nearest, search_clip, search_scale
-from .calibrate import Table
+from ..grid import Codes
+from ..int4 import LEVELS, pack_awq
+from ..recipe import MAIN, Quantization, Scheme, Step
+from .awq import search_scale
 from .fold import Weights, apply_fold, channel_map
+from .fp16 import exponents, outputs_divided
+from .ladder import Climbed, Input, climb
 from .plan import ComponentPlan, Unit
-from .statistics import relative_error
+
+
+class Found(Protocol):
+    """What solving needs of a calibration."""
+
+    @property
+    def peaks(self) -> dict[str, float]: ...
+
+    def magnitude(self, name: str) -> Tensor: ...
+
+    def gram(self, unit: Unit, name: str) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What one linear lost: mean squared output error over mean squared output, by rounding alone and as solved."""
+    """What one linear lost: mean squared output error over mean squared output.
+
+    rtn_error: by rounding alone. error: as solved. steps: after each step of the ladder.
+    """
 
     layer: str
     rtn_error: float
     error: float
     weights: int
+    steps: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A solved block: the tensors that replace its parameters, by full name, and a report for each linear."""
+    """A solved block on one grid: the tensors that replace its parameters, by full name, and reports on its linears."""
 
     tensors: dict[str, Tensor]
     layers: tuple[LayerReport, ...]
 
 
-def solve(component: ComponentPlan, unit: Unit, table: Table, quantization: Quantization) -> Solution:
-    """Folds, clips and rounds the linears of one block."""
-    weights, stored = _load(component, unit)
-    original = dict(weights)
-    scales = _fold_all(weights, component, unit, table, quantization, stored)
-    tensors = {
-        f"{unit.path}.{name}": tensor.to(stored[name])
-        for name, tensor in weights.items()
-        if name.removesuffix(".weight") not in unit.block.linears
-    }
-    reports = []
-    for fold in unit.block.folds:
-        gram = table[f"{component.name}.{unit.input_of(fold)}"].mean_gram()
-        scale = scales[fold.source]
-        scaled_gram = gram / scale / scale[:, None]
-        for linear in fold.into:
-            weight = weights[f"{linear}.weight"]
-            codes = quantize(weight, _grid(weight, scaled_gram, quantization))
-            tensors |= _packed(f"{unit.path}.{linear}", codes)
-            error = relative_error(dequantize(codes) - weight, weight, scaled_gram)
-            before = original[f"{linear}.weight"]
-            rounded = round_to_nearest(before, quantization.scheme)
-            rtn = relative_error(rounded - before, before, gram)
-            reports.append(LayerReport(f"{unit.name}.{linear}", rtn, error, weight.numel()))
-    return Solution(tensors, tuple(reports))
+def solve(
+    part: ComponentPlan, unit: Unit, found: Found, quantization: Quantization, products: torch.dtype
+) -> dict[str, Solution]:
+    """The block on every grid that the recipe asks for, the main one under MAIN.
+
+    Args:
+        products: the dtype of large products, as the reference computes in.
+    """
+    weights, stored = _load(part, unit)
+    grams = {fold.source: found.gram(unit, f"{part.name}.{unit.input_of(fold)}") for fold in unit.block.folds}
+    shifts = exponents(unit, found.peaks) if quantization.fp16_safe else {}
+    schemes = {MAIN: quantization.scheme} | quantization.also
+    block = _Block(part, unit, found, grams, stored, quantization.rungs, shifts, products)
+    return {name: block.solve(dict(weights), scheme) for name, scheme in schemes.items()}
 
 
-def _load(component: ComponentPlan, unit: Unit) -> tuple[Weights, dict[str, torch.dtype]]:
-    """The parameters that the block's folds touch, in float32, and the dtypes in which they are stored."""
+@dataclass(frozen=True)
+class _Block:
+    """What all solutions of a block share. grams: H of each fold's input, by the fold's source."""
+
+    part: ComponentPlan
+    unit: Unit
+    found: Found
+    grams: dict[str, Tensor]
+    stored: dict[str, torch.dtype]
+    steps: tuple[Step, ...]
+    shifts: dict[str, int]
+    products: torch.dtype
+
+    def solve(self, weights: Weights, scheme: Scheme) -> Solution:
+        original = dict(weights)
+        scales = self._fold_all(weights, scheme) if "scale" in self.steps else {}
+        tensors = self._unquantized(weights)
+        reports = []
+        for fold in self.unit.block.folds:
+            source = Input(_rescaled(self.grams[fold.source], scales.get(fold.source)), scheme, self.products)
+            for linear in fold.into:
+                climbed = climb(linear, weights.pop(f"{linear}.weight"), source, self.steps)
+                tensors |= self._packed(linear, climbed.codes)
+                if scales:
+                    plain = Input(self.grams[fold.source], scheme, self.products)
+                    climbed = _after_scaling(climb(linear, original[f"{linear}.weight"], plain, ()), climbed)
+                reports.append(_report(f"{self.unit.name}.{linear}", climbed))
+        return Solution(tensors, tuple(reports))
+
+    def _unquantized(self, weights: Weights) -> dict[str, Tensor]:
+        """Norms and biases; a bias is divided as all that comes out of its linear is."""
+        shared = outputs_divided(self.unit, self.shifts)
+        names = sorted(name for name in weights if name.removesuffix(".weight") not in self.unit.block.linears)
+        found = {name: weights[name] * 2.0 ** -shared.get(name.removesuffix(".bias"), 0) for name in names}
+        return {f"{self.unit.path}.{name}": found[name].to(self.stored[name]).clone() for name in names}
+
+    def _fold_all(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
+        """Searches and folds AWQ's scale for each fold, in order; returns each source's input scale, (in,)."""
+        scales = {}
+        for fold in self.unit.block.folds:
+            magnitude = self.found.magnitude(f"{self.part.name}.{self.unit.input_of(fold)}")
+            channel = channel_map(fold, self.part.config, len(magnitude))
+            readers = [weights[f"{linear}.weight"].float() for linear in fold.into]
+            found = search_scale(readers, self.grams[fold.source], magnitude, scheme, channel)
+            scale = apply_fold(weights, fold, found, channel, self.stored[f"{fold.source}.weight"])
+            scales[fold.source] = scale[channel]
+        return scales
+
+    def _packed(self, linear: str, codes: Codes) -> dict[str, Tensor]:
+        """The tensors of a linear, its rows divided by what keeps float16 from overflowing."""
+        scales = codes.grid.scales * 2.0 ** -self.shifts.get(linear, 0)
+        codes = codes._replace(grid=codes.grid._replace(scales=scales))
+        packed = pack_awq(codes)._asdict() if codes.grid.highest == LEVELS else _bytes_of(codes)
+        return {f"{self.unit.path}.{linear}.{kind}": tensor for kind, tensor in packed.items()}
+
+
+def _bytes_of(codes: Codes) -> dict[str, Tensor]:
+    """8-bit codes in the same arrangement, a byte each: qweight (in, out), qzeros and scales (groups, out)."""
+    grid = codes.grid
+    tensors = {"qweight": codes.codes.T, "qzeros": grid.zeros.T, "scales": grid.scales.T.half()}
+    return {kind: tensor.contiguous() for kind, tensor in tensors.items()}
+
+
+def _after_scaling(plain: Climbed, scaled: Climbed) -> Climbed:
+    """The scaled linear, with the errors of rounding it as it was before; both relative to their outputs."""
+    share = scaled.power / plain.power if plain.power else 0.0
+    errors = {"rtn": plain.errors["rtn"] * share, "scale": scaled.errors["rtn"]}
+    return replace(scaled, errors=errors | {name: e for name, e in scaled.errors.items() if name != "rtn"})
+
+
+def _report(layer: str, climbed: Climbed) -> LayerReport:
+    steps = {name: error / climbed.power if climbed.power else 0.0 for name, error in climbed.errors.items()}
+    last = list(steps.values())[-1]
+    return LayerReport(layer, steps["rtn"], last, climbed.codes.codes.numel(), steps)
+
+
+def _rescaled(gram: Tensor, scale: Tensor | None) -> Tensor:
+    """H of the input divided by a scale."""
+    return gram if scale is None else gram / scale / scale[:, None]
+
+
+def _load(part: ComponentPlan, unit: Unit) -> tuple[Weights, dict[str, torch.dtype]]:
+    """The parameters that the block's folds touch, as stored, and their dtypes."""
     modules = {*unit.block.linears, *(fold.source for fold in unit.block.folds)}
     names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
-    found = {name: component.checkpoint.tensor(f"{unit.path}.{name}") for name in names if _has(component, unit, name)}
-    return {name: tensor.float() for name, tensor in found.items()}, {name: t.dtype for name, t in found.items()}
-
-
-def _has(component: ComponentPlan, unit: Unit, name: str) -> bool:
-    return f"{unit.path}.{name}" in component.checkpoint
-
-
-def _fold_all(
-    weights: Weights,
-    component: ComponentPlan,
-    unit: Unit,
-    table: Table,
-    quantization: Quantization,
-    stored: dict[str, torch.dtype],
-) -> dict[str, Tensor]:
-    """Searches and folds a scale for each fold, in order; returns each source's input scale, (in,)."""
-    scales = {}
-    for fold in unit.block.folds:
-        statistics = table[f"{component.name}.{unit.input_of(fold)}"]
-        channel = channel_map(fold, component.config, len(statistics.magnitude))
-        if quantization.method == "rtn":
-            scales[fold.source] = torch.ones(len(channel))
-            continue
-        readers = [weights[f"{linear}.weight"] for linear in fold.into]
-        found = search_scale(readers, statistics.mean_gram(), statistics.mean_magnitude(), quantization.scheme, channel)
-        scales[fold.source] = apply_fold(weights, fold, found, channel, stored[f"{fold.source}.weight"])[channel]
-    return scales
-
-
-def _grid(weight: Tensor, gram: Tensor, quantization: Quantization) -> Grid:
-    if quantization.method == "rtn":
-        return grid_for(weight, quantization.scheme.group_size, quantization.scheme.zero_point)
-    return search_clip(weight, gram, quantization.scheme)
-
-
-def _packed(path: str, codes: Codes) -> dict[str, Any]:
-    return {f"{path}.{kind}": tensor for kind, tensor in pack_awq(codes)._asdict().items()}
+    found = {name: f"{unit.path}.{name}" for name in names if f"{unit.path}.{name}" in part.checkpoint}
+    weights = {name: part.checkpoint.tensor(full) for name, full in found.items()}
+    return weights, {name: tensor.dtype for name, tensor in weights.items()}

@@ -1,96 +1,84 @@
 """Input statistics of a linear layer: what its quantization error must be weighed by.
 
-The error of a candidate Q for W is tr[(W - Q) H (W - Q)^T] with H the mean of x x^T over the inputs x. Narrow inputs
-keep H itself; for wide ones, where H would take hundreds of MB, a fixed random sample of tokens stands for it.
+The error of a candidate Q for W is tr[(W - Q) H (W - Q)^T] with H the mean of x x^T over the inputs x.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-WIDEST_GRAM = 2048  # a float32 Gram matrix of 16 MB
-SAMPLE_TOKENS = 1024
+CHUNK = 256  # tokens added to a Gram matrix at once: a short inner dimension is summed in one order by any thread count
+PANEL = 1024  # rows of a Gram matrix made at once; what lies left of the diagonal is mirrored
 
 
 @dataclass
 class Statistics:
     """Sums over the tokens seen by one input.
 
-    count: tokens seen. magnitude: sum of |x|, (in,). gram: sum of x x^T, (in, in), or None; then tokens (n, in) and
-    their priorities (n,) are a uniform sample of all tokens seen. All float32, except priorities float64.
+    count: tokens seen. magnitude: sum of |x|, (in,). gram: sum of x x^T, (in, in), or None where samples on disk stand
+    for it. All float32.
     """
 
-    name: str
     count: int
     magnitude: Tensor
     gram: Tensor | None
-    tokens: Tensor
-    priorities: Tensor
 
     @classmethod
-    def empty(cls, name: str, width: int) -> Statistics:
-        gram = torch.zeros(width, width) if width <= WIDEST_GRAM else None
-        return cls(name, 0, torch.zeros(width), gram, torch.empty(0, width), torch.empty(0, dtype=torch.float64))
+    def empty(cls, width: int, gram: bool) -> Statistics:
+        return cls(0, torch.zeros(width), torch.zeros(width, width) if gram else None)
 
-    def add(self, x: Tensor, batch: int) -> None:
-        """Adds tokens (n, in). `batch` numbers the call, so that the sample does not depend on where a run was cut."""
-        x = x.float()
+    def add(self, x: Tensor) -> None:
+        """Adds tokens (n, in)."""
         self.count += len(x)
-        self.magnitude += x.abs().sum(0)
-        if self.gram is not None:
-            self.gram.addmm_(x.T, x)
-        else:
-            self._keep_some(x, batch)
+        for part in x.split(CHUNK):
+            part = part.float()
+            self.magnitude += part.abs().sum(0)
+            if self.gram is not None:
+                self.gram.addmm_(part.T, part)
 
     def mean_magnitude(self) -> Tensor:
         """Mean |x| of each input channel, (in,)."""
         return self.magnitude / self.count
 
-    def mean_gram(self) -> Tensor:
-        """H, the mean of x x^T, (in, in)."""
-        if self.gram is not None:
-            return self.gram / self.count
-        return self.tokens.T @ self.tokens / len(self.tokens)
+    def finite(self) -> bool:
+        """Whether all sums are; no entry of H can pass the square of the largest magnitude."""
+        return bool(torch.isfinite(self.magnitude.square()).all())
 
-    def _keep_some(self, x: Tensor, batch: int) -> None:
-        """Each token draws a number; those with the smallest stay. The order of batches does not matter."""
-        digest = hashlib.sha256(f"{self.name}:{batch}:{self.count}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        drawn = torch.rand(len(x), generator=generator, dtype=torch.float64)
-        priorities = torch.cat([self.priorities, drawn])
-        chosen = priorities.argsort()[:SAMPLE_TOKENS]
-        self.tokens = torch.cat([self.tokens, x])[chosen]
-        self.priorities = priorities[chosen]
-
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self, name: str) -> dict[str, Tensor]:
         """What must be stored, under this input's name."""
-        held = {"magnitude": self.magnitude, "tokens": self.tokens, "priorities": self.priorities}
-        if self.gram is not None:
-            held["gram"] = self.gram
-        return {f"{self.name}/{key}": tensor for key, tensor in held.items()} | {
-            f"{self.name}/count": torch.tensor(self.count)
-        }
+        held = {f"{name}/count": torch.tensor(self.count), f"{name}/magnitude": self.magnitude}
+        return held if self.gram is None else held | {f"{name}/gram": self.gram}
 
     @classmethod
     def restore(cls, name: str, stored: dict[str, Tensor]) -> Statistics:
         """The inverse of `tensors`."""
-        gram = stored.get(f"{name}/gram")
-        count = int(stored[f"{name}/count"])
-        rest = (stored[f"{name}/{key}"] for key in ("magnitude", "tokens", "priorities"))
-        magnitude, tokens, priorities = rest
-        return cls(name, count, magnitude, gram, tokens, priorities)
+        return cls(int(stored[f"{name}/count"]), stored[f"{name}/magnitude"], stored.get(f"{name}/gram"))
 
 
-def relative_error(error: Tensor, weight: Tensor, gram: Tensor) -> float:
-    """The mean squared norm of E x over that of W x; 0 where there is no output to lose."""
-    power = output_error(weight, gram)
-    return output_error(error, gram) / power if power else 0.0
+def gram_of(tokens: Tensor) -> Tensor:
+    """H, the mean of x x^T over tokens (n, in): (in, in) float32. Half of it is computed and mirrored."""
+    x = tokens.float()
+    gram = torch.empty(x.shape[1], x.shape[1])
+    for start in range(0, x.shape[1], PANEL):
+        stop = start + PANEL
+        gram[start:stop, start:] = x[:, start:stop].T @ x[:, start:] / len(x)
+        gram[stop:, start:stop] = gram[start:stop, stop:].T
+    return gram
 
 
-def output_error(error: Tensor, gram: Tensor) -> float:
-    """tr(E H E^T): the mean squared norm of E x, for E (out, in) and H (in, in)."""
-    return float(((error @ gram) * error).sum(dtype=torch.float64))
+def output_errors(error: Tensor, gram: Tensor) -> Tensor:
+    """For each output o the mean squared (E x)_o: diag(E^T H E), (out,) float64, for E (in, out) and H (in, in).
+
+    H may be bfloat16; products are then made in it. What lies left of the diagonal is not multiplied but doubled.
+    """
+    found = torch.zeros(error.shape[1], dtype=torch.float64)
+    for start in range(0, len(error), PANEL):
+        rows, above = error[start : start + PANEL], error[:start]
+        own = gram[start : start + PANEL, start : start + PANEL] @ rows.to(gram.dtype)
+        if start:
+            own = own.float() + 2 * (gram[start : start + PANEL, :start] @ above.to(gram.dtype)).float()
+        found += (own.float() * rows).sum(0, dtype=torch.float64)
+    return found

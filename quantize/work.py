@@ -40,8 +40,26 @@ class Work:
     def statistics(self) -> Path:
         return self.folder / "statistics.safetensors"
 
+    def outputs(self, batch: int) -> Path:
+        """What the denoiser's finished calls in a batch returned."""
+        return self.folder / f"outputs-{batch}.pt"
+
+    def sample(self, unit: str, call: int, run: int) -> Path:
+        """Tokens that one run of a unit left at its inputs, in one call of what it belongs to."""
+        folder = self.folder / "samples" / unit
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{call:05d}-{run}.safetensors"
+
+    def samples(self, unit: str) -> list[Path]:
+        return sorted((self.folder / "samples" / unit).glob("*.safetensors"))
+
     def unit(self, name: str) -> Path:
         return self.folder / "units" / f"{name}.safetensors"
+
+    @property
+    def made_from(self) -> Path:
+        """What the key stands for, in words."""
+        return self.folder / "made-from.json"
 
     @property
     def model(self) -> Path:
@@ -69,6 +87,17 @@ class Work:
         self.manifest.replace(self.output / "manifest.json")
         _sync(self.output)
         self.clear()
+
+    def others(self) -> list[Path]:
+        """Unfinished work of other keys on the same output."""
+        folders = [path.parent for path in (self.output / ".work").glob("*/made-from.json")]
+        return sorted(folder for folder in folders if folder != self.folder)
+
+    def restart(self) -> None:
+        """Forgets what is finished of this work."""
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        (self.folder / "units").mkdir()
 
     def clear(self) -> None:
         """Removes this work, and what runs of other keys left behind."""

@@ -1,88 +1,179 @@
-"""Writing the pressed pipeline: a diffusers folder in which solved blocks replace the original weights."""
+"""Writing the pressed pipeline: a diffusers folder in which solved blocks replace the original weights.
+
+Solutions on further grids stand beside the components, in `solutions/NAME/COMPONENT`: only what was solved.
+"""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..artifact import File
 from ..checkpoint import PICKLES, write_json, write_sharded
 from ..int4 import AwqTensors
+from ..int8 import Int8Rows, quantize_rows
 from ..progress import Progress, silent
+from ..recipe import MAIN, Scheme
 from .plan import ComponentPlan, Plan
 from .work import Work
 
 PACKED = AwqTensors._fields
+ROWS = 8192  # of an embedding, put into 8 bits at once
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
-def write_model(plan: Plan, sources: Sequence[File], work: Work, progress: Progress = silent) -> None:
-    """Puts the pressed pipeline together in the work folder; what is not quantized is copied as it is."""
+def write_model(
+    plan: Plan, sources: Sequence[File], work: Work, dtype: torch.dtype, progress: Progress = silent
+) -> None:
+    """Puts the pressed pipeline together in the work folder; what is not pressed is copied as it is.
+
+    Args:
+        dtype: what the reference computes in; matrices that keep their precision are stored no wider than that.
+    """
     shutil.rmtree(work.model, ignore_errors=True)
     for file in sources:
         if not _written_anew(plan, Path(file.path)):
             (work.model / file.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(plan.source / file.path, work.model / file.path)
-    for component in plan.components:
-        folder = work.model / component.name
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = STEMS["diffusers" if "_class_name" in component.config else "transformers"]
-        write_sharded(_told(pressed_tensors(component, work), component, progress), folder, stem)
-        config = component.config | {"quantization_config": quantization_config(component, plan)}
-        write_json(config, folder / "config.json")
+    for part in plan.components:
+        config = part.config | {"quantization_config": quantization_config(part, plan)}
+        tensors = _told(pressed_tensors(part, plan, work, dtype), part, progress)
+        _write_component(work.model / part.name, part, tensors, config)
+        for name, scheme in plan.quantization.also.items():
+            folder = work.model / "solutions" / name / part.name
+            _write_component(folder, part, solved_tensors(part, work, name), {"scheme": scheme.model_dump(mode="json")})
+
+
+def _write_component(
+    folder: Path, part: ComponentPlan, tensors: Iterator[tuple[str, Tensor]], config: dict[str, Any]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_sharded(tensors, folder, STEMS["diffusers" if "_class_name" in part.config else "transformers"])
+    write_json(config, folder / "config.json")
 
 
 def _told(
-    tensors: Iterator[tuple[str, Tensor]], component: ComponentPlan, progress: Progress
+    tensors: Iterator[tuple[str, Tensor]], part: ComponentPlan, progress: Progress
 ) -> Iterator[tuple[str, Tensor]]:
     """The same tensors, with word of how many have passed."""
-    total = len(component.checkpoint.names()) + (len(PACKED) - 1) * sum(len(unit.linears) for unit in component.units)
+    total = len(part.read_names) + (len(PACKED) - 1) * sum(len(unit.linears) for unit in part.units)
     for number, tensor in enumerate(tensors, 1):
         yield tensor
-        progress(f"writing {component.name}", number, total)
+        progress(f"writing {part.name}", min(number, total), total)
 
 
-def pressed_tensors(component: ComponentPlan, work: Work) -> Iterator[tuple[str, Tensor]]:
+def pressed_tensors(part: ComponentPlan, plan: Plan, work: Work, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """All tensors of a pressed component, in the order of the original's names, one in memory at a time."""
-    solved = {name: file for unit in component.units for file in [work.unit(unit.name)] for name in work.names(file)}
-    for name in sorted(component.checkpoint.names()):
+    solved = dict(_solved(part, work, MAIN))
+    small = {f"{name}.weight" for name in int8_embeddings(part, plan)}
+    for name in part.read_names:
         packed = [name.removesuffix("weight") + kind for kind in PACKED]
         if packed[0] in solved:
-            yield from ((key, work.tensor(solved[key], key)) for key in packed)
+            yield from ((key, work.tensor(*solved[key])) for key in packed)
+        elif name in small:
+            for kind, tensor in zip(Int8Rows._fields, _in_8_bits(part.checkpoint.tensor(name)), strict=True):
+                yield name.removesuffix("weight") + kind, tensor
         elif name in solved:
-            yield name, work.tensor(solved[name], name)
+            yield name, _narrowed(work.tensor(*solved[name]), dtype)
         else:
-            yield name, component.checkpoint.tensor(name)
+            yield name, _narrowed(part.checkpoint.tensor(name), dtype)
 
 
-def quantization_config(component: ComponentPlan, plan: Plan) -> dict[str, Any]:
-    """The `quantization_config` of a component, in the words of AutoAWQ's checkpoints."""
+def _in_8_bits(weight: Tensor) -> Int8Rows:
+    """A matrix in 8 bits, worked on some rows at a time."""
+    parts = [quantize_rows(rows) for rows in weight.split(ROWS)]
+    return Int8Rows(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def solved_tensors(part: ComponentPlan, work: Work, solution: str) -> Iterator[tuple[str, Tensor]]:
+    """What was solved of a component on one grid."""
+    for name, where in sorted(_solved(part, work, solution)):
+        yield name, work.tensor(*where)
+
+
+def _solved(part: ComponentPlan, work: Work, solution: str) -> Iterator[tuple[str, tuple[Path, str]]]:
+    """The names of solved tensors, and where in the work folder they are: the file, and the name there."""
+    for unit in part.units:
+        file = work.unit(unit.name)
+        for key in work.names(file):
+            made_for, _, name = key.partition(":")
+            if made_for == solution:
+                yield name, (file, key)
+
+
+def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor stored no wider than the reference computes with it."""
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.itemsize > dtype.itemsize else tensor
+
+
+def quantization_config(part: ComponentPlan, plan: Plan) -> dict[str, Any]:
+    """The `quantization_config` of a component, in the words of AutoAWQ's checkpoints and, where needed, two more."""
     scheme = plan.quantization.scheme
-    return {
+    said: dict[str, Any] = {
         "quant_method": "awq",
         "bits": scheme.bits,
         "group_size": scheme.group_size,
         "zero_point": scheme.zero_point,
         "version": "gemm",
-        "modules_to_not_convert": kept_linears(component),
+        "modules_to_not_convert": kept_linears(part),
+    }
+    more = {"embeddings": int8_embeddings(part, plan), "unread": list(part.unread)}
+    return said | {key: names for key, names in more.items() if names}
+
+
+def int8_embeddings(part: ComponentPlan, plan: Plan) -> list[str]:
+    """The token embeddings that are stored in 8 bits."""
+    return list(part.component.embeddings) if plan.quantization.embeddings == "int8" else []
+
+
+def kept_linears(part: ComponentPlan) -> list[str]:
+    """Modules with a two-dimensional weight that stay in their original precision."""
+    quantized = {f"{linear}.weight" for unit in part.units for linear in unit.linears}
+    matrices = (name for name in part.read_names if name.endswith(".weight"))
+    kept = [name for name in matrices if name not in quantized and len(part.checkpoint.shape(name)) == 2]
+    return sorted(name.removesuffix(".weight") for name in kept)
+
+
+def savings(part: ComponentPlan, plan: Plan, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of a component's weights that each measure saves."""
+    stored = {name: part.checkpoint.nbytes(name) for name in part.checkpoint.names()}
+    quantized = {f"{linear}.weight" for unit in part.units for linear in unit.linears}
+    small = {f"{name}.weight" for name in int8_embeddings(part, plan)}
+    kept = set(part.read_names) - quantized - small
+    scheme = plan.quantization.scheme
+    packed = {name: _packed_bytes(part.checkpoint.shape(name), scheme) for name in quantized}
+    return {
+        "4-bit linears": sum(stored[name] - size for name, size in packed.items()),
+        "8-bit embeddings": sum(stored[name] - _row_bytes(part.checkpoint.shape(name)) for name in small),
+        "unread blocks": part.checkpoint.hidden() + sum(stored[name] for name in stored.keys() - part.read_names),
+        "kept matrices": sum(stored[name] - _narrow_bytes(part, name, dtype) for name in kept),
     }
 
 
-def kept_linears(component: ComponentPlan) -> list[str]:
-    """Modules with a two-dimensional weight that stay in their original precision."""
-    quantized = {f"{linear}.weight" for unit in component.units for linear in unit.linears}
-    matrices = (name for name in component.checkpoint.names() if name.endswith(".weight"))
-    kept = [name for name in matrices if name not in quantized and len(component.checkpoint.shape(name)) == 2]
-    return sorted(name.removesuffix(".weight") for name in kept)
+def _packed_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
+    """AWQ's layout: 4 bits a weight, and for each group 16 of scale and 4 of zero point."""
+    height, width = shape
+    return height * width // 2 + height * (width // scheme.group_of(width)) * 20 // 8
+
+
+def _row_bytes(shape: tuple[int, ...]) -> int:
+    height, width = shape
+    return height * (width + 2)
+
+
+def _narrow_bytes(part: ComponentPlan, name: str, dtype: torch.dtype) -> int:
+    return min(part.checkpoint.nbytes(name), math.prod(part.checkpoint.shape(name)) * dtype.itemsize)
 
 
 def _written_anew(plan: Plan, path: Path) -> bool:
     """Whether a file of the source is not to be copied: weights and config of pressed components, and any pickle."""
     if any(path.match(pattern) for pattern in PICKLES):
         return True
-    pressed = len(path.parts) == 2 and path.parts[0] in {component.name for component in plan.components}
+    pressed = len(path.parts) == 2 and path.parts[0] in {part.name for part in plan.components}
     return pressed and (path.name == "config.json" or ".safetensors" in path.name)

@@ -29,6 +29,8 @@ def manifest(**changes: Any) -> Manifest:
         "layers": [{"name": "layers.0.w2", "rtn_error": 0.25, "error": 0.125}],
         "kept": 3,
         "sizes": {"transformer": {"before": 100, "after": 30}},
+        "savings": {"transformer": {"4-bit linears": 70}},
+        "overflowing": [],
         "versions": {"edgepress": "0.1.0"},
     }
     return Manifest(**(content | changes))

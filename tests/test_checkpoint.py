@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgepress.checkpoint import Checkpoint, sha256, write_json, write_sharded, write_tensors
+from edgepress.checkpoint import Checkpoint, sha256, write_json, write_sharded, write_tensors, written
 from edgepress.errors import UserError
 
 
@@ -82,6 +82,45 @@ def test_a_tensor_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     save_file({"w": torch.ones(4)}, tmp_path / "model.safetensors")
     assert checkpoint.tensor("w").tolist() == [1.0] * 4
+
+
+def test_with_a_prefix_only_what_begins_with_it_is_seen_and_without_it(tmp_path: Path) -> None:
+    sharded_by_hand(tmp_path)
+    checkpoint = Checkpoint(tmp_path, "b.")
+    assert_same(everything(checkpoint), {name: some_tensors()[f"b.{name}"] for name in ("weight", "qweight")})
+    assert checkpoint.shape("weight") == (8, 12)
+    assert checkpoint.nbytes("weight") == 8 * 12 * 4
+    assert "weight" in checkpoint
+    assert "b.weight" not in checkpoint
+    assert "a.weight" not in checkpoint
+
+
+def test_a_prefix_is_taken_off_once(tmp_path: Path) -> None:
+    save_file({"model.model.w": torch.ones(1), "w": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert Checkpoint(tmp_path, "model.").names() == ["model.w"]
+
+
+def test_an_unsound_weight_behind_a_prefix_is_named(tmp_path: Path) -> None:
+    save_file({"model.w": torch.tensor([torch.nan])}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"The weight w in .* holds NaN"):
+        Checkpoint(tmp_path, "model.").check_finite()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (5, 7)])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    ],
+    ids=str,
+)
+def test_the_bytes_of_a_tensor_are_told_without_reading_it(
+    tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    tensor = torch.ones(shape, dtype=dtype)
+    save_file({"w": tensor, "other": torch.zeros(3)}, tmp_path / "model.safetensors")
+    assert Checkpoint(tmp_path).nbytes("w") == tensor.nbytes
 
 
 def test_the_config_is_read(tmp_path: Path) -> None:
@@ -252,6 +291,34 @@ def test_a_file_stays_as_it_was_when_writing_it_anew_fails(tmp_path: Path) -> No
     with pytest.raises((SafetensorError, OSError)):
         write_tensors({"other": torch.zeros(1)}, file)
     assert file.read_bytes() == before
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.pt"
+    file.write_bytes(b"old")
+
+    def write(path: Path) -> None:
+        assert path.parent == tmp_path
+        assert path != file
+        path.write_bytes(b"new")
+        assert file.read_bytes() == b"old"
+
+    written(file, write)
+    assert file.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_stays_as_it_was_where_writing_fails(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.pt"
+    file.write_bytes(b"old")
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"ne")
+        raise RuntimeError("the power went out")
+
+    with pytest.raises(RuntimeError, match="power"):
+        written(file, fail)
+    assert file.read_bytes() == b"old"
 
 
 def test_json_is_read_again_with_chinese_as_it_is(tmp_path: Path) -> None:

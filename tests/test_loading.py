@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AwqConfig as StockAwqConfig
 
 from edgepress import grid, int4
-from edgepress.loading import AwqConfig, Int4Linear
+from edgepress.int8 import dequantize_rows, quantize_rows
+from edgepress.loading import AwqConfig, Int4Linear, Int8Embedding
+from edgepress.products import kernel_order
 
 GROUP_SIZE = 64
 PACKED = ("qweight", "qzeros", "scales")
@@ -57,7 +63,7 @@ def test_in_float32_it_is_the_linear_layer_of_the_dequantized_weight(bias: bool,
 @pytest.mark.parametrize("zero_point", [True, False])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 @pytest.mark.parametrize("shape", [(5, 256), (2, 3, 256), (256,)])
-@pytest.mark.parametrize("out", [32, 24])  # PyTorch's int4 product on a CPU takes multiples of 16; else dequantization
+@pytest.mark.parametrize("out", [64, 24])  # the CPU's int4 kernel takes multiples of 64; else dequantization
 def test_in_bfloat16_it_is_that_layer_within_rounding(
     out: int, shape: tuple[int, ...], group_size: int, zero_point: bool, bias: bool
 ) -> None:
@@ -84,7 +90,7 @@ def test_float16_inputs_are_taken_too() -> None:
 
 
 def test_the_dtype_may_change_between_calls() -> None:
-    layer, weight = filled(32, 128, GROUP_SIZE, bias=False)
+    layer, weight = filled(64, 128, GROUP_SIZE, bias=False)
     x = inputs(4, 128)
     for dtype, limit in ((torch.bfloat16, 6e-3), (torch.float32, 1e-6), (torch.bfloat16, 6e-3)):
         expected = F.linear(x.to(dtype).float(), weight)
@@ -99,7 +105,7 @@ def test_the_dequantized_weight_is_the_stored_one_to_the_bit() -> None:
 
 def test_its_state_is_the_file_layout_and_nothing_else() -> None:
     layer, _ = filled(32, 128, GROUP_SIZE, bias=True)
-    layer(inputs(1, 128, dtype=torch.bfloat16))  # the kernel's own packing is no state
+    layer(inputs(1, 128, dtype=torch.bfloat16))
     shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in layer.state_dict().items()}
     assert shapes == {
         "qweight": ((128, 4), torch.int32),
@@ -108,6 +114,69 @@ def test_its_state_is_the_file_layout_and_nothing_else() -> None:
         "bias": ((32,), torch.float32),
     }
     assert list(layer.parameters()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_other_values_are_used_at_once(dtype: torch.dtype) -> None:
+    layer, _ = filled(64, 128, GROUP_SIZE, bias=True)
+    other, weight = filled(64, 128, GROUP_SIZE, bias=True, zero_point=False)
+    x = inputs(3, 128, dtype=dtype)
+    layer(x)
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+    assert torch.equal(layer.dequantized(), weight)
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_product_leaves_nothing_in_memory_but_its_result(rows: int, dtype: torch.dtype) -> None:
+    layer, _ = filled(64, 128, GROUP_SIZE, bias=True)
+    kernel_order()  # kept for all layers
+    x = inputs(rows, 128, dtype=dtype)
+    before = tensors_alive()
+    out = layer(x)
+    assert tensors_alive() - before == {id(out)}
+
+
+def tensors_alive() -> set[int]:
+    gc.collect()
+    return {id(found) for found in gc.get_objects() if issubclass(type(found), Tensor)}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_cast_of_the_model_spares_the_scales(dtype: torch.dtype) -> None:
+    layer, weight = filled(64, 128, GROUP_SIZE, bias=True)
+    nn.Sequential(layer).to(dtype)
+    assert layer.scales.dtype == torch.float16
+    assert layer.get_buffer("bias").dtype == dtype
+    assert torch.equal(layer.dequantized(), weight)
+
+
+# ---------------------------------------------------------------- one embedding
+
+
+def embedded(rows: int = 16, width: int = 8, dtype: torch.dtype = torch.float32) -> tuple[Int8Embedding, Tensor]:
+    """An embedding with random codes, and the dense weight that they stand for."""
+    quantized = quantize_rows(torch.randn(rows, width, generator=torch.Generator().manual_seed(rows)))
+    layer = Int8Embedding(rows, width, dtype)
+    layer.load_state_dict(quantized._asdict())
+    return layer, dequantize_rows(quantized)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,)])
+def test_an_embedding_is_that_of_the_dequantized_weight(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    layer, weight = embedded(dtype=dtype)
+    ids = torch.randint(16, shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(layer(ids), F.embedding(ids, weight.to(dtype)))
+    assert layer(ids).dtype == dtype
+
+
+def test_a_cast_of_the_model_casts_what_an_embedding_gives_and_not_its_scales() -> None:
+    layer, weight = embedded()
+    nn.Sequential(layer).to(torch.bfloat16)
+    assert layer.scales.dtype == torch.float16
+    assert torch.equal(layer(torch.arange(16)), weight.bfloat16())
 
 
 # ---------------------------------------------------------------- whole components
@@ -300,10 +369,111 @@ def test_the_config_class_refuses_what_it_cannot_read(arguments: dict[str, Any])
         AwqConfig(**arguments)
 
 
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`")
+def test_transformers_own_config_may_come_with_the_call(tmp_path: Path) -> None:
+    """As where the same line of code opens the component with and without edgepress."""
+    component = Pressed(CASES["transformers"], tmp_path / "component")
+    model = type(component.dense).from_pretrained(component.folder, quantization_config=StockAwqConfig(backend="gemm"))
+    assert isinstance(model.get_submodule("layers.0.mlp.up_proj"), Int4Linear)
+
+
 def test_the_config_class_takes_the_words_of_other_writers() -> None:
     """AutoAWQ writes its version in capitals on some checkpoints, and other writers add keys of their own."""
     config = AwqConfig(version="GEMM", backend="autoawq", do_fuse=False)
     assert (config.bits, config.group_size, config.modules_to_not_convert) == (4, 128, [])
+
+
+# ---------------------------------------------------------------- embeddings of components
+
+
+class Words(ModelMixin, ConfigMixin):
+    """The smallest diffusers model with an embedding."""
+
+    @register_to_config
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(16, 128)
+        self.out = nn.Linear(128, 64, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.words(ids))
+
+
+def words() -> Any:
+    torch.manual_seed(0)
+    return Words().eval()
+
+
+def look_up(model: Any) -> Tensor:
+    with torch.no_grad():
+        return model(torch.arange(9)[None]).float()
+
+
+EMBEDDED = {
+    "diffusers": (replace(CASES["diffusers"], make=words, run=look_up), "words"),
+    "transformers": (CASES["transformers"], "embed_tokens"),
+}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A component whose embedding alone is packed, and what is packed of it."""
+
+    component: Pressed
+    name: str
+    rows: dict[str, Tensor]
+
+
+@pytest.fixture(params=list(EMBEDDED))
+def embeddings(request: pytest.FixtureRequest, tmp_path: Path) -> Embedded:
+    """Writes an embedding's codes and scales in the place of its weight."""
+    case, name = EMBEDDED[request.param]
+    component = Pressed(case, tmp_path / "component")
+    file = component.folder / case.file
+    stored = load_file(file)
+    quantized = quantize_rows(stored.pop(f"{name}.weight"))
+    rows = {f"{name}.{kind}": tensor for kind, tensor in quantized._asdict().items()}
+    save_file(stored | rows, file)
+    component.dense.get_submodule(name).weight.data = dequantize_rows(quantized)
+    component.configure(embeddings=[name])
+    return Embedded(component, name, rows)
+
+
+def test_an_embedding_in_8_bits_computes_what_the_dense_one_computes(embeddings: Embedded) -> None:
+    component = embeddings.component
+    model, said = component.load(torch.float32)
+    assert not any(said.values()), said
+    assert isinstance(model.get_submodule(embeddings.name), Int8Embedding)
+    found, expected = component.case.run(model), component.case.run(component.dense)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_embedding_is_loaded_to_the_bit_and_gives_the_dtype_asked_for(
+    embeddings: Embedded, dtype: torch.dtype
+) -> None:
+    model, _ = embeddings.component.load(dtype)
+    state = model.state_dict()
+    for name, tensor in embeddings.rows.items():
+        assert state[name].dtype == tensor.dtype
+        assert torch.equal(state[name], tensor)
+    assert model.get_submodule(embeddings.name)(torch.tensor([3])).dtype == dtype
+
+
+def test_an_embedding_is_saved_and_loaded_again(embeddings: Embedded, tmp_path: Path) -> None:
+    component = embeddings.component
+    model, _ = component.load(torch.bfloat16)
+    model.save_pretrained(tmp_path / "again")
+    again, said = component.case.load(tmp_path / "again", torch.bfloat16)
+    assert not any(said.values()), said
+    assert isinstance(again.get_submodule(embeddings.name), Int8Embedding)
+    assert torch.equal(component.case.run(again), component.case.run(model))
+
+
+def test_a_name_that_is_no_embedding_is_refused(embeddings: Embedded) -> None:
+    embeddings.component.configure(embeddings=["norm"])
+    with pytest.raises(ValueError, match=f"'norm' is none of the model's embeddings, .*{embeddings.name}"):
+        embeddings.component.load()
 
 
 # ---------------------------------------------------------------- weight of the import

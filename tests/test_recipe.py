@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgepress.errors import UserError
-from edgepress.recipe import Recipe, load, names
+from edgepress.recipe import METHODS, Quantization, Recipe, Scheme, load, names
 
 
 def written(folder: Path, text: str) -> str:
@@ -28,13 +28,13 @@ def refusal(folder: Path, text: str) -> str:
     return sentence
 
 
-def test_orin_is_int4_awq_in_groups_of_128_with_zero_points() -> None:
+def test_orin_is_int4_in_groups_of_128_with_zero_points() -> None:
     recipe = load("orin")
     assert recipe.device == "orin"
     assert recipe.model == "demo"
-    assert recipe.quantize.method == "awq"
+    assert recipe.quantize.method == "best"
     assert recipe.quantize.components == ("transformer", "text_encoder")
-    assert recipe.quantize.scheme.model_dump() == {"bits": 4, "group_size": 128, "zero_point": True}
+    assert recipe.quantize.scheme == Scheme(bits=4, group_size=128, zero_point=True, narrow=False)
     assert (recipe.calibration.count, recipe.evaluation.count) == (32, 64)
 
 
@@ -58,6 +58,49 @@ def test_a_recipe_from_a_file_is_read_to_its_depth(tmp_path: Path) -> None:
     assert recipe.quantize.scheme.group_size == 32
     assert recipe.evaluation.size == (64, 96)
     assert recipe.evaluation.steps == 1
+
+
+def test_a_method_stands_for_its_steps_and_steps_may_be_named_instead(tmp_path: Path) -> None:
+    assert Quantization().rungs == METHODS["best"] == ("gptq", "refit")
+    assert Quantization(method="awq").rungs == ("scale", "clip")
+    assert Quantization(method="rtn").rungs == ()
+    named = load(written(tmp_path, "device: x\nquantize: {method: awq, steps: [scale, range, refit]}"))
+    assert named.quantize.rungs == ("scale", "range", "refit")
+    assert load(written(tmp_path, "device: x\nquantize: {steps: []}")).quantize.rungs == ()
+
+
+def test_further_grids_have_names_and_may_be_what_the_main_one_may_not(tmp_path: Path) -> None:
+    text = "\n".join(
+        (
+            "device: x",
+            "quantize:",
+            "  also:",
+            "    trt: {group_size: 64, zero_point: false}",
+            "    rknn: {group_size: channel, zero_point: false, narrow: true}",
+            "    bytes: {bits: 8}",
+        )
+    )
+    assert load(written(tmp_path, text)).quantize.also == {
+        "trt": Scheme(group_size=64, zero_point=False),
+        "rknn": Scheme(group_size="channel", zero_point=False, narrow=True),
+        "bytes": Scheme(bits=8),
+    }
+
+
+def test_a_group_is_of_its_size_or_as_wide_as_the_layer() -> None:
+    assert Scheme(group_size=64).group_of(3840) == 64
+    assert Scheme(group_size="channel").group_of(3840) == 3840
+
+
+# BUG in recipe.py: `_keys_beside` looks for the fields of a dict and ends in an AttributeError.
+def test_a_typo_in_a_further_grid_is_answered_with_the_nearest_key(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, "device: x\nquantize: {also: {trt: {group_sise: 64}}}")
+    assert "did you mean 'group_size'?" in sentence
+
+
+# BUG in recipe.py: the main solution bears this name, and a further grid of the same takes its place unseen (solve.py).
+def test_a_further_grid_cannot_take_the_main_ones_name(tmp_path: Path) -> None:
+    assert "model" in refusal(tmp_path, "device: x\nquantize: {also: {model: {bits: 8}}}")
 
 
 def test_a_recipe_cannot_be_changed() -> None:
@@ -92,9 +135,19 @@ def test_a_key_like_none_is_answered_with_all_that_are_known(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("device: x\nquantize: {scheme: {group_size: 100}}", ["quantize.scheme.group_size", "100", "32, 64 or 128"]),
-        ("device: x\nquantize: {scheme: {bits: 8}}", ["quantize.scheme.bits", "8", "4"]),
-        ("device: x\nquantize: {method: gptq}", ["quantize.method", "'gptq'", "'rtn' or 'awq'"]),
+        ("device: x\nquantize: {scheme: {group_size: 100}}", ["quantize.scheme.group_size", "100", "32, 64, 128"]),
+        ("device: x\nquantize: {scheme: {bits: 5}}", ["quantize.scheme.bits", "5", "4 or 8"]),
+        ("device: x\nquantize: {scheme: {bits: 8}}", ["quantize.scheme must have 4 bits", "quantize.also"]),
+        ("device: x\nquantize: {scheme: {group_size: channel}}", ["groups of 32, 64 or 128", "quantize.also"]),
+        ("device: x\nquantize: {scheme: {narrow: true}}", ["quantize.scheme", "zero_point: false"]),
+        ("device: x\nquantize: {also: {npu: {narrow: true}}}", ["quantize.also.npu", "zero_point: false"]),
+        ("device: x\nquantize: {also: {npu: {bits: 3}}}", ["quantize.also.npu.bits", "3", "4 or 8"]),
+        ("device: x\nquantize: {also: {npu: {group_size: rows}}}", ["quantize.also.npu.group_size", "'channel'"]),
+        ("device: x\nquantize: {method: gptq}", ["quantize.method", "'gptq'", "'rtn', 'awq' or 'best'"]),
+        ("device: x\nquantize: {steps: [gptq, range]}", ["quantize.steps", "scale, clip, range, gptq, refit", "order"]),
+        ("device: x\nquantize: {steps: [gptq, gptq]}", ["quantize.steps", "each once"]),
+        ("device: x\nquantize: {steps: [hqq]}", ["quantize.steps", "'hqq'", "'scale', 'clip', 'range'"]),
+        ("device: x\nquantize: {embeddings: int4}", ["quantize.embeddings", "'int4'", "'keep' or 'int8'"]),
         ("device: x\ndtype: float16", ["dtype", "'float16'", "'float32'", "'bfloat16'"]),
         ("device: x\nevaluation: {count: 0}", ["evaluation.count", "0", "greater than or equal to 1"]),
         ("device: x\nevaluation: {count: many}", ["evaluation.count", "'many'", "integer"]),

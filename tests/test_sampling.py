@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.errors import UserError
 from edgepress.prompts import Prompt
 from edgepress.recipe import Pictures
-from edgepress.sampling import Sampling, batches, compute_dtype, native_size, sampling_of, seed_of
+from edgepress.sampling import (
+    Sampling,
+    assembled,
+    batches,
+    compute_dtype,
+    load_pipeline,
+    native_size,
+    sample,
+    sampling_of,
+    seed_of,
+)
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -105,3 +118,55 @@ def test_importing_it_leaves_torch_alone() -> None:
     """The command line imports it to plan, long before anything is computed."""
     script = "import sys, edgepress.sampling; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------- running a pipeline
+
+
+def test_latents_are_what_the_decoder_is_given(tiny: Path) -> None:
+    """Decoded by hand they are the picture."""
+    pipeline = load_pipeline(tiny, torch.float32)
+    (prompt,), sampling = prompts(1), Sampling(64, 64, 2, 0.0)
+    latents = torch.stack(sample(pipeline, [prompt], sampling, output="latent"))
+    assert latents.shape == (1, 16, 8, 8)
+    config = pipeline.vae.config
+    with torch.no_grad():
+        decoded = pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor).sample
+    expected = (decoded[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1).mul(255).round()
+    assert np.array_equal(np.asarray(sample(pipeline, [prompt], sampling)[0]), expected.to(torch.uint8).numpy())
+
+
+def test_a_picture_depends_on_id_and_seed_and_little_on_its_batch(tiny: Path) -> None:
+    pipeline, sampling = load_pipeline(tiny, torch.float32), Sampling(64, 64, 1, 0.0)
+    alone, other, shared = (
+        torch.stack(sample(pipeline, chosen, sampling, seed, "latent"))
+        for chosen, seed in ((prompts(1), 0), (prompts(1), 1), (prompts(2), 0))
+    )
+    assert torch.allclose(alone[0], shared[0], atol=1e-4)
+    assert not torch.allclose(alone, other, atol=0.1)
+    assert not torch.allclose(shared[0], shared[1], atol=0.1)
+
+
+def test_parts_that_are_given_are_taken_and_not_loaded(tiny: Path, tmp_path: Path) -> None:
+    whole = load_pipeline(tiny, torch.float32)
+    shutil.copytree(tiny, tmp_path / "lean")
+    (tmp_path / "lean" / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    pipeline = assembled(tmp_path / "lean", torch.float32, {"transformer": whole.transformer})
+    assert pipeline.transformer is whole.transformer
+    assert pipeline.vae is not whole.vae
+    with pytest.raises(UserError, match=r"lean cannot be loaded: "):
+        load_pipeline(tmp_path / "lean", torch.float32)
+
+
+def test_loading_leaves_the_libraries_progress_bars_as_they_were(tiny: Path) -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)]
+    load_pipeline(tiny, torch.float32)
+    assert [log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)] == before
+
+
+def test_a_size_that_the_pipeline_refuses_is_a_sentence(tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"The pipeline refuses .*65"):
+        sample(load_pipeline(tiny, torch.float32), prompts(1), Sampling(65, 64, 1, 0.0))

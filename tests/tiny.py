@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_pipeline(folder: Path) -> None:
-    """Writes the pipeline folder; its weights are the same each time. The caller's random state is left alone."""
+def write_tiny_pipeline(folder: Path, dim: int = 384, layers: int = 1) -> None:
+    """Writes the pipeline folder; its weights are the same each time. The caller's random state is left alone.
+
+    `dim` and `layers` are the transformer's: multiples of 384, and blocks besides its two refiners.
+    """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
@@ -27,11 +33,41 @@ def write_tiny_pipeline(folder: Path) -> None:
             vae=_vae(),
             text_encoder=_text_encoder(len(tokenizer)),
             tokenizer=tokenizer,
-            transformer=_transformer(),
+            transformer=_transformer(dim, layers),
         )
         _roughen(pipeline.transformer)
         _roughen(pipeline.text_encoder)
     pipeline.save_pretrained(folder)
+
+
+@contextmanager
+def changed(component: Path) -> Iterator[dict[str, Any]]:
+    """The tensors of a component's one weight file, by name; what is done to them is stored."""
+    from safetensors.torch import load_file, save_file
+
+    (file,) = component.glob("*.safetensors")
+    tensors = load_file(file)
+    yield tensors
+    save_file(tensors, file, {"format": "pt"})
+
+
+def store_as_published(pipeline: Path, head: bool) -> None:
+    """Stores the text encoder as a causal language model, as the published pipelines do; `head`: with its last layer.
+
+    Its class in model_index.json stays the plain one.
+    """
+    import torch
+
+    folder = pipeline / "text_encoder"
+    with changed(folder) as tensors:
+        plain = dict(tensors)
+        tensors.clear()
+        tensors.update({f"model.{name}": tensor for name, tensor in plain.items()})
+        if head:
+            tensors["lm_head.weight"] = torch.ones_like(plain["embed_tokens.weight"])
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config |= {"architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": not head}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
 
 
 def _roughen(model: Any) -> None:
@@ -43,16 +79,16 @@ def _roughen(model: Any) -> None:
             parameter.data += 0.3 * torch.randn_like(parameter)
 
 
-def _transformer() -> Any:
+def _transformer(dim: int, layers: int) -> Any:
     from diffusers import ZImageTransformer2DModel
 
     return ZImageTransformer2DModel(
         in_channels=16,
-        dim=384,
-        n_layers=1,
+        dim=dim,
+        n_layers=layers,
         n_refiner_layers=1,
-        n_heads=6,
-        n_kv_heads=6,
+        n_heads=dim // 64,
+        n_kv_heads=dim // 64,
         cap_feat_dim=WIDTH,
         axes_dims=[16, 24, 24],
         axes_lens=[1024, 64, 64],

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgepress.errors import UserError
-from edgepress.models import Block, Component, Fold, families, family_of
+from edgepress.models import Block, Chain, Component, Fold, families, family_of
 
 GQA = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
@@ -32,7 +32,20 @@ def qwen3() -> Any:
     return Qwen3Model(Qwen3Config(**sizes, **GQA))
 
 
+def denoise(model: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    latents, text = torch.randn(16, 1, 8, 8, generator=generator), torch.randn(10, 128, generator=generator)
+    found: torch.Tensor = model([latents], torch.tensor([0.5]), [text], return_dict=False)[0][0]
+    return found
+
+
+def read(model: Any) -> torch.Tensor:
+    found: torch.Tensor = model(torch.arange(6)[None], output_hidden_states=True).hidden_states[-2]
+    return found
+
+
 EXAMPLES = {"ZImageTransformer2DModel": z_image, "Qwen3Model": qwen3}
+RUNS = {"ZImageTransformer2DModel": denoise, "Qwen3Model": read}
 COMPONENTS = [component for family in families().values() for component in family.components]
 pressed = pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.model_class)
 
@@ -91,6 +104,11 @@ def test_a_family_is_data_that_cannot_be_changed() -> None:
 def test_the_linears_of_a_block_are_those_that_folds_lead_into() -> None:
     block = Block("layers.*", (Fold("norm", ("q", "k"), "norm"), Fold("v", ("out",), "rows")))
     assert block.linears == ("q", "k", "out")
+
+
+def test_the_denoiser_is_one_of_the_components() -> None:
+    for family in families().values():
+        assert family.component(family.denoiser) is not None
 
 
 # ---------------------------------------------------------------- data against the classes
@@ -179,3 +197,86 @@ def test_the_text_encoders_last_layer_is_not_read() -> None:
     assert torch.equal(read(), before)
     layers[len(layers) - component.unread - 1].get_submodule("mlp.down_proj").weight.data.zero_()
     assert not torch.equal(read(), before)
+
+
+def real(component: Component) -> nn.Module:
+    """A small model of the component's class with weights that let every layer speak, the same each time."""
+    torch.manual_seed(0)
+    model: nn.Module = EXAMPLES[component.model_class]().eval()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        elif "norm" not in name:
+            nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def run(component: Component, model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return RUNS[component.model_class](model).clone()
+
+
+def chains_of(component: Component) -> list[tuple[str, Chain]]:
+    model = example(component)
+    return [(path, chain) for block in component.blocks for path in copies(model, block) for chain in block.chains]
+
+
+@pressed
+def test_chains_are_of_quantized_linears_each_in_one(component: Component) -> None:
+    for block in component.blocks:
+        linears = [linear for chain in block.chains for linear in chain.linears]
+        assert linears
+        assert len(linears) == len(set(linears))
+        assert set(linears) <= set(block.linears)
+
+
+@pressed
+def test_a_power_of_two_travels_along_a_chain_and_is_gone_at_its_end(component: Component) -> None:
+    """Divided out at any linear of a chain; what is not cancelled is multiplied back by the last one."""
+    model = real(component)
+    expected = run(component, model)
+    for path, chain in chains_of(component):
+        weights = [model.get_submodule(f"{path}.{linear}").weight for linear in chain.linears]
+        for number, linear in enumerate(chain.linears[: len(weights) - (not chain.cancelled)]):
+            with torch.no_grad():
+                weights[number] *= 2.0**10
+                weights[-1] *= 1.0 if chain.cancelled else 2.0**-10
+            error = (run(component, model) - expected).norm() / expected.norm()
+            with torch.no_grad():
+                weights[number] *= 2.0**-10
+                weights[-1] *= 1.0 if chain.cancelled else 2.0**10
+            assert error < 1e-3, f"{path}.{linear}: {error:.2e}"
+
+
+@pressed
+def test_what_travels_along_a_chain_would_show_if_it_were_not_gone(component: Component) -> None:
+    """A chain that is not cancelled needs its last linear: without it the output is another one."""
+    model = real(component)
+    expected = run(component, model)
+    read_blocks = len(copies(model, component.blocks[-1])) - component.unread
+    for path, chain in chains_of(component):
+        if not chain.cancelled and int(path.rsplit(".")[-1]) < read_blocks:
+            weight = model.get_submodule(f"{path}.{chain.linears[0]}").weight
+            with torch.no_grad():
+                weight *= 2.0**10
+                error = (run(component, model) - expected).norm() / expected.norm()
+                weight *= 2.0**-10
+            if len(chain.linears) > 1:
+                assert error > 1e-1, f"{path}.{chain.linears[0]}"
+
+
+@pressed
+def test_a_class_that_wraps_the_model_puts_its_prefix_before_every_name(component: Component) -> None:
+    library = importlib.import_module("transformers")
+    names = set(example(component).state_dict())
+    for wrapper, prefix in component.wrapped_in:
+        with torch.device("meta"):
+            stored = getattr(library, wrapper)(example(component).config).state_dict()
+        assert {name.removeprefix(prefix) for name in stored if name.startswith(prefix)} == names
+
+
+@pressed
+def test_embeddings_are_looked_up_by_token(component: Component) -> None:
+    model = example(component)
+    for name in component.embeddings:
+        assert type(model.get_submodule(name)) is nn.Embedding

@@ -1,14 +1,16 @@
-"""The searches against brute force with real tokens."""
+"""AutoAWQ's algorithm: its formulas by hand, its searches against brute force with real tokens."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from adversarial import SCHEMES, Case, cases
+from hypothesis import given, settings
 from torch import Tensor
 
-from edgepress.grid import dequantize, grid_for, grouped, quantize
-from edgepress.quantize.awq import candidates, round_to_nearest, search_clip, search_scale, weight_magnitude
-from edgepress.quantize.statistics import output_error
+from edgepress.grid import Grid, dequantize, grid_for, grid_of, grouped, quantize
+from edgepress.quantize import awq
+from edgepress.quantize.awq import candidates, clips, round_to_nearest, search_clip, search_scale, weight_magnitude
 from edgepress.recipe import Scheme
 
 SCHEME = Scheme(group_size=32)
@@ -31,6 +33,45 @@ def loss_on(tokens: Tensor, weight: Tensor, scale: Tensor) -> float:
     return float(((tokens / scale) @ rounded.T - tokens @ weight.T).square().sum(1).mean())
 
 
+# ---------------------------------------------------------------- scale
+
+
+def test_candidates_are_autoawqs_twenty() -> None:
+    """Duo scaling as published: s = clamp(x^r / (w^(1-r) + 1e-4), 1e-4), then s / sqrt(max(s) min(s))."""
+    x, w = torch.rand(64).double() + 0.01, torch.rand(64).double() + 0.01
+    found = list(candidates(x, w))
+    assert len(found) == 20
+    for number, scale in enumerate(found):
+        ratio = number / 20
+        expected = [
+            max(a**ratio / (b ** (1 - ratio) + 1e-4), 1e-4) for a, b in zip(x.tolist(), w.tolist(), strict=True)
+        ]
+        middle = (max(expected) * min(expected)) ** 0.5
+        torch.testing.assert_close(scale, torch.tensor(expected).double() / middle, rtol=1e-6, atol=0)
+
+
+def test_dead_channels_and_dead_weights_leave_candidates_finite() -> None:
+    x, w = torch.rand(64), torch.rand(64)
+    x[3] = w[5] = x[7] = w[7] = 0
+    for scale in candidates(x, w):
+        assert torch.isfinite(scale).all()
+        assert (scale > 0).all()
+        assert float(scale.max() * scale.min()) == pytest.approx(1, rel=1e-4)
+
+
+def test_weight_magnitude_is_relative_to_the_largest_of_its_group() -> None:
+    weight = torch.ones(2, 64)
+    weight[:, 0] = 4.0
+    expected = torch.cat([torch.tensor([1.0]), torch.full((31,), 0.25), torch.ones(32)])
+    torch.testing.assert_close(weight_magnitude([weight], 32), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weight_magnitude_is_the_mean_over_the_rows_of_all_readers() -> None:
+    one, other = torch.randn(4, 64), torch.randn(12, 64)
+    together = weight_magnitude([torch.cat([one, other])], 32)
+    torch.testing.assert_close(weight_magnitude([one, other], 32), together)
+
+
 def test_the_scale_found_is_the_best_candidate_and_beats_rounding(layer: tuple[Tensor, Tensor]) -> None:
     weight, tokens = layer
     magnitude = tokens.abs().mean(0)
@@ -40,9 +81,25 @@ def test_the_scale_found_is_the_best_candidate_and_beats_rounding(layer: tuple[T
     assert loss_on(tokens, weight, found) < 0.9 * loss_on(tokens, weight, torch.ones(64))
 
 
+def test_the_losses_of_readers_are_added_relative_to_their_outputs(layer: tuple[Tensor, Tensor]) -> None:
+    """A reader whose weights are a thousand times larger weighs no more than the other."""
+    weight, tokens = layer
+    gram, magnitude = tokens.T @ tokens / len(tokens), tokens.abs().mean(0)
+    other = weight.flip(0, 1)
+    found = search_scale([weight, 1000 * other], gram, magnitude, SCHEME)
+    tried = list(candidates(magnitude, weight_magnitude([weight, 1000 * other], 32)))
+
+    def joint(scale: Tensor) -> float:
+        return sum(loss_on(tokens, w, scale) / float((tokens @ w.T).square().sum(1).mean()) for w in (weight, other))
+
+    assert joint(found) <= min(map(joint, tried)) * 1.01
+
+
+# BUG in quantize/awq.py: `search_scale` starts from an infinite loss, so that the first candidate, 1 / w, is always
+# taken over the identity, although awq.py's docstring promises that a step that makes a layer worse is undone.
 def test_the_identity_is_kept_where_rounding_loses_nothing() -> None:
     """Weights that stand on the grid already: every other scale could only lose."""
-    weight = torch.randint(0, 16, (16, 64)).float() - 7
+    weight = torch.randint(0, 16, (16, 64), generator=torch.Generator().manual_seed(3)).float() - 7
     weight[:, 0], weight[:, 1] = -7.0, 8.0
     weight[:, 32], weight[:, 33] = -7.0, 8.0
     assert torch.equal(search_scale([weight], torch.eye(64), torch.rand(64) + 0.1, SCHEME), torch.ones(64))
@@ -53,41 +110,69 @@ def test_shared_channels_get_one_scale_that_is_best_for_all_readers(layer: tuple
     channel = torch.arange(64) % 32
     gram = tokens.T @ tokens / len(tokens)
     found = search_scale([weight], gram, tokens.abs().mean(0), SCHEME, channel)
+    x, w = ((values[:32] + values[32:]) / 2 for values in (tokens.abs().mean(0), weight_magnitude([weight], 32)))
+    tried = [loss_on(tokens, weight, scale[channel]) for scale in candidates(x, w)]
     assert found.shape == (32,)
-    assert loss_on(tokens, weight, found[channel]) <= loss_on(tokens, weight, torch.ones(64)) * 1.001
+    assert loss_on(tokens, weight, found[channel]) <= min(tried) * 1.001
 
 
-def test_candidates_hold_the_identity_and_activations_alone(layer: tuple[Tensor, Tensor]) -> None:
-    x = layer[1].abs().mean(0)
-    scales = list(candidates(x, torch.rand(64)))
-    assert torch.equal(scales[0], torch.ones(64))
-    alone = x / (x.max() * x.min()).sqrt()
-    assert any(torch.allclose(scale, alone) for scale in scales)
-
-
-def test_weight_magnitude_is_relative_to_the_largest_of_its_group() -> None:
-    weight = torch.ones(2, 64)
-    weight[:, 0] = 4.0
-    expected = torch.cat([torch.tensor([1.0]), torch.full((31,), 0.25), torch.ones(32)])
-    torch.testing.assert_close(weight_magnitude([weight], 32), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("zero_point", [True, False])
-def test_clipping_never_loses_more_in_a_group_than_the_whole_range(
-    layer: tuple[Tensor, Tensor], zero_point: bool
-) -> None:
+def test_large_weights_are_judged_by_some_rows(layer: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     weight, tokens = layer
-    scheme = Scheme(group_size=32, zero_point=zero_point)
-    clipped = dequantize(quantize(weight, search_clip(weight, tokens.T @ tokens, scheme)))
-    plain = round_to_nearest(weight, scheme)
-    for group in range(2):
-        part = tokens[:, group * 32 : (group + 1) * 32]
+    gram, magnitude = tokens.T @ tokens / len(tokens), tokens.abs().mean(0)
+    repeated = weight.repeat_interleave(8, 0)
+    whole = search_scale([repeated], gram, magnitude, SCHEME)
+    monkeypatch.setattr(awq, "ROWS", 24)
+    assert torch.equal(search_scale([repeated], gram, magnitude, SCHEME), whole)
 
-        def loss(candidate: Tensor, group: int = group, part: Tensor = part) -> Tensor:
-            error = grouped(candidate - weight, 32)[:, group]
-            return (part @ error.T).square().sum(0)
 
-        assert (loss(clipped) <= loss(plain) * 1.001 + 1e-6).all()
+@settings(max_examples=15, deadline=None)
+@given(cases())
+def test_a_scale_is_finite_and_positive_for_any_weight_and_input(case: Case) -> None:
+    found = search_scale([case.weight], case.gram, case.tokens.abs().mean(0), SCHEME)
+    assert torch.isfinite(found).all()
+    assert (found > 0).all()
+
+
+# ---------------------------------------------------------------- clip
+
+
+@pytest.mark.parametrize("linear", ["attention.to_q", "to_k", "self_attn.q_proj", "k_proj", "query", "key", "Wqkv"])
+def test_names_that_autoawq_never_clips(linear: str) -> None:
+    """As AutoAWQ searches for parts of names, diffusers' to_q and to_k are not among them."""
+    assert clips(linear) == linear.endswith(("to_q", "to_k"))
+
+
+@pytest.mark.parametrize("linear", ["v_proj", "attention.to_v", "to_out.0", "mlp.gate_proj", "feed_forward.w2"])
+def test_names_that_autoawq_clips(linear: str) -> None:
+    assert clips(linear)
+
+
+def group_losses(weight: Tensor, gram: Tensor, grid: Grid, size: int) -> Tensor:
+    """e^T H_gg e of each group, (out, groups), in float64."""
+    error = grouped(dequantize(quantize(weight, grid)).double() - weight.double(), size)
+    starts = range(0, len(gram), size)
+    blocks = torch.stack([gram[start : start + size, start : start + size] for start in starts]).double()
+    return torch.einsum("ogi,gij,ogj->og", error, blocks, error)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@settings(max_examples=8, deadline=None)
+@given(case=cases())
+def test_each_group_is_clipped_to_the_best_of_ten_limits(name: str, case: Case) -> None:
+    """max|w| (1 - i / 20), i = 0 ... 9, as AutoAWQ tries them; the first leaves the range whole."""
+    scheme = SCHEMES[name]
+    size = scheme.group_of(case.weight.shape[1])
+    groups = grouped(case.weight, size)
+    low, high = groups.amin(-1), groups.amax(-1)
+    tried = []
+    for number in range(10):
+        limit = groups.abs().amax(-1) * (1 - number / 20)
+        ends = torch.maximum(low, -limit), torch.minimum(high, limit)
+        grid = grid_of(*ends, scheme.zero_point, scheme.bits, scheme.narrow)
+        tried.append(group_losses(case.weight, case.gram, grid, size))
+    found = group_losses(case.weight, case.gram, search_clip(case.weight, case.gram, scheme), size)
+    noise = 1e-3 * tried[0] + 1e-9 * case.gram.diagonal().mean() * groups.square().sum(-1)
+    assert (found <= torch.stack(tried).min(0).values + noise).all()
 
 
 def test_clipping_helps_where_one_outlier_is_never_read() -> None:
@@ -98,5 +183,13 @@ def test_clipping_helps_where_one_outlier_is_never_read() -> None:
     gram[0, 0] = 0.0
     grid = search_clip(weight, gram, SCHEME)
     assert grid.scales.max() < 0.9 * 12 / 15, "a range was left whole"
-    clipped = dequantize(quantize(weight, grid))
-    assert output_error(clipped - weight, gram) < 0.6 * output_error(round_to_nearest(weight, SCHEME) - weight, gram)
+    plain = grid_for(weight, 32)
+    assert group_losses(weight, gram, grid, 32).sum() < 0.6 * group_losses(weight, gram, plain, 32).sum()
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_rounding_alone_is_on_the_min_max_grid(name: str) -> None:
+    scheme = SCHEMES[name]
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(4))
+    grid = grid_for(weight, scheme.group_of(64), scheme.zero_point, scheme.bits, scheme.narrow)
+    assert torch.equal(round_to_nearest(weight, scheme), dequantize(quantize(weight, grid)))

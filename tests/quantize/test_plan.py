@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import changed, store_as_published
 
 from edgepress.errors import UserError
 from edgepress.quantize.plan import make_plan
@@ -28,6 +29,51 @@ def test_every_block_is_found_and_the_unread_layer_left_out(tiny: Path) -> None:
     assert units == ["text_encoder.layers.0", "text_encoder.layers.1", *(f"transformer.{block}" for block in blocks)]
 
 
+def test_what_is_not_read_is_neither_a_unit_nor_among_the_names(tiny: Path) -> None:
+    part = make_plan(tiny, Quantization()).component("text_encoder")
+    assert part.unread == ("layers.2",)
+    assert part.read_names == sorted(name for name in part.checkpoint.names() if not name.startswith("layers.2."))
+    assert make_plan(tiny, Quantization()).component("transformer").unread == ()
+
+
+def test_components_that_only_run_are_planned_too(tiny: Path) -> None:
+    plan = make_plan(tiny, Quantization(components=("text_encoder",)))
+    assert [part.name for part in plan.components] == ["text_encoder"]
+    assert [part.name for part in plan.others] == ["transformer"]
+    assert [unit.path for unit in plan.others[0].units] == ["noise_refiner.0", "context_refiner.0", "layers.0"]
+    assert {unit.component for unit in plan.units} == {"text_encoder"}
+
+
+def test_copies_of_a_block_stand_in_the_order_of_their_numbers(own: Path) -> None:
+    with changed(own / "text_encoder") as tensors:
+        layer = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.1.")}
+        for number in range(3, 12):
+            tensors.update({name.replace(".1.", f".{number}.", 1): tensor.clone() for name, tensor in layer.items()})
+    part = make_plan(own, Quantization(components=("text_encoder",))).component("text_encoder")
+    assert [unit.path for unit in part.units] == [f"layers.{number}" for number in range(11)]
+    assert part.unread == ("layers.11",)
+
+
+def test_too_few_blocks_are_refused(own: Path) -> None:
+    """One layer, and that one is not read."""
+    with changed(own / "text_encoder") as tensors:
+        for name in [name for name in tensors if name.startswith(("layers.1.", "layers.2."))]:
+            del tensors[name]
+    with pytest.raises(UserError, match="holds none of the blocks"):
+        make_plan(own, Quantization())
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_text_encoder_stored_as_a_causal_model_is_planned_as_the_plain_one(tiny: Path, own: Path, head: bool) -> None:
+    store_as_published(own, head)
+    plain, found = (make_plan(folder, Quantization()).component("text_encoder") for folder in (tiny, own))
+    assert found.read_names == plain.read_names
+    assert found.units == plain.units
+    assert found.config["architectures"] == plain.config["architectures"]
+    name = "layers.0.mlp.up_proj.weight"
+    assert torch.equal(found.checkpoint.tensor(name), plain.checkpoint.tensor(name))
+
+
 def test_all_seven_linears_of_a_block_are_quantized(tiny: Path) -> None:
     unit = make_plan(tiny, Quantization(components=("transformer",))).units[2]
     assert len(unit.linears) == 7
@@ -40,6 +86,25 @@ def test_a_group_size_that_does_not_fit_names_the_layer(own: Path) -> None:
     save_file(weights, own / "transformer" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError, match=r"128 does not divide the input width 200 of transformer\.layers\.0\."):
         make_plan(own, Quantization(scheme=Scheme(group_size=128)))
+
+
+def test_a_further_solution_must_fit_too(own: Path) -> None:
+    """Inputs of 192 fit groups of 64 and of a channel, and not those of 128."""
+    with changed(own / "text_encoder") as tensors:
+        name = "layers.1.mlp.down_proj.weight"
+        tensors[name] = tensors[name][:, :192].contiguous()
+    fine = Quantization(scheme=Scheme(group_size=64), also={"board": Scheme(group_size="channel", bits=8)})
+    assert len(make_plan(own, fine).units) == 5
+    with pytest.raises(UserError, match=r"128 does not divide the input width 192 of text_encoder\.layers\.1\."):
+        make_plan(own, fine.model_copy(update={"also": {"board": Scheme(group_size=128)}}))
+
+
+def test_an_output_width_that_cannot_be_packed_is_named(own: Path) -> None:
+    with changed(own / "text_encoder") as tensors:
+        name = "layers.0.mlp.down_proj.weight"
+        tensors[name] = tensors[name][:100].contiguous()
+    with pytest.raises(UserError, match=r"output width 100 of text_encoder\.layers\.0\.mlp\.down_proj"):
+        make_plan(own, Quantization())
 
 
 @pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (float("inf"), "infinite")])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import changed, store_as_published, write_tiny_pipeline
+from torch import Tensor
 
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.artifact import read_manifest, sha256
@@ -22,6 +28,7 @@ from edgepress.recipe import Pictures, Quantization, Recipe
 from edgepress.sampling import load_pipeline, sample, sampling_of
 
 CALIBRATION = Pictures(count=2, steps=2)
+METHODS = ("rtn", "awq", "best")
 
 
 def recipe_for(method: str) -> Recipe:
@@ -32,13 +39,31 @@ def recipe_for(method: str) -> Recipe:
 def pressed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pressed]:
     """The tiny pipeline, pressed by each method."""
     folder = tmp_path_factory.mktemp("pressed")
-    return {method: press(recipe_for(method), tiny, folder / method) for method in ("rtn", "awq")}
+    return {method: press(recipe_for(method), tiny, folder / method) for method in METHODS}
 
 
-def test_stock_from_pretrained_gives_a_working_pipeline(tiny: Path, pressed: dict[str, Pressed]) -> None:
+def text_states(folder: Path) -> Tensor:
+    """What the pipeline reads of a text encoder, for two prompts of which one is padded."""
+    from transformers import Qwen3Model
+
+    model = Qwen3Model.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.arange(48).reshape(2, 24)
+    mask = torch.arange(24) < torch.tensor([[24], [9]])
+    with torch.no_grad():
+        states: Tensor = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-2]
+    return states[mask]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stock_from_pretrained_gives_a_working_pipeline(tiny: Path, pressed: dict[str, Pressed], method: str) -> None:
     from diffusers import ZImagePipeline
 
-    pipeline = ZImagePipeline.from_pretrained(pressed["awq"].output / "model")
+    pipeline = ZImagePipeline.from_pretrained(pressed[method].output / "model")
     pipeline.set_progress_bar_config(disable=True)
     prompts, sampling = load_prompts(tiny / "prompts" / "evaluation.jsonl"), sampling_of(CALIBRATION, tiny)
     variant = np.asarray(sample(pipeline, prompts, sampling)[0], np.float64)
@@ -71,14 +96,74 @@ def test_rounding_reports_equal_errors_before_and_after(pressed: dict[str, Press
     assert all(layer["error"] == pytest.approx(layer["rtn_error"]) for layer in pressed["rtn"].manifest.layers)
 
 
+def test_no_layer_of_the_best_is_worse_than_rounding_or_falls_back_on_a_step(pressed: dict[str, Pressed]) -> None:
+    layers = pressed["best"].manifest.layers
+    rounded = {layer["layer"]: layer["error"] for layer in pressed["rtn"].manifest.layers}
+    assert {layer["layer"] for layer in layers} == rounded.keys()
+    for layer in layers:
+        assert list(layer["steps"]) == ["rtn", "gptq", "refit"]
+        errors = list(layer["steps"].values())
+        assert errors == sorted(errors, reverse=True), layer
+        assert layer["rtn_error"] == errors[0] == pytest.approx(rounded[layer["layer"]], rel=1e-4)
+        assert layer["error"] == errors[-1]
+
+
+def test_the_best_loses_less_than_awq_and_awq_less_than_rounding(pressed: dict[str, Pressed]) -> None:
+    mean = {method: np.mean([layer["error"] for layer in found.manifest.layers]) for method, found in pressed.items()}
+    assert mean["best"] < 0.8 * mean["awq"] < 0.8 * mean["rtn"]
+
+
+def test_rounding_alone_is_reported_alike_whatever_the_method(pressed: dict[str, Pressed]) -> None:
+    """What rounding alone would have cost does not depend on what was done instead."""
+    rounded = {layer["layer"]: layer["error"] for layer in pressed["rtn"].manifest.layers}
+    reported = {layer["layer"]: layer["rtn_error"] for layer in pressed["awq"].manifest.layers}
+    assert reported == pytest.approx(rounded, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_the_same_bytes(pressed: dict[str, Pressed], method: str) -> None:
+    found, rounded = pressed[method].manifest, pressed["rtn"].manifest
+    assert found.savings == rounded.savings
+    files, expected = (
+        {file.path: file.bytes for file in manifest.files if ".safetensors" in file.path}
+        for manifest in (found, rounded)
+    )
+    assert files == expected
+
+
 def test_what_is_not_quantized_is_kept_to_the_bit(tiny: Path, pressed: dict[str, Pressed]) -> None:
     output = pressed["rtn"].output / "model"
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert sha256(tiny / vae) == sha256(output / vae)
     before = load_file(tiny / "text_encoder" / "model.safetensors")
     after = load_file(output / "text_encoder" / "model.safetensors")
-    for name in ("embed_tokens.weight", "layers.2.mlp.up_proj.weight", "norm.weight"):
+    for name in ("embed_tokens.weight", "layers.1.input_layernorm.weight", "norm.weight"):
         assert torch.equal(before[name], after[name]), name
+
+
+def test_what_nobody_reads_is_dropped_and_the_output_identical(
+    tiny: Path, pressed: dict[str, Pressed], tmp_path: Path
+) -> None:
+    """Beside a copy of the pressed text encoder that has its last layer, in full precision."""
+    lean, whole = pressed["best"].output / "model" / "text_encoder", tmp_path / "whole"
+    shutil.copytree(lean, whole)
+    layer = {
+        name: tensor
+        for name, tensor in load_file(tiny / "text_encoder" / "model.safetensors").items()
+        if "s.2." in name
+    }
+    assert len(layer) > 7
+    with changed(whole) as tensors:
+        assert not layer.keys() & tensors.keys()
+        tensors.update(layer)
+    config = json.loads((whole / "config.json").read_text())
+    said = config["quantization_config"]
+    assert said.pop("unread") == ["layers.2"]
+    kept = [name.removesuffix(".weight") for name, tensor in layer.items() if tensor.ndim == 2]
+    assert not set(kept) & set(said["modules_to_not_convert"])
+    said["modules_to_not_convert"] += kept
+    (whole / "config.json").write_text(json.dumps(config))
+    assert torch.equal(text_states(lean), text_states(whole))
 
 
 def test_the_manifest_tells_the_truth(tiny: Path, pressed: dict[str, Pressed]) -> None:
@@ -91,6 +176,10 @@ def test_the_manifest_tells_the_truth(tiny: Path, pressed: dict[str, Pressed]) -
         assert all(file.sha256 == sha256(root / file.path) for file in files)
     sizes = manifest.sizes["transformer"]
     assert sizes["after"] < 0.5 * sizes["before"]
+    assert manifest.overflowing == []
+    timings = json.loads((artifact / "timings.json").read_text())
+    assert timings == pressed["awq"].seconds
+    assert {"calibrating on prompts", "calibrating on pictures", "solving"} <= timings.keys()
 
 
 def test_the_configs_speak_autoawq(pressed: dict[str, Pressed]) -> None:
@@ -152,3 +241,86 @@ def test_a_layer_of_zeros_loses_nothing(tiny: Path, tmp_path: Path) -> None:
     save_file(weights, file)
     layers = press(recipe_for("awq"), source, tmp_path / "artifact").manifest.layers
     assert next(layer for layer in layers if layer["layer"].endswith("layers.0.attention.to_v"))["error"] == 0
+
+
+# ---------------------------------------------------------------- as it is published
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
+    tiny: Path, pressed: dict[str, Pressed], tmp_path: Path, head: bool
+) -> None:
+    source = tmp_path / "published"
+    shutil.copytree(tiny, source)
+    store_as_published(source, head)
+    found = press(recipe_for("best"), source, tmp_path / "artifact")
+    model, expected = found.output / "model", pressed["best"].output / "model"
+    for component, file in (("text_encoder", "model"), ("transformer", "diffusion_pytorch_model")):
+        path = f"{component}/{file}.safetensors"
+        assert sha256(model / path) == sha256(expected / path), path
+    assert torch.equal(text_states(model / "text_encoder"), text_states(expected / "text_encoder"))
+    prompts, sampling = load_prompts(tiny / "prompts" / "evaluation.jsonl")[:1], sampling_of(CALIBRATION, tiny)
+    pictures = [
+        np.asarray(sample(load_pipeline(each, torch.float32), prompts, sampling)[0]) for each in (model, expected)
+    ]
+    assert np.array_equal(*pictures)
+
+
+# ---------------------------------------------------------------- same bytes, bounded memory
+
+
+def press_alone(tiny: Path, output: Path, recipe: str, threads: int) -> None:
+    recipe_file = output.with_suffix(".yaml")
+    recipe_file.write_text(recipe)
+    words = ["quantize", "--recipe", str(recipe_file), "--model", str(tiny), "--output", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepress.cli", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_bytes_whatever_the_number_of_threads(tiny: Path, tmp_path: Path, dtype: str) -> None:
+    recipe = f"device: test\ndtype: {dtype}\nquantize: {{embeddings: int8}}\ncalibration: {{count: 2, steps: 2}}\n"
+    for threads in (1, 2, 3):
+        press_alone(tiny, tmp_path / str(threads), recipe, threads)
+    one, two, three = (digests(tmp_path / str(threads) / "model") for threads in (1, 2, 3))
+    assert one == two == three
+
+
+PEAK = """
+import sys
+from functools import partial
+from pathlib import Path
+
+from edgepress.checkpoint import write_sharded
+from edgepress.quantize import write
+from edgepress.quantize.press import press
+from edgepress.recipe import Recipe
+
+write.write_sharded = partial(write_sharded, shard_bytes=20_000_000)  # little beside the weights, as in a large model
+recipe = {"device": "test", "dtype": "float32", "quantize": {"method": sys.argv[3], "components": ["transformer"]}}
+recipe |= {"calibration": {"count": 1, "steps": 1}}
+press(Recipe.model_validate(recipe), Path(sys.argv[1]), Path(sys.argv[2]), memory=1)
+status = Path("/proc/self/status").read_text().splitlines()
+print(*(line.split()[1] for line in status if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rtn", "best"])
+def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path, method: str) -> None:
+    """Blocks of 16 million weights, 64 MB: 3 of them, and 9."""
+    peaks = {}
+    for layers in (1, 7):
+        source = tmp_path / f"pipeline-{layers}"
+        write_tiny_pipeline(source, dim=1152, layers=layers)
+        words = [str(source), str(tmp_path / f"artifact-{layers}"), method]
+        done = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peaks[layers] = 1024 * int(done.stdout)
+    weights = sum(file.stat().st_size for file in (tmp_path / "pipeline-7" / "transformer").glob("*.safetensors"))
+    assert weights > 600e6
+    assert peaks[7] - peaks[1] < 60e6, f"{peaks[1] / 1e6:.0f} MB, then {peaks[7] / 1e6:.0f} MB"

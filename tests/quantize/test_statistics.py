@@ -1,49 +1,140 @@
-"""Input statistics against plain sums over all tokens."""
+"""Input statistics and output errors against plain sums over all tokens in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import pytest
 import torch
+from torch import Tensor
 
-from edgepress.quantize.statistics import SAMPLE_TOKENS, WIDEST_GRAM, Statistics, output_error
+from edgepress.quantize import statistics
+from edgepress.quantize.statistics import CHUNK, PANEL, Statistics, gram_of, output_errors
 
-
-def test_narrow_inputs_keep_the_gram_matrix() -> None:
-    x = torch.randn(300, 48, dtype=torch.float64)
-    statistics = Statistics.empty("a", 48)
-    for number, part in enumerate(x.float().split(77)):
-        statistics.add(part, number)
-    torch.testing.assert_close(statistics.mean_gram().double(), x.T @ x / 300, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(statistics.mean_magnitude().double(), x.abs().mean(0), rtol=1e-5, atol=1e-5)
-    assert statistics.count == 300
+SIZES = (1, 24, PANEL - 1, PANEL, PANEL + 1)
 
 
-def test_wide_inputs_keep_tokens_that_were_seen_and_no_more_than_allowed() -> None:
-    width = WIDEST_GRAM + 1
-    x = torch.arange(3000.0)[:, None].expand(3000, width)
-    statistics = Statistics.empty("a", width)
-    for number, part in enumerate(x.split(1000)):
-        statistics.add(part, number)
-    kept = statistics.tokens[:, 0]
-    assert len(kept) == SAMPLE_TOKENS == len(set(kept.tolist()))
-    # A uniform sample of 0..2999 has mean 1499.5 and, for 1024 of them, a standard error of 22.
-    assert abs(kept.mean() - 1499.5) < 100
-    torch.testing.assert_close(statistics.mean_gram()[0, 0], kept.square().mean(), rtol=1e-5, atol=0)
+@pytest.fixture
+def one_thread_again() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
-def test_storing_and_restoring_changes_nothing_that_follows() -> None:
-    width = WIDEST_GRAM + 1
-    first, second = torch.randn(1500, width), torch.randn(1500, width)
-    whole, cut = Statistics.empty("a", width), Statistics.empty("a", width)
-    whole.add(first, 0)
-    whole.add(second, 1)
-    cut.add(first, 0)
-    cut = Statistics.restore("a", cut.tensors())
-    cut.add(second, 1)
-    assert torch.equal(whole.tokens, cut.tokens)
-    assert torch.equal(whole.magnitude, cut.magnitude)
+def tokens(count: int, width: int, seed: int = 0) -> Tensor:
+    """Tokens of which a few channels are far larger than the rest."""
+    x = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    x[:, ::13] *= 20
+    return x
 
 
-def test_output_error_is_the_mean_squared_norm_over_tokens() -> None:
-    x, error = torch.randn(500, 24), torch.randn(7, 24)
-    expected = (x @ error.T).square().sum(1).mean().item()
-    assert abs(output_error(error, x.T @ x / 500) - expected) < 1e-4 * expected
+def mean_gram(x: Tensor) -> Tensor:
+    return x.double().T @ x.double() / len(x)
+
+
+@pytest.mark.parametrize("count", [1, CHUNK, 3 * CHUNK + 7])
+def test_sums_over_tokens_that_come_in_parts(count: int) -> None:
+    x = tokens(count, 48)
+    found = Statistics.empty(48, gram=True)
+    for part in x.split(101):
+        found.add(part)
+    assert found.count == count
+    assert found.gram is not None
+    torch.testing.assert_close(found.gram.double() / count, mean_gram(x), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.mean_magnitude().double(), x.double().abs().mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_in_bfloat16_are_summed_in_float32() -> None:
+    x = tokens(1000, 16).bfloat16()
+    found = Statistics.empty(16, gram=True)
+    found.add(x)
+    assert found.gram is not None
+    torch.testing.assert_close(found.gram.double() / 1000, mean_gram(x), rtol=1e-5, atol=1e-4)
+
+
+def test_without_a_gram_matrix_only_magnitudes_are_kept() -> None:
+    found = Statistics.empty(8, gram=False)
+    found.add(tokens(10, 8))
+    assert found.gram is None
+    assert "a/gram" not in found.tensors("a")
+
+
+@pytest.mark.parametrize("gram", [True, False])
+def test_storing_and_restoring_changes_nothing_that_follows(gram: bool) -> None:
+    first, second = tokens(300, 12, seed=1), tokens(300, 12, seed=2)
+    whole, cut = Statistics.empty(12, gram), Statistics.empty(12, gram)
+    whole.add(first)
+    whole.add(second)
+    cut.add(first)
+    stored = {name: tensor.clone() for name, tensor in cut.tensors("block.a").items()}
+    cut = Statistics.restore("block.a", stored)
+    cut.add(second)
+    assert cut.count == whole.count
+    assert all(torch.equal(whole.tensors("x")[name], tensor) for name, tensor in cut.tensors("x").items())
+    assert len(cut.tensors("x")) == 2 + gram
+
+
+@pytest.mark.parametrize(
+    ("value", "finite"), [(1.0, True), (1e18, True), (1e20, False), (float("inf"), False), (float("nan"), False)]
+)
+def test_an_input_that_overflowed_is_noticed(value: float, finite: bool) -> None:
+    found = Statistics.empty(4, gram=True)
+    found.add(torch.tensor([[1.0, value, 0.0, -1.0]]))
+    assert found.gram is not None
+    assert found.finite() == finite == bool(torch.isfinite(found.gram).all())
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_gram_of_is_the_mean_of_products_and_symmetric(width: int) -> None:
+    x = tokens(40, width)
+    found = gram_of(x)
+    assert torch.equal(found, found.T)
+    torch.testing.assert_close(found.double(), mean_gram(x), rtol=1e-5, atol=1e-4)
+
+
+def test_gram_of_tokens_in_bfloat16_is_computed_in_float32() -> None:
+    x = tokens(500, 32).bfloat16()
+    torch.testing.assert_close(gram_of(x).double(), mean_gram(x), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_output_errors_are_the_diagonal_of_the_quadratic_form(width: int) -> None:
+    x, error = tokens(40, width), torch.randn(width, 5, generator=torch.Generator().manual_seed(3))
+    expected = (x.double() @ error.double()).square().mean(0)
+    found = output_errors(error, gram_of(x))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    # Products in bfloat16: each of its numbers is rounded by up to 2^-9, and the roundings average out over sums.
+    torch.testing.assert_close(output_errors(error, gram_of(x).bfloat16()), expected, rtol=2e-2, atol=0)
+
+
+def test_output_errors_do_not_depend_on_how_the_matrix_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, error = tokens(200, 96), torch.randn(96, 5)
+    whole = output_errors(error, gram_of(x))
+    monkeypatch.setattr(statistics, "PANEL", 32)
+    torch.testing.assert_close(output_errors(error, gram_of(x)), whole, rtol=1e-5, atol=0)
+
+
+def _accumulated(x: Tensor) -> Tensor:
+    found = Statistics.empty(x.shape[1], gram=True)
+    found.add(x)
+    assert found.gram is not None
+    return found.gram
+
+
+def _errors(x: Tensor) -> Tensor:
+    return output_errors(x[: x.shape[1]], _accumulated(x))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread_again")
+@pytest.mark.parametrize("compute", [_accumulated, gram_of, _errors])
+@pytest.mark.parametrize(("count", "width"), [(1400, 1300), (5000, 200)])
+def test_any_number_of_threads_gives_the_same_bits(compute: Callable[[Tensor], Tensor], count: int, width: int) -> None:
+    x = tokens(count, width)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(compute(x))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -1,0 +1,65 @@
+"""AutoRound: W4A16, symmetric, groups of 128; the denoiser by its diffusion mode, the text encoder as a language model.
+
+Without iterations it rounds; with them it learns roundings and ranges of each block by signed gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from auto_round import AutoRound
+from torch import nn
+
+from .job import Job
+from .layers import Layer, grouped_bits, linears
+
+PACKAGE = "auto-round"
+
+
+def quantize(pipeline: Any, job: Job) -> None:
+    iterations = job.options["iters"]
+    for component, names in job.layers.items():
+        model = getattr(pipeline, component)
+        common = {"scheme": "W4A16", "iters": iterations, "layer_config": _kept(model, names)}
+        texts = component == "text_encoder"
+        tuner = _language(pipeline, model, job, common) if texts else _diffusion(pipeline, job, common)
+        tuner.quantize()
+
+
+def read(pipeline: Any, job: Job, _: None) -> Iterator[tuple[str, Layer]]:
+    """The layers hold dequantized weights in bfloat16; codes times scales are exact."""
+    for name, module in linears(pipeline, job):
+        scales: Any = module.scale  # (out, groups)
+        each = scales.float().repeat_interleave(module.in_features // scales.shape[1], 1)
+        codes = torch.round(module.weight.detach().float() / each)
+        yield name, Layer(codes * each, grouped_bits(codes.numel(), scales.numel()))
+
+
+def _kept(model: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
+    """What AutoRound would quantize besides."""
+    others = (name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in names)
+    return {name: {"bits": 16, "data_type": "float"} for name in others}
+
+
+def _diffusion(pipeline: Any, job: Job, common: dict[str, Any]) -> Any:
+    """The prompts as its loader would give them, batch by batch; the noise is its own."""
+    sampling = dict(job.sampling)
+    return AutoRound(
+        pipeline,
+        dataset=[(list(batch.seeds), list(batch.prompts)) for batch in job.calibration],
+        nsamples=sum(len(batch.prompts) for batch in job.calibration),
+        guidance_scale=sampling.pop("guidance_scale"),
+        calib_num_inference_steps=sampling.pop("num_inference_steps"),
+        generator_seed=0,
+        pipeline_call_kwargs=sampling,
+        **common,
+    )
+
+
+def _language(pipeline: Any, model: nn.Module, job: Job, common: dict[str, Any]) -> Any:
+    prompts = [prompt for batch in job.calibration for prompt in batch.prompts]
+    encoded = [pipeline.tokenizer(prompt, return_tensors="pt") for prompt in prompts]
+    number = len(encoded)
+    return AutoRound(model, pipeline.tokenizer, dataset=encoded, nsamples=number, seqlen=1, batch_size=1, **common)

@@ -1,0 +1,30 @@
+"""GGUF: blocks of 32 as the `gguf` package makes them.
+
+diffusers reads GGUF files for some transformers only and dequantizes them when they are used: the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from gguf import GGMLQuantizationType, quants
+
+from .job import Job
+from .layers import Layer, linears
+
+PACKAGE = "gguf"
+
+
+def quantize(pipeline: Any, job: Job) -> dict[str, Any]:
+    kind = GGMLQuantizationType[job.options["kind"]]
+    return {
+        name: quants.quantize(module.weight.detach().float().numpy(), kind) for name, module in linears(pipeline, job)
+    }
+
+
+def read(_: Any, job: Job, found: dict[str, Any]) -> Iterator[tuple[str, Layer]]:
+    kind = GGMLQuantizationType[job.options["kind"]]
+    for name, packed in found.items():
+        yield name, Layer(torch.from_numpy(quants.dequantize(packed, kind)), 8 * packed.nbytes)

@@ -1,0 +1,91 @@
+"""ONNX Runtime: `MatMulNBitsQuantizer` with each of its algorithms, on a graph of one MatMul for every layer.
+
+What the codes stand for is what the runtime's own kernel makes of the identity, computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+from torch import Tensor
+
+from .job import Job
+from .layers import Layer, linears, paint, watching
+
+PACKAGE = "onnxruntime"
+SAMPLED = 4096  # tokens a layer that GPTQ sees
+
+
+def quantize(pipeline: Any, job: Job) -> dict[str, Any]:
+    inputs = _inputs(pipeline, job) if job.options["algorithm"] == "gptq" else {}
+    found = {}
+    for name, module in linears(pipeline, job):
+        quantizer = nbits.MatMulNBitsQuantizer(
+            _graph(module.weight),
+            block_size=job.options["group_size"],
+            accuracy_level=0,
+            algo_config=_config(job.options, inputs.get(name)),
+        )
+        quantizer.process()
+        found[name] = quantizer.model.model
+    return found
+
+
+def read(_: Any, __: Job, found: dict[str, Any]) -> Iterator[tuple[str, Layer]]:
+    for name, model in found.items():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        columns = session.run(None, {"x": np.eye(_width(model), dtype=np.float32)})[0]
+        stored = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+        yield name, Layer(torch.from_numpy(columns).T, sum(8 * array.nbytes for array in stored))
+
+
+def _config(options: dict[str, Any], inputs: Tensor | None) -> Any:
+    """The algorithm's configuration; `None` is the quantizer's default one."""
+    size = options["group_size"]
+    if options["algorithm"] == "rtn":
+        return nbits.RTNWeightOnlyQuantConfig()
+    if options["algorithm"] == "k_quant":
+        return nbits.KQuantWeightOnlyQuantConfig()
+    if options["algorithm"] == "hqq":
+        return nbits.HQQWeightOnlyQuantConfig(block_size=size)
+    if inputs is not None:
+        return nbits.GPTQWeightOnlyQuantConfig([{"x": inputs.numpy()}], block_size=size)
+    return None
+
+
+def _graph(weight: Tensor) -> Any:
+    """x @ W for a weight (out, in), named so that the quantizer finds it."""
+    columns: npt.NDArray[np.float32] = weight.detach().float().T.contiguous().numpy()
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", columns.shape[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["tokens", columns.shape[1]])],
+        [numpy_helper.from_array(columns, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _width(model: onnx.ModelProto) -> int:
+    return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
+
+
+def _inputs(pipeline: Any, job: Job) -> dict[str, Tensor]:
+    """A random sample of the tokens that reach each layer while the calibration prompts are painted."""
+    seen: dict[str, list[Tensor]] = {name: [] for name, _ in linears(pipeline, job)}
+    with watching(pipeline, job, {name: rows.append for name, rows in seen.items()}):
+        paint(pipeline, job)
+    generator = torch.Generator().manual_seed(0)
+    sampled = {}
+    for name, rows in seen.items():
+        tokens = torch.cat(rows).float()
+        sampled[name] = tokens[torch.randperm(len(tokens), generator=generator)[:SAMPLED]]
+    return sampled

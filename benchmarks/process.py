@@ -1,0 +1,111 @@
+"""What a command costs, seen from outside: time, memory and traffic with the disk. Linux only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import click
+
+INTERVAL = 0.05  # seconds between two looks
+LOG_TAIL = 2000  # characters of a failed command's log that are shown
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes, but for the time. What the command's own children use is not seen.
+
+    peak_rss: the largest resident set, of which memory of its own and mapped files peak apart, as sampled.
+    read, written: what went through the disk. read_calls, written_calls: what was asked for, served from the page cache
+    or not.
+    """
+
+    seconds: float
+    peak_rss: int
+    peak_own: int
+    peak_mapped: int
+    read: int
+    written: int
+    read_calls: int
+    written_calls: int
+
+
+@dataclass
+class Watch:
+    """The largest value of each line that /proc tells of a process."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def look(self, process: int) -> None:
+        for name in ("status", "io"):
+            for key, value in _numbers(Path(f"/proc/{process}/{name}")).items():
+                self.seen[key] = max(value, self.seen.get(key, 0))
+
+    def kilobytes(self, key: str) -> int:
+        return 1024 * self.seen.get(key, 0)
+
+
+def measured(words: Sequence[str], log: Path) -> Cost:
+    """Runs a command, its output going to `log`, and says what it cost.
+
+    Raises:
+        ClickException: the command failed; with the end of its log.
+    """
+    watch = Watch()
+    ended = threading.Event()
+    started = monotonic()
+    with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as process:
+        sampler = threading.Thread(target=_sample, args=(process.pid, watch, ended), daemon=True)
+        sampler.start()
+        try:
+            # Dead but not yet reaped, a process still tells of its traffic.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            seconds = monotonic() - started
+            watch.look(process.pid)
+        finally:
+            ended.set()
+            sampler.join()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"{' '.join(words)} ended with exit code {process.returncode}:\n{_tail(log)}")
+    return _cost(seconds, watch, 1024 * usage.ru_maxrss)
+
+
+def _sample(process: int, watch: Watch, ended: threading.Event) -> None:
+    while not ended.wait(INTERVAL):
+        watch.look(process)
+
+
+def _cost(seconds: float, watch: Watch, waited_peak: int) -> Cost:
+    # The kernel counts a child from before its exec, as large as we are then: below our own peak that says nothing.
+    ours = 1024 * _numbers(Path("/proc/self/status")).get("VmHWM", 0)
+    sampled = watch.kilobytes("VmHWM")
+    return Cost(
+        seconds=seconds,
+        peak_rss=max(sampled, waited_peak) if waited_peak > ours else sampled,
+        peak_own=watch.kilobytes("RssAnon"),
+        peak_mapped=watch.kilobytes("RssFile"),
+        read=watch.seen.get("read_bytes", 0),
+        written=watch.seen.get("write_bytes", 0),
+        read_calls=watch.seen.get("rchar", 0),
+        written_calls=watch.seen.get("wchar", 0),
+    )
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """The lines `key: number` of a file in /proc; none where the process is gone."""
+    try:
+        lines = [line.split() for line in file.read_text("utf-8").splitlines()]
+    except OSError:
+        return {}
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def _tail(log: Path) -> str:
+    return log.read_text("utf-8", errors="replace")[-LOG_TAIL:].strip()

@@ -1,0 +1,61 @@
+"""Opens a pressed text encoder with stock transformers; run by `interop.py` in an environment without edgepress.
+
+    python stock.py FOLDER OUTPUT.safetensors
+
+Writes what the AWQ backend itself unpacks of every linear (codes, zeros, and the weight in float16), and the second
+last hidden states of some tokens.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoModel, AwqConfig
+
+TOKENS = range(5, 37)
+# The backend without compiled code: the default one compiles C++ for minutes at its first use.
+BACKEND = "torch_awq"
+
+
+def opened(folder: str) -> Any:
+    """The model in float16; every key of the file must have found its place."""
+    choice = AwqConfig(backend=BACKEND)  # type: ignore[no-untyped-call, unused-ignore]
+    model, said = AutoModel.from_pretrained(
+        folder, dtype=torch.float16, quantization_config=choice, output_loading_info=True
+    )
+    if any(said.values()):
+        raise SystemExit(f"keys that do not fit: {said}")
+    return model
+
+
+def unpacked(model: Any) -> dict[str, Tensor]:
+    """For every packed linear, (in, out) as the backend has them: codes, zeros, weight."""
+    packing = importlib.import_module("gptqmodel.quantization.awq.utils.packing_utils")
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "qweight"):
+            raw = packing.unpack_awq(module.qweight, module.qzeros, module.bits)
+            codes, zeros = (values & 15 for values in packing.reverse_awq_order(*raw, module.bits))
+            found[f"codes.{name}"], found[f"zeros.{name}"] = codes.to(torch.uint8), zeros.to(torch.uint8)
+            weight = packing.dequantize_gemm(
+                module.qweight, module.qzeros, module.scales, module.bits, module.group_size
+            )
+            found[f"weight.{name}"] = weight
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def main(folder: str, output: str) -> None:
+    model = opened(folder)
+    tensors = unpacked(model)
+    with torch.no_grad():
+        states = model(torch.tensor([list(TOKENS)]), output_hidden_states=True).hidden_states
+    save_file(tensors | {"hidden": states[-2].contiguous()}, output)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,234 @@
+"""Writes a pipeline of Z-Image-Turbo's exact shapes with random weights, to measure what pressing one costs.
+
+    python -m edgepress.demo.full_size --output DIR
+
+20.5 GB in bfloat16. Names and shapes come from the genuine classes on the meta device; every tensor is drawn from a
+seed of its own name and streamed to disk, so that memory holds a shard at a time. The weights paint nothing, but they
+are shaped as trained ones are: rows and columns of unequal size, stray large weights, and norms that make a few
+channels loud. Each linear keeps its output near its input's size, so that bfloat16 holds through all layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import write_json, write_sharded
+
+TRANSFORMER: dict[str, Any] = {
+    "in_channels": 16,
+    "dim": 3840,
+    "n_layers": 30,
+    "n_refiner_layers": 2,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "cap_feat_dim": 2560,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512],
+}
+TEXT_ENCODER: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "max_window_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "tie_word_embeddings": True,
+    "use_cache": False,
+    "dtype": "bfloat16",
+    "architectures": ["Qwen3Model"],
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+PARAMETERS = {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096, "vae": 83_819_683}
+STEMS = {"transformer": "diffusion_pytorch_model", "text_encoder": "model", "vae": "diffusion_pytorch_model"}
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+BLOCK = 2**22  # numbers drawn at once: they stay in the cache while they are scaled
+SPREAD = 0.3  # standard deviation of the logarithm of rows', columns' and norms' sizes
+STRAY, STRAY_SIZE = 2000, 6.0  # one weight in so many is so much larger
+LOUD, LOUD_LEAST, LOUD_MOST = 500, 10.0, 30.0  # one channel in so many is so much louder
+LOUD_NORMS = ("attention_norm1", "ffn_norm1", "input_layernorm", "post_attention_layernorm")
+# What the text encoder's blocks add to the stream that runs past them; the transformer has norms and gates for that.
+INTO_RESIDUAL = ("o_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The configs that the three classes with weights are built from."""
+
+    transformer: dict[str, Any]
+    text_encoder: dict[str, Any]
+    vae: dict[str, Any]
+
+    def with_layers(self, layers: int) -> Shapes:
+        """The same widths with fewer layers, for rehearsals."""
+        text = {"num_hidden_layers": layers, "max_window_layers": layers}
+        return replace(
+            self,
+            transformer=self.transformer | {"n_layers": layers, "n_refiner_layers": 1},
+            text_encoder=self.text_encoder | text,
+        )
+
+
+FULL = Shapes(TRANSFORMER, TEXT_ENCODER, VAE)
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def write_pipeline(folder: Path, shapes: Shapes = FULL) -> None:
+    """Writes the pipeline folder; a finished one is kept, a half-written one is begun anew."""
+    if folder.exists():
+        return
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    models = meta_models(shapes)
+    write_configs(models, new)
+    for name, model in models.items():
+        write_sharded(weights(name, model), new / name, STEMS[name])
+    new.replace(folder)
+
+
+def meta_models(shapes: Shapes) -> dict[str, Any]:
+    """The genuine classes without memory for their weights, by component."""
+    from diffusers import AutoencoderKL, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    with torch.device("meta"):
+        return {
+            "transformer": ZImageTransformer2DModel(**shapes.transformer),
+            "text_encoder": Qwen3Model(Qwen3Config(**shapes.text_encoder)),
+            "vae": AutoencoderKL(**shapes.vae),
+        }
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def write_configs(models: dict[str, Any], folder: Path) -> None:
+    """All of the pipeline but its weights."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)
+    tokenizer = byte_tokenizer()
+    ZImagePipeline(scheduler=scheduler, tokenizer=tokenizer, **models).save_config(folder)
+    scheduler.save_pretrained(folder / "scheduler")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for name in ("transformer", "vae"):
+        models[name].save_config(folder / name)
+    (folder / "text_encoder").mkdir()
+    write_json(models["text_encoder"].config.to_dict(), folder / "text_encoder" / "config.json")
+
+
+def byte_tokenizer() -> Any:
+    """Byte-level BPE without merges: every byte is a token."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    tokenizer.add_special_tokens({"eos_token": SPECIAL[2], "additional_special_tokens": SPECIAL[1:]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = 512
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+# ---------------------------------------------------------------- the weights
+
+
+def weights(component: str, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of a model on the meta device, drawn as it is asked for, in bfloat16."""
+    additions = sum(name.endswith(INTO_RESIDUAL) for name, _ in model.named_modules())
+    for name, parameter in model.named_parameters():
+        seed = hashlib.sha256(f"{component}.{name}".encode()).digest()[:8]
+        generator = torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
+        gain = additions**-0.5 if name.removesuffix(".weight").endswith(INTO_RESIDUAL) else 1.0
+        yield name, draw(name, parameter.shape, generator, gain)
+
+
+def draw(name: str, shape: torch.Size, generator: torch.Generator, gain: float) -> Tensor:
+    """One tensor; a linear or convolution makes inputs of size 1 into outputs of size `gain`."""
+    if name.endswith("bias"):
+        return (SPREAD * torch.randn(shape, generator=generator)).bfloat16()
+    if len(shape) == 1:
+        return _norm(shape[0], generator, loud=name.removesuffix(".weight").endswith(LOUD_NORMS)).bfloat16()
+    if name.endswith(("pad_token", "embed_tokens.weight")):
+        return _matrix(shape, generator, 1.0)
+    if "adaLN_modulation" in name:
+        return _matrix(shape, generator, SPREAD * shape[1] ** -0.5)
+    return _matrix(shape, generator, gain * math.prod(shape[1:]) ** -0.5)
+
+
+def _norm(channels: int, generator: torch.Generator, loud: bool) -> Tensor:
+    """A norm's weight, log-normal; `loud` ones have a few channels that are many times larger."""
+    weight = (SPREAD * torch.randn(channels, generator=generator)).exp()
+    if loud:
+        chosen = torch.randperm(channels, generator=generator)[: channels // LOUD + 1]
+        weight[chosen] = torch.empty(len(chosen)).uniform_(LOUD_LEAST, LOUD_MOST, generator=generator)
+    return weight
+
+
+def _matrix(shape: torch.Size, generator: torch.Generator, size: float) -> Tensor:
+    """Normal numbers times log-normal sizes of rows and columns, with strays; filled some rows at a time."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    across = size * _sizes(columns, generator)
+    matrix = torch.empty(rows, columns, dtype=torch.bfloat16)
+    buffer = torch.empty(min(rows, max(1, BLOCK // columns)), columns)
+    for part in matrix.split(len(buffer)):
+        block = buffer[: len(part)].normal_(generator=generator)
+        block.mul_(across).mul_(_sizes(len(part), generator)[:, None])
+        strays = torch.randint(block.numel(), (block.numel() // STRAY,), generator=generator)
+        block.view(-1)[strays] *= STRAY_SIZE
+        part.copy_(block)
+    return matrix.view(shape)
+
+
+def _sizes(count: int, generator: torch.Generator) -> Tensor:
+    """Log-normal sizes with mean square 1."""
+    return (SPREAD * torch.randn(count, generator=generator) - SPREAD**2).exp()
+
+
+@click.command(help=__doc__)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
+@click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal.")
+def main(output: Path, layers: int | None) -> None:
+    write_pipeline(output, FULL.with_layers(layers) if layers else FULL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""`optimum-cli export awq`: `edgepress quantize` with its recipe made of options.
+
+optimum loads every file of this namespace whenever optimum-cli starts, so nothing else is imported before `run`.
+There must be no `__init__.py` in the three folders above: they belong to all plugins together (PEP 420).
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
+from optimum.commands.export.base import ExportCommand
+
+DESCRIPTION = (
+    "Press a diffusers pipeline's weights to 4 bits, in AutoAWQ's GEMM layout. Runs `edgepress quantize`, whose "
+    "recipes say more than these options. Interrupted work goes on where it was when the same command is given again."
+)
+
+
+def recipe_of(args: Namespace) -> dict[str, Any]:
+    """The recipe that the options stand for; what they do not name has its default."""
+    scheme = {"bits": args.bits, "group_size": args.group_size, "zero_point": args.zero_point}
+    return {
+        "device": "generic",
+        "quantize": {"method": args.method, "scheme": scheme},
+        "calibration": {"prompts": args.dataset, "count": args.count, "steps": args.steps},
+    }
+
+
+def words_of(args: Namespace, recipe: Path) -> list[str]:
+    """The command line of edgepress that the options stand for."""
+    flags = [f"--{name}" for name in ("force", "restart") if getattr(args, name)]
+    paths = ["--recipe", str(recipe), f"--model={args.model}", f"--output={args.output}"]
+    return [*(["--debug"] if args.debug else []), "quantize", *paths, "--memory", str(args.memory), *flags]
+
+
+class AwqExport(BaseOptimumCLICommand):
+    """One of optimum's commands: it says its options, is made again with what was given, and runs."""
+
+    COMMAND = CommandInfo(name="awq", help="Press a diffusers pipeline to 4-bit AWQ weights (edgepress).")
+
+    @staticmethod
+    def parse_args(parser: ArgumentParser) -> None:
+        parser.description = DESCRIPTION
+        add = parser.add_argument
+        add("-m", "--model", required=True, help="A diffusers folder, a hub id, or 'demo'.")
+        add("-o", "--output", required=True, help="Artifact folder; the pressed pipeline is in its folder model.")
+        add("--dataset", default="own", help="Calibration prompts, a JSON-lines file (default: the pipeline's own).")
+        add("--count", "--num-samples", type=_positive, default=32, help="Calibration prompts used (default: 32).")
+        add("--steps", type=_positive, default=8, help="Denoising steps in calibration (default: 8).")
+        add("--bits", type=int, choices=(4,), default=4, help="Bits of a weight (default: 4).")
+        add("--group-size", type=int, choices=(32, 64, 128), default=128, help="Inputs to a scale (default: 128).")
+        add("--zero-point", action=BooleanOptionalAction, default=True, help="Asymmetric groups (the default).")
+        add(
+            "--method",
+            choices=("rtn", "awq", "best"),
+            default="best",
+            help="rtn rounds, awq is AutoAWQ's algorithm, best is the best of the same size (default: best).",
+        )
+        add("--memory", type=_size, default="6GiB", help="What the run may take, such as 2GiB (default: 6GiB).")
+        add("--force", action="store_true", help="Replace an artifact that was made from something else.")
+        add("--restart", action="store_true", help="Begin anew instead of going on with interrupted work.")
+        add("--debug", action="store_true", help="Show the traceback of an error.")
+
+    def run(self) -> None:
+        """Leaves with edgepress's exit code: 0, or 2 after one sentence on what is wrong."""
+        from edgepress.cli import main
+
+        with TemporaryDirectory() as folder:
+            recipe = Path(folder) / "awq.yaml"
+            recipe.write_text(json.dumps(recipe_of(self.args), ensure_ascii=False), "utf-8")  # JSON is YAML
+            main(words_of(self.args, recipe), prog_name="optimum-cli export awq")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no number above 0.")
+    return int(text)
+
+
+def _size(text: str) -> str:
+    """Checks a size as `edgepress quantize` does, so that what is said names this command."""
+    from click import BadParameter
+
+    from edgepress.quantize.command import Size
+
+    try:
+        Size().convert(text, None, None)
+    except BadParameter as error:
+        raise ArgumentTypeError(error.message) from error
+    return text
+
+
+REGISTER_COMMANDS = [(AwqExport, ExportCommand)]

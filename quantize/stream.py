@@ -1,0 +1,99 @@
+"""The reference pipeline with its blocks left on disk: a block is read when it runs and forgotten after.
+
+Memory holds what stands outside the blocks (embeddings, the decoder) and one block, however many there are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..loading import hollow
+from ..memory import release
+from ..sampling import assembled
+from .plan import ComponentPlan, Plan
+
+
+def stream_pipeline(plan: Plan, dtype: torch.dtype) -> Any:
+    """The plan's pipeline on the CPU, in evaluation mode, blocks streamed and unread ones passed through.
+
+    Raises:
+        UserError: the folder is no pipeline that diffusers can load.
+    """
+    index = json.loads((plan.source / "model_index.json").read_text("utf-8"))
+    parts = (*plan.components, *plan.others)
+    return assembled(plan.source, dtype, {part.name: _stream(part, index[part.name], dtype) for part in parts})
+
+
+def _stream(part: ComponentPlan, made_by: Sequence[str], dtype: torch.dtype) -> nn.Module:
+    """One component: `made_by` is its library and class, as model_index.json says."""
+    model = _empty(part, made_by, dtype).eval().requires_grad_(False)
+    blocks = [unit.path for unit in part.units]
+    inside = tuple(f"{path}." for path in blocks)
+    resident = {name: _read(part, name, dtype) for name in part.read_names if not name.startswith(inside)}
+    model.load_state_dict(resident, strict=False, assign=True)
+    for path in part.unread:
+        hollow(model.get_submodule(path))
+    for path in blocks:
+        _stream_block(model.get_submodule(path), part, path, dtype)
+    return model
+
+
+def _empty(part: ComponentPlan, made_by: Sequence[str], dtype: torch.dtype) -> nn.Module:
+    """The component with all its parameters on the meta device; what it computes for itself is real."""
+    from accelerate import init_empty_weights
+
+    library, name = made_by
+    cls = getattr(importlib.import_module(library), name)
+    with init_empty_weights(include_buffers=False):
+        if library == "diffusers":
+            model: nn.Module = cls.from_config(part.config)
+        else:
+            model = cls._from_config(cls.config_class.from_dict(part.config), dtype=dtype)
+    return model
+
+
+def _stream_block(block: nn.Module, part: ComponentPlan, path: str, dtype: torch.dtype) -> None:
+    names = [name for name, _ in block.named_parameters()]
+
+    def read(*_: Any) -> None:
+        stored = {name: _read(part, f"{path}.{name}", dtype) for name in names}
+        block.load_state_dict(stored, strict=False, assign=True)
+
+    def forget(*_: Any) -> None:
+        block.load_state_dict({name: block.get_parameter(name).to("meta") for name in names}, strict=False, assign=True)
+        release()
+
+    block.register_forward_pre_hook(read)
+    block.register_forward_hook(forget)
+
+
+def _read(part: ComponentPlan, name: str, dtype: torch.dtype) -> Tensor:
+    tensor = part.checkpoint.tensor(name)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+class _Reached(Exception):  # noqa: N818  not an error
+    """The denoiser was called."""
+
+
+@contextmanager
+def stopped_before(denoiser: nn.Module) -> Iterator[None]:
+    """Ends what runs inside as soon as the denoiser is called, so that only what comes before it has run."""
+
+    def stop(*_: Any) -> None:
+        raise _Reached
+
+    handle = denoiser.register_forward_pre_hook(stop, prepend=True)
+    try:
+        yield
+    except _Reached:
+        pass
+    finally:
+        handle.remove()

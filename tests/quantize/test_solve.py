@@ -1,0 +1,252 @@
+"""One block solved for several grids at once: shapes, packing, exact folding, powers of two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from edgepress.checkpoint import Checkpoint
+from edgepress.grid import Codes, Grid, dequantize
+from edgepress.int4 import AwqTensors, unpack_awq
+from edgepress.models import Block, Chain, Component, Fold
+from edgepress.quantize import solve as module
+from edgepress.quantize.ladder import Climbed, Input
+from edgepress.quantize.plan import ComponentPlan, Unit
+from edgepress.quantize.solve import MAIN, solve
+from edgepress.recipe import METHODS, Quantization, Scheme, Step
+
+WIDTH, HEADS, SHARED = 128, 4, 2
+FOLDS = (
+    Fold("norm", ("q", "v"), "norm"),
+    Fold("v", ("o",), "rows", ("heads", "kv")),
+    Fold("norm2", ("gate", "up"), "norm"),
+    Fold("up", ("down",), "rows"),
+)
+CHAINS = (Chain(("q",)), Chain(("v", "o")), Chain(("up", "down"), cancelled=False))
+SHAPES = {"q": (128, 128), "v": (64, 128), "o": (128, 128), "gate": (256, 128), "up": (256, 128), "down": (128, 256)}
+ALSO = {
+    "trt": Scheme(group_size=64, zero_point=False),
+    "rknn": Scheme(group_size="channel", zero_point=False, narrow=True),
+    "bytes": Scheme(bits=8, group_size=128),
+}
+SCHEMES = {MAIN: Scheme(group_size=32)} | ALSO
+ALL: tuple[Step, ...] = ("scale", "clip", "range", "gptq", "refit")
+
+
+@dataclass
+class Found:
+    """A calibration that was made by hand."""
+
+    tokens: dict[str, Tensor]
+    peaks: dict[str, float] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def magnitude(self, name: str) -> Tensor:
+        return self.tokens[name].abs().mean(0)
+
+    def gram(self, unit: Unit, name: str) -> Tensor:
+        assert unit.component == "model"
+        self.asked.append(name)
+        return self.tokens[name].T @ self.tokens[name] / len(self.tokens[name])
+
+
+@dataclass
+class Setting:
+    part: ComponentPlan
+    weights: dict[str, Tensor]
+    found: Found
+
+    def solve(self, **options: object) -> dict[str, module.Solution]:
+        quantization = Quantization.model_validate({"scheme": SCHEMES[MAIN], "also": ALSO} | options)
+        return solve(self.part, self.part.units[0], self.found, quantization, torch.float32)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16])
+def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Setting:
+    """A block of two norms and six linears, one of them with a bias, and the tokens that it read."""
+    generator = torch.Generator().manual_seed(1)
+    weights = {f"{name}.weight": 0.02 * torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    weights |= {f"{name}.weight": torch.rand(WIDTH, generator=generator) + 0.5 for name in ("norm", "norm2")}
+    weights["v.bias"] = torch.randn(64, generator=generator)
+    weights = {name: tensor.to(request.param) for name, tensor in weights.items()}
+    save_file({f"layers.0.{name}": tensor for name, tensor in weights.items()}, tmp_path / "model.safetensors")
+    config = {"heads": HEADS, "kv": SHARED}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    block = Block("layers.*", FOLDS, CHAINS)
+    unit = Unit("model", "layers.0", block)
+    part = ComponentPlan(Component("model", "Model", (block,)), Checkpoint(tmp_path), config, (unit,), ())
+    tokens = {}
+    for name, width in (("q", 128), ("o", 128), ("gate", 128), ("down", 256)):
+        x = torch.randn(600, width, generator=generator)
+        x[:, ::17] *= 10
+        tokens[f"model.layers.0.{name}"] = x
+    return Setting(part, weights, Found(tokens))
+
+
+def codes_of(solution: module.Solution, linear: str) -> Codes:
+    """Unpacks by shape: eights of output channels in an int32, or a byte each."""
+    qweight, qzeros, scales = (solution.tensors[f"layers.0.{linear}.{k}"] for k in ("qweight", "qzeros", "scales"))
+    if qweight.dtype == torch.int32:
+        return unpack_awq(AwqTensors(qweight, qzeros, scales))
+    return Codes(qweight.T.contiguous(), Grid(scales.T.float(), qzeros.T, 0, 255))
+
+
+def test_every_solution_has_the_tensors_that_its_layout_asks_for(setting: Setting) -> None:
+    solutions = setting.solve()
+    assert list(solutions) == [MAIN, "trt", "rknn", "bytes"]
+    for name, scheme in SCHEMES.items():
+        solution = solutions[name]
+        for linear, (height, width) in SHAPES.items():
+            packed = 8 if scheme.bits == 4 else 1
+            groups = width // scheme.group_of(width)
+            found = {kind: solution.tensors[f"layers.0.{linear}.{kind}"] for kind in ("qweight", "qzeros", "scales")}
+            assert found["qweight"].shape == (width, height // packed)
+            assert found["qzeros"].shape == (groups, height // packed)
+            assert found["scales"].shape == (groups, height)
+            integer = torch.int32 if scheme.bits == 4 else torch.uint8
+            assert [tensor.dtype for tensor in found.values()] == [integer, integer, torch.float16]
+            assert all(tensor.is_contiguous() for tensor in found.values())
+        assert {f"layers.0.{linear}.weight" for linear in SHAPES}.isdisjoint(solution.tensors)
+        stored = setting.weights["norm.weight"].dtype
+        assert {solution.tensors[f"layers.0.{other}"].dtype for other in ("norm.weight", "v.bias")} == {stored}
+
+
+@pytest.mark.parametrize(("name", "most"), [(MAIN, 0.1), ("trt", 0.15), ("rknn", 0.2), ("bytes", 0.01)])
+def test_unpacked_weights_are_near_the_original(setting: Setting, name: str, most: float) -> None:
+    solution = setting.solve()[name]
+    for linear in SHAPES:
+        weight = setting.weights[f"{linear}.weight"].float()
+        found = dequantize(codes_of(solution, linear))
+        assert (found - weight).norm() / weight.norm() < 2 * most
+        assert (found - weight).abs().mean() / weight.abs().mean() < 2 * most
+
+
+@pytest.mark.parametrize("method", ["rtn", "awq", "best"])
+def test_reports_are_the_errors_on_real_tokens(setting: Setting, method: str) -> None:
+    """Relative to the layer's own output; folded scales are undone by hand."""
+    solution = setting.solve(method=method)[MAIN]
+    reports = {report.layer: report for report in solution.layers}
+    assert list(reports) == [f"model.layers.0.{linear}" for linear in ("q", "v", "o", "gate", "up", "down")]
+    for source, norm in (("q", "norm"), ("gate", "norm2")):
+        # In front of the norm's weight, which takes AWQ's scale: there the original and the pressed read the same.
+        before, after = (
+            setting.weights[f"{norm}.weight"].double(),
+            solution.tensors[f"layers.0.{norm}.weight"].double(),
+        )
+        x = setting.found.tokens[f"model.layers.0.{source}"].double() / before
+        exact = setting.weights[f"{source}.weight"].double() * before
+        found = dequantize(codes_of(solution, source)).double() * after
+        expected = (x @ (found - exact).T).square().sum() / (x @ exact.T).square().sum()
+        assert reports[f"model.layers.0.{source}"].error == pytest.approx(float(expected), rel=1e-2)
+    for linear, report in ((name.removeprefix("model.layers.0."), report) for name, report in reports.items()):
+        assert report.weights == setting.weights[f"{linear}.weight"].numel()
+        assert report.steps["rtn"] == report.rtn_error
+        assert list(report.steps.values())[-1] == report.error
+        assert list(report.steps) == ["rtn", *METHODS[method]]
+
+
+@pytest.mark.parametrize("steps", [ALL, METHODS["awq"]])
+def test_folding_is_exact(setting: Setting, steps: tuple[Step, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norm times readers, and readers times the rows before them, are what they were: seen before rounding."""
+    seen: dict[str, Tensor] = {}
+    climb = module.climb
+
+    def spy(linear: str, weight: Tensor, source: Input, rungs: tuple[Step, ...]) -> Climbed:
+        if rungs:  # without, it is the weight before folding whose rounding is reported
+            seen[linear] = weight.double()
+        return climb(linear, weight, source, rungs)
+
+    monkeypatch.setattr(module, "climb", spy)
+    solution = setting.solve(steps=steps, also={})[MAIN]
+    weights = {name: tensor.double() for name, tensor in setting.weights.items()}
+    moved = {name: solution.tensors[f"layers.0.{name}"].double() for name in ("norm.weight", "norm2.weight", "v.bias")}
+    assert not torch.equal(moved["norm.weight"], weights["norm.weight"])
+
+    def same(found: Tensor, expected: Tensor) -> None:
+        assert (found - expected).norm() / expected.norm() < 1e-6
+
+    for linear, norm in (("q", "norm.weight"), ("gate", "norm2.weight")):
+        same(seen[linear] * moved[norm], weights[f"{linear}.weight"] * weights[norm])
+    # Grouped-query attention: heads 0, 1 of o read head 0 of v; heads 2, 3 read head 1.
+    size = WIDTH // HEADS
+    read = torch.cat([torch.arange(size) + head * size for head in (0, 0, 1, 1)])
+    for first, second, norm, channel in (
+        ("v", "o", "norm.weight", read),
+        ("up", "down", "norm2.weight", torch.arange(256)),
+    ):
+        mixed = torch.randn(SHAPES[second][0], len(channel), generator=torch.Generator().manual_seed(2)).double()
+        before = (weights[f"{second}.weight"] * mixed) @ (weights[f"{first}.weight"] * weights[norm])[channel]
+        after = (seen[second] * mixed) @ (seen[first] * moved[norm])[channel]
+        same(after, before)
+    read_bias = weights["o.weight"] * weights["v.bias"][read]
+    tolerance = (
+        1e-6 if setting.weights["v.bias"].dtype == torch.float32 else 4e-3
+    )  # the bias is stored in its own dtype
+    assert (seen["o"] * moved["v.bias"][read] - read_bias).norm() / read_bias.norm() < tolerance
+
+
+def test_without_the_scale_step_norms_and_biases_stay_as_they_are(setting: Setting) -> None:
+    solution = setting.solve(method="best")[MAIN]
+    for name in ("norm.weight", "norm2.weight", "v.bias"):
+        assert torch.equal(solution.tensors[f"layers.0.{name}"], setting.weights[name])
+
+
+def test_solutions_do_not_depend_on_each_other(setting: Setting) -> None:
+    """Asked for alone, with folding in between, a grid gets the same tensors."""
+    together = setting.solve(steps=ALL)
+    for name in ("trt", "bytes"):
+        alone = setting.solve(steps=ALL, also={name: ALSO[name]})
+        for kind, tensor in together[name].tensors.items():
+            assert torch.equal(tensor, alone[name].tensors[kind])
+    assert all(torch.equal(tensor, again) for tensor, again in _paired(together[MAIN], alone[MAIN]))
+
+
+def _paired(one: module.Solution, other: module.Solution) -> Iterator[tuple[Tensor, Tensor]]:
+    assert one.tensors.keys() == other.tensors.keys()
+    return ((tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_statistics_are_asked_for_once_an_input_for_all_solutions(setting: Setting) -> None:
+    setting.solve()
+    assert sorted(setting.found.asked) == [f"model.layers.0.{name}" for name in ("down", "gate", "o", "q")]
+
+
+def test_powers_of_two_go_into_scales_alone(setting: Setting) -> None:
+    plain = setting.solve()
+    setting.found.peaks |= {
+        "model.layers.0.q": 1e5,
+        "model.layers.0.o": 3e5,
+        "model.layers.0.up": 1e5,
+        "model.layers.0.down:in": 2e5,
+    }
+    assert all(torch.equal(*pair) for pair in _paired(setting.solve()[MAIN], plain[MAIN])), "nothing was asked for"
+    safe = setting.solve(fp16_safe=True)
+    powers = {"q": 1, "v": 0, "o": 3, "gate": 0, "up": 2, "down": -2}
+    for name in SCHEMES:
+        for linear, k in powers.items():
+            before, after = codes_of(plain[name], linear), codes_of(safe[name], linear)
+            assert torch.equal(after.codes, before.codes)
+            assert torch.equal(after.grid.zeros, before.grid.zeros)
+            # fp16 halves exactly where the result is not subnormal, and to its 2^-25 where it is.
+            torch.testing.assert_close(after.grid.scales * 2.0**k, before.grid.scales, rtol=0, atol=2.0 ** (k - 25))
+
+
+# BUG in quantize/solve.py: `_packed` divides a linear's scales by a power of two, but nothing divides its bias.
+def test_a_bias_is_divided_with_its_rows(setting: Setting) -> None:
+    setting.found.peaks["model.layers.0.v"] = 2e5
+    solution = setting.solve(fp16_safe=True)[MAIN]
+    assert torch.equal(solution.tensors["layers.0.v.bias"], setting.weights["v.bias"] / 4)
+
+
+# BUG in quantize/solve.py: with `scale`, W is folded before the ladder measures rounding, so that `rtn_error` is not
+# what rounding alone loses, and a scale that makes a layer worse is kept (awq.py says that solve.py undoes it).
+def test_rounding_alone_is_reported_alike_for_every_method(setting: Setting) -> None:
+    plain, awq = (setting.solve(method=method)[MAIN].layers for method in ("rtn", "awq"))
+    assert [report.rtn_error for report in awq] == pytest.approx([report.error for report in plain], rel=1e-2)
