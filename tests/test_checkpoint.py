@@ -93,6 +93,9 @@ def test_with_a_prefix_only_what_begins_with_it_is_seen_and_without_it(tmp_path:
     assert "weight" in checkpoint
     assert "b.weight" not in checkpoint
     assert "a.weight" not in checkpoint
+    seen = {"b.weight", "b.qweight"}
+    assert checkpoint.hidden() == sum(tensor.nbytes for name, tensor in some_tensors().items() if name not in seen)
+    assert Checkpoint(tmp_path).hidden() == 0
 
 
 def test_a_prefix_is_taken_off_once(tmp_path: Path) -> None:

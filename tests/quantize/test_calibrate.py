@@ -19,6 +19,7 @@ from edgepress.progress import Progress, silent
 from edgepress.prompts import Prompt
 from edgepress.quantize.calibrate import Calibration, calibrate, grams_fit
 from edgepress.quantize.plan import Plan, Unit, make_plan
+from edgepress.quantize.stream import stopped_before
 from edgepress.quantize.work import Work, locked
 from edgepress.recipe import Quantization
 from edgepress.sampling import Sampling, batches, load_pipeline, sample
@@ -72,7 +73,8 @@ def found(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
 def seen(tiny: Path, plan: Plan) -> dict[str, list[Tensor]]:
     """All that goes into (":in") and comes out of linears and blocks of the whole pipeline: tokens, call by call.
 
-    The text encoder reads each prompt by itself, so that there is no padding.
+    The text encoder reads each prompt by itself, so that there is no padding; and, under "padded ...", as the pipeline
+    has it read them.
     """
     pipeline = load_pipeline(tiny, torch.float32)
     calls: dict[str, list[Tensor]] = defaultdict(list)
@@ -84,11 +86,11 @@ def seen(tiny: Path, plan: Plan) -> dict[str, list[Tensor]]:
 
         return hook
 
-    def watch(component: str) -> list[Any]:
+    def watch(component: str, kind: str = "") -> list[Any]:
         model = getattr(pipeline, component)
         units = [unit for unit in plan.units if unit.component == component]
         paths = [path for unit in units for path in (unit.path, *unit.linears)]
-        return [model.get_submodule(path).register_forward_hook(record(f"{component}.{path}")) for path in paths]
+        return [model.get_submodule(path).register_forward_hook(record(f"{kind}{component}.{path}")) for path in paths]
 
     handles = watch("text_encoder")
     for prompt in PROMPTS:
@@ -98,9 +100,15 @@ def seen(tiny: Path, plan: Plan) -> dict[str, list[Tensor]]:
             pipeline.text_encoder(input_ids=torch.tensor([pipeline.tokenizer(text).input_ids]))
     for handle in handles:
         handle.remove()
-    watch("transformer")
+    handles = watch("transformer")
     for batch in batches(PROMPTS[:PAINTED], TOGETHER):
         sample(pipeline, batch, SAMPLING, output="latent")
+    for handle in handles:
+        handle.remove()
+    watch("text_encoder", "padded ")
+    for batch in batches(PROMPTS, TOGETHER):
+        with stopped_before(pipeline.transformer):
+            sample(pipeline, batch, SAMPLING, output="latent")
     return calls
 
 
@@ -145,6 +153,7 @@ def test_magnitudes_are_means_over_the_same_tokens(
 def test_peaks_are_the_largest_values_of_outputs_and_inputs(
     plan: Plan, found: Calibration, seen: dict[str, list[Tensor]]
 ) -> None:
+    """Of padding too: what is not a number there would be none elsewhere after the next attention."""
     outputs = {f"{unit.component}.{path}" for unit in plan.units for path in (unit.path, *unit.linears)}
     assert found.peaks.keys() == outputs | {f"{name}:in" for _, name in inputs_of(plan)}
     for name, peak in found.peaks.items():

@@ -60,6 +60,7 @@ def megabytes(size: int) -> str:
 def test_the_tables_show_sizes_and_what_saved_them(recipe: Path, tiny: Path, output: Path) -> None:
     result = run(recipe, tiny, output)
     assert result.exit_code == 0, result.output
+    assert "--memory" not in result.stderr
     found, shown = manifest_of(output), rows(result.stdout)
     for component, size in found.sizes.items():
         assert shown[component][:2] == [megabytes(size["before"]), megabytes(size["after"])]
@@ -137,8 +138,12 @@ def test_another_size_is_refused_with_an_example(text: str) -> None:
     assert f"{text!r} is no size; write it like 6GiB or 500MB." in " ".join(result.stderr.split())
 
 
-def test_little_memory_is_enough(recipe: Path, tiny: Path, output: Path) -> None:
-    assert run(recipe, tiny, output, "--memory", "1KB").exit_code == 0
+def test_where_memory_is_too_little_for_the_widest_input_it_says_so_and_goes_on(
+    recipe: Path, tiny: Path, output: Path
+) -> None:
+    result = run(recipe, tiny, output, "--memory", "1KB")
+    assert result.exit_code == 0
+    assert "Inputs 256 wide take about 1.0 GiB to solve, which is more than --memory.\n" in result.stderr
     assert len(manifest_of(output).layers) == 14
 
 
