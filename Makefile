@@ -4,7 +4,7 @@
 #   OUTPUT  the artifact (default: artifacts/DEVICE)      METHOD  rtn, awq or best instead of the recipe's
 #   FORCE=1 replace an artifact of something else         CHECK   pictures compared after quantize (0: none)
 #   RESTART=1 begin anew, not where a run was cut         MEMORY  what quantize may take (default: 6GiB)
-#   PYTHON  the Python 3.11 to set up with                COMPONENT  of bench-full-size (default: both)
+#   PYTHON  the Python 3.11 to set up with                COMPONENT  of bench-full-size (default: both; none: sizes alone)
 
 DEVICE ?= orin
 MODEL ?=

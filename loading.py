@@ -6,7 +6,7 @@ A pressed component's config.json says `quantization_config: {quant_method: awq,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -126,9 +126,8 @@ class Int8Embedding(Packed):
 
 
 def replace_modules(model: nn.Module, config: Any) -> None:
-    """Puts packed modules without values where `quantization_config` says so, and empties blocks that nobody reads."""
-    for path in config.unread:
-        hollow(model.get_submodule(path))
+    """Puts packed modules without values where `quantization_config` says so, and leaves out what nobody reads."""
+    drop(model, config.unread, config.dropped)
     with torch.device("meta"):
         replace_linears(model, config.group_size, config.modules_to_not_convert or [])
         replace_embeddings(model, config.embeddings)
@@ -162,9 +161,10 @@ def _readable(bits: int, version: str) -> bool:
 
 
 class AwqConfig(QuantizationConfigMixin):
-    """`quantization_config` of a pressed diffusers component, in AutoAWQ's words and two more.
+    """`quantization_config` of a pressed diffusers component, in AutoAWQ's words and three more.
 
-    embeddings: those in 8 bits. unread: blocks that compute what nobody reads, and are not stored.
+    embeddings: those in 8 bits. unread: blocks that compute what nobody reads; not stored. dropped: modules that nobody
+    runs; not stored either.
     """
 
     def __init__(
@@ -176,6 +176,7 @@ class AwqConfig(QuantizationConfigMixin):
         modules_to_not_convert: list[str] | None = None,
         embeddings: list[str] | None = None,
         unread: list[str] | None = None,
+        dropped: list[str] | None = None,
         **_: Any,
     ) -> None:
         if not _readable(bits, version):
@@ -183,7 +184,7 @@ class AwqConfig(QuantizationConfigMixin):
         self.quant_method = Method.AWQ
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
         self.modules_to_not_convert = modules_to_not_convert or []
-        self.embeddings, self.unread = embeddings or [], unread or []
+        self.embeddings, self.unread, self.dropped = embeddings or [], unread or [], dropped or []
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What diffusers prints and saves of it."""
@@ -241,12 +242,17 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
 
 
 class TransformersAwqConfig(StockAwqConfig):
-    """transformers' own class, which would drop the keys `embeddings` and `unread`."""
+    """transformers' own class, which would forget the keys `embeddings`, `unread` and `dropped`."""
 
     def __init__(
-        self, *args: Any, embeddings: list[str] | None = None, unread: list[str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        embeddings: list[str] | None = None,
+        unread: list[str] | None = None,
+        dropped: list[str] | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.embeddings, self.unread = embeddings or [], unread or []
+        self.embeddings, self.unread, self.dropped = embeddings or [], unread or [], dropped or []
         super().__init__(*args, **kwargs)
 
 
@@ -282,15 +288,24 @@ transformers_auto.AUTO_QUANTIZER_MAPPING[Method.AWQ.value] = TransformersAwqQuan
 transformers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[Method.AWQ.value] = TransformersAwqConfig
 
 
-def hollow(block: nn.Module) -> None:
-    """Empties a block whose output nobody reads: it hands its input on and holds no weights, in place.
+def drop(model: nn.Module, unread: Sequence[str], dropped: Sequence[str]) -> None:
+    """Takes the weights out of modules, in place: unread blocks hand on their input, dropped ones refuse to run.
 
-    It stays of its class, because transformers collects hidden states from blocks of that class.
+    They stay of their class, because transformers collects hidden states from blocks of that class.
     """
-    for name in list(dict(block.named_children())):
-        delattr(block, name)
-    block.forward = _hand_on
+    for paths, forward in ((unread, _hand_on), (dropped, _refuse)):
+        for path in paths:
+            module = model.get_submodule(path)
+            for name in list(dict(module.named_children())):
+                delattr(module, name)
+            module.forward = forward
 
 
 def _hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
     return hidden_states
+
+
+def _refuse(*_: Any, **__: Any) -> Tensor:
+    raise NotImplementedError(
+        "this part was not stored, since the pipeline never runs it; load the component from the original pipeline"
+    )

@@ -51,7 +51,7 @@ class Scheme(Section):
 
 MAIN = "model"  # the solution that the model is made of, beside those of `also`
 Step = Literal["scale", "clip", "range", "gptq", "refit"]
-METHODS: dict[str, tuple[Step, ...]] = {"rtn": (), "awq": ("scale", "clip"), "best": ("gptq", "refit")}
+METHODS: dict[str, tuple[Step, ...]] = {"rtn": (), "awq": ("scale", "clip"), "best": ("gptq",)}
 
 
 class Quantization(Section):

@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 import yaml
 
 from ..checkpoint import Checkpoint
+from ..quantize.plan import make_plan
+from ..quantize.write import savings
+from ..recipe import Quantization
 from .process import Cost, measured
 from .report import table, write_section
 
 COMPONENTS = ("transformer", "text_encoder")
+PRESSED = (*COMPONENTS, "vae")  # in the recipe for the published model
 CALIBRATION: dict[str, Any] = {"prompts": "own", "count": 4, "size": [256, 256], "steps": 8, "guidance": 0.0}
 
 
@@ -134,6 +139,29 @@ def mean_decibels(ratios: list[float]) -> float:
     return sum(found) / len(found) if found else -math.inf
 
 
+def whole(pipeline: Path) -> str:
+    """The body of the section on the bytes of all weights, computed from their shapes as the manifest's savings are."""
+    plan = make_plan(pipeline, Quantization(components=PRESSED, embeddings="int8"))
+    rows, total = [], [0, 0]
+    for part in plan.components:
+        before = sum(part.checkpoint.nbytes(name) for name in part.checkpoint.names())
+        after = before - sum(savings(part, plan, torch.bfloat16).values())
+        rows.append(_weight_row(part.name, before, after))
+        total = [total[0] + before, total[1] + after]
+    about = (
+        "All weights with `embeddings: int8`, from their shapes, nothing pressed. "
+        "The VAE keeps its precision and loses its encoder, which nobody runs."
+    )
+    rows.append(_weight_row("**whole**", *total))
+    return "\n\n".join(
+        ["## What a full-size artifact weighs", about, table(["", "before", "after", "shrinkage"], rows)]
+    )
+
+
+def _weight_row(name: str, before: int, after: int) -> list[str]:
+    return [name, _gigabytes(before), _gigabytes(after), f"{1 - after / before:.1%}"]
+
+
 def _phase_table(phases: dict[str, float]) -> str:
     whole = sum(phases.values()) or 1.0
     rows = [[name, _minutes(seconds), f"{seconds / whole:.0%}"] for name, seconds in phases.items()]
@@ -150,20 +178,24 @@ def _gigabytes(size: int) -> str:
 
 @click.command(help=__doc__)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("artifacts/full-size"), show_default=True)
-@click.option("--component", type=click.Choice([*COMPONENTS, "both"]), default="both", show_default=True)
+@click.option("--component", type=click.Choice([*COMPONENTS, "both", "none"]), default="both", show_default=True)
 @click.option("--memory", default="6GiB", show_default=True, help="What pressing may use.")
 @click.option("--keep", is_flag=True, help="Keep what was pressed (the pipeline stays in any case).")
 @click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal, not reported.")
 def main(folder: Path, component: str, memory: str, keep: bool, layers: int | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = generate(folder, layers)
-    for name in COMPONENTS if component == "both" else (component,):
+    for name in {"both": COMPONENTS, "none": ()}.get(component, (component,)):
         body = section(press(name, pipeline, folder, memory))
         if not layers:
             write_section(f"full-size-{name}".replace("_", "-"), f"make bench-full-size COMPONENT={name}", body)
         click.echo(body)
         if not keep:
             shutil.rmtree(folder / f"pressed-{name}")
+    body = whole(pipeline)
+    if not layers:
+        write_section("full-size-whole", "make bench-full-size COMPONENT=none", body)
+    click.echo(body)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ def body(reading: Reading, differing: list[str]) -> str:
         [
             "## The text encoder in stock transformers",
             f"The demo's text encoder, pressed by rounding, opened without edgepress: transformers and {BACKEND}, "
-            "in which every key of the file found its place. Compared with what edgepress reads:",
+            "in which every key of the file found its place. The last layer, which the pipeline never reads, is not "
+            "stored: stock transformers fills it with chance values. Compared with what edgepress reads:",
             table(["", ""], rows),
         ]
     )

@@ -117,6 +117,8 @@ def write_ladder(folder: Path, progress: Progress) -> None:
             "## What each step of the ladder gains on the demo",
             f"Steps as in `quantize.steps`, all at 4.156 bits a weight; PSNR paired over {PROMPTS} prompts.",
             gain_table({"rtn": rounded} | found, [(name, "rtn") for name in found]),
+            "What `gptq` gains or loses by a further step:",
+            gain_table(found, [(name, "gptq") for name in found if "gptq" in name and name != "gptq"]),
         ]
     )
     write_section("ladder", "make bench-ladder", body)

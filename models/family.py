@@ -56,6 +56,7 @@ class Component:
     """A part of the pipeline that is pressed: its folder's name, the class, and its blocks.
 
     unread: how many of the last copies of the last block compute what the pipeline never reads; they are dropped.
+    dropped: other modules that the pipeline never runs; they are dropped too.
     wrapped_in: classes that a folder's config may name instead, each with what its tensors' names then begin with.
     embeddings: token embeddings, which may be stored in 8 bits.
     """
@@ -64,6 +65,7 @@ class Component:
     model_class: str
     blocks: tuple[Block, ...]
     unread: int = 0
+    dropped: tuple[str, ...] = ()
     wrapped_in: tuple[tuple[str, str], ...] = ()
     embeddings: tuple[str, ...] = ()
 

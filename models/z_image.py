@@ -3,7 +3,8 @@
 Because the modulation multiplies and never shifts, a scale folds into the RMSNorm weights before it. The pipeline
 reads `hidden_states[-2]`, so the text encoder's last layer is never used. Queries and keys are normalized, and so are
 the outputs of the attention and of the feed-forward of the transformer: what they are divided by cancels there. The
-published text encoder is stored as a causal language model, whose tensors' names begin with `model.`.
+published text encoder is stored as a causal language model, whose tensors' names begin with `model.`. From text to
+image the VAE only decodes.
 """
 
 from .family import Block, Chain, Component, Family, Fold
@@ -54,5 +55,6 @@ FAMILY = Family(
                 Block("layers.*", DIT_FOLDS, DIT_CHAINS),
             ),
         ),
+        Component("vae", "AutoencoderKL", (), dropped=("encoder",)),
     ),
 )

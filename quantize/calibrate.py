@@ -95,7 +95,7 @@ def calibrate(
         UserError: activations that are not finite, inputs that no token reached.
     """
     run = _Run(plan, work, sampling, dtype, memory, progress)
-    names = {part.name for part in plan.components}
+    names = {unit.component for unit in plan.units}
     if names - {plan.family.denoiser}:
         run.read_texts(list(batches(prompts, PROMPTS_AT_ONCE)))
     if plan.family.denoiser in names:
@@ -129,7 +129,7 @@ class _Run:
 
     def read_texts(self, parts: list[Sequence[Prompt]]) -> None:
         """Runs what comes before the denoiser over batches of prompts."""
-        read = [part for part in self.plan.components if part.name != self.plan.family.denoiser]
+        read = [part for part in self.plan.components if part.units and part.name != self.plan.family.denoiser]
         self._start("calibrating on prompts", read, len(parts), self.found.texts)
         for number in range(self.found.texts, len(parts)):
             with self.watching(read, number), stopped_before(self.denoiser):

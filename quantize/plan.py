@@ -39,7 +39,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """A component folder with its weights and its units; `unread` are the paths of blocks that are dropped."""
+    """A component folder with its weights and its units; `unread` are the paths of blocks that are not stored."""
 
     component: Component
     checkpoint: Checkpoint
@@ -53,8 +53,8 @@ class ComponentPlan:
 
     @property
     def read_names(self) -> list[str]:
-        """The names of all tensors but those of unread blocks, sorted."""
-        unread = tuple(f"{path}." for path in self.unread)
+        """The names of all tensors but those that the pipeline never reads, sorted."""
+        unread = tuple(f"{path}." for path in (*self.unread, *self.component.dropped))
         return sorted(name for name in self.checkpoint.names() if not name.startswith(unread))
 
 
@@ -119,7 +119,7 @@ def _plan_component(source: Path, component: Component) -> ComponentPlan:
         config = config | {"architectures": [component.model_class]}
     paths = [(path, block) for block in component.blocks for path in _copies(checkpoint, block.path)]
     read, unread = paths[: len(paths) - component.unread], paths[len(paths) - component.unread :]
-    if not read:
+    if component.blocks and not read:
         raise UserError(f"{checkpoint.folder} holds none of the blocks {[b.path for b in component.blocks]}.")
     units = tuple(Unit(component.name, path, block) for path, block in read)
     return ComponentPlan(component, checkpoint, config, units, tuple(path for path, _ in unread))

@@ -148,9 +148,10 @@ def _tell_of_memory(plan: Plan, memory: int, tell: Callable[[str], None]) -> Non
         for unit in part.units
         for linear in unit.linears
     ]
-    needed = BASE + SQUARES * max(widths) ** 2
+    widest = max(widths, default=0)
+    needed = BASE + SQUARES * widest**2
     if needed > memory:
-        tell(f"Inputs {max(widths)} wide take about {needed / 2**30:.1f} GiB to solve, which is more than --memory.")
+        tell(f"Inputs {widest} wide take about {needed / 2**30:.1f} GiB to solve, which is more than --memory.")
 
 
 @dataclass(frozen=True)

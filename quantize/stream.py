@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..loading import hollow
+from ..loading import drop
 from ..memory import release
 from ..sampling import assembled
 from .plan import ComponentPlan, Plan
 
 
 def stream_pipeline(plan: Plan, dtype: torch.dtype) -> Any:
-    """The plan's pipeline on the CPU, in evaluation mode, blocks streamed and unread ones passed through.
+    """The plan's pipeline on the CPU, in evaluation mode, blocks streamed and what is unread left out.
 
     Raises:
         UserError: the folder is no pipeline that diffusers can load.
@@ -38,8 +38,7 @@ def _stream(part: ComponentPlan, made_by: Sequence[str], dtype: torch.dtype) -> 
     inside = tuple(f"{path}." for path in blocks)
     resident = {name: _read(part, name, dtype) for name in part.read_names if not name.startswith(inside)}
     model.load_state_dict(resident, strict=False, assign=True)
-    for path in part.unread:
-        hollow(model.get_submodule(path))
+    drop(model, part.unread, part.component.dropped)
     for path in blocks:
         _stream_block(model.get_submodule(path), part, path, dtype)
     return model

@@ -45,7 +45,7 @@ def write_model(
         config = part.config | {"quantization_config": quantization_config(part, plan)}
         tensors = _told(pressed_tensors(part, plan, work, dtype), part, progress)
         _write_component(work.model / part.name, part, tensors, config)
-        for name, scheme in plan.quantization.also.items():
+        for name, scheme in plan.quantization.also.items() if part.units else ():
             folder = work.model / "solutions" / name / part.name
             _write_component(folder, part, solved_tensors(part, work, name), {"scheme": scheme.model_dump(mode="json")})
 
@@ -113,7 +113,7 @@ def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def quantization_config(part: ComponentPlan, plan: Plan) -> dict[str, Any]:
-    """The `quantization_config` of a component, in the words of AutoAWQ's checkpoints and, where needed, two more."""
+    """The `quantization_config` of a component, in the words of AutoAWQ's checkpoints and, where needed, three more."""
     scheme = plan.quantization.scheme
     said: dict[str, Any] = {
         "quant_method": "awq",
@@ -123,7 +123,11 @@ def quantization_config(part: ComponentPlan, plan: Plan) -> dict[str, Any]:
         "version": "gemm",
         "modules_to_not_convert": kept_linears(part),
     }
-    more = {"embeddings": int8_embeddings(part, plan), "unread": list(part.unread)}
+    more = {
+        "embeddings": int8_embeddings(part, plan),
+        "unread": list(part.unread),
+        "dropped": list(part.component.dropped),
+    }
     return said | {key: names for key, names in more.items() if names}
 
 
@@ -151,7 +155,7 @@ def savings(part: ComponentPlan, plan: Plan, dtype: torch.dtype) -> dict[str, in
     return {
         "4-bit linears": sum(stored[name] - size for name, size in packed.items()),
         "8-bit embeddings": sum(stored[name] - _row_bytes(part.checkpoint.shape(name)) for name in small),
-        "unread blocks": part.checkpoint.hidden() + sum(stored[name] for name in stored.keys() - part.read_names),
+        "unread parts": part.checkpoint.hidden() + sum(stored[name] for name in stored.keys() - part.read_names),
         "kept matrices": sum(stored[name] - _narrow_bytes(part, name, dtype) for name in kept),
     }
 

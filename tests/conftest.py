@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny import write_tiny_pipeline
 
 from edgepress.prompts import Prompt, save_prompts
+
+settings.register_profile("repeatable", derandomize=True)  # a push fails for what it changes, not by chance
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

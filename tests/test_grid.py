@@ -208,8 +208,8 @@ def test_the_largest_weight_of_a_narrow_group_stands_at_an_end(kind: str, seed: 
     assert steps.abs().unique().tolist() == [2 ** (bits_of(kind) - 1) - 1]
 
 
-# BUG in grid.py: fp16's subnormal scales are coarse, and one that was rounded up leaves the last code unused. A reader
-# who takes max|w| / 127 then finds another grid. With 8 bits it happens where max|w| of a group is under 1e-3.
+# fp16's subnormal scales are coarse: one that were rounded up would leave the last code unused, and a reader who takes
+# max|w| / 127 would find another grid. With 8 bits it could happen where max|w| of a group is under 1e-3.
 def test_the_largest_weight_of_a_faint_narrow_group_stands_at_an_end_as_well() -> None:
     peaks = 127 * 2.0**-24 * torch.tensor([1.6, 4.7, 10.6, 60.7])  # scales that fp16 rounds to 2, 5, 11, 61 times 2^-24
     weight = peaks[:, None] * torch.linspace(-1, 1, 32)

@@ -107,7 +107,7 @@ def by_the_opaque_packing(x: Tensor, packed: AwqTensors) -> Tensor:
 @pytest.mark.parametrize("dtype", [BF16, torch.float32])
 @pytest.mark.parametrize("group_size", products.KERNEL_GROUPS)
 @pytest.mark.parametrize("out", [64, 192, 1088])
-@pytest.mark.parametrize("rows", [1, 5, 48])
+@pytest.mark.parametrize("rows", [1, 5, 64])
 def test_awqs_words_are_fed_to_the_kernel_as_if_packed_for_it(
     rows: int, out: int, group_size: int, dtype: torch.dtype
 ) -> None:

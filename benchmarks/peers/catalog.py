@@ -99,7 +99,7 @@ PEERS = (
     _onnxruntime("k_quant", 64, "k-quant"),
     _onnxruntime("gptq", 128, "GPTQ"),
     _onnxruntime("gptq", 64, "GPTQ"),
-    Peer("rtn", "autoround", "autoround", "AutoRound, W4A16 without tuning", {"iters": 0}),
+    Peer("rtn", "autoround", "autoround", "AutoRound, W4A16 without tuning", {"iters": 0}, calibrates=True),
     Peer("tuned", "autoround", "autoround", "AutoRound, W4A16", {"iters": 200}, calibrates=True),
     Peer("gptq", "gptqmodel", "gptqmodel", "GPTQModel, GPTQ", {"group_size": 128}, calibrates=True, dtype="float32"),
 )

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from edgepress.benchmarks import full_size
 from edgepress.benchmarks.full_size import Pressing
 from edgepress.benchmarks.process import Cost
+from edgepress.quantize.press import press
+from edgepress.recipe import load
 
 COST = Cost(
     seconds=90.0,
@@ -110,6 +113,27 @@ def test_the_command_reports_and_clears_up(
     words = ["--folder", str(tmp_path), "--component", "transformer", *(["--keep"] if kept else [])]
     result = CliRunner().invoke(full_size.main, words)
     assert result.exit_code == 0, result.output
-    assert sections == [("full-size-transformer", "make bench-full-size COMPONENT=transformer")]
+    assert sections == [
+        ("full-size-transformer", "make bench-full-size COMPONENT=transformer"),
+        ("full-size-whole", "make bench-full-size COMPONENT=none"),
+    ]
     assert "| shrinkage | 75.0% |" in result.output
     assert (tmp_path / "pressed-transformer").exists() == kept
+
+
+def test_the_whole_weighs_what_pressing_leaves(tiny: Path, tmp_path: Path) -> None:
+    recipe = {
+        "device": "test",
+        "dtype": "bfloat16",
+        "quantize": {"method": "rtn", "components": list(full_size.PRESSED), "embeddings": "int8"},
+        "calibration": {"count": 1, "steps": 1},
+    }
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    pressed = press(load(str(file)), tiny, tmp_path / "artifact").output / "model"
+    row = next(line for line in full_size.whole(tiny).splitlines() if "whole" in line)
+    before, after = (
+        sum(tensor.nbytes for file in folder.glob("*/*.safetensors") for tensor in load_file(file).values())
+        for folder in (tiny, pressed)
+    )
+    assert row.split("|")[-2].strip() == f"{1 - after / before:.1%}"

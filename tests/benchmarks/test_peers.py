@@ -271,6 +271,7 @@ def _pretend(calls: list[list[str]], words: list[str], folder: Path) -> None:
         ("loading\nKilled\n", "Killed"),
         ("", "it ended without a word"),
         ("ValueError: a | b\n", "ValueError: a / b"),
+        ("\x1b[31;1mRuntimeError: no data\x1b[0m\n", "RuntimeError: no data"),
     ],
 )
 def test_the_cause_is_the_last_error(log: str, line: str, tmp_path: Path) -> None:

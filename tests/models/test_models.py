@@ -46,7 +46,7 @@ def read(model: Any) -> torch.Tensor:
 
 EXAMPLES = {"ZImageTransformer2DModel": z_image, "Qwen3Model": qwen3}
 RUNS = {"ZImageTransformer2DModel": denoise, "Qwen3Model": read}
-COMPONENTS = [component for family in families().values() for component in family.components]
+COMPONENTS = [component for family in families().values() for component in family.components if component.blocks]
 pressed = pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.model_class)
 
 
@@ -68,7 +68,7 @@ def copies(model: nn.Module, block: Block) -> dict[str, nn.Module]:
 
 def test_the_first_family_is_found_by_its_pipeline() -> None:
     family = family_of("ZImagePipeline")
-    assert [component.name for component in family.components] == ["text_encoder", "transformer"]
+    assert [component.name for component in family.components] == ["text_encoder", "transformer", "vae"]
 
 
 def test_an_unknown_pipeline_is_answered_with_those_that_are_known() -> None:
@@ -87,7 +87,7 @@ def test_a_component_is_found_by_its_name() -> None:
     transformer = family.component("transformer")
     assert transformer is not None
     assert transformer.name == "transformer"
-    assert family.component("vae") is None
+    assert family.component("scheduler") is None
 
 
 def test_a_family_is_data_that_cannot_be_changed() -> None:
@@ -197,6 +197,21 @@ def test_the_text_encoders_last_layer_is_not_read() -> None:
     assert torch.equal(read(), before)
     layers[len(layers) - component.unread - 1].get_submodule("mlp.down_proj").weight.data.zero_()
     assert not torch.equal(read(), before)
+
+
+def test_from_text_to_image_the_vae_never_runs_what_is_dropped() -> None:
+    from diffusers import AutoencoderKL
+
+    component = family_of("ZImagePipeline").component("vae")
+    assert component is not None
+    model = AutoencoderKL(block_out_channels=(32,), norm_num_groups=8).eval()
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model.decode(latents).sample.clone()
+        for path in component.dropped:
+            for parameter in model.get_submodule(path).parameters():
+                parameter.fill_(float("nan"))
+        assert torch.equal(model.decode(latents).sample, before)
 
 
 def real(component: Component) -> nn.Module:

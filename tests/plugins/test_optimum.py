@@ -126,7 +126,11 @@ def test_optimum_finds_the_command_and_starts_light() -> None:
     ("words", "said"),
     [
         (["--model", "./nowhere"], "There is no model folder nowhere"),
-        (["--model", "demo", "--dataset", "absent.jsonl"], "Prompt file absent.jsonl cannot be read"),
+        pytest.param(
+            ["--model", "demo", "--dataset", "absent.jsonl"],
+            "Prompt file absent.jsonl cannot be read",
+            marks=pytest.mark.slow,  # it is looked for after torch is loaded
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(words: list[str], said: str, tmp_path: Path) -> None:

@@ -95,8 +95,6 @@ def test_the_losses_of_readers_are_added_relative_to_their_outputs(layer: tuple[
     assert joint(found) <= min(map(joint, tried)) * 1.01
 
 
-# BUG in quantize/awq.py: `search_scale` starts from an infinite loss, so that the first candidate, 1 / w, is always
-# taken over the identity, although awq.py's docstring promises that a step that makes a layer worse is undone.
 def test_the_identity_is_kept_where_rounding_loses_nothing() -> None:
     """Weights that stand on the grid already: every other scale could only lose."""
     weight = torch.randint(0, 16, (16, 64), generator=torch.Generator().manual_seed(3)).float() - 7

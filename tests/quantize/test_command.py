@@ -70,7 +70,7 @@ def test_the_tables_show_sizes_and_what_saved_them(recipe: Path, tiny: Path, out
     assert [measure for measure, size in saved.items() if size] == [
         "4-bit linears",
         "8-bit embeddings",
-        "unread blocks",
+        "unread parts",
     ]
     for measure, size in saved.items():
         assert shown.get(measure) == ([megabytes(size)] if size else None)

@@ -39,7 +39,7 @@ def test_what_is_not_read_is_neither_a_unit_nor_among_the_names(tiny: Path) -> N
 def test_components_that_only_run_are_planned_too(tiny: Path) -> None:
     plan = make_plan(tiny, Quantization(components=("text_encoder",)))
     assert [part.name for part in plan.components] == ["text_encoder"]
-    assert [part.name for part in plan.others] == ["transformer"]
+    assert [part.name for part in plan.others] == ["transformer", "vae"]
     assert [unit.path for unit in plan.others[0].units] == ["noise_refiner.0", "context_refiner.0", "layers.0"]
     assert {unit.component for unit in plan.units} == {"text_encoder"}
 

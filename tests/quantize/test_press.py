@@ -101,7 +101,7 @@ def test_no_layer_of_the_best_is_worse_than_rounding_or_falls_back_on_a_step(pre
     rounded = {layer["layer"]: layer["error"] for layer in pressed["rtn"].manifest.layers}
     assert {layer["layer"] for layer in layers} == rounded.keys()
     for layer in layers:
-        assert list(layer["steps"]) == ["rtn", "gptq", "refit"]
+        assert list(layer["steps"]) == ["rtn", "gptq"]
         errors = list(layer["steps"].values())
         assert errors == sorted(errors, reverse=True), layer
         assert layer["rtn_error"] == errors[0] == pytest.approx(rounded[layer["layer"]], rel=1e-4)
@@ -164,6 +164,35 @@ def test_what_nobody_reads_is_dropped_and_the_output_identical(
     said["modules_to_not_convert"] += kept
     (whole / "config.json").write_text(json.dumps(config))
     assert torch.equal(text_states(lean), text_states(whole))
+
+
+def test_the_half_of_the_vae_that_nobody_runs_can_be_dropped(
+    tiny: Path, pressed: dict[str, Pressed], tmp_path: Path
+) -> None:
+    recipe = recipe_for("rtn")
+    components = ("transformer", "text_encoder", "vae")
+    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"components": components})})
+    lean = press(recipe, tiny, tmp_path / "lean")
+    prompts, sampling = load_prompts(tiny / "prompts" / "evaluation.jsonl"), sampling_of(CALIBRATION, tiny)
+    folders = [one.output / "model" for one in (lean, pressed["rtn"])]
+    with_encoder, without = (load_pipeline(folder, torch.float32) for folder in reversed(folders))
+    ours, theirs = (np.asarray(sample(pipeline, prompts, sampling)[0]) for pipeline in (without, with_encoder))
+    assert np.array_equal(ours, theirs)
+    stored = load_file(tiny / "vae" / "diffusion_pytorch_model.safetensors")
+    dropped = sum(tensor.nbytes for name, tensor in stored.items() if name.startswith("encoder."))
+    assert lean.manifest.savings["vae"]["unread parts"] == dropped > 0
+    size = lean.manifest.sizes["vae"]
+    assert size["before"] - size["after"] > 0.95 * dropped
+    with pytest.raises(NotImplementedError, match="not stored"):
+        without.vae.encode(torch.zeros(1, 3, 16, 16))
+
+
+def test_a_vae_alone_needs_no_calibration(tiny: Path, tmp_path: Path) -> None:
+    recipe = recipe_for("best")
+    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"components": ("vae",)})})
+    pressed = press(recipe, tiny, tmp_path / "artifact")
+    assert "calibrating on prompts" not in pressed.seconds
+    assert pressed.manifest.layers == []
 
 
 def test_the_manifest_tells_the_truth(tiny: Path, pressed: dict[str, Pressed]) -> None:
@@ -323,4 +352,5 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path, method: 
         peaks[layers] = 1024 * int(done.stdout)
     weights = sum(file.stat().st_size for file in (tmp_path / "pipeline-7" / "transformer").glob("*.safetensors"))
     assert weights > 600e6
-    assert peaks[7] - peaks[1] < 60e6, f"{peaks[1] / 1e6:.0f} MB, then {peaks[7] / 1e6:.0f} MB"
+    # Six more blocks weigh 384 MB. The heap alone gives up to 90 MB, and with 13 layers no more than with 7.
+    assert peaks[7] - peaks[1] < 130e6, f"{peaks[1] / 1e6:.0f} MB, then {peaks[7] / 1e6:.0f} MB"

@@ -238,15 +238,12 @@ def test_powers_of_two_go_into_scales_alone(setting: Setting) -> None:
             torch.testing.assert_close(after.grid.scales * 2.0**k, before.grid.scales, rtol=0, atol=2.0 ** (k - 25))
 
 
-# BUG in quantize/solve.py: `_packed` divides a linear's scales by a power of two, but nothing divides its bias.
 def test_a_bias_is_divided_with_its_rows(setting: Setting) -> None:
     setting.found.peaks["model.layers.0.v"] = 2e5
     solution = setting.solve(fp16_safe=True)[MAIN]
     assert torch.equal(solution.tensors["layers.0.v.bias"], setting.weights["v.bias"] / 4)
 
 
-# BUG in quantize/solve.py: with `scale`, W is folded before the ladder measures rounding, so that `rtn_error` is not
-# what rounding alone loses, and a scale that makes a layer worse is kept (awq.py says that solve.py undoes it).
 def test_rounding_alone_is_reported_alike_for_every_method(setting: Setting) -> None:
     plain, awq = (setting.solve(method=method)[MAIN].layers for method in ("rtn", "awq"))
     assert [report.rtn_error for report in awq] == pytest.approx([report.error for report in plain], rel=1e-2)

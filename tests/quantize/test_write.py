@@ -100,8 +100,8 @@ def test_each_measure_saves_what_it_took(tiny: Path, small: Pressed, plain: Pres
     unread = sum(tensor.nbytes for name, tensor in texts.items() if name.startswith("layers.2."))
     rows, width = texts["embed_tokens.weight"].shape
     for pressed in (small, plain):
-        assert pressed.manifest.savings["text_encoder"]["unread blocks"] == unread
-        assert pressed.manifest.savings["transformer"]["unread blocks"] == 0
+        assert pressed.manifest.savings["text_encoder"]["unread parts"] == unread
+        assert pressed.manifest.savings["transformer"]["unread parts"] == 0
     assert small.manifest.savings["text_encoder"]["8-bit embeddings"] == rows * (4 * width - width - 2)
     assert plain.manifest.savings["text_encoder"]["8-bit embeddings"] == 0
     assert plain.manifest.savings["transformer"]["kept matrices"] == 0
