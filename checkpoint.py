@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,18 @@ def written(path: Path, write: Callable[[Path], None]) -> None:
     """Has a file written under a temporary name, puts it on the disk, then renames it."""
     new = path.with_name(path.name + ".new")
     write(new)
+    new.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what it writes
     with new.open("rb+") as stream:
         os.fsync(stream.fileno())
     new.replace(path)
+
+
+@cache
+def _umask() -> int:
+    """The rights that the process keeps from new files; it can be asked only by setting it."""
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -117,7 +117,7 @@ class Recipe(Section):
     `dtype` is what the reference computes in; `auto` takes float32 for weights under 1 GB and bfloat16 above.
     """
 
-    device: str
+    device: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     model: str = "demo"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -129,6 +129,8 @@ class Recipe(Section):
     def _components_named(self) -> Recipe:
         if not self.quantize.components:
             raise ValueError("quantize.components is empty; name at least one, such as [transformer]")
+        if len(set(self.quantize.components)) < len(self.quantize.components):
+            raise ValueError("quantize.components names a component twice; name each once")
         return self
 
 

@@ -128,8 +128,8 @@ def _error_rows(pressing: Pressing) -> list[list[str]]:
     rounded, pressed = (mean_decibels([layer[key] for layer in layers]) for key in ("rtn_error", "error"))
     return [
         ["layers quantized", str(len(layers))],
-        ["mean layer error, rounding alone", f"{rounded:.2f} dB"],
-        ["mean layer error, as pressed", f"{pressed:.2f} dB (gain {rounded - pressed:.2f} dB)"],
+        ["mean layer error on calibration tokens, rounding alone", f"{rounded:.2f} dB"],
+        ["mean layer error on calibration tokens, as pressed", f"{pressed:.2f} dB (gain {rounded - pressed:.2f} dB)"],
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,16 +130,14 @@ def _layer_table(pressed: Pressed) -> Table:
     table.add_row("layers quantized", str(len(layers)))
     table.add_row("matrices kept in 16 bits", str(manifest.kept))
     table.add_row("bits a weight", f"{int4.bits_per_weight(int(quantization.scheme.group_size)):.3f}")
-    for step in layers[0].steps:
+    steps = ("rtn", *quantization.rungs) if layers else ()
+    for number, step in enumerate(steps, 1):
         name = "rounding alone" if step == "rtn" else f"after {step}"
-        table.add_row(f"mean output error, {name}", f"{_mean([_after(layer, step) for layer in layers]):.3%}")
+        mean = sum(_after(layer, steps[:number]) for layer in layers) / len(layers)
+        table.add_row(f"mean output error, {name}", f"{mean:.3%}")
     return table
 
 
-def _after(layer: LayerReport, step: str) -> float:
-    """The error after a step; where a layer skips it, that of the step before is the least there."""
-    return layer.steps.get(step, layer.error)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _after(layer: LayerReport, steps: Sequence[str]) -> float:
+    """The error after some steps; a layer that skips the last has that of the step before."""
+    return next(layer.steps[step] for step in reversed(steps) if step in layer.steps)

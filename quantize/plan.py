@@ -129,9 +129,10 @@ def _check_component(part: ComponentPlan, quantization: Quantization) -> None:
     """Raises UserError where a component cannot be pressed as the recipe says."""
     if "quantization_config" in part.config:
         raise UserError(f"{part.checkpoint.folder} is quantized already; give the pipeline in its original precision.")
-    for scheme in (quantization.scheme, *quantization.also.values()):
+    schemes = {"scheme": quantization.scheme} | {f"also.{name}": one for name, one in quantization.also.items()}
+    for key, scheme in schemes.items():
         for unit in part.units:
-            _check_unit(part.checkpoint, unit, scheme)
+            _check_unit(part.checkpoint, unit, scheme, f"quantize.{key}.group_size")
 
 
 def _copies(checkpoint: Checkpoint, pattern: str) -> list[str]:
@@ -141,23 +142,23 @@ def _copies(checkpoint: Checkpoint, pattern: str) -> list[str]:
     return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)])
 
 
-def _check_unit(checkpoint: Checkpoint, unit: Unit, scheme: Scheme) -> None:
+def _check_unit(checkpoint: Checkpoint, unit: Unit, scheme: Scheme, key: str) -> None:
     sources = [f"{unit.path}.{fold.source}" for fold in unit.block.folds]
     for module in [*unit.linears, *sources]:
         if f"{module}.weight" not in checkpoint:
             raise UserError(f"{checkpoint.folder} lacks the weight {module}.weight; the download is incomplete.")
     for linear in unit.linears:
-        _check_shape(checkpoint.shape(f"{linear}.weight"), f"{unit.component}.{linear}", scheme)
+        _check_shape(checkpoint.shape(f"{linear}.weight"), f"{unit.component}.{linear}", scheme, key)
 
 
-def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme) -> None:
+def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme, key: str) -> None:
     if len(shape) != 2:
         raise UserError(f"The weight of {name} has the shape {shape}, where a matrix was expected.")
     height, width = shape
     if width % scheme.group_of(width):
         raise UserError(
             f"The group size {scheme.group_size} does not divide the input width {width} of {name}; "
-            "choose quantize.scheme.group_size of 32, 64 or 128 so that it does."
+            f"choose a {key} of 32, 64 or 128 so that it does."
         )
     if height % 8:
         raise UserError(f"The output width {height} of {name} is no multiple of 8, as AWQ's layout needs.")

@@ -24,6 +24,7 @@ from .calibrate import calibrate, grams_fit
 from .fp16 import overflowing
 from .plan import Plan, Unit, make_plan
 from .solve import LayerReport, Solution, solve
+from .stream import check_fits
 from .work import Work, key_of, locked
 from .write import kept_linears, savings, write_model
 
@@ -33,10 +34,10 @@ BASE, SQUARES = 2**30, 28
 PROMPTS_READ = 128  # at most, by what only reads the prompt
 # The files that decide the weights: work that other code began is never gone on with.
 DECIDING = (
-    *("awq", "calibrate", "fold", "fp16", "gptq", "ladder", "ranges"),
+    *("awq", "calibrate", "fold", "fp16", "gptq", "ladder", "plan", "press", "ranges"),
     *("refit", "solve", "statistics", "stream", "write"),
 )
-GROUND = ("grid", "int4", "int8", "sampling")
+GROUND = ("checkpoint", "grid", "int4", "int8", "loading", "sampling")
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def _present(work: Work) -> artifact.Manifest | None:
     present = artifact.read_manifest(work.output)
     model = work.output / "model"
     if present is not None and present.key == work.key and model.is_dir():
+        _check_whole(model, present.files)
         return present
     if model.exists():
         raise UserError(
@@ -131,13 +133,27 @@ def _present(work: Work) -> artifact.Manifest | None:
     return None
 
 
+def _check_whole(model: Path, files: Sequence[artifact.File]) -> None:
+    """Raises UserError where a published file is missing or of another size."""
+    for file in files:
+        path = model / file.path
+        if not path.exists() or path.stat().st_size != file.bytes:
+            raise UserError(
+                f"{path} is not the file that was published (it is missing or of another size); "
+                "use --force to press again, or --output for another folder."
+            )
+
+
 def _tell_of_others(work: Work, content: dict[str, Any], tell: Callable[[str], None]) -> None:
     """Says of unfinished work of another key what has changed since, and writes down what this work is made from."""
     write_json(content, work.made_from)
     for folder in work.others():
         before = json.loads((folder / "made-from.json").read_text("utf-8"))
         changed = [name for name in content if before.get(name) != content[name]]
-        tell(f"Unfinished work in {folder} is not used: it was begun with another {', '.join(changed)}.")
+        tell(
+            f"Unfinished work in {folder} is not used, and goes when this is finished: "
+            f"it was begun with another {', '.join(changed)}."
+        )
 
 
 def _tell_of_memory(plan: Plan, memory: int, tell: Callable[[str], None]) -> None:
@@ -219,6 +235,7 @@ class _Run:
 def _prepare(recipe: Recipe, source: Path, output: Path, memory: int, progress: Progress) -> _Run:
     """Looks at everything that pressing needs, before any long work."""
     plan = make_plan(source, recipe.quantize, progress)
+    check_fits(plan)
     sampling_of(recipe.calibration, source)
     prompts = load_prompts(prompt_file(source, recipe.calibration.prompts, "calibration"))
     prompts = prompts[: max(recipe.calibration.count, PROMPTS_READ)]
@@ -227,6 +244,8 @@ def _prepare(recipe: Recipe, source: Path, output: Path, memory: int, progress: 
         "version of edgepress": _algorithm(),
         "version of a library": artifact.versions(),
         "recipe": recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"}),
+        "ladder": list(recipe.quantize.rungs),
+        "family": repr(plan.family.components),
         "prompt set": prompts_sha256(prompts),
         "model": [file.model_dump() for file in sources],
         "memory": {part.name: grams_fit(part, memory) for part in plan.components},

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..loading import drop
 from ..memory import release
 from ..sampling import assembled
@@ -29,6 +30,43 @@ def stream_pipeline(plan: Plan, dtype: torch.dtype) -> Any:
     index = json.loads((plan.source / "model_index.json").read_text("utf-8"))
     parts = (*plan.components, *plan.others)
     return assembled(plan.source, dtype, {part.name: _stream(part, index[part.name], dtype) for part in parts})
+
+
+def check_fits(plan: Plan) -> None:
+    """Holds the weights of every component against the class that its config describes; nothing is read but headers.
+
+    Raises:
+        UserError: a component is not in model_index.json, its class cannot be made from its config, or weights are
+            missing or of another shape.
+    """
+    file = plan.source / "model_index.json"
+    index = json.loads(file.read_text("utf-8"))
+    for part in (*plan.components, *plan.others):
+        if not isinstance(index.get(part.name), list):
+            raise UserError(f"{file} names no {part.name}; the download is incomplete.")
+        _check_part(part, index[part.name])
+
+
+def _check_part(part: ComponentPlan, made_by: Sequence[str]) -> None:
+    where = part.checkpoint.folder
+    try:
+        expected = _empty(part, made_by, torch.float32).state_dict()
+    except Exception as error:  # what a class makes of a wrong config can be anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{where / 'config.json'} does not describe a {part.component.model_class}: {reason}"
+        ) from error
+    unread = tuple(f"{path}." for path in (*part.unread, *part.component.dropped))
+    for name, tensor in expected.items():
+        if name.startswith(unread):
+            continue
+        if name not in part.checkpoint:
+            raise UserError(f"{where} lacks the weight {name} that its config.json means; the download is incomplete.")
+        if part.checkpoint.shape(name) != tuple(tensor.shape):
+            raise UserError(
+                f"{name} in {where} has the shape {part.checkpoint.shape(name)}, where its config.json means "
+                f"{tuple(tensor.shape)}; weights and config are not of the same model."
+            )
 
 
 def _stream(part: ComponentPlan, made_by: Sequence[str], dtype: torch.dtype) -> nn.Module:

@@ -141,6 +141,8 @@ def test_a_key_like_none_is_answered_with_all_that_are_known(tmp_path: Path) -> 
         ("device: x\nquantize: {also: {npu: {narrow: true}}}", ["quantize.also.npu", "zero_point: false"]),
         ("device: x\nquantize: {also: {npu: {bits: 3}}}", ["quantize.also.npu.bits", "3", "4 or 8"]),
         ("device: x\nquantize: {also: {npu: {group_size: rows}}}", ["quantize.also.npu.group_size", "'channel'"]),
+        ("device: ../../evil", ["device", "pattern"]),
+        ("device: x\nquantize: {components: [vae, vae]}", ["quantize.components", "twice"]),
         ("device: x\nquantize: {method: gptq}", ["quantize.method", "'gptq'", "'rtn', 'awq' or 'best'"]),
         ("device: x\nquantize: {steps: [gptq, range]}", ["quantize.steps", "scale, clip, range, gptq, refit", "order"]),
         ("device: x\nquantize: {steps: [gptq, gptq]}", ["quantize.steps", "each once"]),

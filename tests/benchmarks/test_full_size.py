@@ -67,8 +67,8 @@ def test_the_section_says_cost_shrinkage_and_errors() -> None:
     assert "| wall time | 1.5 min |" in body
     assert "| peak RSS | 5.50 GB |" in body
     assert "| shrinkage | 72.4% |" in body
-    assert "| mean layer error, rounding alone | -25.00 dB |" in body
-    assert "| mean layer error, as pressed | -35.00 dB (gain 10.00 dB) |" in body
+    assert "| mean layer error on calibration tokens, rounding alone | -25.00 dB |" in body
+    assert "| mean layer error on calibration tokens, as pressed | -35.00 dB (gain 10.00 dB) |" in body
 
 
 def test_phases_are_shown_with_their_shares() -> None:

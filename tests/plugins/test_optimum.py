@@ -146,6 +146,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words: list[str], said: str, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--model", ""], "argument -m/--model: nothing is named."),
+        (["--output", ""], "argument -o/--output: nothing is named."),
         (["--bits", "3"], "argument --bits: invalid choice: 3"),
         (["--group-size", "100"], "argument --group-size: invalid choice: 100"),
         (["--count", "0"], "argument --count/--num-samples: '0' is no number above 0."),

@@ -170,7 +170,8 @@ def test_unfinished_work_of_something_else_is_told_on_stderr(recipe: Path, tiny:
     (work,) = (path for path in output.glob(".work/*") if path.is_dir())
     result = run(recipe, tiny, output, "--method", "rtn")
     assert result.exit_code == 0
-    assert f"Unfinished work in {work} is not used: it was begun with another recipe.\n" in result.stderr
+    why = "is not used, and goes when this is finished: it was begun with another recipe."
+    assert f"Unfinished work in {work} {why}\n" in result.stderr
     assert "Unfinished" not in result.stdout
 
 
@@ -181,3 +182,23 @@ def test_unfinished_work_is_gone_on_with(recipe: Path, tiny: Path, output: Path)
     assert result.exit_code == 0
     assert "Unfinished" not in result.stderr
     assert not unit.exists()
+
+
+def test_each_step_has_a_row_though_some_layers_skip_it(tiny: Path, tmp_path: Path) -> None:
+    """Queries and keys are never clipped, and they come first."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("gptq", "clip"))
+    result = run(recipe, tiny, tmp_path / "artifact")
+    assert result.exit_code == 0, result.output
+    told = rows(result.output)
+    layers = manifest_of(tmp_path / "artifact").layers
+    mean = sum(layer["steps"].get("clip", layer["steps"]["rtn"]) for layer in layers) / len(layers)
+    assert told["mean output error, after clip"] == [f"{mean:.3%}"]
+
+
+def test_a_vae_alone_has_no_layers_to_tell_of(tiny: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("device: test\nquantize: {components: [vae]}\n")
+    result = run(recipe, tiny, tmp_path / "artifact")
+    assert result.exit_code == 0, result.output
+    assert rows(result.output)["layers quantized"] == ["0"]

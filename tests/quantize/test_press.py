@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tiny import changed, store_as_published, write_tiny_pipeline
 from torch import Tensor
 
 import edgepress.loading  # noqa: F401  registers the loader
+from edgepress import recipe as recipes
 from edgepress.artifact import read_manifest, sha256
 from edgepress.errors import UserError
 from edgepress.grid import dequantize
@@ -338,19 +340,63 @@ print(*(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
 
 
+def test_what_a_method_means_is_part_of_the_key(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    press(recipe_for("best"), tiny, tmp_path / "artifact")
+    monkeypatch.setitem(recipes.METHODS, "best", ())
+    with pytest.raises(UserError, match="--force"):
+        press(recipe_for("best"), tiny, tmp_path / "artifact")
+
+
+def test_an_artifact_that_lost_a_file_is_not_up_to_date(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "artifact"
+    press(recipe_for("rtn"), tiny, output)
+    lost = output / "model" / "text_encoder" / "model.safetensors"
+    lost.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors is not the file .* --force"):
+        press(recipe_for("rtn"), tiny, output)
+    assert press(recipe_for("rtn"), tiny, output, force=True).fresh
+    assert lost.exists()
+
+
+def test_others_may_read_what_the_umask_lets_them(pressed: dict[str, Pressed]) -> None:
+    rights = {path.suffix: path.stat().st_mode & 0o777 for path in (pressed["rtn"].output / "model").rglob("*.*")}
+    assert rights[".safetensors"] == rights[".json"]
+
+
+DAMAGES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a component left out": ("model_index.json", {"transformer": None}, "names no transformer"),
+    "more layers": ("transformer/config.json", {"n_layers": 9}, "lacks the weight layers"),
+    "another width": ("transformer/config.json", {"cap_feat_dim": 64}, "has the shape"),
+    "an impossible config": ("transformer/config.json", {"axes_dims": [2, 2, 2]}, "does not describe a ZImageTransf"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_weights_and_config_of_different_models_are_refused_in_a_sentence(
+    name: str, tiny: Path, tmp_path: Path
+) -> None:
+    file, change, sentence = DAMAGES[name]
+    source = tmp_path / "pipeline"
+    shutil.copytree(tiny, source)
+    content = json.loads((source / file).read_text())
+    (source / file).write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match=sentence):
+        press(recipe_for("rtn"), source, tmp_path / "artifact")
+    assert not (tmp_path / "artifact" / "model").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["rtn", "best"])
 def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path, method: str) -> None:
-    """Blocks of 16 million weights, 64 MB: 3 of them, and 9."""
+    """Blocks of 16 million weights, 64 MB: 7 of them, and 13; with fewer the heap is not at its height yet."""
     peaks = {}
-    for layers in (1, 7):
+    for layers in (5, 11):
         source = tmp_path / f"pipeline-{layers}"
         write_tiny_pipeline(source, dim=1152, layers=layers)
         words = [str(source), str(tmp_path / f"artifact-{layers}"), method]
         done = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         peaks[layers] = 1024 * int(done.stdout)
-    weights = sum(file.stat().st_size for file in (tmp_path / "pipeline-7" / "transformer").glob("*.safetensors"))
-    assert weights > 600e6
-    # Six more blocks weigh 384 MB. The heap alone gives up to 90 MB, and with 13 layers no more than with 7.
-    assert peaks[7] - peaks[1] < 130e6, f"{peaks[1] / 1e6:.0f} MB, then {peaks[7] / 1e6:.0f} MB"
+    weights = sum(file.stat().st_size for file in (tmp_path / "pipeline-11" / "transformer").glob("*.safetensors"))
+    assert weights > 800e6
+    assert peaks[11] - peaks[5] < 80e6, f"{peaks[5] / 1e6:.0f} MB, then {peaks[11] / 1e6:.0f} MB"

@@ -273,7 +273,8 @@ def test_what_was_begun_from_something_else_is_named_and_not_used(
     recipe = change(own, recipe)
     sentences: list[str] = []
     press(recipe, own, output, tell=sentences.append)
-    assert sentences == [f"Unfinished work in {work} is not used: it was begun with another {said}."]
+    why = f"is not used, and goes when this is finished: it was begun with another {said}."
+    assert sentences == [f"Unfinished work in {work} {why}"]
     press(recipe, own, tmp_path / "fresh", tell=lambda _: pytest.fail("nothing was begun here"))
     assert digest(output) == digest(tmp_path / "fresh")
 

@@ -47,8 +47,8 @@ class AwqExport(BaseOptimumCLICommand):
     def parse_args(parser: ArgumentParser) -> None:
         parser.description = DESCRIPTION
         add = parser.add_argument
-        add("-m", "--model", required=True, help="A diffusers folder, a hub id, or 'demo'.")
-        add("-o", "--output", required=True, help="Artifact folder; the pressed pipeline is in its folder model.")
+        add("-m", "--model", type=_named, required=True, help="A diffusers folder, a hub id, or 'demo'.")
+        add("-o", "--output", type=_named, required=True, help="Artifact folder; its folder model is the pipeline.")
         add("--dataset", default="own", help="Calibration prompts, a JSON-lines file (default: the pipeline's own).")
         add("--count", "--num-samples", type=_positive, default=32, help="Calibration prompts used (default: 32).")
         add("--steps", type=_positive, default=8, help="Denoising steps in calibration (default: 8).")
@@ -74,6 +74,13 @@ class AwqExport(BaseOptimumCLICommand):
             recipe = Path(folder) / "awq.yaml"
             recipe.write_text(json.dumps(recipe_of(self.args), ensure_ascii=False), "utf-8")  # JSON is YAML
             main(words_of(self.args, recipe), prog_name="optimum-cli export awq")
+
+
+def _named(text: str) -> str:
+    """An empty model would stand for the recipe's own, and an empty output for the folder one is in."""
+    if not text:
+        raise ArgumentTypeError("nothing is named.")
+    return text
 
 
 def _positive(text: str) -> int:
