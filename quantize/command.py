@@ -55,7 +55,7 @@ def quantize(
     if method:
         changed = recipe.quantize.model_copy(update={"method": method, "steps": None})
         recipe = recipe.model_copy(update={"quantize": changed})
-    if model:
+    if model is not None:
         recipe = recipe.model_copy(update={"model": model})
     source = sources.resolve(recipe.model)
     from .press import press

@@ -243,8 +243,8 @@ def _prepare(recipe: Recipe, source: Path, output: Path, memory: int, progress: 
     content = {
         "version of edgepress": _algorithm(),
         "version of a library": artifact.versions(),
-        "recipe": recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"}),
-        "ladder": list(recipe.quantize.rungs),
+        "recipe": recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"})
+        | {"steps": list(recipe.quantize.rungs)},
         "family": repr(plan.family.components),
         "prompt set": prompts_sha256(prompts),
         "model": [file.model_dump() for file in sources],

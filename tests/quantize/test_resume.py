@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +357,8 @@ def test_control_c_says_that_it_can_go_on_and_it_does(
 ) -> None:
     output = tmp_path / "artifact"
     words = command(recipe, tiny, output)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & would not hear it
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     while not any((output / ".work").glob(waited_for or "*")) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
