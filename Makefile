@@ -50,14 +50,15 @@ ifneq ($(CHECK),0)
 		--limit $(CHECK) --output "$(OUTPUT)/evaluation/check"
 endif
 
-export: $(SET_UP)  ## not there yet: ONNX and RKNN
-	@echo "export is not there yet; the pressed pipeline in $(OUTPUT)/model runs with PyTorch." >&2; exit 2
+export: $(SET_UP)  ## ONNX graphs of the pressed pipeline in OUTPUT, as the recipe of DEVICE wants them
+	$(EDGEPRESS) export onnx --recipe $(DEVICE) --output "$(OUTPUT)"
 
 evaluate: $(SET_UP)  ## compare the pressed pipeline with the reference, on all prompts of the recipe
 	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(CHOSEN_MODEL) --output "$(OUTPUT)/evaluation"
 
-artifact:  ## quantize and evaluate: the whole artifact of DEVICE
+artifact:  ## quantize, export and evaluate: the whole artifact of DEVICE
 	$(MAKE) quantize CHECK=0
+	$(MAKE) export
 	$(MAKE) evaluate
 
 test: $(SET_UP)  ## all tests that need no device

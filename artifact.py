@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,3 +102,43 @@ def _files(folder: Path) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [(Path(top) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+# ---------------------------------------------------------------- working on an artifact
+
+
+@contextmanager
+def locked(artifact: Path) -> Iterator[Path]:
+    """Holds an artifact folder against a second process; gives the folder in it for work in flight.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    work = artifact / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another edgepress works on {artifact}; wait for it or give another --output.") from error
+        yield work
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Puts a folder of the work in flight in its place by renaming; one that is there goes. Call it under the lock."""
+    aside = staged.with_name("replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)
+    staged.rename(target)
+    sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Puts a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

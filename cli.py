@@ -11,7 +11,9 @@ import click
 from . import __version__
 from .errors import UserError
 from .evaluate.command import evaluate
+from .export.command import export
 from .quantize.command import quantize
+from .runtime.command import generate
 
 USER_ERROR = 2
 
@@ -50,7 +52,9 @@ def main(debug: bool) -> None:
 
 
 main.add_command(quantize)
+main.add_command(export)
 main.add_command(evaluate)
+main.add_command(generate)
 
 if __name__ == "__main__":
     sys.exit(main())

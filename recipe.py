@@ -93,6 +93,20 @@ class Quantization(Section):
         return self
 
 
+class Export(Section):
+    """Graphs for a device.
+
+    precision: fp32, fp16, or the pressed model's own int4. flavour: of int4; `ort` multiplies by the codes with ONNX
+    Runtime's operator, `qdq` dequantizes symmetric blocks with ONNX's own, as TensorRT wants. accuracy_level: of `ort`;
+    0 multiplies in floats, 4 in 8-bit integers.
+    """
+
+    precision: Literal["fp32", "fp16", "int4"] = "int4"
+    flavour: Literal["ort", "qdq"] = "ort"
+    opset: int = 23
+    accuracy_level: Literal[0, 4] = 0
+
+
 class Pictures(Section):
     """Prompts to run, and how. `own` prompts come with the pipeline folder, or else from recipes/prompts/."""
 
@@ -122,6 +136,7 @@ class Recipe(Section):
     model: str = "demo"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     quantize: Quantization = Quantization()
+    export: Export = Export()
     calibration: Pictures = Pictures()
     evaluation: Pictures = Pictures(count=64)
 

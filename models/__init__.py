@@ -11,14 +11,18 @@ from functools import cache
 
 from ..errors import UserError
 from .family import Block, Chain, Component, Family, Fold
+from .graphs import Graph, Port
 
-__all__ = ["Block", "Chain", "Component", "Family", "Fold", "families", "family_of"]
+__all__ = ["Block", "Chain", "Component", "Family", "Fold", "Graph", "Port", "families", "family_of"]
+
+COMPANIONS = ("_graphs", "_host", "_reference")  # beside a family's file; some need torch, which a device has not
 
 
 @cache
 def families() -> dict[str, Family]:
     """Every family, by pipeline class name."""
-    modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
+    names = (info.name for info in pkgutil.iter_modules(__path__) if not info.name.endswith(COMPANIONS))
+    modules = (importlib.import_module(f"{__name__}.{name}") for name in names)
     found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
     return {family.pipeline: family for family in found}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .graphs import Graph
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -72,11 +74,21 @@ class Component:
 
 @dataclass(frozen=True)
 class Family:
-    """A pipeline class and its components; `denoiser` names the one that runs once a step, the others run before it."""
+    """A pipeline class and its components; `denoiser` names the one that runs once a step, the others run before it.
+
+    graphs: what is exported, in the order in which a device runs it. host: `package.module:Class` of what the device
+    computes around them. reference: `package.module:function` of what the components answer in torch.
+    """
 
     pipeline: str
     denoiser: str
     components: tuple[Component, ...] = field(default=())
+    graphs: tuple[Graph, ...] = ()
+    host: str = ""
+    reference: str = ""
 
     def component(self, name: str) -> Component | None:
         return next((component for component in self.components if component.name == name), None)
+
+    def graph(self, name: str) -> Graph | None:
+        return next((graph for graph in self.graphs if graph.name == name), None)

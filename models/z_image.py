@@ -8,6 +8,7 @@ image the VAE only decodes.
 """
 
 from .family import Block, Chain, Component, Family, Fold
+from .graphs import Graph, Port
 
 DIT_FOLDS = (
     Fold("attention_norm1", ("attention.to_q", "attention.to_k", "attention.to_v"), "norm"),
@@ -33,6 +34,51 @@ QWEN3_CHAINS = (
     Chain(("self_attn.v_proj", "self_attn.o_proj"), cancelled=False),
     Chain(("mlp.up_proj", "mlp.down_proj"), cancelled=False),
 )
+# T: tokens of the prompt. L: the same, padded. N: patches of the image, padded. cos and sin are of pairs of channels.
+GRAPHS = (
+    Graph(
+        "text_encoder",
+        "text_encoder",
+        "edgepress.models.z_image_graphs:TextEncoder",
+        (Port("ids", (None, "T"), "int64"),),
+        (Port("hidden", (None, "T", None)),),
+    ),
+    Graph(
+        "caption",
+        "transformer",
+        "edgepress.models.z_image_graphs:Caption",
+        (
+            Port("hidden", (None, "L", None)),
+            Port("pad", (None, "L", None)),
+            Port("cos", ("L", None)),
+            Port("sin", ("L", None)),
+        ),
+        (Port("caption", (None, "L", None)),),
+    ),
+    Graph(
+        "transformer",
+        "transformer",
+        "edgepress.models.z_image_graphs:Transformer",
+        (
+            Port("patches", (None, "N", None)),
+            Port("pad", (None, "N", None)),
+            Port("timestep", (None,)),
+            Port("caption", (None, "L", None)),
+            Port("image_cos", ("N", None)),
+            Port("image_sin", ("N", None)),
+            Port("caption_cos", ("L", None)),
+            Port("caption_sin", ("L", None)),
+        ),
+        (Port("velocity", (None, "N", None)),),
+    ),
+    Graph(
+        "vae_decoder",
+        "vae",
+        "edgepress.models.z_image_graphs:Decoder",
+        (Port("latents", (None, None, "h", "w")),),
+        (Port("image", (None, None, "8*h", "8*w")),),
+    ),
+)
 
 FAMILY = Family(
     pipeline="ZImagePipeline",
@@ -57,4 +103,7 @@ FAMILY = Family(
         ),
         Component("vae", "AutoencoderKL", (), dropped=("encoder",)),
     ),
+    graphs=GRAPHS,
+    host="edgepress.models.z_image_host:Host",
+    reference="edgepress.models.z_image_reference:reference",
 )

@@ -6,10 +6,8 @@ result depends on; another recipe, prompt set or weight file is another folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import artifact
 from ..checkpoint import opened
-from ..errors import UserError
 
 KEY_LENGTH = 16
 
@@ -85,7 +83,7 @@ class Work:
                 target.rename(aside)
             self.model.rename(target)
         self.manifest.replace(self.output / "manifest.json")
-        _sync(self.output)
+        artifact.sync(self.output)
         self.clear()
 
     def others(self) -> list[Path]:
@@ -135,14 +133,8 @@ def key_of(content: dict[str, Any]) -> str:
 @contextmanager
 def locked(work: Work) -> Iterator[None]:
     """Makes the work folder and holds its output against a second process."""
-    (work.folder / "units").mkdir(parents=True, exist_ok=True)
-    with (work.output / ".work" / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another edgepress works on {work.output}; wait for it or give another --output."
-            ) from error
+    with artifact.locked(work.output):
+        (work.folder / "units").mkdir(parents=True, exist_ok=True)
         _remove_leftovers(work.folder)
         yield
 
@@ -151,11 +143,3 @@ def _remove_leftovers(folder: Path) -> None:
     """Half-written files of a killed run."""
     for path in folder.rglob("*.new"):
         path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

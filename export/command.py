@@ -1,0 +1,15 @@
+"""`edgepress export`: what is made of a pipeline for runtimes on devices, one command a format."""
+
+from __future__ import annotations
+
+import click
+
+from .onnx.command import onnx
+
+
+@click.group()
+def export() -> None:
+    """Turn a pipeline into what a device's runtime reads."""
+
+
+export.add_command(onnx)

@@ -1,0 +1,28 @@
+"""Linears of 4 bits as DequantizeLinear and MatMul, ONNX's own operators, which TensorRT fuses and ONNX Runtime too.
+
+Both do so only where blocks run along axis 0 of a weight (inputs, outputs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from ..weights import Packed
+from .linear import products, replace, weight
+
+OPSET = 21  # the first whose DequantizeLinear knows blocks and 4 bits
+
+
+def linear_dequantize(model: ir.Model, packed: Mapping[str, Packed]) -> ir.Model:
+    """Replaces the products of a graph with its `packed` linears, which have no zero points, in place."""
+    for name, how in packed.items():
+        outputs, inputs = how.shape
+        for product in products(model, name):
+            codes = weight(model, f"{name}.qweight", ir.DataType.INT4, (inputs, outputs))
+            scales = weight(model, f"{name}.scales", ir.DataType.FLOAT, (inputs // how.block, outputs))
+            dequantized = ir.node("DequantizeLinear", [codes, scales], {"axis": 0, "block_size": how.block})
+            multiplied = ir.node("MatMul", [product.inputs[0], dequantized.outputs[0]])
+            replace(model, product, [dequantized, multiplied])
+    return model

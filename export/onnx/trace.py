@@ -1,0 +1,142 @@
+"""From a graph's description to an ONNX model without weights: traced with tensors that have shapes and no data.
+
+The component is never loaded: its classes are made from config.json with empty parameters, so that memory and time do
+not grow with the weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from ...errors import UserError
+from ...models import Graph
+from .passes.constants import constants, tidy
+from .passes.rms_norm import rms_norm
+
+OPSET = 23  # of what is traced: the first with attention, and what the passes read
+PREFIX = "model."  # what the family's modules call their component
+SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing: all different, so that none is taken for another
+
+
+def trace(graph: Graph, folder: Path, dtype: torch.dtype = torch.float32) -> ir.Model:
+    """The graph of a component folder, in opset 23, with constants folded and norms and attention as one operator each.
+
+    Every initializer that is a weight bears its module's name and has a shape and a dtype but no value; tables that the
+    component computes for itself have theirs.
+
+    Args:
+        dtype: of the weights and what is computed with them; inputs and outputs are as the graph says.
+
+    Raises:
+        UserError: the folder has no config.json that names a class of diffusers or transformers.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    component = empty_component(folder)
+    with _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
+        _fake(component, dtype)
+        module = _wrapper(graph)(component).eval()
+        program = torch.onnx.export(
+            module,
+            module.example(dict(zip(graph.axes, SIZES, strict=False))),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            dynamic_shapes=_dynamic(graph),
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
+        )
+    assert program is not None
+    return tidy(rms_norm(constants(_named(program.model, graph))))
+
+
+def empty_component(folder: Path) -> Any:
+    """The component with all its parameters on the meta device; what it computes for itself is real.
+
+    Raises:
+        UserError: no readable config.json, or one of an unknown class.
+    """
+    from accelerate import init_empty_weights
+
+    config = _config(folder)
+    library, name = ("diffusers", config.get("_class_name")) if "_class_name" in config else _transformers(config)
+    cls = getattr(importlib.import_module(library), str(name), None)
+    if cls is None:
+        raise UserError(f"{folder / 'config.json'} names the class {name!r}, which {library} does not have.")
+    with init_empty_weights(include_buffers=False):
+        if library == "diffusers":
+            component = cls.from_config(config)
+        else:
+            component = cls._from_config(cls.config_class.from_dict(config))
+    return component.eval().requires_grad_(False)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A component's config, without what it says of how its weights are stored."""
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); the component folder needs its config.") from error
+    return {key: value for key, value in config.items() if key != "quantization_config"}
+
+
+def _transformers(config: dict[str, Any]) -> tuple[str, str]:
+    return "transformers", (config.get("architectures") or ["?"])[0]
+
+
+def _wrapper(graph: Graph) -> Any:
+    module, _, name = graph.module.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _fake(component: nn.Module, dtype: torch.dtype) -> None:
+    """Puts parameters of the current fake mode in the place of those on the meta device, in place."""
+    for name, parameter in list(component.named_parameters()):
+        owner, _, attribute = name.rpartition(".")
+        empty = nn.Parameter(torch.empty_like(parameter, dtype=dtype, device="cpu"), requires_grad=False)
+        setattr(component.get_submodule(owner), attribute, empty)
+
+
+def _dynamic(graph: Graph) -> tuple[dict[int, Any], ...]:
+    dims = {axis: torch.export.Dim(axis, min=1) for axis in graph.axes}
+    return tuple({at: dims[axis] for at, axis in enumerate(port.axes) if axis} for port in graph.inputs)
+
+
+def _named(model: ir.Model, graph: Graph) -> ir.Model:
+    """Strips the prefix from weights' names and the fake values from the weights, and names the outputs' axes."""
+    for value in list(model.graph.initializers.values()):
+        if value.name is not None and value.name.startswith(PREFIX):
+            value.name = value.name.removeprefix(PREFIX)
+        if isinstance(getattr(value.const_value, "raw", None), nn.Parameter):
+            value.const_value = None
+    for port, value in zip(graph.outputs, model.graph.outputs, strict=True):
+        assert value.shape is not None
+        value.shape = ir.Shape([axis or size for axis, size in zip(port.axes, value.shape, strict=True)])
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's own words on libraries that are not needed here from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,229 @@
+"""A component's weights beside its graphs: streamed into safetensors shards, and pointed at by offset.
+
+What the graphs' initializers are called, and their shapes and dtypes, says what is written; a tensor is made when it is
+written, and forgotten before the next.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ...checkpoint import SHARD_BYTES, Checkpoint
+from ...errors import UserError
+from ...int4 import AwqTensors
+from ...products import dequantized
+from ...progress import Progress, silent
+from .int4 import is_symmetric, nbits
+
+ALIGNMENT = 64  # bytes: a cache line, and no register is wider
+HEADER_BYTES = 2**20  # at most, of a shard
+AT_ONCE = 2**22  # elements that are cast at once
+STORED = {
+    ir.DataType.FLOAT: ("F32", torch.float32),
+    ir.DataType.FLOAT16: ("F16", torch.float16),
+    ir.DataType.BFLOAT16: ("BF16", torch.bfloat16),
+    ir.DataType.INT8: ("I8", torch.int8),
+    ir.DataType.UINT8: ("U8", torch.uint8),
+    ir.DataType.INT4: ("U8", torch.uint8),
+}
+FLOATS = {stored: dtype for dtype, (_, stored) in STORED.items() if stored.is_floating_point}
+Operands = Callable[[AwqTensors, str], Tensor]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How a 4-bit linear is stored: (outputs, inputs), inputs in a block, and whether any zero point is not 8."""
+
+    shape: tuple[int, int]
+    block: int
+    zero_points: bool
+
+
+class Source:
+    """A component's tensors by the names that graphs give them; `packed` are its 4-bit linears.
+
+    What a `solution` holds takes the place of the checkpoint's tensors. `operands` arranges 4-bit tensors as the
+    operator that reads them wants.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, solution: Checkpoint | None = None, operands: Operands = nbits) -> None:
+        self.folder, self._operands = checkpoint.folder, operands
+        both = [part for part in (checkpoint, solution) if part is not None]
+        self._where = {name: part for part in both for name in part.names()}
+        linears = [name.removesuffix(".qweight") for name in self._where if name.endswith(".qweight")]
+        self.packed = {linear: self._described(linear) for linear in linears}
+
+    @property
+    def has_zero_points(self) -> bool:
+        return any(linear.zero_points for linear in self.packed.values())
+
+    def dtype_of_rows(self, embedding: str) -> ir.DataType:
+        """What an embedding is stored in; INT8 has a scale a row."""
+        name = f"{embedding}.weight"
+        return FLOATS[self.stored(name).dtype] if name in self._where else ir.DataType.INT8
+
+    def __contains__(self, name: str) -> bool:
+        """Whether `made` can make it."""
+        return name in self._where or self._is_packed(name)
+
+    def stored(self, name: str) -> Tensor:
+        """A tensor as it is on disk; nothing of it is read before it is used."""
+        return self._where[name].tensor(name)
+
+    def made(self, name: str) -> Tensor:
+        """What a graph calls `name`: as it is stored, dequantized, or as an operator wants it."""
+        if not self._is_packed(name):
+            return self.stored(name)
+        linear, _, kind = name.rpartition(".")
+        packed = AwqTensors(*(self.stored(f"{linear}.{tensor}") for tensor in AwqTensors._fields))
+        return dequantized(packed) if kind == "weight" else self._operands(packed, kind)
+
+    def _is_packed(self, name: str) -> bool:
+        """Whether a name is that of a 4-bit linear's weight, or of an operand that makes it."""
+        linear, _, kind = name.rpartition(".")
+        return linear in self.packed and kind != "bias"
+
+    def _described(self, linear: str) -> Packed:
+        groups, outputs = self._where[f"{linear}.scales"].shape(f"{linear}.scales")
+        inputs, _ = self._where[f"{linear}.qweight"].shape(f"{linear}.qweight")
+        return Packed((outputs, inputs), inputs // groups, not is_symmetric(self.stored(f"{linear}.qzeros")))
+
+
+# ---------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor that graphs ask for: its name, and its dtype and shape in them."""
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """As safetensors is told, which knows no 4 bits: two of them are a byte."""
+        return (*self.shape[:-1], self.shape[-1] // 2) if self.dtype == ir.DataType.INT4 else self.shape
+
+    @property
+    def itemsize(self) -> int:
+        return STORED[self.dtype][1].itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.stored_shape) * self.itemsize
+
+
+def attach(models: Sequence[ir.Model], source: Source, folder: Path, stem: str, progress: Progress = silent) -> None:
+    """Writes the weights that a component's graphs lack into shards in a folder, and points the graphs at them.
+
+    Shards are called STEM-00001-of-0000N.safetensors and hold at most 1e9 bytes; a larger tensor has one of its own.
+    Tensors begin at multiples of 64 bytes, and the few whose size is no such multiple come last, at multiples of
+    their elements' size.
+
+    Raises:
+        UserError: the component lacks a tensor.
+    """
+    shards = _shards(_entries(models, source))
+    stage, total = f"writing {stem}", sum(entry.nbytes for shard in shards for entry in shard)
+    places: dict[str, tuple[str, int]] = {}
+    done = 0
+    for number, shard in enumerate(shards, 1):
+        file = folder / f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        for entry, offset in _write_shard(shard, source, file):
+            done += entry.nbytes
+            progress(stage, done, total)
+            places[entry.name] = (file.name, offset)
+    for model in models:
+        _point(model, places, folder)
+
+
+def lacking(model: ir.Model) -> list[ir.Value]:
+    """The initializers of a graph whose values are not known yet."""
+    return [value for value in model.graph.initializers.values() if value.const_value is None]
+
+
+def _entries(models: Sequence[ir.Model], source: Source) -> list[Entry]:
+    """What the graphs lack, once each, in the order in which they ask for it."""
+    found = {entry.name: entry for model in models for entry in map(_entry, lacking(model))}
+    missing = [name for name in found if name not in source]
+    if missing:
+        raise UserError(f"{source.folder} lacks the weight {missing[0]}; the model is incomplete.")
+    return list(found.values())
+
+
+def _entry(value: ir.Value) -> Entry:
+    assert value.name is not None
+    assert value.dtype is not None
+    assert value.shape is not None
+    return Entry(value.name, value.dtype, value.shape.numpy())
+
+
+def _shards(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Entries in shards; in each of them those come first that leave the next one aligned."""
+    shards: list[list[Entry]] = [[]]
+    size = HEADER_BYTES
+    for entry in entries:
+        if shards[-1] and size + entry.nbytes > SHARD_BYTES:
+            shards.append([])
+            size = HEADER_BYTES
+        shards[-1].append(entry)
+        size += entry.nbytes
+    return [sorted(shard, key=lambda entry: (entry.nbytes % ALIGNMENT != 0, -entry.itemsize)) for shard in shards]
+
+
+def _write_shard(shard: Sequence[Entry], source: Source, file: Path) -> Iterator[tuple[Entry, int]]:
+    """Writes a shard; gives each tensor and its offset in the file once it is written."""
+    with file.open("xb") as stream:
+        stream.write(_header(shard))
+        for entry in shard:
+            offset = stream.tell()
+            _write(entry, source.made(entry.name), stream)
+            yield entry, offset
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _header(shard: Sequence[Entry]) -> bytes:
+    """What a safetensors file begins with: a length, then dtype, shape and place of each tensor, and filling spaces."""
+    said: dict[str, object] = {}
+    end = 0
+    for entry in shard:
+        start, end = end, end + entry.nbytes
+        said[entry.name] = {"dtype": STORED[entry.dtype][0], "shape": entry.stored_shape, "data_offsets": [start, end]}
+    text = json.dumps(said, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _write(entry: Entry, tensor: Tensor, stream: BinaryIO) -> None:
+    """Writes a tensor in the entry's dtype, cast piece by piece.
+
+    Raises:
+        ValueError: it has another number of elements.
+    """
+    if tensor.numel() != math.prod(entry.stored_shape):
+        raise ValueError(f"{entry.name} is {tuple(tensor.shape)}, where the graph has {entry.shape}")
+    for piece in tensor.flatten().split(AT_ONCE):
+        stream.write(piece.to(STORED[entry.dtype][1]).view(torch.uint8).numpy())
+
+
+def _point(model: ir.Model, places: dict[str, tuple[str, int]], folder: Path) -> None:
+    """Points the initializers of a graph at where their values are."""
+    for value in lacking(model):
+        entry = _entry(value)
+        file, offset = places[entry.name]
+        value.const_value = ir.ExternalTensor(
+            file, offset, entry.nbytes, entry.dtype, shape=ir.Shape(entry.shape), name=entry.name, base_dir=folder
+        )

@@ -1,0 +1,57 @@
+"""What the host computes around a family's graphs: the interface that the runtime paints through, and how it is found.
+
+A host knows its family's configs and no weights. It is numpy alone: torch need not be there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .family import Family
+
+# Runs a graph by its name and gives its first output; float outputs are float32 whatever the graph computes in.
+Run = Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]
+
+
+class Host(Protocol):
+    """A family's host, made from `configs`: the config dicts of its components and of its scheduler, by folder name.
+
+    max_tokens: of a prompt, as the pipeline cuts it. template: variables that the pipeline gives the chat template.
+    decoder: the graph that makes the picture, whose one input and output are (1, channels, height, width). native: the
+    picture's side in pixels that the pipeline was made for.
+    """
+
+    max_tokens: int
+    template: Mapping[str, Any]
+    decoder: str
+
+    def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None: ...
+
+    @property
+    def native(self) -> int: ...
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Of the noise to begin with; raises UserError where the size cannot be painted."""
+
+    def tokens(self, height: int, width: int) -> int:
+        """How many tokens a picture has for the schedule's shift."""
+
+    def encode(self, run: Run, ids: NDArray[np.int64]) -> Any:
+        """What the later steps need of a prompt, given its token ids (tokens,)."""
+
+    def velocity(self, run: Run, latents: NDArray[np.float32], timestep: float, caption: Any) -> NDArray[np.float32]:
+        """The velocity at a timestep of the scheduler; float32, of the latents' shape."""
+
+    def decode(self, run: Run, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The picture (height, width, 3) of finished latents."""
+
+
+def host_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
+    """The host of a family, which names it as `module:class`."""
+    module, name = family.host.split(":")
+    return cast(Host, getattr(importlib.import_module(module), name)(configs))

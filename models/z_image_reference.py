@@ -1,0 +1,69 @@
+"""What Z-Image's components answer, read off diffusers' and transformers' own modules while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .reference import Answers, Case
+
+
+@torch.no_grad()
+def reference(component: str, module: Any, case: Case, found: Mapping[str, NDArray[np.float32]]) -> Answers:
+    """First outputs of the component's graphs, by their names.
+
+    Args:
+        found: the transformer needs the text encoder's.
+    """
+    if component == "text_encoder":
+        return {"text_encoder": _text_encoder(module, case)}
+    if component == "vae":
+        return {"vae_decoder": _decoder(module, case)}
+    return _transformer(module, case, torch.from_numpy(found["text_encoder"][0]))
+
+
+def _text_encoder(module: Any, case: Case) -> NDArray[np.float32]:
+    ids = torch.from_numpy(case.ids)[None]
+    return _array(module(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[-2])
+
+
+def _decoder(module: Any, case: Case) -> NDArray[np.float32]:
+    latents = torch.from_numpy(case.latents) / module.config.scaling_factor + module.config.shift_factor
+    return _array(module.decode(latents, return_dict=False)[0])
+
+
+def _transformer(module: Any, case: Case, hidden: Tensor) -> Answers:
+    """The velocity has the sign of the transformer, and rows for pads of the image but not for the caption."""
+    (final,) = module.all_final_layer.values()
+    time = torch.tensor([(1000 - case.timestep) / 1000])
+    with _outputs(module.context_refiner[-1], module.noise_refiner[-1], final) as outputs:
+        module([torch.from_numpy(case.latents)[0, :, None]], time, [hidden])
+    caption, image, velocity = outputs
+    return {"caption": _array(caption), "transformer": _array(velocity[:, : image.shape[1]])}
+
+
+@contextmanager
+def _outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
+    """What modules give when they run, in the order in which they are named; there once all have run."""
+    outputs: list[Any] = [None] * len(modules)
+
+    def keep(place: int) -> Any:
+        return lambda _module, _inputs, output: outputs.__setitem__(place, output)
+
+    hooks = [module.register_forward_hook(keep(place)) for place, module in enumerate(modules)]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().numpy()
+    return array

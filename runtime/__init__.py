@@ -1,0 +1,1 @@
+"""Paints pictures with an exported pipeline on the device: ONNX Runtime and numpy, without torch."""

@@ -1,0 +1,93 @@
+"""`edgepress generate`: paints a picture from an exported artifact, without torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UserError
+from ..progress import bars
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SEEDS = 2**63
+
+
+class PictureSize(click.ParamType[tuple[int, int]]):
+    """Height and width in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d+)[xX×](\d+)", value)
+        if not found:
+            self.fail(f"{value!r} is no size; write height and width like 512x768.", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--prompt", required=True, metavar="TEXT", help="What to paint.")
+@click.option("--seed", type=click.IntRange(0, SEEDS - 1), default=0, show_default=True, help="Of the noise.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
+@click.option("--size", type=PictureSize(), help="Height and width in pixels.  [default: the pipeline's own]")
+@click.option("--tile", type=int, metavar="PIXELS", help="Decode in overlapping tiles of this side, to save memory.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; may be repeated.  [CPU]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Such as out.png.")
+def generate(
+    artifact: Path,
+    prompt: str,
+    seed: int,
+    steps: int,
+    size: tuple[int, int] | None,
+    tile: int | None,
+    providers: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Paint a picture from the ONNX graphs of an artifact.
+
+    The same seed gives the noise that it gives in torch. One graph is in memory at a time.
+    """
+    kind = _format(output)
+    from .paint import Painter, Wish
+    from .sessions import CPU
+
+    painter = Painter(artifact, keep=False, providers=providers or CPU)
+    with bars() as progress:
+        image = painter.paint(Wish(prompt, seed, steps, size, tile), progress, _tell)
+    _save(image, output, kind)
+    click.echo(f"painted {output}")
+
+
+def _tell(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+def _format(output: Path) -> str:
+    """The picture format that a file's name asks for; the file must be one that can be written."""
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(output.suffix.lower(), "")
+    if kind not in Image.SAVE:
+        raise UserError(f"{output} names no picture format that can be written; end it in .png.")
+    folder = output.parent
+    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{output} cannot be written; give a file in a folder that is there and may be written to.")
+    return kind
+
+
+def _save(image: Image, output: Path, kind: str) -> None:
+    """Under a temporary name first, so that a cut run leaves no half picture."""
+    new = output.with_name(output.name + ".new")
+    try:
+        image.save(new, kind)
+        new.replace(output)
+    finally:
+        new.unlink(missing_ok=True)

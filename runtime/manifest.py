@@ -1,0 +1,60 @@
+"""Reads the pipeline.json of an exported folder: which graphs there are, and what the host must know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+SCHEMA_VERSION = 1
+NAME = "pipeline.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported folder: its pipeline's class, its graphs' files by name, and its host's configs by component."""
+
+    folder: Path
+    family: str
+    graphs: Mapping[str, Path]
+    host: Mapping[str, Any]
+
+
+def read(artifact: Path) -> Exported:
+    """The exported pipeline of an artifact folder, or of its `onnx` folder itself.
+
+    Raises:
+        UserError: nothing was exported there, by another version, or a graph's file is missing.
+    """
+    folder = artifact if (artifact / NAME).exists() else artifact / "onnx"
+    content = _checked(_content(folder / NAME, artifact), folder / NAME)
+    graphs = {name: folder / graph["file"] for name, graph in content["graphs"].items()}
+    missing = [file for file in graphs.values() if not file.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing, though {NAME} names it; export the artifact again.")
+    return Exported(folder, content["family"], graphs, content["host"])
+
+
+def _content(path: Path, artifact: Path) -> Any:
+    if not artifact.is_dir():
+        raise UserError(f"There is no artifact folder {artifact}; 'edgepress export onnx' makes one.")
+    if not path.exists():
+        raise UserError(f"{artifact} holds no onnx/{NAME}; 'edgepress export onnx' makes it.")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); export the artifact again.") from error
+
+
+def _checked(content: Any, path: Path) -> dict[str, Any]:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path} is of schema {version}, and this edgepress reads {SCHEMA_VERSION}; export it again.")
+    lacking = [key for key in ("family", "graphs", "host") if key not in content]
+    if lacking:
+        raise UserError(f"{path} does not say {', '.join(lacking)}; export the artifact again.")
+    return dict(content)

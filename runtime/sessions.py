@@ -1,0 +1,80 @@
+"""ONNX Runtime sessions by graph name, loaded when they are first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as faults
+
+from .. import memory
+from ..errors import UserError
+
+CPU = ("CPUExecutionProvider",)
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+FAULTS = (
+    faults.Fail, faults.InvalidGraph, faults.InvalidProtobuf, faults.InvalidArgument, faults.NoSuchFile,
+    faults.NotImplemented, faults.RuntimeException,
+)  # fmt: skip
+
+
+class Sessions:
+    """Runs graphs by name.
+
+    Args:
+        files: of the graphs, by name.
+        keep: whether a graph stays in memory when another one is run; otherwise it goes before the other is loaded.
+        providers: of ONNX Runtime, in the order in which they may take a node.
+
+    Raises:
+        UserError: this ONNX Runtime has no such provider.
+    """
+
+    def __init__(self, files: Mapping[str, Path], keep: bool = True, providers: Sequence[str] = CPU) -> None:
+        self._files, self._keep, self._providers = files, keep, list(providers)
+        self._loaded: dict[str, Any] = {}
+        there = onnxruntime.get_available_providers()
+        absent = [name for name in providers if name not in there]
+        if absent:
+            raise UserError(f"This ONNX Runtime has no {absent[0]}; it has {', '.join(there)}.")
+
+    def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The first output of a graph; floats are cast to what the graph computes in, and back to float32.
+
+        Raises:
+            UserError: the artifact has no such graph, or ONNX Runtime cannot load it.
+        """
+        session = self._session(name)
+        types = {port.name: port.type for port in session.get_inputs()}
+        given = {key: value.astype(FLOATS.get(types[key], value.dtype), copy=False) for key, value in inputs.items()}
+        output: NDArray[Any] = session.run(None, given)[0]
+        return output.astype(np.float32, copy=False)
+
+    def loaded(self) -> tuple[str, ...]:
+        """The graphs that are in memory now."""
+        return tuple(self._loaded)
+
+    def _session(self, name: str) -> Any:
+        if name not in self._loaded:
+            if not self._keep:
+                self._loaded.clear()
+                memory.release()
+            self._loaded[name] = self._open(name)
+        return self._loaded[name]
+
+    def _open(self, name: str) -> Any:
+        if name not in self._files:
+            raise UserError(f"The artifact has no graph {name!r}, only {', '.join(self._files)}; export it again.")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        # Without it a DequantizeLinear that is fused into its product would round the activations to 8 bits.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+        try:
+            return onnxruntime.InferenceSession(self._files[name], options, providers=self._providers)
+        except FAULTS as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self._files[name]} cannot be loaded ({reason}); export the artifact again.") from error

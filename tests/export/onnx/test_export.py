@@ -1,0 +1,246 @@
+"""From a pipeline folder to a published export: what is there, how near to torch it is, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors import safe_open
+
+from edgepress import artifact
+from edgepress.errors import UserError
+from edgepress.export.onnx import export as module
+from edgepress.export.onnx.export import Exported, export
+from edgepress.export.onnx.parity import Error, Graphs, Parity, Tolerance, check, error_of
+from edgepress.export.onnx.trace import trace
+from edgepress.quantize.press import press
+from edgepress.recipe import Export, Recipe
+
+GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")
+RECIPE = {
+    "device": "test",
+    "quantize": {
+        "method": "rtn",
+        "scheme": {"group_size": 64},
+        "also": {"qdq": {"group_size": 64, "zero_point": False}},
+        "embeddings": "int8",
+    },
+    "calibration": {"count": 1, "steps": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def pressed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact whose pad tokens are large random vectors: they are attended to."""
+    from tiny import changed
+
+    folder = tmp_path_factory.mktemp("pressed")
+    shutil.copytree(tiny, folder / "pipeline")
+    with changed(folder / "pipeline" / "transformer") as tensors:
+        for name in ("x_pad_token", "cap_pad_token"):
+            tensors[name] = 3 * torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(1))
+    press(Recipe.model_validate(RECIPE), folder / "pipeline", folder / "artifact")
+    return folder / "artifact"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Tracing takes most of the time, and gives the same graph for the same component."""
+    made: dict[Any, bytes] = {}
+
+    def remembered(graph: Any, folder: Path, dtype: torch.dtype) -> Any:
+        key = (graph.name, (folder / "config.json").read_text(), dtype)
+        if key not in made:
+            made[key] = trace(graph, folder, dtype)
+        return made[key].clone()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "trace", remembered)
+        yield
+
+
+def words(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "pipeline.json").read_text("utf-8")))
+
+
+def leftovers(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / ".work").iterdir() if path.is_dir())
+
+
+# ---------------------------------------------------------------- what is published
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """In float32, for a square picture and one whose token count is no multiple of 32."""
+    sizes = [(64, 64), (64, 112)]
+    return export(tiny, tmp_path_factory.mktemp("plain"), Export(precision="fp32"), sizes)
+
+
+@pytest.mark.slow
+def test_float32_is_torch_to_1e_4_and_the_picture_to_45_db(plain: Exported) -> None:
+    found = plain.parity["exact"]
+    assert set(found.graphs) == set(GRAPHS)
+    assert max(error.relative for error in found.graphs.values()) < 1e-4
+    assert found.psnr is None or found.psnr > 45
+
+
+@pytest.mark.slow
+def test_what_is_published_is_all_that_a_device_needs(plain: Exported) -> None:
+    names = {path.relative_to(plain.folder).as_posix() for path in plain.folder.rglob("*") if path.is_file()}
+    weights = {f"{part}-00001-of-00001.safetensors" for part in ("text_encoder", "transformer", "vae")}
+    tokenizer = {f"tokenizer/{name}" for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")}
+    golden = {f"golden/{name}.npz" for name in GRAPHS}
+    assert names == {"pipeline.json", *(f"{name}.onnx" for name in GRAPHS), *weights, *tokenizer, *golden}
+    assert leftovers(plain.folder.parent) == []
+    for name in GRAPHS:
+        onnx.checker.check_model(plain.folder / f"{name}.onnx")
+
+
+@pytest.mark.slow
+def test_graphs_hold_no_weights_and_files_no_more_than_they_read(plain: Exported) -> None:
+    read: dict[str, set[str]] = {}
+    for name in GRAPHS:
+        graph = onnx.load(plain.folder / f"{name}.onnx", load_external_data=False).graph
+        assert max((len(value.raw_data) for value in graph.initializer), default=0) <= 4096  # tables, no weights
+        for value in graph.initializer:
+            if value.external_data:
+                read.setdefault(value.external_data[0].value, set()).add(value.name)
+    for file, expected in read.items():
+        with safe_open(plain.folder / file, "np") as stored:
+            assert set(stored.keys()) == expected
+
+
+@pytest.mark.slow
+def test_pipeline_json_says_what_a_runtime_asks(plain: Exported, tiny: Path) -> None:
+    said = words(plain.folder)
+    assert (said["schema_version"], said["precision"], said["opset"]) == (1, "fp32", 23)
+    assert said["family"] == json.loads((tiny / "model_index.json").read_text())["_class_name"]
+    assert said["graphs"]["text_encoder"]["inputs"] == [{"name": "ids", "dtype": "int64", "shape": [1, "T"]}]
+    assert said["graphs"]["caption"]["component"] == "transformer"
+    assert said["host"]["vae"]["scaling_factor"] == 0.3611
+    assert said["sizes"] == [[64, 64], [64, 112]]
+    assert said["sources"] == [file.model_dump() for file in artifact.describe(tiny)]
+    assert said["parity"]["exact"]["graphs"]["transformer"]["relative"] < 1e-4
+
+
+@pytest.mark.slow
+def test_golden_inputs_give_golden_outputs(plain: Exported) -> None:
+    graphs = Graphs({name: plain.folder / f"{name}.onnx" for name in GRAPHS})
+    for name in GRAPHS:
+        with np.load(plain.folder / "golden" / f"{name}.npz") as stored:
+            inputs = {key.removeprefix("in."): stored[key] for key in stored if key != "out"}
+            assert error_of(graphs(name, inputs), stored["out"]).relative < 1e-4
+
+
+# ---------------------------------------------------------------- 4 bits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["ort", "qdq"])
+def test_int4_is_torch_with_the_same_codes(flavour: str, pressed: Path, tmp_path: Path) -> None:
+    settings = Export.model_validate({"precision": "int4", "flavour": flavour})
+    found = export(pressed, tmp_path, settings)
+    assert max(error.relative for error in found.parity["exact"].graphs.values()) < 1e-4
+    psnr = found.parity["exact"].psnr
+    assert psnr is None or psnr > 38
+    graph = onnx.load(found.folder / "transformer.onnx", load_external_data=False).graph
+    operator = {"ort": "MatMulNBits", "qdq": "DequantizeLinear"}[flavour]
+    assert sum(node.op_type == operator for node in graph.node) == 14  # seven in each of two blocks
+
+
+@pytest.mark.slow
+def test_what_products_in_integers_cost_is_said_beside(pressed: Path, tmp_path: Path) -> None:
+    found = export(pressed, tmp_path, Export(accuracy_level=4))
+    exact, exported = (found.parity[name].graphs["transformer"].relative for name in ("exact", "exported"))
+    assert exact < 1e-4 < exported
+    assert not list(found.folder.glob("*.exact.onnx"))
+    nodes = onnx.load(found.folder / "transformer.onnx", load_external_data=False).graph.node
+    levels = {value.i for node in nodes for value in node.attribute if value.name == "accuracy_level"}
+    assert levels == {4}
+
+
+@pytest.mark.slow
+def test_a_pressed_pipeline_is_dequantized_for_float32(pressed: Path, tmp_path: Path) -> None:
+    found = export(pressed, tmp_path, Export(precision="fp32"))
+    assert max(error.relative for error in found.parity["exact"].graphs.values()) < 1e-4
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def refusal(source: Path, output: Path, sizes: list[tuple[int, int]] | None = None, **settings: Any) -> str:
+    with pytest.raises(UserError) as refused:
+        export(source, output, Export.model_validate(settings), sizes or [], check=False)
+    assert not (output / "onnx").exists()
+    return str(refused.value)
+
+
+def test_a_size_that_cannot_be_painted_is_refused_before_anything_is_written(tiny: Path, tmp_path: Path) -> None:
+    assert "multiples of 16" in refusal(tiny, tmp_path / "out", [(64, 72)], precision="fp32")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("opset", "flavour"), [(11, "ort"), (99, "ort"), (20, "qdq")])
+def test_an_opset_that_cannot_be_written_is_refused(opset: int, flavour: str, tiny: Path, tmp_path: Path) -> None:
+    assert f"Opset {opset} cannot be exported" in refusal(tiny, tmp_path / "out", opset=opset, flavour=flavour)
+
+
+def test_int4_of_a_pipeline_that_was_not_pressed_is_refused(tiny: Path, tmp_path: Path) -> None:
+    assert "no 4-bit weights" in refusal(tiny, tmp_path / "out", precision="int4")
+
+
+def test_an_output_inside_the_model_is_refused(tiny: Path) -> None:
+    assert "inside the model folder" in refusal(tiny, tiny / "onnx", precision="fp32")
+
+
+@pytest.mark.slow
+def test_qdq_without_a_symmetric_solution_is_refused(pressed: Path, tmp_path: Path) -> None:
+    shutil.copytree(pressed, tmp_path / "artifact")
+    shutil.rmtree(tmp_path / "artifact" / "model" / "solutions")
+    assert "has zero points" in refusal(tmp_path / "artifact", tmp_path / "out", flavour="qdq")
+
+
+@pytest.mark.slow
+def test_weights_that_changed_since_are_refused_and_the_export_that_was_there_stays(
+    pressed: Path, tmp_path: Path
+) -> None:
+    from tiny import changed
+
+    folder = tmp_path / "artifact"
+    shutil.copytree(pressed, folder)
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "old").touch()
+    with changed(folder / "model" / "transformer") as tensors:
+        tensors["x_pad_token"] += 1
+    with pytest.raises(UserError, match="was changed since it was quantized"):
+        export(folder, folder, Export(), check=False)
+    assert (folder / "onnx" / "old").exists()
+
+
+@pytest.mark.slow
+def test_an_export_that_is_too_far_from_torch_is_not_published(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module.TOLERANCES, "fp32", Tolerance(0.0, 200.0))
+    with pytest.raises(UserError, match=r"The graph .* is off by .*; nothing was published"):
+        export(tiny, tmp_path, Export(precision="fp32"))
+    assert not (tmp_path / "onnx").exists()
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(("relative", "psnr"), [(float("nan"), 60.0), (2e-4, 60.0), (1e-6, 40.0), (1e-6, float("nan"))])
+def test_what_is_too_far_is_refused(relative: float, psnr: float) -> None:
+    with pytest.raises(UserError, match="nothing was published"):
+        check(Parity({"a": Error(1.0, relative)}, psnr), Tolerance(1e-4, 45.0))
+
+
+def test_pictures_that_are_equal_are_near_enough() -> None:
+    check(Parity({"a": Error(0.0, 0.0)}, None), Tolerance(1e-4, 45.0))

@@ -1,0 +1,172 @@
+"""Whole pictures: the host with torch's components, and exported graphs, both held against the pipeline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from PIL.Image import Image
+from torch_graphs import torch_run, write_unrunnable
+
+from edgepress.errors import UserError
+from edgepress.runtime import paint
+from edgepress.runtime.paint import Painter, Wish
+from edgepress.sampling import load_pipeline
+from edgepress.sources import DEMO
+
+SIZES = [(128, 128), (96, 208), (208, 96), (80, 112), (256, 256)]  # 64, 78, 78, 35 and 256 tokens
+PROMPT = 'a plain white wall, large red letters, top: "WARM"'
+REFUSE_TORCH = """
+import sys
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "diffusers", "transformers", "safetensors", "onnx", "onnxscript"}:
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Refusing())
+from edgepress.cli import main
+main()
+"""
+
+
+def psnr(image: Image, other: Image) -> float:
+    error = np.square(np.asarray(image, np.float64) - np.asarray(other)).mean()
+    return float(10 * np.log10(255**2 / error)) if error else np.inf
+
+
+def reference(pipeline: Any, wish: Wish) -> Image:
+    height, width = wish.size or (pipeline.vae.config.sample_size,) * 2
+    with torch.no_grad():
+        images = pipeline(
+            wish.prompt,
+            height=height,
+            width=width,
+            num_inference_steps=wish.steps,
+            guidance_scale=0.0,
+            generator=torch.Generator().manual_seed(wish.seed),
+        ).images
+    image: Image = images[0]
+    return image
+
+
+@pytest.fixture(scope="module")
+def demo() -> Any:
+    return load_pipeline(DEMO, torch.float32)
+
+
+@pytest.fixture
+def hosted(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Painter:
+    """A painter of the tiny pipeline whose graphs are torch's components."""
+    run = torch_run(load_pipeline(tiny, torch.float32))
+    monkeypatch.setattr(paint, "Sessions", lambda *_: run)
+    write_unrunnable(tiny, tmp_path / "artifact")
+    return Painter(tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 96), (80, 48)])
+@pytest.mark.parametrize("length", [0, 30, 300])
+def test_with_torchs_components_it_is_the_pipelines_picture(
+    hosted: Painter, tiny: Path, size: tuple[int, int], length: int
+) -> None:
+    wish = Wish("a" * length, seed=2**40 + 3, steps=3, size=size)
+    assert psnr(reference(load_pipeline(tiny, torch.float32), wish), hosted.paint(wish)) > 60
+
+
+def test_the_size_left_out_is_the_pipelines_own(hosted: Painter) -> None:
+    assert hosted.paint(Wish("a", steps=1)).size == (64, 64)
+
+
+def test_every_step_is_reported(hosted: Painter) -> None:
+    said: list[tuple[str, int, int]] = []
+    hosted.paint(Wish("a", steps=3), lambda *state: said.append(state))
+    assert [state for state in said if state[0] == "painting"] == [("painting", done, 3) for done in range(4)]
+
+
+def test_a_prompt_too_long_is_cut_and_told_and_painted_all_the_same(hosted: Painter, tiny: Path) -> None:
+    told: list[str] = []
+    wish = Wish("b" * 600, steps=1)
+    found = hosted.paint(wish, tell=told.append)
+    assert psnr(reference(load_pipeline(tiny, torch.float32), wish), found) > 60
+    (sentence,) = told
+    assert "of which 512 are read" in sentence
+
+
+@pytest.mark.parametrize("tile", [64, 132, 0, -128])
+def test_a_tile_that_cannot_be_is_refused(hosted: Painter, tile: int) -> None:
+    with pytest.raises(UserError, match=f"Tiles of {tile} pixels cannot be"):
+        hosted.paint(Wish("a", tile=tile))
+
+
+# ---------------------------------------------------------------- what pipeline.json may lack
+
+
+def changed(artifact: Path, **keys: Any) -> Path:
+    file = artifact / "onnx" / "pipeline.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+    return artifact
+
+
+def test_an_artifact_that_was_not_exported_is_told_how(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no onnx/pipeline\.json; 'edgepress export onnx' makes it"):
+        Painter(tmp_path)
+    with pytest.raises(UserError, match="There is no artifact folder"):
+        Painter(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_another_schema_is_refused(tiny: Path, tmp_path: Path, version: Any) -> None:
+    write_unrunnable(tiny, tmp_path / "artifact")
+    with pytest.raises(UserError, match=f"of schema {version}, and this edgepress reads 1"):
+        Painter(changed(tmp_path / "artifact", schema_version=version))
+
+
+def test_a_missing_graph_is_named(tiny: Path, tmp_path: Path) -> None:
+    write_unrunnable(tiny, tmp_path / "artifact")
+    (tmp_path / "artifact" / "onnx" / "caption.onnx").unlink()
+    with pytest.raises(UserError, match=r"caption\.onnx is missing"):
+        Painter(tmp_path / "artifact")
+
+
+def test_a_damaged_pipeline_json_is_named(tiny: Path, tmp_path: Path) -> None:
+    write_unrunnable(tiny, tmp_path / "artifact")
+    (tmp_path / "artifact" / "onnx" / "pipeline.json").write_text("{")
+    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
+        Painter(tmp_path / "artifact")
+
+
+# ---------------------------------------------------------------- exported graphs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_exported_graphs_paint_torchs_picture(exported: Path, demo: Any, size: tuple[int, int]) -> None:
+    wish = Wish(PROMPT, seed=2**33 + 5, size=size)
+    assert psnr(reference(demo, wish), Painter(exported, keep=False).paint(wish)) > 45
+
+
+@pytest.mark.slow
+def test_it_paints_where_there_is_no_torch(exported: Path, demo: Any, tmp_path: Path) -> None:
+    """The command line with every heavy library refused."""
+    arguments = ["generate", exported, "--prompt", PROMPT, "--seed", "7", "--size", "96x128", "-o", tmp_path / "a.png"]
+    done = subprocess.run([sys.executable, "-c", REFUSE_TORCH, *map(str, arguments)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    with PIL.Image.open(tmp_path / "a.png") as found:
+        assert psnr(reference(demo, Wish(PROMPT, seed=7, size=(96, 128))), found) > 45
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_importing_the_runtime_leaves_torch_alone() -> None:
+    script = (
+        "import sys; import edgepress.runtime, edgepress.runtime.command, edgepress.runtime.paint\n"
+        "from edgepress.models import families; families()\n"
+        "sys.exit(9 if {'torch', 'diffusers', 'transformers', 'safetensors'} & set(sys.modules) else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,65 @@
+"""Sessions on small graphs made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from edgepress.errors import UserError
+from edgepress.runtime.sessions import Sessions
+
+
+def graph(path: Path, dtype: int) -> Path:
+    """Adds two inputs."""
+    ports = [helper.make_tensor_value_info(name, dtype, ["n"]) for name in ("a", "b", "sum")]
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"])]
+    made = helper.make_graph(nodes, "sum", ports[:2], ports[2:])
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    types = {"single": TensorProto.FLOAT, "half": TensorProto.FLOAT16, "whole": TensorProto.INT64}
+    return {name: graph(tmp_path / f"{name}.onnx", dtype) for name, dtype in types.items()}
+
+
+def test_floats_are_cast_to_what_the_graph_takes_and_back(files: dict[str, Path]) -> None:
+    run, ones = Sessions(files), np.ones(3, np.float32)
+    for name in ("single", "half"):
+        found = run(name, {"a": ones, "b": 2 * ones})
+        assert found.dtype == np.float32
+        assert found.tolist() == [3, 3, 3]
+
+
+def test_whole_numbers_stay_so(files: dict[str, Path]) -> None:
+    numbers = np.array([2**24 + 1])
+    assert Sessions(files)("whole", {"a": numbers, "b": 0 * numbers}).tolist() == [2**24]  # as float32
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(True, ("single", "half")), (False, ("half",))])
+def test_graphs_are_kept_or_there_one_at_a_time(files: dict[str, Path], keep: bool, expected: tuple[str, ...]) -> None:
+    run, ones = Sessions(files, keep), np.ones(3, np.float32)
+    assert run.loaded() == ()
+    for name in ("single", "single", "half"):
+        run(name, {"a": ones, "b": ones})
+    assert run.loaded() == expected
+
+
+def test_an_unknown_provider_is_answered_with_those_there_are(files: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"no MagicExecutionProvider; it has .*CPUExecutionProvider"):
+        Sessions(files, providers=["MagicExecutionProvider"])
+
+
+def test_a_graph_that_is_not_there_is_named(files: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"no graph 'other', only single, half, whole"):
+        Sessions(files)("other", {})
+
+
+def test_a_damaged_graph_is_named(files: dict[str, Path]) -> None:
+    files["single"].write_bytes(b"not a graph")
+    with pytest.raises(UserError, match=r"single\.onnx cannot be loaded"):
+        Sessions(files)("single", {})
