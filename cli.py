@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 import click
 
@@ -22,13 +26,40 @@ class Root(click.Group):
     """A group whose user errors are one sentence and exit code 2; `--debug` shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (UserError, KeyboardInterrupt, OSError) as error:
-            if ctx.params["debug"] or (isinstance(error, OSError) and error.errno is None):
-                raise
-            click.echo(f"Error: {_sentence(error)}", err=True)
-            ctx.exit(USER_ERROR)
+        with _listening() as pressed:
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt) as error:
+                cause = KeyboardInterrupt() if pressed else error
+                if ctx.params["debug"] or not _is_told(cause):
+                    raise
+                click.echo(f"Error: {_sentence(cause)}", err=True)
+                ctx.exit(USER_ERROR)
+
+
+@contextmanager
+def _listening() -> Iterator[list[int]]:
+    """Notes that Ctrl-C was pressed, and interrupts as Python does: a library in C may make another error of that."""
+    pressed: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT)
+    listens = usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if listens:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield pressed
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, usual)
+
+
+def _is_told(error: BaseException) -> TypeGuard[UserError | KeyboardInterrupt | OSError]:
+    """Whether an error is a sentence rather than a defect."""
+    return isinstance(error, UserError | KeyboardInterrupt) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _sentence(error: UserError | KeyboardInterrupt | OSError) -> str:

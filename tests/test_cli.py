@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,3 +187,24 @@ def test_a_fault_of_the_program_is_not_hidden(make: Callable[[str], Exception]) 
 @pytest.mark.parametrize("error", [UserError("wrong"), OSError(errno.ENOSPC, "No space left on device")])
 def test_debug_gives_every_exception(error: Exception) -> None:
     assert CliRunner().invoke(failing(error), ["--debug", "work"]).exception is error
+
+
+def test_ctrl_c_that_a_library_makes_another_error_of_is_still_ctrl_c() -> None:
+    @click.group(cls=Root)
+    @click.option("--debug", is_flag=True)
+    def root(debug: bool) -> None:
+        pass
+
+    @root.command()
+    def read() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ValueError("no shape") from error
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert sentence(CliRunner().invoke(root, ["read"])).startswith("Error: Interrupted")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
