@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .grid import SMALLEST_SCALE
+
 LARGEST = 127  # the code -128 is not used: the range is symmetric
-SMALLEST_SCALE = 2.0**-24  # fp16's smallest subnormal: a row of zeros still gets a scale that is not zero
 
 
 class Int8Rows(NamedTuple):

@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from .. import recipe as recipes
-from ..evaluate.bootstrap import Mean, mean_of
 from ..evaluate.plan import plan_for
 from ..evaluate.results import ALL, Group, Results
 from ..evaluate.run import evaluate
@@ -22,7 +21,7 @@ from ..progress import Progress, bars
 from ..quantize.press import press
 from ..recipe import Step
 from ..sources import DEMO
-from .report import table, write_section
+from .report import paired, shown, table, write_section
 
 METHODS = ("rtn", "awq", "best")
 PROMPTS = 128  # held-out ones, of 305: the first
@@ -45,23 +44,12 @@ def measure(quantization: dict[str, Any], folder: Path, progress: Progress) -> R
     return evaluate(plan_for(recipe, candidate=pressed.output / "model", limit=PROMPTS), progress)
 
 
-def gain(better: Results, base: Results) -> Mean:
-    """The paired difference in PSNR, in dB."""
-    pairs = zip(better.rows, base.rows, strict=True)
-    measured = [(a.values["psnr"], b.values["psnr"], a.prompt.id) for a, b in pairs]
-    differences = [(a - b, prompt) for a, b, prompt in measured if a is not None and b is not None]
-    found = mean_of([difference for difference, _ in differences], [prompt for _, prompt in differences])
-    if found is None:
-        raise click.ClickException("no pair of pictures differed: nothing was compared")
-    return found
-
-
 def psnr_table(results: dict[str, Results]) -> str:
     rows = []
     for method, found in results.items():
         summary = found.summary.groups[0].pairs
         psnr, ssim = summary["psnr"], summary["ssim"]
-        rows.append([method, _interval(psnr.mean, 1, 2), f"{psnr.worst:.2f}", _interval(ssim.mean, 1, 4)])
+        rows.append([method, shown(psnr.mean, 1, 2), f"{psnr.worst:.2f}", shown(ssim.mean, 1, 4)])
     return table(["method", "PSNR dB (95 %)", "worst", "SSIM (95 %)"], rows)
 
 
@@ -81,20 +69,13 @@ def _shown(group: Group) -> bool:
 def _text_row(name: str, results: dict[str, Results], score: str) -> list[str]:
     groups = [next(g for g in found.summary.groups if g.name == name) for found in results.values()]
     reference = groups[0].scores[score].reference
-    drops = [f"{g.scores[score].variant.mean:.1%} ({_interval(g.scores[score].drop, 100, 1)})" for g in groups]
+    drops = [f"{g.scores[score].variant.mean:.1%} ({shown(g.scores[score].drop, 100, 1)})" for g in groups]
     return [score, name, str(groups[0].pictures), f"{reference.mean:.1%}", *drops]
-
-
-def _interval(mean: Mean, factor: float, digits: int) -> str:
-    if mean.low is None or mean.high is None:
-        return f"{factor * mean.mean:.{digits}f}"
-    low, high = factor * mean.low, factor * mean.high
-    return f"{factor * mean.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def gain_table(results: dict[str, Results], pairs: Sequence[tuple[str, str]]) -> str:
     """Paired differences in PSNR of the first of each two over the second."""
-    rows = [[better, base, _interval(gain(results[better], results[base]), 1, 2)] for better, base in pairs]
+    rows = [[better, base, shown(paired(results[better], results[base]), 1, 2)] for better, base in pairs]
     return table(["steps", "over", "gain, dB (95 %)"], rows)
 
 

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: one section a benchmark, rewritten in place, with the machine it was measured on."""
+"""docs/benchmarks.md: one section a benchmark, rewritten in place, with its machine; and what stands in its tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import platform
 import re
 from pathlib import Path
 
+import click
+
 from .. import __version__
 from ..artifact import versions
+from ..evaluate.bootstrap import Mean, mean_of
+from ..evaluate.results import Results
 
 FILE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TITLE = "# Benchmarks\n\nEvery table is written by the command it names.\n"
@@ -42,3 +46,22 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def paired(better: Results, base: Results) -> Mean:
+    """The paired difference in PSNR over all prompts, in dB; pictures that are identical to the reference have none."""
+    rows = zip(better.rows, base.rows, strict=True)
+    values = [(a.values["psnr"], b.values["psnr"], a.prompt.id) for a, b in rows]
+    known = [(a - b, prompt) for a, b, prompt in values if a is not None and b is not None]
+    found = mean_of([difference for difference, _ in known], [prompt for _, prompt in known])
+    if found is None:
+        raise click.ClickException("no pair of pictures differed: nothing was compared")
+    return found
+
+
+def shown(mean: Mean, factor: float = 1.0, digits: int = 2) -> str:
+    """A mean and its interval, if it has one."""
+    if mean.low is None or mean.high is None:
+        return f"{factor * mean.mean:.{digits}f}"
+    low, high = factor * mean.low, factor * mean.high
+    return f"{factor * mean.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import click
-
-from ...evaluate.bootstrap import Mean, mean_of
 from ...evaluate.results import Results
-from ..report import table
+from ..report import paired, shown, table
 from .press import Made
 
 HEADER = [
@@ -38,25 +35,6 @@ def peers_table(entries: list[Entry], best: Entry) -> str:
     rows = [_row(entry, best) for entry in measured]
     failed = [[entry.title, f"not measured: {entry.error}", *[""] * 5] for entry in entries if not entry.results]
     return table([name.format(best=best.title) for name in HEADER], rows + failed)
-
-
-def paired(better: Results, base: Results) -> Mean:
-    """The paired difference in PSNR over all prompts, in dB; pictures that are identical to the reference have none."""
-    rows = zip(better.rows, base.rows, strict=True)
-    values = [(a.values["psnr"], b.values["psnr"], a.prompt.id) for a, b in rows]
-    known = [(a - b, prompt) for a, b, prompt in values if a is not None and b is not None]
-    found = mean_of([difference for difference, _ in known], [prompt for _, prompt in known])
-    if found is None:
-        raise click.ClickException("no pair of pictures differed: nothing was compared")
-    return found
-
-
-def shown(mean: Mean, factor: float = 1.0, digits: int = 2) -> str:
-    """A mean and its interval, if it has one."""
-    if mean.low is None or mean.high is None:
-        return f"{factor * mean.mean:.{digits}f}"
-    low, high = factor * mean.low, factor * mean.high
-    return f"{factor * mean.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _row(entry: Entry, best: Entry) -> list[str]:

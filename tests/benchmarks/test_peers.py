@@ -17,9 +17,10 @@ from torch import nn
 from edgepress import grid, int4
 from edgepress import recipe as recipes
 from edgepress.benchmarks.peers import catalog, environments, failure, press, score
-from edgepress.benchmarks.peers.table import Entry, paired, peers_table, shown
+from edgepress.benchmarks.peers.table import Entry, peers_table
 from edgepress.benchmarks.peers.workers import layers
 from edgepress.benchmarks.peers.workers.job import Batch, Job, Outcome
+from edgepress.benchmarks.report import paired, shown
 from edgepress.checkpoint import Checkpoint
 from edgepress.evaluate.bootstrap import Mean
 from edgepress.evaluate.registry import Score
