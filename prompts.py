@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,19 +13,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError
 
+Language = Literal["en", "zh", "mixed"]
+
 
 class Prompt(BaseModel):
     """One prompt of a set.
 
-    `lines` is the text to be painted, top to bottom (empty: none); `categories` names the rows that it counts to in
-    tables, such as {"size": "small", "lines": "2"}.
+    `language` says how painted text is compared: by words, by characters, or (`mixed`) Chinese by characters and the
+    rest by words. `lines` is the text to be painted, top to bottom (empty: none); `categories` names the rows that it
+    counts to in tables, such as {"size": "small", "lines": "2"}.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     prompt: str
-    language: Literal["en", "zh"]
+    language: Language
     lines: tuple[str, ...] = ()
     categories: dict[str, str] = {}
 
@@ -56,6 +60,11 @@ def save_prompts(prompts: list[Prompt], path: Path) -> None:
     """Writes a set so that `load_prompts` reads the same again."""
     lines = [json.dumps(prompt.model_dump(), ensure_ascii=False) for prompt in prompts]
     path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def is_han(character: str) -> bool:
+    """Whether it is a Chinese character."""
+    return unicodedata.name(character, "").startswith("CJK UNIFIED IDEOGRAPH")
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:

@@ -14,14 +14,14 @@ from typing import Any
 import click
 
 from .. import recipe as recipes
-from ..evaluate.plan import plan_for
+from ..evaluate.plan import Options, plan_for
 from ..evaluate.results import ALL, Group, Results
 from ..evaluate.run import evaluate
 from ..progress import Progress, bars
 from ..quantize.press import press
 from ..recipe import Step
 from ..sources import DEMO
-from .report import paired, shown, table, write_section
+from .report import VARIANT, paired, scores_of, shown, table, write_section
 
 METHODS = ("rtn", "awq", "best")
 PROMPTS = 128  # held-out ones, of 305: the first
@@ -41,13 +41,14 @@ def measure(quantization: dict[str, Any], folder: Path, progress: Progress) -> R
     recipe = recipes.load("orin")
     recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update=quantization)})
     pressed = press(recipe, DEMO, folder, progress)
-    return evaluate(plan_for(recipe, candidate=pressed.output / "model", limit=PROMPTS), progress)
+    options = Options(candidates=(f"{VARIANT}={pressed.output / 'model'}",), limit=PROMPTS, gates=False)
+    return evaluate(plan_for(recipe, options), progress)
 
 
 def psnr_table(results: dict[str, Results]) -> str:
     rows = []
     for method, found in results.items():
-        summary = found.summary.groups[0].pairs
+        summary = scores_of(found).pairs
         psnr, ssim = summary["psnr"], summary["ssim"]
         rows.append([method, shown(psnr.mean, 1, 2), f"{psnr.worst:.2f}", shown(ssim.mean, 1, 4)])
     return table(["method", "PSNR dB (95 %)", "worst", "SSIM (95 %)"], rows)
@@ -56,7 +57,7 @@ def psnr_table(results: dict[str, Results]) -> str:
 def text_table(results: dict[str, Results]) -> str:
     """Reference, variants and drops, for each group that the prompts make."""
     first = next(iter(results.values()))
-    names = [group.name for group in first.summary.groups if _shown(group)]
+    names = [group.name for group in first.variants[VARIANT].groups if _shown(group)]
     rows = [_text_row(name, results, score) for score in ("exact", "text_accuracy", "ned") for name in names]
     columns = [f"{method} (drop, 95 %)" for method in results]
     return table(["score %", "prompts", "pictures", "reference", *columns], rows)
@@ -67,7 +68,7 @@ def _shown(group: Group) -> bool:
 
 
 def _text_row(name: str, results: dict[str, Results], score: str) -> list[str]:
-    groups = [next(g for g in found.summary.groups if g.name == name) for found in results.values()]
+    groups = [next(g for g in found.variants[VARIANT].groups if g.name == name) for found in results.values()]
     reference = groups[0].scores[score].reference
     drops = [f"{g.scores[score].variant.mean:.1%} ({shown(g.scores[score].drop, 100, 1)})" for g in groups]
     return [score, name, str(groups[0].pictures), f"{reference.mean:.1%}", *drops]

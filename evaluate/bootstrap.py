@@ -33,14 +33,14 @@ def mean_of(values: Sequence[float], clusters: Sequence[str], resamples: int = R
     if not values:
         return None
     mean = float(np.mean(values))
-    sums, sizes = _by_cluster(values, clusters)
+    sums, sizes = by_cluster(values, clusters)
     if len(sums) < 2:
         return Mean(mean=mean, low=None, high=None, count=len(values))
     low, high = np.quantile(_resampled_means(sums, sizes, resamples), [0.025, 0.975])
     return Mean(mean=mean, low=float(low), high=float(high), count=len(values))
 
 
-def _by_cluster(
+def by_cluster(
     values: Sequence[float], clusters: Sequence[str]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The sum and the number of the values of each cluster."""

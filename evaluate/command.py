@@ -1,9 +1,9 @@
-"""`edgepress evaluate`: compares a pressed pipeline with its reference, and shows what was lost."""
+"""`edgepress evaluate`: compares pressed pipelines with their reference, shows what was lost, holds it to limits."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,59 +12,121 @@ from ..progress import bars
 
 if TYPE_CHECKING:
     from .plan import Plan
+    from .results import Results
+
+FAILED, UNMEASURED = 1, 2  # exit codes
+FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
-@click.option("--recipe", metavar="NAME|FILE", help="Device or recipe file; says what to compare and how.")
+@click.group(invoke_without_command=True)
+@click.option("--recipe", metavar="NAME|FILE", help="Device or recipe file; says what to compare, how, and the limits.")
 @click.option("--model", metavar="PATH", help="Reference pipeline instead of the recipe's; 'demo' is the embedded one.")
-@click.option("--reference", metavar="DIR", help="Reference pipeline; with --candidate no recipe is needed.")
-@click.option("--candidate", type=click.Path(path_type=Path), metavar="DIR", help="[artifacts/<device>/model]")
-@click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Prompt set (JSON lines).")
+@click.option("--reference", metavar="DIR", help="The same; with --candidate no recipe is needed.")
+@click.option(
+    "--candidate",
+    "candidates",
+    multiple=True,
+    metavar="[NAME=]DIR[@DTYPE]",
+    help="A pressed pipeline, exported graphs, an artifact with either, or pictures; may be repeated.  "
+    "[artifacts/<device>/model]",
+)
+@click.option("--pairs", type=(FOLDER, FOLDER), metavar="DIR DIR", help="Compare pictures made elsewhere, by name.")
+@click.option("--prompts", metavar="FILE|SET", help="Prompt set.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Prompts to paint, from the set's start.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures of each prompt.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="[evaluation, beside the candidate]")
+@click.option("--truth", type=FOLDER, metavar="DIR", help="True pictures, <prompt id>.png, to compare all sides with.")
+@click.option("--clip", metavar="SPEC", help="CLIP weights, such as local-dir:DIR.  [the pipeline's own, if any]")
+@click.option("--lpips", metavar="DIR", help="Weights for LPIPS: AlexNet's and its heads.  [not measured]")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Measure this alone; may be repeated.")
+@click.option("--baseline", type=FOLDER, metavar="FILE", help="An earlier results.json, to show what changed since.")
+@click.option("--history", type=FOLDER, metavar="FILE", help="SQLite file that every run adds its scores to.")
+@click.option("--noise-floor/--no-noise-floor", default=None, help="Run the reference twice.  [as the recipe says]")
+@click.option("--gates/--no-gates", default=True, help="Hold the recipe's limits against what is found.  [yes]")
+@click.option("--resume/--no-resume", default=True, help="Use pictures and readings of earlier runs.  [yes]")
+@click.option("--output", type=FOLDER, metavar="DIR", help="[evaluation, beside the candidate]")
+@click.pass_context
 def evaluate(
+    context: click.Context,
+    /,
     recipe: str | None,
     model: str | None,
     reference: str | None,
-    candidate: Path | None,
-    prompts: Path | None,
-    limit: int | None,
-    seeds: int,
-    output: Path | None,
+    pairs: tuple[Path, Path] | None,
+    **options: Any,
 ) -> None:
-    """Compares a pressed pipeline with its reference.
+    """Compares pressed pipelines with their reference.
 
-    Both paint the same prompts from the same noise. PSNR, SSIM and the accuracy of painted text go to results.json and
-    are shown as tables. Pictures are kept in artifacts/.work/pictures, so that a second run only measures.
+    All paint the same prompts from the same noise. Every number goes to results.json; a table is shown, and a page, a
+    Markdown summary and JUnit cases are written beside it. Exit code 1: a limit of the recipe is not kept; 2: something
+    could not be measured. Pictures and readings are kept in artifacts/.work, so that a second run only shows them.
     """
+    if context.invoked_subcommand:
+        return
     from ..recipe import Recipe, load
-    from .plan import plan_for
+    from .plan import Options, plan_for, plan_of_pairs
 
     if model and reference:
         raise UserError("--model and --reference both name the reference; give one of them.")
-    if not recipe and not ((model or reference) and candidate):
-        raise UserError("Say what to compare: --recipe NAME, or --reference DIR and --candidate DIR.")
+    wanted = Options(model=model or reference, **options)
     settled = load(recipe) if recipe else Recipe(device="custom")
-    plan = plan_for(
-        settled,
-        model=model or reference,
-        candidate=candidate,
-        prompts=prompts,
-        limit=limit,
-        seeds=seeds,
-        output=output,
-    )
-    _run(plan)
+    if pairs:
+        if wanted.model or wanted.candidates or wanted.seeds > 1:
+            raise UserError("--pairs names both sides, a picture each; leave --reference, --candidate and --seeds out.")
+        plan = plan_of_pairs(settled, *pairs, wanted)
+    elif recipe or (wanted.model and wanted.candidates):
+        plan = plan_for(settled, wanted)
+    else:
+        raise UserError("Say what to compare: --recipe NAME, --reference DIR and --candidate DIR, or --pairs DIR DIR.")
+    context.exit(_run(plan))
 
 
-def _run(plan: Plan) -> None:
-    from rich.console import Console
+@evaluate.command()
+@click.argument("results", type=FOLDER, metavar="RESULTS.json")
+@click.option("--output", type=FOLDER, metavar="DIR", help="[where the results are]")
+def report(results: Path, output: Path | None) -> None:
+    """Writes the page, the summary and the cases of RESULTS.json again."""
+    from .results import load_results
 
-    from . import run, table
+    found = load_results(results)
+    _show(found, output or results.parent)
+
+
+def _run(plan: Plan) -> int:
+    """Evaluates, shows, and gives the exit code."""
+    from . import run
 
     with bars() as progress:
         results = run.evaluate(plan, progress)
+    _show(results, plan.output)
+    for sentence in _unmeasured(results):
+        click.echo(f"Error: {sentence}", err=True)
+    return _exit_code(results)
+
+
+def _show(results: Results, folder: Path) -> None:
+    from rich.console import Console
+
+    from . import report, table
+
+    report.write(results, folder)
     console = Console()
     console.print(table.render(results))
-    console.print(f"written to {plan.output / run.RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written to {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _exit_code(results: Results) -> int:
+    if results.verdict == "failed" or (results.verdict == "inconclusive" and results.strict):
+        return FAILED
+    return UNMEASURED if results.verdict == "not measured" else 0
+
+
+def _unmeasured(results: Results) -> list[str]:
+    """What stood in the way of measuring all that was wanted."""
+    found = [
+        f"{len(summary.failures)} pairs of {name} could not be compared, the first: {first.prompt}, seed {first.seed}: "
+        f"{first.failure}."
+        for name, summary in results.variants.items()
+        for first in summary.failures[:1]
+    ]
+    gates = [gate for gate in results.gates if gate.verdict == "not measured"]
+    return found + [f"The gate {gate.name} of {gate.variant} was not measured: {gate.reason}." for gate in gates]

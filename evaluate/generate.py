@@ -1,4 +1,4 @@
-"""Makes the pictures of one pipeline, and keeps them as PNG under a name that says everything they depend on.
+"""Makes the pictures of one side, and keeps them as PNG under a name that says everything they depend on.
 
 A batch is one folder of the cache. Batches hold the same prompts in every run with the same prompt set, because a
 picture's last bits depend on what it was made together with; a batch that lacks a picture is made whole again.
@@ -12,43 +12,32 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..artifact import versions
-from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import Prompt
-from ..sampling import Sampling, batches, load_pipeline, sample
-from .registry import Picture
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from ..sampling import Sampling, batches
+from .painters import Batch, Painted, batch_size, painter
+from .pictures import NAN_MARK
+from .sides import Side
 
 
 @dataclass(frozen=True)
 class Source:
-    """A pipeline and the way it is run; `sha256` is that of the folder's content."""
+    """A side and the way it is run. sha256: of the folder's content. run: tells a second run from the first."""
 
-    folder: Path
+    side: Side
     sha256: str
     dtype: str
     sampling: Sampling
+    run: int = 0
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Prompts that are painted together."""
-
-    prompts: tuple[Prompt, ...]
-    seed: int
-
-
-def batches_of(prompts: Sequence[Prompt], seeds: int, sampling: Sampling) -> list[Batch]:
+def batches_of(prompts: Sequence[Prompt], seeds: int, size: int) -> list[Batch]:
     """Every prompt with every seed 0 ... seeds - 1."""
-    return [Batch(tuple(group), seed) for seed in range(seeds) for group in batches(prompts, sampling.batch)]
+    return [Batch(tuple(group), seed) for seed in range(seeds) for group in batches(prompts, size)]
 
 
 def files_of(source: Source, batch: Batch, cache: Path) -> list[Path]:
@@ -58,65 +47,76 @@ def files_of(source: Source, batch: Batch, cache: Path) -> list[Path]:
 
 
 def generate(
-    source: Source, work: Sequence[Batch], cache: Path, progress: Progress = silent, stage: str = "painting"
-) -> None:
-    """Makes the pictures that the cache lacks; the pipeline is loaded only if there are any, and freed afterwards."""
-    missing = [batch for batch in work if not all(file.exists() for file in files_of(source, batch, cache))]
+    source: Source,
+    prompts: Sequence[Prompt],
+    seeds: int,
+    cache: Path,
+    progress: Progress = silent,
+    stage: str = "painting",
+    anew: bool = False,
+) -> dict[tuple[str, int], Path]:
+    """Makes the pictures that the cache lacks; the side is loaded only if there are any, and freed afterwards.
+
+    Args:
+        anew: make them all.
+
+    Returns:
+        The files by prompt id and seed.
+    """
+    work = batches_of(prompts, seeds, batch_size(source.side, source.sampling))
+    missing = [batch for batch in work if anew or not all(file.exists() for file in files_of(source, batch, cache))]
     total = sum(len(batch.prompts) for batch in work)
     done = total - sum(len(batch.prompts) for batch in missing)
     progress(stage, done, total)
     for batch in _painted(source, missing, cache):
         done += len(batch.prompts)
         progress(stage, done, total)
-
-
-def open_picture(file: Path) -> Picture:
-    """An RGB picture.
-
-    Raises:
-        UserError: no picture can be read from the file.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise UserError(f"{file} is no readable picture; delete it and run again, and it is made anew.") from error
+    return {
+        (prompt.id, batch.seed): file
+        for batch in work
+        for prompt, file in zip(batch.prompts, files_of(source, batch, cache), strict=True)
+    }
 
 
 def _painted(source: Source, work: Sequence[Batch], cache: Path) -> Iterator[Batch]:
     """Each batch as soon as its pictures are on disk."""
-    import torch
-
-    pipeline = load_pipeline(source.folder, getattr(torch, source.dtype)) if work else None
+    if not work:
+        return
+    paint = painter(source.side, source.sampling, source.dtype)
     for batch in work:
-        images = sample(pipeline, batch.prompts, source.sampling, batch.seed)
-        for image, file in zip(images, files_of(source, batch, cache), strict=True):
-            _publish(image, file)
+        for painted, file in zip(paint(batch), files_of(source, batch, cache), strict=True):
+            _publish(painted, file)
         yield batch
-    del pipeline
+    del paint
     gc.collect()
 
 
-def _publish(image: Image, file: Path) -> None:
+def _publish(painted: Painted, file: Path) -> None:
     """Writes under a temporary name, then renames: a killed run leaves no half picture."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    said = PngInfo()
+    if painted.broken:
+        said.add_text(NAN_MARK, "some pixels were no number")
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.{os.getpid()}.new")
     with new.open("wb") as stream:
-        image.save(stream, "PNG")
+        Image.fromarray(painted.picture).save(stream, "PNG", pnginfo=said)
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(file)
 
 
 def _key(source: Source, batch: Batch) -> str:
+    exported = source.side.kind != "diffusers"
     content = {
         "weights": source.sha256,
         "sampling": asdict(source.sampling),
-        "dtype": source.dtype,
+        "computed": "graphs" if exported else source.dtype,
         "prompts": [(prompt.id, prompt.prompt) for prompt in batch.prompts],
         "seed": batch.seed,
-        "libraries": versions(),
+        "libraries": versions() | ({"onnxruntime": version("onnxruntime")} if exported else {}),
+        "run": source.run,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import threading
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,13 @@ import numpy.typing as npt
 
 from .registry import Picture
 
+OPTIONS = {
+    "Global.use_cls": False,
+    "Global.log_level": "critical",
+    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+}
+_OF_THREAD = threading.local()
 SHORTER_SIDE = 512  # smaller pictures are enlarged to this: the detector was not made for letters of 10 pixels
 
 
@@ -73,9 +80,13 @@ def _side_by_side(one: Box, other: Box) -> bool:
     return shared > 0.5 * min(one.bottom - one.top, other.bottom - other.top)
 
 
-@cache
 def _engine() -> Any:
-    """One engine for all: options given to a call of RapidOCR would stick for the next."""
+    """One engine a thread, on one core: two threads read faster than one on two cores, whose helpers wait busily.
+
+    Options given to a call of RapidOCR would stick for the next, so that none are given.
+    """
     from rapidocr import RapidOCR
 
-    return RapidOCR(params={"Global.use_cls": False, "Global.log_level": "critical"})
+    if not hasattr(_OF_THREAD, "engine"):
+        _OF_THREAD.engine = RapidOCR(params=OPTIONS)
+    return _OF_THREAD.engine

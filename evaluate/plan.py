@@ -1,74 +1,208 @@
-"""Settles what an evaluation compares: folders, prompts, sampling and number format, from a recipe and options."""
+"""Settles what an evaluation compares: both sides, prompts, sampling and limits, from a recipe and options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import prompt_sets
 from ..artifact import read_manifest
 from ..errors import UserError
-from ..prompts import Prompt, load_prompts
-from ..recipe import Recipe
+from ..models import family_of
+from ..models.host import host_of
+from ..prompts import Prompt
+from ..recipe import Evaluation, Recipe
+from ..runtime import manifest
+from ..runtime.rknn import manifest as parts
 from ..sampling import Sampling, compute_dtype, sampling_of
-from ..sources import prompt_file, resolve
+from ..sources import own_clip, prompt_file, resolve
+from .pictures import pictures_in
+from .registry import Settings
+from .sides import Side, candidates_of, side_of
 
 ARTIFACTS = Path("artifacts")
 CACHE = ARTIFACTS / ".work" / "pictures"  # shared by all devices, whose references are often the same
+SOME = 3  # names that a sentence shows
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller wants otherwise than the recipe; nothing given leaves it to the recipe."""
+
+    model: str | None = None
+    candidates: tuple[str, ...] = ()
+    prompts: str | None = None
+    limit: int | None = None
+    seeds: int = 1
+    truth: Path | None = None
+    clip: str | None = None
+    lpips: str | None = None
+    metrics: tuple[str, ...] = ()
+    baseline: Path | None = None
+    history: Path | None = None
+    gates: bool = True
+    noise_floor: bool | None = None
+    output: Path | None = None
+    resume: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A reference folder, a candidate folder, and what both have to paint; seeds are 0 ... seeds - 1."""
+    """A reference, the candidates by name, and what all have to paint; seeds are 0 ... seeds - 1.
 
-    reference: Path
-    candidate: Path
+    sampling: None where all pictures were made elsewhere. dtype: of diffusers pipelines. asked: the prompt set's name.
+    metrics: those to measure, all where there are none. gates: limits as the recipe has them. resume: whether pictures
+    and readings of earlier runs are used.
+    """
+
+    reference: Side
+    candidates: Mapping[str, Side]
     prompts: tuple[Prompt, ...]
-    sampling: Sampling
+    sampling: Sampling | None
     dtype: str
     output: Path
     seeds: int = 1
+    asked: str | None = None
+    truth: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+    metrics: tuple[str, ...] = ()
+    gates: Mapping[str, float | str] = field(default_factory=dict)
+    strict: bool = False
+    noise_floor: bool = False
+    baseline: Path | None = None
+    history: Path | None = None
+    device: str = "custom"
+    resume: bool = True
     cache: Path = CACHE
 
+    @property
+    def memo(self) -> Path:
+        """Where readings are kept, beside the cache of pictures."""
+        return self.cache.with_name("readings.sqlite")
 
-def plan_for(
-    recipe: Recipe,
-    *,
-    model: str | None = None,
-    candidate: Path | None = None,
-    prompts: Path | None = None,
-    limit: int | None = None,
-    seeds: int = 1,
-    output: Path | None = None,
-) -> Plan:
-    """The plan of a recipe; every argument that is given takes the place of the recipe's.
+
+def plan_for(recipe: Recipe, options: Options = Options()) -> Plan:
+    """The plan of a recipe and of what is wanted otherwise.
 
     Raises:
-        UserError: there is no such reference, candidate or prompt file.
+        UserError: there is no such reference, candidate, prompt file or folder of true pictures.
     """
-    given = resolve(model) if model else None
-    candidate = _pressed(candidate or ARTIFACTS / recipe.device / "model")
-    reference = given or resolve(_source_of(candidate) or recipe.model)
-    pictures = recipe.evaluation
-    asked = str(prompts) if prompts else pictures.prompts
-    chosen = load_prompts(prompt_file(reference, asked, "evaluation"))[: limit or pictures.count]
-    return Plan(
+    given = _reference(options.model) if options.model else None
+    candidates = candidates_of(options.candidates or (str(ARTIFACTS / recipe.device / "model"),))
+    first = next(iter(candidates.values()))
+    reference = given or _reference(_source_of(first) or recipe.model)
+    asked = prompt_file(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
+    prompts = prompt_sets.load(asked)[: options.limit or recipe.evaluation.count]
+    sides = (reference, *candidates.values())
+    plan = Plan(
         reference=reference,
-        candidate=candidate,
-        prompts=tuple(chosen),
-        sampling=sampling_of(pictures, reference),
-        dtype=compute_dtype(recipe.dtype, reference),
-        output=output or candidate.parent / "evaluation",
-        seeds=seeds,
+        candidates=candidates,
+        prompts=tuple(prompts),
+        sampling=_sampling(recipe.evaluation, sides),
+        dtype=_dtype(recipe.dtype, sides),
+        output=options.output or first.folder.parent / "evaluation",
+        seeds=options.seeds,
+        asked=str(asked),
+    )
+    return _judged(plan, recipe, options)
+
+
+def plan_of_pairs(recipe: Recipe, reference: Path, variant: Path, options: Options = Options()) -> Plan:
+    """Pictures made elsewhere, in two folders, paired by their names without suffixes.
+
+    With a prompt set a picture is named by its prompt's id; without, only the two pictures are compared.
+
+    Raises:
+        UserError: a folder without pictures, or pictures that the prompt set does not know.
+    """
+    sides = [_pictures(folder) for folder in (reference, variant)]
+    stems = sorted({stem for side in sides for stem in pictures_in(side.folder)})
+    asked = prompt_file(reference, options.prompts, "evaluation") if options.prompts else None
+    prompts = prompt_sets.load(asked) if asked else [_unasked(stem) for stem in stems]
+    unknown = sorted(set(stems) - {prompt.id for prompt in prompts})
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} pictures are no prompt's of {options.prompts} ({', '.join(unknown[:SOME])}); name them by "
+            "prompt ids, or leave --prompts out."
+        )
+    plan = Plan(
+        reference=sides[0],
+        candidates={variant.resolve().name: sides[1]},
+        prompts=tuple(prompts[: options.limit]),
+        sampling=None,
+        dtype="float32",
+        output=options.output or Path("evaluation"),
+        asked=str(asked) if asked else None,
+    )
+    return _judged(plan, recipe, options)
+
+
+def _judged(plan: Plan, recipe: Recipe, options: Options) -> Plan:
+    """The plan with what is measured and what is held against it."""
+    wanted = recipe.evaluation
+    clip = options.clip or (own_clip(plan.reference.folder) if wanted.clip == "own" else wanted.clip)
+    floor = wanted.noise_floor if options.noise_floor is None else options.noise_floor
+    if options.truth and not (options.truth.is_dir() and pictures_in(options.truth)):
+        raise UserError(f"There are no true pictures in {options.truth}; --truth wants a folder with <prompt id>.png.")
+    return replace(
+        plan,
+        truth=options.truth,
+        settings=Settings(clip=clip, lpips=options.lpips),
+        metrics=options.metrics,
+        gates=wanted.gates if options.gates else {},
+        strict=wanted.strict,
+        noise_floor=floor and plan.reference.kind != "images",
+        baseline=options.baseline,
+        history=options.history,
+        device=recipe.device,
+        resume=options.resume,
     )
 
 
-def _source_of(candidate: Path) -> str | None:
-    """The pipeline that the candidate was pressed from, if its manifest names one that is still there."""
-    manifest = read_manifest(candidate.parent)
-    return manifest.source if manifest and Path(manifest.source).is_dir() else None
+def _reference(model: str) -> Side:
+    """A pipeline by name, or a folder of any kind."""
+    if model != "demo" and Path(model).is_dir():
+        return side_of(Path(model))
+    return Side("diffusers", resolve(model))
 
 
-def _pressed(folder: Path) -> Path:
-    if not (folder / "model_index.json").exists():
-        raise UserError(f"There is no pressed pipeline in {folder}; run `edgepress quantize` first, or name a folder.")
-    return folder
+def _pictures(folder: Path) -> Side:
+    if not folder.is_dir() or not pictures_in(folder):
+        raise UserError(f"There are no pictures in {folder}; --pairs wants two folders of pictures.")
+    return Side("images", folder)
+
+
+def _unasked(stem: str) -> Prompt:
+    return Prompt(id=stem, prompt="", language="en")
+
+
+def _source_of(candidate: Side) -> str | None:
+    """The pipeline that a candidate was pressed from, if its manifest names one that is still there."""
+    found = read_manifest(candidate.folder.parent)
+    return found.source if found and Path(found.source).is_dir() else None
+
+
+def _sampling(pictures: Evaluation, sides: tuple[Side, ...]) -> Sampling | None:
+    """How the sides paint that do; `native` is the first pipeline's size, or else that of the first graphs."""
+    painting = [side for side in sides if side.kind != "images"]
+    if not painting:
+        return None
+    pipelines = [side for side in painting if side.kind == "diffusers"]
+    if pipelines or pictures.size != "native":
+        return sampling_of(pictures, (pipelines or painting)[0].folder)
+    height, width = _exported_size(painting[0])
+    return Sampling(height=height, width=width, steps=pictures.steps, guidance=pictures.guidance)
+
+
+def _exported_size(side: Side) -> tuple[int, int]:
+    """What graphs paint if they are not told otherwise, and parts always."""
+    if side.kind == "rknn":
+        return parts.read(side.folder).size
+    exported = manifest.read(side.folder)
+    return (host_of(family_of(exported.family), exported.host).native,) * 2
+
+
+def _dtype(asked: str, sides: tuple[Side, ...]) -> str:
+    pipelines = [side.folder for side in sides if side.kind == "diffusers"]
+    return compute_dtype(asked, pipelines[0]) if pipelines else "float32"

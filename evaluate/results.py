@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +16,21 @@ from .identity import FolderIdentity
 from .registry import Score
 
 ALL = "all"  # the name of the group of all pictures
+SCHEMA_VERSION = 2
+
+Kind = Literal["diffusers", "onnx", "rknn", "images"]
+Verdict = Literal["passed", "failed", "inconclusive", "not measured"]
 
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# ---------------------------------------------------------------- what was measured: the rows
+
+
 class PictureRow(Part):
-    """One picture: its file in the picture cache, its scores, the evidence for them, and whether it shows nothing."""
+    """One picture: its file (relative to `Identity.pictures`, or absolute), its scores and the evidence for them."""
 
     file: str
     values: dict[str, FiniteFloat | None]
@@ -30,15 +38,31 @@ class PictureRow(Part):
     defect: Defect | None
 
 
+class VariantRow(Part):
+    """A variant's picture and what it scores against the reference's (PSNR is None where they are identical).
+
+    failure: why nothing was compared: `missing`, `unreadable`, `size WxH instead of WxH`, `reference missing` or
+    `reference unreadable`. Such a row has no values and counts in no mean.
+    """
+
+    identical: bool
+    values: dict[str, FiniteFloat | None]
+    picture: PictureRow | None
+    failure: str | None = None
+
+
 class Row(Part):
-    """One prompt and seed; `values` compares the two pictures (PSNR is None where they are identical)."""
+    """One prompt and seed. truth: the true picture's file. floor: the reference run again."""
 
     prompt: Prompt
     seed: int
-    identical: bool
-    values: dict[str, FiniteFloat | None]
-    reference: PictureRow
-    variant: PictureRow
+    truth: str | None
+    reference: PictureRow | None
+    variants: dict[str, VariantRow]
+    floor: VariantRow | None = None
+
+
+# ---------------------------------------------------------------- what the rows come to
 
 
 class PairSummary(Part):
@@ -51,11 +75,16 @@ class PairSummary(Part):
 
 
 class PictureSummary(Part):
-    """A picture score; `drop` is the mean paired loss, above 0 where the variant is worse."""
+    """A picture score of the pairs where both pictures have it.
+
+    drop: the mean paired loss, above 0 where the variant is worse. relative: the drop by the size of the reference's
+    mean, as a fraction; None where that is 0.
+    """
 
     reference: Mean
     variant: Mean
     drop: Mean
+    relative: FiniteFloat | None
 
 
 class Group(Part):
@@ -67,43 +96,186 @@ class Group(Part):
     scores: dict[str, PictureSummary]
 
 
-class Summary(Part):
-    """Computed from the rows alone; the first group is that of all pictures."""
+class McNemar(Part):
+    """Pairs where only one of the two pictures is right; p: exact, two-sided, that this is chance."""
+
+    only_reference: int
+    only_variant: int
+    p: FiniteFloat
+
+
+class Failed(Part):
+    prompt: str
+    seed: int
+    failure: str
+
+
+class Defective(Part):
+    """A picture that shows nothing, or what another prompt's does. new: the reference's picture has no defect."""
+
+    prompt: str
+    seed: int
+    defect: Defect
+    new: bool
+
+
+class Worst(Part):
+    """A pair among the worst by a score: the value of a pair score, the drop of a picture score."""
+
+    score: str
+    prompt: str
+    seed: int
+    value: FiniteFloat
+
+
+class VariantSummary(Part):
+    """Computed from the rows alone; the first group is that of all pictures.
+
+    pictures: pairs that were compared. detectable: by score, the smallest drop (of a pair score: distance of the mean)
+    that so many prompts of such spread show with 80 % power at 5 %, two-sided.
+    """
 
     pictures: int
     prompts: int
     identical: int
-    reference_defects: dict[Defect, int]
-    variant_defects: dict[Defect, int]
+    failures: tuple[Failed, ...]
+    defects: tuple[Defective, ...]
     groups: tuple[Group, ...]
+    mcnemar: dict[str, McNemar]
+    detectable: dict[str, FiniteFloat]
+    worst: tuple[Worst, ...]
+
+
+class Gate(Part):
+    """A limit of the recipe, and what a variant made of it.
+
+    limit, value, low, high, detectable: in the score's unit as it is kept (a fraction for `%`); with `relative` as
+    fractions of the reference's mean; a number of pictures for `defects_max`. score: the score that was looked at.
+    """
+
+    variant: str
+    name: str
+    score: str
+    limit: FiniteFloat
+    relative: bool
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    verdict: Verdict
+    reason: str
+    detectable: FiniteFloat | None
+
+
+class Change(Part):
+    """A score of a variant's pictures then and now, over the pairs measured both times; change: now - then, paired."""
+
+    variant: str
+    score: str
+    before: FiniteFloat
+    after: FiniteFloat
+    change: Mean
+
+
+class Baseline(Part):
+    """Earlier results that these were compared with. only_then, only_now: variants that the other lacks."""
+
+    path: str
+    created: str
+    edgepress: str
+    changes: tuple[Change, ...]
+    only_then: tuple[str, ...]
+    only_now: tuple[str, ...]
+
+
+class Point(Part):
+    """A score of one run of the history, this one included. kind: the mean of a pair score, or a picture score's drop.
+
+    created: when, UTC, ISO 8601.
+    """
+
+    created: str
+    edgepress: str
+    variant: str
+    score: str
+    kind: Literal["mean", "drop"]
+    value: FiniteFloat
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    pictures: int
+
+
+class Cost(Part):
+    """What a metric cost this run: readings that were made, in CPU seconds, and those that were kept from earlier."""
+
+    made: int
+    kept: int
+    seconds: FiniteFloat
+
+
+# ---------------------------------------------------------------- what was compared
 
 
 class SamplingIdentity(Part):
-    height: int
-    width: int
-    steps: int
-    guidance: FiniteFloat
+    """size, steps and guidance are None where only pictures made elsewhere were compared."""
+
+    height: int | None
+    width: int | None
+    steps: int | None
+    guidance: FiniteFloat | None
     seeds: int
 
 
-class Identity(Part):
-    """Results may be compared where all but the candidate is equal."""
+class Subject(Part):
+    """dtype: what a diffusers pipeline computed in."""
 
-    reference: FolderIdentity
-    candidate: FolderIdentity
+    kind: Kind
+    folder: FolderIdentity
+    dtype: str | None
+
+
+class Identity(Part):
+    """Results may be compared where all but the variants and the libraries is equal.
+
+    prompts: the set's file, or nothing where pictures were paired without. metrics: version by name. pictures: the
+    folder that the rows' files are relative to. device: the recipe's, `custom` without one.
+    """
+
+    reference: Subject
+    variants: dict[str, Subject]
+    truth: FolderIdentity | None
     sampling: SamplingIdentity
-    dtype: str
+    prompts: str | None
     prompts_sha256: str
     metrics: dict[str, str]
     libraries: dict[str, str]
+    device: str
+    pictures: str
 
 
 class Results(Part):
-    schema_version: Literal[1] = 1
+    """created: UTC, ISO 8601. seconds: wall time by stage (`painting`, `measuring`). costs: by metric.
+
+    unmeasured: the reason by metric. floor: the reference against itself run again. verdict: None without gates;
+    pairs that failed make it `not measured`.
+    """
+
+    schema_version: Literal[2] = 2
+    created: str
+    edgepress: str
     identity: Identity
+    seconds: dict[str, FiniteFloat]
+    costs: dict[str, Cost]
     pair_scores: tuple[Score, ...]
     picture_scores: tuple[Score, ...]
-    summary: Summary
+    unmeasured: dict[str, str]
+    reference_defects: tuple[Defective, ...]
+    variants: dict[str, VariantSummary]
+    floor: VariantSummary | None
+    gates: tuple[Gate, ...]
+    strict: bool
+    verdict: Verdict | None
+    baseline: Baseline | None
+    history: tuple[Point, ...] | None
     rows: tuple[Row, ...]
 
 
@@ -122,9 +294,16 @@ def load_results(path: Path) -> Results:
         UserError: the file cannot be read, or another version of edgepress wrote it.
     """
     try:
-        return Results.model_validate_json(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); run `edgepress evaluate` first.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no results file: it is not JSON ({error}).") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path} is of schema {version}, and this edgepress reads {SCHEMA_VERSION}; evaluate again.")
+    try:
+        return Results.model_validate(content)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path} is no results file of schema 1 (see {where or 'its start'}).") from error
+        raise UserError(f"{path} is no results file of schema {SCHEMA_VERSION} (see {where}).") from error

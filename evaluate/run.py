@@ -1,93 +1,146 @@
-"""Runs an evaluation: reads both folders, paints what is missing, measures, and writes results.json."""
+"""Runs an evaluation: reads all folders, paints what is missing, measures, judges, and writes results.json."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
+from .. import __version__
 from ..artifact import read_manifest, versions
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import prompts_sha256
-from .generate import Source, batches_of, files_of, generate
-from .identity import FolderIdentity, digest_of, identify
-from .measure import Pair, measure
+from . import baseline, history
+from .collect import asked, collect
+from .gates import Limit, judge, limits_of, verdict_of
+from .identity import digest_of, identify
+from .measure import Measured, measure
+from .memo import opened
+from .pairing import Compared, row_of, tasks_of
 from .plan import Plan
-from .registry import Metric, discover, pair_scores, picture_scores
-from .results import Identity, Results, Row, SamplingIdentity, save_results
-from .summary import summarise
+from .registry import Found, discover, pair_scores, picture_scores
+from .results import Identity, Results, Row, SamplingIdentity, Subject, load_results, save_results
+from .sides import FORMS, Side
+from .summary import Pair, pairs_of, reference_defects, summarise
 
 RESULTS = "results.json"
 
 
 def evaluate(plan: Plan, progress: Progress = silent) -> Results:
-    """Compares the candidate with the reference, and writes `results.json` into the plan's output folder.
+    """Compares the candidates with the reference, and writes `results.json` into the plan's output folder.
 
-    Pictures that were made before, by this run or by one that was killed, are not made again.
+    Pictures and readings that were made before, by this run or by one that was killed, are not made again.
 
     Raises:
-        UserError: nothing to compare, a pipeline that cannot be loaded, pictures that differ in size.
+        UserError: nothing to compare, a side that cannot be loaded; limits, baseline or truth that do not fit.
     """
-    if not plan.prompts or plan.seeds < 1:
-        raise UserError("There is nothing to compare: give at least one prompt and one seed.")
-    reference = identify(plan.reference, progress, "reading the reference")
-    _check_origin(plan, reference)
-    candidate = identify(plan.candidate, progress, "reading the candidate")
-    pairs = _paint(plan, reference, candidate, progress)
-    metrics = discover()
-    rows = _measure(pairs, metrics, progress)
-    results = _results(_identity(plan, reference, candidate, metrics), metrics, rows)
+    if not plan.prompts or plan.seeds < 1 or not plan.candidates:
+        raise UserError("There is nothing to compare: give at least one prompt, one seed and one candidate.")
+    found = discover(plan.settings, plan.metrics)
+    limits = limits_of(plan.gates, [*found.metrics, *found.unavailable], plan.truth is not None)
+    then = load_results(plan.baseline) if plan.baseline else None
+    if plan.history:
+        history.ready(plan.history)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "reading"):
+        identity = _identity(plan, found, progress)
+    if plan.baseline and then:
+        baseline.check(plan.baseline, then, identity)
+    with _timed(seconds, "painting"):
+        compared = collect(plan, identity, progress)
+    with _timed(seconds, "measuring"):
+        measured = _measure(plan, found, identity, compared, progress)
+    rows = tuple(row_of(*one, compared, measured.readings, plan.cache) for one in asked(plan))
+    results = _results(plan, found, limits, identity, rows)
+    results = results.model_copy(update={"seconds": seconds, "costs": measured.costs})
+    if plan.baseline and then:
+        results = results.model_copy(update={"baseline": baseline.compare(plan.baseline, then, results)})
+    if plan.history:
+        results = results.model_copy(update={"history": history.record(plan.history, results, found.metrics)})
     save_results(results, plan.output / RESULTS)
     return results
 
 
-def _check_origin(plan: Plan, reference: FolderIdentity) -> None:
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes the wall time of a stage."""
+    begin = time.monotonic()
+    yield
+    seconds[stage] = time.monotonic() - begin
+
+
+# ---------------------------------------------------------------- identity
+
+
+def _identity(plan: Plan, found: Found, progress: Progress) -> Identity:
+    reference = _subject(plan, plan.reference, progress, "reading the reference")
+    variants = {name: _subject(plan, side, progress, f"reading {name}") for name, side in plan.candidates.items()}
+    for side in plan.candidates.values():
+        _check_origin(plan, side, reference)
+    sampling = asdict(plan.sampling) if plan.sampling else dict.fromkeys(("height", "width", "steps", "guidance"))
+    return Identity(
+        reference=reference,
+        variants=variants,
+        truth=identify(plan.truth, progress, "reading true pictures") if plan.truth else None,
+        sampling=SamplingIdentity(**sampling, seeds=plan.seeds),
+        prompts=plan.asked,
+        prompts_sha256=prompts_sha256(plan.prompts),
+        metrics={metric.name: metric.version() for metric in found.metrics},
+        libraries=versions(),
+        device=plan.device,
+        pictures=str(plan.cache),
+    )
+
+
+def _subject(plan: Plan, side: Side, progress: Progress, stage: str) -> Subject:
+    dtype = side.dtype or plan.dtype if side.kind == "diffusers" else None
+    return Subject(kind=side.kind, folder=identify(side.folder, progress, stage), dtype=dtype)
+
+
+def _check_origin(plan: Plan, side: Side, reference: Subject) -> None:
     """Refuses a reference that is not the pipeline that the candidate's manifest says it was pressed from."""
-    manifest = read_manifest(plan.candidate.parent)
-    if manifest and plan.candidate.name == "model" and digest_of(manifest.sources) != reference.sha256:
+    manifest = read_manifest(side.folder.parent) if side.folder.name in FORMS else None
+    if manifest and reference.kind == "diffusers" and digest_of(manifest.sources) != reference.folder.sha256:
         raise UserError(
-            f"{plan.candidate} was pressed from {manifest.source} as it was then, which is not what {plan.reference} "
-            "holds; give that pipeline as --model, or press again."
+            f"{side.folder} was pressed from {manifest.source} as it was then, which is not what "
+            f"{plan.reference.folder} holds; give that pipeline as --model, or press again."
         )
 
 
-def _paint(plan: Plan, reference: FolderIdentity, candidate: FolderIdentity, progress: Progress) -> list[Pair]:
-    """Makes the reference's pictures, then the candidate's, with one pipeline in memory at a time."""
-    work = batches_of(plan.prompts, plan.seeds, plan.sampling)
-    painted = []
-    sources = (
-        Source(plan.reference, reference.sha256, plan.dtype, plan.sampling),
-        Source(plan.candidate, candidate.sha256, plan.dtype, plan.sampling),
+# ---------------------------------------------------------------- results
+
+
+def _measure(plan: Plan, found: Found, identity: Identity, compared: Compared, progress: Progress) -> Measured:
+    tasks = [task for prompt, seed in asked(plan) for task in tasks_of(prompt, seed, compared)]
+    with opened(plan.memo) as memo:
+        return measure(tasks, found.metrics, identity.metrics, memo, progress, anew=not plan.resume)
+
+
+def _results(plan: Plan, found: Found, limits: tuple[Limit, ...], identity: Identity, rows: tuple[Row, ...]) -> Results:
+    """All that follows from the rows."""
+    scores = pair_scores(found.metrics), picture_scores(found.metrics, plan.truth is not None)
+    variants = {name: summarise(pairs_of(rows, name), *scores) for name in plan.candidates}
+    again = [Pair(row, row.floor) for row in rows if row.floor]
+    gates = tuple(gate for name, summary in variants.items() for gate in judge(name, summary, limits))
+    return Results(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        edgepress=__version__,
+        identity=identity,
+        seconds={},
+        costs={},
+        pair_scores=scores[0],
+        picture_scores=scores[1],
+        unmeasured={metric.name: metric.reason for metric in found.unavailable},
+        reference_defects=reference_defects(rows),
+        variants=variants,
+        floor=summarise(again, *scores) if again else None,
+        gates=gates,
+        strict=plan.strict,
+        verdict=verdict_of(gates, variants.values()),
+        baseline=None,
+        history=None,
+        rows=rows,
     )
-    for source, name in zip(sources, ("reference", "candidate"), strict=True):
-        generate(source, work, plan.cache, progress, f"painting with the {name}")
-        painted.append([file for batch in work for file in files_of(source, batch, plan.cache)])
-    asked = [(prompt, batch.seed) for batch in work for prompt in batch.prompts]
-    return [Pair(*what, *files) for what, files in zip(asked, zip(*painted, strict=True), strict=True)]
-
-
-def _measure(pairs: Sequence[Pair], metrics: Sequence[Metric], progress: Progress) -> tuple[Row, ...]:
-    rows: list[Row] = []
-    for pair in pairs:
-        progress("measuring", len(rows), len(pairs))
-        rows.append(measure(pair, metrics))
-    progress("measuring", len(rows), len(pairs))
-    return tuple(rows)
-
-
-def _identity(plan: Plan, reference: FolderIdentity, candidate: FolderIdentity, metrics: Sequence[Metric]) -> Identity:
-    return Identity(
-        reference=reference,
-        candidate=candidate,
-        sampling=SamplingIdentity(**asdict(plan.sampling), seeds=plan.seeds),
-        dtype=plan.dtype,
-        prompts_sha256=prompts_sha256(plan.prompts),
-        metrics={metric.name: metric.version() for metric in metrics},
-        libraries=versions(),
-    )
-
-
-def _results(identity: Identity, metrics: Sequence[Metric], rows: tuple[Row, ...]) -> Results:
-    pairs, pictures = pair_scores(metrics), picture_scores(metrics)
-    summary = summarise(rows, pairs, pictures)
-    return Results(identity=identity, pair_scores=pairs, picture_scores=pictures, summary=summary, rows=rows)

@@ -2,71 +2,122 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from rich import box
 from rich.console import Group as Stack
 from rich.markup import escape
 from rich.table import Table
 
 from .bootstrap import Mean
+from .gates import DEFECTS
 from .registry import Score
-from .results import ALL, Group, PairSummary, PictureSummary, Results, Summary
+from .results import ALL, Gate, Group, PairSummary, PictureSummary, Results, VariantSummary, Verdict
 
 SMALLEST_GROUP = 10  # pictures; the interval of fewer is too narrow to be believed
+LISTED = 10  # failures and defects of a variant that are named
+COLOURS: dict[Verdict, str] = {
+    "passed": "green",
+    "failed": "bold red",
+    "inconclusive": "bold yellow",
+    "not measured": "bold red",
+}
+FLOOR = "noise floor"
 
 
 def render(results: Results) -> Stack:
-    """Fidelity, then the scores of reference and variant, then what needs a look."""
-    tables = [table for table in (fidelity(results), quality(results)) if table.row_count]
-    return Stack(heading(results), *tables, *remarks(results.summary))
+    """Fidelity, then the scores of reference and variants, what changed, what needs a look, and the verdict."""
+    tables = [fidelity(results), quality(results), changes(results), gates(results)]
+    shown = [table for table in tables if table.row_count]
+    return Stack(heading(results), *shown, *remarks(results), *conclusion(results))
 
 
 def heading(results: Results) -> str:
-    identity, summary, sampling = results.identity, results.summary, results.identity.sampling
-    return escape(
-        f"reference  {identity.reference.path}\n"
-        f"variant    {identity.candidate.path}\n"
-        f"{summary.pictures} pairs of pictures ({summary.prompts} prompts x {sampling.seeds} seeds), "
-        f"{sampling.width}x{sampling.height}, {sampling.steps} steps, {identity.dtype}; "
+    identity, sampling = results.identity, results.identity.sampling
+    lines = [f"reference  {identity.reference.folder.path}"]
+    lines += [f"{name}  {subject.folder.path}" for name, subject in identity.variants.items()]
+    prompts = len({row.prompt.id for row in results.rows})
+    painted = f", {sampling.width}x{sampling.height}, {sampling.steps} steps" if sampling.width else ""
+    dtype = f", {identity.reference.dtype}" if identity.reference.dtype else ""
+    lines.append(
+        f"{len(results.rows)} pairs of pictures ({prompts} prompts x {sampling.seeds} seeds){painted}{dtype}; "
         "intervals are 95 %, bootstrapped over prompts\n"
     )
+    return escape("\n".join(lines))
+
+
+# ---------------------------------------------------------------- tables
 
 
 def fidelity(results: Results) -> Table:
-    """The variant against the reference."""
+    """The variants against the reference."""
     table = _table("Fidelity: variant against reference", "", "pairs", "mean", "95 %", "worst", "worst prompt")
     for score in results.pair_scores:
-        for group in shown_groups(results.summary):
-            if score.name in group.pairs:
-                table.add_row(_label(score, group), *_pair_cells(score, group.pairs[score.name]))
-        table.add_section()
+        _section(table, score, _pair_rows(results, score))
     return table
 
 
 def quality(results: Results) -> Table:
-    """What each pipeline's pictures score alone, and what the variant has lost."""
-    table = _table("Quality: reference and variant", "", "pairs", "reference", "variant", "drop", "95 %")
+    """What each side's pictures score alone, and what the variants have lost, of the reference's score too."""
+    table = _table("Quality: reference and variant", "", "pairs", "ref.", "variant", "drop", "of ref.", "95 %")
     for score in results.picture_scores:
-        for group in shown_groups(results.summary):
-            if score.name in group.scores:
-                table.add_row(_label(score, group), *_picture_cells(score, group.scores[score.name]))
-        table.add_section()
+        _section(table, score, _picture_rows(results, score))
     return table
 
 
-def shown_groups(summary: Summary) -> list[Group]:
+def changes(results: Results) -> Table:
+    """What changed since the baseline."""
+    table = _table("Since the baseline", "", "pairs", "then", "now", "change", "95 %")
+    scores = {score.name: score for score in (*results.pair_scores, *results.picture_scores)}
+    for change in results.baseline.changes if results.baseline else ():
+        score = scores[change.score]
+        numbers = [number(value, score) for value in (change.before, change.after, change.change.mean)]
+        label = escape(f"{change.variant}: {_title(score)}")
+        table.add_row(label, str(change.change.count), *numbers, interval(change.change, score))
+    return table
+
+
+def gates(results: Results) -> Table:
+    table = _table("Gates", "", "limit", "found", "95 %", "verdict", "")
+    scores = {score.name: score for score in (*results.pair_scores, *results.picture_scores)}
+    for gate in results.gates:
+        name = f"{gate.variant}: {gate.name}" if len(results.variants) > 1 else gate.name
+        verdict = f"[{COLOURS[gate.verdict]}]{gate.verdict}[/]"
+        table.add_row(escape(name), *_gate_cells(gate, scores.get(gate.score)), verdict, escape(gate.reason))
+    return table
+
+
+def shown_groups(summary: VariantSummary) -> list[Group]:
     """All pictures, and the groups that are large enough to say something; the others stand in results.json."""
     return [group for group in summary.groups if group.name == ALL or group.pictures >= SMALLEST_GROUP]
 
 
-def remarks(summary: Summary) -> list[str]:
-    """Identical pairs, and pictures that show nothing."""
-    lines = [f"identical pairs: {summary.identical} of {summary.pictures} (PSNR leaves them out)"]
-    hidden = len(summary.groups) - len(shown_groups(summary))
-    if hidden:
-        lines.append(f"{hidden} groups of fewer than {SMALLEST_GROUP} pictures are left to results.json")
-    for name, defects in (("reference", summary.reference_defects), ("variant", summary.variant_defects)):
-        lines += [f"[red]{kind} pictures of the {name}: {count}[/red]" for kind, count in sorted(defects.items())]
+# ---------------------------------------------------------------- words
+
+
+def remarks(results: Results) -> list[str]:
+    """Identical pairs, pictures that are missing or show nothing, what was not measured, and what reading cost."""
+    lines = [line for name, summary in results.variants.items() for line in _remarks(name, summary)]
+    lines += [line for name, summary in results.variants.items() for line in _power(results, name, summary)]
+    lines += _hidden(results)
+    defects = [f"{one.defect}: {one.prompt}, seed {one.seed}" for one in results.reference_defects]
+    lines += _listed("pictures of the reference show nothing", defects)
+    lines += [f"[yellow]not measured: {name}[/] ({escape(reason)})" for name, reason in results.unmeasured.items()]
+    made = [f"{name} {cost.seconds:.1f} ({cost.made} readings)" for name, cost in results.costs.items() if cost.made]
+    kept = sum(cost.kept for cost in results.costs.values())
+    lines += [f"CPU seconds: {', '.join(made)}"] if made else []
+    lines += [f"{kept} readings were kept from earlier runs"] if kept else []
     return lines
+
+
+def conclusion(results: Results) -> list[str]:
+    """The verdict, last, where it is seen."""
+    if results.verdict is None:
+        return []
+    found = f"[{COLOURS[results.verdict]}]{results.verdict}[/]"
+    if results.verdict == "inconclusive":
+        found += " (strict: this fails)" if results.strict else " (more prompts or seeds would tell)"
+    return [f"verdict: {found}"]
 
 
 def number(value: float, score: Score) -> str:
@@ -80,28 +131,119 @@ def interval(mean: Mean, score: Score) -> str:
     return "" if mean.low is None or mean.high is None else f"{number(mean.low, score)} ... {number(mean.high, score)}"
 
 
-def _pair_cells(score: Score, summary: PairSummary) -> list[str]:
+# ---------------------------------------------------------------- rows and cells
+
+Cells = Sequence[str]
+
+
+def _section(table: Table, score: Score, rows: Iterator[tuple[str, Cells]]) -> None:
+    """The score's name in the row of all pictures, which comes first where there is one variant; names below it."""
+    for position, (name, cells) in enumerate(rows):
+        if position == 0 and name:
+            table.add_row(escape(_title(score)))
+        table.add_row(escape(f"  {name}") if name else escape(_title(score)), *cells)
+    table.add_section()
+
+
+def _pair_rows(results: Results, score: Score) -> Iterator[tuple[str, Cells]]:
+    for name, group in _shown(results):
+        if score.name in group.pairs:
+            yield name, _pair_cells(score, group.pairs[score.name], results.identity.sampling.seeds)
+
+
+def _picture_rows(results: Results, score: Score) -> Iterator[tuple[str, Cells]]:
+    for name, group in _shown(results):
+        if score.name in group.scores:
+            yield name, _picture_cells(score, group.scores[score.name])
+
+
+def _shown(results: Results) -> Iterator[tuple[str, Group]]:
+    """The groups of the only variant, the first without a name; or all pictures of each of several variants."""
+    if len(results.variants) == 1:
+        (summary,) = results.variants.values()
+        yield from (("" if group.name == ALL else group.name, group) for group in shown_groups(summary))
+    else:
+        yield from ((name, summary.groups[0]) for name, summary in results.variants.items())
+    if results.floor:
+        yield FLOOR, results.floor.groups[0]
+
+
+def _pair_cells(score: Score, summary: PairSummary, seeds: int) -> list[str]:
     mean = summary.mean
-    where = escape(f"{summary.worst_prompt}, seed {summary.worst_seed}")
+    where = escape(f"{summary.worst_prompt}, seed {summary.worst_seed}" if seeds > 1 else summary.worst_prompt)
     numbers = [number(mean.mean, score), interval(mean, score), number(summary.worst, score)]
     return [str(mean.count), *numbers, where]
 
 
 def _picture_cells(score: Score, summary: PictureSummary) -> list[str]:
     means = [number(mean.mean, score) for mean in (summary.reference, summary.variant, summary.drop)]
-    return [str(summary.drop.count), *means, interval(summary.drop, score)]
+    relative = "" if summary.relative is None else f"{summary.relative:.1%}"
+    return [str(summary.drop.count), *means, relative, interval(summary.drop, score)]
 
 
-def _label(score: Score, group: Group) -> str:
-    """The score's name in the row of all pictures, which comes first; the group's name below it."""
-    if group.name != ALL:
-        return escape(f"  {group.name}")
+def _gate_cells(gate: Gate, score: Score | None) -> list[str]:
+    """Limit, value and interval; relative ones in per cent of the reference, defects as they are counted."""
+
+    def shown(value: float | None) -> str:
+        if value is None:
+            return ""
+        if gate.name == DEFECTS:
+            return f"{value:.0f}"
+        return f"{value:.2%} of ref." if gate.relative else number(value, score) if score else f"{value:g}"
+
+    ends = f"{shown(gate.low)} ... {shown(gate.high)}" if gate.low is not None else ""
+    return [shown(gate.limit), shown(gate.value), ends]
+
+
+def _remarks(name: str, summary: VariantSummary) -> list[str]:
+    lines = [f"{escape(name)}: identical pairs: {summary.identical} of {summary.pictures} (PSNR leaves them out)"]
+    lines += [
+        f"{escape(name)}: {score}: right in the reference alone {test.only_reference}, in the variant alone "
+        f"{test.only_variant}, McNemar p = {test.p:.3g}"
+        for score, test in summary.mcnemar.items()
+        if test.only_reference or test.only_variant
+    ]
+    failures = [f"{one.prompt}, seed {one.seed}: {one.failure}" for one in summary.failures]
+    defects = [f"{one.defect}: {one.prompt}, seed {one.seed}" for one in summary.defects]
+    lines += _listed(f"pairs of {name} were not compared", failures)
+    return lines + _listed(f"pictures of {name} show nothing, or another prompt's picture", defects)
+
+
+def _hidden(results: Results) -> list[str]:
+    """Groups that no table shows."""
+    groups = [group for summary in results.variants.values() for group in summary.groups if group.name != ALL]
+    alone = len(results.variants) == 1
+    hidden = {group.name for group in groups if not (alone and group.pictures >= SMALLEST_GROUP)}
+    few = f" of fewer than {SMALLEST_GROUP} pictures" if alone else ""
+    return [f"{len(hidden)} groups{few} are left to results.json and the report"] if hidden else []
+
+
+def _power(results: Results, name: str, summary: VariantSummary) -> list[str]:
+    """What loss so many prompts would have shown; a smaller one may be there unseen."""
+    smallest = {score: summary.detectable.get(score.name) for score in results.picture_scores}
+    found = [f"{score.title} {number(value, score)}" for score, value in smallest.items() if value is not None]
+    return (
+        [f"{escape(name)}: smallest drops that would be seen (80 % power): {escape(', '.join(found))}"] if found else []
+    )
+
+
+def _listed(what: str, found: Sequence[str]) -> list[str]:
+    """How many, and the first of them."""
+    if not found:
+        return []
+    more = [f"  and {len(found) - LISTED} more (results.json)"] if len(found) > LISTED else []
+    return [f"[red]{len(found)} {escape(what)}[/]", *(f"  {escape(one)}" for one in found[:LISTED]), *more]
+
+
+def _title(score: Score) -> str:
     arrow = "↑" if score.higher_is_better else "↓"
-    return escape(" ".join(part for part in (score.title, score.unit, arrow) if part))
+    return " ".join(part for part in (score.title, score.unit, arrow) if part)
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        table.add_column(column, justify="left" if column in ("", "worst prompt") else "right")
+        table.add_column(
+            column, justify="left" if column in ("", "worst prompt", "verdict") else "right", overflow="fold"
+        )
     return table

@@ -2,7 +2,8 @@
 
 All scores are in 0..1, and 1 is right:
 
-text_accuracy  share of the wanted words (English) or characters (Chinese) that were read, each as often as wanted.
+text_accuracy  share of the wanted words (English) or characters (Chinese) that were read, each as often as wanted; in
+               mixed text every Chinese character counts as a word.
                Order and extra text do not count. OCR puts spaces between wide-set letters and drops them elsewhere,
                so a word is also read when neighbouring tokens of a line spell it ("G OOD"), and words are all read
                when their line, or the whole text, has the wanted letters ("GRANDOPENING").
@@ -11,8 +12,9 @@ ned            1 - edit distance / length of the longer text, spaces removed; th
                that OCR split or joined, the second forgives extra text.
 exact          1 if the whole texts are equal, spaces removed, else 0.
 
-Before all of them text is normalised: NFKC, case folded, punctuation dropped; white space is collapsed in English
-and dropped in Chinese. Traditional and simplified characters stay different.
+Before all of them text is normalised: NFKC, case folded, punctuation dropped; white space is collapsed in English,
+dropped in Chinese, and put around every Chinese character of mixed text. Traditional and simplified characters stay
+different.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
-Language = Literal["en", "zh"]
+from ..prompts import Language, is_han
+
 TAKEN = " "  # stands for tokens that were counted; no token contains a space
 
 
@@ -43,6 +45,8 @@ def score_text(wanted: Sequence[str], read: Sequence[str], language: Language) -
 def normalise(text: str, language: Language) -> str:
     folded = _composed(_composed(text).casefold())
     kept = "".join(character for character in folded if not unicodedata.category(character).startswith("P"))
+    if language == "mixed":
+        kept = "".join(f" {character} " if is_han(character) else character for character in kept)
     return _composed(("" if language == "zh" else " ").join(kept.split()))
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ...artifact import versions
 from ...checkpoint import Checkpoint, write_sharded
-from ...evaluate.plan import plan_for
+from ...evaluate.plan import Options, plan_for
 from ...evaluate.results import Results, load_results
 from ...evaluate.run import RESULTS, evaluate
 from ...progress import Progress
 from ...quantize.write import STEMS
 from ...recipe import Recipe
 from ...sources import DEMO
+from ..report import VARIANT
 from .press import CODE, digest
 
 
@@ -61,8 +62,15 @@ def _scored(recipe: Recipe, folder: Path, model: Path, limit: int, progress: Pro
     output = _output(folder, limit)
     if output.exists():
         return load_results(output)
-    plan = plan_for(recipe, model=str(DEMO), candidate=model, limit=limit, output=output.parent)
-    return evaluate(plan, progress)
+    options = Options(
+        model=str(DEMO),
+        candidates=(f"{VARIANT}={model}",),
+        limit=limit,
+        output=output.parent,
+        gates=False,
+        noise_floor=False,
+    )
+    return evaluate(plan_for(recipe, options), progress)
 
 
 def _output(folder: Path, limit: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...evaluate.results import Results
-from ..report import paired, shown, table
+from ..report import paired, scores_of, shown, table
 from .press import Made
 
 HEADER = [
@@ -42,7 +42,7 @@ def _row(entry: Entry, best: Entry) -> list[str]:
     assert made is not None
     assert results is not None
     assert best.results is not None
-    scores = results.summary.groups[0]
+    scores = scores_of(results)
     return [
         f"{entry.title} ({made.version})",
         f"{made.bits_per_weight:.3f}",
@@ -56,4 +56,4 @@ def _row(entry: Entry, best: Entry) -> list[str]:
 
 def _psnr(entry: Entry) -> float:
     assert entry.results is not None
-    return entry.results.summary.groups[0].pairs["psnr"].mean.mean
+    return scores_of(entry.results).pairs["psnr"].mean.mean

@@ -1,1 +1,1 @@
-"""One metric a file, each with a constant `METRIC`; `registry.discover` finds them by scanning this folder."""
+"""One metric a file, each with a function `make(settings)`; `registry.discover` finds them by scanning this folder."""

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from ...prompts import Prompt
-from ..registry import PairMetric, Picture, Score, Values
+from ..registry import PairMetric, Picture, Score, Settings, Values
 
 
 def psnr(reference: Picture, variant: Picture) -> float | None:
@@ -23,9 +23,11 @@ def _measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
     return {"psnr": psnr(reference, variant)}
 
 
-METRIC = PairMetric(
-    name="psnr",
-    scores=(Score(name="psnr", title="PSNR", unit="dB"),),
-    version=lambda: f"scikit-image {version('scikit-image')}",
-    measure=_measure,
-)
+def make(_settings: Settings) -> PairMetric:
+    return PairMetric(
+        name="psnr",
+        scores=(Score(name="psnr", title="PSNR", unit="dB"),),
+        version=lambda: f"scikit-image {version('scikit-image')}",
+        measure=_measure,
+        against_truth=True,
+    )

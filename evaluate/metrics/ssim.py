@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from ...prompts import Prompt
-from ..registry import PairMetric, Picture, Score, Values
+from ..registry import PairMetric, Picture, Score, Settings, Values
 
 
 def ssim(reference: Picture, variant: Picture) -> float:
@@ -27,9 +27,11 @@ def _measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
     return {"ssim": ssim(reference, variant)}
 
 
-METRIC = PairMetric(
-    name="ssim",
-    scores=(Score(name="ssim", title="SSIM"),),
-    version=lambda: f"scikit-image {version('scikit-image')}",
-    measure=_measure,
-)
+def make(_settings: Settings) -> PairMetric:
+    return PairMetric(
+        name="ssim",
+        scores=(Score(name="ssim", title="SSIM"),),
+        version=lambda: f"scikit-image {version('scikit-image')}",
+        measure=_measure,
+        against_truth=True,
+    )

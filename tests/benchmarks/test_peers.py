@@ -20,7 +20,7 @@ from edgepress.benchmarks.peers import catalog, environments, failure, press, sc
 from edgepress.benchmarks.peers.table import Entry, peers_table
 from edgepress.benchmarks.peers.workers import layers
 from edgepress.benchmarks.peers.workers.job import Batch, Job, Outcome
-from edgepress.benchmarks.report import paired, shown
+from edgepress.benchmarks.report import VARIANT, paired, shown
 from edgepress.checkpoint import Checkpoint
 from edgepress.evaluate.bootstrap import Mean
 from edgepress.evaluate.registry import Score
@@ -31,8 +31,10 @@ from edgepress.evaluate.results import (
     Results,
     Row,
     SamplingIdentity,
+    Subject,
+    VariantRow,
 )
-from edgepress.evaluate.summary import summarise
+from edgepress.evaluate.summary import pairs_of, summarise
 from edgepress.prompts import Prompt
 from edgepress.sources import DEMO
 
@@ -317,32 +319,45 @@ def results(psnr: list[float | None], read: list[float]) -> Results:
     scores = (Score(name="psnr", title="PSNR", unit="dB"),)
     texts = (Score(name="text_accuracy", title="text accuracy", unit="%"),)
     rows = tuple(_row(number, *values) for number, values in enumerate(zip(psnr, read, strict=True)))
-    folder = FolderIdentity(path="", sha256="", files=0, bytes=0)
-    sampling = SamplingIdentity(height=8, width=8, steps=1, guidance=0, seeds=1)
+    subject = Subject(kind="diffusers", folder=FolderIdentity(path="", sha256="", files=0, bytes=0), dtype="float32")
     identity = Identity(
-        reference=folder,
-        candidate=folder,
-        sampling=sampling,
-        dtype="float32",
+        reference=subject,
+        variants={VARIANT: subject},
+        truth=None,
+        sampling=SamplingIdentity(height=8, width=8, steps=1, guidance=0, seeds=1),
+        prompts=None,
         prompts_sha256="",
         metrics={},
         libraries={},
+        device="orin",
+        pictures="",
     )
-    summary = summarise(rows, scores, texts)
-    return Results(identity=identity, pair_scores=scores, picture_scores=texts, summary=summary, rows=rows)
+    return Results(
+        created="",
+        edgepress="",
+        identity=identity,
+        seconds={},
+        costs={},
+        pair_scores=scores,
+        picture_scores=texts,
+        unmeasured={},
+        reference_defects=(),
+        variants={VARIANT: summarise(pairs_of(rows, VARIANT), scores, texts)},
+        floor=None,
+        gates=(),
+        strict=False,
+        verdict=None,
+        baseline=None,
+        history=None,
+        rows=rows,
+    )
 
 
 def _row(number: int, psnr: float | None, read: float) -> Row:
     pictures = [PictureRow(file="", values={"text_accuracy": value}, notes={}, defect=None) for value in (1.0, read)]
     prompt = Prompt(id=f"p{number}", prompt="a", language="en")
-    return Row(
-        prompt=prompt,
-        seed=0,
-        identical=psnr is None,
-        values={"psnr": psnr},
-        reference=pictures[0],
-        variant=pictures[1],
-    )
+    made = VariantRow(identical=psnr is None, values={"psnr": psnr}, picture=pictures[1])
+    return Row(prompt=prompt, seed=0, truth=None, reference=pictures[0], variants={VARIANT: made})
 
 
 MADE = press.Made("0.1", 4.15625, 41.6, 934_000_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,10 +13,9 @@ from safetensors import safe_open
 from edgepress.demo import signs
 from edgepress.evaluate.ocr import read
 from edgepress.evaluate.text_scores import score_text
-from edgepress.prompts import load_prompts
+from edgepress.prompts import Prompt, load_prompts
 from edgepress.quantize.plan import make_plan
-from edgepress.recipe import Pictures, Quantization
-from edgepress.sampling import batches, load_pipeline, sample, sampling_of
+from edgepress.recipe import Quantization
 from edgepress.sources import DEMO
 
 WEIGHTS = sorted(DEMO.glob("*/*.safetensors"))
@@ -73,13 +73,7 @@ def test_words_are_spelled_out_to_the_text_encoder() -> None:
 
 
 @pytest.mark.slow
-def test_ocr_reads_what_the_pipeline_paints() -> None:
+def test_ocr_reads_what_the_pipeline_paints(painted: list[tuple[Prompt, npt.NDArray[np.uint8]]]) -> None:
     """A sample of the held-out words; the whole set stands in docs/benchmarks.md."""
-    prompts = load_prompts(DEMO / "prompts" / "evaluation.jsonl")[:48]
-    pipeline, sampling = load_pipeline(DEMO, torch.float32), sampling_of(Pictures(), DEMO)
-    exact = []
-    for group in batches(prompts, sampling.batch):
-        for prompt, image in zip(group, sample(pipeline, group, sampling), strict=True):
-            scores = score_text(prompt.lines, read(np.asarray(image)), prompt.language)
-            exact.append(scores["exact"])
+    exact = [score_text(prompt.lines, read(picture), prompt.language)["exact"] for prompt, picture in painted]
     assert sum(exact) / len(exact) >= 0.9, f"{exact.count(1.0)} of {len(exact)} read exactly"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from edgepress.evaluate.bootstrap import mean_of
 
@@ -36,6 +39,25 @@ def test_many_prompts_give_the_normal_interval() -> None:
     half = 1.96 * values.std() / 20
     assert found.low == pytest.approx(values.mean() - half, abs=0.02)
     assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_it_is_scipys_percentile_interval() -> None:
+    values = np.random.default_rng(6).exponential(1, 40)
+    found = mean_of(list(values), [str(number) for number in range(40)])
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert found is not None
+    assert [found.low, found.high] == pytest.approx([theirs.low, theirs.high], rel=0.02)
+
+
+def test_clusters_of_unequal_sizes_have_the_quantiles_of_all_resamples() -> None:
+    """Five prompts are drawn in 3125 ways, all of which are looked at."""
+    groups = {"a": [1.0, 2.0], "b": [7.0], "c": [3.0, 4.0, 8.0], "d": [0.0], "e": [5.0, 5.0]}
+    every = [np.mean([value for name in drawn for value in groups[name]]) for drawn in product(groups, repeat=5)]
+    pairs = [(value, name) for name, values in groups.items() for value in values]
+    found = mean_of([value for value, _ in pairs], [name for _, name in pairs])
+    assert found is not None
+    assert found.mean == pytest.approx(35 / 9)
+    assert [found.low, found.high] == pytest.approx(list(np.quantile(every, [0.025, 0.975])), abs=0.1)
 
 
 def test_repeating_the_pictures_of_a_prompt_tells_nothing_new() -> None:

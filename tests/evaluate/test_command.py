@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
+from edgepress.cli import main
 from edgepress.errors import UserError
 from edgepress.evaluate.command import evaluate
 from edgepress.evaluate.results import load_results
@@ -22,19 +26,112 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
 
 
+def pictures(folder: str, shift: int, names: str = "abcdefgh", size: int = 16) -> Path:
+    """A picture of noise for each name, its values moved by `shift`."""
+    Path(folder).mkdir()
+    for number, name in enumerate(names):
+        noise = np.random.default_rng(number).integers(20, 230, (size, size, 3))
+        Image.fromarray((noise + shift).astype(np.uint8)).save(Path(folder) / f"{name}.png")
+    return Path(folder)
+
+
 def test_two_folders_are_compared_and_shown(
     reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path: Path
 ) -> None:
     save_prompts(list(prompts), tmp_path / "set.jsonl")
     Path("quick.yaml").write_text("device: orin\nevaluation: {steps: 1}\n")
-    result = run("--recipe", "quick.yaml", "--reference", reference, "--candidate", candidate,
+    result = run("--recipe", "quick.yaml", "--reference", reference, "--candidate", f"int4={candidate}",
                  "--prompts", "set.jsonl", "--limit", 2, "--output", "out")  # fmt: skip
-    assert result.exception is None
+    assert result.exit_code == 0, result.output
     assert "PSNR" in result.stdout
     assert "text accuracy" in result.stdout
-    assert "written to out/results.json" in result.stdout
+    assert "written to out" in result.stdout
     assert len(load_results(tmp_path / "out" / "results.json").rows) == 2
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "results.json",
+        "report.html",
+        "report.md",
+        "junit.xml",
+    }
     assert (tmp_path / "artifacts" / ".work" / "pictures").is_dir()
+
+
+# ---------------------------------------------------------------- pictures made elsewhere, and limits
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "verdict"),
+    [
+        ("{}", 0, None),
+        ("{psnr_min: 30}", 0, "passed"),
+        ("{psnr_min: 40}", 1, "failed"),
+        ("{text_accuracy_drop: 2}", 2, "not measured"),
+        ("{psnr_drop: 2}", 2, "not measured"),
+    ],
+)
+def test_the_exit_code_is_the_verdict(gates: str, code: int, verdict: str | None) -> None:
+    """A shift of 5 is 34 dB; nobody asked for text, and there are no true pictures."""
+    Path("limits.yaml").write_text(f"device: board\nevaluation: {{gates: {gates}}}\n")
+    pictures("one", 0)
+    pictures("other", 5)
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == code, result.output
+    assert load_results(Path("evaluation/results.json")).verdict == verdict
+    assert ("was not measured" in result.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 1)])
+def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str, code: int) -> None:
+    pictures("one", 0)
+    other = pictures("other", 5)
+    for file in list(other.iterdir())[:4]:
+        Image.fromarray(np.asarray(Image.open(file)) + np.uint8(10)).save(file)
+    Path("limits.yaml").write_text(f"device: board\nevaluation: {{gates: {{psnr_min: 30}}, strict: {strict}}}\n")
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == code, result.output
+    assert "verdict: inconclusive" in result.stdout
+
+
+def test_limits_may_be_left_out() -> None:
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 99}}\n")
+    pictures("one", 0)
+    pictures("other", 5)
+    assert run("--recipe", "limits.yaml", "--pairs", "one", "other", "--no-gates").exit_code == 0
+
+
+def test_a_baseline_and_a_history_are_shown() -> None:
+    pictures("one", 0)
+    other = pictures("other", 5)
+    run("--pairs", "one", "other", "--history", "history.sqlite", "--output", "first")
+    for file in other.iterdir():
+        Image.fromarray(np.asarray(Image.open(file)) - np.uint8(3)).save(file)
+    result = run("--pairs", "one", "other", "--history", "history.sqlite", "--baseline", "first/results.json")
+    assert result.exit_code == 0, result.output
+    assert "Since the baseline" in result.stdout
+    found = load_results(Path("evaluation/results.json"))
+    assert found.baseline
+    gained = next(change for change in found.baseline.changes if change.score == "psnr")
+    assert gained.change.mean == pytest.approx(20 * np.log10(5 / 2))
+    assert found.history
+    assert len([point for point in found.history if point.score == "psnr"]) == 2
+
+
+def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
+    pictures("one", 0)
+    pictures("other", 5)
+    shown = run("--pairs", "one", "other", "--output", "out").stdout
+    files = {name: (tmp_path / "out" / name).read_bytes() for name in ("report.html", "report.md", "junit.xml")}
+    for name in files:
+        (tmp_path / "out" / name).unlink()
+    again = run("report", "out/results.json")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == shown
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
+    assert run("report", "out/results.json", "--output", "elsewhere").exit_code == 0
+    assert (tmp_path / "elsewhere" / "report.html").exists()
+
+
+# ---------------------------------------------------------------- wrong input
 
 
 @pytest.mark.parametrize(
@@ -44,19 +141,44 @@ def test_two_folders_are_compared_and_shown(
         (["--reference", "x"], "Say what to compare"),
         (["--candidate", "x"], "Say what to compare"),
         (["--recipe", "orin", "--model", "x", "--reference", "y"], "give one of them"),
-        (["--reference", "nowhere", "--candidate", "x"], "no model folder nowhere"),
+        (["--reference", "nowhere", "--candidate", "one"], "no model folder nowhere"),
         (["--recipe", "toaster"], "no recipe for the device 'toaster'"),
+        (["--reference", "one", "--candidate", "nowhere"], "no pressed pipeline in nowhere"),
+        (["--pairs", "one", "nowhere"], "no pictures in nowhere"),
+        (["--pairs", "one", "one", "--seeds", "2"], "leave --reference, --candidate and --seeds out"),
+        (["--pairs", "one", "one", "--metric", "psnrr"], "no metric 'psnrr'; did you mean 'psnr'"),
+        (["--pairs", "one", "one", "--truth", "nowhere"], "no true pictures in nowhere"),
+        (["--pairs", "one", "one", "--baseline", "nowhere"], "nowhere cannot be read"),
+        (["--pairs", "one", "one", "--history", "text"], "text is no history"),
+        (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "no gate 'psnr_mx'; did you mean 'psnr_m"),
+        (["--recipe", "broken.yaml", "--pairs", "one", "one"], "write names with numbers"),
+        (["--pairs", "one", "one", "--prompts", "none.jsonl"], "none.jsonl"),
+        (["report", "text"], "text is no results file"),
+        (["report", "old.json"], "is of schema 1, and this edgepress reads 2"),
     ],
 )
 def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
-    error = run(*arguments).exception
-    assert isinstance(error, UserError)
-    assert sentence in str(error)
+    pictures("one", 0, "a")
+    Path("text").write_text("a text of some length " * 40)
+    Path("old.json").write_text(json.dumps({"schema_version": 1, "summary": {}}))
+    Path("wrong.yaml").write_text("device: board\nevaluation: {gates: {psnr_mx: 30}}\n")
+    Path("broken.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: high}}\n")
+    result = CliRunner().invoke(main, ["evaluate", *arguments])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    said = result.stderr.strip()
+    assert said.startswith("Error: ")
+    assert "\n" not in said
+    assert sentence in said
 
 
 def test_no_prompts_are_refused() -> None:
     assert run("--recipe", "orin", "--limit", 0).exit_code == 2
     assert run("--recipe", "orin", "--seeds", 0).exit_code == 2
+
+
+def test_user_errors_are_raised_for_the_root_to_tell() -> None:
+    assert isinstance(run("--recipe", "toaster").exception, UserError)
 
 
 def test_help_is_fast() -> None:

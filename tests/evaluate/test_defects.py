@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepress.evaluate.defects import defect_of
-from edgepress.evaluate.generate import open_picture
+from edgepress.evaluate.defects import defect_of, repeated
+from edgepress.evaluate.pictures import open_picture
 from edgepress.evaluate.registry import Picture
 from edgepress.prompts import Prompt
 
@@ -22,3 +22,7 @@ def test_pictures_that_show_nothing(colour: tuple[int, int, int], defect: str) -
 def test_pictures_that_show_something(noise: Picture, signs: list[tuple[Prompt, Path]]) -> None:
     assert defect_of(noise) is None
     assert [defect_of(open_picture(file)) for _, file in signs] == [None] * len(signs)
+
+
+def test_what_two_prompts_share_is_repeated_and_what_two_seeds_share_is_not() -> None:
+    assert repeated([("a", "x"), ("b", "x"), ("b", "y"), ("c", "z"), ("c", "z")]) == {"x"}

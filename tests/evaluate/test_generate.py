@@ -8,29 +8,38 @@ import numpy as np
 import pytest
 
 from edgepress.errors import UserError
-from edgepress.evaluate.generate import Batch, Source, batches_of, files_of, generate, open_picture
+from edgepress.evaluate.generate import Source, batches_of, files_of, generate
 from edgepress.evaluate.identity import identify
+from edgepress.evaluate.painters import Batch
+from edgepress.evaluate.pictures import open_picture
+from edgepress.evaluate.sides import Side
 from edgepress.prompts import Prompt
 from edgepress.sampling import Sampling, load_pipeline, sample
 
 SAMPLING = Sampling(height=64, width=64, steps=2, guidance=0.0)
+SEEDS = 2
 
 
 @pytest.fixture(scope="module")
 def source(reference: Path) -> Source:
-    return Source(reference, identify(reference).sha256, "float32", SAMPLING)
+    return Source(Side("diffusers", reference), identify(reference).sha256, "float32", SAMPLING)
 
 
 @pytest.fixture(scope="module")
 def work(prompts: tuple[Prompt, ...]) -> list[Batch]:
-    return batches_of(prompts, 2, SAMPLING)
+    return batches_of(prompts, SEEDS, SAMPLING.batch)
 
 
 @pytest.fixture(scope="module")
-def whole(source: Source, work: list[Batch], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The pictures of a run that nothing disturbed."""
-    cache = tmp_path_factory.mktemp("cache")
-    generate(source, work, cache)
+def cache(source: Source, prompts: tuple[Prompt, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures of a run that nothing disturbed; tests must not change them."""
+    folder = tmp_path_factory.mktemp("cache")
+    generate(source, prompts, SEEDS, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path) -> dict[str, bytes]:
     return contents(cache)
 
 
@@ -40,59 +49,77 @@ def contents(cache: Path) -> dict[str, bytes]:
 
 def test_batches_hold_every_prompt_with_every_seed() -> None:
     prompts = [Prompt(id=str(number), prompt="x", language="en") for number in range(5)]
-    work = batches_of(prompts, 2, Sampling(height=256, width=256, steps=1, guidance=0))
+    work = batches_of(prompts, 2, Sampling(height=256, width=256, steps=1, guidance=0).batch)
     assert [(batch.seed, len(batch.prompts)) for batch in work] == [(0, 2), (0, 2), (0, 1), (1, 2), (1, 2), (1, 1)]
 
 
-def test_the_pictures_are_those_of_the_pipeline(source: Source, work: list[Batch], tmp_path: Path) -> None:
+def test_the_pictures_are_those_of_the_pipeline(source: Source, work: list[Batch], cache: Path) -> None:
     import torch
 
-    generate(source, work, tmp_path)
-    pipeline = load_pipeline(source.folder, torch.float32)
+    pipeline = load_pipeline(source.side.folder, torch.float32)
     for batch in work:
         images = sample(pipeline, batch.prompts, SAMPLING, batch.seed)
-        for image, file in zip(images, files_of(source, batch, tmp_path), strict=True):
+        for image, file in zip(images, files_of(source, batch, cache), strict=True):
             assert np.array_equal(np.asarray(image), open_picture(file))
+
+
+def test_the_files_are_found_by_prompt_and_seed(
+    source: Source, work: list[Batch], prompts: tuple[Prompt, ...], cache: Path
+) -> None:
+    found = generate(source, prompts, SEEDS, cache)
+    assert list(found) == [(prompt.id, seed) for seed in range(SEEDS) for prompt in prompts]
+    assert [found[prompt.id, 1] for prompt in prompts] == files_of(source, work[1], cache)
 
 
 def test_prompts_and_seeds_give_different_pictures(whole: dict[str, bytes]) -> None:
     assert len(whole) == len(set(whole.values())) == 6
 
 
-def test_a_second_run_makes_nothing(source: Source, work: list[Batch], tmp_path: Path) -> None:
-    generate(source, work, tmp_path)
-    times = [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("*.png"))]
+def test_a_second_run_makes_nothing(source: Source, prompts: tuple[Prompt, ...], cache: Path) -> None:
+    times = [file.stat().st_mtime_ns for file in sorted(cache.rglob("*.png"))]
     seen: list[tuple[str, int, int]] = []
-    generate(source, work, tmp_path, lambda *state: seen.append(state), "painting")
+    generate(source, prompts, SEEDS, cache, lambda *state: seen.append(state), "painting")
     assert seen == [("painting", 6, 6)]
-    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("*.png"))] == times
+    assert [file.stat().st_mtime_ns for file in sorted(cache.rglob("*.png"))] == times
 
 
-def test_a_killed_run_goes_on(source: Source, work: list[Batch], whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(
+    source: Source, prompts: tuple[Prompt, ...], whole: dict[str, bytes], tmp_path: Path
+) -> None:
     def die(_stage: str, done: int, _total: int) -> None:
         if done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(source, work, tmp_path, die)
+        generate(source, prompts, SEEDS, tmp_path, die)
     assert len(contents(tmp_path)) == 3
     seen: list[tuple[str, int, int]] = []
-    generate(source, work, tmp_path, lambda *state: seen.append(state), "painting")
+    generate(source, prompts, SEEDS, tmp_path, lambda *state: seen.append(state), "painting")
     assert seen == [("painting", 3, 6), ("painting", 6, 6)]
     assert contents(tmp_path) == whole
 
 
 def test_a_batch_that_lacks_a_picture_is_made_whole_again(
-    source: Source, work: list[Batch], whole: dict[str, bytes], tmp_path: Path
+    source: Source, prompts: tuple[Prompt, ...], work: list[Batch], cache: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    generate(source, work, tmp_path)
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
     kept, lost = files_of(source, work[0], tmp_path), files_of(source, work[1], tmp_path)
     times = [file.stat().st_mtime_ns for file in kept]
     lost[1].unlink()
     lost[0].write_bytes(b"")
-    generate(source, work, tmp_path)
+    generate(source, prompts, SEEDS, tmp_path)
     assert contents(tmp_path) == whole
     assert [file.stat().st_mtime_ns for file in kept] == times
+
+
+def test_anew_makes_all_pictures_again(
+    source: Source, prompts: tuple[Prompt, ...], cache: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(b"")
+    generate(source, prompts, SEEDS, tmp_path, anew=True)
+    assert contents(tmp_path) == whole
 
 
 def test_everything_that_a_picture_depends_on_is_in_its_name(source: Source, work: list[Batch], tmp_path: Path) -> None:
@@ -103,6 +130,8 @@ def test_everything_that_a_picture_depends_on_is_in_its_name(source: Source, wor
         (replace(source, sha256="0" * 64), batch),
         (replace(source, dtype="bfloat16"), batch),
         (replace(source, sampling=replace(SAMPLING, steps=3)), batch),
+        (replace(source, run=1), batch),
+        (replace(source, side=Side("onnx", source.side.folder)), batch),
         (source, replace(batch, seed=7)),
         (source, replace(batch, prompts=(other, *batch.prompts[1:]))),
         (source, replace(batch, prompts=batch.prompts[:2])),
@@ -111,19 +140,15 @@ def test_everything_that_a_picture_depends_on_is_in_its_name(source: Source, wor
 
 
 def test_the_place_of_a_pipeline_is_not_in_the_name(source: Source, work: list[Batch], tmp_path: Path) -> None:
-    moved = replace(source, folder=Path("elsewhere"))
+    moved = replace(source, side=Side("diffusers", Path("elsewhere")))
     assert files_of(moved, work[0], tmp_path) == files_of(source, work[0], tmp_path)
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "0.png").write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match=r"0\.png is no readable picture; delete it"):
-        open_picture(tmp_path / "0.png")
-
-
-def test_a_pipeline_that_cannot_be_loaded_is_named(reference: Path, work: list[Batch], tmp_path: Path) -> None:
+def test_a_pipeline_that_cannot_be_loaded_is_named(
+    reference: Path, prompts: tuple[Prompt, ...], tmp_path: Path
+) -> None:
     folder = tmp_path / "halved"
     shutil.copytree(reference, folder)
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(UserError, match="halved cannot be loaded: "):
-        generate(Source(folder, "", "float32", SAMPLING), work, tmp_path)
+        generate(Source(Side("diffusers", folder), "", "float32", SAMPLING), prompts, 1, tmp_path)

@@ -4,16 +4,49 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edgepress.evaluate.generate import open_picture
 from edgepress.evaluate.ocr import Box, enlarge, lines_of, read, version
-from edgepress.prompts import Prompt
+from edgepress.evaluate.pictures import open_picture
+from edgepress.evaluate.text_scores import score_text
+from edgepress.prompts import Language, Prompt
+
+# What stands in data/words.png, one word a strip: DejaVu Sans Bold and Noto Sans CJK Bold, drawn once with Pillow.
+STRIP = 176  # pixels high, 512 wide
+WORDS: dict[Language, str] = {
+    "en": """MORNING Harbour CRUST Lantern OPEN Welcome Pharmacy STATION Library Garden Ticket FRAGILE Museum Kitchen
+        RIVER Orchard Weekend BOARDING Printer Spoon Village Thunder Quiet SUMMIT Blanket Pepper Signal Winter MARKET
+        Violin Chapter Bridge Yellow Journey Comet Puzzle""",
+    "zh": """欢迎光临 营业中 图书馆 小心地滑 早餐 星期四 北京西站 易碎品 出口 请勿停车 花店 人民公园 安静 火车票
+        今日特价 书法 高山流水 药房 欢乐谷 停车场 美术馆 天气预报 新年快乐 茶楼 电影院 推门请进 医院 咖啡 雨伞 银行
+        服务台 菜单 热干面 校长室 洗手间 春夏秋冬""",
+}
 
 
 def test_true_signs_are_read(signs: list[tuple[Prompt, Path]]) -> None:
     for prompt, file in signs:
         letters = ["".join(line.split()) for line in read(open_picture(file))]
         assert letters == list(prompt.lines)
+
+
+def word_on_white(number: int, side: int) -> Image.Image:
+    """A word in the middle of a square."""
+    sheet = Image.open(Path(__file__).parent / "data" / "words.png").convert("RGB")
+    square = Image.new("RGB", (512, 512), "white")
+    square.paste(sheet.crop((0, STRIP * number, 512, STRIP * (number + 1))), (0, (512 - STRIP) // 2))
+    return square.resize((side, side), Image.Resampling.BOX)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_97_per_cent_of_rendered_words_are_read_at_128_pixels_and_up(language: Language) -> None:
+    """Each word at one of three sizes."""
+    first, words = (0 if language == "en" else len(WORDS["en"].split())), WORDS[language].split()
+    scores = []
+    for number, word in enumerate(words):
+        picture = np.asarray(word_on_white(first + number, side=(128, 256, 512)[number % 3]))
+        scores.append(score_text([word], read(picture), language)["text_accuracy"] or 0)
+    assert np.mean(scores) >= 0.97
 
 
 def test_a_blank_picture_has_no_lines() -> None:

@@ -1,60 +1,129 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgepress.errors import UserError
-from edgepress.evaluate.plan import plan_for, sampling_of
+from edgepress.evaluate.plan import Options, plan_for, plan_of_pairs
+from edgepress.evaluate.sides import Side
 from edgepress.prompts import Prompt, save_prompts
-from edgepress.recipe import Pictures, Recipe
-from edgepress.sampling import Sampling
+from edgepress.recipe import Evaluation, Recipe
+from edgepress.sampling import Sampling, sampling_of
 
-RECIPE = Recipe(device="orin", evaluation=Pictures(count=2, steps=3, guidance=1.5))
+RECIPE = Recipe(device="orin", evaluation=Evaluation(count=2, steps=3, guidance=1.5, gates={"psnr_min": 30}))
 
 
 @pytest.fixture
-def file(prompts: tuple[Prompt, ...], tmp_path: Path) -> Path:
+def file(prompts: tuple[Prompt, ...], tmp_path: Path) -> str:
     save_prompts(list(prompts), tmp_path / "set.jsonl")
-    return tmp_path / "set.jsonl"
+    return str(tmp_path / "set.jsonl")
 
 
-def test_the_recipe_decides(reference: Path, candidate: Path, file: Path) -> None:
+@pytest.fixture
+def options(reference: Path, candidate: Path, file: str) -> Options:
+    return Options(model=str(reference), candidates=(str(candidate),), prompts=file)
+
+
+def pictures(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_the_recipe_decides(reference: Path, candidate: Path, file: str) -> None:
     recipe = RECIPE.model_copy(update={"model": str(reference), "dtype": "bfloat16"})
-    plan = plan_for(recipe, candidate=candidate, prompts=file)
-    assert (plan.reference, plan.candidate, plan.dtype, plan.seeds) == (reference, candidate, "bfloat16", 1)
+    plan = plan_for(recipe, Options(candidates=(str(candidate),), prompts=file))
+    assert (plan.reference.folder, plan.dtype, plan.seeds) == (reference, "bfloat16", 1)
+    assert plan.candidates == {"candidate-model": Side("diffusers", candidate)}
     assert plan.sampling == Sampling(height=64, width=64, steps=3, guidance=1.5)
     assert [prompt.id for prompt in plan.prompts] == ["a", "b"]
     assert plan.output == candidate.parent / "evaluation"
+    assert (plan.gates, plan.noise_floor, plan.device) == ({"psnr_min": 30}, False, "orin")
 
 
-def test_options_decide_before_the_recipe(reference: Path, candidate: Path, file: Path, tmp_path: Path) -> None:
-    plan = plan_for(
-        RECIPE, model=str(reference), candidate=candidate, prompts=file, limit=1, seeds=3, output=tmp_path / "out"
-    )
-    assert (plan.reference, len(plan.prompts), plan.seeds, plan.output) == (reference, 1, 3, tmp_path / "out")
+def test_options_decide_before_the_recipe(options: Options, reference: Path, tmp_path: Path) -> None:
+    asked = replace(options, limit=1, seeds=3, output=tmp_path / "out", gates=False, noise_floor=True, clip="x")
+    plan = plan_for(RECIPE, asked)
+    assert (plan.reference.folder, len(plan.prompts), plan.seeds, plan.output) == (reference, 1, 3, tmp_path / "out")
+    assert (plan.gates, plan.noise_floor, plan.settings.clip) == ({}, True, "x")
 
 
-def test_small_weights_compute_in_float32(reference: Path, candidate: Path, file: Path) -> None:
-    assert plan_for(RECIPE, model=str(reference), candidate=candidate, prompts=file).dtype == "float32"
+def test_small_weights_compute_in_float32(options: Options) -> None:
+    assert plan_for(RECIPE, options).dtype == "float32"
 
 
-def test_own_prompts_come_with_the_reference(reference: Path, candidate: Path, tmp_path: Path) -> None:
+def test_a_shipped_set_goes_by_its_name(options: Options) -> None:
+    plan = plan_for(RECIPE, replace(options, prompts="smoke"))
+    assert plan.asked == "smoke"
+    assert plan.prompts[0].id == "smoke-01"
+    with pytest.raises(UserError, match="did you mean 'smoke'"):
+        plan_for(RECIPE, replace(options, prompts="smok"))
+
+
+def test_own_prompts_come_with_the_reference(options: Options, reference: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(reference, folder)
     (folder / "prompts").mkdir()
     save_prompts([Prompt(id="own", prompt="x", language="en")], folder / "prompts" / "evaluation.jsonl")
-    plan = plan_for(RECIPE, model=str(folder), candidate=candidate)
+    plan = plan_for(RECIPE, replace(options, model=str(folder), prompts=None))
     assert [prompt.id for prompt in plan.prompts] == ["own"]
 
 
 def test_a_recipe_may_name_the_size(reference: Path) -> None:
-    sampling = sampling_of(Pictures.model_validate({"size": (32, 48)}), reference)
+    sampling = sampling_of(Evaluation.model_validate({"size": (32, 48)}), reference)
     assert (sampling.height, sampling.width) == (32, 48)
+
+
+def test_pictures_made_elsewhere_may_stand_for_either_side(options: Options, tmp_path: Path) -> None:
+    made = pictures(tmp_path / "made", "a", "b")
+    assert plan_for(RECIPE, replace(options, candidates=(f"board={made}",))).candidates["board"].kind == "images"
+    plan = plan_for(RECIPE, replace(options, model=str(made), noise_floor=True))
+    assert (plan.reference.kind, plan.noise_floor) == ("images", False)  # pictures cannot be run again
+    both = plan_for(RECIPE, replace(options, model=str(made), candidates=(f"board={made}",)))
+    assert both.sampling is None
 
 
 def test_a_candidate_that_was_not_made_yet(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no pressed pipeline in artifacts/orin/model; run `edgepress quantize`"):
-        plan_for(RECIPE, model=str(reference))
+    with pytest.raises(UserError, match=r"no pressed pipeline in artifacts/orin/model, nor .*run `edgepress quantize`"):
+        plan_for(RECIPE, Options(model=str(reference)))
+
+
+def test_true_pictures_are_a_folder_of_pictures(options: Options, tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match="no true pictures in"):
+            plan_for(RECIPE, replace(options, truth=folder))
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def test_pairs_are_all_pictures_of_both_folders(tmp_path: Path) -> None:
+    one, other = pictures(tmp_path / "one", "x", "y"), pictures(tmp_path / "other", "y", "z")
+    plan = plan_of_pairs(RECIPE, one, other)
+    assert [prompt.id for prompt in plan.prompts] == ["x", "y", "z"]
+    assert plan.candidates == {"other": Side("images", other)}
+    assert (plan.sampling, plan.asked, plan.output) == (None, None, Path("evaluation"))
+    assert plan.gates == {"psnr_min": 30}
+
+
+def test_pairs_with_prompts_are_those_of_the_set(file: str, tmp_path: Path) -> None:
+    one, other = pictures(tmp_path / "one", "a", "b"), pictures(tmp_path / "other", "b")
+    plan = plan_of_pairs(RECIPE, one, other, Options(prompts=file))
+    assert [prompt.id for prompt in plan.prompts] == ["a", "b", "c"]
+    assert plan.prompts[0].lines == ("OPEN",)
+    pictures(tmp_path / "third", "d", "e")
+    with pytest.raises(UserError, match=r"2 pictures are no prompt's of .*set.jsonl \(d, e\)"):
+        plan_of_pairs(RECIPE, one, tmp_path / "third", Options(prompts=file))
+
+
+def test_pairs_of_nothing_are_refused(tmp_path: Path) -> None:
+    one = pictures(tmp_path / "one", "a")
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match=r"There are no pictures in .*; --pairs wants two folders"):
+            plan_of_pairs(RECIPE, one, folder)

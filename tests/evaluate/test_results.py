@@ -7,28 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from edgepress.errors import UserError
-from edgepress.evaluate.identity import FolderIdentity
-from edgepress.evaluate.results import Identity, Results, SamplingIdentity, load_results, save_results
-from edgepress.evaluate.summary import summarise
+from edgepress.evaluate.results import Results, load_results, save_results
 
-from .rows import PSNR, TEXT, prompt, row
+from .rows import prompt, results_of, row
 
 
 @pytest.fixture
 def results() -> Results:
-    rows = (row(prompt("a", "zh"), None), row(prompt("b"), 31.5))
-    folder = FolderIdentity(path="model", sha256="0" * 64, files=1, bytes=1)
-    identity = Identity(
-        reference=folder,
-        candidate=folder,
-        sampling=SamplingIdentity(height=64, width=64, steps=2, guidance=0.0, seeds=1),
-        dtype="float32",
-        prompts_sha256="0" * 64,
-        metrics={"psnr": "1"},
-        libraries={"torch": "2"},
-    )
-    summary = summarise(rows, [PSNR], [TEXT])
-    return Results(identity=identity, pair_scores=(PSNR,), picture_scores=(TEXT,), summary=summary, rows=rows)
+    return results_of([row(prompt("a", "zh"), None), row(prompt("b"), 31.5)])
 
 
 def test_what_is_saved_is_read_again(results: Results, tmp_path: Path) -> None:
@@ -39,7 +25,7 @@ def test_what_is_saved_is_read_again(results: Results, tmp_path: Path) -> None:
 
 def test_an_identical_pair_is_null(results: Results, tmp_path: Path) -> None:
     save_results(results, tmp_path / "results.json")
-    first = json.loads((tmp_path / "results.json").read_text("utf-8"))["rows"][0]
+    first = json.loads((tmp_path / "results.json").read_text("utf-8"))["rows"][0]["variants"]["int4"]
     assert first["values"]["psnr"] is None
     assert first["identical"] is True
 
@@ -50,10 +36,19 @@ def test_values_that_json_does_not_know_are_refused(value: float) -> None:
         row(prompt("a"), value)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 2}'])
-def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is not JSON"),
+        ("{}", "is of schema None, and this edgepress reads 2; evaluate again"),
+        ("[]", "is of schema None"),
+        ('{"schema_version": 1, "summary": {}}', "is of schema 1, and this edgepress reads 2"),
+        ('{"schema_version": 2}', "is no results file of schema 2 .see created"),
+    ],
+)
+def test_other_files_are_refused(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(UserError, match="no results file of schema 1"):
+    with pytest.raises(UserError, match=sentence):
         load_results(tmp_path / "results.json")
 
 

@@ -5,66 +5,161 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgepress.errors import UserError
-from edgepress.evaluate.generate import open_picture
+from edgepress.evaluate.pictures import open_picture
 from edgepress.evaluate.plan import Plan
-from edgepress.evaluate.results import load_results
+from edgepress.evaluate.results import Results, load_results
 from edgepress.evaluate.run import evaluate
+from edgepress.evaluate.sides import Side
 from edgepress.prompts import Prompt
 from edgepress.sampling import Sampling
 
+METRICS = ("psnr", "ssim", "text")
 
-@pytest.fixture
-def plan(reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path: Path) -> Plan:
+
+@pytest.fixture(scope="module")
+def plan(
+    reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Plan:
+    """All runs share one cache."""
+    folder = tmp_path_factory.mktemp("run")
     return Plan(
-        reference=reference,
-        candidate=candidate,
+        reference=Side("diffusers", reference),
+        candidates={"coarse": Side("diffusers", candidate)},
         prompts=prompts,
         sampling=Sampling(height=64, width=64, steps=2, guidance=0.0),
         dtype="float32",
-        output=tmp_path / "evaluation",
-        cache=tmp_path / "pictures",
+        output=folder / "evaluation",
+        cache=folder / "pictures",
+        metrics=METRICS,
     )
+
+
+def without_times(results: Results) -> Results:
+    return results.model_copy(update={"created": "", "seconds": {}, "costs": {}})
 
 
 def test_two_pipelines_are_compared(plan: Plan) -> None:
     stages: list[str] = []
     results = evaluate(plan, lambda stage, done, total: stages.append(stage) if done == total else None)
-    assert stages == [
+    assert list(dict.fromkeys(stages)) == [
         "reading the reference",
-        "reading the candidate",
+        "reading coarse",
         "painting with the reference",
-        "painting with the candidate",
+        "painting with coarse",
         "measuring",
     ]
     assert load_results(plan.output / "results.json") == results
     assert [row.prompt for row in results.rows] == list(plan.prompts)
-    assert results.summary.identical == 0
+    assert (results.verdict, results.variants["coarse"].identical) == (None, 0)
     for row in results.rows:
-        one, other = (open_picture(plan.cache / side.file).astype(float) for side in (row.reference, row.variant))
-        assert row.values["psnr"] == pytest.approx(10 * np.log10(255**2 / ((one - other) ** 2).mean()))
+        made = row.variants["coarse"]
+        assert row.reference
+        assert made.picture
+        one, other = (open_picture(plan.cache / side.file).astype(float) for side in (row.reference, made.picture))
+        assert made.values["psnr"] == pytest.approx(10 * np.log10(255**2 / ((one - other) ** 2).mean()))
+    assert results.rows[2].reference
     assert results.rows[2].reference.values["text_accuracy"] is None
-    assert results.summary.groups[0].scores["text_accuracy"].drop.count == 2
+    assert results.variants["coarse"].groups[0].scores["text_accuracy"].drop.count == 2
 
 
-def test_a_second_run_measures_the_same_and_writes_the_same_bytes(plan: Plan) -> None:
-    evaluate(plan)
-    first = (plan.output / "results.json").read_bytes()
+def test_a_second_run_makes_and_measures_nothing(plan: Plan) -> None:
+    first = evaluate(plan)
     made = {file: file.stat().st_mtime_ns for file in plan.cache.rglob("*.png")}
-    evaluate(plan)
-    assert (plan.output / "results.json").read_bytes() == first
+    second = evaluate(replace(plan, output=plan.output.with_name("again")))
+    assert without_times(second) == without_times(first)
     assert {file: file.stat().st_mtime_ns for file in plan.cache.rglob("*.png")} == made
+    assert sum(cost.made for cost in second.costs.values()) == 0
+    assert second.costs["text"].kept == 6
 
 
-def test_a_pipeline_equals_itself(plan: Plan) -> None:
-    results = evaluate(replace(plan, candidate=plan.reference, seeds=2, prompts=plan.prompts[2:]))
-    assert results.summary.identical == results.summary.pictures == 2
-    assert "psnr" not in results.summary.groups[0].pairs
-    assert results.summary.groups[0].pairs["ssim"].mean.mean == 1
+def test_the_reference_is_read_once_for_all_candidates(plan: Plan) -> None:
+    """A pipeline and its copy under another name, beside the coarse one: the same pictures, measured once."""
+    copies = {"coarse": plan.candidates["coarse"], "twin": plan.candidates["coarse"], "same": plan.reference}
+    results = evaluate(replace(plan, candidates=copies, cache=plan.cache, resume=False))
+    assert results.costs["text"].made == 6
+    assert results.variants["twin"] == results.variants["coarse"]
+    assert results.variants["same"].identical == 3
+    assert "psnr" not in results.variants["same"].groups[0].pairs
+    assert results.variants["same"].groups[0].pairs["ssim"].mean.mean == 1
+
+
+def test_the_noise_floor_is_the_reference_run_again(plan: Plan) -> None:
+    results = evaluate(replace(plan, noise_floor=True))
+    assert results.floor
+    assert results.floor.identical == results.floor.pictures == 3
+    for row in results.rows:
+        assert row.floor
+        assert row.floor.picture
+        assert row.reference
+        assert row.floor.picture.file != row.reference.file
+
+
+def test_true_pictures_are_what_quality_is_measured_against(plan: Plan, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for prompt in plan.prompts:
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{prompt.id}.png")
+    results = evaluate(replace(plan, truth=tmp_path, gates={"psnr_drop": 3, "ssim_drop": "200%"}))
+    found = results.variants["coarse"].groups[0].scores["truth_psnr"]
+    for row in results.rows:
+        assert row.reference
+        truth, painted = open_picture(tmp_path / f"{row.prompt.id}.png"), open_picture(plan.cache / row.reference.file)
+        error = ((truth.astype(float) - painted) ** 2).mean()
+        assert row.reference.values["truth_psnr"] == pytest.approx(10 * np.log10(255**2 / error))
+    assert found.drop.mean == pytest.approx(found.reference.mean - found.variant.mean)
+    assert {gate.name: gate.verdict for gate in results.gates} == {
+        "defects_max": "passed",
+        "psnr_drop": "passed",
+        "ssim_drop": "passed",
+    }
+    assert results.verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("names", "size", "sentence"),
+    [
+        (("a", "b"), 64, "lacks the true pictures of 1 prompts .c.; a picture is called by its prompt's id"),
+        (("a", "b", "c"), 32, "true picture .*a.png is 32x32, and what is painted 64x64"),
+    ],
+)
+def test_true_pictures_that_do_not_fit_are_refused(
+    names: tuple[str, ...], size: int, sentence: str, plan: Plan, tmp_path: Path
+) -> None:
+    for name in names:
+        Image.new("RGB", (size, size)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=sentence):
+        evaluate(replace(plan, truth=tmp_path))
+
+
+def test_a_true_picture_that_cannot_be_read_is_refused(plan: Plan, tmp_path: Path) -> None:
+    for prompt in plan.prompts:
+        (tmp_path / f"{prompt.id}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"true picture .*a\.png cannot be read"):
+        evaluate(replace(plan, truth=tmp_path))
+
+
+def test_a_damaged_cache_is_named(plan: Plan) -> None:
+    results = evaluate(plan)
+    assert results.rows[0].reference
+    file = plan.cache / results.rows[0].reference.file
+    content = file.read_bytes()
+    file.write_bytes(content[:40])
+    try:
+        with pytest.raises(UserError, match=r"0\.png is no readable picture; delete it and run again"):
+            evaluate(plan)
+    finally:
+        file.write_bytes(content)
+
+
+def test_gates_are_looked_up_before_anything_is_painted(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no gate 'psnr_mim'"):
+        evaluate(replace(plan, gates={"psnr_mim": 30}, cache=tmp_path / "pictures"))
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_comparing_nothing_is_an_error(plan: Plan) -> None:
-    for nothing in (replace(plan, prompts=()), replace(plan, seeds=0)):
+    for nothing in (replace(plan, prompts=()), replace(plan, seeds=0), replace(plan, candidates={})):
         with pytest.raises(UserError, match="nothing to compare"):
             evaluate(nothing)

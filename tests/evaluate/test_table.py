@@ -4,32 +4,23 @@ import pytest
 from rich.console import Console
 
 from edgepress.evaluate.bootstrap import Mean
-from edgepress.evaluate.identity import FolderIdentity
 from edgepress.evaluate.registry import Score
-from edgepress.evaluate.results import Identity, Results, Row, SamplingIdentity
-from edgepress.evaluate.summary import summarise
+from edgepress.evaluate.results import Baseline, Change, Cost, Gate, Results, Row, Verdict
+from edgepress.evaluate.summary import Pair, summarise
 from edgepress.evaluate.table import interval, number, render
 
-from .rows import FLIP, PSNR, TEXT, picture, prompt, row
+from .rows import FLIP, PSNR, TEXT, VARIANT, failed, identity, prompt, results_of, row, row_of, variant
 
 
-def shown(*rows: Row) -> str:
-    folder = FolderIdentity(path="model [bold]", sha256="0" * 64, files=1, bytes=1)
-    identity = Identity(
-        reference=folder,
-        candidate=folder,
-        sampling=SamplingIdentity(height=64, width=96, steps=2, guidance=0.0, seeds=1),
-        dtype="float32",
-        prompts_sha256="0" * 64,
-        metrics={},
-        libraries={},
-    )
-    summary = summarise(rows, [PSNR, FLIP], [TEXT])
-    results = Results(identity=identity, pair_scores=(PSNR, FLIP), picture_scores=(TEXT,), summary=summary, rows=rows)
-    console = Console(width=80)
+def shown(results: Results, width: int = 100) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(render(results))
     return capture.get()
+
+
+def of(*rows: Row) -> str:
+    return shown(results_of(rows, picture_scores=(TEXT,)))
 
 
 def cells(text: str, start: str) -> list[str]:
@@ -39,39 +30,112 @@ def cells(text: str, start: str) -> list[str]:
 
 
 def test_every_number_that_matters_is_shown() -> None:
-    text = shown(row(prompt("a"), 30.0, (1.0, 0.5)), row(prompt("b", "zh"), 20.0), row(prompt("c"), None))
-    assert cells(text, "PSNR dB ↑") == ["PSNR dB ↑", "2", "25.00", "20.00 ... 30.00", "20.00", "b, seed 0"]
+    text = of(row(prompt("a"), 30.0, (1.0, 0.5)), row(prompt("b", "zh"), 20.0), row(prompt("c"), None))
+    assert cells(text, "PSNR dB ↑") == ["PSNR dB ↑", "2", "25.00", "20.00 ... 30.00", "20.00", "b"]
     assert cells(text, "text accuracy % ↑")[:5] == ["text accuracy % ↑", "3", "100.0", "83.3", "16.7"]
-    assert cells(text, "text accuracy % ↑")[5].startswith("0.0 ... ")
+    assert cells(text, "text accuracy % ↑")[5] == "16.7%"
+    assert cells(text, "text accuracy % ↑")[6].startswith("0.0 ... ")
+    assert "smallest drops that would be seen (80 % power): text accuracy 46.7" in text
     assert "identical pairs: 1 of 3" in text
     assert "96x64" in text
+
+
+def test_it_fits_a_terminal_of_80_columns() -> None:
+    text = shown(results_of([row(prompt("calibration-001"), 30.0, (1, 0)), row(prompt("b"), 31.0)]), 80)
+    assert cells(text, "PSNR dB ↑")[-1] == "calibration-001"
+    assert cells(text, "text accuracy % ↑")[-2:] == ["50.0%", "0.0 ... 100.0"]
 
 
 def test_groups_of_ten_pictures_are_shown_and_smaller_ones_counted() -> None:
     english = [row(prompt(f"e{i}", "en"), 20.0 + i) for i in range(10)]
     chinese = [row(prompt(f"z{i}", "zh"), 20.0 + i) for i in range(9)]
-    text = shown(*english, *chinese)
+    text = of(*english, *chinese)
     assert "language: en" in text
     assert "language: zh" not in text
     assert "1 groups of fewer than 10 pictures" in text
 
 
+def test_several_variants_stand_below_each_score_with_the_noise_floor() -> None:
+    rows = []
+    for name, value in (("a", 30.0), ("b", 40.0)):
+        made = {"int4": variant(value), "[w8]": variant(value + 5)}
+        rows.append(row_of(prompt(name), variant(0)).model_copy(update={"variants": made, "floor": variant(None)}))
+    again = [Pair(one, one.floor) for one in rows if one.floor]
+    subject = identity().reference
+    text = shown(
+        results_of(
+            rows,
+            identity=identity(variants={"int4": subject, "[w8]": subject}),
+            floor=summarise(again, (PSNR, FLIP), (TEXT,)),
+        )
+    )
+    assert cells(text.partition("Fidelity")[2], "int4")[:3] == ["int4", "2", "35.00"]
+    assert cells(text.partition("Fidelity")[2], "[w8]")[:3] == ["[w8]", "2", "40.00"]
+    assert "noise floor" in text
+    assert "[w8]: identical pairs: 0 of 2" in text
+
+
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
-    text = shown(*[row(prompt("[red]x", kind="[b]"), 30.0)] * 10)
-    assert "[red]x, seed 0" in text
+    text = of(*[row(prompt("[red]x", kind="[b]"), 30.0)] * 10)
+    assert "[red]x" in text
     assert "kind: [b]" in text
-    assert "model [bold]" in text
 
 
 def test_a_score_that_was_not_measured_is_not_shown() -> None:
-    text = shown(row(prompt("a"), 30.0, (None, None)))
+    text = of(row(prompt("a"), 30.0, (None, None)))
     assert "text accuracy" not in text
     assert "PSNR" in text
 
 
-def test_defects_are_shown() -> None:
-    text = shown(row(prompt("a"), 9.0).model_copy(update={"variant": picture(0, "black")}))
-    assert "black pictures of the variant: 1" in text
+def test_failures_and_defects_are_named() -> None:
+    text = of(
+        row_of(prompt("a"), variant(9.0, 0, defect="black")),
+        row_of(prompt("b"), failed("size 1x2 instead of 3x4")),
+        row_of(prompt("c"), variant(9.0), defect="flat"),
+    )
+    assert "black: a, seed 0" in text
+    assert "b, seed 0: size 1x2 instead of 3x4" in text
+    assert "flat: c, seed 0" in text
+
+
+def test_many_failures_are_counted() -> None:
+    text = of(*[row_of(prompt(str(number)), failed()) for number in range(14)])
+    assert "14 pairs of int4 were not compared" in text
+    assert "and 4 more" in text
+
+
+def gate(verdict: Verdict, **changed: object) -> Gate:
+    return Gate(
+        variant=VARIANT, name="text_accuracy_drop", score="text_accuracy", limit=0.02, relative=False, value=0.01,
+        low=0.0, high=0.03, verdict=verdict, reason="", detectable=None,
+    ).model_copy(update=changed)  # fmt: skip
+
+
+def test_gates_and_their_verdict() -> None:
+    absent = gate("not measured", name="clip_i_drop", score="clip_i", value=None, low=None, high=None, reason="no CLIP")
+    relative = gate("failed", relative=True, limit=0.005)
+    defects = gate("passed", name="defects_max", score="defects", limit=0, value=0, low=None, high=None)
+    gates = (gate("inconclusive"), absent, relative, defects)
+    text = shown(results_of([row(prompt("a"), 30.0)], gates=gates, verdict="inconclusive"), 120)
+    assert cells(text, "text_accuracy_drop") == ["text_accuracy_drop", "2.0", "1.0", "0.0 ... 3.0", "inconclusive"]
+    assert cells(text, "clip_i_drop")[2:] == ["not measured", "no CLIP"]
+    assert "0.50% of ref." in text
+    assert cells(text, "defects_max") == ["defects_max", "0", "0", "passed"]
+    assert "verdict: inconclusive (more prompts" in text
+
+
+def test_changes_since_the_baseline() -> None:
+    change = Change(variant=VARIANT, score="psnr", before=30, after=31, change=Mean(mean=1, low=0.5, high=1.5, count=7))
+    baseline = Baseline(path="x", created="2026", edgepress="0", changes=(change,), only_then=(), only_now=())
+    text = shown(results_of([row(prompt("a"), 30.0)], baseline=baseline))
+    assert cells(text, "int4: PSNR") == ["int4: PSNR dB ↑", "7", "30.00", "31.00", "1.00", "0.50 ... 1.50"]
+
+
+def test_what_was_not_measured_and_what_reading_cost() -> None:
+    costs = {"text": Cost(made=4, kept=2, seconds=2.0), "psnr": Cost(made=0, kept=0, seconds=0)}
+    text = shown(results_of([row(prompt("a"), 30.0)], costs=costs, unmeasured={"clip_i": "no weights"}))
+    assert "not measured: clip_i (no weights)" in text
+    assert "CPU seconds: text 2.0 (4 readings)\n2 readings were kept from earlier runs" in text
 
 
 @pytest.mark.parametrize(

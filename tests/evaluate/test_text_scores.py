@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepress.evaluate.text_scores import (
-    Language,
     character_recall,
     edit_distance,
     ned,
@@ -16,10 +15,11 @@ from edgepress.evaluate.text_scores import (
     similarity,
     word_recall,
 )
+from edgepress.prompts import Language
 
 SHORT = st.text("abc", max_size=6)
 LINES = st.lists(st.text("abO春 ,", max_size=6), max_size=4)
-LANGUAGES = st.sampled_from(["en", "zh"])
+LANGUAGES = st.sampled_from(["en", "zh", "mixed"])
 
 
 def scores(wanted: list[str], read: list[str], language: Language = "en") -> tuple[float | None, ...]:
@@ -37,6 +37,8 @@ def scores(wanted: list[str], read: list[str], language: Language = "en") -> tup
         ("欢迎， 光临。", "zh", "欢迎光临"),
         ("體 体", "zh", "體体"),
         ("!?", "en", ""),
+        ("A出口， EXIT A", "mixed", "a 出 口 exit a"),
+        ("３号线Ｌｉｎｅ 3", "mixed", "3 号 线 line 3"),
     ],
 )
 def test_normalise(text: str, language: Language, expected: str) -> None:
@@ -112,6 +114,15 @@ def test_extra_text_is_seen_by_exact_alone() -> None:
 
 def test_nothing_read_scores_0() -> None:
     assert scores(["SALE"], []) == (0, 0, 0)
+
+
+def test_mixed_text_counts_chinese_by_characters_and_the_rest_by_words() -> None:
+    wanted = ["小心地滑", "WET FLOOR"]
+    assert scores(wanted, ["小心地滑", "WET FLOOR"], "mixed") == (1, 1, 1)
+    assert scores(wanted, ["小心地滑WET FLOOR"], "mixed")[0] == 1  # OCR that joins lines costs nothing
+    assert scores(wanted, ["小心滑", "WET FLOOD"], "mixed")[0] == pytest.approx(4 / 6)
+    assert scores(wanted, ["小心地滑"], "mixed")[0] == pytest.approx(4 / 6)
+    assert scores(["请进", "PUSH"], ["进请", "PUSH"], "mixed")[0] == 1  # order does not count
 
 
 def test_order_of_characters_is_seen_by_ned_alone() -> None:

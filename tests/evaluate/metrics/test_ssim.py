@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-from edgepress.evaluate.metrics.ssim import METRIC, ssim
-from edgepress.evaluate.registry import Picture
+from edgepress.evaluate.metrics.ssim import make, ssim
+from edgepress.evaluate.registry import Picture, Settings
 from edgepress.prompts import Prompt
+
+from .pairs import as_tensor, disturbed
 
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def test_identical_pictures_score_1(noise: Picture) -> None:
-    assert METRIC.measure(noise, noise.copy(), Prompt(id="a", prompt="", language="en")) == {"ssim": 1.0}
+    assert make(Settings()).measure(noise, noise.copy(), Prompt(id="a", prompt="", language="en")) == {"ssim": 1.0}
 
 
 def test_flat_pictures_have_the_closed_form() -> None:
@@ -32,3 +35,13 @@ def test_a_picture_of_one_window_has_the_value_of_the_definition() -> None:
     likeness = (2 * mean_x * mean_y + C1) * (2 * cov + C2)
     expected = (likeness / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))).mean()
     assert ssim(one, other) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("deviation", [2, 10, 40])
+def test_torchmetrics_says_the_same_of_every_whole_window(noise: Picture, deviation: float) -> None:
+    """Its mean also counts windows that reach over the edge, into a mirrored picture; Wang et al. count whole ones."""
+    other = disturbed(noise, deviation)
+    _, full = structural_similarity_index_measure(
+        as_tensor(other), as_tensor(noise), data_range=1.0, return_full_image=True
+    )
+    assert ssim(noise, other) == pytest.approx(full[..., 5:-5, 5:-5].mean().item())

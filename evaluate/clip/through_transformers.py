@@ -1,0 +1,150 @@
+"""Loads CLIP through transformers: a folder that it saved, or open_clip's weights under its names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UserError
+from ..registry import Picture
+from . import convert
+from .spec import Spec
+from .towers import Towers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+SOME = 3  # names that a sentence shows
+
+
+def load(spec: Spec) -> Towers:
+    """A folder of transformers.
+
+    Raises:
+        UserError: it holds no CLIPModel, lacks some of its weights, or cannot be read.
+    """
+    from safetensors import SafetensorError
+    from transformers import CLIPImageProcessorPil, CLIPModel
+
+    settings = _read(spec.path / "config.json")
+    if settings.get("model_type") != "clip":
+        raise UserError(
+            f"{spec.path} holds a model of type {settings.get('model_type')!r}; --clip transformers: wants clip."
+        )
+    try:
+        model, found = CLIPModel.from_pretrained(
+            spec.path, output_loading_info=True, local_files_only=True, use_safetensors=True
+        )
+        processor = CLIPImageProcessorPil.from_pretrained(spec.path, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"CLIP in {spec.path} cannot be loaded ({_first_line(error)}).") from error
+    _complete(found["missing_keys"], spec)  # transformers would draw them at random
+    return _towers(model, processor, spec.path)
+
+
+def load_open_clip(spec: Spec) -> Towers:
+    """open_clip's folder without open_clip.
+
+    Raises:
+        UserError: an architecture that only open_clip knows, or weights that do not fit the configuration.
+    """
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    settings = _read(spec.path / "open_clip_config.json")
+    if "model_cfg" not in settings:
+        raise UserError(f"{spec.path / 'open_clip_config.json'} has no model_cfg; give a folder that open_clip saved.")
+    config = convert.model_config(settings["model_cfg"])
+    model = CLIPModel(CLIPConfig(**config))
+    weights = convert.renamed(_tensors(spec.weights[0]))
+    wanted = model.state_dict()
+    _complete(sorted(set(wanted) - set(weights)), spec)
+    wrong = [name for name, tensor in weights.items() if name not in wanted or wanted[name].shape != tensor.shape]
+    if wrong:
+        raise UserError(f"{spec.weights[0]} does not fit the architecture that {spec.path} names: {_some(wrong)}.")
+    model.load_state_dict(weights)
+    side = config["vision_config"]["image_size"]
+    processor = CLIPImageProcessorPil(**convert.processor_config(settings.get("preprocess_cfg", {}), side))
+    return _towers(model, processor, spec.path)
+
+
+def _towers(model: Any, processor: Any, folder: Path) -> Towers:
+    import torch
+
+    model = model.float().eval()
+
+    def image(picture: Picture) -> Tensor:
+        pixels = processor(picture, return_tensors="pt").pixel_values
+        with torch.inference_mode():
+            embedding: Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)[0]
+        return embedding
+
+    def text(tokens: Tensor) -> Tensor:
+        with torch.inference_mode():
+            embedding: Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)[0]
+        return embedding
+
+    return Towers(
+        library=f"transformers {version('transformers')}",
+        image=image,
+        text=text,
+        tokenize=_tokenizer(folder),
+        context=model.config.text_config.max_position_embeddings,
+    )
+
+
+def _tokenizer(folder: Path) -> Callable[[str, int], Tensor] | None:
+    """None where the folder has none."""
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer of CLIP in {folder} cannot be loaded ({_first_line(error)}).") from error
+
+    def tokenize(text: str, length: int) -> Tensor:
+        made: Tensor = tokenizer(
+            [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
+        return made
+
+    return tokenize
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read; give a folder that holds CLIP's configuration.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is no JSON object; give a folder that holds CLIP's configuration.")
+    return content
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is no readable safetensors file ({error}); fetch it anew.") from error
+
+
+def _complete(missing: list[str] | set[str], spec: Spec) -> None:
+    if missing:
+        raise UserError(f"CLIP in {spec.path} lacks weights ({_some(sorted(missing))}); random ones are never used.")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SOME
+    return ", ".join(names[:SOME]) + (f" and {more} more" if more > 0 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

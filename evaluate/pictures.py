@@ -1,0 +1,86 @@
+"""Reads pictures from files, and says of each what it is: its content, size, and whether it shows nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..errors import UserError
+from .defects import Defect, defect_of
+from .registry import Picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+NAN_MARK = "edgepress-nan"  # the PNG text of a picture some of whose pixels were no number
+
+Unread = Literal["missing", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture's file; `digest` is that of its pixels and size, whatever format they are kept in."""
+
+    file: Path
+    digest: str
+    height: int
+    width: int
+    defect: Defect | None
+
+    @property
+    def size(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def open_picture(file: Path) -> Picture:
+    """An RGB picture.
+
+    Raises:
+        UserError: no picture can be read from the file.
+    """
+    return _read(file)[0]
+
+
+def inspect(file: Path | None) -> Shot | Unread:
+    """What a file holds, or why it holds no picture; None stands for a file that is not there."""
+    if file is None or not file.exists():
+        return "missing"
+    try:
+        picture, broken = _read(file)
+    except UserError:
+        return "unreadable"
+    height, width = picture.shape[:2]
+    return Shot(file, digest_of(picture), height, width, "nan" if broken else defect_of(picture))
+
+
+def digest_of(picture: Picture) -> str:
+    """SHA-256 of shape and pixels."""
+    return hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The picture files of a folder by stem, in the order of their names; folders below it are not looked at.
+
+    Raises:
+        UserError: two pictures have one stem, such as a.png and a.jpg.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+            if file.stem in found:
+                raise UserError(f"{folder} holds {found[file.stem].name} and {file.name}; leave one of them.")
+            found[file.stem] = file
+    return found
+
+
+def _read(file: Path) -> tuple[Picture, bool]:
+    """The picture, and whether it was marked as one with pixels that were no number."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB")), NAN_MARK in image.info
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} is no readable picture; make it anew (if it is a cached one, delete it).") from error

@@ -1,0 +1,56 @@
+"""What OCR read against what was wanted, character by character, to be looked at; scores are counted elsewhere."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+Kind = Literal["same", "missing", "extra"]
+
+
+class Piece(NamedTuple):
+    """Some characters: read as wanted, wanted and not read, or read and not wanted."""
+
+    kind: Kind
+    text: str
+
+
+def compare(wanted: Sequence[str], read: Sequence[str]) -> tuple[Piece, ...]:
+    """The lines that were read, with what is missing and what is too much.
+
+    Case, punctuation and white space are no difference, as they are none to the scores; what was read is shown as it
+    was read.
+    """
+    asked, given = "\n".join(wanted), "\n".join(read)
+    keys = [_key(character) for character in asked], [_key(character) for character in given]
+    steps = difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    return tuple(_joined(_pieces(steps, asked, given)))
+
+
+def _pieces(steps: Iterable[tuple[str, int, int, int, int]], asked: str, given: str) -> Iterator[Piece]:
+    for step, i, j, k, m in steps:
+        if step == "equal":
+            yield Piece("same", given[k:m])
+        else:
+            yield Piece("missing", "".join(character for character in asked[i:j] if _key(character)))
+            yield from (Piece("extra" if _key(character) else "same", character) for character in given[k:m])
+
+
+def _joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Neighbours of one kind as one piece; empty ones are dropped."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and joined[-1].kind == piece.kind:
+            joined[-1] = Piece(piece.kind, joined[-1].text + piece.text)
+        elif piece.text:
+            joined.append(piece)
+    return joined
+
+
+def _key(character: str) -> str:
+    """What a character counts as; nothing for punctuation and white space."""
+    if character.isspace() or unicodedata.category(character).startswith("P"):
+        return ""
+    return unicodedata.normalize("NFKC", character).casefold()

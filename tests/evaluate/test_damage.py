@@ -1,0 +1,165 @@
+"""Damage that is planted in pictures made elsewhere is found, each piece of it, and none averages away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image, ImageDraw, ImageFont
+
+from edgepress.evaluate.command import evaluate
+from edgepress.evaluate.results import Results, load_results
+from edgepress.prompts import Prompt, save_prompts
+
+pytestmark = pytest.mark.slow  # 70 pictures are read
+
+SIDE, COUNT = 128, 20
+WORDS = (
+    *("OPEN", "CAFE", "FISH", "MOON", "SALE", "TREE", "WOLF", "GATE", "LAKE", "BIRD"),
+    *("ROSE", "SNOW", "KITE", "LIME", "TAXI", "VASE", "PARK", "MENU", "GOLD", "IRIS"),
+)
+SWAPPED = 7  # one of 20 pictures is 5 %
+BLACK, MISSING, LARGER = 3, 11, 15
+RECIPE = "device: board\nevaluation: {gates: {psnr_min: 30, ssim_min: 0.9, text_accuracy_drop: 2}}\n"
+
+
+def sign(word: str, number: int) -> Image.Image:
+    image = Image.new("RGB", (SIDE, SIDE), (235 - number, 225, 200 + number))
+    draw = ImageDraw.Draw(image)
+    draw.text((SIDE // 2, SIDE // 2), word, (20, 40, 90), ImageFont.load_default(38), anchor="mm")
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Signs with a word each as the reference, and their prompts."""
+    folder = tmp_path_factory.mktemp("damage")
+    (folder / "reference").mkdir()
+    prompts = []
+    for number, word in enumerate(WORDS):
+        sign(word, number).save(folder / "reference" / f"{number:02d}.png")
+        prompts.append(Prompt(id=f"{number:02d}", prompt=f'a sign: "{word}"', language="en", lines=(word,)))
+    save_prompts(prompts, folder / "set.jsonl")
+    (folder / "board.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _beside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests share one memo, so that the reference is read once."""
+    monkeypatch.chdir(folder)
+
+
+def variant(folder: Path, name: str) -> Path:
+    """The reference's pictures, brighter by 1 in one corner, so that no pair is identical."""
+    made = folder / name
+    made.mkdir()
+    for file in sorted((folder / "reference").iterdir()):
+        picture = np.array(Image.open(file))
+        picture[:4, :4] += 1
+        Image.fromarray(picture).save(made / file.name)
+    return made
+
+
+def compared(made: Path) -> tuple[Result, Results]:
+    arguments = ["--recipe", "board.yaml", "--pairs", "reference", made.name, "--prompts", "set.jsonl"]
+    measured = [word for name in ("psnr", "ssim", "text") for word in ("--metric", name)]
+    result = CliRunner().invoke(evaluate, [*arguments, *measured, "--output", f"out-{made.name}"])
+    return result, load_results(Path(f"out-{made.name}") / "results.json")
+
+
+def gates(results: Results) -> dict[str, str]:
+    return {gate.name: gate.verdict for gate in results.gates}
+
+
+def test_no_damage_passes(folder: Path) -> None:
+    result, results = compared(variant(folder, "sound"))
+    assert result.exit_code == 0, result.output
+    assert set(gates(results).values()) == {"passed"}
+    assert "verdict: passed" in result.stdout
+
+
+def test_a_letter_swapped_in_5_per_cent_of_the_pictures(folder: Path) -> None:
+    """The mean hardly moves; the picture is named, and the gate does not pass."""
+    made = variant(folder, "misspelt")
+    word = WORDS[SWAPPED]
+    sign(word[0] + "X" + word[2:], SWAPPED).save(made / f"{SWAPPED:02d}.png")
+    result, results = compared(made)
+    summary = results.variants["misspelt"]
+    assert [one.prompt for one in summary.worst if one.score == "text_accuracy"] == [f"{SWAPPED:02d}"]
+    assert (summary.mcnemar["exact"].only_reference, summary.mcnemar["exact"].only_variant) == (1, 0)
+    assert summary.groups[0].scores["exact"].drop.mean == pytest.approx(1 / COUNT)
+    assert gates(results)["text_accuracy_drop"] == "inconclusive"
+    assert summary.detectable["text_accuracy"] > 0.05
+    assert result.exit_code == 0
+    assert "verdict: inconclusive" in result.stdout
+
+
+def test_shifted_colours(folder: Path) -> None:
+    """Text is as it was; PSNR says what is wrong."""
+    made = variant(folder, "shifted")
+    for file in made.iterdir():
+        picture = np.array(Image.open(file)).astype(int) + np.array([12, -12, 0])
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file)
+    result, results = compared(made)
+    found = gates(results)
+    assert (found["psnr_min"], found["text_accuracy_drop"]) == ("failed", "passed")
+    assert results.variants["shifted"].groups[0].pairs["psnr"].mean.mean == pytest.approx(
+        20 * np.log10(255 / (12 * np.sqrt(2 / 3))), abs=0.3
+    )
+    assert result.exit_code == 1
+    assert "verdict: failed" in result.stdout
+
+
+def test_one_black_picture_one_missing_and_one_of_another_size(folder: Path) -> None:
+    made = variant(folder, "broken")
+    Image.new("RGB", (SIDE, SIDE)).save(made / f"{BLACK:02d}.png")
+    (made / f"{MISSING:02d}.png").unlink()
+    larger = Image.open(made / f"{LARGER:02d}.png").resize((SIDE + 32, SIDE))
+    larger.save(made / f"{LARGER:02d}.png")
+    result, results = compared(made)
+    summary = results.variants["broken"]
+    assert [(one.prompt, one.failure) for one in summary.failures] == [
+        (f"{MISSING:02d}", "missing"),
+        (f"{LARGER:02d}", "size 160x128 instead of 128x128"),
+    ]
+    assert [(one.prompt, one.defect, one.new) for one in summary.defects] == [(f"{BLACK:02d}", "black", True)]
+    assert summary.pictures == COUNT - 2
+    assert gates(results)["defects_max"] == "failed"
+    assert result.exit_code == 1  # a gate has failed, whatever could not be compared
+    for said in ("black: 03, seed 0", "11, seed 0: missing", "15, seed 0: size 160x128 instead of 128x128"):
+        assert said in result.stdout
+    assert "2 pairs of broken could not be compared, the first: 11, seed 0: missing." in result.stderr
+
+
+def test_what_is_missing_is_no_pass_even_where_all_gates_are(folder: Path) -> None:
+    made = variant(folder, "short")
+    (made / f"{MISSING:02d}.png").unlink()
+    result, results = compared(made)
+    assert set(gates(results).values()) == {"passed"}
+    assert results.verdict == "not measured"
+    assert result.exit_code == 2
+
+
+def test_a_picture_painted_for_two_prompts_is_told(folder: Path) -> None:
+    made = variant(folder, "repeated")
+    shutil.copyfile(made / "00.png", made / "01.png")
+    _, results = compared(made)
+    found = [(one.prompt, one.defect, one.new) for one in results.variants["repeated"].defects]
+    assert found == [("00", "duplicate", True), ("01", "duplicate", True)]
+    assert gates(results)["defects_max"] == "failed"
+
+
+def test_unreadable_pictures_and_none_at_all(folder: Path) -> None:
+    made = folder / "nothing"
+    made.mkdir()
+    for number in range(COUNT):
+        (made / f"{number:02d}.png").write_bytes(b"no picture")
+    result, results = compared(made)
+    assert results.variants["nothing"].pictures == 0
+    assert {one.failure for one in results.variants["nothing"].failures} == {"unreadable"}
+    assert set(gates(results).values()) == {"not measured"}
+    assert result.exit_code == 2

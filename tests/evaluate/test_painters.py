@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgepress.errors import UserError
+from edgepress.evaluate.generate import Source, generate
+from edgepress.evaluate.painters import Batch, painter
+from edgepress.evaluate.pictures import Shot, inspect
+from edgepress.evaluate.sides import Side
+from edgepress.prompts import Prompt
+from edgepress.sampling import Sampling, load_pipeline, sample
+from edgepress.sources import DEMO
+
+SAMPLING = Sampling(height=64, width=64, steps=2, guidance=0.0)
+WISH = Prompt(id="wish", prompt='a plain white wall, large red letters, top: "GO"', language="en", lines=("GO",))
+
+
+@pytest.mark.slow
+def test_graphs_paint_what_the_pipeline_paints(exported: Path) -> None:
+    """From the same noise: to 1 of 255 but for a few pixels."""
+    (graphs,) = painter(Side("onnx", exported / "onnx"), SAMPLING, "float32")(Batch((WISH,), 3))
+    image = sample(load_pipeline(DEMO, torch.float32), [WISH], SAMPLING, 3)[0]
+    far = np.abs(graphs.picture.astype(int) - np.asarray(image).astype(int))
+    assert not graphs.broken
+    assert far.max() <= 2
+    assert np.asarray(image).std() > 10
+
+
+@pytest.mark.slow
+def test_graphs_paint_without_guidance(exported: Path) -> None:
+    guided = Sampling(height=64, width=64, steps=2, guidance=1.0)
+    with pytest.raises(UserError, match="exported graphs paint without guidance"):
+        painter(Side("onnx", exported / "onnx"), guided, "float32")
+
+
+@pytest.mark.slow
+def test_graphs_that_make_nan_are_told(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(exported / "onnx", folder)
+    for file in folder.glob("vae*.safetensors"):
+        content = file.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        nan = np.full((len(content) - start) // 4, np.nan, np.float32).tobytes()
+        file.write_bytes(content[:start] + nan)  # graphs name offsets, which must stay
+    (made,) = painter(Side("onnx", folder), SAMPLING, "float32")(Batch((WISH,), 0))
+    assert made.broken
+
+
+def test_a_pipeline_that_makes_nan_is_told_after_the_file_too(reference: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(reference, folder)
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("feed_forward.w2.weight"))
+    save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, file, {"format": "pt"})
+    found = generate(Source(Side("diffusers", folder), "", "float32", SAMPLING), [WISH], 1, tmp_path / "cache")
+    shot = inspect(found["wish", 0])
+    assert isinstance(shot, Shot)
+    assert shot.defect == "nan"

@@ -1,0 +1,71 @@
+"""The prompt sets that are shipped: large enough, in order, and asking for just the text that they say they ask for."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from edgepress import prompt_sets
+from edgepress.evaluate.text_scores import score_text
+from edgepress.prompts import Prompt, is_han
+
+SETS = ("text-en", "text-zh", "text-mixed", "compose", "style", "photo", "smoke")
+QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”')
+
+
+def test_there_are_500_prompts_and_none_comes_twice() -> None:
+    prompts = [prompt for name in prompt_sets.names() for prompt in prompt_sets.load(name)]
+    assert sum(len(prompt_sets.load(name)) for name in SETS) >= 500
+    assert [text for text, count in Counter(prompt.prompt for prompt in prompts).items() if count > 1] == []
+    assert [one for one, count in Counter(prompt.id for prompt in prompts).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_lines_are_what_the_prompt_quotes(name: str) -> None:
+    for prompt in prompt_sets.load(name):
+        assert prompt.lines == tuple(one or other for one, other in QUOTED.findall(prompt.prompt)), prompt.id
+        if prompt.lines:  # what is wanted, read perfectly, scores 1
+            assert score_text(prompt.lines, prompt.lines, prompt.language)["exact"] == 1, prompt.id
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_language_is_that_of_the_script(name: str) -> None:
+    for prompt in prompt_sets.load(name):
+        assert prompt.language == language_of(prompt), prompt.id
+
+
+def language_of(prompt: Prompt) -> str:
+    """Of the text that is asked for, or else of the prompt."""
+    text = " ".join(prompt.lines) or prompt.prompt
+    chinese, words = any(map(is_han, text)), re.findall("[A-Za-z]{2,}", text)
+    return "mixed" if chinese and words else "zh" if chinese else "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("text-en", {"scene", "layout", "regions", "length"}),
+        ("text-zh", {"scene", "layout", "regions", "length"}),
+        ("text-mixed", {"scene", "layout", "regions", "length"}),
+        ("compose", {"skill"}),
+        ("style", {"style"}),
+        ("photo", {"subject"}),
+        ("smoke", {"kind"}),
+    ],
+)
+def test_every_prompt_of_a_set_has_the_same_categories(name: str, keys: set[str]) -> None:
+    assert {frozenset(prompt.categories) for prompt in prompt_sets.load(name)} == {frozenset(keys)}
+
+
+def test_text_sets_ask_for_one_to_five_regions() -> None:
+    for name in ("text-en", "text-zh"):
+        regions = Counter(prompt.categories["regions"] for prompt in prompt_sets.load(name))
+        assert set(regions) == {"1", "2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize("name", ["compose", "style", "photo"])
+def test_the_first_prompts_of_a_set_are_of_both_languages(name: str) -> None:
+    """`--limit` takes from the start."""
+    assert {prompt.language for prompt in prompt_sets.load(name)[:4]} == {"en", "zh"}

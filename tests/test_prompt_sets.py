@@ -1,0 +1,142 @@
+"""Published prompt sets, in little files that are laid out as theirs are; and our own by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepress import prompt_sets
+from edgepress.errors import UserError
+from edgepress.prompts import Prompt, save_prompts
+
+
+def written(file: Path, *entries: dict[str, Any]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries), "utf-8")
+    return file
+
+
+def test_a_shipped_set_has_a_name() -> None:
+    assert {"calibration", "evaluation", "smoke", "text-en"} <= set(prompt_sets.names())
+    assert prompt_sets.load("smoke") == prompt_sets.load(prompt_sets.SHIPPED / "smoke.jsonl")
+
+
+def test_our_own_format_is_read_from_any_file(tmp_path: Path) -> None:
+    prompts = [Prompt(id="tag", prompt="a cat", language="en", lines=("CAT",))]
+    save_prompts(prompts, tmp_path / "mine.jsonl")
+    assert prompt_sets.load(tmp_path / "mine.jsonl") == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("text-e", "did you mean 'text-en'"),
+        ("zzzzzz", "the sets that come with edgepress: calibration, "),
+        ("no/such.tsv", r"no prompt set or file 'no/such\.tsv'"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_is(name: str, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        prompt_sets.load(name)
+
+
+# ---------------------------------------------------------------- published sets
+
+
+def test_parti_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "PartiPrompts.tsv"
+    rows = (
+        "Prompt\tCategory\tChallenge\tNote",
+        "a grey goose\tAnimals\tBasic\t",
+        'a sign that says "SLOW" \tArtifacts\tWriting & Symbols\twith "quotes"',
+        "a grey goose\tAnimals\tBasic\tthe same again",
+    )
+    file.write_text("\n".join(rows) + "\n", "utf-8")
+    prompts = prompt_sets.load(file)
+    assert [prompt.id for prompt in prompts] == ["parti-0000", "parti-0001", "parti-0002"]
+    assert prompts[1] == Prompt(
+        id="parti-0001",
+        prompt='a sign that says "SLOW"',
+        language="en",
+        categories={"category": "Artifacts", "challenge": "Writing & Symbols"},
+    )
+
+
+def test_geneval(tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "evaluation_metadata.jsonl",
+        {"tag": "single_object", "include": [{"class": "kite", "count": 1}], "prompt": "a photo of a kite"},
+        {"tag": "position", "include": [], "prompt": "a photo of a kite above a cup"},
+    )
+    assert prompt_sets.load(file)[1] == Prompt(
+        id="geneval-00001", prompt="a photo of a kite above a cup", language="en", categories={"tag": "position"}
+    )
+
+
+def test_longtext_bench_in_both_languages(tmp_path: Path) -> None:
+    shared = {"category": "sign", "length": "short", "text_length": 3}
+    english = written(
+        tmp_path / "text_prompts.jsonl", {"prompt_id": 7, "prompt": "A gate", "text": ["TO LET", "ASK"], **shared}
+    )
+    chinese = written(
+        tmp_path / "text_prompts_zh.jsonl", {"prompt_id": 7, "prompt": "一扇门", "text": ["出租"], **shared}
+    )
+    categories = {"category": "sign", "length": "short"}
+    assert prompt_sets.load(english) == [
+        Prompt(id="text_prompts-7", prompt="A gate", language="en", lines=("TO LET", "ASK"), categories=categories)
+    ]
+    assert prompt_sets.load(chinese) == [
+        Prompt(id="text_prompts_zh-7", prompt="一扇门", language="zh", lines=("出租",), categories=categories)
+    ]
+
+
+def test_cvtg_2k(tmp_path: Path) -> None:
+    entry = {"index": 4, "prompt": "A mug that says 'HOT'", "carrier_list": ["mug"], "sentence_list": ["HOT", "TEA"]}
+    file = written(tmp_path / "CVTG" / "2.json", {"data_list": [entry]})
+    assert prompt_sets.load(file) == [
+        Prompt(id="cvtg-2-4", prompt=entry["prompt"], language="en", lines=("HOT", "TEA"), categories={"regions": "2"})
+    ]
+
+
+def test_dpg_bench(tmp_path: Path) -> None:
+    for name in ("partiprompts2", "12"):
+        (tmp_path / f"{name}.txt").write_text(f"A long description, number {name}.\n", "utf-8")
+    prompts = prompt_sets.load(tmp_path)
+    assert [(prompt.id, prompt.prompt) for prompt in prompts] == [
+        ("dpg-12", "A long description, number 12."),
+        ("dpg-partiprompts2", "A long description, number partiprompts2."),
+    ]
+
+
+# ---------------------------------------------------------------- wrong files
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.tsv", "Text\tKind\nsign\tx\n", "its columns are not Prompt, Category"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"a\.tsv:2: Prompt must be a text"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "holds no prompt"),
+        ("a.json", "[]", "has no data_list"),
+        ("a.json", "{", "cannot be read"),
+        ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
+        ("a.json", '{"data_list": [{"index": 1, "prompt": "a", "sentence_list": []}, {"index": 1, "prompt": "b", '
+         '"sentence_list": []}]}', "the id .* stands there twice"),
+        ("a.jsonl", '{"tag": "x", "include": [], "prompt": 5}', r"a\.jsonl:1: prompt must be a text"),
+        ("a.jsonl", '{"prompt_id": 1, "prompt": "a", "text": [1]}', "text must be a string or a list of strings"),
+        ("a.jsonl", '{"tag": "x", "include": [], "prompt": "a"}\nno json', r"a\.jsonl:2: no JSON"),
+        ("a.jsonl", "", "holds no prompt"),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_named_with_what_is_wrong(name: str, content: str, match: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(UserError, match=match):
+        prompt_sets.load(tmp_path / name)
+
+
+def test_an_empty_folder_holds_no_prompt(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no prompt"):
+        prompt_sets.load(tmp_path)
