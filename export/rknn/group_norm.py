@@ -1,0 +1,44 @@
+"""GroupNormalization as means of channels and two small convolutions, for NPUs.
+
+As InstanceNormalization over groups it takes axes of channels · height · width, which are longer than the RK3576's
+registers hold (`REGTASK: The bit width of field value exceeds the limit`, at 128 by 128 pixels).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..onnx.passes.linear import replace
+from ..onnx.passes.matching import Writer, known
+
+IMAGE = [2, 3]  # the axes of height and width
+
+
+def group_norm(model: ir.Model) -> ir.Model:
+    """Writes every GroupNormalization of (1, channels, height, width) so, in place."""
+    for node in list(model.graph):
+        if node.op_type == "GroupNormalization":
+            replace(model, node, _parts(node))
+    return model
+
+
+def _parts(node: ir.Node) -> list[ir.Node]:
+    x, weight, bias = node.inputs
+    assert x is not None
+    op = Writer()
+    over_groups = averages(known(x, 1), node.attributes.get_int("num_groups", 0))
+    centred = op("Sub", x, op("Conv", op("ReduceMean", x, IMAGE, keepdims=1), over_groups))
+    squares = op("ReduceMean", op("Mul", centred, centred), IMAGE, keepdims=1)
+    variance = op("Add", op("Conv", squares, over_groups), np.float32(node.attributes.get_float("epsilon", 1e-5)))
+    scale, shift = (op("Unsqueeze", each, [0, 2, 3]) for each in (weight, bias))
+    op("Add", op("Mul", op("Div", centred, op("Sqrt", variance)), scale), shift)
+    return op.nodes
+
+
+def averages(channels: int, groups: int) -> NDArray[np.float32]:
+    """The convolution (channels, channels, 1, 1) that puts the mean of its group in the place of each channel."""
+    size = channels // groups
+    within = np.kron(np.eye(groups), np.ones((size, size))) / size
+    return within[..., None, None].astype(np.float32)

@@ -1,0 +1,115 @@
+"""The vocabulary in which a family says what a neural processor (NPU) runs of it: graphs of fixed shapes, in parts.
+
+Such processors have little memory for one model, and their compilers take time that grows faster than the model. So a
+graph can be cut between its blocks; each part is a model of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .family import Family
+from .graphs import Graph
+from .host import Host
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Blocks one after another, between which a graph can be cut.
+
+    Each part takes as its first input what the one before gives, and all other inputs as the graph does.
+
+    path: of their list in the component. around: modules that run besides the blocks. unread: how many of the last
+    blocks are not run.
+    """
+
+    path: str
+    around: tuple[str, ...] = ()
+    unread: int = 0
+
+
+@dataclass(frozen=True)
+class Npu:
+    """What an NPU runs of a family.
+
+    graphs: in the order in which they run, their axes fixed by `NpuHost.sizes`; a module of a graph with a stack is
+    made from the component and the range of blocks that it runs. stacks: of graphs, by name. host:
+    `package.module:Class` of an `NpuHost`. halves: by component the modules whose rows must stand as the halves of
+    heads are turned, not as neighbours are; names may begin with `*`. heads: the component config's keys for the width
+    and the number of heads. embeddings: component and module of the token embeddings, which the host looks up.
+    """
+
+    graphs: tuple[Graph, ...]
+    stacks: Mapping[str, Stack]
+    host: str
+    halves: Mapping[str, tuple[str, ...]]
+    heads: tuple[str, str]
+    embeddings: tuple[str, str]
+
+    def graph(self, name: str) -> Graph | None:
+        return next((graph for graph in self.graphs if graph.name == name), None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A graph or a run of its blocks; `name` is that of a file without its ending."""
+
+    name: str
+    graph: Graph
+    blocks: range | None = None
+
+
+class NpuHost(Host, Protocol):
+    """A host whose graphs have fixed shapes."""
+
+    def __init__(
+        self,
+        configs: Mapping[str, Mapping[str, Any]],
+        size: tuple[int, int],
+        tokens: int,
+        embeddings: NDArray[np.floating[Any]],
+    ) -> None:
+        """size: height and width of pictures, in pixels. tokens: that a prompt may have. embeddings: (words, D)."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of every axis that graphs name."""
+
+
+def parts_of(graph: Graph, stack: Stack | None, runs: Sequence[range]) -> list[Part]:
+    """A graph cut into runs of blocks."""
+    if stack is None:
+        return [Part(graph.name, graph)]
+    if len(runs) == 1:
+        return [Part(graph.name, graph, runs[0])]
+    found = []
+    for number, run in enumerate(runs, 1):
+        name = f"{graph.name}-{number}-of-{len(runs)}"
+        outputs = graph.outputs if number == len(runs) else graph.inputs[:1]
+        found.append(Part(name, replace(graph, name=name, outputs=outputs), run))
+    return found
+
+
+def npu_of(family: Family) -> Npu:
+    """What an NPU runs of a family, which names it as `module:NAME`.
+
+    Raises:
+        UserError: nothing is known of that.
+    """
+    if not family.npu:
+        raise UserError(f"It is not known how an NPU runs {family.pipeline}; docs/add-a-model.md says how to add that.")
+    module, name = family.npu.split(":")
+    return cast(Npu, getattr(importlib.import_module(module), name))
+
+
+def npu_host_class(npu: Npu) -> type[NpuHost]:
+    """The class of a family's host, which names it as `module:class`."""
+    module, name = npu.host.split(":")
+    return cast(type[NpuHost], getattr(importlib.import_module(module), name))

@@ -1,0 +1,48 @@
+"""What runs an artifact's graphs: parts on the NPU, by the board's runtime or simulated, and parts on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from ...models import family_of
+from ...models.npu import NpuHost, npu_host_class, npu_of
+from ..sessions import Sessions
+from .board import OnBoard, available
+from .chain import Arrays, Chains, RunPart
+from .manifest import EMBEDDINGS, Exported
+from .simulator import Simulated
+from .toolkit import Toolkit
+
+
+class Backend:
+    """Runs graphs by name; NPU parts stay loaded. The simulator's process ends with this one.
+
+    keep: whether parts on the CPU stay in memory too.
+    """
+
+    def __init__(self, exported: Exported, keep: bool = True) -> None:
+        npu: RunPart = OnBoard(exported) if available() else Simulated(exported, Toolkit())
+        on_cpu = {name: exported.onnx(part) for name, part in exported.parts.items() if part.device == "cpu"}
+        cpu = Sessions(on_cpu, keep)
+        self._chains = Chains(exported.links, lambda name, inputs: (cpu if name in on_cpu else npu)(name, inputs))
+
+    def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
+        """The output of a graph."""
+        return self._chains(name, inputs)
+
+
+def opened(exported: Exported, keep: bool = True) -> tuple[NpuHost, Backend]:
+    """The host and the backend of an artifact.
+
+    Raises:
+        UserError: nothing is known of its family, or its embeddings are missing.
+    """
+    path = exported.folder / EMBEDDINGS
+    try:
+        embeddings = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); export the artifact again.") from error
+    make = npu_host_class(npu_of(family_of(exported.family)))
+    return make(exported.host, exported.size, exported.tokens, embeddings), Backend(exported, keep)

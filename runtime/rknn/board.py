@@ -1,0 +1,43 @@
+"""Parts on a board, through rknn-toolkit-lite2. Not verified: no board was at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from .chain import Arrays
+from .manifest import Exported
+
+
+def available() -> bool:
+    """Whether this machine has the board's runtime."""
+    return importlib.util.find_spec("rknnlite") is not None
+
+
+class OnBoard:
+    """Runs an artifact's NPU parts by name; each is loaded when it is first asked for, and stays."""
+
+    def __init__(self, exported: Exported) -> None:
+        self._exported = exported
+        self._loaded: dict[str, Any] = {}
+
+    def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        given = [np.asarray(array, np.float32) for array in inputs.values()]
+        output: NDArray[Any] = self._loaded[name].inference(inputs=given, data_format=["nchw"] * len(given))[0]
+        return output.astype(np.float32, copy=False)
+
+    def _load(self, name: str) -> Any:
+        from rknnlite.api import RKNNLite
+
+        model = RKNNLite()
+        file = self._exported.rknn(name)
+        for call, code in (("load_rknn", model.load_rknn(str(file))), ("init_runtime", model.init_runtime())):
+            if code != 0:
+                raise UserError(f"{file} cannot be run here ({call} returned {code}); run check_board.py beside it.")
+        return model

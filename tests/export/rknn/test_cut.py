@@ -1,0 +1,51 @@
+"""Cutting stacks: the fewest parts within limits, counted by brute force."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgepress.errors import UserError
+from edgepress.export.rknn.cut import BUILD_BASE, BUILD_FACTOR, FLOAT, Limits, runs
+from edgepress.models.graphs import Graph, Port
+from edgepress.models.npu import Stack, parts_of
+
+
+def limits(parameters: int, blocks: int = 99) -> Limits:
+    """Where building allows so many parameters and the device's memory any number."""
+    return Limits(2**60, int(parameters * BUILD_FACTOR * FLOAT + BUILD_BASE) + 1, blocks)
+
+
+@pytest.mark.parametrize("most", [10, 13, 20, 31, 77, 500])
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+def test_parts_hold_every_block_once_and_are_the_fewest_of_equal_ones(count: int, most: int) -> None:
+    found = runs([10] * count, 0, 16, limits(most))
+    assert [block for run in found for block in run] == list(range(count))
+    assert max(10 * len(run) for run in found) <= most
+    assert len(found) == -(-count // (most // 10))
+
+
+def test_what_runs_around_the_blocks_counts_in_the_first_part() -> None:
+    assert len(runs([10, 10, 10], 0, 16, limits(30))) == 1
+    assert len(runs([10, 10, 10], 5, 16, limits(30))) == 2
+
+
+def test_the_device_and_the_recipe_limit_parts_too() -> None:
+    assert len(runs([100] * 4, 0, 16, Limits(400, 2**60, 99))) == 2
+    assert len(runs([100] * 4, 0, 4, Limits(400, 2**60, 99))) == 1
+    assert len(runs([100] * 4, 0, 16, limits(10**6, blocks=1))) == 4
+
+
+def test_a_block_that_is_too_large_alone_is_told() -> None:
+    with pytest.raises(UserError, match=r"raise rknn\.build_memory"):
+        runs([10, 10], 5, 16, limits(12))
+
+
+def test_parts_hand_over_their_first_input() -> None:
+    states, time, out = Port("states", (None,)), Port("time", (None,)), Port("out", (None,))
+    graph = Graph("g", "c", "m:M", (states, time), (out,))
+    first, last = parts_of(graph, Stack("layers"), [range(2), range(2, 5)])
+    assert (first.name, last.name) == ("g-1-of-2", "g-2-of-2")
+    assert first.graph.outputs == (states,)
+    assert last.graph.outputs == (out,)
+    assert last.graph.inputs == (states, time)
+    assert [part.name for part in parts_of(graph, Stack("layers"), [range(5)])] == ["g"]

@@ -1,0 +1,60 @@
+"""What is measured of a part: errors, the toolkit's analysis, and the verdict."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgepress.export.rknn.log import Layer, Report
+from edgepress.export.rknn.measure import LayerError, Measured, compare, layer_errors
+from edgepress.export.rknn.verdict import refused
+
+ANALYSIS = """\
+layer_name                                            simulator_error
+                                                  entire              single
+[Input] time                                 1.00000 | 0.00000   1.00000 | 0.00000
+[Slice] slice_2_rs#3                          f_zero |  f_zero    f_zero |  f_zero
+[Conv] linear-rs                             0.90000 | 0.01326   0.99700 | 0.01326
+[exSwish] silu-rs                            0.99900 | 0.00275   0.98000 | 0.00228
+[ConvMul] up-rs                                q_inf |   q_inf     q_inf |   q_inf
+"""
+GOOD = Measured(Report((Layer("Conv", "FLOAT16", "NPU", "a"),), 1, 1, ()), 1e-3, 1.0, (), 1.0, 1)
+ON_CPU = Report((Layer("Div", "FLOAT", "CPU", "d"), *GOOD.report.layers), 1, 1, ())
+
+
+def test_errors_are_those_of_vectors() -> None:
+    relative, cosine = compare(np.float32([[3, 4]]), np.float32([[3, 0]]))
+    assert relative == pytest.approx(4 / 3)
+    assert cosine == pytest.approx(3 / 5)
+    assert math.isnan(compare(np.float32([np.nan]), np.float32([1]))[0])
+    with pytest.raises(ValueError, match="answers"):
+        compare(np.zeros((1, 2), np.float32), np.zeros(2, np.float32))
+
+
+def test_the_analysis_gives_layers_by_their_own_error() -> None:
+    infinite, first, second = layer_errors(ANALYSIS)
+    assert (infinite.name, infinite.error) == ("up-rs", 2)
+    assert (first.operator, first.name) == ("exSwish", "silu-rs")
+    assert first.error == pytest.approx(0.02)
+    assert second == LayerError("Conv", "linear-rs", pytest.approx(0.003))
+
+
+@pytest.mark.parametrize(
+    ("measured", "reason"),
+    [
+        (replace(GOOD, relative=3e-3), "0.003, where 0.002"),
+        (replace(GOOD, relative=math.nan), "overflows float16"),
+        (replace(GOOD, report=replace(GOOD.report, layers=())), "no table"),
+        (replace(GOOD, report=replace(GOOD.report, faults=("E RKNN: Unkown op target: 0",))), "Unkown op target"),
+        (replace(GOOD, report=ON_CPU), r"1 operators do not run on the NPU \(Div d\)"),
+    ],
+)
+def test_what_is_not_good_enough_is_refused_with_the_reason(measured: Measured, reason: str) -> None:
+    assert refused("fp16", GOOD) is None
+    said = refused("fp16", measured)
+    assert said is not None
+    assert re.search(reason, said)
