@@ -4,7 +4,8 @@
 #   OUTPUT  the artifact (default: artifacts/DEVICE)      METHOD  rtn, awq or best instead of the recipe's
 #   FORCE=1 replace an artifact of something else         CHECK   pictures compared after quantize (0: none)
 #   RESTART=1 begin anew, not where a run was cut         MEMORY  what quantize may take (default: 6GiB)
-#   PYTHON  the Python 3.11 to set up with                COMPONENT  of bench-full-size (default: both; none: sizes alone)
+#   TRUTH   true pictures (default: the demo's signs)     COMPONENT  of bench-full-size (default: both; none: sizes alone)
+#   PYTHON  the Python 3.11 to set up with
 
 DEVICE ?= orin
 MODEL ?=
@@ -15,20 +16,28 @@ FORCE ?=
 RESTART ?=
 MEMORY ?=
 COMPONENT ?= both
+TRUTH ?=
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 
 VENV := .venv
 RUN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
+VENV_RKNN := .venv-rknn
+SET_UP_RKNN := $(VENV_RKNN)/.set-up
 EDGEPRESS := $(RUN)/edgepress
 CHOSEN_MODEL := $(if $(MODEL),--model "$(MODEL)")
+# Whether the demo is evaluated, whose true pictures can be drawn.
+DEMO := $(if $(MODEL)$(TRUTH),,$(shell grep -s '^model: demo' recipes/$(DEVICE).yaml))
+# Whether the device has an NPU of Rockchip's.
+RKNN := $(shell grep -s '^rknn:' recipes/$(DEVICE).yaml)
+SIGNS := artifacts/.work/truth
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quantize export evaluate artifact test test-fast check format clean \
-	bench-quality bench-ladder bench-quantize bench-full-size bench-kernels bench-peers bench-interop
+.PHONY: help setup setup-rknn quantize export evaluate artifact test test-fast browser check format clean open-clip \
+	bench-quality bench-ladder bench-evaluate bench-quantize bench-full-size bench-kernels bench-peers bench-interop
 
 help:  ## this list
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## the virtual environment in .venv (every other target calls it)
@@ -41,31 +50,63 @@ $(SET_UP): pyproject.toml constraints.txt
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+setup-rknn: $(SET_UP_RKNN)  ## rknn-toolkit2 in .venv-rknn, which reads torch from .venv (what needs it calls this)
+
+$(SET_UP_RKNN): constraints-rknn.txt $(SET_UP)
+	@echo "Setting up $(VENV_RKNN): rknn-toolkit2, half a minute." >&2
+	$(PYTHON) -m venv --clear $(VENV_RKNN)
+	$(VENV_RKNN)/bin/pip install --quiet --no-deps --requirement constraints-rknn.txt
+	@$(RUN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(VENV_RKNN)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	@touch $@
+
 quantize: $(SET_UP)  ## press MODEL for DEVICE to OUTPUT, then compare CHECK pictures (CHECK=0: none)
 	$(EDGEPRESS) quantize --recipe $(DEVICE) --output "$(OUTPUT)" $(CHOSEN_MODEL) \
 		$(if $(METHOD),--method $(METHOD)) $(if $(MEMORY),--memory $(MEMORY)) \
 		$(if $(FORCE),--force) $(if $(RESTART),--restart)
 ifneq ($(CHECK),0)
 	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(CHOSEN_MODEL) \
-		--limit $(CHECK) --output "$(OUTPUT)/evaluation/check"
+		--limit $(CHECK) --no-gates --no-noise-floor --output "$(OUTPUT)/evaluation/check"
 endif
 
-export: $(SET_UP)  ## ONNX graphs of the pressed pipeline in OUTPUT, as the recipe of DEVICE wants them
+export: $(SET_UP) $(if $(RKNN),$(SET_UP_RKNN))  ## graphs of the pressed pipeline in OUTPUT, as the recipe of DEVICE wants them
 	$(EDGEPRESS) export onnx --recipe $(DEVICE) --output "$(OUTPUT)"
+ifneq ($(RKNN),)
+	$(EDGEPRESS) export rknn --recipe $(DEVICE) --output "$(OUTPUT)" $(CHOSEN_MODEL)
+endif
 
-evaluate: $(SET_UP)  ## compare the pressed pipeline with the reference, on all prompts of the recipe
-	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(CHOSEN_MODEL) --output "$(OUTPUT)/evaluation"
+# The true signs need fonts; where there are none, all are compared with the reference alone.
+evaluate: $(SET_UP)  ## compare all that OUTPUT holds with the reference, and hold it to the recipe's limits
+ifneq ($(DEMO),)
+	$(RUN)/python -m edgepress.demo.truth --output $(SIGNS) || rm -rf $(SIGNS)
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)" --output "$(OUTPUT)/evaluation" \
+		$$(test -d $(SIGNS) && echo --truth $(SIGNS))
+else
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)" --output "$(OUTPUT)/evaluation" \
+		$(CHOSEN_MODEL) $(if $(TRUTH),--truth "$(TRUTH)")
+endif
 
 artifact:  ## quantize, export and evaluate: the whole artifact of DEVICE
 	$(MAKE) quantize CHECK=0
 	$(MAKE) export
 	$(MAKE) evaluate
 
-test: $(SET_UP)  ## all tests that need no device
+test: $(SET_UP) $(SET_UP_RKNN) browser  ## all tests that need no device
 	$(RUN)/pytest -m "not device"
 
 test-fast: $(SET_UP)  ## the tests that take seconds
 	$(RUN)/pytest -m "not device and not slow"
+
+# Root on a machine without one installs it, which is what CI is; others are told how by the test that needs it.
+browser:  ## a Chromium, in which the tests look at the report of an evaluation
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$name >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium from Debian, for the test of the report." >&2; \
+		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium fonts-liberation >/dev/null || \
+			echo "Chromium could not be installed." >&2; \
+	fi
 
 check: $(SET_UP)  ## lint, format, types
 	$(RUN)/ruff check .
@@ -83,6 +124,9 @@ bench-quality: $(SET_UP)  ## RTN, AWQ and best on the demo, into docs/benchmarks
 bench-ladder: $(SET_UP)  ## what each step of the ladder gains on the demo
 	$(RUN)/python -m edgepress.benchmarks.quality --ladder
 
+bench-evaluate: $(SET_UP)  ## what measuring 500 pairs of pictures costs
+	$(RUN)/python -m edgepress.benchmarks.evaluation
+
 bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo
 	$(RUN)/python -m edgepress.benchmarks.cost
 
@@ -97,6 +141,10 @@ bench-peers: $(SET_UP)  ## what other tools make of the demo at the same bits, e
 
 bench-interop: $(SET_UP)  ## whether stock transformers reads the artifact's text encoder
 	$(RUN)/python -m edgepress.benchmarks.interop
+
+open-clip: $(SET_UP)  ## open_clip beside the environment (torchvision would break it), for the test that compares with it
+	$(RUN)/pip install --quiet --no-deps --target build/open_clip --upgrade open-clip-torch==3.3.0 timm==1.0.31 \
+		ftfy==6.3.1 wcwidth==0.9.4 torchvision==0.28.0
 
 clean:  ## remove artifacts and caches (the environment stays)
 	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,9 +36,10 @@ class Manifest(BaseModel):
     """An artifact's manifest.
 
     key: what the work was keyed by. sources: every file of the original pipeline. files: every file of `model/`.
-    layers: for each quantized linear its error by rounding alone, after each step and as solved. kept: linears left in
-    16 bits in the pressed components. sizes: bytes before and after by component. savings: bytes that each measure
-    saved, by component. overflowing: activations that float16 cannot hold, where the recipe asks for fp16_safe.
+    layers: for each quantized linear its error by rounding alone, after each step and as solved. also: the same for
+    further grids, by name. kept: linears left in 16 bits in the pressed components. sizes: bytes before and after by
+    component. savings: bytes that each measure saved, by component. overflowing: activations that float16 cannot hold,
+    where the recipe asks for fp16_safe.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -52,6 +53,7 @@ class Manifest(BaseModel):
     sources: list[File]
     files: list[File]
     layers: list[dict[str, Any]]
+    also: dict[str, list[dict[str, Any]]] = {}
     kept: int
     sizes: dict[str, dict[str, int]]
     savings: dict[str, dict[str, int]]

@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -31,18 +32,36 @@ class Scheme(Section):
     """The grid: w = (q - z) * s over groups of input channels, or over all of them (`channel`).
 
     `narrow` grids have no zero point and no lowest code: s is the largest |w| of a group over 7 (127 with 8 bits).
+
+    activations: `float` leaves them as they are; 8-bit weights may be multiplied with activations in 8 bits too, on a
+    scale of each token (`dynamic`) or on one from calibration for all tokens (`static`). keep_above: the share of a
+    linear's output power that both roundings may cost; a linear that loses more stays in floats.
     """
 
     bits: Literal[4, 8] = 4
     group_size: Literal[32, 64, 128, "channel"] = 128
     zero_point: bool = True
     narrow: bool = False
+    activations: Literal["float", "dynamic", "static"] = "float"
+    keep_above: float = Field(default=5e-4, gt=0)
 
     @model_validator(mode="after")
     def _narrow_is_symmetric(self) -> Scheme:
         if self.narrow and self.zero_point:
             raise ValueError("narrow grids have no zero point; add zero_point: false")
         return self
+
+    @model_validator(mode="after")
+    def _rounded_activations_want_bytes(self) -> Scheme:
+        if self.rounds_activations and (self.bits, self.group_size, self.narrow) != (8, "channel", True):
+            raise ValueError(
+                "activations in 8 bits go with weights of bits: 8, group_size: channel, zero_point: false, narrow: true"
+            )
+        return self
+
+    @property
+    def rounds_activations(self) -> bool:
+        return self.activations != "float"
 
     def group_of(self, width: int) -> int:
         """The size of a group in a linear of that many inputs."""
@@ -75,6 +94,11 @@ class Quantization(Section):
         """The steps above rounding alone."""
         return METHODS[self.method] if self.steps is None else self.steps
 
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether a further grid is solved for activations in 8 bits."""
+        return any(scheme.rounds_activations for scheme in self.also.values())
+
     @model_validator(mode="after")
     def _in_the_order_of_the_ladder(self) -> Quantization:
         order = list(get_args(Step))
@@ -96,15 +120,46 @@ class Quantization(Section):
 class Export(Section):
     """Graphs for a device.
 
-    precision: fp32, fp16, or the pressed model's own int4. flavour: of int4; `ort` multiplies by the codes with ONNX
-    Runtime's operator, `qdq` dequantizes symmetric blocks with ONNX's own, as TensorRT wants. accuracy_level: of `ort`;
-    0 multiplies in floats, 4 in 8-bit integers.
+    precision: fp32, fp16, the pressed model's own int4, or w8a8 from a solution of `quantize.also` that rounds
+    activations. flavour: of int4 and w8a8; `ort` multiplies by the codes with ONNX Runtime's operators, `qdq`
+    dequantizes with ONNX's own, as TensorRT wants. accuracy_level: of int4 as ONNX Runtime multiplies; 0 in floats, 4
+    in 8-bit integers. activations: of w8a8; on a scale of each token, or on one from calibration, as `qdq` needs.
+
+    floats: of int4, what is not in codes. sizes: heights and widths of the pictures that are checked; none: the model's
+    native one. shapes: `fixed` makes a file of each graph for each of the sizes and for prompts of up to `tokens`
+    tokens, all with the same weights. graphs: further ones, which painting does not need.
     """
 
-    precision: Literal["fp32", "fp16", "int4"] = "int4"
+    precision: Literal["fp32", "fp16", "int4", "w8a8"] = "int4"
     flavour: Literal["ort", "qdq"] = "ort"
     opset: int = 23
     accuracy_level: Literal[0, 4] = 0
+    activations: Literal["dynamic", "static"] = "dynamic"
+    floats: Literal["fp32", "fp16"] = "fp32"
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+    shapes: Literal["dynamic", "fixed"] = "dynamic"
+    tokens: PositiveInt = 128
+    graphs: tuple[str, ...] = ()
+
+
+class Rknn(Section):
+    """Parts for the NPU of a Rockchip board.
+
+    precision: fp16; w8a8 and w4a16 take solutions of `quantize.also`, and what has none stays fp16; `auto` tries the
+    one that the target has, and takes fp16 for parts that lose too much by it. size and tokens: of every picture and of
+    the longest prompt, as shapes are fixed. cpu: graphs that ONNX Runtime runs on the CPU, in the model's own INT4.
+    blocks: most that one part may have, as the time to build it grows faster than they do. build_memory: GiB that
+    building a part may take. samples: prompts that are painted to calibrate w8a8.
+    """
+
+    target: Literal["rk3588", "rk3576"] = "rk3588"
+    precision: Literal["fp16", "w8a8", "w4a16", "auto"] = "fp16"
+    size: Literal["native"] | tuple[PositiveInt, PositiveInt] = "native"
+    tokens: int = Field(default=96, ge=32, multiple_of=32)
+    cpu: tuple[str, ...] = ()
+    blocks: int = Field(default=3, ge=1)
+    build_memory: float = Field(default=8, gt=0)
+    samples: int = Field(default=4, ge=1)
 
 
 class Pictures(Section):
@@ -125,6 +180,29 @@ class Pictures(Section):
             raise ValueError("write native, or [H, W] in pixels") from error
 
 
+class Evaluation(Pictures):
+    """What is painted to compare, and what a variant must not lose.
+
+    gates: limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`, in the score's unit, or with `%` relative
+    to the reference's mean (docs/evaluate.md). strict: a gate that stays inconclusive fails. noise_floor: the reference
+    is run again, and compared with itself. clip: as `--clip`; `own` is the one that comes with the pipeline, if any.
+    """
+
+    count: int = Field(default=64, ge=1)
+    gates: dict[str, NonNegativeFloat | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]] = {}
+    strict: bool = False
+    noise_floor: bool = False
+    clip: str = "own"
+
+    @field_validator("gates", mode="wrap")
+    @classmethod
+    def _numbers_or_per_cent(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError("write names with numbers such as 2, or with per cent such as 2%") from error
+
+
 class Recipe(Section):
     """One device's artifact.
 
@@ -137,8 +215,9 @@ class Recipe(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     quantize: Quantization = Quantization()
     export: Export = Export()
+    rknn: Rknn | None = None
     calibration: Pictures = Pictures()
-    evaluation: Pictures = Pictures(count=64)
+    evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
     def _components_named(self) -> Recipe:

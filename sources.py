@@ -10,6 +10,7 @@ from .errors import UserError
 
 ROOT = Path(__file__).parent
 DEMO = ROOT / "demo" / "pipeline"
+DEMO_CLIP = ROOT / "demo" / "clip"
 
 
 def resolve(model: str) -> Path:
@@ -37,11 +38,16 @@ def pipeline_class(folder: Path) -> str:
 
 
 def prompt_file(folder: Path, asked: str, purpose: str) -> Path:
-    """The set for `calibration` or `evaluation`: a path, or with `own` the pipeline's own one, else the shipped one."""
+    """The set for `calibration` or `evaluation`: by name or path, or with `own` the pipeline's or the shipped one."""
     if asked != "own":
         return Path(asked)
     own = folder / "prompts" / f"{purpose}.jsonl"
     return own if own.exists() else ROOT / "recipes" / "prompts" / f"{purpose}.jsonl"
+
+
+def own_clip(folder: Path) -> str | None:
+    """The CLIP that comes with a pipeline, in the words of `evaluate --clip`: the demo alone has one."""
+    return f"local-dir:{DEMO_CLIP}" if folder == DEMO and DEMO_CLIP.is_dir() else None
 
 
 def _looks_like_hub_id(model: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -18,14 +19,16 @@ LOG_TAIL = 2000  # characters of a failed command's log that are shown
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes, but for the time. What the command's own children use is not seen.
+    """Bytes, but for the time. Memory and traffic of the command's own children are not seen.
 
+    cpu: seconds of all its threads, and of its children's.
     peak_rss: the largest resident set, of which memory of its own and mapped files peak apart, as sampled.
     read, written: what went through the disk. read_calls, written_calls: what was asked for, served from the page cache
     or not.
     """
 
     seconds: float
+    cpu: float
     peak_rss: int
     peak_own: int
     peak_mapped: int
@@ -74,7 +77,7 @@ def measured(words: Sequence[str], log: Path) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise click.ClickException(f"{' '.join(words)} ended with exit code {process.returncode}:\n{_tail(log)}")
-    return _cost(seconds, watch, 1024 * usage.ru_maxrss)
+    return _cost(seconds, usage, watch)
 
 
 def _sample(process: int, watch: Watch, ended: threading.Event) -> None:
@@ -82,12 +85,14 @@ def _sample(process: int, watch: Watch, ended: threading.Event) -> None:
         watch.look(process)
 
 
-def _cost(seconds: float, watch: Watch, waited_peak: int) -> Cost:
+def _cost(seconds: float, usage: resource.struct_rusage, watch: Watch) -> Cost:
     # The kernel counts a child from before its exec, as large as we are then: below our own peak that says nothing.
+    waited_peak = 1024 * usage.ru_maxrss
     ours = 1024 * _numbers(Path("/proc/self/status")).get("VmHWM", 0)
     sampled = watch.kilobytes("VmHWM")
     return Cost(
         seconds=seconds,
+        cpu=usage.ru_utime + usage.ru_stime,
         peak_rss=max(sampled, waited_peak) if waited_peak > ours else sampled,
         peak_own=watch.kilobytes("RssAnon"),
         peak_mapped=watch.kilobytes("RssFile"),

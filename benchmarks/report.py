@@ -13,9 +13,10 @@ import click
 from .. import __version__
 from ..artifact import versions
 from ..evaluate.bootstrap import Mean, mean_of
-from ..evaluate.results import Results
+from ..evaluate.results import Group, Results
 
 FILE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+VARIANT = "pressed"  # what benchmarks call the one candidate of an evaluation
 TITLE = "# Benchmarks\n\nEvery table is written by the command it names.\n"
 
 
@@ -48,10 +49,15 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def scores_of(results: Results) -> Group:
+    """What the variant's pictures scored, all of them."""
+    return results.variants[VARIANT].groups[0]
+
+
 def paired(better: Results, base: Results) -> Mean:
     """The paired difference in PSNR over all prompts, in dB; pictures that are identical to the reference have none."""
     rows = zip(better.rows, base.rows, strict=True)
-    values = [(a.values["psnr"], b.values["psnr"], a.prompt.id) for a, b in rows]
+    values = [(a.variants[VARIANT].values["psnr"], b.variants[VARIANT].values["psnr"], a.prompt.id) for a, b in rows]
     known = [(a - b, prompt) for a, b, prompt in values if a is not None and b is not None]
     found = mean_of([difference for difference, _ in known], [prompt for _, prompt in known])
     if found is None:

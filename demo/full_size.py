@@ -103,6 +103,15 @@ class Shapes:
 
 
 FULL = Shapes(TRANSFORMER, TEXT_ENCODER, VAE)
+# A transformer of 125 million parameters, for measurements that want many runs; the other components are small.
+MEDIUM = Shapes(
+    TRANSFORMER
+    | {"dim": 1536, "n_layers": 4, "n_refiner_layers": 0, "n_heads": 12, "n_kv_heads": 12, "cap_feat_dim": 256},
+    TEXT_ENCODER
+    | {"vocab_size": 512, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "max_window_layers": 2}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64},
+    VAE | {"block_out_channels": [16, 16, 16, 16], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 512},
+)
 
 
 # ---------------------------------------------------------------- the folder
@@ -173,12 +182,21 @@ def byte_tokenizer() -> Any:
 
 def weights(component: str, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of a model on the meta device, drawn as it is asked for, in bfloat16."""
-    additions = sum(name.endswith(INTO_RESIDUAL) for name, _ in model.named_modules())
     for name, parameter in model.named_parameters():
-        seed = hashlib.sha256(f"{component}.{name}".encode()).digest()[:8]
-        generator = torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
-        gain = additions**-0.5 if name.removesuffix(".weight").endswith(INTO_RESIDUAL) else 1.0
-        yield name, draw(name, parameter.shape, generator, gain)
+        yield name, draw(name, parameter.shape, generator_of(component, name), gain_of(name, model))
+
+
+def generator_of(component: str, name: str) -> torch.Generator:
+    """Seeded by a tensor's name."""
+    seed = hashlib.sha256(f"{component}.{name}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
+
+
+def gain_of(name: str, model: nn.Module) -> float:
+    """How much larger than its inputs a linear's outputs are: many that add up in one stream are small."""
+    if not name.removesuffix(".weight").endswith(INTO_RESIDUAL):
+        return 1.0
+    return float(sum(module.endswith(INTO_RESIDUAL) for module, _ in model.named_modules()) ** -0.5)
 
 
 def draw(name: str, shape: torch.Size, generator: torch.Generator, gain: float) -> Tensor:
@@ -226,8 +244,10 @@ def _sizes(count: int, generator: torch.Generator) -> Tensor:
 @click.command(help=__doc__)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
 @click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal.")
-def main(output: Path, layers: int | None) -> None:
-    write_pipeline(output, FULL.with_layers(layers) if layers else FULL)
+@click.option("--medium", is_flag=True, help="A transformer of 125 million parameters instead, with little around it.")
+def main(output: Path, layers: int | None, medium: bool) -> None:
+    shapes = MEDIUM if medium else FULL
+    write_pipeline(output, shapes.with_layers(layers) if layers else shapes)
 
 
 if __name__ == "__main__":

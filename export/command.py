@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .onnx.command import onnx
+from .rknn.command import rknn
 
 
 @click.group()
@@ -13,3 +14,4 @@ def export() -> None:
 
 
 export.add_command(onnx)
+export.add_command(rknn)

@@ -76,16 +76,22 @@ class Component:
 class Family:
     """A pipeline class and its components; `denoiser` names the one that runs once a step, the others run before it.
 
-    graphs: what is exported, in the order in which a device runs it. host: `package.module:Class` of what the device
-    computes around them. reference: `package.module:function` of what the components answer in torch.
+    graphs: what is exported, in the order in which a device runs it. more: what is exported where it is asked for.
+    host: `package.module:Class` of what the device computes around them; a family without one is exported, and nothing
+    here paints with it. reference: `package.module:function` of what the components answer in torch, a `Reference` with
+    a host and an `Observer` without. patch: without a host, the rows and columns of latents that a picture's sides are
+    multiples of. npu: `package.module:NAME` of what a neural processor runs of it, where that is known.
     """
 
     pipeline: str
     denoiser: str
     components: tuple[Component, ...] = field(default=())
     graphs: tuple[Graph, ...] = ()
+    more: tuple[Graph, ...] = ()
     host: str = ""
     reference: str = ""
+    patch: int = 0
+    npu: str = ""
 
     def component(self, name: str) -> Component | None:
         return next((component for component in self.components if component.name == name), None)

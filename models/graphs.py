@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -10,12 +12,14 @@ class Port:
     """An input or output of a graph.
 
     axes: one name for each dynamic axis, None for each axis that the component's config fixes. An output's axis may be
-    a product of an input's, such as `8*h`. dtype: in numpy's words.
+    computed of an input's, such as `8*h`. dtype: in numpy's words. when: a key of the component's config; where that
+    is false or missing, the graph has no such port.
     """
 
     name: str
     axes: tuple[str | None, ...]
     dtype: str = "float32"
+    when: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Graph:
 
     component: the folder of its weights. module: `package.module:Class` of a torch module that is made from the
     component, keeps it as `model`, takes the inputs in their order, and has `example(sizes)`, which makes inputs for
-    sizes of the dynamic axes.
+    sizes of the dynamic axes. optional: whether there are pipelines of the class without the component. part: a module
+    of the component that this graph alone runs, and that a pressed component may have lost.
     """
 
     name: str
@@ -32,8 +37,14 @@ class Graph:
     module: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    optional: bool = False
+    part: str = ""
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The dynamic axes of the inputs, each once, in order."""
         return tuple(dict.fromkeys(axis for port in self.inputs for axis in port.axes if axis))
+
+    def of(self, config: Mapping[str, Any]) -> Graph:
+        """The graph of a component with a config, which may want fewer inputs."""
+        return replace(self, inputs=tuple(port for port in self.inputs if not port.when or config.get(port.when)))

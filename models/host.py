@@ -12,7 +12,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from .family import Family
+from .vae_tiles import Tiles
 
 # Runs a graph by its name and gives its first output; float outputs are float32 whatever the graph computes in.
 Run = Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]
@@ -22,13 +24,16 @@ class Host(Protocol):
     """A family's host, made from `configs`: the config dicts of its components and of its scheduler, by folder name.
 
     max_tokens: of a prompt, as the pipeline cuts it. template: variables that the pipeline gives the chat template.
-    decoder: the graph that makes the picture, whose one input and output are (1, channels, height, width). native: the
-    picture's side in pixels that the pipeline was made for.
+    decoder: the graph that makes the picture, whose one input and output are (1, channels, height, width). tiles: the
+    graphs that do so in tiles. encoder: the graph that makes latents of a picture, exported where it is asked for.
+    native: the picture's side in pixels that the pipeline was made for.
     """
 
     max_tokens: int
     template: Mapping[str, Any]
     decoder: str
+    tiles: Tiles
+    encoder: str
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None: ...
 
@@ -50,8 +55,20 @@ class Host(Protocol):
     def decode(self, run: Run, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The picture (height, width, 3) of finished latents."""
 
+    def latents(self, run: Run, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The latents of a picture (height, width, 3)."""
+
 
 def host_of(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
-    """The host of a family, which names it as `module:class`."""
+    """The host of a family, which names it as `module:class`.
+
+    Raises:
+        UserError: the family has none.
+    """
+    if not family.host:
+        raise UserError(
+            f"Nothing here paints with graphs of the class {family.pipeline}; run them with a host of your own "
+            "(docs/add-a-model.md says what one computes)."
+        )
     module, name = family.host.split(":")
     return cast(Host, getattr(importlib.import_module(module), name)(configs))

@@ -1,4 +1,8 @@
-"""What a family's components answer in torch, as diffusers and transformers have them: what graphs are held against."""
+"""What a family's components answer in torch, as diffusers and transformers have them: what graphs are held against.
+
+Where a family has a host, it makes the inputs of the graphs, and a `Reference` says what they must give. Where it has
+none, an `Observer` watches the pipeline paint, and says both.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,16 @@ from numpy.typing import NDArray
 from .family import Family
 
 Answers = dict[str, NDArray[np.float32]]
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a graph is given, and what it must give: arrays by the names of its ports."""
+
+    graph: str
+    inputs: Arrays
+    outputs: Arrays
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,27 @@ class Reference(Protocol):
         """First outputs by the name of the graph; `found` are those of the components before."""
 
 
+class Observer(Protocol):
+    """A family's function that has a pipeline paint, and translates what its components are asked."""
+
+    def __call__(self, pipeline: Any, prompt: str, size: tuple[int, int]) -> list[Exchange]:
+        """One exchange for each graph of the pipeline; size: height and width in pixels.
+
+        Raises:
+            ValueError: the pipeline refuses the size.
+        """
+
+
 def reference_of(family: Family) -> Reference:
-    """The reference of a family, which names it as `module:function`."""
+    """The reference of a family that has a host, which names it as `module:function`."""
+    return cast(Reference, _named(family))
+
+
+def observer_of(family: Family) -> Observer:
+    """The observer of a family that has no host, which names it as `module:function`."""
+    return cast(Observer, _named(family))
+
+
+def _named(family: Family) -> Any:
     module, name = family.reference.split(":")
-    return cast(Reference, getattr(importlib.import_module(module), name))
+    return getattr(importlib.import_module(module), name)

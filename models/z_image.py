@@ -9,6 +9,8 @@ image the VAE only decodes.
 
 from .family import Block, Chain, Component, Family, Fold
 from .graphs import Graph, Port
+from .parts import VAE_DECODER, VAE_ENCODER
+from .vae_tiles import VAE_TILES
 
 DIT_FOLDS = (
     Fold("attention_norm1", ("attention.to_q", "attention.to_k", "attention.to_v"), "norm"),
@@ -71,13 +73,8 @@ GRAPHS = (
         ),
         (Port("velocity", (None, "N", None)),),
     ),
-    Graph(
-        "vae_decoder",
-        "vae",
-        "edgepress.models.z_image_graphs:Decoder",
-        (Port("latents", (None, None, "h", "w")),),
-        (Port("image", (None, None, "8*h", "8*w")),),
-    ),
+    VAE_DECODER,
+    *VAE_TILES,
 )
 
 FAMILY = Family(
@@ -104,6 +101,8 @@ FAMILY = Family(
         Component("vae", "AutoencoderKL", (), dropped=("encoder",)),
     ),
     graphs=GRAPHS,
+    more=(VAE_ENCODER,),
     host="edgepress.models.z_image_host:Host",
     reference="edgepress.models.z_image_reference:reference",
+    npu="edgepress.models.z_image_npu:NPU",
 )

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.onnx.ops import rotary_embedding
+
+from .rotary_graphs import turned
 
 
 class TextEncoder(nn.Module):
@@ -108,25 +109,8 @@ class Transformer(nn.Module):
         return patches, torch.zeros(1, image, 1), torch.zeros(1), caption, *angles
 
 
-class Decoder(nn.Module):
-    """Makes a picture of latents that are scaled back already."""
-
-    def __init__(self, component: Any) -> None:
-        super().__init__()
-        self.model = component
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """latents (1, channels, h, w) -> image (1, 3, 8h, 8w), from -1 to 1."""
-        image: Tensor = self.model.decode(latents.to(self.model.dtype), return_dict=False)[0]
-        return image.float()
-
-    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
-        """Latents of h by w."""
-        return (torch.zeros(1, self.model.config.latent_channels, sizes["h"], sizes["w"]),)
-
-
 class RealAngles:
-    """An attention processor that turns queries and keys without complex numbers, which ONNX does not have."""
+    """An attention processor that turns queries and keys by ONNX's operator."""
 
     def __call__(
         self,
@@ -140,20 +124,12 @@ class RealAngles:
         assert freqs_cis is not None
         query, key, value = (linear(hidden_states) for linear in (attn.to_q, attn.to_k, attn.to_v))
         query, key = (
-            _turned(norm(rows.unflatten(-1, (attn.heads, -1))), *freqs_cis).transpose(1, 2)
+            turned(norm(rows.unflatten(-1, (attn.heads, -1))), *freqs_cis).transpose(1, 2)
             for norm, rows in ((attn.norm_q, query), (attn.norm_k, key))
         )
         out = F.scaled_dot_product_attention(query, key, value.unflatten(-1, (attn.heads, -1)).transpose(1, 2))
         found: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
         return found
-
-
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Neighbouring channels of x (1, tokens, heads, head size), turned in pairs by their token's angle, in float32."""
-    heads = x.shape[2]
-    rows: Tensor = rotary_embedding(x.flatten(2).float(), cos[None], sin[None], interleaved=True, num_heads=heads)
-    turned: Tensor = rows.unflatten(-1, (heads, -1))
-    return turned.to(x.dtype)
 
 
 def _with_real_angles(component: Any) -> Any:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
 from .host import Run
+from .vae_tiles import tiles_of
 
 PAD_TO = 32  # tokens of the image and of the caption are padded to a multiple of it
 Table = NDArray[np.float32]
+Scalar = TypeVar("Scalar", np.float32, np.int64)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Host:
     max_tokens = 512
     template: Mapping[str, Any] = {"enable_thinking": True}
     decoder = "vae_decoder"
+    encoder = "vae_encoder"
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         transformer, self._vae = configs["transformer"], configs["vae"]
@@ -63,6 +66,7 @@ class Host:
         self._channels = int(transformer["in_channels"])
         self._patch = int(transformer["all_patch_size"][0])
         self._scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
+        self.tiles = tiles_of(self._vae)
 
     @property
     def native(self) -> int:
@@ -88,11 +92,11 @@ class Host:
         return rows * columns // self._patch**2
 
     def encode(self, run: Run, ids: NDArray[np.int64]) -> Caption:
-        """Reads a prompt: the text encoder, then the caption's refiner."""
-        hidden = run("text_encoder", {"ids": ids[None]})[0]
-        states, pad = padded(hidden)
-        cos, sin = self._rope.tables(caption_positions(len(states)))
-        caption = run("caption", {"hidden": states[None], "pad": pad[None], "cos": cos, "sin": sin})
+        """Reads a prompt: the text encoder, which is causal and so sees no pads, then the caption's refiner."""
+        rows, pad = padded(ids[:, None])
+        hidden = run("text_encoder", {"ids": rows.T})
+        cos, sin = self._rope.tables(caption_positions(len(rows)))
+        caption = run("caption", {"hidden": hidden, "pad": pad[None], "cos": cos, "sin": sin})
         return Caption(caption, cos, sin)
 
     def velocity(
@@ -121,6 +125,13 @@ class Host:
         shown: NDArray[np.float32] = (image * np.float32(0.5) + np.float32(0.5)).clip(0, 1)
         return np.rint(shown * 255).astype(np.uint8).transpose(1, 2, 0)
 
+    def latents(self, run: Run, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The likeliest latents (1, channels, height / 8, width / 8) of a picture (height, width, 3)."""
+        image = picture.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) * 2 - 1
+        scaling, shift = np.float32(self._vae["scaling_factor"]), np.float32(self._vae["shift_factor"])
+        found: NDArray[np.float32] = (run(self.encoder, {"image": image}) - shift) * scaling
+        return found
+
 
 def to_patches(latents: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
     """(1, channels, height, width) as rows of patches (tokens, patch · patch · channels), channels running fastest."""
@@ -136,7 +147,7 @@ def from_patches(patches: NDArray[np.float32], shape: tuple[int, ...], patch: in
     return grid.transpose(4, 0, 2, 1, 3).reshape(shape)
 
 
-def padded(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def padded(rows: NDArray[Scalar]) -> tuple[NDArray[Scalar], NDArray[np.float32]]:
     """Rows (tokens, width) with the last repeated up to a multiple of 32, and (tokens, 1): 1 where a row is pad."""
     more = -len(rows) % PAD_TO
     pad = np.zeros((len(rows) + more, 1), np.float32)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .reference import Answers, Case
+from .z_image_host import padded
 
 
 @torch.no_grad()
@@ -24,18 +25,27 @@ def reference(component: str, module: Any, case: Case, found: Mapping[str, NDArr
     if component == "text_encoder":
         return {"text_encoder": _text_encoder(module, case)}
     if component == "vae":
-        return {"vae_decoder": _decoder(module, case)}
-    return _transformer(module, case, torch.from_numpy(found["text_encoder"][0]))
+        image = _decoder(module, case)
+        has_encoder = next(module.encoder.parameters(), None) is not None  # pressing may have dropped it
+        return {"vae_decoder": image} | ({"vae_encoder": _encoder(module, image)} if has_encoder else {})
+    return _transformer(module, case, torch.from_numpy(found["text_encoder"][0, : len(case.ids)]))
 
 
 def _text_encoder(module: Any, case: Case) -> NDArray[np.float32]:
-    ids = torch.from_numpy(case.ids)[None]
+    """With pads, as the host feeds the graph."""
+    ids = torch.from_numpy(padded(case.ids[:, None])[0].T)
     return _array(module(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[-2])
 
 
 def _decoder(module: Any, case: Case) -> NDArray[np.float32]:
     latents = torch.from_numpy(case.latents) / module.config.scaling_factor + module.config.shift_factor
     return _array(module.decode(latents, return_dict=False)[0])
+
+
+def _encoder(module: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of the decoder's own picture in 8 bits."""
+    shown = ((torch.from_numpy(image) / 2 + 0.5).clamp(0, 1) * 255).round() / 255
+    return _array(module.encode(shown * 2 - 1).latent_dist.mode())
 
 
 def _transformer(module: Any, case: Case, hidden: Tensor) -> Answers:

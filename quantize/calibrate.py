@@ -2,7 +2,7 @@
 
 Components that only read the prompt run over all prompts of the set; the denoiser paints the first `count` of them,
 over all steps. Statistics are Gram matrices where those of a component fit a share of the memory, and else equal
-samples of tokens from every call, on disk.
+samples of tokens from every call, on disk. Where a recipe rounds activations, some tokens are kept beside the matrices.
 
 A call of the denoiser, or a batch of prompts through the rest, is the unit of this work. Finished calls are stored with
 what they returned; a run that goes on is handed those outputs again instead of computing them.
@@ -27,7 +27,7 @@ from ..progress import Progress
 from ..prompts import Prompt
 from ..sampling import PIXELS_AT_ONCE, Sampling, batches, sample
 from .plan import ComponentPlan, Plan, Unit
-from .statistics import Statistics, gram_of
+from .statistics import TOKENS, Statistics, gram_of
 from .stream import stopped_before, stream_pipeline
 from .work import Work
 
@@ -68,12 +68,27 @@ class Calibration:
         """Mean |x| of each channel of an input, (in,)."""
         return self._found.inputs[name].mean_magnitude()
 
+    def largest(self, name: str) -> Tensor:
+        """Largest |x| of each channel of an input, (in,)."""
+        return self._found.inputs[name].largest
+
     def gram(self, unit: Unit, name: str) -> Tensor:
         """H of an input, (in, in) float32."""
         statistics = self._found.inputs[name]
         if statistics.gram is not None:
             return statistics.gram / statistics.count
-        return gram_of(torch.cat([self._work.tensor(file, name) for file in self._work.samples(unit.name)]))
+        return gram_of(self._sample(unit, name))
+
+    def tokens(self, unit: Unit, name: str) -> Tensor:
+        """About `TOKENS` tokens of an input, equally many of every call, (n, in)."""
+        kept = self._found.inputs[name].tokens
+        if kept is not None:
+            return kept
+        sample = self._sample(unit, name)
+        return sample[:: max(1, len(sample) // TOKENS)]
+
+    def _sample(self, unit: Unit, name: str) -> Tensor:
+        return torch.cat([self._work.tensor(file, name) for file in self._work.samples(unit.name)])
 
 
 def calibrate(
@@ -115,7 +130,7 @@ class _Run:
         self.grams = {part.name: grams_fit(part, memory) for part in plan.components}
         self.outputs = _restore_outputs(work, self.found)
         self.saved = time.monotonic()
-        self.quota = 0  # tokens of an input that one call leaves in the sample
+        self.quota = self.kept = 0  # tokens of an input that one call leaves in the sample, and beside a Gram matrix
         self._blocks = _Count(progress)
 
     @cached_property
@@ -152,6 +167,7 @@ class _Run:
     def _start(self, stage: str, parts: Sequence[ComponentPlan], calls: int, finished: int) -> None:
         blocks = sum(len(part.units) for part in parts)
         self.quota = -(-SAMPLE_TOKENS // calls)
+        self.kept = -(-TOKENS // calls) if self.plan.quantization.rounds_activations else 0
         self._blocks.start(stage, finished * blocks, calls * blocks)
 
     @contextmanager
@@ -280,10 +296,20 @@ class _UnitWatch:
                 found.inputs[name] = Statistics.empty(tokens.shape[-1], self.run.grams[self.unit.component])
             found.inputs[name].add(tokens)
             self.peak(f"{name}:in", args[0])
-            if found.inputs[name].gram is None:
-                self.sampled[name] = tokens[_some(len(tokens), self.run.quota, f"{name}:{self.call}:{self.runs}")]
+            self.set_aside(name, tokens)
 
         return hook
+
+    def set_aside(self, name: str, tokens: Tensor) -> None:
+        """Keeps some tokens: of an input without a Gram matrix for the disk, of one with it beside that."""
+        statistics = self.run.found.inputs[name]
+        quota = self.run.quota if statistics.gram is None else self.run.kept
+        if quota:
+            some = tokens[_some(len(tokens), quota, f"{name}:{self.call}:{self.runs}")]
+            if statistics.gram is None:
+                self.sampled[name] = some
+            else:
+                statistics.keep(some)
 
     def peak_hook(self, path: str) -> Callable[..., None]:
         name = f"{self.unit.component}.{path}"

@@ -12,7 +12,7 @@ import click
 from .. import recipe as recipes
 from .. import sources
 from ..progress import bars
-from ..recipe import Quantization
+from ..recipe import Quantization, Scheme
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,6 +78,9 @@ def _show(pressed: Pressed) -> None:
     console.print(_size_table(pressed))
     console.print(_savings_table(pressed))
     console.print(_layer_table(pressed))
+    for name, scheme in _quantization(pressed).also.items():
+        if scheme.rounds_activations:
+            console.print(_rounding_table(pressed, name, scheme))
     for name in pressed.manifest.overflowing:
         console.print(f"[bold]float16 cannot hold {name}[/bold] in calibration; run this component in bfloat16.")
     if pressed.seconds:
@@ -125,7 +128,7 @@ def _layer_table(pressed: Pressed) -> Table:
 
     manifest = pressed.manifest
     layers = layer_reports(manifest)
-    quantization = Quantization.model_validate(manifest.recipe["quantize"])
+    quantization = _quantization(pressed)
     table = Table("4-bit layers", "value", title=f"Steps: {', '.join(quantization.rungs) or 'rounding alone'}")
     table.add_row("layers quantized", str(len(layers)))
     table.add_row("matrices kept in 16 bits", str(manifest.kept))
@@ -135,6 +138,28 @@ def _layer_table(pressed: Pressed) -> Table:
         name = "rounding alone" if step == "rtn" else f"after {step}"
         mean = sum(_after(layer, steps[:number]) for layer in layers) / len(layers)
         table.add_row(f"mean output error, {name}", f"{mean:.3%}")
+    return table
+
+
+def _quantization(pressed: Pressed) -> Quantization:
+    return Quantization.model_validate(pressed.manifest.recipe["quantize"])
+
+
+def _rounding_table(pressed: Pressed, name: str, scheme: Scheme) -> Table:
+    """A grid whose activations are rounded too: what that costs, and which layers are kept from it."""
+    from rich.table import Table
+
+    from .press import layer_reports
+
+    layers = layer_reports(pressed.manifest, name)
+    table = Table("8-bit layers", "value", title=f"{name}: activations in 8 bits, {scheme.activations}")
+    table.add_row("layers in 8 bits", str(sum(not layer.kept for layer in layers)))
+    for step, said in {"rtn": "rounding alone", "smooth": "smoothed", "solved": "as solved"}.items():
+        mean = sum(layer.steps[step] for layer in layers) / max(1, len(layers))
+        table.add_row(f"mean output error, {said}", f"{mean:.3%}")
+    for layer in layers:
+        if layer.kept:
+            table.add_row(f"kept in floats: {layer.layer}", f"{layer.error:.3%}")
     return table
 
 

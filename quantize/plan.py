@@ -80,11 +80,16 @@ def make_plan(source: Path, quantization: Quantization, progress: Progress = sil
     """The plan for a pipeline folder; all its weights are looked at.
 
     Raises:
-        UserError: unknown pipeline or component class, unreadable or unsound weights, a group size or an output width
-            that does not fit a layer.
+        UserError: unknown pipeline or component class, one that is only exported, unreadable or unsound weights, a
+            group size or an output width that does not fit a layer.
     """
     family = family_of(pipeline_class(source))
     known = [component.name for component in family.components]
+    if not any(component.blocks for component in family.components):
+        raise UserError(
+            f"Nothing of a {family.pipeline} can be quantized yet; 'edgepress export onnx --precision fp32' takes it "
+            "as it is."
+        )
     for name in quantization.components:
         if family.component(name) is None:
             raise UserError(f"{family.pipeline} has no component {name!r} to quantize; it has {', '.join(known)}.")

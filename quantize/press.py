@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from .. import artifact
+from .. import artifact, prompt_sets
 from ..checkpoint import write_json, write_tensors
 from ..errors import UserError
 from ..progress import Progress, silent
-from ..prompts import Prompt, load_prompts, prompts_sha256
+from ..prompts import Prompt, prompts_sha256
 from ..recipe import MAIN, Recipe
 from ..sampling import compute_dtype, sampling_of
 from ..sources import prompt_file
@@ -34,8 +34,8 @@ BASE, SQUARES = 2**30, 28
 PROMPTS_READ = 128  # at most, by what only reads the prompt
 # The files that decide the weights: work that other code began is never gone on with.
 DECIDING = (
-    *("awq", "calibrate", "fold", "fp16", "gptq", "ladder", "plan", "press", "ranges"),
-    *("refit", "solve", "statistics", "stream", "write"),
+    *("activations", "awq", "calibrate", "fold", "fp16", "gptq", "ladder", "plan", "press", "ranges"),
+    *("refit", "smooth", "solve", "statistics", "stream", "write"),
 )
 GROUND = ("checkpoint", "grid", "int4", "int8", "loading", "sampling")
 
@@ -207,7 +207,8 @@ class _Run:
         tensors = {
             f"{name}:{key}": tensor for name, found in solutions.items() for key, tensor in found.tensors.items()
         }
-        note = {"layers": [asdict(layer) for layer in solutions[MAIN].layers], "overflowing": overflow}
+        layers = {name: [asdict(layer) for layer in found.layers] for name, found in solutions.items()}
+        note = {"layers": layers, "overflowing": overflow}
         write_tensors(tensors, self.work.unit(unit.name), json.dumps(note))
 
     def manifest(self) -> artifact.Manifest:
@@ -223,7 +224,11 @@ class _Run:
             prompts_sha256=prompts_sha256(self.prompts),
             sources=self.sources,
             files=files,
-            layers=[layer for note in notes for layer in note["layers"]],
+            layers=[layer for note in notes for layer in note["layers"][MAIN]],
+            also={
+                name: [layer for note in notes for layer in note["layers"][name]]
+                for name in self.plan.quantization.also
+            },
             kept=sum(len(kept_linears(part)) for part in self.plan.components),
             sizes={name: {"before": _bytes(self.sources, name), "after": _bytes(files, name)} for name in names},
             savings={part.name: savings(part, self.plan, self.dtype) for part in self.plan.components},
@@ -237,7 +242,7 @@ def _prepare(recipe: Recipe, source: Path, output: Path, memory: int, progress: 
     plan = make_plan(source, recipe.quantize, progress)
     check_fits(plan)
     sampling_of(recipe.calibration, source)
-    prompts = load_prompts(prompt_file(source, recipe.calibration.prompts, "calibration"))
+    prompts = prompt_sets.load(prompt_file(source, recipe.calibration.prompts, "calibration"))
     prompts = prompts[: max(recipe.calibration.count, PROMPTS_READ)]
     sources = artifact.describe(source, progress)
     content = {
@@ -264,5 +269,7 @@ def _bytes(files: Sequence[artifact.File], folder: str) -> int:
     return sum(file.bytes for file in files if file.path.startswith(f"{folder}/"))
 
 
-def layer_reports(manifest: artifact.Manifest) -> list[LayerReport]:
-    return [LayerReport(**layer) for layer in manifest.layers]
+def layer_reports(manifest: artifact.Manifest, solution: str = MAIN) -> list[LayerReport]:
+    """The reports of the model's own grid, or of a further one."""
+    layers = manifest.layers if solution == MAIN else manifest.also[solution]
+    return [LayerReport(**layer) for layer in layers]

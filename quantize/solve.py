@@ -1,7 +1,8 @@
 """Solving one block, a pure function: (weights, statistics, schemes, steps) -> codes.
 
 All grids that a recipe asks for are solved from the same statistics: the main one, whose codes go into the model, and
-further solutions by name.
+further solutions by name. Where a scheme rounds activations too, smoothing takes the place of AWQ's scales, and a
+linear that loses too much stays in floats, as it is after folding.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..grid import Codes
+from ..grid import Codes, dequantize
 from ..int4 import LEVELS, pack_awq
+from ..models import Fold
 from ..recipe import MAIN, Quantization, Scheme, Step
+from .activations import Activations
 from .awq import search_scale
 from .fold import Weights, apply_fold, channel_map
 from .fp16 import exponents, outputs_divided
 from .ladder import Climbed, Input, climb
 from .plan import ComponentPlan, Unit
+from .smooth import search_smoothing
 
 
 class Found(Protocol):
@@ -32,12 +36,17 @@ class Found(Protocol):
 
     def gram(self, unit: Unit, name: str) -> Tensor: ...
 
+    def largest(self, name: str) -> Tensor: ...
+
+    def tokens(self, unit: Unit, name: str) -> Tensor: ...
+
 
 @dataclass(frozen=True)
 class LayerReport:
     """What one linear lost: mean squared output error over mean squared output.
 
-    rtn_error: by rounding alone. error: as solved. steps: after each step of the ladder.
+    rtn_error: by rounding alone. error: as solved. steps: after each step of the ladder. kept: it stays in floats,
+    since rounding it and its inputs would cost `error`.
     """
 
     layer: str
@@ -45,6 +54,7 @@ class LayerReport:
     error: float
     weights: int
     steps: dict[str, float] = field(default_factory=dict)
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,10 @@ class _Block:
     products: torch.dtype
 
     def solve(self, weights: Weights, scheme: Scheme) -> Solution:
+        return self._in_integers(weights, scheme) if scheme.rounds_activations else self._in_floats(weights, scheme)
+
+    def _in_floats(self, weights: Weights, scheme: Scheme) -> Solution:
+        """For products of codes with activations as they are."""
         original = dict(weights)
         scales = self._fold_all(weights, scheme) if "scale" in self.steps else {}
         tensors = self._unquantized(weights)
@@ -98,6 +112,29 @@ class _Block:
                     plain = Input(self.grams[fold.source], scheme, self.products)
                     climbed = _after_scaling(climb(linear, original[f"{linear}.weight"], plain, ()), climbed)
                 reports.append(_report(f"{self.unit.name}.{linear}", climbed))
+        return Solution(tensors, tuple(reports))
+
+    def _in_integers(self, weights: Weights, scheme: Scheme) -> Solution:
+        """For products of codes with activations in 8 bits."""
+        original = dict(weights)
+        scales = self._smooth_all(weights, scheme)
+        tensors, reports = self._unquantized(weights), []
+        for fold in self.unit.block.folds:
+            plain, scale = self._activations(fold, scheme), scales[fold.source]
+            inputs = plain.divided(scale)
+            source = Input(_rescaled(self.grams[fold.source], scale), scheme, self.products)
+            for linear in fold.into:
+                weight = weights.pop(f"{linear}.weight").float()
+                codes = climb(linear, weight, source, [step for step in self.steps if step != "scale"]).codes
+                alone = plain.rounding_error(original[f"{linear}.weight"].float(), scheme)
+                steps = {"rtn": alone, "smooth": inputs.rounding_error(weight, scheme)}
+                error = inputs.error(weight, dequantize(codes))
+                kept = error > scheme.keep_above
+                steps["solved"] = error
+                reports.append(LayerReport(f"{self.unit.name}.{linear}", alone, error, weight.numel(), steps, kept))
+                tensors |= self._kept(linear, weight) if kept else self._packed(linear, codes)
+                if scheme.activations == "static" and not kept:
+                    tensors[f"{self.unit.path}.{linear}.input_scale"] = self._input_scale(linear, inputs)
         return Solution(tensors, tuple(reports))
 
     def _unquantized(self, weights: Weights) -> dict[str, Tensor]:
@@ -118,6 +155,33 @@ class _Block:
             scale = apply_fold(weights, fold, found, channel, self.stored[f"{fold.source}.weight"])
             scales[fold.source] = scale[channel]
         return scales
+
+    def _smooth_all(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
+        """Searches and folds a smoothing scale for each fold, in order; returns each source's input scale, (in,)."""
+        scales = {}
+        for fold in self.unit.block.folds:
+            inputs = self._activations(fold, scheme)
+            channel = channel_map(fold, self.part.config, len(inputs.largest))
+            readers = [weights[f"{linear}.weight"].float() for linear in fold.into]
+            found = search_smoothing(readers, inputs, scheme, channel)
+            scale = apply_fold(weights, fold, found, channel, self.stored[f"{fold.source}.weight"])
+            scales[fold.source] = scale[channel]
+        return scales
+
+    def _activations(self, fold: Fold, scheme: Scheme) -> Activations:
+        name = f"{self.part.name}.{self.unit.input_of(fold)}"
+        return Activations(self.found.tokens(self.unit, name).float(), self.found.largest(name), scheme.activations)
+
+    def _kept(self, linear: str, weight: Tensor) -> dict[str, Tensor]:
+        """The weight of a linear that stays in floats, its rows divided by what keeps float16 from overflowing."""
+        name = f"{linear}.weight"
+        divided = weight * 2.0 ** -self.shifts.get(linear, 0)
+        return {f"{self.unit.path}.{name}": divided.to(self.stored[name]).clone()}
+
+    def _input_scale(self, linear: str, inputs: Activations) -> Tensor:
+        """The static scale of a linear's input, (), divided as that is by the linears before it."""
+        before = outputs_divided(self.unit, self.shifts).get(linear, 0) - self.shifts.get(linear, 0)
+        return torch.tensor(inputs.scale * 2.0**-before)
 
     def _packed(self, linear: str, codes: Codes) -> dict[str, Tensor]:
         """The tensors of a linear, its rows divided by what keeps float16 from overflowing."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TOKENS = 256  # that show what rounding activations costs
 CHUNK = 256  # tokens added to a Gram matrix at once: a short inner dimension is summed in one order by any thread count
 PANEL = 1024  # rows of a Gram matrix made at once; what lies left of the diagonal is mirrored
 
@@ -18,26 +19,34 @@ PANEL = 1024  # rows of a Gram matrix made at once; what lies left of the diagon
 class Statistics:
     """Sums over the tokens seen by one input.
 
-    count: tokens seen. magnitude: sum of |x|, (in,). gram: sum of x x^T, (in, in), or None where samples on disk stand
-    for it. All float32.
+    count: tokens seen. magnitude: sum of |x|, (in,). largest: largest |x|, (in,). gram: sum of x x^T, (in, in), or None
+    where samples on disk stand for it. tokens: some of them, (n, in), or None. All float32 but the tokens.
     """
 
     count: int
     magnitude: Tensor
+    largest: Tensor
     gram: Tensor | None
+    tokens: Tensor | None = None
 
     @classmethod
     def empty(cls, width: int, gram: bool) -> Statistics:
-        return cls(0, torch.zeros(width), torch.zeros(width, width) if gram else None)
+        return cls(0, torch.zeros(width), torch.zeros(width), torch.zeros(width, width) if gram else None)
 
     def add(self, x: Tensor) -> None:
         """Adds tokens (n, in)."""
         self.count += len(x)
         for part in x.split(CHUNK):
             part = part.float()
-            self.magnitude += part.abs().sum(0)
+            size = part.abs()
+            self.magnitude += size.sum(0)
+            self.largest = torch.maximum(self.largest, size.amax(0))
             if self.gram is not None:
                 self.gram.addmm_(part.T, part)
+
+    def keep(self, x: Tensor) -> None:
+        """Keeps tokens (n, in) as they are."""
+        self.tokens = x.clone() if self.tokens is None else torch.cat([self.tokens, x])
 
     def mean_magnitude(self) -> Tensor:
         """Mean |x| of each input channel, (in,)."""
@@ -49,13 +58,17 @@ class Statistics:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What must be stored, under this input's name."""
-        held = {f"{name}/count": torch.tensor(self.count), f"{name}/magnitude": self.magnitude}
-        return held if self.gram is None else held | {f"{name}/gram": self.gram}
+        held = {f"{name}/count": torch.tensor(self.count)}
+        held |= {f"{name}/magnitude": self.magnitude, f"{name}/largest": self.largest}
+        optional = {f"{name}/gram": self.gram, f"{name}/tokens": self.tokens}
+        return held | {key: tensor for key, tensor in optional.items() if tensor is not None}
 
     @classmethod
     def restore(cls, name: str, stored: dict[str, Tensor]) -> Statistics:
         """The inverse of `tensors`."""
-        return cls(int(stored[f"{name}/count"]), stored[f"{name}/magnitude"], stored.get(f"{name}/gram"))
+        magnitude, largest = stored[f"{name}/magnitude"], stored[f"{name}/largest"]
+        optional = stored.get(f"{name}/gram"), stored.get(f"{name}/tokens")
+        return cls(int(stored[f"{name}/count"]), magnitude, largest, *optional)
 
 
 def gram_of(tokens: Tensor) -> Tensor:

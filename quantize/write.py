@@ -1,6 +1,7 @@
 """Writing the pressed pipeline: a diffusers folder in which solved blocks replace the original weights.
 
-Solutions on further grids stand beside the components, in `solutions/NAME/COMPONENT`: only what was solved.
+Solutions on further grids stand beside the components, in `solutions/NAME/COMPONENT`: only what was solved, with the
+scheme and, where it rounds activations, what every linear loses and which ones were kept in floats for that.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def write_model(
         _write_component(work.model / part.name, part, tensors, config)
         for name, scheme in plan.quantization.also.items() if part.units else ():
             folder = work.model / "solutions" / name / part.name
-            _write_component(folder, part, solved_tensors(part, work, name), {"scheme": scheme.model_dump(mode="json")})
+            config = _solution_config(part, work, name, scheme)
+            _write_component(folder, part, solved_tensors(part, work, name), config)
 
 
 def _write_component(
@@ -95,6 +97,17 @@ def solved_tensors(part: ComponentPlan, work: Work, solution: str) -> Iterator[t
     """What was solved of a component on one grid."""
     for name, where in sorted(_solved(part, work, solution)):
         yield name, work.tensor(*where)
+
+
+def _solution_config(part: ComponentPlan, work: Work, solution: str, scheme: Scheme) -> dict[str, Any]:
+    """The scheme; where it rounds activations also each linear's error, by its name in the component, and the kept."""
+    if not scheme.rounds_activations:
+        return {"scheme": scheme.model_dump(mode="json", exclude={"activations", "keep_above"})}
+    notes = [layer for unit in part.units for layer in work.note(work.unit(unit.name))["layers"][solution]]
+    layers = {note["layer"].removeprefix(f"{part.name}."): note for note in notes}
+    errors = {name: layer["error"] for name, layer in layers.items()}
+    kept = [name for name, layer in layers.items() if layer["kept"]]
+    return {"scheme": scheme.model_dump(mode="json"), "errors": errors, "kept": kept}
 
 
 def _solved(part: ComponentPlan, work: Work, solution: str) -> Iterator[tuple[str, tuple[Path, str]]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import UserError
+from ..options import PictureSize
 from ..progress import bars
 
 if TYPE_CHECKING:
@@ -18,27 +18,13 @@ if TYPE_CHECKING:
 SEEDS = 2**63
 
 
-class PictureSize(click.ParamType[tuple[int, int]]):
-    """Height and width in pixels."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"(\d+)[xX×](\d+)", value)
-        if not found:
-            self.fail(f"{value!r} is no size; write height and width like 512x768.", param, ctx)
-        return int(found[1]), int(found[2])
-
-
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--prompt", required=True, metavar="TEXT", help="What to paint.")
 @click.option("--seed", type=click.IntRange(0, SEEDS - 1), default=0, show_default=True, help="Of the noise.")
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
 @click.option("--size", type=PictureSize(), help="Height and width in pixels.  [default: the pipeline's own]")
-@click.option("--tile", type=int, metavar="PIXELS", help="Decode in overlapping tiles of this side, to save memory.")
+@click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; may be repeated.  [CPU]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Such as out.png.")
 def generate(
@@ -51,7 +37,7 @@ def generate(
     providers: tuple[str, ...],
     output: Path,
 ) -> None:
-    """Paint a picture from the ONNX graphs of an artifact.
+    """Paint a picture from the ONNX graphs or the RKNN parts of an artifact.
 
     The same seed gives the noise that it gives in torch. One graph is in memory at a time.
     """

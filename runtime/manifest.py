@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .buckets import Bucket, Shaped
 
 SCHEMA_VERSION = 1
 NAME = "pipeline.json"
@@ -16,12 +17,19 @@ NAME = "pipeline.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported folder: its pipeline's class, its graphs' files by name, and its host's configs by component."""
+    """An exported folder: its pipeline's class, its graphs' files by name, and its host's configs by component.
+
+    accuracy_level: at which products of dequantized 4-bit weights are computed. shaped: of graphs of fixed shapes, by
+    name, which files they have; then `sizes` are those of all pictures, height and width.
+    """
 
     folder: Path
     family: str
     graphs: Mapping[str, Path]
     host: Mapping[str, Any]
+    accuracy_level: int = 0
+    shaped: Mapping[str, Shaped] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 def read(artifact: Path) -> Exported:
@@ -32,11 +40,20 @@ def read(artifact: Path) -> Exported:
     """
     folder = artifact if (artifact / NAME).exists() else artifact / "onnx"
     content = _checked(_content(folder / NAME, artifact), folder / NAME)
-    graphs = {name: folder / graph["file"] for name, graph in content["graphs"].items()}
+    graphs = {name: folder / graph["file"] for name, graph in content["graphs"].items() if "file" in graph}
+    shaped = {name: _shaped(graph) for name, graph in content["graphs"].items() if "buckets" in graph}
+    graphs |= {bucket.name: folder / bucket.name for graph in shaped.values() for bucket in graph.buckets}
     missing = [file for file in graphs.values() if not file.exists()]
     if missing:
         raise UserError(f"{missing[0]} is missing, though {NAME} names it; export the artifact again.")
-    return Exported(folder, content["family"], graphs, content["host"])
+    sizes = tuple((height, width) for height, width in content["sizes"]) if shaped else ()
+    level = content.get("accuracy_level", 0)
+    return Exported(folder, content["family"], graphs, content["host"], level, shaped, sizes)
+
+
+def _shaped(graph: Mapping[str, Any]) -> Shaped:
+    ports = {port["name"]: tuple(port["shape"]) for port in graph["inputs"]}
+    return Shaped(ports, [Bucket(bucket["file"], bucket["axes"]) for bucket in graph["buckets"]])
 
 
 def _content(path: Path, artifact: Path) -> Any:

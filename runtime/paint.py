@@ -13,13 +13,16 @@ from ..models import family_of
 from ..models.host import Host, Run, host_of
 from ..progress import Progress, silent
 from . import manifest
+from .buckets import Picked
 from .noise import noise
 from .prompt import Reader
+from .rknn import manifest as parts
+from .rknn.backend import Backend, opened
 from .schedule import schedule
 from .sessions import CPU, Sessions
 from .tiles import in_tiles
 
-LEAST_TILE = 128  # pixels: below it, tiles are mostly overlap
+LEAST_TILE = 64  # pixels: below it, tiles are mostly margin
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Painter:
     """The graphs of an artifact, and the host that belongs to them.
 
     Args:
-        artifact: its folder, or the `onnx` folder in it.
+        artifact: its folder, or the `onnx` or `rknn` folder in it; ONNX graphs are taken where both are there.
         keep: whether graphs stay in memory between uses, for many pictures; otherwise there is one at a time.
         providers: of ONNX Runtime, in order.
 
@@ -49,10 +52,19 @@ class Painter:
     """
 
     def __init__(self, artifact: Path, keep: bool = True, providers: Sequence[str] = CPU) -> None:
-        exported = manifest.read(artifact)
+        self._host: Host
+        self._run: Sessions | Picked | Backend
+        self._sizes: Sequence[tuple[int, int]] = ()
+        exported: manifest.Exported | parts.Exported
+        if parts.there(artifact):
+            exported = built = parts.read(artifact)
+            self._host, self._run = opened(built, keep)
+        else:
+            exported = graphs = manifest.read(artifact)
+            self._host, self._sizes = host_of(family_of(graphs.family), graphs.host), graphs.sizes
+            sessions = Sessions(graphs.graphs, keep, providers, graphs.accuracy_level)
+            self._run = Picked(sessions, graphs.shaped) if graphs.shaped else sessions
         self._scheduler = exported.host["scheduler"]
-        self._host: Host = host_of(family_of(exported.family), exported.host)
-        self._run: Run = Sessions(exported.graphs, keep, providers)
         longest = exported.host.get("max_prompt_tokens", self._host.max_tokens)
         self._reader = Reader(exported.folder / "tokenizer", self._host.template, longest)
 
@@ -68,9 +80,9 @@ class Painter:
         Raises:
             UserError: a size or tile that cannot be, or an artifact that cannot be run.
         """
-        height, width = wish.size or (self._host.native, self._host.native)
+        height, width = self._size(wish.size)
         shape = self._host.latent_shape(height, width)
-        decode = self._decoder(wish.tile, height // shape[-2])
+        decode = self._decoder(wish.tile)
         steps = schedule(self._scheduler, wish.steps, self._host.tokens(height, width))
         caption = self._read(wish.prompt, progress, tell)
         latents = noise(shape, wish.seed)
@@ -84,6 +96,13 @@ class Painter:
         progress("decoding", 1, 1)
         return Image.fromarray(picture)
 
+    def _size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width: as asked, or the first that graphs of fixed shapes are there for, or the pipeline's own."""
+        if self._sizes and (asked or self._sizes[0]) not in self._sizes:
+            there = ", ".join(f"{height}x{width}" for height, width in self._sizes)
+            raise UserError(f"The artifact's graphs have fixed shapes, for pictures of {there}; give one as --size.")
+        return asked or (*self._sizes, (self._host.native, self._host.native))[0]
+
     def _read(self, text: str, progress: Progress, tell: Callable[[str], None]) -> object:
         prompt = self._reader.read(text)
         if prompt.cut:
@@ -93,9 +112,13 @@ class Painter:
         progress("reading", 1, 1)
         return caption
 
-    def _decoder(self, tile: int | None, scale: int) -> Run:
+    def _decoder(self, tile: int | None) -> Run:
         if tile is None:
             return self._run
-        if tile < LEAST_TILE or tile % scale:
-            raise UserError(f"Tiles of {tile} pixels cannot be; give {LEAST_TILE} or more, a multiple of {scale}.")
-        return in_tiles(self._run, self._host.decoder, tile // scale)
+        if isinstance(self._run, Backend):
+            raise UserError("RKNN parts decode pictures whole; leave --tile out.")
+        if isinstance(self._run, Picked):
+            raise UserError("Graphs of fixed shapes decode pictures whole; leave --tile out.")
+        if tile < LEAST_TILE or tile % 2:
+            raise UserError(f"Tiles of {tile} pixels cannot be; give {LEAST_TILE} or more, an even number.")
+        return in_tiles(self._run.outputs, self._host.decoder, self._host.tiles, tile)

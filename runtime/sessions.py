@@ -29,13 +29,16 @@ class Sessions:
         files: of the graphs, by name.
         keep: whether a graph stays in memory when another one is run; otherwise it goes before the other is loaded.
         providers: of ONNX Runtime, in the order in which they may take a node.
+        accuracy_level: of products of dequantized 4-bit weights; 0 multiplies in floats, 4 in 8-bit integers.
 
     Raises:
         UserError: this ONNX Runtime has no such provider.
     """
 
-    def __init__(self, files: Mapping[str, Path], keep: bool = True, providers: Sequence[str] = CPU) -> None:
-        self._files, self._keep, self._providers = files, keep, list(providers)
+    def __init__(
+        self, files: Mapping[str, Path], keep: bool = True, providers: Sequence[str] = CPU, accuracy_level: int = 0
+    ) -> None:
+        self._files, self._keep, self._providers, self._accuracy_level = files, keep, list(providers), accuracy_level
         self._loaded: dict[str, Any] = {}
         there = onnxruntime.get_available_providers()
         absent = [name for name in providers if name not in there]
@@ -48,11 +51,14 @@ class Sessions:
         Raises:
             UserError: the artifact has no such graph, or ONNX Runtime cannot load it.
         """
+        return self.outputs(name, inputs)[0]
+
+    def outputs(self, name: str, inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """All outputs of a graph, as `__call__` gives the first."""
         session = self._session(name)
         types = {port.name: port.type for port in session.get_inputs()}
         given = {key: value.astype(FLOATS.get(types[key], value.dtype), copy=False) for key, value in inputs.items()}
-        output: NDArray[Any] = session.run(None, given)[0]
-        return output.astype(np.float32, copy=False)
+        return [output.astype(np.float32, copy=False) for output in session.run(None, given)]
 
     def loaded(self) -> tuple[str, ...]:
         """The graphs that are in memory now."""
@@ -71,8 +77,7 @@ class Sessions:
             raise UserError(f"The artifact has no graph {name!r}, only {', '.join(self._files)}; export it again.")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        # Without it a DequantizeLinear that is fused into its product would round the activations to 8 bits.
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(self._accuracy_level))
         try:
             return onnxruntime.InferenceSession(self._files[name], options, providers=self._providers)
         except FAULTS as error:

@@ -1,78 +1,124 @@
-"""Decodes large pictures in overlapping tiles, so that the decoder's memory is bounded; blended so that no seam shows.
+"""Decodes pictures in tiles, so that the decoder's memory is bounded, to the picture that is decoded whole.
 
-A tile's last pixels see zeros where the picture goes on, and its norms see only the tile. So where tiles overlap, one
-fades into the next along a smooth ramp that begins some way inside of the border.
+What of a decoder sees the whole picture is its first stage, which runs whole at the latents' small size, and the
+moments of its norms, which all tiles of a stage share: each pass over the tiles measures them, and the next one uses
+what was measured. The first norm of a stage is then right, after one more pass the second, and so on; passes end where
+nothing moves any more. At their borders tiles have a margin, which the convolutions do not reach beyond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.host import Run
+from ..models.vae_tiles import SCALE, Stage, Tiles
 
-Decode = Callable[[NDArray[Any]], NDArray[np.float32]]
-OVERLAP = 4  # tiles share a quarter of their side at least
-BORDER = 4  # a quarter of what they share is not shown of either
+Array = NDArray[np.float32]
+# Runs a graph by its name and gives all its outputs.
+RunAll = Callable[[str, dict[str, NDArray[Any]]], Sequence[Array]]
+OWN = -1.0  # a variance that says: the tile's own
+# Passes end where no mean moves by more of a standard deviation, and no variance by more of itself. Two pictures of the
+# demo, of 512 and 1024 pixels, then were 57.8 dB and more from those decoded whole, and exact ones 78.
+STILL = 1e-2
 
 
-def in_tiles(run: Run, graph: str, side: int) -> Run:
-    """`run`, but for one graph of which the one input (1, channels, h, w) is cut into tiles of `side` at most."""
+def in_tiles(run: RunAll, decoder: str, tiles: Tiles, side: int, still: float = STILL) -> Run:
+    """A runner of graphs that decodes in tiles of `side` pixels instead of running the graph `decoder`.
 
-    def tiled(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        if name != graph:
-            return run(name, inputs)
-        ((port, whole),) = inputs.items()
-        return _blended(lambda piece: run(graph, {port: piece}), whole, side)
+    still: passes end where moments move by less; with 0 the picture is the whole one's but for rounding.
+    """
+
+    def tiled(name: str, inputs: dict[str, NDArray[Any]]) -> Array:
+        if name != decoder:
+            return run(name, inputs)[0]
+        features = run(tiles.begin, inputs)[0]
+        for stage in tiles.stages:
+            features = _whole(run, stage, features, side // SCALE, still)
+        return features
 
     return tiled
 
 
-def starts(length: int, side: int) -> list[int]:
-    """Where tiles begin along a length: as few as overlap enough, evenly spread, the last flush with the end."""
-    if length <= side:
-        return [0]
-    shared = side // OVERLAP
-    count = -(-(length - shared) // (side - shared))
-    return [round(number * (length - side) / (count - 1)) for number in range(count)]
+@dataclass(frozen=True)
+class Span:
+    """Where a tile lies along an axis: begin and end, and those of it with its margin."""
+
+    begin: int
+    end: int
+    first: int
+    last: int
+
+    @property
+    def inside(self) -> Array:
+        """1 in the tile, 0 in its margin."""
+        places = np.arange(self.first, self.last)
+        return ((places >= self.begin) & (places < self.end)).astype(np.float32)
 
 
-def _blended(decode: Decode, whole: NDArray[Any], side: int) -> NDArray[np.float32]:
-    height, width = whole.shape[2:]
-    high, wide = min(side, height), min(side, width)
-    tops, lefts = starts(height, side), starts(width, side)
-    picture = np.zeros((0, 0, 0, 0), np.float32)
-    for top, left in product(tops, lefts):
-        piece = decode(np.ascontiguousarray(whole[:, :, top : top + high, left : left + wide]))
-        if not picture.size:
-            scale = piece.shape[2] // high
-            picture = np.zeros((*piece.shape[:2], height * scale, width * scale), np.float32)
-            down, across = _shares(tops, height * scale, high, scale), _shares(lefts, width * scale, wide, scale)
-        rows, columns = slice(top * scale, (top + high) * scale), slice(left * scale, (left + wide) * scale)
-        picture[:, :, rows, columns] += piece * down[top][:, None] * across[left]
-    return picture
+def spans(length: int, side: int, margin: int) -> list[Span]:
+    """As few as cover a length, none longer than `side`, and as even as can be; margins end where the picture does."""
+    count = -(-length // side)
+    edges = [length * number // count for number in range(count + 1)]
+    return [Span(begin, end, max(begin - margin, 0), min(end + margin, length)) for begin, end in pairwise(edges)]
 
 
-def _shares(begins: list[int], length: int, side: int, scale: int) -> dict[int, NDArray[np.float32]]:
-    """For each tile its share in the pixels along it; the shares of all tiles in a pixel add up to 1."""
-    places = {begin: slice(begin * scale, (begin + side) * scale) for begin in begins}
-    windows = {begin: _window(place, length) for begin, place in places.items()}
-    total = np.zeros(length)
-    for begin, place in places.items():
-        total[place] += windows[begin]
-    return {begin: (windows[begin] / total[place]).astype(np.float32) for begin, place in places.items()}
+def _whole(run: RunAll, stage: Stage, features: Array, side: int, still: float) -> Array:
+    """What a stage makes of all features (1, channels, height, width), in tiles of `side` of them."""
+    down, across = (spans(length, side, stage.margin) for length in features.shape[2:])
+    moments = np.full((stage.norms, 2, stage.groups), OWN, np.float32)
+    for number in range(stage.norms + 1):
+        made, measured = _passed(run, stage, features, moments, list(product(down, across)))
+        if len(down) == len(across) == 1 or (number and _moved(moments, measured) < still):
+            break
+        moments = measured
+    return made
 
 
-def _window(place: slice, length: int) -> NDArray[np.float64]:
-    """1 within a tile, fading as cos² to 0 at borders inside of the picture; at the picture's own it stays 1."""
-    side = place.stop - place.start
-    shared = side // OVERLAP
-    border = shared // BORDER
-    ramp = np.clip((np.arange(side) + 0.5 - border) / (shared - 2 * border), 0, 1)
-    rising = np.sin(ramp * np.pi / 2) ** 2
-    window = rising if place.start > 0 else np.ones(side)
-    return window * rising[::-1] if place.stop < length else window
+def _passed(
+    run: RunAll, stage: Stage, features: Array, moments: Array, tiles: Sequence[tuple[Span, Span]]
+) -> tuple[Array, Array]:
+    """What all tiles make with given moments, put together, and the moments over all of them."""
+    _, _, height, width = features.shape
+    made = np.empty((0, 0, 0, 0), np.float32)
+    measured, areas = [], []
+    for rows, columns in tiles:
+        tile = np.ascontiguousarray(features[:, :, rows.first : rows.last, columns.first : columns.last])
+        inputs = {"features": tile, "rows": rows.inside, "columns": columns.inside, "moments": moments}
+        piece, found = run(stage.graph, inputs)
+        if not made.size:
+            made = np.empty((*piece.shape[:2], SCALE * height, SCALE * width), np.float32)
+        made[:, :, _scaled(rows.begin, rows.end), _scaled(columns.begin, columns.end)] = piece[
+            :,
+            :,
+            _scaled(rows.begin - rows.first, rows.end - rows.first),
+            _scaled(columns.begin - columns.first, columns.end - columns.first),
+        ]
+        measured.append(found)
+        areas.append((rows.end - rows.begin) * (columns.end - columns.begin))
+    return made, pooled(measured, areas)
+
+
+def pooled(measured: Sequence[Array], areas: Sequence[int]) -> Array:
+    """Means and variances (norms, 2, groups) over all tiles, from those of each: variances within and between them."""
+    means, variances = np.asarray(measured, np.float64).transpose(2, 0, 1, 3)
+    shares = np.asarray(areas)[:, None, None] / sum(areas)
+    mean = (shares * means).sum(0)
+    variance = (shares * (variances + np.square(means - mean))).sum(0)
+    return np.stack([mean, variance], axis=1).astype(np.float32)
+
+
+def _moved(before: Array, after: Array) -> float:
+    """How far moments moved at most: means in standard deviations, variances in shares of themselves."""
+    (means, variances), (others, spreads) = before.transpose(1, 0, 2), after.transpose(1, 0, 2)
+    spreads = np.maximum(spreads, np.finfo(np.float32).tiny)
+    return float(max((np.abs(others - means) / np.sqrt(spreads)).max(), np.abs(variances / spreads - 1).max()))
+
+
+def _scaled(begin: int, end: int) -> slice:
+    return slice(SCALE * begin, SCALE * end)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,6 +27,25 @@ def session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.Inferenc
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+
+
+@contextmanager
+def tracing_once() -> Iterator[None]:
+    """Exports within trace each graph of a component's config once: that takes most of their time."""
+    from edgepress.export.onnx import export
+    from edgepress.export.onnx.trace import trace
+
+    made: dict[Any, ir.Model] = {}
+
+    def remembered(graph: Any, folder: Path, dtype: torch.dtype) -> ir.Model:
+        key = (dataclasses.replace(graph, name="", component=""), (folder / "config.json").read_text(), dtype)
+        if key not in made:
+            made[key] = trace(graph, folder, dtype)
+        return made[key].clone()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export, "trace", remembered)
+        yield
 
 
 def error(found: NDArray[Any], expected: Tensor) -> float:

@@ -87,6 +87,18 @@ def test_further_grids_have_names_and_may_be_what_the_main_one_may_not(tmp_path:
     }
 
 
+BYTES = "bits: 8, group_size: channel, zero_point: false, narrow: true"
+
+
+def test_a_further_grid_may_round_activations_too(tmp_path: Path) -> None:
+    text = f"device: x\nquantize: {{also: {{w8a8: {{{BYTES}, activations: static, keep_above: 0.01}}}}}}"
+    quantization = load(written(tmp_path, text)).quantize
+    scheme = quantization.also["w8a8"]
+    assert (scheme.activations, scheme.keep_above) == ("static", 0.01)
+    assert quantization.rounds_activations
+    assert not Quantization(also={"bytes": Scheme(bits=8)}).rounds_activations
+
+
 def test_a_group_is_of_its_size_or_as_wide_as_the_layer() -> None:
     assert Scheme(group_size=64).group_of(3840) == 64
     assert Scheme(group_size="channel").group_of(3840) == 3840
@@ -141,6 +153,16 @@ def test_a_key_like_none_is_answered_with_all_that_are_known(tmp_path: Path) -> 
         ("device: x\nquantize: {also: {npu: {narrow: true}}}", ["quantize.also.npu", "zero_point: false"]),
         ("device: x\nquantize: {also: {npu: {bits: 3}}}", ["quantize.also.npu.bits", "3", "4 or 8"]),
         ("device: x\nquantize: {also: {npu: {group_size: rows}}}", ["quantize.also.npu.group_size", "'channel'"]),
+        (
+            "device: x\nquantize: {also: {w: {activations: dynamic}}}",
+            ["quantize.also.w", "bits: 8, group_size: channel"],
+        ),
+        (
+            f"device: x\nquantize: {{also: {{w: {{{BYTES}, activations: 8}}}}}}",
+            ["activations", "'dynamic' or 'static'"],
+        ),
+        (f"device: x\nquantize: {{also: {{w: {{{BYTES}, keep_above: 0}}}}}}", ["keep_above", "greater than 0"]),
+        ("device: x\nexport: {precision: w8a8, activations: float}", ["export.activations", "'dynamic' or 'static'"]),
         ("device: ../../evil", ["device", "pattern"]),
         ("device: x\nquantize: {components: [vae, vae]}", ["quantize.components", "twice"]),
         ("device: x\nquantize: {method: gptq}", ["quantize.method", "'gptq'", "'rtn', 'awq' or 'best'"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,6 +10,7 @@ import click
 from ... import recipe as recipes
 from ... import sources
 from ...errors import UserError
+from ...options import PictureSize
 from ...progress import bars
 from ...recipe import Export
 
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from .parity import Parity
 
 NAMES = {"exact": "graphs", "exported": "graphs, in 8-bit integers"}
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """A picture's height and width in pixels."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"(\d+)x(\d+)", value)
-        if not found:
-            self.fail(f"{value!r} is no size; write it like 512x768, height first.", param, ctx)
-        return int(found[1]), int(found[2])
 
 
 def _one_of(key: str) -> click.Choice[str]:
@@ -45,14 +31,18 @@ def _one_of(key: str) -> click.Choice[str]:
 @click.option("--output", type=click.Path(path_type=Path), help="Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--precision", type=_one_of("precision"), help="Overrides the recipe's.")
 @click.option("--flavour", type=_one_of("flavour"), help="Overrides the recipe's.")
+@click.option("--activations", type=_one_of("activations"), help="Of w8a8; overrides the recipe's.")
 @click.option("--opset", type=int, help="Overrides the recipe's.")
-@click.option("--size", "sizes", type=Size(), multiple=True, help="Of pictures to check; can be given again.")
+@click.option("--size", "sizes", type=PictureSize(), multiple=True, help="Of pictures to check; can be given again.")
+@click.option("--shapes", type=_one_of("shapes"), help="Overrides the recipe's; fixed ones are those of the sizes.")
+@click.option("--with", "graphs", multiple=True, metavar="GRAPH", help="A further graph, such as vae_encoder.")
 @click.option("--no-check", is_flag=True, help="Do not hold the graphs against torch, which takes the memory of both.")
 def onnx(
     name: str | None,
     model: str | None,
     output: Path | None,
     sizes: tuple[tuple[int, int], ...],
+    graphs: tuple[str, ...],
     no_check: bool,
     **asked: Any,
 ) -> None:
@@ -63,11 +53,13 @@ def onnx(
     target = output or Path("artifacts") / (recipe.device if recipe else "")
     settings = (recipe.export if recipe else Export()).model_dump()
     settings |= {key: value for key, value in asked.items() if value is not None}
+    settings |= {"graphs": graphs} if graphs else {}
     from .export import export
 
     with bars() as progress:
         source = _source(model) if model else target
-        exported = export(source, target, Export.model_validate(settings), sizes, progress, not no_check)
+        wanted = Export.model_validate(settings)
+        exported = export(source, target, wanted, sizes or wanted.sizes, progress, not no_check)
     _show(exported)
 
 
@@ -92,4 +84,5 @@ def _show_parity(console: Any, title: str, parity: Parity) -> None:
     for name, error in parity.graphs.items():
         table.add_row(name, f"{error.largest:.2g}", f"{error.relative:.2g}")
     console.print(table)
-    console.print("The picture: " + ("equal." if parity.psnr is None else f"{parity.psnr:.1f} dB PSNR."))
+    psnr = "equal." if parity.psnr is None else f"{parity.psnr:.1f} dB PSNR."
+    console.print("The picture: " + (psnr if parity.painted else "not painted, as nothing here runs this pipeline."))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,26 @@ from ...checkpoint import Checkpoint, write_json, written
 from ...errors import UserError
 from ...models.graphs import Graph
 from ...models.host import Host, host_of
+from ...models.reference import Exchange
 from ...progress import Progress, silent
 from ...recipe import Export
-from .golden import Reference, cases_of, golden, save
+from ...runtime.buckets import Bucket, Shaped, pick
+from ...sampling import native_size
+from .buckets import Axes, asked, dynamic, fixed, shaped
+from .engines import write_script
+from .golden import Reference, cases_of, golden, observed, save
 from .int4 import blocks, nbits
 from .lower import OPSETS, lower
-from .model import Model, find, tokenizer_files
-from .parity import TOLERANCES, Graphs, Parity, check, measure
+from .model import Model, find, tokenizer_files, tokenizer_folders
+from .overflow import overflowing
+from .parity import TOLERANCES, Graphs, Parity, check, measure, rounding_tolerance
 from .passes.embedding import embedding
+from .passes.fixed_shapes import fixed_shapes
 from .passes.linear_dequantize import OPSET as DEQUANTIZE_OPSET
 from .passes.linear_dequantize import linear_dequantize
 from .passes.linear_int4 import linear_int4, set_accuracy_level
-from .picture import paint
+from .passes.linear_int8 import linear_int8, round_activations
+from .picture import Painted, paint
 from .trace import trace
 from .weights import Source, attach
 
@@ -79,10 +88,13 @@ def export(
 
 @dataclass(frozen=True)
 class Job:
-    """All that one export is made from; `solutions` are the symmetric ones that take the place of the model's own."""
+    """All that one export is made from; `solutions` are those that take the place of the model's own, by component.
+
+    host: of the family, where it has one.
+    """
 
     model: Model
-    host: Host
+    host: Host | None
     settings: Export
     sizes: Sizes
     solutions: dict[str, Checkpoint]
@@ -91,7 +103,17 @@ class Job:
     @property
     def in_integers(self) -> bool:
         """Whether graphs multiply in 8-bit integers, which costs what parity must tell apart from mistakes."""
-        return bool(self.flavour == "ort" and self.settings.accuracy_level)
+        return self._in_bytes or bool(self.settings.precision == "int4" and self.settings.accuracy_level)
+
+    @property
+    def _in_bytes(self) -> bool:
+        return self.settings.precision == "w8a8"
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether floats are float16."""
+        asked = self.settings.floats if self.settings.precision == "int4" else self.settings.precision
+        return asked == "fp16"
 
     @property
     def flavour(self) -> str | None:
@@ -100,20 +122,33 @@ class Job:
 
     def write(self, stage: Path, progress: Progress, check: bool) -> dict[str, Parity]:
         """Everything but publishing."""
-        sources = self.model.described(progress)
-        graphs = self._graphs(stage, progress)
-        _write_tokenizer(self.model, stage / "tokenizer")
-        found = self._parity(stage, progress) if check else {}
+        with ThreadPoolExecutor(1) as pool:  # hashing leaves a core to the tracer
+            described = pool.submit(self.model.described, progress)
+            models = self._models(progress)
+            sources = described.result()
+        asked = self._shapes(models)
+        buckets = fixed(asked) if self.settings.shapes == "fixed" else dynamic(models)
+        self._write_graphs(models, buckets, stage, progress)
+        _write_tokenizers(self.model, stage)
+        found = self._parity(shaped(models, buckets), stage, progress) if check else {}
         for file in stage.glob(f"*{EXACT}"):
             file.unlink()
-        content = self._words(graphs) | {
+        if asked and self.settings.flavour == "qdq":
+            write_script(shaped(models, buckets), asked, stage)
+        content = self._words(models, buckets) | {
             "sources": [file.model_dump() for file in sources],
             "parity": {name: asdict(one) for name, one in found.items()},
         }
         write_json(content, stage / "pipeline.json")
         return found
 
-    def _parity(self, stage: Path, progress: Progress) -> dict[str, Parity]:
+    def _shapes(self, models: dict[str, ir.Model]) -> dict[str, list[Axes]]:
+        """The axes that graphs are asked with, where there is a host who knows."""
+        if self.host is None:
+            return {}
+        return asked(self.host, self.model.family, models, self.sizes, self.settings.tokens)
+
+    def _parity(self, graphs: dict[str, Shaped], stage: Path, progress: Progress) -> dict[str, Parity]:
         """How far the graphs are from torch: by themselves, and where they multiply in integers also as they would be
         without.
 
@@ -121,37 +156,65 @@ class Job:
             UserError: further than the precision may be, integers left out.
         """
         reference = Reference(self.model.folder, self.model.family, self.solutions)
-        ids = reference.ids(self.host)
-        goldens = golden(reference, self.host, cases_of(self.host, ids, self.sizes), progress)
+        goldens, painted = self._asked(reference, progress)
         save(goldens, stage / "golden")
-        painted = paint(reference, self.host, ids, self.sizes[0])
         ends = {"exact": EXACT, "exported": ".onnx"} if self.in_integers else {"exact": ".onnx"}
+        names = [bucket.name for graph in graphs.values() for bucket in graph.buckets]
         found = {}
         for name, end in ends.items():
-            files = {graph.name: stage / f"{graph.name}{end}" for graph in self.model.family.graphs}
-            found[name] = measure(goldens, painted, self.host, Graphs(files))
-        check(found["exact"], TOLERANCES[self.settings.precision])
+            level = self.settings.accuracy_level if name == "exported" else 0
+            files = {file: stage / f"{file}{end}" for file in names}
+            found[name] = measure(goldens, painted, Graphs(files, graphs, level))
+        if self.in_halves:
+            _check_halves(graphs, goldens, stage)
+        check(found["exact"], TOLERANCES["fp16" if self.in_halves else self.settings.precision])
+        if self._in_bytes:
+            check(found["exported"], rounding_tolerance(self.solutions.values()))
         return found
 
-    def _graphs(self, stage: Path, progress: Progress) -> dict[str, ir.Model]:
-        """Writes every graph and the weights of every component; gives the graphs by name."""
+    def _asked(self, reference: Reference, progress: Progress) -> tuple[list[Exchange], Painted | None]:
+        """What torch answers on golden inputs, and where there is a host, a picture that torch painted."""
+        if self.host is None:
+            return observed(reference, self.sizes, progress), None
+        ids = reference.ids(self.host)
+        if self.settings.shapes == "fixed" and len(ids) > self.settings.tokens:
+            raise UserError(
+                f"The prompt that the graphs are held against has {len(ids)} tokens; give export.tokens that many."
+            )
+        goldens = golden(reference, self.host, cases_of(self.host, ids, self.sizes), progress)
+        return goldens, paint(reference, self.host, ids, self.sizes[0])
+
+    def _models(self, progress: Progress) -> dict[str, ir.Model]:
+        """Every graph without weights, by name."""
         graphs = self.model.family.graphs
         traced: dict[str, ir.Model] = {}
         for number, graph in enumerate(graphs):
             progress("tracing", number, len(graphs))
             traced[graph.name] = self._traced(graph)
         progress("tracing", len(graphs), len(graphs))
-        for component, source in self.sources.items():
-            models = [traced[graph.name] for graph in graphs if graph.component == component]
-            attach(models, source, stage, component, progress)
-        for name, model in traced.items():
-            self._save(model, stage / f"{name}.onnx")
         return traced
+
+    def _write_graphs(
+        self, models: dict[str, ir.Model], buckets: dict[str, list[Bucket]], stage: Path, progress: Progress
+    ) -> None:
+        """Writes every file of every graph, and the weights of every component."""
+        for component, source in self.sources.items():
+            files = {
+                bucket.name: fixed_shapes(models[graph.name].clone(), bucket.axes)
+                if bucket.axes
+                else models[graph.name]
+                for graph in self.model.family.graphs
+                if graph.component == component
+                for bucket in buckets.get(graph.name, [])
+            }
+            attach(list(files.values()), source, stage, component, progress)
+            for name, model in files.items():
+                self._save(model, stage / f"{name}.onnx", source)
 
     def _traced(self, graph: Graph) -> ir.Model:
         """A graph without weights, as the device runs it."""
         source, settings = self.sources[graph.component], self.settings
-        dtype = torch.float16 if settings.precision == "fp16" else torch.float32
+        dtype = torch.float16 if self.in_halves else torch.float32
         model = trace(graph, self.model.folder / graph.component, dtype)
         known = self.model.family.component(graph.component)
         for name in known.embeddings if known else ():
@@ -160,32 +223,38 @@ class Job:
             linear_int4(model, source.packed, settings.accuracy_level)
         elif self.flavour == "qdq":
             linear_dequantize(model, source.packed)
+        elif self._in_bytes:
+            linear_int8(model, source.bytes)
         return lower(model, settings.opset, settings.flavour == "ort")
 
-    def _save(self, model: ir.Model, file: Path) -> None:
+    def _save(self, model: ir.Model, file: Path, source: Source) -> None:
         """Writes a graph; where it multiplies in integers, also one that does not, for parity."""
         if self.in_integers:
             set_accuracy_level(model, 0)
             _write_graph(model, file.with_suffix(EXACT))
             set_accuracy_level(model, self.settings.accuracy_level)
+        if self._in_bytes:
+            round_activations(model, source.bytes, signed=self.settings.flavour == "qdq")
         _write_graph(model, file)
 
-    def _words(self, graphs: dict[str, ir.Model]) -> dict[str, Any]:
+    def _words(self, models: dict[str, ir.Model], buckets: dict[str, list[Bucket]]) -> dict[str, Any]:
         """What pipeline.json says besides sources and parity."""
+        longest = {"max_prompt_tokens": self.settings.tokens} if self.settings.shapes == "fixed" else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "family": self.model.family.pipeline,
             **self.settings.model_dump(mode="json"),
             "graphs": {
                 graph.name: {
-                    "file": f"{graph.name}.onnx",
+                    **_files(buckets[graph.name]),
                     "component": graph.component,
-                    "inputs": [_port(value) for value in graphs[graph.name].graph.inputs],
-                    "outputs": [_port(value) for value in graphs[graph.name].graph.outputs],
+                    "inputs": [_port(value) for value in models[graph.name].graph.inputs],
+                    "outputs": [_port(value) for value in models[graph.name].graph.outputs],
                 }
                 for graph in self.model.family.graphs
+                if graph.name in buckets
             },
-            "host": self.model.configs(),
+            "host": self.model.configs() | longest,
             "sizes": [list(size) for size in self.sizes],
         }
 
@@ -199,21 +268,27 @@ def prepare(source: Path, output: Path, settings: Export, sizes: Sizes) -> Job:
     if output.resolve().is_relative_to(source.resolve()) and (source / "model_index.json").exists():
         raise UserError(f"The output {output} lies inside the model folder {source}; give another --output.")
     _check_opset(settings)
-    model = find(source)
-    host = host_of(model.family, model.configs())
-    sizes = sizes or [(host.native, host.native)]
+    model = find(source).with_graphs(settings.graphs)
+    host = host_of(model.family, model.configs()) if model.family.host else None
+    sizes = sizes or [(native_size(model.folder),) * 2]
     for size in sizes:
-        host.latent_shape(*size)
-    tokenizer_files(model, TOKENIZER)
+        model.check_size(*size) if host is None else host.latent_shape(*size)
+    if host is None and settings.shapes == "fixed":
+        raise UserError(f"Nothing here knows the shapes of the class {model.family.pipeline}; give shapes: dynamic.")
+    if host is not None:
+        tokenizer_files(model, TOKENIZER)
     components = list(dict.fromkeys(graph.component for graph in model.family.graphs))
     signed = settings.precision == "int4" and settings.flavour == "qdq"
     plain = {name: Source(model.checkpoint(name)) for name in components}
+    _check_parts(model)
     if settings.precision == "int4" and not any(part.packed for part in plain.values()):
         raise UserError(
             f"{model.folder} has no 4-bit weights; press it with 'edgepress quantize', or give --precision fp32."
         )
     asking = [name for name, part in plain.items() if signed and part.has_zero_points]
     solutions = {name: _symmetric(model, name) for name in asking}
+    if settings.precision == "w8a8":
+        solutions = _in_bytes(model, components, settings)
     operands = blocks if signed else nbits
     sources = {name: Source(model.checkpoint(name), solutions.get(name), operands) for name in components}
     return Job(model, host, settings, sizes, solutions, sources)
@@ -229,6 +304,46 @@ def _symmetric(model: Model, component: str) -> Checkpoint:
     return solution
 
 
+def _in_bytes(model: Model, components: Sequence[str], settings: Export) -> dict[str, Checkpoint]:
+    """The solutions for products of 8-bit integers, of the components that were pressed."""
+    if settings.flavour == "qdq" and settings.activations == "dynamic":
+        raise UserError(
+            "The flavour qdq has no scale of each token; give --activations static, or --flavour ort, which has one."
+        )
+    found = {name: model.int8_solution(name, settings.activations) for name in components}
+    solutions = {name: solution for name, solution in found.items() if solution is not None}
+    if not solutions:
+        raise UserError(
+            f"{model.folder} has no solution for {settings.activations} activations in 8 bits; quantize with one "
+            "beside it (quantize.also: {w8a8: {bits: 8, group_size: channel, zero_point: false, narrow: true, "
+            f"activations: {settings.activations}}}}})."
+        )
+    return solutions
+
+
+def _check_parts(model: Model) -> None:
+    """Raises UserError where a graph that was asked for needs what a component has lost."""
+    for graph in model.family.graphs:
+        names = model.checkpoint(graph.component).names() if graph.part else ()
+        if graph.part and not any(name.startswith(f"{graph.part}.") for name in names):
+            raise UserError(
+                f"{model.folder / graph.component} has lost its {graph.part} to pressing; leave {graph.name} out, or "
+                "export it from the pipeline that was pressed."
+            )
+
+
+def _check_halves(graphs: Mapping[str, Shaped], goldens: Sequence[Exchange], stage: Path) -> None:
+    """Raises UserError where float16 cannot hold what a graph computes for golden inputs."""
+    for one in goldens:
+        file = stage / f"{pick(graphs, one.graph, one.inputs)}.onnx"
+        value = overflowing(file, one.inputs)
+        if value:
+            raise UserError(
+                f"The graph {one.graph} overflows float16 at {value}; quantize with fp16_safe: true and export "
+                "what that makes, or export with floats in fp32; nothing was published."
+            )
+
+
 def _check_opset(settings: Export) -> None:
     """Raises UserError where the opset is not one that can be written, or lacks what the flavour needs."""
     least = DEQUANTIZE_OPSET if settings.precision == "int4" and settings.flavour == "qdq" else min(OPSETS)
@@ -237,6 +352,13 @@ def _check_opset(settings: Export) -> None:
             f"Opset {settings.opset} cannot be exported with {settings.precision} and the flavour "
             f"{settings.flavour}; give --opset {least} to {max(OPSETS)}."
         )
+
+
+def _files(buckets: Sequence[Bucket]) -> dict[str, Any]:
+    """The one file of a graph, or those of fixed shapes with the sizes of their axes."""
+    if not buckets[0].axes:
+        return {"file": f"{buckets[0].name}.onnx"}
+    return {"buckets": [{"file": f"{bucket.name}.onnx", "axes": dict(bucket.axes)} for bucket in buckets]}
 
 
 def _port(value: ir.Value) -> dict[str, Any]:
@@ -251,7 +373,12 @@ def _write_graph(model: ir.Model, file: Path) -> None:
     written(file, lambda new: ir.save(model, new, format="protobuf"))
 
 
-def _write_tokenizer(model: Model, folder: Path) -> None:
-    folder.mkdir()
+def _write_tokenizers(model: Model, stage: Path) -> None:
+    """The tokenizer as the runtime reads it; where the runtime does not paint, all that the pipeline has of them."""
+    if not model.family.host:
+        for folder in tokenizer_folders(model):
+            shutil.copytree(folder, stage / folder.name)
+        return
+    (stage / "tokenizer").mkdir()
     for name, text in tokenizer_files(model, TOKENIZER).items():
-        (folder / name).write_text(text, "utf-8")
+        (stage / "tokenizer" / name).write_text(text, "utf-8")

@@ -1,9 +1,12 @@
-"""Golden inputs of each graph, and what torch answers them: component classes as they are, in float32."""
+"""Golden inputs of each graph, and what torch answers them: component classes as they are, in float32.
+
+Where a family has a host, it makes the inputs. Where it has none, they are what the pipeline itself asks.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +17,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...checkpoint import Checkpoint
+from ...errors import UserError
+from ...loading import Int4Linear
 from ...models import Family
-from ...models.host import Host
-from ...models.reference import Answers, Case, reference_of
+from ...models.host import Host, Run
+from ...models.reference import Answers, Arrays, Case, Exchange, observer_of, reference_of
 from ...progress import Progress, silent
 from ...prompts import load_prompts
-from ...sampling import assembled
+from ...sampling import assembled, load_pipeline
 from ...sources import prompt_file
+from .int8 import Int8Linear
+from .weights import Source
 
-Inputs = dict[str, NDArray[Any]]
 STAGE = "asking torch"
 TIMESTEP = 750.0  # where golden latents stand
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A graph's inputs, and the first output that torch gives for them."""
-
-    graph: str
-    inputs: Inputs
-    output: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -66,14 +63,38 @@ class Reference:
         self.solve(name, module)
         return module
 
+    def pipeline(self) -> Any:
+        """All of it, in float32."""
+        pipeline = load_pipeline(self.model, torch.float32)
+        for name in self.solutions:
+            self.solve(name, getattr(pipeline, name))
+        return pipeline
+
     def solve(self, name: str, module: nn.Module) -> None:
         """Puts the values of a component's solution, where it has one, in its place."""
         solution = self.solutions.get(name)
-        for key in solution.names() if solution else []:
+        if solution is None:
+            return
+        _make_room(module, solution)
+        for key in solution.names():
             owner, _, attribute = key.rpartition(".")
-            target: torch.Tensor = getattr(module.get_submodule(owner), attribute)
-            assert solution is not None
+            holder = module.get_submodule(owner)
+            if isinstance(holder, Int8Linear) and attribute in ("qzeros", "input_scale"):
+                continue  # always 128, and of what the reference does not round
+            target: torch.Tensor = getattr(holder, attribute)
             target.data = solution.tensor(key).to(target.dtype)
+
+
+def _make_room(module: nn.Module, solution: Checkpoint) -> None:
+    """Puts linears without values in the place of 4-bit ones that a solution has in 8 bits or in floats."""
+    in_bytes, names = Source(solution).bytes, solution.names()
+    for name, old in list(module.named_modules()):
+        if isinstance(old, Int4Linear):
+            sizes, biased = (old.in_features, old.out_features), old.bias is not None
+            if name in in_bytes:
+                module.set_submodule(name, Int8Linear(*sizes, biased))
+            elif f"{name}.weight" in names:
+                module.set_submodule(name, nn.Linear(*sizes, biased))
 
 
 def cases_of(host: Host, ids: NDArray[np.int64], sizes: Sequence[tuple[int, int]]) -> list[Case]:
@@ -83,7 +104,7 @@ def cases_of(host: Host, ids: NDArray[np.int64], sizes: Sequence[tuple[int, int]
     return [Case(ids, noise.standard_normal(shape, np.float32), TIMESTEP) for shape in shapes]
 
 
-def golden(reference: Reference, host: Host, cases: Sequence[Case], progress: Progress = silent) -> list[Golden]:
+def golden(reference: Reference, host: Host, cases: Sequence[Case], progress: Progress = silent) -> list[Exchange]:
     """Every graph in every case, one component in memory at a time.
 
     Inputs are what the host makes of torch's own outputs, so that the errors of one graph are not those of another.
@@ -97,26 +118,54 @@ def golden(reference: Reference, host: Host, cases: Sequence[Case], progress: Pr
         for case, found in zip(cases, answers, strict=True):
             found |= ask(name, module, case, found)
     progress(STAGE, len(names), len(names))
-    return [one for case, found in zip(cases, answers, strict=True) for one in _as_fed(host, case, found)]
+    fed = zip(cases, answers, strict=True)
+    return [one for case, found in fed for one in _as_fed(reference.family, host, case, found)]
 
 
-def _as_fed(host: Host, case: Case, answers: Answers) -> Iterator[Golden]:
+def _as_fed(family: Family, host: Host, case: Case, answers: Answers) -> list[Exchange]:
     """What the host feeds each graph when the graphs answer as torch does."""
-    fed: dict[str, Inputs] = {}
+    fed: dict[str, Arrays] = {}
 
-    def run(name: str, inputs: Inputs) -> NDArray[np.float32]:
+    def run(name: str, inputs: Arrays) -> NDArray[np.float32]:
         fed[name] = inputs
         return answers[name]
 
+    use(host, run, case, family)
+    first = {graph.name: graph.outputs[0].name for graph in family.graphs}
+    return [Exchange(name, inputs, {first[name]: answers[name]}) for name, inputs in fed.items()]
+
+
+def use(host: Host, run: Run, case: Case, family: Family) -> None:
+    """Has a host run every graph of a family that it asks by itself."""
     caption = host.encode(run, case.ids)
     host.velocity(run, case.latents, case.timestep, caption)
-    host.decode(run, case.latents)
-    return (Golden(name, inputs, answers[name]) for name, inputs in fed.items())
+    picture = host.decode(run, case.latents)
+    if family.graph(host.encoder):
+        host.latents(run, picture)
 
 
-def save(goldens: Sequence[Golden], folder: Path) -> None:
-    """Writes the first case of each graph as NAME.npz: inputs as `in.PORT`, what torch answers as `out`."""
+def observed(reference: Reference, sizes: Sequence[tuple[int, int]], progress: Progress = silent) -> list[Exchange]:
+    """Every graph at every size (height, width) in pixels, as the pipeline asks while it paints; all of it in memory.
+
+    Raises:
+        UserError: the pipeline refuses a size.
+    """
+    pipeline, observe = reference.pipeline(), observer_of(reference.family)
+    found: list[Exchange] = []
+    for number, (height, width) in enumerate(sizes):
+        progress(STAGE, number, len(sizes))
+        try:
+            found += observe(pipeline, reference.prompt, (height, width))
+        except ValueError as error:
+            raise UserError(f"The pipeline refuses a picture of {height}x{width}: {error}") from error
+    progress(STAGE, len(sizes), len(sizes))
+    return found
+
+
+def save(goldens: Sequence[Exchange], folder: Path) -> None:
+    """Writes the first case of each graph as NAME.npz: inputs as `in.PORT`, what torch answers as `out.PORT`."""
     folder.mkdir()
     for one in {one.graph: one for one in reversed(goldens)}.values():
-        arrays: dict[str, Any] = {"out": one.output} | {f"in.{key}": array for key, array in one.inputs.items()}
+        arrays: dict[str, Any] = {f"in.{port}": array for port, array in one.inputs.items()}
+        arrays |= {f"out.{port}": array for port, array in one.outputs.items()}
         np.savez(folder / f"{one.graph}.npz", **arrays)

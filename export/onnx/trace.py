@@ -10,7 +10,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,44 +22,65 @@ from torch import nn
 from ...errors import UserError
 from ...models import Graph
 from .passes.constants import constants, tidy
+from .passes.repeat import repeat
 from .passes.rms_norm import rms_norm
+from .shorten import shorten
 
 OPSET = 23  # of what is traced: the first with attention, and what the passes read
 PREFIX = "model."  # what the family's modules call their component
 SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing: all different, so that none is taken for another
 
 
-def trace(graph: Graph, folder: Path, dtype: torch.dtype = torch.float32) -> ir.Model:
+def trace(
+    graph: Graph,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    sizes: Mapping[str, int] | None = None,
+    blocks: range | None = None,
+) -> ir.Model:
     """The graph of a component folder, in opset 23, with constants folded and norms and attention as one operator each.
 
     Every initializer that is a weight bears its module's name and has a shape and a dtype but no value; tables that the
-    component computes for itself have theirs.
+    component computes for itself have theirs. Of many blocks that are alike, five are traced.
 
     Args:
         dtype: of the weights and what is computed with them; inputs and outputs are as the graph says.
+        sizes: of all axes, by name, where none is to be dynamic.
+        blocks: of the component, where the graph's module is to run only those.
 
     Raises:
         UserError: the folder has no config.json that names a class of diffusers or transformers.
     """
+    component = empty_component(folder)
+    gone = shorten(component) if blocks is None else {}
+    model = _traced(graph, component, dtype, sizes, blocks)
+    if all(repeat(model, path, more) for path, more in gone.items()):
+        return model
+    return _traced(graph, empty_component(folder), dtype, sizes, blocks)
+
+
+def _traced(
+    graph: Graph, component: nn.Module, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None
+) -> ir.Model:
+    """The graph of a component, all of it traced."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    component = empty_component(folder)
     with _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
         _fake(component, dtype)
-        module = _wrapper(graph)(component).eval()
+        module = _wrapper(graph)(*((component,) if blocks is None else (component, blocks))).eval()
         program = torch.onnx.export(
             module,
-            module.example(dict(zip(graph.axes, SIZES, strict=False))),
+            module.example(sizes or dict(zip(graph.axes, SIZES, strict=False))),
             dynamo=True,
             optimize=False,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=_dynamic(graph),
+            dynamic_shapes=None if sizes else _dynamic(graph),
             input_names=[port.name for port in graph.inputs],
             output_names=[port.name for port in graph.outputs],
         )
     assert program is not None
-    return tidy(rms_norm(constants(_named(program.model, graph))))
+    return tidy(rms_norm(constants(_named(program.model, graph, sizes is None))))
 
 
 def empty_component(folder: Path) -> Any:
@@ -115,14 +136,14 @@ def _dynamic(graph: Graph) -> tuple[dict[int, Any], ...]:
     return tuple({at: dims[axis] for at, axis in enumerate(port.axes) if axis} for port in graph.inputs)
 
 
-def _named(model: ir.Model, graph: Graph) -> ir.Model:
+def _named(model: ir.Model, graph: Graph, dynamic: bool) -> ir.Model:
     """Strips the prefix from weights' names and the fake values from the weights, and names the outputs' axes."""
     for value in list(model.graph.initializers.values()):
         if value.name is not None and value.name.startswith(PREFIX):
             value.name = value.name.removeprefix(PREFIX)
         if isinstance(getattr(value.const_value, "raw", None), nn.Parameter):
             value.const_value = None
-    for port, value in zip(graph.outputs, model.graph.outputs, strict=True):
+    for port, value in zip(graph.outputs, model.graph.outputs, strict=True) if dynamic else ():
         assert value.shape is not None
         value.shape = ir.Shape([axis or size for axis, size in zip(port.axes, value.shape, strict=True)])
     return model

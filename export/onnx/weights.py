@@ -10,7 +10,9 @@ import json
 import math
 import os
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -24,11 +26,14 @@ from ...errors import UserError
 from ...int4 import AwqTensors
 from ...products import dequantized
 from ...progress import Progress, silent
+from . import int8
 from .int4 import is_symmetric, nbits
+from .int8 import Int8Tensors
 
 ALIGNMENT = 64  # bytes: a cache line, and no register is wider
 HEADER_BYTES = 2**20  # at most, of a shard
 AT_ONCE = 2**22  # elements that are cast at once
+THREADS = 3  # that make tensors while others are written, or wait for the disk
 STORED = {
     ir.DataType.FLOAT: ("F32", torch.float32),
     ir.DataType.FLOAT16: ("F16", torch.float16),
@@ -50,19 +55,29 @@ class Packed:
     zero_points: bool
 
 
-class Source:
-    """A component's tensors by the names that graphs give them; `packed` are its 4-bit linears.
+@dataclass(frozen=True)
+class Bytes:
+    """How an 8-bit linear is stored: (outputs, inputs). input_scale: of all its inputs; None: a scale of each token."""
 
-    What a `solution` holds takes the place of the checkpoint's tensors. `operands` arranges 4-bit tensors as the
-    operator that reads them wants.
+    shape: tuple[int, int]
+    input_scale: float | None
+
+
+class Source:
+    """A component's tensors by the names that graphs give them.
+
+    packed: its 4-bit linears, each as it is stored. bytes: its 8-bit ones. A module that a `solution` holds is taken
+    from it alone. `operands` arranges 4-bit tensors as the operator that reads them wants.
     """
 
     def __init__(self, checkpoint: Checkpoint, solution: Checkpoint | None = None, operands: Operands = nbits) -> None:
         self.folder, self._operands = checkpoint.folder, operands
-        both = [part for part in (checkpoint, solution) if part is not None]
-        self._where = {name: part for part in both for name in part.names()}
-        linears = [name.removesuffix(".qweight") for name in self._where if name.endswith(".qweight")]
-        self.packed = {linear: self._described(linear) for linear in linears}
+        solved = dict.fromkeys(solution.names(), solution) if solution else {}
+        modules = {_module(name) for name in solved}
+        self._where = {name: checkpoint for name in checkpoint.names() if _module(name) not in modules} | solved
+        linears = [_module(name) for name in self._where if name.endswith(".qweight")]
+        self.packed = {linear: self._described(linear) for linear in linears if not self._in_bytes(linear)}
+        self.bytes = {linear: self._described_bytes(linear) for linear in linears if self._in_bytes(linear)}
 
     @property
     def has_zero_points(self) -> bool:
@@ -86,18 +101,39 @@ class Source:
         if not self._is_packed(name):
             return self.stored(name)
         linear, _, kind = name.rpartition(".")
-        packed = AwqTensors(*(self.stored(f"{linear}.{tensor}") for tensor in AwqTensors._fields))
+        if linear in self.bytes:
+            stored = Int8Tensors(*self._tensors(linear, Int8Tensors._fields))
+            return int8.dequantized(stored) if kind == "weight" else int8.operand(stored, kind)
+        packed = AwqTensors(*self._tensors(linear, AwqTensors._fields))
         return dequantized(packed) if kind == "weight" else self._operands(packed, kind)
 
+    def _tensors(self, linear: str, kinds: Sequence[str]) -> list[Tensor]:
+        return [self.stored(f"{linear}.{kind}") for kind in kinds]
+
     def _is_packed(self, name: str) -> bool:
-        """Whether a name is that of a 4-bit linear's weight, or of an operand that makes it."""
+        """Whether a name is that of a linear's weight in 4 or 8 bits, or of an operand that makes it."""
         linear, _, kind = name.rpartition(".")
-        return linear in self.packed and kind != "bias"
+        return kind != "bias" and (linear in self.packed or linear in self.bytes)
+
+    def _in_bytes(self, linear: str) -> bool:
+        """Whether a code has a byte of its own; else eight are in a word."""
+        outputs = self._where[f"{linear}.scales"].shape(f"{linear}.scales")[1]
+        return self._where[f"{linear}.qweight"].shape(f"{linear}.qweight")[1] == outputs
+
+    def _described_bytes(self, linear: str) -> Bytes:
+        inputs, outputs = self._where[f"{linear}.qweight"].shape(f"{linear}.qweight")
+        scale = f"{linear}.input_scale"
+        return Bytes((outputs, inputs), float(self.stored(scale)) if scale in self._where else None)
 
     def _described(self, linear: str) -> Packed:
         groups, outputs = self._where[f"{linear}.scales"].shape(f"{linear}.scales")
         inputs, _ = self._where[f"{linear}.qweight"].shape(f"{linear}.qweight")
         return Packed((outputs, inputs), inputs // groups, not is_symmetric(self.stored(f"{linear}.qzeros")))
+
+
+def _module(name: str) -> str:
+    """The module that a tensor belongs to."""
+    return name.rpartition(".")[0]
 
 
 # ---------------------------------------------------------------- writing
@@ -139,12 +175,17 @@ def attach(models: Sequence[ir.Model], source: Source, folder: Path, stem: str, 
     stage, total = f"writing {stem}", sum(entry.nbytes for shard in shards for entry in shard)
     places: dict[str, tuple[str, int]] = {}
     done = 0
-    for number, shard in enumerate(shards, 1):
-        file = folder / f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        for entry, offset in _write_shard(shard, source, file):
-            done += entry.nbytes
-            progress(stage, done, total)
-            places[entry.name] = (file.name, offset)
+    with ThreadPoolExecutor(THREADS) as pool:
+        synced = []
+        for number, shard in enumerate(shards, 1):
+            file = folder / f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+            for entry, offset in _write_shard(shard, source, file, pool):
+                done += entry.nbytes
+                progress(stage, done, total)
+                places[entry.name] = (file.name, offset)
+            synced.append(pool.submit(_sync, file))
+        for one in synced:
+            one.result()
     for model in models:
         _point(model, places, folder)
 
@@ -183,15 +224,33 @@ def _shards(entries: Iterable[Entry]) -> list[list[Entry]]:
     return [sorted(shard, key=lambda entry: (entry.nbytes % ALIGNMENT != 0, -entry.itemsize)) for shard in shards]
 
 
-def _write_shard(shard: Sequence[Entry], source: Source, file: Path) -> Iterator[tuple[Entry, int]]:
+def _write_shard(
+    shard: Sequence[Entry], source: Source, file: Path, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Entry, int]]:
     """Writes a shard; gives each tensor and its offset in the file once it is written."""
     with file.open("xb") as stream:
         stream.write(_header(shard))
-        for entry in shard:
+        for entry, tensor in _made(shard, source, pool):
             offset = stream.tell()
-            _write(entry, source.made(entry.name), stream)
+            _write(entry, tensor, stream)
             yield entry, offset
-        stream.flush()
+
+
+def _made(shard: Sequence[Entry], source: Source, pool: ThreadPoolExecutor) -> Iterator[tuple[Entry, Tensor]]:
+    """Every tensor of a shard in its order, a few being made while one is written."""
+    waiting: deque[tuple[Entry, Future[Tensor]]] = deque()
+    for entry in shard:
+        waiting.append((entry, pool.submit(source.made, entry.name)))
+        if len(waiting) == THREADS:
+            first, made = waiting.popleft()
+            yield first, made.result()
+    for entry, made in waiting:
+        yield entry, made.result()
+
+
+def _sync(file: Path) -> None:
+    """Puts a file on the disk."""
+    with file.open("rb") as stream:
         os.fsync(stream.fileno())
 
 

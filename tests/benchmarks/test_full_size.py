@@ -19,6 +19,7 @@ from edgepress.recipe import load
 
 COST = Cost(
     seconds=90.0,
+    cpu=150.0,
     peak_rss=5_500_000_000,
     peak_own=4_000_000_000,
     peak_mapped=1_500_000_000,

@@ -35,12 +35,21 @@ def test_memory_time_and_traffic_are_those_of_the_child(tmp_path: Path) -> None:
     assert 50e6 <= cost.written_calls <= 51e6
     assert cost.written == 0 or 50e6 <= cost.written <= 60e6  # 0 on a file system in memory
     assert 0.5 <= cost.seconds <= 30
+    assert 0.01 <= cost.cpu <= cost.seconds
 
 
 def test_a_small_child_of_a_large_parent_is_small(tmp_path: Path) -> None:
     parent = bytearray(b"x") * 300_000_000
     cost = measured([sys.executable, "-c", "import time; time.sleep(0.3)"], tmp_path / "log")
     assert len(parent) > cost.peak_rss > 1e6
+
+
+def test_all_threads_work_is_counted(tmp_path: Path) -> None:
+    """A hash leaves the interpreter's lock, and two threads hash 200 MB each."""
+    work = "import hashlib, threading as t; data = bytes(200_000_000); "
+    work += "both = [t.Thread(target=hashlib.sha256, args=(data,)) for _ in 'ab']; [x.start() for x in both]"
+    alone = measured([sys.executable, "-c", work.replace("'ab'", "'a'")], tmp_path / "log").cpu
+    assert measured([sys.executable, "-c", work], tmp_path / "log").cpu > 1.4 * alone
 
 
 def test_what_was_written_last_is_counted(tmp_path: Path) -> None:

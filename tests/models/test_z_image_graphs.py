@@ -10,7 +10,8 @@ import torch
 from onnx_graphs import Inputs, inputs_of, load, picture, with_large_pads
 from torch import Tensor, nn
 
-from edgepress.models.z_image_graphs import Caption, Decoder, TextEncoder, Transformer
+from edgepress.models.vae_graphs import Decoder
+from edgepress.models.z_image_graphs import Caption, TextEncoder, Transformer
 
 # Of the latents: square, wide, tall, one whose tokens are no multiple of 32, and fewer than 32.
 SIZES = [(8, 8), (8, 32), (32, 16), (12, 14), (2, 4)]

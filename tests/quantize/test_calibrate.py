@@ -21,7 +21,7 @@ from edgepress.quantize.calibrate import Calibration, calibrate, grams_fit
 from edgepress.quantize.plan import Plan, Unit, make_plan
 from edgepress.quantize.stream import stopped_before
 from edgepress.quantize.work import Work, locked
-from edgepress.recipe import Quantization
+from edgepress.recipe import Quantization, Scheme
 from edgepress.sampling import Sampling, batches, load_pipeline, sample
 
 SAMPLING = Sampling(height=SIDE, width=SIDE, steps=2, guidance=0.0)
@@ -29,6 +29,7 @@ PROMPTS = [Prompt(id=f"p{i}", prompt=text, language="en") for i, text in enumera
 PAINTED = 3
 TOGETHER = 2  # pictures painted, and prompts read, at once: batches of 2 and 1, and of 2 and 2
 CALLS = 4  # of the denoiser: two batches, two steps
+ROUNDING = Scheme(bits=8, group_size="channel", zero_point=False, narrow=True, activations="dynamic")
 PLENTY, LITTLE = 6 * 2**30, 1  # bytes: all Gram matrices fit, none does
 
 
@@ -60,7 +61,8 @@ def inputs_of(plan: Plan) -> Iterator[tuple[Unit, str]]:
 
 @pytest.fixture(scope="module")
 def plan(tiny: Path) -> Plan:
-    return make_plan(tiny, Quantization())
+    """Which asks for tokens too: a further grid rounds activations."""
+    return make_plan(tiny, Quantization(also={"bytes": ROUNDING}))
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,8 @@ def assert_same(plan: Plan, a: Calibration, b: Calibration) -> None:
     for unit, name in inputs_of(plan):
         assert torch.equal(a.magnitude(name), b.magnitude(name)), name
         assert torch.equal(a.gram(unit, name), b.gram(unit, name)), name
+        assert torch.equal(a.largest(name), b.largest(name)), name
+        assert torch.equal(a.tokens(unit, name), b.tokens(unit, name)), name
 
 
 # ---------------------------------------------------------------- Gram matrices
@@ -148,6 +152,13 @@ def test_magnitudes_are_means_over_the_same_tokens(
 ) -> None:
     for _, name in inputs_of(plan):
         assert_near(found.magnitude(name), torch.cat(seen[f"{name}:in"]).double().abs().mean(0), 1e-5, name)
+
+
+def test_the_largest_values_of_channels_are_those_of_the_same_tokens(
+    plan: Plan, found: Calibration, seen: dict[str, list[Tensor]]
+) -> None:
+    for _, name in inputs_of(plan):
+        assert_near(found.largest(name), torch.cat(seen[f"{name}:in"]).abs().amax(0), 1e-5, name)
 
 
 def test_peaks_are_the_largest_values_of_outputs_and_inputs(
@@ -242,6 +253,33 @@ def test_every_call_leaves_as_many_tokens_drawn_from_its_own(
                 assert found.any(1).all(), f"{name}: a token that the call did not have"
                 drawn.add(tuple(found.int().argmax(1).tolist()))
     assert len(drawn) > CALLS, "all inputs and calls draw the same tokens"
+
+
+def test_every_call_leaves_as_many_tokens_beside_a_gram_matrix(
+    plan: Plan, seen: dict[str, list[Tensor]], tmp_path: Path
+) -> None:
+    few = run(plan, tmp_path, TOKENS=18)
+    for unit, name in inputs_of(plan):
+        calls = 2 if unit.component == "text_encoder" else CALLS
+        quota, kept = -(-18 // calls), few.tokens(unit, name)
+        assert len(kept) == quota * calls, name
+        if unit.component == "transformer":
+            for tokens, all_tokens in zip(kept.split(quota), seen[f"{name}:in"], strict=True):
+                assert (tokens[:, None] == all_tokens).all(-1).any(1).all(), name
+
+
+def test_tokens_are_some_of_a_sample_where_there_is_one(plan: Plan, tmp_path: Path) -> None:
+    sampled = run(plan, tmp_path, LITTLE, SAMPLE_TOKENS=400, TOKENS=100)
+    work = Work(tmp_path, "key")
+    for unit, name in inputs_of(plan):
+        sample = torch.cat([work.tensor(file, name) for file in work.samples(unit.name)])
+        assert torch.equal(sampled.tokens(unit, name), sample[:: len(sample) // 100])
+
+
+def test_no_token_is_kept_where_no_grid_rounds_activations(tiny: Path, tmp_path: Path) -> None:
+    run(make_plan(tiny, Quantization(components=("text_encoder",))), tmp_path)
+    stored = Work(tmp_path, "key")
+    assert not [name for name in stored.names(stored.statistics) if name.endswith("/tokens")]
 
 
 def test_what_fits_is_kept_whole_beside_samples(plan: Plan, found: Calibration, tmp_path: Path) -> None:

@@ -89,6 +89,22 @@ def test_the_tables_show_layers_and_the_error_after_each_step(recipe: Path, tiny
     assert str(output / "model") in result.stdout.replace("\n", "")
 
 
+def test_a_table_shows_what_rounding_activations_costs_and_what_was_kept_from_it(
+    recipe: Path, tiny: Path, output: Path
+) -> None:
+    scheme = "{bits: 8, group_size: channel, zero_point: false, narrow: true, activations: dynamic, keep_above: 8.5e-5}"
+    recipe.write_text(RECIPE.replace("steps: [gptq]", f"method: rtn, also: {{w8a8: {scheme}}}"))
+    result = run(recipe, tiny, output)
+    shown, layers = rows(result.stdout[result.stdout.index("w8a8: activations") :]), manifest_of(output).also["w8a8"]
+    kept = [layer for layer in layers if layer["kept"]]
+    assert shown["layers in 8 bits"] == [str(len(layers) - len(kept))]
+    assert 0 < len(kept) < len(layers)
+    for step, name in (("rtn", "rounding alone"), ("smooth", "smoothed"), ("solved", "as solved")):
+        assert shown[f"mean output error, {name}"] == [f"{sum(one['steps'][step] for one in layers) / len(layers):.3%}"]
+    for layer in kept:
+        assert shown[f"kept in floats: {layer['layer']}"] == [f"{layer['error']:.3%}"]
+
+
 def test_a_second_run_does_nothing_and_restart_presses_again(recipe: Path, tiny: Path, output: Path) -> None:
     assert "up to date" not in run(recipe, tiny, output).stdout
     made = (output / "manifest.json").stat().st_mtime_ns

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import changed, store_as_published
+from tiny_families import FLUX, SD3, SDXL, write_tiny_family
 
 from edgepress.errors import UserError
 from edgepress.quantize.plan import make_plan
@@ -121,6 +122,13 @@ def test_an_unknown_pipeline_class_lists_the_known_ones(own: Path) -> None:
     (own / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
     with pytest.raises(UserError, match=r"'DreamPipeline' is unknown.*ZImagePipeline"):
         make_plan(own, Quantization())
+
+
+@pytest.mark.parametrize("name", [FLUX, SD3, SDXL])
+def test_a_pipeline_that_is_only_exported_is_refused(name: str, tmp_path: Path) -> None:
+    write_tiny_family(name, tmp_path)
+    with pytest.raises(UserError, match=f"Nothing of a {name} can be quantized yet; 'edgepress export onnx"):
+        make_plan(tmp_path, Quantization())
 
 
 def test_an_unknown_component_lists_the_known_ones(tiny: Path) -> None:

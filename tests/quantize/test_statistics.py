@@ -44,6 +44,27 @@ def test_sums_over_tokens_that_come_in_parts(count: int) -> None:
     torch.testing.assert_close(found.mean_magnitude().double(), x.double().abs().mean(0), rtol=1e-5, atol=1e-6)
 
 
+def test_the_largest_value_of_each_channel_is_kept_whatever_its_sign() -> None:
+    x = tokens(3 * CHUNK, 48)
+    x[7, 3], x[CHUNK + 1, 4] = -1e4, 1e4
+    found = Statistics.empty(48, gram=False)
+    for part in x.split(101):
+        found.add(part)
+    assert torch.equal(found.largest, x.abs().amax(0))
+
+
+def test_tokens_that_are_set_aside_stay_as_they_were() -> None:
+    x = tokens(30, 8).bfloat16()
+    found = Statistics.empty(8, gram=True)
+    assert "a/tokens" not in found.tensors("a")
+    found.keep(x[:10])
+    found.keep(x[10:])
+    again = Statistics.restore("a", found.tensors("a"))
+    assert again.tokens is not None
+    assert again.tokens.dtype == torch.bfloat16
+    assert torch.equal(again.tokens, x)
+
+
 def test_tokens_in_bfloat16_are_summed_in_float32() -> None:
     x = tokens(1000, 16).bfloat16()
     found = Statistics.empty(16, gram=True)
@@ -71,7 +92,7 @@ def test_storing_and_restoring_changes_nothing_that_follows(gram: bool) -> None:
     cut.add(second)
     assert cut.count == whole.count
     assert all(torch.equal(whole.tensors("x")[name], tensor) for name, tensor in cut.tensors("x").items())
-    assert len(cut.tensors("x")) == 2 + gram
+    assert len(cut.tensors("x")) == 3 + gram
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,21 @@ import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.grid import dequantize
 from edgepress.int4 import AwqTensors, unpack_awq
 from edgepress.quantize.press import Pressed, press
-from edgepress.recipe import Pictures, Recipe
+from edgepress.recipe import Pictures, Recipe, Scheme
 
 CALIBRATION = Pictures(count=1, steps=1)
 ALSO = {
     "board": {"bits": 4, "group_size": "channel", "zero_point": False, "narrow": True},
     "bytes": {"bits": 8, "group_size": 64, "zero_point": True},
+}
+KEPT = 1.3e-4  # of these random weights some linears lose more, some less
+W8A8 = {
+    "bits": 8,
+    "group_size": "channel",
+    "zero_point": False,
+    "narrow": True,
+    "activations": "static",
+    "keep_above": KEPT,
 }
 SMALL: dict[str, Any] = {"method": "rtn", "embeddings": "int8"}
 TEXT_ONLY: dict[str, Any] = {"method": "rtn", "components": ["text_encoder"]}
@@ -43,8 +52,9 @@ def small(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pressed:
 
 @pytest.fixture(scope="module")
 def solved(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pressed:
-    """With two further solutions."""
-    return press(recipe_for({"method": "rtn", "also": ALSO}, "float32"), tiny, tmp_path_factory.mktemp("solved"))
+    """With further solutions."""
+    also = ALSO | {"w8a8": W8A8}
+    return press(recipe_for({"method": "rtn", "also": also}, "float32"), tiny, tmp_path_factory.mktemp("solved"))
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +234,20 @@ def test_a_solution_of_8_bits_holds_bytes(tiny: Path, solved: Pressed) -> None:
     found = (codes.float() - zeros.float().repeat_interleave(64, dim=0)) * steps
     # Half a step of rounding, and half a step that the whole zero point may shift an end of the range.
     assert ((found.T - weight).abs() <= 1.01 * steps.T).all()
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer"])
+def test_a_solution_that_rounds_activations_says_what_it_keeps_and_why(solved: Pressed, component: str) -> None:
+    folder = solved.output / "model" / "solutions" / "w8a8" / component
+    stored, said = tensors_of(folder), json.loads((folder / "config.json").read_text("utf-8"))
+    reports = {one["layer"]: one for one in solved.manifest.also["w8a8"] if one["layer"].startswith(f"{component}.")}
+    assert said["scheme"] == Scheme.model_validate(W8A8).model_dump()
+    assert said["errors"] == {layer.removeprefix(f"{component}."): one["error"] for layer, one in reports.items()}
+    assert said["kept"] == [linear for linear, error in said["errors"].items() if error > KEPT]
+    assert 0 < len(said["kept"]) < len(said["errors"])
+    for linear in said["errors"]:
+        kinds = {name.removeprefix(f"{linear}.") for name in stored if name.startswith(f"{linear}.")}
+        assert kinds == ({"weight"} if linear in said["kept"] else {*PACKED, "input_scale"})
 
 
 def test_the_model_beside_solutions_opens_as_ever(solved: Pressed) -> None:

@@ -1,4 +1,4 @@
-"""Decoding in tiles held against decoding whole."""
+"""Decoding in tiles held against diffusers' own decoder, which decodes whole."""
 
 from __future__ import annotations
 
@@ -7,78 +7,148 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepress.runtime.tiles import in_tiles, starts
+from edgepress.models import vae_tiles_graphs
+from edgepress.models.vae_tiles import VAE_TILES, tiles_of
+from edgepress.runtime import tiles as module
+from edgepress.runtime.tiles import STILL, RunAll, in_tiles, pooled, spans
 
 
-def decoder(_: str, inputs: dict[str, Any]) -> Any:
-    """Upsampling by 8 and small filters as in a VAE's decoder, without norms, which look at the whole picture.
+def vae(**changed: Any) -> Any:
+    """Random weights, with norms that do something; the middle has attention, as the published decoder's has."""
+    from diffusers import AutoencoderKL
 
-    It reaches 7/8 of a latent far.
-    """
-    image = inputs["latents"][:, :3]
-    for _ in range(3):
-        image = np.pad(image.repeat(2, 2).repeat(2, 3), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        image = np.tanh(image[:, :, 2:, 1:-1] - image[:, :, :-2, 1:-1] + image[:, :, 1:-1, 2:] + image[:, :, 1:-1, :-2])
-    return image
-
-
-def latents(height: int, width: int) -> Any:
-    return np.random.default_rng(0).standard_normal((1, 4, height, width)).astype(np.float32)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 400), st.integers(16, 128))
-def test_tiles_cover_all_and_overlap_by_a_quarter(length: int, side: int) -> None:
-    found = starts(length, side)
-    assert found[0] == 0
-    assert found[-1] + min(side, length) == length
-    assert all(side - (after - before) >= side // 4 - 1 for before, after in pairwise(found))
+    config: dict[str, Any] = {
+        "block_out_channels": (8, 8, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        made: Any = AutoencoderKL(**config | changed).eval().requires_grad_(False)
+        for name, parameter in made.named_parameters():
+            if "norm" in name:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return made
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(64, 64, 32), (33, 70, 16), (20, 90, 32), (48, 17, 16)])
-def test_a_decoder_that_sees_near_pixels_gives_the_picture_of_no_tiles(height: int, width: int, side: int) -> None:
-    whole = latents(height, width)
-    expected = decoder("decoder", {"latents": whole})
-    found = in_tiles(decoder, "decoder", side)("decoder", {"latents": whole})
+def graphs(component: Any) -> RunAll:
+    """The stages as torch computes them."""
+    names = {graph.name: getattr(vae_tiles_graphs, graph.module.rpartition(":")[2]) for graph in VAE_TILES}
+    made = {name: wrapper(component) for name, wrapper in names.items()}
+
+    def run(name: str, inputs: dict[str, Any]) -> list[Any]:
+        outputs = made[name](*(torch.from_numpy(value) for value in inputs.values()))
+        return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run
+
+
+def latents(component: Any, height: int, width: int) -> Any:
+    """Whose left is another than their right, so that what tiles have of their own differs."""
+    noise = np.random.default_rng(0).standard_normal((1, component.config.latent_channels, height, width))
+    return (noise + np.linspace(-2, 2, width)).astype(np.float32)
+
+
+def error(component: Any, height: int, width: int, side: int, still: float = 0.0) -> float:
+    """The largest difference from the picture decoded whole, over its largest value."""
+    whole = latents(component, height, width)
+    expected = component.decode(torch.from_numpy(whole)).sample.numpy()
+    run = in_tiles(graphs(component), "vae_decoder", tiles_of(component.config), side, still)
+    found = run("vae_decoder", {"latents": whole})
+    assert found.shape == expected.shape
     assert found.dtype == np.float32
-    assert found == pytest.approx(expected, abs=1e-5)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def test_a_picture_within_one_tile_is_decoded_as_it_is() -> None:
-    whole = latents(16, 20)
-    found = in_tiles(decoder, "decoder", 32)("decoder", {"latents": whole})
-    assert np.array_equal(found, decoder("decoder", {"latents": whole}))
+@pytest.mark.parametrize(("height", "width", "side"), [(16, 16, 64), (9, 20, 48), (24, 4, 64), (8, 8, 64)])
+def test_tiles_are_the_whole_picture_where_passes_go_on_to_the_end(height: int, width: int, side: int) -> None:
+    assert error(vae(), height, width, side) < 1e-5
 
 
-def test_where_tiles_disagree_one_fades_into_the_next() -> None:
-    """Each tile in a shade of its own: no step between neighbouring pixels is more than a ramp's steepest."""
-    shades = iter(range(100))
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layers_per_block": 2},
+        {"mid_block_add_attention": False},
+        {"use_post_quant_conv": True},
+        {"norm_num_groups": 8},
+        {"latent_channels": 16},
+    ],
+    ids=str,
+)
+def test_every_decoder_of_the_kind_can_be_tiled(changed: dict[str, Any]) -> None:
+    assert error(vae(**changed), 12, 16, 64) < 1e-5
 
-    def run(_: str, inputs: dict[str, Any]) -> Any:
-        _, _, height, width = inputs["latents"].shape
-        return np.full((1, 3, 8 * height, 8 * width), next(shades) % 2, np.float32)
 
-    found = in_tiles(run, "decoder", 32)("decoder", {"latents": latents(32, 100)})
-    ramp = 32 * 8 // 4 // 2
-    assert found.min() == 0
-    assert found.max() == 1
-    assert np.abs(np.diff(found, axis=3)).max() <= np.pi / 2 / ramp
+def test_where_passes_end_early_no_difference_can_be_seen() -> None:
+    """2 / 255 is a step of 8 bits, for pictures from -1 to 1."""
+    assert error(vae(), 16, 24, 64, STILL) < 1 / 255
+
+
+def test_a_margin_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "spans", lambda length, side, margin: spans(length, side, margin - 1))
+    assert error(vae(), 16, 16, 64) > 1e-4
+
+
+def test_one_tile_is_enough_for_a_small_picture_and_runs_once() -> None:
+    component = vae()
+    run, names = graphs(component), []
+
+    def counted(name: str, inputs: dict[str, Any]) -> Any:
+        names.append(name)
+        return run(name, inputs)
+
+    in_tiles(counted, "vae_decoder", tiles_of(component.config), 64)(
+        "vae_decoder", {"latents": latents(component, 8, 8)}
+    )
+    assert names == ["vae_begin", "vae_up_1", "vae_up_2", "vae_up_3"]
 
 
 def test_no_tile_is_larger_than_asked() -> None:
-    seen = []
+    component, seen = vae(), []
+    run = graphs(component)
 
-    def run(_: str, inputs: dict[str, Any]) -> Any:
-        seen.append(inputs["latents"].shape)
-        return np.zeros((1, 3, *(8 * side for side in inputs["latents"].shape[2:])), np.float32)
+    def watched(name: str, inputs: dict[str, Any]) -> Any:
+        if name != "vae_begin":
+            seen.append((inputs["rows"].sum(), inputs["columns"].sum()))
+            assert max(inputs["features"].shape[2:]) <= 32 + 2 * 4
+        return run(name, inputs)
 
-    in_tiles(run, "decoder", 16)("decoder", {"latents": latents(40, 12)})
-    assert set(seen) == {(1, 4, 16, 12)}
+    in_tiles(watched, "vae_decoder", tiles_of(component.config), 64)(
+        "vae_decoder", {"latents": latents(component, 20, 9)}
+    )
+    assert max(side for tile in seen for side in tile) <= 32
 
 
 def test_other_graphs_are_run_as_they_are() -> None:
-    run = in_tiles(lambda name, inputs: (name, inputs), "decoder", 16)  # type: ignore[arg-type,return-value]
-    assert run("other", {}) == ("other", {})  # type: ignore[comparison-overlap]
+    run = in_tiles(lambda name, inputs: [name, inputs], "vae_decoder", tiles_of(vae().config), 64)  # type: ignore[list-item]
+    assert run("other", {}) == "other"  # type: ignore[comparison-overlap]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 400), st.integers(32, 128), st.integers(0, 4))
+def test_tiles_cover_all_once(length: int, side: int, margin: int) -> None:
+    found = spans(length, side, margin)
+    assert (found[0].begin, found[-1].end) == (0, length)
+    assert all(before.end == after.begin for before, after in pairwise(found))
+    for span in found:
+        assert 0 < span.end - span.begin <= side
+        assert span.inside.sum() == span.end - span.begin
+        assert (span.first, span.last) == (max(span.begin - margin, 0), min(span.end + margin, length))
+
+
+def test_moments_of_tiles_are_pooled_to_those_of_all() -> None:
+    values = np.random.default_rng(1).standard_normal((3, 5, 120)) + np.arange(120) / 30  # norms, groups, pixels
+    pieces = np.split(values, [20, 70], axis=2)
+    measured = [np.stack([piece.mean(2), piece.var(2)], axis=1).astype(np.float32) for piece in pieces]
+    expected = np.stack([values.mean(2), values.var(2)], axis=1)
+    assert pooled(measured, [20, 50, 50]) == pytest.approx(expected, rel=1e-5)

@@ -22,10 +22,10 @@ HEADS_FIRST = [0, 2, 1, 3]  # from (1, tokens, heads, size) to (1, heads, tokens
 def fuse_attention(model: ir.Model) -> ir.Model:
     """Puts MultiHeadAttention in the place of every Attention with as many heads of keys as of queries, in place.
 
-    Attention's inputs must be (1, heads, tokens, size). One with a mask stays.
+    Attention's inputs must be (1, heads, tokens, size), and a mask one of numbers (1, heads, tokens, tokens).
     """
     for node in list(model.graph):
-        if node.op_type == "Attention" and len(node.inputs) == 3 and _heads(node, 0) == _heads(node, 1):
+        if node.op_type == "Attention" and _heads(node, 0) == _heads(node, 1):
             replace(model, node, _multi_head(node))
             model.graph.opset_imports[DOMAIN] = 1
     return model
@@ -34,7 +34,8 @@ def fuse_attention(model: ir.Model) -> ir.Model:
 def split_attention(model: ir.Model) -> ir.Model:
     """Writes Attention as two products and a softmax, in place: for opsets that do not have it.
 
-    Heads of keys and values may be shared by groups of heads of queries. Attention may be causal; it has no mask.
+    Heads of keys and values may be shared by groups of heads of queries. Attention may be causal, or have a mask of
+    numbers (1, heads, tokens, tokens) where no heads are shared.
     """
     for node in list(model.graph):
         if node.op_type == "Attention":
@@ -46,8 +47,9 @@ def _multi_head(node: ir.Node) -> list[ir.Node]:
     op = Writer()
     heads, size = _heads(node, 0), known(_input(node, 0), 3)
     rows = [_rows(op, _input(node, place)) for place in range(3)]
+    mask = [] if (added := _added(node)) is None else [None, None, added]
     attributes = {"num_heads": heads, "scale": _scale(node), "unidirectional": _causal(node)}
-    out = op("MultiHeadAttention", *rows, domain=DOMAIN, **attributes)
+    out = op("MultiHeadAttention", *rows, *mask, domain=DOMAIN, **attributes)
     op("Transpose", op("Reshape", out, [0, 0, heads, size]), perm=HEADS_FIRST)
     return op.nodes
 
@@ -77,16 +79,30 @@ def _parts(node: ir.Node) -> list[ir.Node]:
     scores = op("MatMul", op("Mul", query, number(_scale(node))), op("Transpose", key, perm=turned))
     if _causal(node):
         scores = op("Add", scores, _mask(op, query, number))
+    if (added := _added(node)) is not None:
+        scores = op("Add", scores, added)
     out = op("MatMul", op("Softmax", scores, axis=-1), value)
     if shared > 1:
         op("Reshape", out, [0, groups * shared, -1, size])
     return op.nodes
 
 
+def _added(node: ir.Node) -> ir.Value | None:
+    """What a mask adds to the scores, where there is one.
+
+    Raises:
+        ValueError: it is one of truth values, or heads are shared.
+    """
+    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    if mask is not None and (mask.dtype == ir.DataType.BOOL or _heads(node, 0) != _heads(node, 1)):
+        raise ValueError(f"the mask {mask.name} cannot be written by other operators than ONNX's own Attention")
+    return mask
+
+
 def _mask(op: Writer, query: ir.Value, number: type[np.floating[Any]]) -> ir.Value:
-    """(tokens, tokens): 0 up to the diagonal, and the lowest number after it."""
+    """(tokens, tokens): 0 up to the diagonal, and after it half the lowest number, so that no sum overflows."""
     tokens = op("Shape", query, start=-2, end=-1)
-    lowest = op("Expand", number(np.finfo(number).min), op("Concat", tokens, tokens, axis=0))
+    lowest = op("Expand", number(np.finfo(number).min / 2), op("Concat", tokens, tokens, axis=0))
     return op("Trilu", lowest, 1, upper=1)
 
 

@@ -23,6 +23,12 @@ def products(model: ir.Model, linear: str) -> list[ir.Node]:
     return [node for node, _ in users]
 
 
+def dtype_of(model: ir.Model, linear: str) -> ir.DataType:
+    """That of a linear's weight; float32 where a graph has no such linear."""
+    found = model.graph.initializers.get(f"{linear}.weight")
+    return ir.DataType.FLOAT if found is None or found.dtype is None else found.dtype
+
+
 def weight(model: ir.Model, name: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
     """An initializer without a value, made where the graph has none of that name."""
     if name not in model.graph.initializers:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ..weights import Packed
-from .linear import products, replace, weight
+from .linear import dtype_of, products, replace, weight
 
 DOMAIN = "com.microsoft"
 BITS = 4
@@ -16,11 +16,13 @@ BITS = 4
 def linear_int4(model: ir.Model, packed: Mapping[str, Packed], accuracy_level: int) -> ir.Model:
     """Replaces the products of a graph with its `packed` linears, in place.
 
-    accuracy_level: MatMulNBits' own; 0 multiplies in the inputs' precision, 4 in 8-bit integers.
+    Scales are in the dtype that the graph has the weight in. accuracy_level: MatMulNBits' own; 0 multiplies in the
+    inputs' precision, 4 in 8-bit integers.
     """
     for name, how in packed.items():
+        dtype = dtype_of(model, name)
         for product in products(model, name):
-            operands = [weight(model, f"{name}.{kind}", *spec) for kind, spec in _operands(how).items()]
+            operands = [weight(model, f"{name}.{kind}", *spec) for kind, spec in _operands(how, dtype).items()]
             node = ir.node(
                 "MatMulNBits", [product.inputs[0], *operands], _attributes(how, accuracy_level), domain=DOMAIN
             )
@@ -37,13 +39,13 @@ def set_accuracy_level(model: ir.Model, accuracy_level: int) -> ir.Model:
     return model
 
 
-def _operands(how: Packed) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
+def _operands(how: Packed, dtype: ir.DataType) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
     """The dtypes and shapes of what follows the input, by name."""
     outputs, inputs = how.shape
     groups = inputs // how.block
     found: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {
         "qweight": (ir.DataType.UINT8, (outputs, groups, how.block // 2)),
-        "scales": (ir.DataType.FLOAT, (outputs, groups)),
+        "scales": (dtype, (outputs, groups)),
     }
     return found | ({"zero_points": (ir.DataType.UINT8, (outputs, -(-groups // 2)))} if how.zero_points else {})
 

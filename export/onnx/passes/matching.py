@@ -46,8 +46,8 @@ class Writer:
         self.nodes: list[ir.Node] = []
 
     def __call__(self, operator: str, *inputs: Any, domain: str = "", **attributes: Any) -> ir.Value:
-        """Inputs that are no values are constants: numpy's as they are, anything else as integers."""
-        values = [value if isinstance(value, ir.Value) else self._constant(value) for value in inputs]
+        """Inputs that are no values are constants, numpy's as they are, anything else as integers; None is left out."""
+        values = [value if isinstance(value, ir.Value | None) else self._constant(value) for value in inputs]
         node = ir.node(operator, values, attributes, domain=domain)
         self.nodes.append(node)
         return node.outputs[0]

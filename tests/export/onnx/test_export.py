@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx_graphs import tracing_once
 from safetensors import safe_open
 
 from edgepress import artifact
@@ -19,11 +20,12 @@ from edgepress.errors import UserError
 from edgepress.export.onnx import export as module
 from edgepress.export.onnx.export import Exported, export
 from edgepress.export.onnx.parity import Error, Graphs, Parity, Tolerance, check, error_of
-from edgepress.export.onnx.trace import trace
 from edgepress.quantize.press import press
 from edgepress.recipe import Export, Recipe
+from edgepress.runtime.paint import Painter, Wish
 
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")
+TILES = ("vae_begin", "vae_up_1", "vae_up_2", "vae_up_3")
 RECIPE = {
     "device": "test",
     "quantize": {
@@ -52,17 +54,7 @@ def pressed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def traced_once() -> Iterator[None]:
-    """Tracing takes most of the time, and gives the same graph for the same component."""
-    made: dict[Any, bytes] = {}
-
-    def remembered(graph: Any, folder: Path, dtype: torch.dtype) -> Any:
-        key = (graph.name, (folder / "config.json").read_text(), dtype)
-        if key not in made:
-            made[key] = trace(graph, folder, dtype)
-        return made[key].clone()
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "trace", remembered)
+    with tracing_once():
         yield
 
 
@@ -87,7 +79,7 @@ def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.mark.slow
 def test_float32_is_torch_to_1e_4_and_the_picture_to_45_db(plain: Exported) -> None:
     found = plain.parity["exact"]
-    assert set(found.graphs) == set(GRAPHS)
+    assert set(found.graphs) == {*GRAPHS, "vae_decoder in tiles"}
     assert max(error.relative for error in found.graphs.values()) < 1e-4
     assert found.psnr is None or found.psnr > 45
 
@@ -98,7 +90,8 @@ def test_what_is_published_is_all_that_a_device_needs(plain: Exported) -> None:
     weights = {f"{part}-00001-of-00001.safetensors" for part in ("text_encoder", "transformer", "vae")}
     tokenizer = {f"tokenizer/{name}" for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")}
     golden = {f"golden/{name}.npz" for name in GRAPHS}
-    assert names == {"pipeline.json", *(f"{name}.onnx" for name in GRAPHS), *weights, *tokenizer, *golden}
+    graphs = {f"{name}.onnx" for name in (*GRAPHS, *TILES)}
+    assert names == {"pipeline.json", *graphs, *weights, *tokenizer, *golden}
     assert leftovers(plain.folder.parent) == []
     for name in GRAPHS:
         onnx.checker.check_model(plain.folder / f"{name}.onnx")
@@ -107,7 +100,7 @@ def test_what_is_published_is_all_that_a_device_needs(plain: Exported) -> None:
 @pytest.mark.slow
 def test_graphs_hold_no_weights_and_files_no_more_than_they_read(plain: Exported) -> None:
     read: dict[str, set[str]] = {}
-    for name in GRAPHS:
+    for name in (*GRAPHS, *TILES):
         graph = onnx.load(plain.folder / f"{name}.onnx", load_external_data=False).graph
         assert max((len(value.raw_data) for value in graph.initializer), default=0) <= 4096  # tables, no weights
         for value in graph.initializer:
@@ -136,8 +129,33 @@ def test_golden_inputs_give_golden_outputs(plain: Exported) -> None:
     graphs = Graphs({name: plain.folder / f"{name}.onnx" for name in GRAPHS})
     for name in GRAPHS:
         with np.load(plain.folder / "golden" / f"{name}.npz") as stored:
-            inputs = {key.removeprefix("in."): stored[key] for key in stored if key != "out"}
-            assert error_of(graphs(name, inputs), stored["out"]).relative < 1e-4
+            inputs = {key.removeprefix("in."): stored[key] for key in stored if key.startswith("in.")}
+            (expected,) = (stored[key] for key in stored if key.startswith("out."))
+            assert error_of(graphs(name, inputs), expected).relative < 1e-4
+
+
+@pytest.mark.slow
+def test_graphs_of_fixed_shapes_are_there_for_every_size_and_prompt(tiny: Path, tmp_path: Path) -> None:
+    settings = Export(precision="fp32", shapes="fixed", tokens=40, graphs=("vae_encoder",))
+    found = export(tiny, tmp_path, settings, [(64, 64), (32, 96)])
+    assert max(error.relative for error in found.parity["exact"].graphs.values()) < 1e-4
+    names = {file.stem for file in found.folder.glob("*.onnx")}
+    assert names == {
+        *(f"{name}{length}" for name in ("text_encoder-T", "caption-L") for length in (32, 64)),
+        *(f"transformer-N32-L{length}" for length in (32, 64)),
+        *("vae_decoder-h8-w8", "vae_decoder-h4-w12", "vae_encoder-H64-W64", "vae_encoder-H32-W96"),
+    }
+    for name in names:
+        graph = onnx.load(found.folder / f"{name}.onnx", load_external_data=False).graph
+        ports = [*graph.input, *graph.output]
+        assert not [port.name for port in ports for axis in port.type.tensor_type.shape.dim if axis.dim_param]
+    painter = Painter(tmp_path, keep=False)
+    assert painter.paint(Wish("a cat", steps=1, size=(32, 96))).size == (96, 32)
+    with pytest.raises(UserError, match="fixed shapes, for pictures of 64x64, 32x96; give one as --size"):
+        painter.paint(Wish("a cat", steps=1, size=(96, 96)))
+    told: list[str] = []
+    painter.paint(Wish("a" * 60, steps=1), tell=told.append)
+    assert "of which 40 are read" in told[0]
 
 
 # ---------------------------------------------------------------- 4 bits
@@ -195,6 +213,23 @@ def test_an_opset_that_cannot_be_written_is_refused(opset: int, flavour: str, ti
 
 def test_int4_of_a_pipeline_that_was_not_pressed_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert "no 4-bit weights" in refusal(tiny, tmp_path / "out", precision="int4")
+
+
+def test_a_further_graph_that_there_is_none_of_is_refused(tiny: Path, tmp_path: Path) -> None:
+    said = refusal(tiny, tmp_path / "out", precision="fp32", graphs=("nothing",))
+    assert "no further graph 'nothing'" in said
+    assert "vae_encoder" in said
+
+
+def test_an_encoder_that_pressing_dropped_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from tiny import changed
+
+    shutil.copytree(tiny, tmp_path / "model")
+    with changed(tmp_path / "model" / "vae") as tensors:
+        for name in [name for name in tensors if name.startswith("encoder.")]:
+            del tensors[name]
+    said = refusal(tmp_path / "model", tmp_path / "out", precision="fp32", graphs=("vae_encoder",))
+    assert "has lost its encoder" in said
 
 
 def test_an_output_inside_the_model_is_refused(tiny: Path) -> None:

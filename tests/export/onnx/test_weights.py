@@ -19,7 +19,7 @@ from edgepress.checkpoint import Checkpoint
 from edgepress.errors import UserError
 from edgepress.export.onnx import weights
 from edgepress.export.onnx.int4 import blocks
-from edgepress.export.onnx.weights import Packed, Source, attach, lacking
+from edgepress.export.onnx.weights import Bytes, Packed, Source, attach, lacking
 from edgepress.grid import dequantize
 
 
@@ -155,6 +155,28 @@ def test_a_solution_takes_the_place_of_what_it_holds(tmp_path: Path) -> None:
     assert source.packed == {"a": Packed((24, 64), 64, zero_points=False)}
     assert torch.equal(source.made("a.scales").T, other.grid.scales)
     assert torch.equal(source.made("norm.weight"), torch.ones(1, 64))
+
+
+def test_a_solution_in_8_bits_takes_the_place_of_4_bits_and_so_does_what_it_keeps(tmp_path: Path) -> None:
+    """`a` is in 8 bits with a scale of its input, `b` without, `kept` in floats; `left` is not in it."""
+    four = {name: random_codes(24, 64, 32, True) for name in ("a", "b", "kept", "left")}
+    codes = torch.arange(64 * 24).remainder(255).add(1).to(torch.uint8).reshape(64, 24)
+    scales = torch.rand(1, 24, generator=torch.Generator().manual_seed(0)).half()
+    solution = {f"{name}.qweight": codes for name in "ab"} | {f"{name}.scales": scales.clone() for name in "ab"}
+    solution |= {f"{name}.qzeros": torch.full((1, 24), 128, dtype=torch.uint8) for name in "ab"}
+    solution |= {"a.input_scale": torch.tensor(0.25), "kept.weight": torch.ones(24, 64), "norm.weight": torch.zeros(64)}
+    checkpoint = stored(tmp_path / "component", packed(four) | {"norm.weight": torch.ones(64)})
+    source = Source(checkpoint, stored(tmp_path / "solution", {k: v.clone() for k, v in solution.items()}))
+    assert source.packed == {"left": Packed((24, 64), 32, zero_points=True)}
+    assert source.bytes == {"a": Bytes((24, 64), 0.25), "b": Bytes((24, 64), None)}
+    made = source.made("a.qweight")
+    assert made.dtype == torch.int8
+    assert torch.equal(made.int(), codes.int() - 128)
+    assert torch.equal(source.made("b.scales"), scales[0].float())
+    assert torch.equal(source.made("a.weight"), ((codes.float() - 128) * scales.float()).T)
+    assert torch.equal(source.made("kept.weight"), torch.ones(24, 64))
+    assert torch.equal(source.made("norm.weight"), torch.zeros(64))
+    assert "kept.qweight" not in source
 
 
 def test_an_embedding_is_known_by_what_it_is_stored_in(tmp_path: Path) -> None:

@@ -108,6 +108,30 @@ def test_attention_in_other_operators(rows: bool, causal: int, heads: int, group
     torch.testing.assert_close(run(model, inputs), expected)
 
 
+def with_mask(model: ir.Model, heads: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
+    mask = port("mask", [1, heads, "n", "n"], dtype)
+    (node,) = (node for node in model.graph if node.op_type == "Attention")
+    node.resize_inputs(4)
+    node.replace_input_with(3, mask)
+    model.graph.inputs.append(mask)
+    return model
+
+
+@pytest.mark.parametrize("change", [fuse_attention, split_attention])
+def test_a_mask_is_added_to_the_scores(change: Pass) -> None:
+    model = constants(change(with_mask(attention(2, 2, False, scale=1.0), 2)))
+    assert "Attention" not in operators(model)
+    q, k, v, mask = noise(1, 2, 7, 4), noise(1, 2, 7, 4) * 2, noise(1, 2, 7, 4) * 3, 3 * noise(1, 2, 7, 7)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+    torch.testing.assert_close(run(model, {"q": q, "k": k, "v": v, "mask": mask}), expected)
+
+
+@pytest.mark.parametrize(("heads", "dtype"), [(6, ir.DataType.FLOAT), (2, ir.DataType.BOOL)])
+def test_a_mask_that_cannot_be_added_is_refused(heads: int, dtype: ir.DataType) -> None:
+    with pytest.raises(ValueError, match="mask"):
+        split_attention(with_mask(attention(heads, 2, False), heads, dtype))
+
+
 def test_rows_go_into_attention_as_they_are() -> None:
     assert operators(constants(fuse_attention(attention(2, 2, True)))) == ["MultiHeadAttention", "Reshape", "Transpose"]
 

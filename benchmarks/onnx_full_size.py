@@ -1,0 +1,210 @@
+"""What exporting a component of full size to ONNX costs, and what ONNX Runtime takes to load and run it.
+
+`make bench-onnx-full-size`. The weights are random codes of 4 bits in the true shapes (demo/pressed.py): what is
+measured is the work. Exporting is held against copying the component's bytes, in turns, the files in the page cache and
+not; the pipeline's other components are tiny, and what tracing those takes is subtracted. Each command is a process of
+its own, seen from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import onnx
+import yaml
+
+from .process import Cost, measured
+from .report import table, write_section
+
+COMPONENTS = ("transformer", "text_encoder")
+SIZE = (256, 256)  # pixels
+PIECE = 2**24  # bytes read at once
+SETTINGS = {"precision": "int4", "flavour": "ort", "accuracy_level": 4}
+CALM = {"cold": "not in the page cache", "warm": "in the page cache"}
+CPU_HEADER = ("CPU s of copying", "of exporting all")
+CHECK = "import onnx, sys; onnx.checker.check_model(sys.argv[1])"
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export: the process's cost, and seconds of tracing the component, and the others."""
+
+    cost: Cost
+    tracing: float
+    others: float
+
+    @property
+    def seconds(self) -> float:
+        return self.cost.seconds - self.others
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A component's costs: exports and copies in turns, by whether the files were in the page cache."""
+
+    component: str
+    exports: Mapping[str, list[Export]]
+    copies: Mapping[str, list[Cost]]
+    check: Cost
+    run: Cost
+    told: dict[str, Any] = field(repr=False)  # by steps.py, of the run
+    graph: Path
+
+    @property
+    def weights(self) -> list[Path]:
+        return sorted(self.graph.parent.glob(f"{self.component}-*.safetensors"))
+
+
+def measure(component: str, folder: Path, runs: int, layers: int | None) -> Measured:
+    """Everything of one component; what was written goes, but for the last export."""
+    pipeline = write_pipeline(component, folder, layers)
+    output, source = folder / f"exported-{component}", pipeline / component
+    exports: dict[str, list[Export]] = {calm: [] for calm in CALM}
+    copies: dict[str, list[Cost]] = {calm: [] for calm in CALM}
+    for _ in range(runs):
+        for calm in CALM:
+            prepare(calm, source)
+            copies[calm].append(copy(source, folder / "copy"))
+            prepare(calm, source)
+            exports[calm].append(export(component, pipeline, output))
+    graph = output / "onnx" / f"{component}.onnx"
+    check = measured([sys.executable, "-c", CHECK, str(graph)], folder / "check.log")
+    run, told = run_graph(component, output, folder)
+    return Measured(component, exports, copies, check, run, told, graph)
+
+
+def write_pipeline(component: str, folder: Path, layers: int | None) -> Path:
+    """The pipeline with one pressed component of full size, written if it is not there yet."""
+    pipeline = folder / (f"random-{component}-{layers}-layers" if layers else f"random-{component}")
+    words = [sys.executable, "-m", "edgepress.demo.pressed", "--component", component, "--output", str(pipeline)]
+    measured([*words, "--layers", str(layers)] if layers else words, folder / "generate.log")
+    return pipeline
+
+
+def export(component: str, pipeline: Path, output: Path) -> Export:
+    """Exports the pipeline; an older export goes."""
+    shutil.rmtree(output, ignore_errors=True)
+    recipe, told = output.parent / "export.yaml", output.parent / "told.json"
+    recipe.write_text(yaml.safe_dump({"device": "full-size", "export": SETTINGS}), "utf-8")
+    words = [sys.executable, "-m", "edgepress.benchmarks.exporting", *map(str, (recipe, pipeline, output, told))]
+    cost = measured(words, output.parent / "export.log")
+    tracing: dict[str, float] = json.loads(told.read_text("utf-8"))
+    own = tracing.pop(component)
+    return Export(cost, own, sum(tracing.values()))
+
+
+def copy(source: Path, target: Path) -> Cost:
+    """Copies a folder and puts it on the disk; the copy goes."""
+    try:
+        return measured(["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(source), str(target)], target.parent / "log")
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def run_graph(component: str, output: Path, folder: Path) -> tuple[Cost, dict[str, Any]]:
+    """Loads and runs a component's graph with the runtime."""
+    told = folder / "ran"
+    words = [sys.executable, "-m", "edgepress.benchmarks.steps", *map(str, (output, component, *SIZE, told))]
+    return measured(words, folder / "run.log"), json.loads(told.with_suffix(".json").read_text("utf-8"))
+
+
+def prepare(calm: str, source: Path) -> None:
+    """Puts all files of a folder into the page cache (warm) or out of it (cold)."""
+    for file in source.iterdir():
+        with file.open("rb") as stream:
+            if calm == "cold":
+                os.fsync(stream.fileno())
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while stream.read(PIECE):
+                    pass
+
+
+# ---------------------------------------------------------------- the section
+
+
+def section(found: Measured) -> str:
+    """The body of a component's section in docs/benchmarks.md."""
+    runs = len(found.exports["cold"])
+    ratios = [_ratio_row(calm, found.exports[calm], found.copies[calm]) for calm in CALM]
+    exports = [export for exports in found.exports.values() for export in exports]
+    peak = max(export.cost.peak_rss for export in exports)
+    weights = sum(file.stat().st_size for file in found.weights)
+    inline = max(_inline(found.graph), default=0)
+    rows = [
+        ["of exporting, tracing", f"{_spread([export.tracing for export in exports])} s"],
+        ["peak RSS of exporting", f"{peak / 2**30:.2f} GiB"],
+        ["graph", f"{found.graph.stat().st_size / 1e6:.2f} MB, the largest constant in it {inline:,} bytes"],
+        ["weights", f"{weights / 1e9:.2f} GB in {len(found.weights)} files, the largest {_largest(found):.2f} GB"],
+        ["`onnx.checker` by path", f"passed in {found.check.seconds:.0f} s, {found.check.peak_rss / 1e9:.2f} GB"],
+        ["loading and the first run", f"{found.told['first']:.1f} s"],
+        ["a later run", f"{statistics.median(found.told['later']):.1f} s"],
+        ["peak RSS of loading and running", f"{found.run.peak_rss / 1e9:.2f} GB"],
+        ["the same, of its files' size", f"{found.run.peak_rss / weights:.2f}"],
+    ]
+    parts = [
+        f"## What a full-size {found.component.replace('_', ' ')} costs in ONNX",
+        "`edgepress export onnx --precision int4 --no-check`, whole process with start-up, from a component in 4 bits "
+        "(random codes in the true shapes) whose pipeline's other components are tiny; tracing those is subtracted. "
+        f"Copying is `cp` and `sync` of the component. {runs} runs of each in turns, median and range.",
+        table(["files", "copying, s", "exporting, s", "exporting over copying", *CPU_HEADER], ratios),
+        f"Then with ONNX Runtime as `edgepress generate` uses it: a prompt of {found.told['tokens']} tokens, a picture "
+        f"of {SIZE[0]} x {SIZE[1]} pixels.",
+        table(["", "value"], rows),
+    ]
+    return "\n\n".join(parts)
+
+
+def _ratio_row(calm: str, exports: Sequence[Export], copies: Sequence[Cost]) -> list[str]:
+    spent, copied = [export.seconds for export in exports], [cost.seconds for cost in copies]
+    ratios = [export / copy for export, copy in zip(spent, copied, strict=True)]
+    work = [[copy.cpu for copy in copies], [export.cost.cpu for export in exports]]
+    return [CALM[calm], *(_spread(values) for values in (copied, spent, ratios, *work))]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
+
+
+def _inline(graph: Path) -> list[int]:
+    """Bytes of every tensor that a graph's own file holds."""
+    model = onnx.load(str(graph), load_external_data=False)
+    constants = [attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t")]
+    tensors = [*model.graph.initializer, *constants]
+    return [tensor.ByteSize() for tensor in tensors if tensor.data_location != onnx.TensorProto.EXTERNAL]
+
+
+def _largest(found: Measured) -> float:
+    return max(file.stat().st_size for file in found.weights) / 1e9
+
+
+@click.command(help=__doc__)
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("artifacts/full-size"), show_default=True)
+@click.option("--component", type=click.Choice([*COMPONENTS, "both"]), default="both", show_default=True)
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Of exporting and of copying.")
+@click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal, not reported.")
+@click.option("--keep", is_flag=True, help="Keep the random pipeline and the export, 8 GB for the transformer.")
+def main(folder: Path, component: str, runs: int, layers: int | None, keep: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COMPONENTS if component == "both" else (component,):
+        found = measure(name, folder, runs, layers)
+        body = section(found)
+        if not layers:
+            write_section(f"onnx-full-size-{name}".replace("_", "-"), "make bench-onnx-full-size", body)
+        click.echo(body)
+        if not keep:
+            shutil.rmtree(folder / f"exported-{name}")
+            shutil.rmtree(write_pipeline(name, folder, layers))
+
+
+if __name__ == "__main__":
+    main()

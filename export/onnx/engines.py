@@ -1,0 +1,83 @@
+"""The script that builds TensorRT's engines on a board.
+
+What it was written from, as there is no board here: trtexec's options are those of TensorRT's own samples, 10.3 and
+10.16 (github.com/NVIDIA/TensorRT, samples/common/sampleOptions.cpp); which operators are read is said by the parser's
+docs/Changelog.md (github.com/onnx/onnx-tensorrt): INT4 since 10.0, Attention since 10.14, RMSNormalization and
+RotaryEmbedding since 10.15, and since 10.9 the GroupNormalization of opset 21. So graphs of opset 21 with all of these
+written out are for every TensorRT 10. INT4 has blocks of 64 or 128 and no zero points (docs.nvidia.com/deeplearning/
+tensorrt, "Quantization Schemes").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ...runtime.buckets import Shaped
+from .buckets import Axes
+
+NAME = "build_engines.sh"
+HEAD = """\
+#!/bin/sh
+# Builds TensorRT engines of these graphs, on the board that they are for: an engine is for one GPU and one version.
+#
+# NOT VERIFIED: it was never run. Written for TensorRT 10.3 (JetPack 6.2) to 10.16 (JetPack 7.2).
+#
+# The types in the graphs say what is computed in which precision (--stronglyTyped), so --fp16 or --int4 have no place.
+# Weights are read from the files beside the graphs. Shapes are those of the export's sizes and of its longest prompt.
+#
+#   ./build_engines.sh [GRAPH ...]       all graphs, or only those; engines go to engines/
+#   TRTEXEC=/path/to/trtexec ./build_engines.sh
+set -eu
+cd "$(dirname "$0")"
+TRTEXEC=${TRTEXEC:-/usr/src/tensorrt/bin/trtexec}
+WANTED=" $* "
+mkdir -p engines
+
+build() {
+  name=$1
+  shift
+  case "$WANTED" in
+    "  " | *" $name "*)
+      "$TRTEXEC" --onnx="$name.onnx" --saveEngine="engines/$name.engine" --stronglyTyped --skipInference \\
+        --timingCacheFile=engines/timing.cache "$@"
+      ;;
+  esac
+}
+"""
+
+
+def write_script(graphs: Mapping[str, Shaped], asked: Mapping[str, Sequence[Axes]], folder: Path) -> None:
+    """Writes the script beside the graphs.
+
+    Args:
+        asked: the axes that each graph is asked with; those that are never asked, such as those of tiles, are left out.
+    """
+    lines = [line for name, axes in asked.items() for line in _builds(graphs[name], axes)]
+    file = folder / NAME
+    file.write_text("\n".join([HEAD, *lines]) + "\n", "utf-8")
+    file.chmod(0o755)
+
+
+def _builds(graph: Shaped, asked: Sequence[Axes]) -> list[str]:
+    """A line for each file of a graph; engines of dynamic shapes are tuned for the largest."""
+    if graph.buckets[0].axes:
+        return [f"build {bucket.name}" for bucket in graph.buckets]
+    (bucket,) = graph.buckets
+    ranges = {"min": min, "opt": max, "max": max}
+    options = [f"--{name}Shapes={_shapes(graph, _of(asked, choose))}" for name, choose in ranges.items()]
+    return [" \\\n  ".join([f"build {bucket.name}", *options])]
+
+
+def _of(asked: Sequence[Axes], choose: Callable[[Iterable[int]], int]) -> Axes:
+    return {axis: choose(axes[axis] for axes in asked) for axis in asked[0]}
+
+
+def _shapes(graph: Shaped, axes: Axes) -> str:
+    """Of all inputs that have dynamic axes, in trtexec's words."""
+    sized = {
+        name: "x".join(str(axes[axis] if isinstance(axis, str) else axis) for axis in port)
+        for name, port in graph.ports.items()
+        if any(isinstance(axis, str) for axis in port)
+    }
+    return ",".join(f"{name}:{shape}" for name, shape in sized.items())

@@ -1,0 +1,22 @@
+"""Types of options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+
+class PictureSize(click.ParamType[tuple[int, int]]):
+    """A picture's height and width in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d+)[xX×](\d+)", value)
+        if not found:
+            self.fail(f"{value!r} is no size; write height and width like 512x768.", param, ctx)
+        return int(found[1]), int(found[2])
