@@ -34,7 +34,8 @@ SIGNS := artifacts/.work/truth
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact test test-fast browser check format clean open-clip \
-	bench-quality bench-ladder bench-evaluate bench-quantize bench-full-size bench-kernels bench-peers bench-interop
+	bench-quality bench-ladder bench-evaluate bench-quantize bench-full-size bench-kernels bench-peers bench-interop \
+	bench-onnx bench-onnx-full-size
 
 help:  ## this list
 	@sed -n '3,9s/^# *//p' Makefile
@@ -92,7 +93,7 @@ artifact:  ## quantize, export and evaluate: the whole artifact of DEVICE
 	$(MAKE) evaluate
 
 test: $(SET_UP) $(SET_UP_RKNN) browser  ## all tests that need no device
-	$(RUN)/pytest -m "not device"
+	OMP_NUM_THREADS=1 $(RUN)/pytest -m "not device" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-fast: $(SET_UP)  ## the tests that take seconds
 	$(RUN)/pytest -m "not device and not slow"
@@ -145,6 +146,12 @@ bench-interop: $(SET_UP)  ## whether stock transformers reads the artifact's tex
 open-clip: $(SET_UP)  ## open_clip beside the environment (torchvision would break it), for the test that compares with it
 	$(RUN)/pip install --quiet --no-deps --target build/open_clip --upgrade open-clip-torch==3.3.0 timm==1.0.31 \
 		ftfy==6.3.1 wcwidth==0.9.4 torchvision==0.28.0
+
+bench-onnx: $(SET_UP)  ## ONNX graphs in every precision, and ONNX Runtime's own: time, memory, bytes, pictures
+	$(RUN)/python -m edgepress.benchmarks.graphs
+
+bench-onnx-full-size: $(SET_UP)  ## exporting, loading and running graphs of full size (COMPONENT=…)
+	$(RUN)/python -m edgepress.benchmarks.onnx_full_size --component $(COMPONENT)
 
 clean:  ## remove artifacts and caches (the environment stays)
 	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

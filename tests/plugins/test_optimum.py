@@ -128,7 +128,7 @@ def test_optimum_finds_the_command_and_starts_light() -> None:
         (["--model", "./nowhere"], "There is no model folder nowhere"),
         pytest.param(
             ["--model", "demo", "--dataset", "absent.jsonl"],
-            "Prompt file absent.jsonl cannot be read",
+            "There is no prompt set or file 'absent.jsonl'",
             marks=pytest.mark.slow,  # it is looked for after torch is loaded
         ),
     ],
