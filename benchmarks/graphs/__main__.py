@@ -6,6 +6,7 @@ kept there: a run that was killed goes on where it was.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import statistics
 import subprocess
@@ -152,6 +153,7 @@ def _level_rows(names: Sequence[str], results: Results) -> list[list[str]]:
 @click.option("--only", multiple=True, metavar="NAME", help="Variants, while developing; nothing is reported.")
 @click.option("--keep", is_flag=True, help="Keep what was made, 6 GB.")
 def main(folder: Path, part: str, rounds: int, prompts: int, only: tuple[str, ...], keep: bool) -> None:
+    logging.getLogger().setLevel(logging.ERROR)  # a tool of ONNX Runtime has all libraries log all they do
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
     with bars() as progress:
         for name in PARTS if part == "both" else (part,):

@@ -74,6 +74,7 @@ def _algorithm(name: str, size: int) -> Any:
 
 
 def _in_bytes(model: onnx.ModelProto, chosen: Sequence[str], file: Path) -> None:
+    del model.graph.value_info[:]  # the tool infers shapes anew, and does not get over weights that were turned
     quantize_dynamic(
         model,
         str(file),
@@ -81,6 +82,7 @@ def _in_bytes(model: onnx.ModelProto, chosen: Sequence[str], file: Path) -> None
         weight_type=QuantType.QInt8,
         nodes_to_quantize=list(chosen),
         use_external_data_format=True,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # after operators of ONNX Runtime's own
     )
 
 
