@@ -4,6 +4,7 @@ a name         a set of recipes/prompts/, such as text-en
 FILE.jsonl     ours (docs/prompts.md), GenEval's (evaluation_metadata) or LongText-Bench's (text_prompts)
 FILE.tsv       PartiPrompts
 FILE.json      CVTG-2K
+FILE.csv       DPG-Bench in one file
 FOLDER         DPG-Bench: one .txt a prompt
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .prompts import Language, Prompt, is_han, load_prompts
 from .sources import ROOT
 
 SHIPPED = ROOT / "recipes" / "prompts"
-PARTI_COLUMNS = ["Prompt", "Category", "Challenge", "Note"]
+PARTI_COLUMNS = ["Prompt", "Category", "Challenge"]
 Entries = Iterator[tuple[str, dict[str, Any]]]  # where it stands, and the entry
 
 
@@ -113,24 +114,44 @@ def _entries(path: Path) -> Entries:
             yield f"{path}:{number}", entry if isinstance(entry, dict) else {}
 
 
-# ---------------------------------------------------------------- PartiPrompts, CVTG-2K, DPG-Bench
+# ---------------------------------------------------------------- tables: PartiPrompts, DPG-Bench
 
 
 def _parti(path: Path) -> list[Prompt]:
-    """PartiPrompts (github.com/google-research/parti): tab-separated, with a header."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if rows.fieldnames != PARTI_COLUMNS:
-            raise UserError(f"{path} is not PartiPrompts: its columns are not {', '.join(PARTI_COLUMNS)}.")
-        return [
-            Prompt(
-                id=f"parti-{number:04d}",
-                prompt=_text(f"{path}:{number + 2}", row, "Prompt").strip(),
-                language="en",
-                categories={"category": row["Category"], "challenge": row["Challenge"]},
-            )
-            for number, row in enumerate(rows)
-        ]
+    """PartiPrompts (github.com/google-research/parti): tab-separated, with a header; quotes are letters."""
+    return [
+        Prompt(
+            id=f"parti-{number:04d}",
+            prompt=_text(where, row, "Prompt").strip(),
+            language="en",
+            categories={"category": _text(where, row, "Category"), "challenge": _text(where, row, "Challenge")},
+        )
+        for number, (where, row) in enumerate(_rows(path, PARTI_COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE))
+    ]
+
+
+def _dpg_csv(path: Path) -> list[Prompt]:
+    """DPG-Bench's dpg_bench.csv: a row a question, several a prompt (columns as compute_dpg_bench.py reads)."""
+    texts: dict[str, str] = {}
+    for where, row in _rows(path, ["item_id", "text"]):
+        texts.setdefault(_text(where, row, "item_id"), _text(where, row, "text").strip())
+    return [Prompt(id=f"dpg-{name}", prompt=text, language="en") for name, text in texts.items()]
+
+
+def _rows(path: Path, columns: Sequence[str], **form: Any) -> Entries:
+    """The rows of a table with a header, which has at least these columns. form: how csv reads it."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, **form)
+            if not set(columns) <= set(rows.fieldnames or ()):
+                raise UserError(f"{path} is no prompt set that is known: it lacks a column of {', '.join(columns)}.")
+            for row in rows:
+                yield f"{path}:{rows.line_num}", row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"Prompt file {path} cannot be read ({error}); give a UTF-8 file.") from error
+
+
+# ---------------------------------------------------------------- CVTG-2K, DPG-Bench
 
 
 def _cvtg(path: Path) -> list[Prompt]:
@@ -168,10 +189,12 @@ def _dpg(folder: Path) -> Iterator[Prompt]:
             text = file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"Prompt file {file} cannot be read ({error}); give a UTF-8 file.") from error
+        if not text:
+            raise UserError(f"Prompt file {file} is empty; write a prompt in it, or remove it.")
         yield Prompt(id=f"dpg-{file.stem}", prompt=text, language="en")
 
 
-_READERS: dict[str, Callable[[Path], list[Prompt]]] = {".tsv": _parti, ".json": _cvtg}
+_READERS: dict[str, Callable[[Path], list[Prompt]]] = {".tsv": _parti, ".json": _cvtg, ".csv": _dpg_csv}
 
 
 # ---------------------------------------------------------------- what all share

@@ -47,7 +47,7 @@ def prompt_file(folder: Path, asked: str, purpose: str) -> Path:
 
 def own_clip(folder: Path) -> str | None:
     """The CLIP that comes with a pipeline, in the words of `evaluate --clip`: the demo alone has one."""
-    return f"local-dir:{DEMO_CLIP}" if folder == DEMO and DEMO_CLIP.is_dir() else None
+    return f"local-dir:{DEMO_CLIP}" if folder.resolve() == DEMO.resolve() and DEMO_CLIP.is_dir() else None
 
 
 def _looks_like_hub_id(model: str) -> bool:

@@ -122,9 +122,11 @@ def _exit_code(results: Results) -> int:
 
 def _unmeasured(results: Results) -> list[str]:
     """What stood in the way of measuring all that was wanted."""
+    from .report.words import counted
+
     found = [
-        f"{len(summary.failures)} pairs of {name} could not be compared, the first: {first.prompt}, seed {first.seed}: "
-        f"{first.failure}."
+        f"{counted(len(summary.failures), 'pair')} of {name} could not be compared, the first: {first.prompt}, "
+        f"seed {first.seed}: {first.failure}."
         for name, summary in results.variants.items()
         for first in summary.failures[:1]
     ]

@@ -38,12 +38,16 @@ class Limit:
 
 
 def limits_of(
-    gates: Mapping[str, float | str], metrics: Sequence[Metric | Unavailable], truth: bool
+    gates: Mapping[str, float | str],
+    metrics: Sequence[Metric | Unavailable],
+    truth: bool,
+    only: Sequence[str] = (),
 ) -> tuple[Limit, ...]:
     """The recipe's gates, looked up among the metrics' scores.
 
     Args:
         truth: whether there are true pictures.
+        only: the metrics that were asked for, where not all were.
 
     Raises:
         UserError: there is no such gate.
@@ -51,7 +55,8 @@ def limits_of(
     known = _known(metrics, truth)
     for name in gates:
         if name not in known:
-            raise UserError(f"There is no gate {name!r}; {_meant(name, list(known))}")
+            among = f" of what alone is measured, {', '.join(only)} (--no-gates leaves all out)" if only else ""
+            raise UserError(f"There is no gate {name!r}{among}; {_meant(name, list(known))}")
     if not gates:
         return ()
     return tuple(_limit(known[name], value) for name, value in ({DEFECTS: 0.0} | dict(gates)).items())

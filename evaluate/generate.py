@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from ..prompts import Prompt
 from ..sampling import Sampling, batches
 from .painters import Batch, Painted, batch_size, painter
-from .pictures import NAN_MARK
+from .pictures import CUT_MARK, NAN_MARK
 from .sides import Side
 
 
@@ -99,6 +99,8 @@ def _publish(painted: Painted, file: Path) -> None:
     said = PngInfo()
     if painted.broken:
         said.add_text(NAN_MARK, "some pixels were no number")
+    if painted.cut:
+        said.add_text(CUT_MARK, painted.cut)
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.{os.getpid()}.new")
     with new.open("wb") as stream:

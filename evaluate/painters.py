@@ -30,10 +30,11 @@ class Batch:
 
 
 class Painted(NamedTuple):
-    """A picture, and whether any of its pixels was no number (those are black)."""
+    """A picture, whether any of its pixels was no number (those are black), and what was cut of its prompt."""
 
     picture: Picture
     broken: bool
+    cut: str = ""
 
 
 Paint = Callable[[Batch], Sequence[Painted]]
@@ -86,9 +87,10 @@ def _graphs(folder: Path, sampling: Sampling) -> Paint:
     return paint
 
 
-def _watched(paint: Callable[[], Image]) -> Painted:
+def _watched(paint: Callable[..., Image]) -> Painted:
     """The picture; where NaN is made into a byte, numpy calls the operation invalid."""
     invalid: list[str] = []
+    told: list[str] = []
     with np.errstate(invalid="call", call=lambda kind, _: invalid.append(kind)):
-        picture = np.asarray(paint())
-    return Painted(picture, bool(invalid))
+        picture = np.asarray(paint(tell=told.append))
+    return Painted(picture, bool(invalid), " ".join(told))

@@ -11,7 +11,7 @@ from .defects import Defect, repeated
 from .measure import About, Task
 from .pictures import Shot, Unread
 from .registry import TRUTH, Reading, Values
-from .results import PictureRow, Row, VariantRow
+from .results import CUT, PictureRow, Row, VariantRow
 
 Asked = tuple[str, int]  # prompt id and seed
 Looked = Shot | Unread
@@ -98,6 +98,8 @@ class _Builder:
         if not isinstance(shot, Shot):
             return None
         values, notes = self._values(Task((shot,), self.prompt)), self._notes(Task((shot,), self.prompt))
+        if shot.cut:
+            notes[CUT] = (shot.cut,)
         truth = self.compared.truth.get(self.prompt.id)
         against = self._values(Task((truth, shot), self.prompt, against_truth=True)) if truth else {}
         values = {TRUTH + name: value for name, value in against.items()} | values

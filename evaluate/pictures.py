@@ -15,19 +15,24 @@ from .registry import Picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NAN_MARK = "edgepress-nan"  # the PNG text of a picture some of whose pixels were no number
+CUT_MARK = "edgepress-cut"  # that of one whose prompt was not read to its end: what was cut
 
 Unread = Literal["missing", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture's file; `digest` is that of its pixels and size, whatever format they are kept in."""
+    """A picture's file; `digest` is that of its pixels and size, whatever format they are kept in.
+
+    cut: what was left out of the prompt that it was painted from, in a sentence.
+    """
 
     file: Path
     digest: str
     height: int
     width: int
     defect: Defect | None
+    cut: str = ""
 
     @property
     def size(self) -> str:
@@ -48,11 +53,12 @@ def inspect(file: Path | None) -> Shot | Unread:
     if file is None or not file.exists():
         return "missing"
     try:
-        picture, broken = _read(file)
+        picture, said = _read(file)
     except UserError:
         return "unreadable"
     height, width = picture.shape[:2]
-    return Shot(file, digest_of(picture), height, width, "nan" if broken else defect_of(picture))
+    defect: Defect | None = "nan" if NAN_MARK in said else defect_of(picture)
+    return Shot(file, digest_of(picture), height, width, defect, said.get(CUT_MARK, ""))
 
 
 def digest_of(picture: Picture) -> str:
@@ -75,12 +81,13 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read(file: Path) -> tuple[Picture, bool]:
-    """The picture, and whether it was marked as one with pixels that were no number."""
+def _read(file: Path) -> tuple[Picture, dict[str, str]]:
+    """The picture, and what its file says of it."""
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB")), NAN_MARK in image.info
+            said = {mark: str(image.info[mark]) for mark in (NAN_MARK, CUT_MARK) if mark in image.info}
+            return np.asarray(image.convert("RGB")), said
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} is no readable picture; make it anew (if it is a cached one, delete it).") from error

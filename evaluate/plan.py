@@ -86,7 +86,8 @@ def plan_for(recipe: Recipe, options: Options = Options()) -> Plan:
     """The plan of a recipe and of what is wanted otherwise.
 
     Raises:
-        UserError: there is no such reference, candidate, prompt file or folder of true pictures.
+        UserError: there is no such reference, candidate, prompt file or folder of true pictures, or a side that cannot
+            paint the wanted size.
     """
     given = _reference(options.model) if options.model else None
     candidates = candidates_of(options.candidates or (str(ARTIFACTS / recipe.device / "model"),))
@@ -95,11 +96,13 @@ def plan_for(recipe: Recipe, options: Options = Options()) -> Plan:
     asked = prompt_file(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
     prompts = prompt_sets.load(asked)[: options.limit or recipe.evaluation.count]
     sides = (reference, *candidates.values())
+    sampling = _sampling(recipe.evaluation, sides)
+    _check_sizes(sampling, sides)
     plan = Plan(
         reference=reference,
         candidates=candidates,
         prompts=tuple(prompts),
-        sampling=_sampling(recipe.evaluation, sides),
+        sampling=sampling,
         dtype=_dtype(recipe.dtype, sides),
         output=options.output or first.folder.parent / "evaluation",
         seeds=options.seeds,
@@ -201,6 +204,25 @@ def _exported_size(side: Side) -> tuple[int, int]:
         return parts.read(side.folder).size
     exported = manifest.read(side.folder)
     return (host_of(family_of(exported.family), exported.host).native,) * 2
+
+
+def _check_sizes(sampling: Sampling | None, sides: tuple[Side, ...]) -> None:
+    """Refuses what paints no picture of the wanted size, before others have painted theirs."""
+    for side in sides:
+        fixed = _fixed_sizes(side)
+        if sampling and fixed and (sampling.height, sampling.width) not in fixed:
+            there = ", ".join(f"{height}x{width}" for height, width in fixed)
+            raise UserError(
+                f"{side.folder} paints pictures of {there} alone, not of {sampling.height}x{sampling.width}; set "
+                "evaluation.size to one that it paints, or export it anew."
+            )
+
+
+def _fixed_sizes(side: Side) -> tuple[tuple[int, int], ...]:
+    """Heights and widths of the pictures that graphs of fixed shapes paint; empty where any may be asked for."""
+    if side.kind == "rknn":
+        return (parts.read(side.folder).size,)
+    return manifest.read(side.folder).sizes if side.kind == "onnx" else ()
 
 
 def _dtype(asked: str, sides: tuple[Side, ...]) -> str:

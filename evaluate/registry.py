@@ -80,7 +80,7 @@ class PictureMetric:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A metric that cannot be measured here; `reason` is a sentence that says what it lacks and how to give it."""
+    """A metric that cannot be measured here; `reason` says what it lacks and how to give it, without a full stop."""
 
     name: str
     scores: tuple[Score, ...]
@@ -115,7 +115,7 @@ def discover(settings: Settings = Settings(), only: Sequence[str] = ()) -> Found
         raise ValueError(f"two scores bear the same name: {', '.join(sorted(scores))}")
     unavailable = [metric for metric in made if isinstance(metric, Unavailable)]
     if only and unavailable:
-        raise UserError(f"The metric {unavailable[0].name!r} cannot be measured: {unavailable[0].reason}")
+        raise UserError(f"The metric {unavailable[0].name!r} cannot be measured: {unavailable[0].reason}.")
     return Found([metric for metric in made if not isinstance(metric, Unavailable)], unavailable)
 
 

@@ -16,6 +16,7 @@ from .identity import FolderIdentity
 from .registry import Score
 
 ALL = "all"  # the name of the group of all pictures
+CUT = "cut"  # the note of a picture whose prompt was not read to its end
 SCHEMA_VERSION = 2
 
 Kind = Literal["diffusers", "onnx", "rknn", "images"]
@@ -237,7 +238,7 @@ class Identity(Part):
     """Results may be compared where all but the variants and the libraries is equal.
 
     prompts: the set's file, or nothing where pictures were paired without. metrics: version by name. pictures: the
-    folder that the rows' files are relative to. device: the recipe's, `custom` without one.
+    folder that the rows' files are relative to, an absolute path. device: the recipe's, `custom` without one.
     """
 
     reference: Subject

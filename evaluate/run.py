@@ -40,7 +40,7 @@ def evaluate(plan: Plan, progress: Progress = silent) -> Results:
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("There is nothing to compare: give at least one prompt, one seed and one candidate.")
     found = discover(plan.settings, plan.metrics)
-    limits = limits_of(plan.gates, [*found.metrics, *found.unavailable], plan.truth is not None)
+    limits = limits_of(plan.gates, [*found.metrics, *found.unavailable], plan.truth is not None, plan.metrics)
     then = load_results(plan.baseline) if plan.baseline else None
     if plan.history:
         history.ready(plan.history)
@@ -91,7 +91,7 @@ def _identity(plan: Plan, found: Found, progress: Progress) -> Identity:
         metrics={metric.name: metric.version() for metric in found.metrics},
         libraries=versions(),
         device=plan.device,
-        pictures=str(plan.cache),
+        pictures=str(plan.cache.absolute()),
     )
 
 

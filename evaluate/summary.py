@@ -12,6 +12,7 @@ from .power import detectable
 from .registry import Score
 from .results import (
     ALL,
+    CUT,
     Defective,
     Failed,
     Group,
@@ -77,6 +78,12 @@ def reference_defects(rows: Sequence[Row]) -> tuple[Defective, ...]:
         for row in rows
         if row.reference and row.reference.defect
     )
+
+
+def cut_prompts(rows: Sequence[Row], variant: str | None) -> list[tuple[Row, str]]:
+    """Rows whose prompt a variant (None: the reference) did not read to its end, each with what was cut."""
+    pictures = [(row, row.variants[variant].picture if variant else row.reference) for row in rows]
+    return [(row, " ".join(said)) for row, picture in pictures if picture and (said := picture.notes.get(CUT))]
 
 
 # ---------------------------------------------------------------- values

@@ -13,6 +13,7 @@ from .bootstrap import Mean
 from .gates import DEFECTS
 from .registry import Score
 from .results import ALL, Gate, Group, PairSummary, PictureSummary, Results, VariantSummary, Verdict
+from .summary import cut_prompts
 
 SMALLEST_GROUP = 10  # pictures; the interval of fewer is too narrow to be believed
 LISTED = 10  # failures and defects of a variant that are named
@@ -36,11 +37,12 @@ def heading(results: Results) -> str:
     identity, sampling = results.identity, results.identity.sampling
     lines = [f"reference  {identity.reference.folder.path}"]
     lines += [f"{name}  {subject.folder.path}" for name, subject in identity.variants.items()]
-    prompts = len({row.prompt.id for row in results.rows})
+    prompts = _counted(len({row.prompt.id for row in results.rows}), "prompt")
+    seeds = _counted(sampling.seeds, "seed")
     painted = f", {sampling.width}x{sampling.height}, {sampling.steps} steps" if sampling.width else ""
     dtype = f", {identity.reference.dtype}" if identity.reference.dtype else ""
     lines.append(
-        f"{len(results.rows)} pairs of pictures ({prompts} prompts x {sampling.seeds} seeds){painted}{dtype}; "
+        f"{len(results.rows)} pairs of pictures ({prompts} x {seeds}){painted}{dtype}; "
         "intervals are 95 %, bootstrapped over prompts\n"
     )
     return escape("\n".join(lines))
@@ -99,6 +101,9 @@ def remarks(results: Results) -> list[str]:
     """Identical pairs, pictures that are missing or show nothing, what was not measured, and what reading cost."""
     lines = [line for name, summary in results.variants.items() for line in _remarks(name, summary)]
     lines += [line for name, summary in results.variants.items() for line in _power(results, name, summary)]
+    for name in (None, *results.variants):
+        cut = [f"{row.prompt.id}, seed {row.seed}: {said}" for row, said in cut_prompts(results.rows, name)]
+        lines += _listed(f"prompts were cut for {name or 'the reference'}", cut)
     lines += _hidden(results)
     defects = [f"{one.defect}: {one.prompt}, seed {one.seed}" for one in results.reference_defects]
     lines += _listed("pictures of the reference show nothing", defects)
@@ -121,10 +126,10 @@ def conclusion(results: Results) -> list[str]:
 
 
 def number(value: float, score: Score) -> str:
-    """Per cent with one digit, decibels with two, anything else with four."""
+    """Per cent with one digit, decibels with two, anything else with four; what rounds to nothing has no sign."""
     if score.unit == "%":
-        return f"{100 * value:.1f}"
-    return f"{value:.2f}" if score.unit == "dB" else f"{value:.4f}"
+        return f"{100 * value:z.1f}"
+    return f"{value:z.2f}" if score.unit == "dB" else f"{value:z.4f}"
 
 
 def interval(mean: Mean, score: Score) -> str:
@@ -177,7 +182,7 @@ def _pair_cells(score: Score, summary: PairSummary, seeds: int) -> list[str]:
 
 def _picture_cells(score: Score, summary: PictureSummary) -> list[str]:
     means = [number(mean.mean, score) for mean in (summary.reference, summary.variant, summary.drop)]
-    relative = "" if summary.relative is None else f"{summary.relative:.1%}"
+    relative = "" if summary.relative is None else f"{summary.relative:z.1%}"
     return [str(summary.drop.count), *means, relative, interval(summary.drop, score)]
 
 
@@ -189,10 +194,10 @@ def _gate_cells(gate: Gate, score: Score | None) -> list[str]:
             return ""
         if gate.name == DEFECTS:
             return f"{value:.0f}"
-        return f"{value:.2%} of ref." if gate.relative else number(value, score) if score else f"{value:g}"
+        return f"{value:z.2%}" if gate.relative else number(value, score) if score else f"{value:g}"
 
     ends = f"{shown(gate.low)} ... {shown(gate.high)}" if gate.low is not None else ""
-    return [shown(gate.limit), shown(gate.value), ends]
+    return [shown(gate.limit) + (" of ref." if gate.relative else ""), shown(gate.value), ends]
 
 
 def _remarks(name: str, summary: VariantSummary) -> list[str]:
@@ -233,6 +238,10 @@ def _listed(what: str, found: Sequence[str]) -> list[str]:
         return []
     more = [f"  and {len(found) - LISTED} more (results.json)"] if len(found) > LISTED else []
     return [f"[red]{len(found)} {escape(what)}[/]", *(f"  {escape(one)}" for one in found[:LISTED]), *more]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _title(score: Score) -> str:

@@ -111,15 +111,34 @@ def test_dpg_bench(tmp_path: Path) -> None:
     ]
 
 
+def test_dpg_bench_in_one_file_has_a_row_a_question(tmp_path: Path) -> None:
+    rows = (
+        "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language",
+        '12,"A cat, a ""KING"" of cats.",,1,0,entity,whole,cat,Is there a cat?',
+        '12,"A cat, a ""KING"" of cats.",,2,1,attribute,color,red,Is it red?',
+        "partiprompts2,A long description.,,1,0,entity,whole,fox,Is there a fox?",
+    )
+    (tmp_path / "dpg_bench.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    prompts = prompt_sets.load(tmp_path / "dpg_bench.csv")
+    assert [(prompt.id, prompt.prompt) for prompt in prompts] == [
+        ("dpg-12", 'A cat, a "KING" of cats.'),
+        ("dpg-partiprompts2", "A long description."),
+    ]
+
+
 # ---------------------------------------------------------------- wrong files
 
 
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("a.tsv", "Text\tKind\nsign\tx\n", "its columns are not Prompt, Category"),
+        ("a.tsv", "Text\tKind\nsign\tx\n", "lacks a column of Prompt, Category"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"a\.tsv:2: Prompt must be a text"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "holds no prompt"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\nsign\n", "Category must be a text"),
+        ("a.csv", "item_id,text\n1," + "x" * 140_000, r"a\.csv cannot be read \(field larger"),
+        ("a.csv", "id,text\n1,a\n", "lacks a column of item_id, text"),
+        ("a.csv", "item_id,text\n1,\n", r"a\.csv:2: text must be a text"),
         ("a.json", "[]", "has no data_list"),
         ("a.json", "{", "cannot be read"),
         ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
@@ -135,6 +154,19 @@ def test_wrong_files_are_named_with_what_is_wrong(name: str, content: str, match
     (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(UserError, match=match):
         prompt_sets.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.json", "a.jsonl"])
+def test_what_is_no_text_is_said_to_be_unreadable(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match=rf"{name} cannot be read .*give a UTF-8 file"):
+        prompt_sets.load(tmp_path / name)
+
+
+def test_an_empty_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "3.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"3\.txt is empty"):
+        prompt_sets.load(tmp_path)
 
 
 def test_an_empty_folder_holds_no_prompt(tmp_path: Path) -> None:

@@ -93,12 +93,15 @@ def processor_config(settings: Mapping[str, Any], side: int) -> dict[str, Any]:
     how = settings.get("resize_mode", "shortest")
     if how not in ("shortest", "squash"):
         raise _needs_open_clip(f"resize_mode: {how}")
+    filtering = settings.get("interpolation", "bicubic")
+    if filtering not in RESAMPLING:
+        raise _needs_open_clip(f"interpolation: {filtering}")
     square = {"height": side, "width": side}
     return {
         "size": {"shortest_edge": side} if how == "shortest" else square,
         "crop_size": square,
         "do_center_crop": how == "shortest",
-        "resample": RESAMPLING[settings.get("interpolation", "bicubic")],
+        "resample": RESAMPLING[filtering],
         "image_mean": list(settings.get("mean", MEAN)),
         "image_std": list(settings.get("std", STD)),
     }

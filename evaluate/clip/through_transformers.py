@@ -27,6 +27,7 @@ def load(spec: Spec) -> Towers:
     Raises:
         UserError: it holds no CLIPModel, lacks some of its weights, or cannot be read.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import CLIPImageProcessorPil, CLIPModel
 
@@ -40,7 +41,7 @@ def load(spec: Spec) -> Towers:
             spec.path, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
         processor = CLIPImageProcessorPil.from_pretrained(spec.path, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, TypeError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise UserError(f"CLIP in {spec.path} cannot be loaded ({_first_line(error)}).") from error
     _complete(found["missing_keys"], spec)  # transformers would draw them at random
     return _towers(model, processor, spec.path)
@@ -52,13 +53,12 @@ def load_open_clip(spec: Spec) -> Towers:
     Raises:
         UserError: an architecture that only open_clip knows, or weights that do not fit the configuration.
     """
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+    from transformers import CLIPImageProcessorPil
 
     settings = _read(spec.path / "open_clip_config.json")
     if "model_cfg" not in settings:
         raise UserError(f"{spec.path / 'open_clip_config.json'} has no model_cfg; give a folder that open_clip saved.")
-    config = convert.model_config(settings["model_cfg"])
-    model = CLIPModel(CLIPConfig(**config))
+    model = _unweighted(settings["model_cfg"], spec)
     weights = convert.renamed(_tensors(spec.weights[0]))
     wanted = model.state_dict()
     _complete(sorted(set(wanted) - set(weights)), spec)
@@ -66,9 +66,21 @@ def load_open_clip(spec: Spec) -> Towers:
     if wrong:
         raise UserError(f"{spec.weights[0]} does not fit the architecture that {spec.path} names: {_some(wrong)}.")
     model.load_state_dict(weights)
-    side = config["vision_config"]["image_size"]
+    side = model.config.vision_config.image_size
     processor = CLIPImageProcessorPil(**convert.processor_config(settings.get("preprocess_cfg", {}), side))
     return _towers(model, processor, spec.path)
+
+
+def _unweighted(settings: Any, spec: Spec) -> Any:
+    """The architecture of open_clip's `model_cfg`; its weights are still random."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CLIPConfig, CLIPModel
+
+    try:
+        return CLIPModel(CLIPConfig(**convert.model_config(settings)))
+    except (StrictDataclassError, TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{spec.path} describes no CLIP that can be built ({reason}); fetch it anew.") from error
 
 
 def _towers(model: Any, processor: Any, folder: Path) -> Towers:

@@ -20,7 +20,7 @@ def make(settings: Settings) -> PairMetric | Unavailable:
         UserError: they name one that cannot be loaded.
     """
     if settings.clip is None:
-        return Unavailable(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP was named; {HOW}.")
+        return Unavailable(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP was named; {HOW}")
     clip = clip_of(settings.clip)
 
     def measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:

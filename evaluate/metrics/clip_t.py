@@ -21,10 +21,10 @@ def make(settings: Settings) -> PictureMetric | Unavailable:
         UserError: they name one that cannot be loaded.
     """
     if settings.clip is None:
-        return _unavailable(f"no CLIP was named; {HOW}.")
+        return _unavailable(f"no CLIP was named; {HOW}")
     clip = clip_of(settings.clip)
     if not clip.reads:
-        return _unavailable("the folder of CLIP holds no tokenizer; add it, or install open-clip-torch.")
+        return _unavailable("the folder of CLIP holds no tokenizer; add it, or install open-clip-torch")
 
     def measure(picture: Picture, prompt: Prompt) -> Reading:
         if not prompt.prompt.strip():

@@ -15,7 +15,7 @@ from ...prompts import Prompt
 from ..registry import PairMetric, Picture, Score, Settings, Unavailable, Values
 
 SCORES = (Score(name="flip", title="FLIP", higher_is_better=False),)
-MISSING = "the package flip-evaluator is missing; pip install 'edgepress[flip]'."
+MISSING = "the package flip-evaluator is missing; pip install 'edgepress[flip]'"
 
 
 def error_map(reference: Picture, variant: Picture) -> npt.NDArray[np.float32]:

@@ -24,7 +24,7 @@ def make(settings: Settings) -> PairMetric | Unavailable:
         UserError: they name one without them.
     """
     if settings.lpips is None:
-        return Unavailable("lpips", SCORES, f"no weights were given; {HOW}.")
+        return Unavailable("lpips", SCORES, f"no weights were given; {HOW}")
     lpips = _loaded(settings.lpips)
 
     def measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:

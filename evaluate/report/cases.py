@@ -172,9 +172,11 @@ def _score_data(score: Score, pair: bool) -> dict[str, Any]:
     return {
         "name": score.name,
         "title": score.title,
+        "brief": words.brief(score),
         "unit": score.unit,
         "higher": score.higher_is_better,
         "pair": pair,
+        "truth": words.against_truth(score),
         "factor": factor,
         "digits": digits,
     }

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..results import Results
+from ..results import Change, Results
 from ..table import SMALLEST_GROUP
 from . import cases, charts, heat, words
 from .cards import Card, cards_of, worse_than_all
 from .thumbnails import BUDGET, Thumbnails
 
+Part = TypeVar("Part", charts.Trend, Change)
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("data.js", "gallery.js", "viewer.js")  # one after the other, as one module
 
@@ -32,7 +33,8 @@ def page(results: Results, folder: Path, budget: int = BUDGET) -> str:
         gallery=gallery,
         cards=made,
         first_sort=_first_sort(results, made),
-        trends=charts.trends(results.history or ()),
+        trends=_in_order(charts.trends(results.history or ()), results),
+        changes=_in_order(results.baseline.changes if results.baseline else (), results),
         gradient=heat.gradient(),
         heat=drawn,
     )
@@ -43,6 +45,12 @@ def _pixels(results: Results) -> int:
     sampling = results.identity.sampling
     pairs = sum(summary.pictures for summary in results.variants.values())
     return pairs * (sampling.width or 1024) * (sampling.height or 1024)
+
+
+def _in_order(parts: Sequence[Part], results: Results) -> list[Part]:
+    """What is about scores of these results, in the order of the cards."""
+    known = list(words.scores_of(results))
+    return sorted((one for one in parts if one.score in known), key=lambda one: known.index(one.score))
 
 
 def _first_sort(results: Results, made: Sequence[Card]) -> str:

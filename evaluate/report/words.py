@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ..bootstrap import Mean
 from ..gates import DEFECTS
-from ..registry import Score
+from ..registry import TRUTH, Score
 from ..results import Gate, Results, Subject, VariantSummary, Verdict
+from ..summary import cut_prompts
 
 FIRST = ("psnr", "clip_i", "text_accuracy")
 MINUS = "\u2212"
+MODEL = re.compile(r" \[[^\]]*\]")  # in a title
 HEADLINES: dict[Verdict | None, str] = {
     "passed": "Passed",
     "failed": "Failed",
@@ -73,6 +76,22 @@ def label(score: Score) -> str:
     return " ".join(part for part in (score.title, score.unit, arrow) if part)
 
 
+def brief(score: Score) -> str:
+    """The title without the model that a score was measured with."""
+    return MODEL.sub("", score.title)
+
+
+def against_truth(score: Score) -> bool:
+    return score.name.startswith(TRUTH)
+
+
+def compared_with(score: Score, pair: bool) -> str:
+    """What a score compares a picture with."""
+    if pair:
+        return "variant against reference"
+    return "each picture against the true one" if against_truth(score) else "each picture by itself"
+
+
 def scores_of(results: Results) -> dict[str, Score]:
     """All scores by name, in the order in which they are shown."""
     return {score.name: score for score in in_order((*results.pair_scores, *results.picture_scores))}
@@ -108,7 +127,7 @@ def gate_amount(value: float | None, gate: Gate, results: Results) -> str:
     if value is None:
         return ""
     if gate.relative:
-        return percentage(value)
+        return f"{figure(100 * value, 2)} %"
     score = scores_of(results).get(gate.score)
     if score is None:
         return f"{value:g}"
@@ -164,7 +183,7 @@ def compared(results: Results) -> str:
 
 
 class Trouble(NamedTuple):
-    """Pictures that could not be compared or show nothing: whose (None: the reference's), what, and where."""
+    """Pictures that could not be compared, show nothing, or miss some of the prompt: whose (None: the reference's)."""
 
     variant: str | None
     what: str
@@ -173,7 +192,7 @@ class Trouble(NamedTuple):
 
 
 def troubles(results: Results) -> list[Trouble]:
-    """Failures and defects of each variant, then the reference's own."""
+    """Failures, defects and cut prompts of each variant, then the reference's own."""
     found: dict[tuple[str | None, str, Literal["error", "failure"] | None], list[tuple[str, int]]] = {}
     for name, summary in results.variants.items():
         for failed in summary.failures:
@@ -181,8 +200,12 @@ def troubles(results: Results) -> list[Trouble]:
         for one in summary.defects:
             kind = (one.defect, "failure") if one.new else (f"{one.defect}, as the reference's", None)
             found.setdefault((name, *kind), []).append((one.prompt, one.seed))
+        for row, _ in cut_prompts(results.rows, name):
+            found.setdefault((name, "prompt cut", None), []).append((row.prompt.id, row.seed))
     for one in results.reference_defects:
         found.setdefault((None, one.defect, None), []).append((one.prompt, one.seed))
+    for row, _ in cut_prompts(results.rows, None):
+        found.setdefault((None, "prompt cut", None), []).append((row.prompt.id, row.seed))
     return [Trouble(*kind, tuple(where)) for kind, where in found.items()]
 
 

@@ -47,8 +47,11 @@ def test_it_is_half_precision_safetensors_of_at_most_8_mb() -> None:
     assert not [path for path in DEMO_CLIP.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
 
 
-def test_it_comes_with_the_demo() -> None:
-    assert own_clip(DEMO) == f"local-dir:{DEMO_CLIP}"
+def test_it_comes_with_the_demo(tmp_path: Path) -> None:
+    """Whatever way leads there: a checkout may lie behind a link."""
+    (tmp_path / "pipeline").symlink_to(DEMO)
+    assert own_clip(DEMO) == own_clip(tmp_path / "pipeline") == f"local-dir:{DEMO_CLIP}"
+    assert own_clip(tmp_path) is None
 
 
 def test_the_plain_towers_and_the_loader_agree() -> None:

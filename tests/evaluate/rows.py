@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgepress.evaluate.identity import FolderIdentity
 from edgepress.evaluate.registry import Score
-from edgepress.evaluate.results import Identity, PictureRow, Results, Row, SamplingIdentity, Subject, VariantRow
+from edgepress.evaluate.results import CUT, Identity, PictureRow, Results, Row, SamplingIdentity, Subject, VariantRow
 from edgepress.evaluate.summary import pairs_of, reference_defects, summarise
 from edgepress.prompts import Prompt
 
@@ -50,6 +50,14 @@ def row(
 
 def row_of(asked: Prompt, made: VariantRow, text: float | None = 1, seed: int = 0, defect: str | None = None) -> Row:
     return Row(prompt=asked, seed=seed, truth=None, reference=picture(text, defect), variants={VARIANT: made})
+
+
+def cut(made: Row, said: str) -> Row:
+    """The row with a variant's picture whose prompt was cut."""
+    one = made.variants[VARIANT]
+    assert one.picture
+    shorter = one.picture.model_copy(update={"notes": one.picture.notes | {CUT: (said,)}})
+    return made.model_copy(update={"variants": {VARIANT: one.model_copy(update={"picture": shorter})}})
 
 
 def identity(**changed: object) -> Identity:

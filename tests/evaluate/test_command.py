@@ -36,8 +36,9 @@ def pictures(folder: str, shift: int, names: str = "abcdefgh", size: int = 16) -
 
 
 def test_two_folders_are_compared_and_shown(
-    reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path: Path
+    reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The page shows the same pictures when it is made again from elsewhere, of results that were moved."""
     save_prompts(list(prompts), tmp_path / "set.jsonl")
     Path("quick.yaml").write_text("device: orin\nevaluation: {steps: 1}\n")
     result = run("--recipe", "quick.yaml", "--reference", reference, "--candidate", f"int4={candidate}",
@@ -54,6 +55,13 @@ def test_two_folders_are_compared_and_shown(
         "junit.xml",
     }
     assert (tmp_path / "artifacts" / ".work" / "pictures").is_dir()
+    page = Path("out", "report.html").read_bytes()
+    assert page.count(b"data:image/webp") >= 2 * 2
+    (tmp_path / "moved").mkdir()
+    Path("out", "results.json").rename(tmp_path / "moved" / "results.json")
+    monkeypatch.chdir(tmp_path / "artifacts")
+    assert run("report", tmp_path / "moved" / "results.json").exit_code == 0
+    assert (tmp_path / "moved" / "report.html").read_bytes() == page
 
 
 # ---------------------------------------------------------------- pictures made elsewhere, and limits
@@ -151,6 +159,10 @@ def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
         (["--pairs", "one", "one", "--baseline", "nowhere"], "nowhere cannot be read"),
         (["--pairs", "one", "one", "--history", "text"], "text is no history"),
         (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "no gate 'psnr_mx'; did you mean 'psnr_m"),
+        (
+            ["--recipe", "wrong.yaml", "--pairs", "one", "one", "--metric", "ssim"],
+            "of what alone is measured, ssim (--no-gates",
+        ),
         (["--recipe", "broken.yaml", "--pairs", "one", "one"], "write names with numbers"),
         (["--pairs", "one", "one", "--prompts", "none.jsonl"], "none.jsonl"),
         (["report", "text"], "text is no results file"),

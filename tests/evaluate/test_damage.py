@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from edgepress.evaluate.command import evaluate
 from edgepress.evaluate.results import Results, load_results
 from edgepress.prompts import Prompt, save_prompts
+from edgepress.sources import DEMO_CLIP
 
 pytestmark = pytest.mark.slow  # 70 pictures are read
 
@@ -133,6 +134,30 @@ def test_one_black_picture_one_missing_and_one_of_another_size(folder: Path) -> 
     for said in ("black: 03, seed 0", "11, seed 0: missing", "15, seed 0: size 160x128 instead of 128x128"):
         assert said in result.stdout
     assert "2 pairs of broken could not be compared, the first: 11, seed 0: missing." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("other", "clip", "verdict", "code"),
+    [
+        (0, True, "passed", 0),
+        (1, True, "inconclusive", 0),  # one picture of 20 carries the whole drop
+        (COUNT, True, "failed", 1),
+        (0, False, "not measured", 2),
+    ],
+)
+def test_pictures_that_mean_something_else(folder: Path, other: int, clip: bool, verdict: str, code: int) -> None:
+    """So many signs say the next one's word; CLIP-I is held to limits against the reference and against the truth."""
+    made = variant(folder, f"meaning-{other}-{clip}")
+    for number in range(other):
+        sign(WORDS[(number + 1) % COUNT], number).save(made / f"{number:02d}.png")
+    Path("meaning.yaml").write_text("device: board\nevaluation: {gates: {clip_i_min: 0.98, clip_i_drop: 2%}}\n")
+    arguments = ["--recipe", "meaning.yaml", "--pairs", "reference", made.name, "--prompts", "set.jsonl"]
+    arguments += ["--truth", "reference", "--output", "out-meaning"]
+    named = ["--metric", "clip_i", "--clip", f"local-dir:{DEMO_CLIP}"]
+    result = CliRunner().invoke(evaluate, arguments + (named if clip else []))
+    found = {gate.name: gate.verdict for gate in load_results(Path("out-meaning") / "results.json").gates}
+    assert (found["clip_i_min"], found["clip_i_drop"]) == (verdict, verdict)
+    assert result.exit_code == code, result.output
 
 
 def test_what_is_missing_is_no_pass_even_where_all_gates_are(folder: Path) -> None:

@@ -52,6 +52,15 @@ def test_graphs_that_make_nan_are_told(exported: Path, tmp_path: Path) -> None:
     assert made.broken
 
 
+@pytest.mark.slow
+def test_a_prompt_that_graphs_do_not_read_to_its_end_is_told_after_the_file_too(exported: Path, tmp_path: Path) -> None:
+    long = WISH.model_copy(update={"prompt": "wall " * 600})
+    source = Source(Side("onnx", exported / "onnx"), "", "float32", SAMPLING)
+    found = generate(source, [WISH, long.model_copy(update={"id": "long"})], 1, tmp_path / "cache")
+    shots = [inspect(found[name, 0]) for name in ("wish", "long")]
+    assert [isinstance(shot, Shot) and shot.cut[:15] for shot in shots] == ["", "The prompt has "]
+
+
 def test_a_pipeline_that_makes_nan_is_told_after_the_file_too(reference: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(reference, folder)

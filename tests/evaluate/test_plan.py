@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,19 @@ def test_own_prompts_come_with_the_reference(options: Options, reference: Path, 
 def test_a_recipe_may_name_the_size(reference: Path) -> None:
     sampling = sampling_of(Evaluation.model_validate({"size": (32, 48)}), reference)
     assert (sampling.height, sampling.width) == (32, 48)
+
+
+def test_what_paints_one_size_alone_is_refused_another(options: Options, tmp_path: Path) -> None:
+    """Before the reference paints for hours."""
+    parts = tmp_path / "board" / "rknn"
+    parts.mkdir(parents=True)
+    said = {"schema_version": 1, "family": "x", "target": "rk3588", "toolkit": "2", "tokens": 32, "host": {}}
+    (parts / "pipeline.json").write_text(json.dumps(said | {"graphs": {}, "size": [64, 64]}))
+    asked = replace(options, candidates=(str(parts),))
+    assert plan_for(RECIPE, asked).candidates["board-rknn"].kind == "rknn"  # the pipeline's own size
+    other = Recipe(device="orin", evaluation=Evaluation(size=(32, 48)))
+    with pytest.raises(UserError, match=r"paints pictures of 64x64 alone, not of 32x48; set evaluation\.size"):
+        plan_for(other, asked)
 
 
 def test_pictures_made_elsewhere_may_stand_for_either_side(options: Options, tmp_path: Path) -> None:

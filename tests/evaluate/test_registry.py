@@ -18,7 +18,7 @@ LACKING = """
 from edgepress.evaluate.registry import Score, Unavailable
 
 def make(settings):
-    return Unavailable("lacking", (Score(name="lacking", title="new"),), "no weights were given.")
+    return Unavailable("lacking", (Score(name="lacking", title="new"),), "no weights were given")
 """
 
 
@@ -57,7 +57,7 @@ def test_two_scores_of_one_name_are_refused(folder: Path) -> None:
 def test_what_cannot_be_measured_is_named_with_its_reason(folder: Path) -> None:
     (folder / "lacking.py").write_text(LACKING)
     found = {metric.name: metric.reason for metric in discover().unavailable}
-    assert found["lacking"] == "no weights were given."
+    assert found["lacking"] == "no weights were given"
 
 
 def test_what_is_asked_for_must_be_measured(folder: Path) -> None:

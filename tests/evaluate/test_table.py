@@ -9,7 +9,7 @@ from edgepress.evaluate.results import Baseline, Change, Cost, Gate, Results, Ro
 from edgepress.evaluate.summary import Pair, summarise
 from edgepress.evaluate.table import interval, number, render
 
-from .rows import FLIP, PSNR, TEXT, VARIANT, failed, identity, prompt, results_of, row, row_of, variant
+from .rows import FLIP, PSNR, TEXT, VARIANT, cut, failed, identity, prompt, results_of, row, row_of, variant
 
 
 def shown(results: Results, width: int = 100) -> str:
@@ -131,6 +131,11 @@ def test_changes_since_the_baseline() -> None:
     assert cells(text, "int4: PSNR") == ["int4: PSNR dB ↑", "7", "30.00", "31.00", "1.00", "0.50 ... 1.50"]
 
 
+def test_prompts_that_were_cut_are_listed() -> None:
+    text = shown(results_of([cut(row(prompt("a"), 30.0), "what is cut is 'red'."), row(prompt("b"), 30.0)]))
+    assert "1 prompts were cut for int4\n  a, seed 0: what is cut is 'red'." in text
+
+
 def test_what_was_not_measured_and_what_reading_cost() -> None:
     costs = {"text": Cost(made=4, kept=2, seconds=2.0), "psnr": Cost(made=0, kept=0, seconds=0)}
     text = shown(results_of([row(prompt("a"), 30.0)], costs=costs, unmeasured={"clip_i": "no weights"}))
@@ -139,7 +144,8 @@ def test_what_was_not_measured_and_what_reading_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "score", "expected"), [(0.5, TEXT, "50.0"), (31.256, PSNR, "31.26"), (0.25, FLIP, "0.2500")]
+    ("value", "score", "expected"),
+    [(0.5, TEXT, "50.0"), (31.256, PSNR, "31.26"), (-0.001, PSNR, "0.00"), (0.25, FLIP, "0.2500")],
 )
 def test_number(value: float, score: Score, expected: str) -> None:
     assert number(value, score) == expected

@@ -76,16 +76,17 @@ function readings(one) {
   return make("p", { class: "read" }, make("span", { class: "soft" }, "read "), reading(read, one.asked.lang));
 }
 
-/** All pair scores, and the picture scores that have changed. */
+/** All pair scores, and the picture scores that have changed; against the true picture that one which is sorted by. */
 function numbers(one) {
   const rows = data.scores.flatMap((score) => {
+    if (score.truth && score.name !== controls.elements.sort.value) return [];
     if (score.pair) return one.values[score.name] === undefined ? [] : [[score, value(one, score)]];
     const lost = badness(one, score);
     if (!lost) return [];
     const [before, after] = [one.asked.reference, one.picture].map((shown) => written(shown.values[score.name], score));
     return [[score, `${before} → ${after}`]];
   });
-  return make("dl", {}, ...rows.map(([score, text]) => make("div", {}, make("dt", {}, score.title), make("dd", {}, text, " ", make("small", {}, score.unit)))));
+  return make("dl", {}, ...rows.map(([score, text]) => make("div", {}, make("dt", {}, score.brief), make("dd", {}, text, " ", make("small", {}, score.unit)))));
 }
 
 /** A pair score in words; identical pictures have no PSNR. */

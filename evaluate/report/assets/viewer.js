@@ -70,7 +70,7 @@ function spelled(one) {
 function table(one) {
   const cell = (text) => make("td", {}, text);
   const rows = data.scores.map((score) => {
-    const name = make("th", { scope: "row" }, score.title, " ", make("small", {}, score.unit));
+    const name = make("th", { scope: "row", title: score.title }, score.brief, " ", make("small", {}, score.unit));
     if (score.pair) return make("tr", {}, name, cell(""), cell(value(one, score)), cell(""));
     const [before, after] = [one.asked.reference, one.picture].map((shown) => shown?.values[score.name]);
     const lost = badness(one, score);

@@ -105,6 +105,21 @@ def test_weights_of_another_architecture_are_refused(changed: Path) -> None:
         load_open_clip(parse(f"local-dir:{changed}"))
 
 
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"width": 33}, "describes no CLIP that can be built .*not a multiple"),
+        ({"layers": 5}, "lacks weights"),
+        ({"image_size": 32}, "does not fit the architecture"),
+        ({"head_width": 0}, "describes no CLIP that can be built"),
+    ],
+)
+def test_a_configuration_of_another_architecture_is_refused(changed: Path, keys: dict[str, object], match: str) -> None:
+    _edit(changed, "model_cfg", "vision_cfg", **keys)
+    with pytest.raises(UserError, match=match):
+        load_open_clip(parse(f"local-dir:{changed}"))
+
+
 def test_a_damaged_file_is_said_to_be(changed: Path, saved: Path, tmp_path: Path) -> None:
     (changed / WEIGHTS).write_bytes(b"not weights")
     with pytest.raises(UserError, match="no readable safetensors"):
@@ -123,6 +138,7 @@ def test_a_damaged_file_is_said_to_be(changed: Path, saved: Path, tmp_path: Path
         (("model_cfg", "text_cfg"), {"hf_model_name": "bert"}, "hf_model_name"),
         (("model_cfg",), {"custom_text": True}, "custom_text"),
         (("preprocess_cfg",), {"resize_mode": "longest"}, "resize_mode: longest"),
+        (("preprocess_cfg",), {"interpolation": "random"}, "interpolation: random"),
     ],
 )
 def test_what_open_clip_alone_knows_needs_it(

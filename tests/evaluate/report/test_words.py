@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from edgepress.evaluate.bootstrap import Mean
-from edgepress.evaluate.registry import Score
+from edgepress.evaluate.registry import Score, truth_score
 from edgepress.evaluate.report import words
 from edgepress.evaluate.results import Results
 
-from ..rows import FLIP, PSNR, TEXT, failed, prompt, results_of, row, row_of
+from ..rows import FLIP, PSNR, TEXT, cut, failed, prompt, results_of, row, row_of
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_gates(results: Results) -> None:
         "new pictures that show nothing ≤ 0",
         "PSNR ≥ 36.00 dB",
         "text accuracy drop ≤ 2.0 points",
-        "exact text drop ≤ 30.0 %",
+        "exact text drop ≤ 30.00 %",
         "psnr_drop ≤ 1",
     ]
     psnr = results.gates[1]
@@ -72,6 +72,12 @@ def test_troubles_are_told_apart() -> None:
     ]
 
 
+def test_prompts_that_were_cut_are_listed() -> None:
+    rows = [cut(row(prompt("a"), 30.0), "what is cut is 'red'."), row(prompt("b"), 30.0)]
+    found = [(one.variant, one.what, one.outcome, one.where) for one in words.troubles(results_of(rows))]
+    assert found == [("int4", "prompt cut", None, (("a", 0),))]
+
+
 def test_the_noise_floor_is_told(results: Results) -> None:
     assert "to the bit (16 pairs)" in words.floor(results)
     assert "not measured" in words.floor(results.model_copy(update={"floor": None}))
@@ -82,3 +88,13 @@ def test_the_noise_floor_is_told(results: Results) -> None:
 def test_headline_scores_come_first() -> None:
     scores = [Score(name=name, title=name) for name in ("flip", "text_accuracy", "x", "clip_i", "psnr")]
     assert [score.name for score in words.in_order(scores)] == ["psnr", "clip_i", "text_accuracy", "flip", "x"]
+
+
+def test_a_score_is_named_with_its_model_or_without() -> None:
+    clip = Score(name="clip_i", title="CLIP-I [demo/clip d02e28c7]")
+    against = truth_score(clip)
+    assert (words.brief(clip), words.brief(against)) == ("CLIP-I", "CLIP-I to truth")
+    assert words.brief(PSNR) == PSNR.title
+    assert words.compared_with(clip, pair=True) == "variant against reference"
+    assert words.compared_with(against, pair=False) == "each picture against the true one"
+    assert words.compared_with(TEXT, pair=False) == "each picture by itself"
