@@ -17,6 +17,7 @@ from .errors import UserError
 from .evaluate.command import evaluate
 from .export.command import export
 from .quantize.command import quantize
+from .runtime.bench.command import bench
 from .runtime.command import generate
 
 USER_ERROR = 2
@@ -30,7 +31,7 @@ class Root(click.Group):
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
-                cause = KeyboardInterrupt() if pressed else error
+                cause = KeyboardInterrupt() if pressed and not isinstance(error, KeyboardInterrupt) else error
                 if ctx.params["debug"] or not _is_told(cause):
                     raise
                 click.echo(f"Error: {_sentence(cause)}", err=True)
@@ -64,7 +65,7 @@ def _is_told(error: BaseException) -> TypeGuard[UserError | KeyboardInterrupt | 
 
 def _sentence(error: UserError | KeyboardInterrupt | OSError) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted; what is finished is kept, and the same command goes on from there."
+        return str(error) or "Interrupted; what is finished is kept, and the same command goes on from there."
     if isinstance(error, UserError):
         return str(error)
     where = f" at {error.filename}" if error.filename else ""
@@ -86,6 +87,7 @@ main.add_command(quantize)
 main.add_command(export)
 main.add_command(evaluate)
 main.add_command(generate)
+main.add_command(bench)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,7 +16,7 @@ class PictureSize(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d+)[xX×](\d+)", value)
+        found = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", value)
         if not found:
             self.fail(f"{value!r} is no size; write height and width like 512x768.", param, ctx)
         return int(found[1]), int(found[2])

@@ -18,8 +18,11 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
-    """A bar for each stage on the terminal's error stream, with the time left."""
+def bars(refresh: float = 10) -> Iterator[Progress]:
+    """A bar for each stage on the terminal's error stream, with the time left.
+
+    refresh: times a second that it is drawn; seldom where drawing would slow what is being timed.
+    """
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -29,12 +32,18 @@ def bars() -> Iterator[Progress]:
         rich_progress.TaskProgressColumn(),
     )
     left = rich_progress.TimeRemainingColumn()
-    with rich_progress.Progress(text, bar, share, left, console=Console(stderr=True)) as shown:
-        tasks: dict[str, rich_progress.TaskID] = {}
+    console = Console(stderr=True)
+    shown = rich_progress.Progress(text, bar, share, left, console=console, refresh_per_second=refresh)
+    tasks: dict[str, rich_progress.TaskID] = {}
 
-        def report(stage: str, done: int, total: int, /) -> None:
-            if stage not in tasks:
-                tasks[stage] = shown.add_task(stage, total=total)
-            shown.update(tasks[stage], completed=done)
+    def report(stage: str, done: int, total: int, /) -> None:
+        if stage not in tasks:
+            shown.start()  # not before: where nothing is begun, an error is the only line
+            tasks[stage] = shown.add_task(stage, total=total)
+        shown.update(tasks[stage], completed=done)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            shown.stop()

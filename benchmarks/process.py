@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 import click
+
+from ..runtime.bench.watch import Watch, numbers, watching
 
 INTERVAL = 0.05  # seconds between two looks
 LOG_TAIL = 2000  # characters of a failed command's log that are shown
@@ -38,41 +39,19 @@ class Cost:
     written_calls: int
 
 
-@dataclass
-class Watch:
-    """The largest value of each line that /proc tells of a process."""
-
-    seen: dict[str, int] = field(default_factory=dict)
-
-    def look(self, process: int) -> None:
-        for name in ("status", "io"):
-            for key, value in _numbers(Path(f"/proc/{process}/{name}")).items():
-                self.seen[key] = max(value, self.seen.get(key, 0))
-
-    def kilobytes(self, key: str) -> int:
-        return 1024 * self.seen.get(key, 0)
-
-
 def measured(words: Sequence[str], log: Path) -> Cost:
     """Runs a command, its output going to `log`, and says what it cost.
 
     Raises:
         ClickException: the command failed; with the end of its log.
     """
-    watch = Watch()
-    ended = threading.Event()
     started = monotonic()
     with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as process:
-        sampler = threading.Thread(target=_sample, args=(process.pid, watch, ended), daemon=True)
-        sampler.start()
-        try:
+        with watching(process.pid, INTERVAL) as watch:
             # Dead but not yet reaped, a process still tells of its traffic.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             seconds = monotonic() - started
             watch.look(process.pid)
-        finally:
-            ended.set()
-            sampler.join()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -80,15 +59,10 @@ def measured(words: Sequence[str], log: Path) -> Cost:
     return _cost(seconds, usage, watch)
 
 
-def _sample(process: int, watch: Watch, ended: threading.Event) -> None:
-    while not ended.wait(INTERVAL):
-        watch.look(process)
-
-
 def _cost(seconds: float, usage: resource.struct_rusage, watch: Watch) -> Cost:
     # The kernel counts a child from before its exec, as large as we are then: below our own peak that says nothing.
     waited_peak = 1024 * usage.ru_maxrss
-    ours = 1024 * _numbers(Path("/proc/self/status")).get("VmHWM", 0)
+    ours = 1024 * numbers(Path("/proc/self/status")).get("VmHWM", 0)
     sampled = watch.kilobytes("VmHWM")
     return Cost(
         seconds=seconds,
@@ -101,15 +75,6 @@ def _cost(seconds: float, usage: resource.struct_rusage, watch: Watch) -> Cost:
         read_calls=watch.seen.get("rchar", 0),
         written_calls=watch.seen.get("wchar", 0),
     )
-
-
-def _numbers(file: Path) -> dict[str, int]:
-    """The lines `key: number` of a file in /proc; none where the process is gone."""
-    try:
-        lines = [line.split() for line in file.read_text("utf-8").splitlines()]
-    except OSError:
-        return {}
-    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
 def _tail(log: Path) -> str:

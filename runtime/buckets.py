@@ -49,6 +49,16 @@ class Picked:
         """The first output of a graph, as `Sessions` gives it."""
         return self.outputs(name, inputs)[0]
 
+    @property
+    def loading(self) -> float:
+        """Seconds that loading graphs has taken so far."""
+        return self._sessions.loading
+
+    @property
+    def engine(self) -> str:
+        """What runs the graphs, as `Sessions` says it."""
+        return self._sessions.engine
+
     def outputs(self, name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
         """All outputs of a graph."""
         return self._sessions.outputs(pick(self._graphs, name, inputs), inputs)

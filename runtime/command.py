@@ -47,7 +47,10 @@ def generate(
 
     painter = Painter(artifact, keep=False, providers=providers or CPU)
     with bars() as progress:
-        image = painter.paint(Wish(prompt, seed, steps, size, tile), progress, _tell)
+        try:
+            image = painter.paint(Wish(prompt, seed, steps, size, tile), progress, _tell)
+        except MemoryError as error:
+            raise UserError("There is too little memory for the picture; give a smaller --size, or --tile.") from error
     _save(image, output, kind)
     click.echo(f"painted {output}")
 

@@ -40,12 +40,20 @@ def read(artifact: Path) -> Exported:
     """
     folder = artifact if (artifact / NAME).exists() else artifact / "onnx"
     content = _checked(_content(folder / NAME, artifact), folder / NAME)
+    try:
+        exported = _exported(folder, content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # not as any version has written it
+        raise UserError(f"{folder / NAME} is damaged ({error!r}); export the artifact again.") from error
+    missing = [file for file in exported.graphs.values() if not file.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing, though {NAME} names it; export the artifact again.")
+    return exported
+
+
+def _exported(folder: Path, content: Mapping[str, Any]) -> Exported:
     graphs = {name: folder / graph["file"] for name, graph in content["graphs"].items() if "file" in graph}
     shaped = {name: _shaped(graph) for name, graph in content["graphs"].items() if "buckets" in graph}
     graphs |= {bucket.name: folder / bucket.name for graph in shaped.values() for bucket in graph.buckets}
-    missing = [file for file in graphs.values() if not file.exists()]
-    if missing:
-        raise UserError(f"{missing[0]} is missing, though {NAME} names it; export the artifact again.")
     sizes = tuple((height, width) for height, width in content["sizes"]) if shaped else ()
     level = content.get("accuracy_level", 0)
     return Exported(folder, content["family"], graphs, content["host"], level, shaped, sizes)

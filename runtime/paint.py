@@ -47,6 +47,8 @@ class Painter:
         keep: whether graphs stay in memory between uses, for many pictures; otherwise there is one at a time.
         providers: of ONNX Runtime, in order.
 
+    folder: of the export.
+
     Raises:
         UserError: nothing that this version can run was exported there.
     """
@@ -64,9 +66,25 @@ class Painter:
             self._host, self._sizes = host_of(family_of(graphs.family), graphs.host), graphs.sizes
             sessions = Sessions(graphs.graphs, keep, providers, graphs.accuracy_level)
             self._run = Picked(sessions, graphs.shaped) if graphs.shaped else sessions
+        self.folder = exported.folder
         self._scheduler = exported.host["scheduler"]
         longest = exported.host.get("max_prompt_tokens", self._host.max_tokens)
         self._reader = Reader(exported.folder / "tokenizer", self._host.template, longest)
+
+    @property
+    def loading(self) -> float:
+        """Seconds that loading graphs has taken so far."""
+        return self._run.loading
+
+    @property
+    def engine(self) -> str:
+        """What runs the graphs: its name, version, and on what."""
+        return self._run.engine
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator stands in for the device's processor."""
+        return isinstance(self._run, Backend) and self._run.simulated
 
     def paint(
         self, wish: Wish, progress: Progress = silent, tell: Callable[[str], None] = lambda _: None
@@ -80,12 +98,12 @@ class Painter:
         Raises:
             UserError: a size or tile that cannot be, or an artifact that cannot be run.
         """
-        height, width = self._size(wish.size)
+        height, width = self.size(wish.size)
         shape = self._host.latent_shape(height, width)
         decode = self._decoder(wish.tile)
         steps = schedule(self._scheduler, wish.steps, self._host.tokens(height, width))
-        caption = self._read(wish.prompt, progress, tell)
         latents = noise(shape, wish.seed)
+        caption = self._read(wish.prompt, progress, tell)
         progress("painting", 0, wish.steps)
         for number, timestep in enumerate(steps.timesteps):
             velocity = self._host.velocity(self._run, latents, float(timestep), caption)
@@ -96,8 +114,12 @@ class Painter:
         progress("decoding", 1, 1)
         return Image.fromarray(picture)
 
-    def _size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
-        """Height and width: as asked, or the first that graphs of fixed shapes are there for, or the pipeline's own."""
+    def size(self, asked: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Height and width: as asked, or the first that graphs of fixed shapes are there for, or the pipeline's own.
+
+        Raises:
+            UserError: graphs of fixed shapes are there for other sizes.
+        """
         if self._sizes and (asked or self._sizes[0]) not in self._sizes:
             there = ", ".join(f"{height}x{width}" for height, width in self._sizes)
             raise UserError(f"The artifact's graphs have fixed shapes, for pictures of {there}; give one as --size.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -41,7 +41,7 @@ class Reader:
 
     def __init__(self, folder: Path, variables: Mapping[str, Any], longest: int) -> None:
         self._tokenizer = _tokenizer(folder / "tokenizer.json")
-        self._template = _environment().from_string(_text(folder / "chat_template.jinja"))
+        self._template = _chat_template(folder / "chat_template.jinja")
         self._variables = {**_special_tokens(folder / "tokenizer_config.json"), **variables}
         self._longest = longest
 
@@ -78,6 +78,14 @@ def _sentence(cut: str, tokens: int, longest: int) -> str:
     if cut:
         what = f"all from {cut[:SHOWN]!r}{'…' if len(cut) > SHOWN else ''} on"
     return f"The prompt has {tokens} tokens, of which {longest} are read; what is cut is {what}."
+
+
+def _chat_template(path: Path) -> Template:
+    content = _text(path)
+    try:
+        return _environment().from_string(content)
+    except TemplateError as error:
+        raise UserError(f"{path} is no chat template ({error.message}); export the artifact again.") from error
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ FAULTS = (
     faults.Fail, faults.InvalidGraph, faults.InvalidProtobuf, faults.InvalidArgument, faults.NoSuchFile,
     faults.NotImplemented, faults.RuntimeException,
 )  # fmt: skip
+NO_MEMORY = ("bad_alloc", "Failed to allocate memory")  # in ONNX Runtime's words
 
 
 class Sessions:
@@ -31,6 +33,8 @@ class Sessions:
         providers: of ONNX Runtime, in the order in which they may take a node.
         accuracy_level: of products of dequantized 4-bit weights; 0 multiplies in floats, 4 in 8-bit integers.
 
+    loading: seconds that loading graphs has taken so far.
+
     Raises:
         UserError: this ONNX Runtime has no such provider.
     """
@@ -40,6 +44,7 @@ class Sessions:
     ) -> None:
         self._files, self._keep, self._providers, self._accuracy_level = files, keep, list(providers), accuracy_level
         self._loaded: dict[str, Any] = {}
+        self.loading = 0.0
         there = onnxruntime.get_available_providers()
         absent = [name for name in providers if name not in there]
         if absent:
@@ -49,7 +54,7 @@ class Sessions:
         """The first output of a graph; floats are cast to what the graph computes in, and back to float32.
 
         Raises:
-            UserError: the artifact has no such graph, or ONNX Runtime cannot load it.
+            UserError: the artifact has no such graph, or ONNX Runtime cannot load it or run it.
         """
         return self.outputs(name, inputs)[0]
 
@@ -58,28 +63,47 @@ class Sessions:
         session = self._session(name)
         types = {port.name: port.type for port in session.get_inputs()}
         given = {key: value.astype(FLOATS.get(types[key], value.dtype), copy=False) for key, value in inputs.items()}
-        return [output.astype(np.float32, copy=False) for output in session.run(None, given)]
+        try:
+            found = session.run(None, given)
+        except FAULTS as error:
+            raise _told(f"{self._files[name]} cannot be run", error) from error
+        return [output.astype(np.float32, copy=False) for output in found]
 
     def loaded(self) -> tuple[str, ...]:
         """The graphs that are in memory now."""
         return tuple(self._loaded)
 
+    @property
+    def engine(self) -> str:
+        """Which ONNX Runtime this is, and on what the graphs in memory run, which may be less than was asked for."""
+        there = dict.fromkeys(name for session in self._loaded.values() for name in session.get_providers())
+        return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(there)}"
+
     def _session(self, name: str) -> Any:
         if name not in self._loaded:
+            began = perf_counter()
             if not self._keep:
                 self._loaded.clear()
                 memory.release()
             self._loaded[name] = self._open(name)
+            self.loading += perf_counter() - began
         return self._loaded[name]
 
     def _open(self, name: str) -> Any:
         if name not in self._files:
             raise UserError(f"The artifact has no graph {name!r}, only {', '.join(self._files)}; export it again.")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # errors are raised, and need not be logged as well
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(self._accuracy_level))
         try:
             return onnxruntime.InferenceSession(self._files[name], options, providers=self._providers)
         except FAULTS as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self._files[name]} cannot be loaded ({reason}); export the artifact again.") from error
+            raise _told(f"{self._files[name]} cannot be loaded", error) from error
+
+
+def _told(what: str, error: Exception) -> UserError:
+    """A fault of ONNX Runtime's in a sentence; that memory is short is none of the file's."""
+    reason = str(error).splitlines()[0]
+    if any(words in reason for words in NO_MEMORY):
+        return UserError(f"{what}, as there is too little memory; give a smaller --size, or --tile.")
+    return UserError(f"{what} ({reason}); export the artifact again.")

@@ -1,4 +1,4 @@
-"""The graphs of a ZImagePipeline as torch computes them, from diffusers' own layers: what a host is held against."""
+"""ZImagePipeline as torch computes it, pictures and graph by graph: what a painter and a host are held against."""
 
 from __future__ import annotations
 
@@ -9,8 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from edgepress.models.host import Run
+from edgepress.runtime.paint import Wish
+
+
+def torchs_picture(pipeline: Any, wish: Wish) -> Image:
+    """What the pipeline itself paints."""
+    height, width = wish.size or (pipeline.vae.config.sample_size,) * 2
+    with torch.no_grad():
+        images = pipeline(
+            wish.prompt,
+            height=height,
+            width=width,
+            num_inference_steps=wish.steps,
+            guidance_scale=0.0,
+            generator=torch.Generator().manual_seed(wish.seed),
+        ).images
+    image: Image = images[0]
+    return image
+
+
+def psnr(image: Image, other: Image) -> float:
+    """Decibels of 8-bit pictures."""
+    error = np.square(np.asarray(image, np.float64) - np.asarray(other)).mean()
+    return float(10 * np.log10(255**2 / error)) if error else np.inf
 
 
 def torch_run(pipeline: Any) -> Run:

@@ -10,7 +10,7 @@ from ...models import family_of
 from ...models.npu import NpuHost, npu_host_class, npu_of
 from ..sessions import Sessions
 from .board import OnBoard, available
-from .chain import Arrays, Chains, RunPart
+from .chain import Arrays, Chains
 from .manifest import EMBEDDINGS, Exported
 from .simulator import Simulated
 from .toolkit import Toolkit
@@ -23,10 +23,26 @@ class Backend:
     """
 
     def __init__(self, exported: Exported, keep: bool = True) -> None:
-        npu: RunPart = OnBoard(exported) if available() else Simulated(exported, Toolkit())
+        npu: OnBoard | Simulated = OnBoard(exported) if available() else Simulated(exported, Toolkit())
         on_cpu = {name: exported.onnx(part) for name, part in exported.parts.items() if part.device == "cpu"}
         cpu = Sessions(on_cpu, keep)
+        self._npu, self._cpu = npu, cpu
         self._chains = Chains(exported.links, lambda name, inputs: (cpu if name in on_cpu else npu)(name, inputs))
+
+    @property
+    def loading(self) -> float:
+        """Seconds that loading parts has taken so far."""
+        return self._npu.loading + self._cpu.loading
+
+    @property
+    def engine(self) -> str:
+        """What runs the parts on the NPU."""
+        return self._npu.engine
+
+    @property
+    def simulated(self) -> bool:
+        """Whether that is the simulator."""
+        return isinstance(self._npu, Simulated)
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         """The output of a graph."""

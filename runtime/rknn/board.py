@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,23 @@ def available() -> bool:
 
 
 class OnBoard:
-    """Runs an artifact's NPU parts by name; each is loaded when it is first asked for, and stays."""
+    """Runs an artifact's NPU parts by name; each is loaded when it is first asked for, and stays.
+
+    loading: seconds that this has taken so far.
+    """
+
+    engine = "rknn-toolkit-lite2"
 
     def __init__(self, exported: Exported) -> None:
         self._exported = exported
         self._loaded: dict[str, Any] = {}
+        self.loading = 0.0
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         if name not in self._loaded:
+            began = perf_counter()
             self._loaded[name] = self._load(name)
+            self.loading += perf_counter() - began
         given = [np.asarray(array, np.float32) for array in inputs.values()]
         output: NDArray[Any] = self._loaded[name].inference(inputs=given, data_format=["nchw"] * len(given))[0]
         return output.astype(np.float32, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -44,17 +45,25 @@ def simulate(toolkit: Toolkit, name: str, inputs: Arrays) -> NDArray[np.float32]
 
 
 class Simulated:
-    """Runs an artifact's NPU parts by name; each is built when it is first asked for, and stays."""
+    """Runs an artifact's NPU parts by name; each is built when it is first asked for, and stays.
+
+    loading: seconds that this has taken so far.
+    """
+
+    engine = "the simulator of rknn-toolkit2"
 
     def __init__(self, exported: Exported, toolkit: Toolkit) -> None:
         self._exported, self._toolkit = exported, toolkit
         self._built: set[str] = set()
+        self.loading = 0.0
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         part = self._exported.parts[name]
         if name not in self._built:
+            began = perf_counter()
             self._build(part)
             self._built.add(name)
+            self.loading += perf_counter() - began
         return simulate(self._toolkit, name, inputs)
 
     def _build(self, part: PartFile) -> None:

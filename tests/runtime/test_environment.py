@@ -69,3 +69,10 @@ def test_it_paints(board: Path, exported: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as found:
         assert found.size == (80, 64)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_it_is_measured(board: Path, exported: Path, tmp_path: Path) -> None:
+    words = ("-m", "edgepress.cli", "bench", exported, "--images", "1", "--steps", "1", "--size", "64x80")
+    done = run(board, *words, "-o", tmp_path / "bench", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in (tmp_path / "bench").iterdir()) == ["bench.json", "bench.md"]

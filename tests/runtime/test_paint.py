@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
-from PIL.Image import Image
-from torch_graphs import torch_run, write_unrunnable
+from torch_graphs import psnr, torch_run, torchs_picture, write_unrunnable
 
 from edgepress.errors import UserError
 from edgepress.runtime import paint
@@ -37,26 +35,6 @@ main()
 """
 
 
-def psnr(image: Image, other: Image) -> float:
-    error = np.square(np.asarray(image, np.float64) - np.asarray(other)).mean()
-    return float(10 * np.log10(255**2 / error)) if error else np.inf
-
-
-def reference(pipeline: Any, wish: Wish) -> Image:
-    height, width = wish.size or (pipeline.vae.config.sample_size,) * 2
-    with torch.no_grad():
-        images = pipeline(
-            wish.prompt,
-            height=height,
-            width=width,
-            num_inference_steps=wish.steps,
-            guidance_scale=0.0,
-            generator=torch.Generator().manual_seed(wish.seed),
-        ).images
-    image: Image = images[0]
-    return image
-
-
 @pytest.fixture(scope="module")
 def demo() -> Any:
     return load_pipeline(DEMO, torch.float32)
@@ -77,7 +55,7 @@ def test_with_torchs_components_it_is_the_pipelines_picture(
     hosted: Painter, tiny: Path, size: tuple[int, int], length: int
 ) -> None:
     wish = Wish("a" * length, seed=2**40 + 3, steps=3, size=size)
-    assert psnr(reference(load_pipeline(tiny, torch.float32), wish), hosted.paint(wish)) > 60
+    assert psnr(torchs_picture(load_pipeline(tiny, torch.float32), wish), hosted.paint(wish)) > 60
 
 
 def test_the_size_left_out_is_the_pipelines_own(hosted: Painter) -> None:
@@ -94,7 +72,7 @@ def test_a_prompt_too_long_is_cut_and_told_and_painted_all_the_same(hosted: Pain
     told: list[str] = []
     wish = Wish("b" * 600, steps=1)
     found = hosted.paint(wish, tell=told.append)
-    assert psnr(reference(load_pipeline(tiny, torch.float32), wish), found) > 60
+    assert psnr(torchs_picture(load_pipeline(tiny, torch.float32), wish), found) > 60
     (sentence,) = told
     assert "of which 512 are read" in sentence
 
@@ -142,6 +120,13 @@ def test_a_damaged_pipeline_json_is_named(tiny: Path, tmp_path: Path) -> None:
         Painter(tmp_path / "artifact")
 
 
+@pytest.mark.parametrize("graphs", [[], {"caption": 1}, {"caption": {"file": 1}}, {"caption": {"buckets": [1]}}])
+def test_graphs_that_no_version_wrote_are_damage(tiny: Path, tmp_path: Path, graphs: Any) -> None:
+    write_unrunnable(tiny, tmp_path / "artifact")
+    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
+        Painter(changed(tmp_path / "artifact", graphs=graphs))
+
+
 # ---------------------------------------------------------------- exported graphs
 
 
@@ -149,7 +134,7 @@ def test_a_damaged_pipeline_json_is_named(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_exported_graphs_paint_torchs_picture(exported: Path, demo: Any, size: tuple[int, int]) -> None:
     wish = Wish(PROMPT, seed=2**33 + 5, size=size)
-    assert psnr(reference(demo, wish), Painter(exported, keep=False).paint(wish)) > 45
+    assert psnr(torchs_picture(demo, wish), Painter(exported, keep=False).paint(wish)) > 45
 
 
 @pytest.mark.slow
@@ -159,7 +144,7 @@ def test_it_paints_where_there_is_no_torch(exported: Path, demo: Any, tmp_path: 
     done = subprocess.run([sys.executable, "-c", REFUSE_TORCH, *map(str, arguments)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     with PIL.Image.open(tmp_path / "a.png") as found:
-        assert psnr(reference(demo, Wish(PROMPT, seed=7, size=(96, 128))), found) > 45
+        assert psnr(torchs_picture(demo, Wish(PROMPT, seed=7, size=(96, 128))), found) > 45
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 

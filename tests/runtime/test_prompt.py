@@ -86,6 +86,13 @@ def test_bytes_that_are_no_text_are_refused(tiny: Path) -> None:
         reader(tiny).read("a\udcff")
 
 
+def test_a_damaged_template_is_named(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "tokenizer", tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "chat_template.jinja").write_text("{% for message in messages %}")
+    with pytest.raises(UserError, match=r"chat_template\.jinja is no chat template \(.*endfor.*\); export .* again"):
+        reader(tmp_path)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(tiny: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(tiny / "tokenizer", tmp_path / "tokenizer")

@@ -63,3 +63,29 @@ def test_a_damaged_graph_is_named(files: dict[str, Path]) -> None:
     files["single"].write_bytes(b"not a graph")
     with pytest.raises(UserError, match=r"single\.onnx cannot be loaded"):
         Sessions(files)("single", {})
+
+
+def test_faults_of_a_run_are_sentences(files: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"single\.onnx cannot be run \(.*Invalid rank.*\); export the artifact again"):
+        Sessions(files)("single", {"a": np.ones((2, 2), np.float32), "b": np.ones(2, np.float32)})
+
+
+def test_too_little_memory_is_said(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(*port) for port in (("a", 1, [1]), ("size", 7, [1]), ("wide", 1, ["n"]))]
+    made = helper.make_graph([helper.make_node("Expand", ["a", "size"], ["wide"])], "wide", ports[:2], ports[2:])
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "wide.onnx")
+    with pytest.raises(
+        UserError, match=r"wide\.onnx cannot be run, as there is too little memory; give a smaller --size"
+    ):
+        Sessions({"wide": tmp_path / "wide.onnx"})("wide", {"a": np.ones(1, np.float32), "size": np.array([2**50])})
+
+
+def test_weights_that_are_gone_are_named(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in ("a", "sum")]
+    weight = TensorProto(name="b", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="gone.safetensors")
+    made = helper.make_graph([helper.make_node("Add", ["a", "b"], ["sum"])], "sum", ports[:1], ports[1:], [weight])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "sum.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"sum\.onnx cannot be loaded \(.*gone\.safetensors.*\); export"):
+        Sessions({"sum": tmp_path / "sum.onnx"})("sum", {"a": np.ones(3, np.float32)})
