@@ -21,12 +21,12 @@ HEAD = """\
 #!/bin/sh
 # Builds TensorRT engines of these graphs, on the board that they are for: an engine is for one GPU and one version.
 #
-# NOT VERIFIED: it was never run. Written for TensorRT 10.3 (JetPack 6.2) to 10.16 (JetPack 7.2).
+# NOT VERIFIED HERE: it was never run. Written for TensorRT 10.3 (JetPack 6.2) to 10.16 (JetPack 7.2).
 #
 # The types in the graphs say what is computed in which precision (--stronglyTyped), so --fp16 or --int4 have no place.
 # Weights are read from the files beside the graphs. Shapes are those of the export's sizes and of its longest prompt.
 #
-#   ./build_engines.sh [GRAPH ...]       all graphs, or only those; engines go to engines/
+#   ./build_engines.sh [GRAPH ...]       all graphs but those of tiles, or only those named; engines go to engines/
 #   TRTEXEC=/path/to/trtexec ./build_engines.sh
 set -eu
 cd "$(dirname "$0")"

@@ -29,7 +29,7 @@ from .int4 import blocks, nbits
 from .lower import OPSETS, lower
 from .model import Model, find, tokenizer_files, tokenizer_folders
 from .overflow import overflowing
-from .parity import TOLERANCES, Graphs, Parity, check, measure, rounding_tolerance
+from .parity import IN_INTEGERS, TOLERANCES, Graphs, Parity, check, measure, rounding_tolerance
 from .passes.embedding import embedding
 from .passes.fixed_shapes import fixed_shapes
 from .passes.linear_dequantize import OPSET as DEQUANTIZE_OPSET
@@ -168,8 +168,8 @@ class Job:
         if self.in_halves:
             _check_halves(graphs, goldens, stage)
         check(found["exact"], TOLERANCES["fp16" if self.in_halves else self.settings.precision])
-        if self._in_bytes:
-            check(found["exported"], rounding_tolerance(self.solutions.values()))
+        if self.in_integers:
+            check(found["exported"], rounding_tolerance(self.solutions.values()) if self._in_bytes else IN_INTEGERS)
         return found
 
     def _asked(self, reference: Reference, progress: Progress) -> tuple[list[Exchange], Painted | None]:
@@ -265,10 +265,10 @@ def prepare(source: Path, output: Path, settings: Export, sizes: Sizes) -> Job:
     Raises:
         UserError: it is.
     """
-    if output.resolve().is_relative_to(source.resolve()) and (source / "model_index.json").exists():
-        raise UserError(f"The output {output} lies inside the model folder {source}; give another --output.")
     _check_opset(settings)
     model = find(source).with_graphs(settings.graphs)
+    if output.resolve().is_relative_to(model.folder.resolve()):
+        raise UserError(f"The output {output} lies inside the model folder {model.folder}; give another --output.")
     host = host_of(model.family, model.configs()) if model.family.host else None
     sizes = sizes or [(native_size(model.folder),) * 2]
     for size in sizes:

@@ -66,8 +66,7 @@ def _traced(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
-        _fake(component, dtype)
-        module = _wrapper(graph)(*((component,) if blocks is None else (component, blocks))).eval()
+        module = fake_module(graph, component, dtype, blocks)
         program = torch.onnx.export(
             module,
             module.example(sizes or dict(zip(graph.axes, SIZES, strict=False))),
@@ -118,9 +117,12 @@ def _transformers(config: dict[str, Any]) -> tuple[str, str]:
     return "transformers", (config.get("architectures") or ["?"])[0]
 
 
-def _wrapper(graph: Graph) -> Any:
-    module, _, name = graph.module.partition(":")
-    return getattr(importlib.import_module(module), name)
+def fake_module(graph: Graph, component: nn.Module, dtype: torch.dtype, blocks: range | None) -> Any:
+    """The graph's module with fake parameters, within a FakeTensorMode."""
+    _fake(component, dtype)
+    name, _, cls = graph.module.partition(":")
+    module = getattr(importlib.import_module(name), cls)
+    return module(*((component,) if blocks is None else (component, blocks))).eval()
 
 
 def _fake(component: nn.Module, dtype: torch.dtype) -> None:

@@ -50,7 +50,7 @@ def test_one_graph_can_be_built_alone(tmp_path: Path) -> None:
 
 
 def test_it_says_that_nobody_ran_it(tmp_path: Path) -> None:
-    assert "NOT VERIFIED" in script(tmp_path, [Bucket("denoiser", {})]).read_text()
+    assert "NOT VERIFIED HERE" in script(tmp_path, [Bucket("denoiser", {})]).read_text()
 
 
 def test_a_shell_reads_it(tmp_path: Path) -> None:

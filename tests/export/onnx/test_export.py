@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,40 @@ def test_what_products_in_integers_cost_is_said_beside(pressed: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_products_in_integers_that_are_not_the_products_at_all_are_not_published(
+    pressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_INTEGERS", Tolerance(1e-5, 0.0))
+    with pytest.raises(UserError, match=r"The graph \w+ is off by .* nothing was published"):
+        export(pressed, tmp_path, Export(accuracy_level=4))
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.slow
+def test_the_boards_script_builds_the_published_graphs_by_their_own_inputs(pressed: Path, tmp_path: Path) -> None:
+    settings = Export.model_validate({"precision": "int4", "flavour": "qdq", "opset": 21})
+    folder = export(pressed, tmp_path, settings, [(64, 64), (128, 192)], check=False).folder
+    script = folder / "build_engines.sh"
+    assert "NOT VERIFIED HERE" in script.read_text()
+    subprocess.run(["bash", "-n", script], check=True)
+    lines = subprocess.run([script], env=os.environ | {"TRTEXEC": "echo"}, capture_output=True, text=True, check=True)
+    built = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines.stdout.splitlines()]
+    assert {options["--onnx"] for options in built} == {f"{name}.onnx" for name in GRAPHS}
+    sizes = {"T": (32, 128), "L": (32, 128), "N": (32, 96), "h": (8, 16), "w": (8, 24)}
+    for options in built:
+        inputs = onnx.load(folder / options["--onnx"], load_external_data=False).graph.input
+        axes = {
+            port.name: [axis.dim_param or axis.dim_value for axis in port.type.tensor_type.shape.dim] for port in inputs
+        }
+        for kind, which in (("min", 0), ("opt", 1), ("max", 1)):
+            assert dict(shape.split(":") for shape in options[f"--{kind}Shapes"].split(",")) == {
+                name: "x".join(str(sizes[axis][which] if isinstance(axis, str) else axis) for axis in port)
+                for name, port in axes.items()
+                if set(port) & set(sizes)
+            }
+
+
+@pytest.mark.slow
 def test_a_pressed_pipeline_is_dequantized_for_float32(pressed: Path, tmp_path: Path) -> None:
     found = export(pressed, tmp_path, Export(precision="fp32"))
     assert max(error.relative for error in found.parity["exact"].graphs.values()) < 1e-4
@@ -232,8 +268,12 @@ def test_an_encoder_that_pressing_dropped_is_refused(tiny: Path, tmp_path: Path)
     assert "has lost its encoder" in said
 
 
-def test_an_output_inside_the_model_is_refused(tiny: Path) -> None:
+def test_an_output_inside_the_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Also where the model is an artifact's, which would no longer be what its manifest says."""
     assert "inside the model folder" in refusal(tiny, tiny / "onnx", precision="fp32")
+    (tmp_path / "model").symlink_to(tiny)
+    for source in (tmp_path, tmp_path / "model"):
+        assert "inside the model folder" in refusal(source, tmp_path / "model" / "out", precision="fp32")
 
 
 @pytest.mark.slow
