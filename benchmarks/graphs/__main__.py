@@ -21,7 +21,7 @@ from ...progress import Progress, bars
 from ...sources import DEMO
 from ..report import shown, table, write_section
 from .make import Workshop
-from .measure import Ran, disk, in_turns, relative_error, spread
+from .measure import Ran, disk, idle, in_turns, relative_error, spread
 from .pictures import gained, scored
 from .variants import BASE, VARIANTS, Variant
 
@@ -70,7 +70,7 @@ def cost_row(variant: Variant, artifact: Path, ran: Mapping[str, Sequence[Ran]])
 COST_HEADER = ["graph", "times as fast as fp32", "s a step", "peak RSS, MB", "of fp32's", "bytes on disk, MB"]
 
 
-def medium_section(artifacts: Mapping[str, Path], ran: Mapping[str, Sequence[Ran]], rounds: int) -> str:
+def medium_section(artifacts: Mapping[str, Path], ran: Mapping[str, Sequence[Ran]], how: str) -> str:
     """The body of the medium transformer's section."""
     reference = ran[BASE][0].output
     rows = []
@@ -80,7 +80,7 @@ def medium_section(artifacts: Mapping[str, Path], ran: Mapping[str, Sequence[Ran
     parts = [
         "## ONNX graphs of a medium transformer",
         "A transformer of 125 million parameters (4 layers, 1536 wide, random weights), one step of a picture of "
-        f"{SIZE[0]} x {SIZE[1]} pixels: 1,024 tokens and 64 of the prompt. {_how(rounds)} The last column is the root "
+        f"{SIZE[0]} x {SIZE[1]} pixels: 1,024 tokens and 64 of the prompt. {how} The last column is the root "
         "mean square of the output's difference to that of fp32, over the output's; random weights say little of "
         "trained ones'.",
         table([*COST_HEADER, "error of the output"], rows),
@@ -89,14 +89,14 @@ def medium_section(artifacts: Mapping[str, Path], ran: Mapping[str, Sequence[Ran
 
 
 def demo_section(
-    artifacts: Mapping[str, Path], ran: Mapping[str, Sequence[Ran]], rounds: int, results: Results, prompts: int
+    artifacts: Mapping[str, Path], ran: Mapping[str, Sequence[Ran]], how: str, results: Results, prompts: int
 ) -> str:
     """The body of the demo's section."""
     chosen = titled(list(artifacts))
     parts = [
         "## ONNX graphs of the demo",
         f"The demo's transformer (17 million parameters), one step of a picture of {SIZE[0]} x {SIZE[1]} pixels: 1,024 "
-        f"tokens and 64 of the prompt. {_how(rounds)}",
+        f"tokens and 64 of the prompt. {how}",
         table(COST_HEADER, [cost_row(variant, artifacts[variant.name], ran) for variant in chosen]),
         f"What they paint, all graphs of each, against what those in fp32 paint: {prompts} held-out prompts in the "
         "demo's own size, one seed; intervals are bootstrapped over prompts. Text accuracy is of words that OCR reads.",
@@ -110,10 +110,11 @@ def demo_section(
     return "\n\n".join(parts)
 
 
-def _how(rounds: int) -> str:
+def _how(rounds: int, idle_rss: int) -> str:
     return (
         f"Each graph in a process of its own, in turns with the others, {rounds} rounds; a process loads the graph and "
-        "takes four steps, of which the median of the last three counts. Median and range over rounds."
+        "takes four steps, of which the median of the last three counts. Median and range over rounds. A process that "
+        f"loads no graph peaks at {idle_rss / 1e6:.0f} MB."
     )
 
 
@@ -169,9 +170,10 @@ def _measured(part: str, folder: Path, chosen: Sequence[Variant], rounds: int, p
     shop = workshop(part, folder)
     artifacts = shop.made(chosen, progress)
     ran = in_turns(artifacts, GRAPH, SIZE, rounds, shop.folder, progress)
+    how = _how(rounds, idle(shop.folder))
     if part == "medium":
-        return medium_section(artifacts, ran, rounds)
-    return demo_section(artifacts, ran, rounds, scored(artifacts, prompts, shop.folder, progress), prompts)
+        return medium_section(artifacts, ran, how)
+    return demo_section(artifacts, ran, how, scored(artifacts, prompts, shop.folder, progress), prompts)
 
 
 if __name__ == "__main__":

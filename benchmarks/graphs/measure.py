@@ -47,6 +47,11 @@ def in_turns(
     return found
 
 
+def idle(folder: Path) -> int:
+    """Peak memory, in bytes, of a process that imports what runs graphs, and runs none."""
+    return measured([sys.executable, "-c", "import edgepress.benchmarks.steps"], folder / "run.log").peak_rss
+
+
 def spread(values: list[float], digits: int = 2) -> str:
     """Median and range."""
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
