@@ -24,6 +24,7 @@ RUN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 VENV_RKNN := .venv-rknn
 SET_UP_RKNN := $(VENV_RKNN)/.set-up
+OPEN_CLIP := build/open_clip/.there
 EDGEPRESS := $(RUN)/edgepress
 CHOSEN_MODEL := $(if $(MODEL),--model "$(MODEL)")
 # Whether the demo is evaluated, whose true pictures can be drawn.
@@ -33,9 +34,9 @@ RKNN := $(shell grep -s '^rknn:' recipes/$(DEVICE).yaml)
 SIGNS := artifacts/.work/truth
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rknn quantize export evaluate artifact test test-fast browser check format clean open-clip \
+.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format clean open-clip \
 	bench-quality bench-ladder bench-evaluate bench-quantize bench-full-size bench-kernels bench-peers bench-interop \
-	bench-onnx bench-onnx-full-size
+	bench-onnx bench-onnx-full-size bench-rknn bench-rknn-pictures
 
 help:  ## this list
 	@sed -n '3,9s/^# *//p' Makefile
@@ -92,7 +93,10 @@ artifact:  ## quantize, export and evaluate: the whole artifact of DEVICE
 	$(MAKE) export
 	$(MAKE) evaluate
 
-test: $(SET_UP) $(SET_UP_RKNN) browser  ## all tests that need no device
+bench: $(SET_UP)  ## time what OUTPUT exported, on this machine: start-up, image, step, memory
+	$(EDGEPRESS) bench "$(OUTPUT)" $(if $(DEMO),--prompts demo/pipeline/prompts/evaluation.jsonl)
+
+test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) browser  ## all tests that need no device
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m "not device" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-fast: $(SET_UP)  ## the tests that take seconds
@@ -143,15 +147,25 @@ bench-peers: $(SET_UP)  ## what other tools make of the demo at the same bits, e
 bench-interop: $(SET_UP)  ## whether stock transformers reads the artifact's text encoder
 	$(RUN)/python -m edgepress.benchmarks.interop
 
-open-clip: $(SET_UP)  ## open_clip beside the environment (torchvision would break it), for the test that compares with it
+open-clip: $(OPEN_CLIP)  ## open_clip beside the environment, for the test that compares with it
+
+# Beside it, for torchvision would break the environment.
+$(OPEN_CLIP): $(SET_UP)
 	$(RUN)/pip install --quiet --no-deps --target build/open_clip --upgrade open-clip-torch==3.3.0 timm==1.0.31 \
 		ftfy==6.3.1 wcwidth==0.9.4 torchvision==0.28.0
+	@touch $@
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision, and ONNX Runtime's own: time, memory, bytes, pictures
 	$(RUN)/python -m edgepress.benchmarks.graphs
 
 bench-onnx-full-size: $(SET_UP)  ## exporting, loading and running graphs of full size (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.onnx_full_size --component $(COMPONENT)
+
+bench-rknn: $(SET_UP) $(SET_UP_RKNN)  ## blocks of full size for an NPU: building and simulating them, and the plan
+	$(RUN)/python -m edgepress.benchmarks.npu
+
+bench-rknn-pictures: $(SET_UP) $(SET_UP_RKNN)  ## the demo's pictures on a simulated NPU, in fp16, w8a8 and mixed
+	$(RUN)/python -m edgepress.benchmarks.npu_pictures
 
 clean:  ## remove artifacts and caches (the environment stays)
 	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

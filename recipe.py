@@ -149,10 +149,11 @@ class Rknn(Section):
     one that the target has, and takes fp16 for parts that lose too much by it. size and tokens: of every picture and of
     the longest prompt, as shapes are fixed. cpu: graphs that ONNX Runtime runs on the CPU, in the model's own INT4.
     blocks: most that one part may have, as the time to build it grows faster than they do. build_memory: GiB that
-    building a part may take. samples: prompts that are painted to calibrate w8a8.
+    building a part may take. samples: prompts that are painted to calibrate w8a8. memory: GiB that the board has.
     """
 
     target: Literal["rk3588", "rk3576"] = "rk3588"
+    memory: float = Field(default=8, gt=0)
     precision: Literal["fp16", "w8a8", "w4a16", "auto"] = "fp16"
     size: Literal["native"] | tuple[PositiveInt, PositiveInt] = "native"
     tokens: int = Field(default=96, ge=32, multiple_of=32)

@@ -114,11 +114,18 @@ MEDIUM = Shapes(
 )
 
 
+def wide(blocks: int) -> Shapes:
+    """A transformer of so many blocks of full width, each of 181 million parameters, with little around it."""
+    return replace(
+        MEDIUM, transformer=FULL.transformer | {"n_layers": blocks, "n_refiner_layers": 0, "cap_feat_dim": 256}
+    )
+
+
 # ---------------------------------------------------------------- the folder
 
 
-def write_pipeline(folder: Path, shapes: Shapes = FULL) -> None:
-    """Writes the pipeline folder; a finished one is kept, a half-written one is begun anew."""
+def write_pipeline(folder: Path, shapes: Shapes = FULL, weighty: bool = True) -> None:
+    """Writes the pipeline folder; a finished one is kept, a half-written one begun anew; if `weighty`, with weights."""
     if folder.exists():
         return
     new = folder.with_name(folder.name + ".new")
@@ -126,7 +133,7 @@ def write_pipeline(folder: Path, shapes: Shapes = FULL) -> None:
     new.mkdir(parents=True)
     models = meta_models(shapes)
     write_configs(models, new)
-    for name, model in models.items():
+    for name, model in models.items() if weighty else ():
         write_sharded(weights(name, model), new / name, STEMS[name])
     new.replace(folder)
 
@@ -245,9 +252,13 @@ def _sizes(count: int, generator: torch.Generator) -> Tensor:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
 @click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal.")
 @click.option("--medium", is_flag=True, help="A transformer of 125 million parameters instead, with little around it.")
-def main(output: Path, layers: int | None, medium: bool) -> None:
-    shapes = MEDIUM if medium else FULL
-    write_pipeline(output, shapes.with_layers(layers) if layers else shapes)
+@click.option(
+    "--blocks", type=click.IntRange(1), help="A transformer of so many blocks of full width, with little around."
+)
+@click.option("--configs", is_flag=True, help="Write no weights: enough to plan what exporting would take.")
+def main(output: Path, layers: int | None, medium: bool, blocks: int | None, configs: bool) -> None:
+    shapes = wide(blocks) if blocks else MEDIUM if medium else FULL
+    write_pipeline(output, shapes.with_layers(layers) if layers else shapes, weighty=not configs)
 
 
 if __name__ == "__main__":

@@ -61,17 +61,19 @@ class Host:
     encoder = "vae_encoder"
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        transformer, self._vae = configs["transformer"], configs["vae"]
+        transformer, vae = configs["transformer"], configs["vae"]
         self._rope = Rope(tuple(transformer["axes_dims"]), float(transformer["rope_theta"]))
         self._channels = int(transformer["in_channels"])
         self._patch = int(transformer["all_patch_size"][0])
-        self._scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
-        self.tiles = tiles_of(self._vae)
+        self._scale = 2 ** (len(vae["block_out_channels"]) - 1)
+        self._side = int(vae["sample_size"])
+        self._scaling, self._shift = (np.float32(vae[key]) for key in ("scaling_factor", "shift_factor"))
+        self.tiles = tiles_of(vae)
 
     @property
     def native(self) -> int:
         """The side in pixels that the pipeline was made for."""
-        return int(self._vae["sample_size"])
+        return self._side
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """(1, channels, height / 8, width / 8).
@@ -120,16 +122,14 @@ class Host:
 
     def decode(self, run: Run, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The picture (height, width, 3) of finished latents (1, channels, height / 8, width / 8)."""
-        scaling, shift = np.float32(self._vae["scaling_factor"]), np.float32(self._vae["shift_factor"])
-        image = run(self.decoder, {"latents": latents / scaling + shift})[0]
+        image = run(self.decoder, {"latents": latents / self._scaling + self._shift})[0]
         shown: NDArray[np.float32] = (image * np.float32(0.5) + np.float32(0.5)).clip(0, 1)
         return np.rint(shown * 255).astype(np.uint8).transpose(1, 2, 0)
 
     def latents(self, run: Run, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The likeliest latents (1, channels, height / 8, width / 8) of a picture (height, width, 3)."""
         image = picture.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) * 2 - 1
-        scaling, shift = np.float32(self._vae["scaling_factor"]), np.float32(self._vae["shift_factor"])
-        found: NDArray[np.float32] = (run(self.encoder, {"image": image}) - shift) * scaling
+        found: NDArray[np.float32] = (run(self.encoder, {"image": image}) - self._shift) * self._scaling
         return found
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 MASKED = -30.0  # e^-30 is nothing, and leaves 8-bit scores a fine step where -1e4 does not
+# Heads times tokens that Rockchip's NPUs turn over: with toolkit 2.5.0 the RK3588 does 5,440 and not 8,160.
+TURNED_OVER = 6000
 Angles = tuple[Tensor, Tensor]
 
 
@@ -156,7 +158,23 @@ class Halves:
 def _attended(
     rows: tuple[Tensor, ...], attention: Any, norms: tuple[nn.Module, nn.Module], angles: Angles, mask: Tensor
 ) -> Tensor:
-    """Values (1, tokens, heads · size) that queries find, of queries, keys and values as rows."""
+    """Values (1, tokens, heads · size) that queries find, of queries, keys and values as rows.
+
+    Heads are taken some at a time: of all of them together, long rows of tokens are turned over by the CPU.
+    """
+    heads, shared = (rows[place].shape[-1] // attention.head_dim for place in (0, 1))
+    fitting = (n for n in range(1, shared + 1) if shared % n == 0 and heads // n * rows[0].shape[1] <= TURNED_OVER)
+    count = next(fitting, shared)
+    if count == 1:
+        return _attended_at_once(rows, attention, norms, angles, mask)
+    pieces = zip(*(each.chunk(count, dim=-1) for each in rows), strict=True)
+    return torch.cat([_attended_at_once(piece, attention, norms, angles, mask) for piece in pieces], dim=-1)
+
+
+def _attended_at_once(
+    rows: tuple[Tensor, ...], attention: Any, norms: tuple[nn.Module, nn.Module], angles: Angles, mask: Tensor
+) -> Tensor:
+    """The same of some of the heads."""
     query, key, value = (each.unflatten(-1, (-1, attention.head_dim)) for each in rows)
     query, key = (_turned(norm(each).transpose(1, 2), angles) for norm, each in zip(norms, (query, key), strict=True))
     value = value.transpose(1, 2)

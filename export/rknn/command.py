@@ -28,6 +28,9 @@ def _one_of(key: str) -> click.Choice[str]:
 @click.option("--component", "components", multiple=True, help="Export only this one; can be given again.")
 @click.option("--precision", type=_one_of("precision"), help="Overrides the recipe's.")
 @click.option("--timeout", type=float, default=3600, show_default=True, help="Seconds that a part may take to build.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Build nothing: show the parts, and whether the board holds them."
+)
 def rknn(
     name: str,
     model: str | None,
@@ -35,6 +38,7 @@ def rknn(
     components: tuple[str, ...],
     precision: str | None,
     timeout: float,
+    only_plan: bool,
 ) -> None:
     """Export a pipeline to RKNN parts, built and simulated by rknn-toolkit2."""
     recipe = recipes.load(name)
@@ -42,14 +46,44 @@ def rknn(
         raise UserError(
             f"The recipe of {recipe.device} has no section rknn; add one, such as rknn: {{target: rk3588}}."
         )
-    settings = recipe.rknn.model_dump() | ({"precision": precision} if precision else {})
+    if only_plan:
+        _show_plan(model or recipe.model, recipe)
+        return
+    settings = Rknn.model_validate(recipe.rknn.model_dump() | ({"precision": precision} if precision else {}))
     from .export import export
 
     with bars() as progress:
-        source = sources.resolve(model or recipe.model) if not _is_artifact(model) else Path(str(model))
+        source = _source(model or recipe.model)
+        if not components:
+            _check_fits(source, recipe.model_copy(update={"rknn": settings}))
         target = output or Path("artifacts") / recipe.device
-        exported = export(source, target, Rknn.model_validate(settings), components, progress, timeout)
+        exported = export(source, target, settings, components, progress, timeout)
     _show(exported)
+
+
+def _check_fits(source: Path, recipe: recipes.Recipe) -> None:
+    """Raises UserError where there is no toolkit, or the board cannot hold what is to be exported."""
+    from ...runtime.rknn.toolkit import interpreter
+    from ..onnx.model import find
+    from .plan import plan
+
+    interpreter()
+    plan(find(source), recipe).check()
+
+
+def _show_plan(model: str, recipe: recipes.Recipe) -> None:
+    """Raises UserError, after all is shown, where the board can hold the pipeline in no way."""
+    from ..onnx.model import find
+    from .plan import plan
+    from .plan_text import told
+
+    found = plan(find(_source(model)), recipe)
+    click.echo(told(found))
+    found.check_any()
+
+
+def _source(model: str) -> Path:
+    return Path(model) if _is_artifact(model) else sources.resolve(model)
 
 
 def _is_artifact(model: str | None) -> bool:
@@ -61,11 +95,15 @@ def _show(exported: Exported) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("part", "on the NPU", "simulated error", "cosine", "memory", "build", title="RKNN parts, simulated")
+    header = ("part", "precision", "on the NPU", "simulated error", "cosine", "memory", "build")
+    table = Table(*header, title="RKNN parts, simulated")
     for name, part in exported.parts.items():
-        memory = f"{(part.report.weights + part.report.internal) / 2**20:.1f} MiB"
-        error = f"{part.relative:.2g}"
-        table.add_row(name, f"{len(part.report.layers)}", error, f"{part.cosine:.5f}", memory, f"{part.seconds:.0f} s")
+        found = part.measured
+        memory = f"{(found.report.weights + found.report.internal) / 2**20:.1f} MiB"
+        table.add_row(
+            *(name, part.precision, f"{len(found.report.layers)}", f"{found.relative:.2g}", f"{found.cosine:.5f}"),
+            *(memory, f"{found.seconds:.0f} s"),
+        )
     console.print(table)
     for painter, psnr in exported.picture.items():
         console.print(f"The {painter} picture: " + ("equal to torch's." if psnr is None else f"{psnr:.1f} dB PSNR."))

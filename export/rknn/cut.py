@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,26 +12,41 @@ from ...errors import UserError
 from ...models.graphs import Graph
 from ...models.npu import Part, Stack, parts_of
 from ..onnx.trace import empty_component
+from .weigh import weigh
 
 DOMAIN = 4 * 2**30  # bytes that one memory domain of the NPU addresses
 BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4}  # of a weight
-FLOAT = 4  # bytes of a weight in the ONNX that the toolkit reads
-BUILD_BASE = 0.6e9  # bytes that the toolkit takes before it reads anything
-BUILD_FACTOR = 6.0  # bytes that it takes for each byte of ONNX
+# Bytes on the device for a number of the activations that are there at once, in fp16, and for a parameter and such a
+# number while building and simulating, besides a start; seconds of building likewise, on two cores. From the block of
+# full size and the small text encoder in docs/rknn.md; for activations while building, from blocks of 1,088 and of
+# 4,224 tokens in earlier trials. Parts of several blocks were not measured: what is told of them is drawn on from one.
+LIVE = 3.5
+BUILD_START, BUILD_PARAMETER, BUILD_LIVE = 0.37e9, 22.2, 5.0
+SECONDS_START, SECONDS_PARAMETER = 3.6, 0.53e-6
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one part may be. weights: bytes on the device. build: bytes that its building may take. blocks: at most."""
+    """What one part may be. memory: bytes on the device. build: bytes that its building may take. blocks: at most."""
 
-    weights: int
+    memory: int
     build: int
     blocks: int
 
-    @property
-    def parameters(self) -> int:
-        """That building allows."""
-        return int((self.build - BUILD_BASE) / BUILD_FACTOR / FLOAT)
+    def parameters(self, bits: int, live: int) -> int:
+        """That a part may have, with so many numbers of activations at once."""
+        built = (self.build - BUILD_START - BUILD_LIVE * live) / BUILD_PARAMETER
+        return int(min(built, (self.memory - LIVE * live) * 8 / bits))
+
+
+def build_memory(parameters: int, live: int) -> int:
+    """Bytes that building a part takes."""
+    return int(BUILD_START + BUILD_PARAMETER * parameters + BUILD_LIVE * live)
+
+
+def build_seconds(parameters: int) -> float:
+    """Seconds that building a part takes on two cores."""
+    return SECONDS_START + SECONDS_PARAMETER * parameters
 
 
 def even(count: int, pieces: int) -> list[range]:
@@ -40,39 +55,62 @@ def even(count: int, pieces: int) -> list[range]:
     return [range(begin, end) for begin, end in pairwise(ends)]
 
 
-def runs(blocks: Sequence[int], around: int, bits: int, limits: Limits) -> list[range]:
+def runs(blocks: Sequence[int], around: int, bits: int, limits: Limits, live: int = 0) -> list[range]:
     """The fewest runs of blocks within limits.
 
     Args:
         blocks: parameters of each. around: parameters that come on top, all of them counted in the first part.
+        live: numbers of activations that are there at once.
 
     Raises:
         UserError: one block alone is too large.
     """
-    most = min(limits.parameters, limits.weights * 8 // bits)
+    most = limits.parameters(bits, live)
     for pieces in range(1, len(blocks) + 1):
         cut = even(len(blocks), pieces)
         sizes = [sum(blocks[run.start : run.stop]) for run in cut]
         sizes[0] += around
         if max(sizes) <= most and max(map(len, cut)) <= limits.blocks:
             return cut
-    largest = max([*blocks, blocks[0] + around])
-    raise UserError(
-        f"A part of {largest / 1e6:.0f} million parameters is the smallest that can be, and {most / 1e6:.0f} million "
-        "fit what one part may take; raise rknn.build_memory in the recipe."
+    raise _too_large(max([*blocks, blocks[0] + around]), most)
+
+
+def cut(
+    graph: Graph, stack: Stack | None, folder: Path, sizes: Mapping[str, int], bits: int, limits: Limits
+) -> list[Part]:
+    """The parts of a graph of a component folder, its axes of some sizes.
+
+    Raises:
+        UserError: what cannot be cut any further is too large.
+    """
+    smallest = weigh(Part(graph.name, graph, range(1) if stack else None), folder, sizes)
+    if stack is None:
+        if smallest.parameters > limits.parameters(bits, smallest.live):
+            raise _too_large(smallest.parameters, limits.parameters(bits, smallest.live))
+        return parts_of(graph, None, [])
+    component = empty_component(folder)
+    around = sum(_parameters(component.get_submodule(path)) for path in stack.around)
+    return parts_of(graph, stack, runs(block_sizes(stack, folder), around, bits, limits, smallest.live))
+
+
+def whole(graph: Graph, stack: Stack | None, folder: Path) -> Part:
+    """A graph of a component folder in one piece."""
+    return Part(graph.name, graph, range(len(block_sizes(stack, folder))) if stack else None)
+
+
+def _too_large(parameters: int, most: int) -> UserError:
+    return UserError(
+        f"A part of {parameters / 1e6:.0f} million parameters is the smallest that can be, and "
+        f"{max(most, 0) / 1e6:.0f} million fit what one part may take; raise rknn.build_memory in the recipe, or make "
+        "rknn.size smaller."
     )
 
 
-def cut(graph: Graph, stack: Stack | None, folder: Path, bits: int, limits: Limits) -> list[Part]:
-    """The parts of a graph of a component folder."""
-    if stack is None:
-        return parts_of(graph, None, [])
+def block_sizes(stack: Stack, folder: Path) -> list[int]:
+    """Parameters of each block that is run."""
     component = empty_component(folder)
     modules = list(getattr(getattr(component, "base_model", component), stack.path))
-    count = len(modules) - stack.unread
-    sizes = [_parameters(module) for module in modules[:count]]
-    around = sum(_parameters(component.get_submodule(path)) for path in stack.around)
-    return parts_of(graph, stack, runs(sizes, around, bits, limits))
+    return [_parameters(module) for module in modules[: len(modules) - stack.unread]]
 
 
 def _parameters(module: Any) -> int:

@@ -17,7 +17,7 @@ IMAGE = [2, 3]  # the axes of height and width
 
 
 def group_norm(model: ir.Model) -> ir.Model:
-    """Writes every GroupNormalization of (1, channels, height, width) so, in place."""
+    """Writes every GroupNormalization of (1, channels, height, width) or (1, channels, places) so, in place."""
     for node in list(model.graph):
         if node.op_type == "GroupNormalization":
             replace(model, node, _parts(node))
@@ -27,13 +27,18 @@ def group_norm(model: ir.Model) -> ir.Model:
 def _parts(node: ir.Node) -> list[ir.Node]:
     x, weight, bias = node.inputs
     assert x is not None
+    assert x.shape is not None
     op = Writer()
+    is_image = len(x.shape) == len(IMAGE) + 2
     over_groups = averages(known(x, 1), node.attributes.get_int("num_groups", 0))
-    centred = op("Sub", x, op("Conv", op("ReduceMean", x, IMAGE, keepdims=1), over_groups))
+    image = x if is_image else op("Unsqueeze", x, [2])
+    centred = op("Sub", image, op("Conv", op("ReduceMean", image, IMAGE, keepdims=1), over_groups))
     squares = op("ReduceMean", op("Mul", centred, centred), IMAGE, keepdims=1)
     variance = op("Add", op("Conv", squares, over_groups), np.float32(node.attributes.get_float("epsilon", 1e-5)))
     scale, shift = (op("Unsqueeze", each, [0, 2, 3]) for each in (weight, bias))
-    op("Add", op("Mul", op("Div", centred, op("Sqrt", variance)), scale), shift)
+    normed = op("Add", op("Mul", op("Div", centred, op("Sqrt", variance)), scale), shift)
+    if not is_image:
+        op("Squeeze", normed, [2])
     return op.nodes
 
 

@@ -20,6 +20,7 @@ from .log import Layer, Report, read
 WORST = 5  # layers that are named
 NOT_FINITE = 2.0  # the error of a layer whose output is not finite: as far as a cosine can be
 # A line of the analysis: [Operator] name, then cosine and distance of the whole so far and of the layer alone.
+NUMBER = re.compile(r"-?\d+\.\d{5}|[a-z_]+")  # large ones touch the next column
 LINE = re.compile(r"^\[(?P<operator>\w+)\] (?P<name>\S+)\s+(?P<numbers>.+)$")
 
 
@@ -44,14 +45,15 @@ class LayerError:
 class Measured:
     """A built part.
 
-    relative: the error's norm over the output's; the worst of all samples, as is the cosine. worst: layers, the worst
-    first. seconds, peak: of the build; bytes.
+    relative: the error's norm over the output's; the worst of all samples, as is the cosine. layers: by their own
+    errors, the worst first; empty where they were not looked at. seconds: of the build. peak: bytes that the toolkit's
+    process held at most so far, building and simulating.
     """
 
     report: Report
     relative: float
     cosine: float
-    worst: tuple[LayerError, ...]
+    layers: tuple[LayerError, ...]
     seconds: float
     peak: int
 
@@ -63,59 +65,60 @@ class Measured:
             "faults": list(self.report.faults),
             "memory": {"weights": self.report.weights, "internal": self.report.internal},
             "simulated": {"relative": self.relative, "cosine": self.cosine},
-            "worst": [asdict(layer) for layer in self.worst],
+            "worst": [asdict(layer) for layer in self.layers[:WORST]],
             "build": {"seconds": round(self.seconds, 1), "peak": self.peak},
         }
 
 
-def measure(
-    toolkit: Toolkit,
-    name: str,
-    files: tuple[Path, Path],
-    recipe: Recipe,
-    samples: Path,
-    goldens: Sequence[Sample],
-    analyse: bool = True,
-) -> Measured:
-    """Builds a part of two files, its ONNX and the RKNN that is written, and simulates it.
+@dataclass(frozen=True)
+class Files:
+    """Of a part: its ONNX, the folder of its calibration samples, where it is quantized, and what is to be written.
 
-    Args:
-        samples: the folder of its calibration samples, where it is quantized.
-        goldens: what it is simulated on.
-        analyse: whether to find the worst layers, which takes some simulations more.
+    goldens: what it is simulated on.
+    """
+
+    onnx: Path
+    samples: Path
+    rknn: Path
+    goldens: Sequence[Sample]
+
+
+def measure(toolkit: Toolkit, name: str, files: Files, recipe: Recipe) -> Measured:
+    """Builds a part and simulates it; its layers are not looked at.
 
     Raises:
         UserError: the toolkit refuses.
     """
-    onnx, rknn = files
-    done = build(toolkit, name, onnx, recipe, samples, rknn)
-    errors = [compare(simulate(toolkit, name, one.inputs), one.output) for one in goldens]
+    done = build(toolkit, name, files.onnx, recipe, files.samples, files.rknn)
+    errors = [compare(simulate(toolkit, name, one.inputs), one.output) for one in files.goldens]
     return Measured(
         report=read(done.log),
         relative=max((relative for relative, _ in errors), key=_nan_is_most),
         cosine=min((cosine for _, cosine in errors), key=lambda cosine: -_nan_is_most(-cosine)),
-        worst=worst_layers(toolkit, name, goldens[0].inputs) if analyse else (),
+        layers=(),
         seconds=done.seconds,
-        peak=done.peak,
+        peak=toolkit.call("hello").peak,
     )
 
 
 def compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
-    """The error's norm over the norm of what is expected, and the cosine; NaN where either is not a number somewhere.
+    """The error's norm over the norm of what is expected, and the cosine; NaN where what is found is not finite.
 
     Raises:
         ValueError: the shapes differ.
     """
     if found.shape != expected.shape:
         raise ValueError(f"the simulator answers {found.shape}, where {expected.shape} is expected")
+    if not np.isfinite(found).all():
+        return np.nan, np.nan
     one, other = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     norm = float(np.linalg.norm(other)) or 1.0
     cosine = float(one @ other) / ((float(np.linalg.norm(one)) or 1.0) * norm)
     return float(np.linalg.norm(one - other)) / norm, cosine
 
 
-def worst_layers(toolkit: Toolkit, name: str, inputs: Arrays) -> tuple[LayerError, ...]:
-    """The layers of a built part that are furthest from their float outputs, each fed with float inputs."""
+def analyse(toolkit: Toolkit, name: str, inputs: Arrays) -> tuple[LayerError, ...]:
+    """How far the layers of a built part are from their float outputs, each fed with float inputs; the worst first."""
     folder = toolkit.folder / "analysis"
     files = []
     for port, array in inputs.items():
@@ -123,7 +126,7 @@ def worst_layers(toolkit: Toolkit, name: str, inputs: Arrays) -> tuple[LayerErro
         np.save(file, np.asarray(array, np.float32))
         files.append(str(file))
     toolkit.call("analyse", model=name, inputs=files, folder=str(folder))
-    return tuple(layer_errors((folder / "error_analysis.txt").read_text("utf-8"))[:WORST])
+    return tuple(layer_errors((folder / "error_analysis.txt").read_text("utf-8")))
 
 
 def layer_errors(analysis: str) -> list[LayerError]:
@@ -135,7 +138,7 @@ def layer_errors(analysis: str) -> list[LayerError]:
 
 def _error(row: re.Match[str]) -> float | None:
     """Of a layer by itself, the third number of its line; None where there is none to tell, as outputs are zeros."""
-    words = row["numbers"].replace("|", " ").split()
+    words = NUMBER.findall(row["numbers"])
     if row["operator"] == "Input" or len(words) < 4 or "f_zero" in words:
         return None
     return NOT_FINITE if words[2].startswith("q_") or words[2] == "nan" else 1 - float(words[2])

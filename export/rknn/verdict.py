@@ -19,6 +19,8 @@ def refused(precision: str, measured: Measured) -> str | None:
         return f"{len(report.elsewhere)} operators do not run on the NPU ({elsewhere(report.elsewhere)})"
     if report.faults:
         return f"the toolkit's log says: {report.faults[0]}"
+    if precision == "w8a8" and not any(layer.dtype == "INT8" for layer in report.layers):
+        return "no layer can be rounded to 8 bits without losing too much"
     if math.isnan(measured.relative):
         return "the simulated output is not a number, so something overflows float16"
     if measured.relative > TOLERANCES[precision]:

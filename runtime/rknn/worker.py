@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+NO_FLOATS = "custom_quantize_layers: {}"  # of the toolkit's hybrid quantization
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
@@ -54,14 +55,11 @@ class Models:
             float_layers: outputs of layers that are not quantized though the others are.
             rknn: where the model is written to, if it is.
         """
-        from rknn.api import RKNN
-
         self.drop(model)
-        built = RKNN(verbose=True)
-        _ok("config", built.config(**config))
+        built = _configured(config)
         _ok("load_onnx", built.load_onnx(onnx))
         if float_layers:
-            _build_in_two_steps(built, dataset, float_layers)
+            built = _built_in_two_steps(built, config, dataset, float_layers)
         else:
             _ok("build", built.build(do_quantization=dataset is not None, dataset=dataset))
         if rknn:
@@ -97,21 +95,32 @@ class Models:
         return {}
 
 
-def _build_in_two_steps(built: Any, dataset: str | None, float_layers: list[str]) -> None:
-    """The toolkit's hybrid quantization: it writes down how it would quantize, and builds by what it then reads."""
-    from ruamel.yaml import YAML
+def _configured(config: dict[str, Any]) -> Any:
+    from rknn.api import RKNN
 
-    _ok("hybrid_quantization_step1", built.hybrid_quantization_step1(dataset=dataset))
+    model = RKNN(verbose=True)
+    _ok("config", model.config(**config))
+    return model
+
+
+def _built_in_two_steps(first: Any, config: dict[str, Any], dataset: str | None, float_layers: list[str]) -> Any:
+    """The toolkit's hybrid quantization: one object writes down how it would quantize, another builds by that."""
+    _ok("hybrid_quantization_step1", first.hybrid_quantization_step1(dataset=dataset))
+    first.release()
     (settings,) = Path().glob("*.quantization.cfg")
     stem = settings.name.removesuffix(".quantization.cfg")
-    yaml = YAML()
-    content = yaml.load(settings)
-    content["custom_quantize_layers"] = dict.fromkeys(float_layers, "float16")
-    yaml.dump(content, settings)
+    said = settings.read_text("utf-8")
+    if NO_FLOATS not in said:
+        raise RuntimeError(f"{settings.name} has no line '{NO_FLOATS}'")
+    # As text, for the toolkit refuses ranges that any YAML library has written again.
+    listed = "".join(f"\n    {dumps(layer)}: float16" for layer in float_layers)
+    settings.write_text(said.replace(NO_FLOATS, NO_FLOATS.removesuffix(" {}") + listed, 1), "utf-8")
+    built = _configured(config)
     code = built.hybrid_quantization_step2(f"{stem}.model", f"{stem}.data", settings.name)
     for file in Path().glob(f"{stem}.*"):
         file.unlink()
     _ok("hybrid_quantization_step2", code)
+    return built
 
 
 def _last_line(text: str) -> str:

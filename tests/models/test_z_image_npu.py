@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnx_graphs import load, with_large_pads
 from edgepress.errors import UserError
 from edgepress.export.onnx.model import find
 from edgepress.export.rknn.graph import source_of
+from edgepress.models import z_image_npu_graphs
 from edgepress.models.npu import npu_host_class, npu_of
 from edgepress.models.z_image import FAMILY
 from edgepress.models.z_image_host import to_patches
@@ -105,3 +107,24 @@ def test_shapes_are_those_of_the_one_size(host: Any) -> None:
 def test_prompts_must_be_padded_to_what_pads_fill(tiny: Path) -> None:
     with pytest.raises(UserError, match="multiple of 32"):
         npu_host_class(NPU)(configs(tiny), SIZE, 40, np.zeros((4, 4), np.float32))
+
+
+@pytest.mark.parametrize(("heads", "shared"), [(6, 6), (8, 4)])
+def test_heads_that_are_taken_some_at_a_time_find_the_same(
+    heads: int, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, size, generator = 10, 4, torch.Generator().manual_seed(0)
+    shapes = (heads * size, shared * size, shared * size)
+    rows = tuple(torch.randn(1, tokens, width, generator=generator) for width in shapes)
+    norms = torch.nn.RMSNorm(size), torch.nn.RMSNorm(size)
+    angles = torch.randn(tokens, size // 2, generator=generator), torch.randn(tokens, size // 2, generator=generator)
+    attention = SimpleNamespace(head_dim=size)
+
+    def attended(limit: int) -> torch.Tensor:
+        monkeypatch.setattr(z_image_npu_graphs, "TURNED_OVER", limit)
+        with torch.no_grad():
+            return z_image_npu_graphs._attended(rows, attention, norms, angles, torch.zeros(1, 1, 1, tokens))
+
+    at_once = attended(heads * tokens)
+    for limit in (heads * tokens - 1, 2 * tokens, 0):
+        assert torch.allclose(attended(limit), at_once, atol=1e-6)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from edgepress.errors import UserError
-from edgepress.export.rknn.cut import BUILD_BASE, BUILD_FACTOR, FLOAT, Limits, runs
+from edgepress.export.rknn.cut import LIVE, Limits, build_memory, runs
 from edgepress.models.graphs import Graph, Port
 from edgepress.models.npu import Stack, parts_of
 
 
 def limits(parameters: int, blocks: int = 99) -> Limits:
     """Where building allows so many parameters and the device's memory any number."""
-    return Limits(2**60, int(parameters * BUILD_FACTOR * FLOAT + BUILD_BASE) + 1, blocks)
+    return Limits(2**60, build_memory(parameters, 0) + 1, blocks)
 
 
 @pytest.mark.parametrize("most", [10, 13, 20, 31, 77, 500])
@@ -33,6 +33,15 @@ def test_the_device_and_the_recipe_limit_parts_too() -> None:
     assert len(runs([100] * 4, 0, 16, Limits(400, 2**60, 99))) == 2
     assert len(runs([100] * 4, 0, 4, Limits(400, 2**60, 99))) == 1
     assert len(runs([100] * 4, 0, 16, limits(10**6, blocks=1))) == 4
+
+
+def test_activations_leave_less_room_for_parameters() -> None:
+    roomy = Limits(2**60, build_memory(30 * 10**6, 10**8) + 1, 99)
+    assert len(runs([10**7] * 3, 0, 16, roomy, live=10**8)) == 1
+    assert len(runs([10**7] * 3, 0, 16, roomy, live=10**8 + 10**6)) == 2
+    held = Limits(400 + int(10 * LIVE), 2**60, 99)
+    assert len(runs([100] * 4, 0, 16, held, live=10)) == 2
+    assert len(runs([100] * 4, 0, 16, held, live=11)) == 4
 
 
 def test_a_block_that_is_too_large_alone_is_told() -> None:

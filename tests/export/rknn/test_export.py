@@ -17,8 +17,9 @@ from toolkit_here import needs_toolkit
 
 from edgepress.cli import main
 from edgepress.errors import UserError
-from edgepress.export.rknn.export import export, prepare
-from edgepress.export.rknn.measure import Sample, measure
+from edgepress.export.rknn.export import export
+from edgepress.export.rknn.job import prepare
+from edgepress.export.rknn.measure import Files, Sample, measure
 from edgepress.export.rknn.verdict import refused
 from edgepress.recipe import Rknn
 from edgepress.runtime.rknn import toolkit as module
@@ -136,7 +137,7 @@ def test_a_recipe_without_the_section_is_told() -> None:
         ({"cpu": ("encoder",)}, (), "rknn.cpu names 'encoder'"),
         ({}, ("tokenizer",), "no component 'tokenizer'"),
         ({"size": (64, 60)}, (), "64x60 cannot be painted"),
-        ({"build_memory": 0.6}, (), "raise rknn.build_memory"),
+        ({"build_memory": 0.3}, (), "raise rknn.build_memory"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_written(
@@ -184,8 +185,8 @@ def test_a_build_that_returns_0_and_leaves_the_npu_is_refused(tmp_path: Path) ->
     _norm_by_reciprocal(file, 19)
     x = 1 + np.random.default_rng(0).random((1, 32, 64), np.float32)
     with Toolkit(60) as toolkit:
-        goldens = [Sample({"x": x}, np.sqrt(x))]
-        built = measure(toolkit, "m", (file, tmp_path / "m.rknn"), PLAIN, tmp_path, goldens, analyse=False)
+        files = Files(file, tmp_path, tmp_path / "m.rknn", [Sample({"x": x}, np.sqrt(x))])
+        built = measure(toolkit, "m", files, PLAIN)
     assert (tmp_path / "m.rknn").exists()
     reason = refused("fp16", built)
     assert reason is not None

@@ -12,9 +12,11 @@ from edgepress.export.onnx.lower import lower
 from edgepress.export.rknn.group_norm import group_norm
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(8, 4), (32, 8), (6, 6), (6, 1)])
-def test_it_is_torchs_group_norm(channels: int, groups: int) -> None:
-    shape, generator = (1, channels, 5, 7), torch.Generator().manual_seed(groups)
+@pytest.mark.parametrize(
+    ("channels", "groups", "rest"), [(8, 4, (5, 7)), (32, 8, (5, 7)), (6, 6, (5, 7)), (6, 1, (5, 7)), (8, 4, (35,))]
+)
+def test_it_is_torchs_group_norm(channels: int, groups: int, rest: tuple[int, ...]) -> None:
+    shape, generator = (1, channels, *rest), torch.Generator().manual_seed(groups)
     x = 3 + 2 * torch.randn(shape, generator=generator)
     weight, bias = (torch.randn(channels, generator=generator) for _ in range(2))
     float32 = ir.TensorType(ir.DataType.FLOAT)

@@ -20,6 +20,7 @@ layer_name                                            simulator_error
 [Slice] slice_2_rs#3                          f_zero |  f_zero    f_zero |  f_zero
 [Conv] linear-rs                             0.90000 | 0.01326   0.99700 | 0.01326
 [exSwish] silu-rs                            0.99900 | 0.00275   0.98000 | 0.00228
+[Conv] wide                                  0.77123 | 4355.105470.75000 | 4355.10547
 [ConvMul] up-rs                                q_inf |   q_inf     q_inf |   q_inf
 """
 GOOD = Measured(Report((Layer("Conv", "FLOAT16", "NPU", "a"),), 1, 1, ()), 1e-3, 1.0, (), 1.0, 1)
@@ -36,8 +37,9 @@ def test_errors_are_those_of_vectors() -> None:
 
 
 def test_the_analysis_gives_layers_by_their_own_error() -> None:
-    infinite, first, second = layer_errors(ANALYSIS)
+    infinite, wide, first, second = layer_errors(ANALYSIS)
     assert (infinite.name, infinite.error) == ("up-rs", 2)
+    assert wide == LayerError("Conv", "wide", 0.25)
     assert (first.operator, first.name) == ("exSwish", "silu-rs")
     assert first.error == pytest.approx(0.02)
     assert second == LayerError("Conv", "linear-rs", pytest.approx(0.003))

@@ -1,0 +1,109 @@
+"""What precision costs the demo's pictures on Rockchip's NPUs, as rknn-toolkit2 simulates them.
+
+`make bench-rknn-pictures`. The demo is pressed for the RK3588, exported in fp16, w8a8 and mixed (auto), and some
+held-out prompts are painted by each through the simulator, beside the reference in torch: the commands that users give,
+one process each. Where the benchmark was cut, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import yaml
+
+from ..evaluate.results import Group, Results, load_results
+from .process import measured
+from .report import shown, table, write_section
+
+PROMPTS = 8  # held-out ones: the first
+PRECISIONS = ("fp16", "w8a8", "auto")
+RECIPE = {
+    "device": "npu",
+    "quantize": {
+        "components": ["transformer", "text_encoder"],
+        "also": {
+            "int8": {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True, "activations": "static"}
+        },
+    },
+    "rknn": {"target": "rk3588"},
+}
+
+
+def exported(precision: str, folder: Path) -> Path:
+    """The artifact of a precision, made where it is not there yet; what it was made from is pressed once for all."""
+    artifact, pressed, recipe = folder / precision, folder / "pressed", folder / "recipe.yaml"
+    if not (artifact / "rknn").exists():
+        recipe.write_text(yaml.safe_dump(RECIPE), "utf-8")
+        options = ["--recipe", str(recipe), "--output", str(pressed)]
+        if not (pressed / "model").exists():
+            edgepress(["quantize", *options], folder / "quantize.log")
+        edgepress(["export", "rknn", *options, "--precision", precision], folder / f"{precision}.log")
+        artifact.mkdir(exist_ok=True)
+        shutil.move(pressed / "rknn", artifact / "rknn")
+    return artifact
+
+
+def painted(artifacts: Mapping[str, Path], folder: Path, prompts: int) -> Results:
+    """The evaluation of the artifacts by name."""
+    candidates = [word for name, path in artifacts.items() for word in ("--candidate", f"{name}={path}")]
+    options = ["--recipe", str(folder / "recipe.yaml"), "--limit", str(prompts), "--no-gates", "--no-noise-floor"]
+    output = folder / "evaluation"
+    edgepress(["evaluate", *options, *candidates, "--output", str(output)], folder / "evaluate.log")
+    return load_results(output / "results.json")
+
+
+def edgepress(words: list[str], log: Path) -> None:
+    """Runs a command as a user does."""
+    measured([sys.executable, "-m", "edgepress.cli", *words], log)
+
+
+def section(results: Results, artifacts: Mapping[str, Path]) -> str:
+    """The body of the section in docs/benchmarks.md."""
+    rows = [_row(name, results.variants[name].groups[0], path) for name, path in artifacts.items()]
+    first = next(iter(results.variants.values()))
+    reference = first.groups[0].scores["text_accuracy"].reference
+    return "\n\n".join(
+        [
+            "## What precision costs the demo's pictures on the RK3588",
+            f"The demo's graphs in parts for the NPU, in rknn-toolkit2's simulator, beside the reference in torch: "
+            f"{first.prompts} held-out prompts. Text is read by OCR, {reference.mean:.1%} of it in the reference's "
+            "pictures. Error: of the worst part in each precision, from its own float graph.",
+            table(["precision", "PSNR, dB", "worst", "CLIP-I", "text accuracy (drop)", "error", ".rknn"], rows),
+        ]
+    )
+
+
+def _row(name: str, group: Group, artifact: Path) -> list[str]:
+    graphs = json.loads((artifact / "rknn" / "pipeline.json").read_text("utf-8"))["graphs"]
+    parts = [part for found in graphs.values() for part in found]
+    psnr, text = group.pairs["psnr"], group.scores["text_accuracy"]
+    return [
+        name,
+        shown(psnr.mean),
+        f"{psnr.worst:.1f}",
+        shown(group.pairs["clip_i"].mean, 1, 4),
+        f"{text.variant.mean:.1%} ({shown(text.drop, 100, 1)})",
+        f"{max(part['simulated']['relative'] for part in parts):.1e}",
+        f"{sum(part['bytes'] for part in parts) / 1e6:.0f} MB",
+    ]
+
+
+@click.command(help=__doc__)
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("artifacts/npu-pictures"), show_default=True)
+@click.option("--prompts", type=click.IntRange(1), default=PROMPTS, show_default=True)
+def main(folder: Path, prompts: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts = {precision: exported(precision, folder) for precision in PRECISIONS}
+    body = section(painted(artifacts, folder, prompts), artifacts)
+    if prompts == PROMPTS:
+        write_section("npu-pictures", "make bench-rknn-pictures", body)
+    click.echo(body)
+
+
+if __name__ == "__main__":
+    main()
