@@ -35,7 +35,7 @@ SIGNS := artifacts/.work/truth
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format clean open-clip \
-	bench-quality bench-ladder bench-evaluate bench-quantize bench-full-size bench-kernels bench-peers bench-interop \
+	bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size bench-kernels bench-peers bench-interop \
 	bench-onnx bench-onnx-full-size bench-rknn bench-rknn-pictures
 
 help:  ## this list
@@ -131,6 +131,9 @@ bench-ladder: $(SET_UP)  ## what each step of the ladder gains on the demo
 
 bench-evaluate: $(SET_UP)  ## what measuring 500 pairs of pictures costs
 	$(RUN)/python -m edgepress.benchmarks.evaluation
+
+bench-clip: $(SET_UP)  ## what the demo's CLIP can tell apart
+	$(RUN)/python -m edgepress.benchmarks.clip
 
 bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo
 	$(RUN)/python -m edgepress.benchmarks.cost
