@@ -36,7 +36,7 @@ SIGNS := artifacts/.work/truth
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format clean open-clip \
 	bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size bench-kernels bench-peers bench-interop \
-	bench-onnx bench-onnx-full-size bench-rknn bench-rknn-pictures
+	bench-onnx bench-onnx-full-size bench-rknn bench-rknn-pictures bench-rknn-folding
 
 help:  ## this list
 	@sed -n '3,9s/^# *//p' Makefile
@@ -80,7 +80,7 @@ endif
 # The true signs need fonts; where there are none, all are compared with the reference alone.
 evaluate: $(SET_UP)  ## compare all that OUTPUT holds with the reference, and hold it to the recipe's limits
 ifneq ($(DEMO),)
-	$(RUN)/python -m edgepress.demo.truth --output $(SIGNS) || rm -rf $(SIGNS)
+	$(RUN)/python -m edgepress.demo.truth --output $(SIGNS) || { code=$$?; rm -rf $(SIGNS); test $$code = 3; }
 	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)" --output "$(OUTPUT)/evaluation" \
 		$$(test -d $(SIGNS) && echo --truth $(SIGNS))
 else
@@ -169,6 +169,9 @@ bench-rknn: $(SET_UP) $(SET_UP_RKNN)  ## blocks of full size for an NPU: buildin
 
 bench-rknn-pictures: $(SET_UP) $(SET_UP_RKNN)  ## the demo's pictures on a simulated NPU, in fp16, w8a8 and mixed
 	$(RUN)/python -m edgepress.benchmarks.npu_pictures
+
+bench-rknn-folding: $(SET_UP) $(SET_UP_RKNN)  ## what folding is worth to the demo on a simulated NPU in w8a8
+	$(RUN)/python -m edgepress.benchmarks.npu_folding
 
 clean:  ## remove artifacts and caches (the environment stays)
 	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from onnx_graphs import session
 
 from edgepress.export.onnx.lower import lower
 from edgepress.export.rknn.group_norm import group_norm
+
+
+def rewritten(shape: tuple[int, ...], groups: int) -> ir.Model:
+    """A graph of one group norm, as an NPU gets it."""
+    float32 = ir.TensorType(ir.DataType.FLOAT)
+    port = ir.Value(name="x", shape=ir.Shape(shape), type=float32)
+    values = [ir.Value(name=name, shape=ir.Shape([shape[1]]), type=float32) for name in ("w", "b")]
+    node = ir.node("GroupNormalization", [port, *values], {"num_groups": groups, "epsilon": 1e-6})
+    out = node.outputs[0]
+    out.name, out.shape, out.type = "y", ir.Shape(shape), float32
+    graph = ir.Graph([port], [out], nodes=[node], initializers=values, opset_imports={"": 23}, name="g")
+    return lower(group_norm(ir.Model(graph, ir_version=10)), 19, microsoft=False)
 
 
 @pytest.mark.parametrize(
@@ -19,15 +33,29 @@ def test_it_is_torchs_group_norm(channels: int, groups: int, rest: tuple[int, ..
     shape, generator = (1, channels, *rest), torch.Generator().manual_seed(groups)
     x = 3 + 2 * torch.randn(shape, generator=generator)
     weight, bias = (torch.randn(channels, generator=generator) for _ in range(2))
-    float32 = ir.TensorType(ir.DataType.FLOAT)
-    port = ir.Value(name="x", shape=ir.Shape(shape), type=float32)
-    values = [ir.Value(name=name, shape=ir.Shape([channels]), type=float32) for name in ("w", "b")]
-    node = ir.node("GroupNormalization", [port, *values], {"num_groups": groups, "epsilon": 1e-6})
-    out = node.outputs[0]
-    out.name, out.shape, out.type = "y", ir.Shape(shape), float32
-    graph = ir.Graph([port], [out], nodes=[node], initializers=values, opset_imports={"": 23}, name="g")
-    model = lower(group_norm(ir.Model(graph, ir_version=10)), 19, microsoft=False)
+    model = rewritten(shape, groups)
     (found,) = session(model, {"w": weight, "b": bias}).run(None, {"x": x.numpy()})
     expected = torch.nn.functional.group_norm(x, groups, weight, bias, eps=1e-6)
     assert np.abs(found - expected.numpy()).max() < 2e-6 * float(expected.abs().max() + 1)
     assert "InstanceNormalization" not in {node.op_type for node in model.graph}
+
+
+def in_halves(model: ir.Model) -> onnx.ModelProto:
+    proto = ir.to_proto(model)
+    constants = [attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t")]
+    for tensor in constants:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16)))
+    return proto
+
+
+def test_what_float16_holds_does_not_overflow_as_a_square() -> None:
+    """Computed in float16 by ONNX's own evaluator; a constant, whose variance is 0, stays finite too."""
+    shape, ones = (1, 8, 2, 2), np.ones(8, np.float16)
+    evaluator = ReferenceEvaluator(in_halves(rewritten(shape, 4)))
+    x = (100 + 300 * torch.randn(shape, generator=torch.Generator().manual_seed(0))).half()
+    (found,) = evaluator.run(None, {"x": x.numpy(), "w": ones, "b": 0 * ones})
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, torch.nn.functional.group_norm(x.float(), 4, eps=1e-6).numpy(), atol=2e-2)
+    (flat,) = evaluator.run(None, {"x": np.full(shape, 3, np.float16), "w": ones, "b": 0 * ones})
+    np.testing.assert_array_equal(flat, 0)
