@@ -24,6 +24,7 @@ DEVICE = "rk3588"
 
 def compared(folder: Path, progress: Progress) -> dict[str, Compared]:
     recipe = recipes.load(DEVICE)
+    assert recipe.rknn is not None
     press(recipe, DEMO, folder / "pressed", progress)
     return compare_folding(DEMO, folder / "pressed", recipe.rknn, folder / "trials", progress)
 

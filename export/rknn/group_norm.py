@@ -17,7 +17,7 @@ from ..onnx.passes.linear import replace
 from ..onnx.passes.matching import Writer, known
 
 IMAGE = [2, 3]  # the axes of height and width
-EIGHTH = np.float32(1 / 8)
+EIGHTH = 1 / 8
 LEAST = 2.0**-24  # above 0 in float16: what keeps the norm of a constant from 0 / 0
 
 
@@ -38,10 +38,10 @@ def _parts(node: ir.Node) -> list[ir.Node]:
     over_groups = averages(known(x, 1), node.attributes.get_int("num_groups", 0))
     image = x if is_image else op("Unsqueeze", x, [2])
     away = op("Sub", image, op("Conv", op("ReduceMean", image, IMAGE, keepdims=1), over_groups))
-    centred = op("Mul", away, EIGHTH)
+    centred = op("Mul", away, np.float32(EIGHTH))
     squares = op("ReduceMean", op("Mul", centred, centred), IMAGE, keepdims=1)
-    epsilon = max(node.attributes.get_float("epsilon", 1e-5) * EIGHTH**2, LEAST)
-    variance = op("Add", op("Conv", squares, over_groups), np.float32(epsilon))
+    epsilon = float(node.attributes.get_float("epsilon", 1e-5)) * EIGHTH**2
+    variance = op("Add", op("Conv", squares, over_groups), np.float32(max(epsilon, LEAST)))
     scale, shift = (op("Unsqueeze", each, [0, 2, 3]) for each in (weight, bias))
     normed = op("Add", op("Mul", op("Div", centred, op("Sqrt", variance)), scale), shift)
     if not is_image:
