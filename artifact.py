@@ -19,6 +19,7 @@ from .checkpoint import sha256, write_json
 from .errors import UserError
 from .progress import Progress, silent
 
+ASIDE = "replaced-"  # what a folder's name begins with while a new one takes its place
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")
 
 
@@ -113,6 +114,8 @@ def _files(folder: Path) -> list[str]:
 def locked(artifact: Path) -> Iterator[Path]:
     """Holds an artifact folder against a second process; gives the folder in it for work in flight.
 
+    What a killed process was about to replace is back in its place.
+
     Raises:
         UserError: another process holds it.
     """
@@ -123,18 +126,32 @@ def locked(artifact: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"Another edgepress works on {artifact}; wait for it or give another --output.") from error
+        _put_back(artifact, work)
         yield work
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Puts a folder of the work in flight in its place by renaming; one that is there goes. Call it under the lock."""
-    aside = staged.with_name("replaced")
-    shutil.rmtree(aside, ignore_errors=True)
+    """Puts a folder of the work in flight in its place by renaming; one that is there goes. Call it under the lock.
+
+    A process that is killed between the two renames leaves no folder there, until the next one holds the lock.
+    """
+    aside = staged.with_name(f"{ASIDE}{target.name}")
     if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
         target.rename(aside)
     staged.rename(target)
     sync(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(artifact: Path, work: Path) -> None:
+    """Folders that were set aside: back where nothing took their place, else gone."""
+    for aside in work.glob(f"{ASIDE}*"):
+        target = artifact / aside.name.removeprefix(ASIDE)
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(target)
 
 
 def sync(folder: Path) -> None:

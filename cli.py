@@ -21,6 +21,7 @@ from .runtime.bench.command import bench
 from .runtime.command import generate
 
 USER_ERROR = 2
+RESUMED = ("quantize", "evaluate")  # verbs that keep what is finished
 
 
 class Root(click.Group):
@@ -34,7 +35,7 @@ class Root(click.Group):
                 cause = KeyboardInterrupt() if pressed and not isinstance(error, KeyboardInterrupt) else error
                 if ctx.params["debug"] or not _is_told(cause):
                     raise
-                click.echo(f"Error: {_sentence(cause)}", err=True)
+                click.echo(f"Error: {_sentence(cause, ctx.invoked_subcommand in RESUMED)}", err=True)
                 ctx.exit(USER_ERROR)
 
 
@@ -63,9 +64,10 @@ def _is_told(error: BaseException) -> TypeGuard[UserError | KeyboardInterrupt | 
     return isinstance(error, UserError | KeyboardInterrupt) or (isinstance(error, OSError) and error.errno is not None)
 
 
-def _sentence(error: UserError | KeyboardInterrupt | OSError) -> str:
+def _sentence(error: UserError | KeyboardInterrupt | OSError, resumed: bool) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return str(error) or "Interrupted; what is finished is kept, and the same command goes on from there."
+        goes_on = "what is finished is kept, and the same command goes on from there"
+        return str(error) or f"Interrupted; {goes_on if resumed else 'the same command starts over'}."
     if isinstance(error, UserError):
         return str(error)
     where = f" at {error.filename}" if error.filename else ""

@@ -61,19 +61,18 @@ class Host:
     encoder = "vae_encoder"
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        transformer, vae = configs["transformer"], configs["vae"]
+        transformer, self._vae = configs["transformer"], configs["vae"]
         self._rope = Rope(tuple(transformer["axes_dims"]), float(transformer["rope_theta"]))
         self._channels = int(transformer["in_channels"])
         self._patch = int(transformer["all_patch_size"][0])
-        self._scale = 2 ** (len(vae["block_out_channels"]) - 1)
-        self._side = int(vae["sample_size"])
-        self._scaling, self._shift = (np.float32(vae[key]) for key in ("scaling_factor", "shift_factor"))
-        self.tiles = tiles_of(vae)
+        self._scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
+        self._scaling, self._shift = (np.float32(self._vae[key]) for key in ("scaling_factor", "shift_factor"))
+        self.tiles = tiles_of(self._vae)
 
     @property
     def native(self) -> int:
         """The side in pixels that the pipeline was made for."""
-        return self._side
+        return int(self._vae["sample_size"])
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """(1, channels, height / 8, width / 8).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SEEDS = 2**63
+TRIED = (16, 16)  # pixels of the picture that a format is tried with
 
 
 @click.command()
@@ -64,12 +66,23 @@ def _format(output: Path) -> str:
     from PIL import Image
 
     kind = Image.registered_extensions().get(output.suffix.lower(), "")
-    if kind not in Image.SAVE:
+    if not _can_save(kind):
         raise UserError(f"{output} names no picture format that can be written; end it in .png.")
     folder = output.parent
     if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{output} cannot be written; give a file in a folder that is there and may be written to.")
     return kind
+
+
+def _can_save(kind: str) -> bool:
+    """Whether pictures can be saved in a format, which is tried: some are read alone, or hold no colours."""
+    from PIL import Image
+
+    try:
+        Image.new("RGB", TRIED).save(BytesIO(), kind)
+    except (KeyError, OSError, ValueError):
+        return False
+    return True
 
 
 def _save(image: Image, output: Path, kind: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,21 @@ def read(artifact: Path) -> Exported:
     """
     folder = artifact if (artifact / NAME).exists() else artifact / "onnx"
     content = _checked(_content(folder / NAME, artifact), folder / NAME)
-    try:
+    with believed(folder / NAME):
         exported = _exported(folder, content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # not as any version has written it
-        raise UserError(f"{folder / NAME} is damaged ({error!r}); export the artifact again.") from error
     missing = [file for file in exported.graphs.values() if not file.exists()]
     if missing:
         raise UserError(f"{missing[0]} is missing, though {NAME} names it; export the artifact again.")
     return exported
+
+
+@contextmanager
+def believed(path: Path) -> Iterator[None]:
+    """Takes what a file says for what it should; raises UserError where it is not as any version has written it."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); export the artifact again.") from error
 
 
 def _exported(folder: Path, content: Mapping[str, Any]) -> Exported:

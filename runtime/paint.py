@@ -63,12 +63,14 @@ class Painter:
             self._host, self._run = opened(built, keep)
         else:
             exported = graphs = manifest.read(artifact)
-            self._host, self._sizes = host_of(family_of(graphs.family), graphs.host), graphs.sizes
+            with manifest.believed(graphs.folder / manifest.NAME):
+                self._host, self._sizes = host_of(family_of(graphs.family), graphs.host), graphs.sizes
             sessions = Sessions(graphs.graphs, keep, providers, graphs.accuracy_level)
             self._run = Picked(sessions, graphs.shaped) if graphs.shaped else sessions
         self.folder = exported.folder
-        self._scheduler = exported.host["scheduler"]
-        longest = exported.host.get("max_prompt_tokens", self._host.max_tokens)
+        with manifest.believed(exported.folder / manifest.NAME):
+            self._scheduler = dict(exported.host["scheduler"])
+            longest = int(exported.host.get("max_prompt_tokens", self._host.max_tokens))
         self._reader = Reader(exported.folder / "tokenizer", self._host.template, longest)
 
     @property
@@ -123,7 +125,10 @@ class Painter:
         if self._sizes and (asked or self._sizes[0]) not in self._sizes:
             there = ", ".join(f"{height}x{width}" for height, width in self._sizes)
             raise UserError(f"The artifact's graphs have fixed shapes, for pictures of {there}; give one as --size.")
-        return asked or (*self._sizes, (self._host.native, self._host.native))[0]
+        if asked or self._sizes:
+            return asked or self._sizes[0]
+        with manifest.believed(self.folder / manifest.NAME):
+            return self._host.native, self._host.native
 
     def _read(self, text: str, progress: Progress, tell: Callable[[str], None]) -> object:
         prompt = self._reader.read(text)

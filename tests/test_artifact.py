@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 import edgepress
-from edgepress.artifact import File, Manifest, describe, read_manifest, versions, write_manifest
+from edgepress.artifact import File, Manifest, describe, locked, publish, read_manifest, versions, write_manifest
 from edgepress.errors import UserError
 
 
@@ -126,3 +126,56 @@ def test_a_manifest_cannot_be_changed() -> None:
     unchanged = manifest()
     with pytest.raises(ValidationError, match="frozen"):
         unchanged.device = "other"
+
+
+# ---------------------------------------------------------------- publishing
+
+
+def folder(path: Path, content: str) -> Path:
+    path.mkdir(parents=True)
+    (path / "file").write_text(content)
+    return path
+
+
+def files(artifact: Path) -> dict[str, str]:
+    """What an artifact folder holds, the lock left out."""
+    found = {path.relative_to(artifact).as_posix(): path.read_text() for path in artifact.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if name != ".work/lock"}
+
+
+def test_what_is_published_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with locked(tmp_path) as work:
+            publish(folder(work / "stage", content), tmp_path / "onnx")
+        assert files(tmp_path) == {"onnx/file": content}
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_a_kill_between_two_renames_loses_nothing(
+    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(tmp_path / "onnx", "old")
+    renames: list[Path] = []
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        renames.append(self)
+        if len(renames) == killed_at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patched, locked(tmp_path) as work:
+        staged = folder(work / "stage", "new")
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(staged, tmp_path / "onnx")
+    with locked(tmp_path):  # whatever it is that works there next, and whether or not it publishes
+        assert files(tmp_path) == {"onnx/file": "old", ".work/stage/file": "new"}
+
+
+def test_a_kill_after_both_renames_leaves_the_new(tmp_path: Path) -> None:
+    folder(tmp_path / "onnx", "new")
+    folder(tmp_path / ".work" / "replaced-onnx", "old")
+    folder(tmp_path / ".work" / "replaced-rknn", "another's")
+    with locked(tmp_path):
+        assert files(tmp_path) == {"onnx/file": "new", "rknn/file": "another's"}

@@ -175,6 +175,13 @@ def test_what_the_machine_refuses_is_a_sentence(error: BaseException, said: str)
     assert said in sentence(CliRunner().invoke(failing(error), ["work"]))
 
 
+@pytest.mark.parametrize(("verb", "said"), [("quantize", "goes on from there"), ("export", "starts over")])
+def test_ctrl_c_says_whether_the_same_command_goes_on(verb: str, said: str) -> None:
+    root = failing(KeyboardInterrupt())
+    root.commands = {verb: root.commands["work"]}
+    assert said in sentence(CliRunner().invoke(root, [verb]))
+
+
 @pytest.mark.parametrize("make", [RuntimeError, ValueError, OSError])
 def test_a_fault_of_the_program_is_not_hidden(make: Callable[[str], Exception]) -> None:
     """An OSError without a number comes from a library, not from the machine."""

@@ -75,6 +75,8 @@ def _show(exported: Exported) -> None:
     for name, parity in exported.parity.items():
         _show_parity(console, NAMES[name], parity)
     console.print(f"The graphs are in [bold]{exported.folder}[/bold].")
+    if exported.without_script:
+        console.print(exported.without_script)
 
 
 def _show_parity(console: Any, title: str, parity: Parity) -> None:

@@ -17,6 +17,7 @@ from ...runtime.buckets import Shaped
 from .buckets import Axes
 
 NAME = "build_engines.sh"
+BLOCKS = (64, 128)  # of INT4 that TensorRT reads
 HEAD = """\
 #!/bin/sh
 # Builds TensorRT engines of these graphs, on the board that they are for: an engine is for one GPU and one version.
@@ -45,6 +46,17 @@ build() {
   esac
 }
 """
+
+
+def unfit(blocks: Iterable[int]) -> str:
+    """Why TensorRT cannot read 4-bit weights in blocks of these sizes, in a sentence; empty where it can."""
+    other = sorted(set(blocks) - set(BLOCKS))
+    if not other:
+        return ""
+    return (
+        f"There is no {NAME}, as TensorRT reads 4-bit weights in blocks of 64 or 128 and these have {other[0]}; for "
+        "TensorRT, quantize with a group_size of 64 or 128 (quantize.also)."
+    )
 
 
 def write_script(graphs: Mapping[str, Shaped], asked: Mapping[str, Sequence[Axes]], folder: Path) -> None:

@@ -23,7 +23,7 @@ from ...recipe import Export
 from ...runtime.buckets import Bucket, Shaped, pick
 from ...sampling import native_size
 from .buckets import Axes, asked, dynamic, fixed, shaped
-from .engines import write_script
+from .engines import unfit, write_script
 from .golden import Reference, cases_of, golden, observed, save
 from .int4 import blocks, nbits
 from .lower import OPSETS, lower
@@ -48,10 +48,14 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Exported:
-    """What exporting left: the published folder, and how far the graphs are from torch (empty: not looked at)."""
+    """What exporting left: the published folder, and how far the graphs are from torch (empty: not looked at).
+
+    without_script: why there is no script for TensorRT, though the flavour is its; else empty.
+    """
 
     folder: Path
     parity: dict[str, Parity]
+    without_script: str = ""
 
 
 def export(
@@ -83,7 +87,7 @@ def export(
             artifact.publish(stage, output / "onnx")
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-    return Exported(output / "onnx", found)
+    return Exported(output / "onnx", found, job.without_script)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,12 @@ class Job:
         """That of the 4-bit products, where there are any."""
         return self.settings.flavour if self.settings.precision == "int4" else None
 
+    @property
+    def without_script(self) -> str:
+        """Why TensorRT cannot read what it would be given, in a sentence; empty where it can."""
+        sources = self.sources.values() if self.flavour == "qdq" else ()
+        return unfit(linear.block for source in sources for linear in source.packed.values())
+
     def write(self, stage: Path, progress: Progress, check: bool) -> dict[str, Parity]:
         """Everything but publishing."""
         with ThreadPoolExecutor(1) as pool:  # hashing leaves a core to the tracer
@@ -133,7 +143,7 @@ class Job:
         found = self._parity(shaped(models, buckets), stage, progress) if check else {}
         for file in stage.glob(f"*{EXACT}"):
             file.unlink()
-        if asked and self.settings.flavour == "qdq":
+        if asked and self.settings.flavour == "qdq" and not self.without_script:
             write_script(shaped(models, buckets), asked, stage)
         content = self._words(models, buckets) | {
             "sources": [file.model_dump() for file in sources],
@@ -276,6 +286,7 @@ def prepare(source: Path, output: Path, settings: Export, sizes: Sizes) -> Job:
     if host is None and settings.shapes == "fixed":
         raise UserError(f"Nothing here knows the shapes of the class {model.family.pipeline}; give shapes: dynamic.")
     if host is not None:
+        _check_tokens(host, settings)
         tokenizer_files(model, TOKENIZER)
     components = list(dict.fromkeys(graph.component for graph in model.family.graphs))
     signed = settings.precision == "int4" and settings.flavour == "qdq"
@@ -319,6 +330,15 @@ def _in_bytes(model: Model, components: Sequence[str], settings: Export) -> dict
             f"activations: {settings.activations}}}}})."
         )
     return solutions
+
+
+def _check_tokens(host: Host, settings: Export) -> None:
+    """Raises UserError where graphs would read more of a prompt than the pipeline does."""
+    if settings.tokens > host.max_tokens:
+        raise UserError(
+            f"The pipeline reads {host.max_tokens} tokens of a prompt at most, and export.tokens asks for "
+            f"{settings.tokens}; give export.tokens {host.max_tokens} or fewer."
+        )
 
 
 def _check_parts(model: Model) -> None:

@@ -108,7 +108,7 @@ def find(folder: Path) -> Model:
     """The model of a diffusers folder, or of an artifact folder.
 
     Raises:
-        UserError: it is neither, or nothing is known of its pipeline's class.
+        UserError: it is neither, the artifact has no manifest, or nothing is known of its pipeline's class.
     """
     inside = folder / "model"
     if not (folder / "model_index.json").exists():
@@ -117,7 +117,13 @@ def find(folder: Path) -> Model:
                 f"{folder} holds no model/ and no model_index.json; make one with 'edgepress quantize', or give a "
                 "diffusers folder with --model."
             )
-        return Model(inside, _family(inside), artifact.read_manifest(folder))
+        manifest = artifact.read_manifest(folder)
+        if manifest is None:
+            raise UserError(
+                f"{folder / 'manifest.json'} is missing, so that nothing says whether model/ is what was quantized; "
+                f"quantize again, or give --model {inside} to take it as it is."
+            )
+        return Model(inside, _family(inside), manifest)
     manifest = artifact.read_manifest(folder.parent) if folder.name == "model" else None
     return Model(folder, _family(folder), manifest)
 

@@ -1,7 +1,7 @@
 """A component's weights beside its graphs: streamed into safetensors shards, and pointed at by offset.
 
-What the graphs' initializers are called, and their shapes and dtypes, says what is written; a tensor is made when it is
-written, and forgotten before the next.
+What the graphs' initializers are called, and their shapes and dtypes, says what is written. Few tensors are in memory:
+one that is being written, and the next ones, which other threads make meanwhile.
 """
 
 from __future__ import annotations

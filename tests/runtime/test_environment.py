@@ -1,8 +1,9 @@
-"""A virtual environment of a board's: what painting needs (README), and nothing else."""
+"""A virtual environment of a board's: what README installs there, and nothing else."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import venv
 from importlib.metadata import distribution
@@ -16,15 +17,20 @@ from PIL import Image
 import edgepress
 
 ROOT = Path(edgepress.__file__).resolve().parent
-NEEDED = ("click", "jinja2", "numpy", "onnxruntime", "pillow", "pydantic", "pyyaml", "rich", "tokenizers")
 
 pytestmark = pytest.mark.slow
 
 
-def closure(names: tuple[str, ...]) -> set[str]:
+def needed() -> list[str]:
+    """The distributions that README installs on a board."""
+    (names,) = re.findall(r"^ +pip install (\w[\w -]*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    return str(names).split()
+
+
+def closure(names: list[str]) -> set[str]:
     """Distributions and all that they require here."""
     found: set[str] = set()
-    left = list(names)
+    left = [*names]
     while left:
         name = canonicalize_name(left.pop())
         if name not in found:
@@ -40,7 +46,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board")
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    for name in closure(NEEDED):
+    for name in closure(needed()):
         files = distribution(name).files or []
         tops = {file.parts[0] for file in files} - {"..", "__pycache__"}
         for top in tops:

@@ -33,7 +33,6 @@ from edgepress.recipe import Export, Recipe
 from edgepress.runtime.paint import Wish
 from edgepress.sampling import load_pipeline
 
-BYTES = {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True}
 RECIPE = {
     "device": "test",
     "quantize": {

@@ -11,7 +11,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
-from torch_graphs import psnr, torch_run, torchs_picture, write_unrunnable
+from torch_graphs import configs, psnr, torch_run, torchs_picture, write_unrunnable
 
 from edgepress.errors import UserError
 from edgepress.runtime import paint
@@ -125,6 +125,23 @@ def test_graphs_that_no_version_wrote_are_damage(tiny: Path, tmp_path: Path, gra
     write_unrunnable(tiny, tmp_path / "artifact")
     with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
         Painter(changed(tmp_path / "artifact", graphs=graphs))
+
+
+@pytest.mark.parametrize("host", [{}, [], {"scheduler": {}}, {"transformer": {}, "vae": {}, "scheduler": {}}])
+def test_a_host_that_no_version_wrote_is_damage(tiny: Path, tmp_path: Path, host: Any) -> None:
+    write_unrunnable(tiny, tmp_path / "artifact")
+    with pytest.raises(UserError, match=r"pipeline\.json is damaged .* export the artifact again"):
+        Painter(changed(tmp_path / "artifact", host=host))
+
+
+@pytest.mark.parametrize("lacking", ["scheduler", "transformer.in_channels", "vae.sample_size", "vae.scaling_factor"])
+def test_what_a_host_must_know_is_asked_before_painting(tiny: Path, tmp_path: Path, lacking: str) -> None:
+    write_unrunnable(tiny, tmp_path / "artifact")
+    host = configs(tiny)
+    part, _, key = lacking.partition(".")
+    (host[part] if key else host).pop(key or part)
+    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
+        Painter(changed(tmp_path / "artifact", host=host)).size()
 
 
 # ---------------------------------------------------------------- exported graphs

@@ -38,7 +38,7 @@ def weight(model: ir.Model, name: str, dtype: ir.DataType, shape: Sequence[int])
 
 
 def replace(model: ir.Model, old: ir.Node, nodes: Sequence[ir.Node]) -> None:
-    """Puts nodes, of which the last gives what `old` gave, in its place, and removes what fed it alone."""
+    """Puts nodes, of which the last gives what `old` gave, in its place; what fed it alone is left unused."""
     new, result = nodes[-1].outputs[0], old.outputs[0]
     new.name, new.type, new.shape = result.name, result.type, result.shape
     ir.convenience.replace_nodes_and_values(model.graph, old, [old], nodes, [result], [new])

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from edgepress.export.onnx.engines import NAME, write_script
+from edgepress.export.onnx.engines import NAME, unfit, write_script
 from edgepress.runtime.buckets import Bucket, Shaped
 
 PORTS: dict[str, tuple[int | str, ...]] = {"patches": (1, "N", 64), "cos": ("L", 32), "time": (1,)}
@@ -57,3 +57,8 @@ def test_a_shell_reads_it(tmp_path: Path) -> None:
     file = script(tmp_path, [Bucket("denoiser", {})])
     for shell in ("sh", "bash"):
         assert subprocess.run([shell, "-n", file], check=False).returncode == 0
+
+
+def test_blocks_that_tensorrt_does_not_read_are_told() -> None:
+    assert unfit([]) == unfit([64, 128, 64]) == ""
+    assert "these have 32" in unfit([64, 32])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +13,27 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx_graphs import tracing_once
 from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 
 from edgepress import artifact
 from edgepress.errors import UserError
 from edgepress.export.onnx import export as module
 from edgepress.export.onnx.export import Exported, export
-from edgepress.export.onnx.parity import Error, Graphs, Parity, Tolerance, check, error_of
+from edgepress.export.onnx.parity import IN_INTEGERS, Error, Graphs, Parity, Tolerance, check, error_of, errors
+from edgepress.export.onnx.picture import psnr
+from edgepress.models.reference import Exchange
 from edgepress.quantize.press import press
 from edgepress.recipe import Export, Recipe
 from edgepress.runtime.paint import Painter, Wish
 
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")
+SIDES = ("in.", "out.")
 TILES = ("vae_begin", "vae_up_1", "vae_up_2", "vae_up_3")
 RECIPE = {
     "device": "test",
@@ -62,6 +69,16 @@ def traced_once() -> Iterator[None]:
 
 def words(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "pipeline.json").read_text("utf-8")))
+
+
+def stored_goldens(folder: Path) -> list[Exchange]:
+    """What torch answers each graph, as it was published."""
+    found = []
+    for name in GRAPHS:
+        with np.load(folder / "golden" / f"{name}.npz") as stored:
+            sides = {side: {key[len(side) :]: stored[key] for key in stored if key.startswith(side)} for side in SIDES}
+        found.append(Exchange(name, *sides.values()))
+    return found
 
 
 def leftovers(output: Path) -> list[str]:
@@ -129,11 +146,9 @@ def test_pipeline_json_says_what_a_runtime_asks(plain: Exported, tiny: Path) -> 
 @pytest.mark.slow
 def test_golden_inputs_give_golden_outputs(plain: Exported) -> None:
     graphs = Graphs({name: plain.folder / f"{name}.onnx" for name in GRAPHS})
-    for name in GRAPHS:
-        with np.load(plain.folder / "golden" / f"{name}.npz") as stored:
-            inputs = {key.removeprefix("in."): stored[key] for key in stored if key.startswith("in.")}
-            (expected,) = (stored[key] for key in stored if key.startswith("out."))
-            assert error_of(graphs(name, inputs), expected).relative < 1e-4
+    for golden in stored_goldens(plain.folder):
+        (expected,) = golden.outputs.values()
+        assert error_of(graphs(golden.graph, golden.inputs), expected).relative < 1e-4
 
 
 @pytest.mark.slow
@@ -174,27 +189,125 @@ def test_int4_is_torch_with_the_same_codes(flavour: str, pressed: Path, tmp_path
     graph = onnx.load(found.folder / "transformer.onnx", load_external_data=False).graph
     operator = {"ort": "MatMulNBits", "qdq": "DequantizeLinear"}[flavour]
     assert sum(node.op_type == operator for node in graph.node) == 14  # seven in each of two blocks
+    for component in ("transformer", "text_encoder"):
+        held = pressed / "model" / ("." if flavour == "ort" else "solutions/qdq") / component
+        assert_carried(tensors_in(held, "*"), tensors_in(found.folder, f"{component}-*"), flavour)
+
+
+def tensors_in(folder: Path, stem: str) -> dict[str, Tensor]:
+    return {name: tensor for file in folder.glob(f"{stem}.safetensors") for name, tensor in load_file(file).items()}
+
+
+def assert_carried(held: dict[str, Tensor], published: dict[str, Tensor], flavour: str) -> None:
+    """Codes, scales and zero points in the published files are those of the model's, to the bit."""
+    linears = [name.removesuffix(".qzeros") for name in held if name.endswith(".qzeros")]
+    read = [linear for linear in linears if f"{linear}.qweight" in published]
+    assert len(read) > len(linears) // 2  # the text encoder's last layer is not read
+    for linear in read:
+        codes, zeros = (codes_in(held[f"{linear}.{kind}"]) for kind in ("qweight", "qzeros"))
+        scales = held[f"{linear}.scales"].float()
+        found = {kind: published.get(f"{linear}.{kind}") for kind in ("qweight", "scales", "zero_points")}
+        assert found["qweight"] is not None
+        assert found["scales"] is not None
+        if flavour == "qdq":
+            assert torch.equal(nibbles(found["qweight"]), codes - 8 & 15)
+            assert torch.equal(found["scales"], scales)
+            assert (zeros == 8).all()
+            continue
+        assert torch.equal(nibbles(found["qweight"]).flatten(1), codes.T)
+        assert torch.equal(found["scales"], scales.T)
+        assert found["zero_points"] is not None
+        assert torch.equal(nibbles(found["zero_points"])[:, : len(zeros)], zeros.T)
+
+
+def codes_in(words: Tensor) -> Tensor:
+    """AutoAWQ's words (rows, columns / 8) as codes (rows, columns), each at the nibble that it has in its word."""
+    return torch.stack([words >> 4 * nibble & 15 for nibble in (0, 4, 1, 5, 2, 6, 3, 7)], dim=-1).flatten(1)
+
+
+def nibbles(values: Tensor) -> Tensor:
+    """Bytes (..., n) as codes (..., 2 n), the low nibble first."""
+    return torch.stack([values & 15, values >> 4], dim=-1).flatten(-2).int()
+
+
+def values_of(file: Path, name: str, dtype: type) -> Any:
+    """The values of a tensor in a safetensors file; what is done to them is done to the file."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        begin, end = json.loads(stream.read(length))[name]["data_offsets"]
+    return np.memmap(file, dtype, "r+", 8 + length + begin, ((end - begin) // np.dtype(dtype).itemsize,))
+
+
+@pytest.fixture(scope="module")
+def level_4(pressed: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(pressed, tmp_path_factory.mktemp("level-4"), Export(accuracy_level=4))
 
 
 @pytest.mark.slow
-def test_what_products_in_integers_cost_is_said_beside(pressed: Path, tmp_path: Path) -> None:
-    found = export(pressed, tmp_path, Export(accuracy_level=4))
-    exact, exported = (found.parity[name].graphs["transformer"].relative for name in ("exact", "exported"))
+def test_what_products_in_integers_cost_is_said_beside(level_4: Exported) -> None:
+    exact, exported = (level_4.parity[name].graphs["transformer"].relative for name in ("exact", "exported"))
     assert exact < 1e-4 < exported
-    assert not list(found.folder.glob("*.exact.onnx"))
-    nodes = onnx.load(found.folder / "transformer.onnx", load_external_data=False).graph.node
+    assert not list(level_4.folder.glob("*.exact.onnx"))
+    nodes = onnx.load(level_4.folder / "transformer.onnx", load_external_data=False).graph.node
     levels = {value.i for node in nodes for value in node.attribute if value.name == "accuracy_level"}
     assert levels == {4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("graph", "file", "linear", "kind"),
+    [
+        ("caption", "transformer", "context_refiner.0.attention.to_v", "qweight"),
+        ("text_encoder", "text_encoder", "layers.0.self_attn.v_proj", "scales"),
+    ],
+)
+def test_what_integers_may_cost_is_less_than_one_linear_that_is_wrong(
+    level_4: Exported, tmp_path: Path, graph: str, file: str, linear: str, kind: str
+) -> None:
+    """Its published scales four times what they were, or all bits of its codes turned."""
+    shutil.copytree(level_4.folder, tmp_path / "onnx")
+    check(at_level_4(tmp_path / "onnx"), IN_INTEGERS)
+    dtype = {"scales": np.float32, "qweight": np.uint8}[kind]
+    values = values_of(tmp_path / "onnx" / f"{file}-00001-of-00001.safetensors", f"{linear}.{kind}", dtype)
+    values[:] = values * 4 if kind == "scales" else ~values
+    values.flush()
+    with pytest.raises(UserError, match=f"The graph {graph} is off by .* nothing was published"):
+        check(at_level_4(tmp_path / "onnx"), IN_INTEGERS)
+
+
+def at_level_4(folder: Path) -> Parity:
+    """What published graphs answer to published inputs."""
+    graphs = Graphs({name: folder / f"{name}.onnx" for name in GRAPHS}, accuracy_level=4)
+    return Parity(errors(stored_goldens(folder), graphs), None)
 
 
 @pytest.mark.slow
 def test_products_in_integers_that_are_not_the_products_at_all_are_not_published(
     pressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IN_INTEGERS", Tolerance(1e-5, 0.0))
+    """Only the graphs that are shipped have a mistake, not those that parity writes beside them."""
+    rightly = module.set_accuracy_level
+
+    def wrongly(model: ir.Model, level: int) -> None:
+        rightly(model, level)
+        for node in model.graph if level else ():
+            if node.op_type == "MatMulNBits":
+                node.replace_input_with(3, None)  # the zero points
+
+    monkeypatch.setattr(module, "set_accuracy_level", wrongly)
     with pytest.raises(UserError, match=r"The graph \w+ is off by .* nothing was published"):
         export(pressed, tmp_path, Export(accuracy_level=4))
     assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.slow
+def test_no_script_is_there_for_blocks_that_tensorrt_does_not_read(tiny: Path, tmp_path: Path) -> None:
+    scheme = {"group_size": 32, "zero_point": False}
+    recipe = Recipe.model_validate(RECIPE | {"quantize": {"method": "rtn", "scheme": scheme}})
+    press(recipe, tiny, tmp_path)
+    found = export(tmp_path, tmp_path, Export(flavour="qdq"), check=False)
+    assert not (found.folder / "build_engines.sh").exists()
+    assert "blocks of 64 or 128 and these have 32" in found.without_script
 
 
 @pytest.mark.slow
@@ -268,12 +381,19 @@ def test_an_encoder_that_pressing_dropped_is_refused(tiny: Path, tmp_path: Path)
     assert "has lost its encoder" in said
 
 
-def test_an_output_inside_the_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_an_output_inside_the_model_is_refused(tiny: Path, pressed: Path) -> None:
     """Also where the model is an artifact's, which would no longer be what its manifest says."""
     assert "inside the model folder" in refusal(tiny, tiny / "onnx", precision="fp32")
-    (tmp_path / "model").symlink_to(tiny)
-    for source in (tmp_path, tmp_path / "model"):
-        assert "inside the model folder" in refusal(source, tmp_path / "model" / "out", precision="fp32")
+    for source in (pressed, pressed / "model"):
+        assert "inside the model folder" in refusal(source, pressed / "model" / "out", precision="fp32")
+
+
+@pytest.mark.parametrize("shapes", ["dynamic", "fixed"])
+def test_more_tokens_than_the_pipeline_reads_are_refused(shapes: str, tiny: Path, tmp_path: Path) -> None:
+    said = refusal(tiny, tmp_path / "out", precision="fp32", shapes=shapes, tokens=513)
+    assert "reads 512 tokens of a prompt at most, and export.tokens asks for 513" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -315,6 +435,14 @@ def test_an_export_that_is_too_far_from_torch_is_not_published(
 def test_what_is_too_far_is_refused(relative: float, psnr: float) -> None:
     with pytest.raises(UserError, match="nothing was published"):
         check(Parity({"a": Error(1.0, relative)}, psnr), Tolerance(1e-4, 45.0))
+
+
+def test_a_picture_of_noise_is_refused_of_integers_too() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    for value in (0, 128, 255):
+        found = psnr(np.full_like(noise, value), noise)
+        with pytest.raises(UserError, match=r"dB from torch's, where 15 dB is the least; nothing was published"):
+            check(Parity({}, found), IN_INTEGERS)
 
 
 def test_pictures_that_are_equal_are_near_enough() -> None:

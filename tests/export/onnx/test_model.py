@@ -63,6 +63,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         find(tmp_path)
 
 
+def test_an_artifact_without_its_manifest_is_refused_but_not_its_model_alone(pressed: Path) -> None:
+    (pressed / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json is missing, .* quantize again, or give --model \S+/model to"):
+        find(pressed)
+    assert find(pressed / "model").manifest is None
+
+
 def test_a_weight_that_changed_since_is_named(pressed: Path) -> None:
     with changed(pressed / "model" / "transformer") as tensors:
         tensors["x_pad_token"] += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx_graphs import tracing_once
@@ -18,11 +19,13 @@ from torch import nn
 
 from edgepress.checkpoint import Checkpoint
 from edgepress.errors import UserError
-from edgepress.export.onnx import parity
+from edgepress.export.onnx import export as module
 from edgepress.export.onnx.export import Exported, export, prepare
 from edgepress.export.onnx.golden import Reference, cases_of, golden
 from edgepress.export.onnx.int8 import Int8Linear
-from edgepress.export.onnx.parity import Graphs, errors
+from edgepress.export.onnx.parity import Graphs, errors, rounding_tolerance
+from edgepress.export.onnx.passes.linear_int8 import round_activations
+from edgepress.export.onnx.weights import Bytes
 from edgepress.models.host import host_of
 from edgepress.quantize.activations import per_token
 from edgepress.quantize.press import press
@@ -170,16 +173,25 @@ def test_rounding_is_that_of_torch(pressed: Path, dynamic: Exported, monkeypatch
 def test_graphs_that_lose_more_than_their_layers_are_not_published(
     pressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "SPREAD", 1e-3)
+    """Graphs whose scales of activations are a hundred times too large."""
+
+    def wrongly(model: ir.Model, linears: Mapping[str, Bytes], signed: bool) -> ir.Model:
+        wrong = {name: Bytes(one.shape, one.input_scale and 100 * one.input_scale) for name, one in linears.items()}
+        return round_activations(model, wrong, signed)
+
+    monkeypatch.setattr(module, "round_activations", wrongly)
     with pytest.raises(UserError, match=r"The graph \w+ is off by .* nothing was published"):
-        export(pressed, tmp_path, DYNAMIC)
+        export(pressed, tmp_path, STATIC)
     assert not (tmp_path / "onnx").exists()
 
 
 def test_what_rounding_may_cost_is_the_root_of_the_sum_of_errors(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"errors": {"a": 9e-4, "b": 16e-4}}))
     save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
-    assert parity.rounding_tolerance([Checkpoint(tmp_path)]).relative == pytest.approx(4 * 0.05)
+    for scale, expected in ((1, 4 * 0.05), (100, 0.25)):  # but never more than integers may cost at all
+        (tmp_path / "config.json").write_text(json.dumps({"errors": {"a": scale * 9e-4, "b": scale * 16e-4}}))
+        found = rounding_tolerance([Checkpoint(tmp_path)])
+        assert found.relative == pytest.approx(expected)
+        assert found.psnr == 15
 
 
 # ---------------------------------------------------------------- refusals

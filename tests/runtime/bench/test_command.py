@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from edgepress.cli import main
 from edgepress.prompts import Prompt
-from edgepress.runtime.bench import command
+from edgepress.runtime.bench import command, subject
 from edgepress.runtime.bench import measure as measuring
 from edgepress.runtime.bench.measure import Plan, measure
 from edgepress.runtime.bench.results import Results
@@ -160,16 +158,27 @@ def test_an_artifact_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_provider_is_refused_where_an_npu_runs_the_parts(tmp_path: Path) -> None:
+    (tmp_path / "rknn").mkdir()
+    (tmp_path / "rknn" / "pipeline.json").write_text("{}")
+    said = refused(bench(tmp_path, "--provider", "CPUExecutionProvider"))
+    assert "holds parts for an NPU, which ONNX Runtime does not run; leave --provider out" in said
+
+
+def test_other_systems_are_told_at_once(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert refused(bench(artifact)).startswith("Error: edgepress bench needs Linux")
+
+
 def test_an_output_that_cannot_be_is_said_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "Nothing can be written to" in refused(bench(tmp_path / "nowhere", "-o", tmp_path / "file" / "out"))
 
 
-def test_a_worker_that_breaks_is_told_with_its_last_words(artifact: Path, tmp_path: Path) -> None:
-    shutil.copytree(artifact, tmp_path / "artifact")
-    file = tmp_path / "artifact" / "onnx" / "pipeline.json"
-    content = json.loads(file.read_text("utf-8"))
-    del content["host"]["scheduler"]
-    file.write_text(json.dumps(content), "utf-8")
-    said = refused(bench(tmp_path / "artifact"))
-    assert "The measured process ended with exit code 1 (KeyError: 'scheduler'), before it could read a prompt" in said
+def test_a_worker_that_breaks_is_told_with_its_last_words(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "MODULE", "edgepress.runtime.bench.nowhere")
+    said = refused(bench(artifact, "-o", tmp_path))
+    assert "The measured process ended with exit code 1 (" in said
+    assert "No module named edgepress.runtime.bench.nowhere), before it could read a prompt" in said

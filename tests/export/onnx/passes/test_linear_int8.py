@@ -92,7 +92,7 @@ def test_on_a_scale_of_each_token_products_are_those_of_integers() -> None:
     steps = np.abs(x.astype(np.float64)).max(1, keepdims=True) / 127
     for one, linear in zip(found, (codes(), codes(1)), strict=True):
         expected = integers(x.astype(np.float64), steps, linear)
-        assert np.abs(one - expected).max(1).tolist() <= (1e-5 * np.abs(expected).max(1) + 1e-30).tolist()
+        assert (np.abs(one - expected).max(1) <= 1e-5 * np.abs(expected).max(1) + 1e-30).all()
         assert not one[7].any()
 
 
