@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -163,6 +162,9 @@ class Rknn(Section):
     samples: int = Field(default=4, ge=1)
 
 
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of a gate
+
+
 class Pictures(Section):
     """Prompts to run, and how. `own` prompts come with the pipeline folder, or else from recipes/prompts/."""
 
@@ -190,7 +192,7 @@ class Evaluation(Pictures):
     """
 
     count: int = Field(default=64, ge=1)
-    gates: dict[str, NonNegativeFloat | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]] = {}
+    gates: dict[str, Limit | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]] = {}
     strict: bool = False
     noise_floor: bool = False
     clip: str = "own"

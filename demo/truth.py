@@ -20,12 +20,23 @@ from ..prompts import Prompt, load_prompts
 from ..sources import DEMO
 from .signs import COLOURS, GROUNDS, PATTERNS, PLACES, SIZES, TEMPLATES, Language, Sign, Size, render
 
+NO_FONTS = 3  # exit code, on which whoever asks may go on without
+
+
+class NoFontsError(UserError):
+    """The signs cannot be drawn here."""
+
+
+class WithoutFonts(click.ClickException):
+    exit_code = NO_FONTS
+
 
 def draw(prompts: list[Prompt], folder: Path) -> None:
     """Writes `<prompt id>.png` for each prompt.
 
     Raises:
-        UserError: a prompt that asks for no sign of the demo, or fonts that are not installed.
+        UserError: a prompt that asks for no sign of the demo.
+        NoFontsError: fonts that are not installed.
     """
     from PIL import Image
 
@@ -34,7 +45,7 @@ def draw(prompts: list[Prompt], folder: Path) -> None:
         try:
             picture = render(sign_of(prompt))
         except OSError as error:
-            raise UserError(
+            raise NoFontsError(
                 f"The true signs need fonts ({error}); install fonts-dejavu-core and fonts-noto-cjk."
             ) from error
         Image.fromarray(picture).save(folder / f"{prompt.id}.png")
@@ -96,7 +107,8 @@ def main(prompts: Path, output: Path) -> None:
     try:
         draw(load_prompts(prompts), output)
     except UserError as error:
-        raise click.ClickException(str(error)) from error
+        told = WithoutFonts if isinstance(error, NoFontsError) else click.ClickException
+        raise told(str(error)) from error
     click.echo(f"written to {output}")
 
 

@@ -14,7 +14,10 @@ DRAWN_AT_ONCE = 2**22  # numbers, to bound the memory
 
 
 class Mean(BaseModel):
-    """A mean over `count` pictures and its interval; one prompt alone has no interval."""
+    """A mean over `count` pictures and its interval; one prompt alone has no interval.
+
+    prompts: that the pictures are of; None in results of before this was kept.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +25,7 @@ class Mean(BaseModel):
     low: FiniteFloat | None
     high: FiniteFloat | None
     count: int
+    prompts: int | None = None
 
 
 def mean_of(values: Sequence[float], clusters: Sequence[str], resamples: int = RESAMPLES) -> Mean | None:
@@ -35,9 +39,9 @@ def mean_of(values: Sequence[float], clusters: Sequence[str], resamples: int = R
     mean = float(np.mean(values))
     sums, sizes = by_cluster(values, clusters)
     if len(sums) < 2:
-        return Mean(mean=mean, low=None, high=None, count=len(values))
+        return Mean(mean=mean, low=None, high=None, count=len(values), prompts=len(sums))
     low, high = np.quantile(_resampled_means(sums, sizes, resamples), [0.025, 0.975])
-    return Mean(mean=mean, low=float(low), high=float(high), count=len(values))
+    return Mean(mean=mean, low=float(low), high=float(high), count=len(values), prompts=len(sums))
 
 
 def by_cluster(

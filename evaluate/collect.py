@@ -11,7 +11,7 @@ from ..prompts import Prompt
 from .generate import Source, generate
 from .measure import concurrently
 from .pairing import Asked, Compared, Pictures, pictures_of
-from .pictures import Shot, inspect, pictures_in
+from .pictures import Shot, inspect, pictures_in, stem_of
 from .plan import SOME, Plan
 from .results import Identity
 from .sides import Side
@@ -58,9 +58,8 @@ def _painted(plan: Plan, side: Side, sha256: str, name: str, progress: Progress,
 
 
 def _files(plan: Plan, side: Side) -> dict[Asked, Path]:
-    """The picture of a prompt is called by its id; where there are several seeds, `<id>-<seed>`."""
     found = pictures_in(side.folder)
-    stems = {(prompt.id, seed): f"{prompt.id}-{seed}" if plan.seeds > 1 else prompt.id for prompt, seed in asked(plan)}
+    stems = {(prompt.id, seed): stem_of(prompt.id, seed, plan.seeds) for prompt, seed in asked(plan)}
     return {one: found[stem] for one, stem in stems.items() if stem in found}
 
 
@@ -84,7 +83,7 @@ def _truth(plan: Plan) -> dict[str, Shot]:
     shots: dict[str, Shot] = {}
     for name, shot in zip(names, concurrently(inspect, [found[name] for name in names]), strict=True):
         if not isinstance(shot, Shot):
-            raise UserError(f"The true picture {found[name]} cannot be read; replace it.")
+            raise UserError(f"The true picture {found[name]} cannot be read: it is {shot}; replace it.")
         shots[name] = shot
     return shots
 

@@ -11,11 +11,12 @@ from ..errors import UserError
 from ..progress import bars
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .plan import Options, Plan
     from .results import Results
 
 FAILED, UNMEASURED = 1, 2  # exit codes
 FOLDER = click.Path(path_type=Path)
+LIMIT = "Prompts to take, from the set's start.  [the recipe's evaluation.count, else 64; of pictures alone: all]"
 
 
 @click.group(invoke_without_command=True)
@@ -32,7 +33,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--pairs", type=(FOLDER, FOLDER), metavar="DIR DIR", help="Compare pictures made elsewhere, by name.")
 @click.option("--prompts", metavar="FILE|SET", help="Prompt set.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Prompts to paint, from the set's start.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help=LIMIT)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures of each prompt.")
 @click.option("--truth", type=FOLDER, metavar="DIR", help="True pictures, <prompt id>.png, to compare all sides with.")
 @click.option("--clip", metavar="SPEC", help="CLIP weights, such as local-dir:DIR.  [the pipeline's own, if any]")
@@ -62,21 +63,18 @@ def evaluate(
     """
     if context.invoked_subcommand:
         return
-    from ..recipe import Recipe, load
-    from .plan import Options, plan_for, plan_of_pairs
+    from .aside import put_aside
+    from .plan import Options
 
     if model and reference:
         raise UserError("--model and --reference both name the reference; give one of them.")
     wanted = Options(model=model or reference, **options)
-    settled = load(recipe) if recipe else Recipe(device="custom")
-    if pairs:
-        if wanted.model or wanted.candidates or wanted.seeds > 1:
-            raise UserError("--pairs names both sides, a picture each; leave --reference, --candidate and --seeds out.")
-        plan = plan_of_pairs(settled, *pairs, wanted)
-    elif recipe or (wanted.model and wanted.candidates):
-        plan = plan_for(settled, wanted)
-    else:
-        raise UserError("Say what to compare: --recipe NAME, --reference DIR and --candidate DIR, or --pairs DIR DIR.")
+    try:
+        plan = _plan(recipe, pairs, wanted)
+    except UserError:
+        if wanted.output:
+            put_aside(wanted.output)
+        raise
     context.exit(_run(plan))
 
 
@@ -89,6 +87,20 @@ def report(results: Path, output: Path | None) -> None:
 
     found = load_results(results)
     _show(found, output or results.parent)
+
+
+def _plan(recipe: str | None, pairs: tuple[Path, Path] | None, wanted: Options) -> Plan:
+    from ..recipe import Recipe, load
+    from .plan import plan_for, plan_of_pairs
+
+    settled = load(recipe) if recipe else Recipe(device="custom")
+    if pairs:
+        if wanted.model or wanted.candidates or wanted.seeds > 1:
+            raise UserError("--pairs names both sides, a picture each; leave --reference, --candidate and --seeds out.")
+        return plan_of_pairs(settled, *pairs, wanted)
+    if recipe or (wanted.model and wanted.candidates):
+        return plan_for(settled, wanted)
+    raise UserError("Say what to compare: --recipe NAME, --reference DIR and --candidate DIR, or --pairs DIR DIR.")
 
 
 def _run(plan: Plan) -> int:

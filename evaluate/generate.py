@@ -19,7 +19,9 @@ from ..artifact import versions
 from ..progress import Progress, silent
 from ..prompts import Prompt
 from ..sampling import Sampling, batches
-from .painters import Batch, Painted, batch_size, painter
+from . import painters
+from .code import PACKAGE, code_of, family_modules
+from .painters import Batch, Painted, batch_size, engine_of, painter
 from .pictures import CUT_MARK, NAN_MARK
 from .sides import Side
 
@@ -110,6 +112,13 @@ def _publish(painted: Painted, file: Path) -> None:
     new.replace(file)
 
 
+def _painting(exported: bool) -> list[str]:
+    """The modules that paint; the process of the NPU's simulator is started and not imported."""
+    if not exported:
+        return [f"{PACKAGE}.sampling"]
+    return [f"{PACKAGE}.runtime.paint", f"{PACKAGE}.runtime.rknn.worker", *family_modules()]
+
+
 def _key(source: Source, batch: Batch) -> str:
     exported = source.side.kind != "diffusers"
     content = {
@@ -118,6 +127,8 @@ def _key(source: Source, batch: Batch) -> str:
         "computed": "graphs" if exported else source.dtype,
         "prompts": [(prompt.id, prompt.prompt) for prompt in batch.prompts],
         "seed": batch.seed,
+        "code": code_of(*_painting(exported), alone=painters.__name__),
+        "engine": engine_of(source.side),
         "libraries": versions() | ({"onnxruntime": version("onnxruntime")} if exported else {}),
         "run": source.run,
     }

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import Prompt
+from .code import code_of
 from .memo import Memo, key_of
 from .pictures import Shot, open_picture
-from .registry import Metric, PictureMetric, Reading
+from .registry import Metric, Picture, PictureMetric, Reading
 from .results import Cost
 
 STAGE = "measuring"
@@ -47,7 +49,8 @@ class Task:
         return len(self.shots) == 2 and (metric.against_truth or not self.against_truth)
 
     def key(self, metric: Metric, version: str) -> str:
-        return key_of(metric.name, version, [shot.digest for shot in self.shots], self.prompt)
+        code = code_of(metric.measure.__module__)
+        return key_of(metric.name, version, code, [shot.digest for shot in self.shots], self.prompt)
 
 
 class Measured(NamedTuple):
@@ -125,17 +128,28 @@ def _made(missing: Sequence[tuple[Task, dict[str, str]]], metrics: Mapping[str, 
 
 
 def _read(task: Task, keys: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[Made]:
+    """All readings of a task that are wanted.
+
+    Raises:
+        UserError: a picture that can no longer be read, or one that a metric fails on.
+    """
     pictures = [open_picture(shot.file) for shot in task.shots]
     made = []
     for name, key in keys.items():
         begin = time.thread_time()
-        metric = metrics[name]
-        if isinstance(metric, PictureMetric):
-            reading = metric.measure(pictures[0], task.prompt)
-        else:
-            reading = Reading(metric.measure(pictures[0], pictures[1], task.prompt), {})
+        try:
+            reading = _reading(metrics[name], pictures, task.prompt)
+        except Exception as error:  # metrics are anybody's: whatever stops one is told with the picture
+            said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise UserError(f"The metric {name} could not measure {task.shots[-1].file}: {said}.") from error
         made.append(Made(key, name, reading, time.thread_time() - begin))
     return made
+
+
+def _reading(metric: Metric, pictures: Sequence[Picture], prompt: Prompt) -> Reading:
+    if isinstance(metric, PictureMetric):
+        return metric.measure(pictures[0], prompt)
+    return Reading(metric.measure(pictures[0], pictures[1], prompt), {})
 
 
 def _cost(metric: str, made: Sequence[Made], kept: int) -> Cost:

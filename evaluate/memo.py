@@ -17,10 +17,10 @@ from .registry import Reading
 PATIENCE = 60.0  # seconds to wait for another run that writes
 
 
-def key_of(metric: str, version: str, digests: Sequence[str], prompt: Prompt) -> str:
-    """Says all that a reading depends on: the metric and its version, the pictures' contents, and what was asked."""
+def key_of(metric: str, version: str, code: str, digests: Sequence[str], prompt: Prompt) -> str:
+    """Says all that a reading depends on: the metric, its version and its code, the pictures, and what was asked."""
     asked = [prompt.prompt, prompt.language, *prompt.lines]
-    content = [__version__, metric, version, list(digests), asked]
+    content = [__version__, metric, version, code, list(digests), asked]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +43,28 @@ Paint = Callable[[Batch], Sequence[Painted]]
 def batch_size(side: Side, sampling: Sampling) -> int:
     """How many pictures a side paints together."""
     return sampling.batch if side.kind == "diffusers" else 1
+
+
+def engine_of(side: Side) -> str | None:
+    """What runs a side's parts for an NPU here, by name and version, as their pictures depend on it.
+
+    Raises:
+        UserError: no runtime of a board is here, nor the toolkit with its simulator.
+    """
+    return _npu_engine() if side.kind == "rknn" else None
+
+
+@cache
+def _npu_engine() -> str:
+    from importlib.metadata import version
+
+    from ..runtime.rknn.board import available
+    from ..runtime.rknn.toolkit import Toolkit
+
+    if available():
+        return f"on the board by rknn-toolkit-lite2 {version('rknn-toolkit-lite2')}"
+    with Toolkit() as toolkit:
+        return f"simulated by rknn-toolkit2 {toolkit.call('hello').answer['toolkit']}"
 
 
 def painter(side: Side, sampling: Sampling, dtype: str) -> Paint:

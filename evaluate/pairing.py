@@ -124,9 +124,11 @@ class _Builder:
 
 
 def _failure(reference: Looked, shot: Looked) -> str | None:
-    """Why two pictures cannot be compared."""
+    """Why two pictures cannot be compared; a reference that shows nothing would have any variant that does so pass."""
     if not isinstance(reference, Shot):
         return f"reference {reference}"
+    if reference.defect:
+        return f"reference {reference.defect}"
     if not isinstance(shot, Shot):
         return shot
     return None if shot.size == reference.size else f"size {shot.size} instead of {reference.size}"

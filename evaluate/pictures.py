@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,24 @@ from ..errors import UserError
 from .defects import Defect, defect_of
 from .registry import Picture
 
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NAN_MARK = "edgepress-nan"  # the PNG text of a picture some of whose pixels were no number
 CUT_MARK = "edgepress-cut"  # that of one whose prompt was not read to its end: what was cut
 
-Unread = Literal["missing", "unreadable"]
+Unread = str  # `missing`, or `unreadable` with what is in the way, if that is known
+OPAQUE = 255
+
+
+class UnreadableError(UserError):
+    """A file that holds no picture as pipelines paint them. reason: what is in the way, or nothing."""
+
+    def __init__(self, file: Path, reason: str = "") -> None:
+        self.reason = reason
+        known = f" ({reason}); 8-bit RGB or grey without transparency is read" if reason else ""
+        super().__init__(f"{file} is no readable picture{known}; make it anew (if it is a cached one, delete it).")
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Shot:
 
 
 def open_picture(file: Path) -> Picture:
-    """An RGB picture.
+    """An RGB picture; what 8 bits a colour cannot hold, or what can be seen through, is refused and never flattened.
 
     Raises:
         UserError: no picture can be read from the file.
@@ -54,8 +67,8 @@ def inspect(file: Path | None) -> Shot | Unread:
         return "missing"
     try:
         picture, said = _read(file)
-    except UserError:
-        return "unreadable"
+    except UnreadableError as error:
+        return f"unreadable ({error.reason})" if error.reason else "unreadable"
     height, width = picture.shape[:2]
     defect: Defect | None = "nan" if NAN_MARK in said else defect_of(picture)
     return Shot(file, digest_of(picture), height, width, defect, said.get(CUT_MARK, ""))
@@ -81,6 +94,11 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     return found
 
 
+def stem_of(prompt: str, seed: int, seeds: int) -> str:
+    """What a picture made elsewhere is called: by its prompt's id, where there are several seeds `<id>-<seed>`."""
+    return f"{prompt}-{seed}" if seeds > 1 else prompt
+
+
 def _read(file: Path) -> tuple[Picture, dict[str, str]]:
     """The picture, and what its file says of it."""
     from PIL import Image
@@ -88,6 +106,22 @@ def _read(file: Path) -> tuple[Picture, dict[str, str]]:
     try:
         with Image.open(file) as image:
             said = {mark: str(image.info[mark]) for mark in (NAN_MARK, CUT_MARK) if mark in image.info}
-            return np.asarray(image.convert("RGB")), said
+            reason = _unfit(image)
+            picture = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} is no readable picture; make it anew (if it is a cached one, delete it).") from error
+        raise UnreadableError(file) from error
+    if reason:
+        raise UnreadableError(file, reason)
+    return picture, said
+
+
+def _unfit(image: ImageFile) -> str:
+    """Why an opened picture is not what an 8-bit RGB one would be, or nothing; Pillow would clip, drop or cut it."""
+    if image.mode.startswith(("I", "F")) or any(";16B" in str(tile[3]) for tile in image.tile):
+        return "more than 8 bits a colour"
+    if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
+        return f"of mode {image.mode}"
+    if not image.has_transparency_data:
+        return ""
+    lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return "" if lowest == OPAQUE else "transparent"

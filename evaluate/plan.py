@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from ..runtime import manifest
 from ..runtime.rknn import manifest as parts
 from ..sampling import Sampling, compute_dtype, sampling_of
 from ..sources import own_clip, prompt_file, resolve
-from .pictures import pictures_in
+from .pictures import pictures_in, stem_of
 from .registry import Settings
+from .results import Limited
 from .sides import Side, candidates_of, side_of
 
 ARTIFACTS = Path("artifacts")
@@ -52,6 +53,7 @@ class Plan:
     """A reference, the candidates by name, and what all have to paint; seeds are 0 ... seeds - 1.
 
     sampling: None where all pictures were made elsewhere. dtype: of diffusers pipelines. asked: the prompt set's name.
+    limited: how much of it is left out, if any is.
     metrics: those to measure, all where there are none. gates: limits as the recipe has them. resume: whether pictures
     and readings of earlier runs are used.
     """
@@ -64,6 +66,7 @@ class Plan:
     output: Path
     seeds: int = 1
     asked: str | None = None
+    limited: Limited | None = None
     truth: Path | None = None
     settings: Settings = field(default_factory=Settings)
     metrics: tuple[str, ...] = ()
@@ -94,14 +97,17 @@ def plan_for(recipe: Recipe, options: Options = Options()) -> Plan:
     first = next(iter(candidates.values()))
     reference = given or _reference(_source_of(first) or recipe.model)
     asked = prompt_file(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
-    prompts = prompt_sets.load(asked)[: options.limit or recipe.evaluation.count]
+    whole = prompt_sets.load(asked)
     sides = (reference, *candidates.values())
+    _check_stems(sides, whole, options.seeds, str(asked))
+    prompts, limited = _limited(whole, options, None if _all_pictures(sides) else recipe.evaluation.count)
     sampling = _sampling(recipe.evaluation, sides)
     _check_sizes(sampling, sides)
     plan = Plan(
         reference=reference,
         candidates=candidates,
-        prompts=tuple(prompts),
+        prompts=prompts,
+        limited=limited,
         sampling=sampling,
         dtype=_dtype(recipe.dtype, sides),
         output=options.output or first.folder.parent / "evaluation",
@@ -123,16 +129,13 @@ def plan_of_pairs(recipe: Recipe, reference: Path, variant: Path, options: Optio
     stems = sorted({stem for side in sides for stem in pictures_in(side.folder)})
     asked = prompt_file(reference, options.prompts, "evaluation") if options.prompts else None
     prompts = prompt_sets.load(asked) if asked else [_unasked(stem) for stem in stems]
-    unknown = sorted(set(stems) - {prompt.id for prompt in prompts})
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} pictures are no prompt's of {options.prompts} ({', '.join(unknown[:SOME])}); name them by "
-            "prompt ids, or leave --prompts out."
-        )
+    _check_stems(sides, prompts, 1, options.prompts or "")
+    chosen, limited = _limited(prompts, options, None)
     plan = Plan(
         reference=sides[0],
         candidates={variant.resolve().name: sides[1]},
-        prompts=tuple(prompts[: options.limit]),
+        prompts=chosen,
+        limited=limited,
         sampling=None,
         dtype="float32",
         output=options.output or Path("evaluation"),
@@ -174,6 +177,32 @@ def _pictures(folder: Path) -> Side:
     if not folder.is_dir() or not pictures_in(folder):
         raise UserError(f"There are no pictures in {folder}; --pairs wants two folders of pictures.")
     return Side("images", folder)
+
+
+def _all_pictures(sides: Sequence[Side]) -> bool:
+    return all(side.kind == "images" for side in sides)
+
+
+def _limited(
+    prompts: Sequence[Prompt], options: Options, count: int | None
+) -> tuple[tuple[Prompt, ...], Limited | None]:
+    """The first prompts, as many as are wanted, and what is left out; count: the recipe's."""
+    chosen = tuple(prompts[: options.limit or count])
+    by = "--limit" if options.limit else "evaluation.count"
+    return chosen, Limited(prompts=len(prompts), by=by) if len(chosen) < len(prompts) else None
+
+
+def _check_stems(sides: Sequence[Side], prompts: Sequence[Prompt], seeds: int, asked: str) -> None:
+    """Refuses pictures made elsewhere that are no prompt's: they would be left out without a word."""
+    known = {stem_of(prompt.id, seed, seeds) for prompt in prompts for seed in range(seeds)}
+    for side in sides:
+        unknown = sorted(set(pictures_in(side.folder)) - known) if side.kind == "images" else []
+        if unknown:
+            more = ", each with its seed: <id>-0 and so on" if seeds > 1 else ""
+            raise UserError(
+                f"{len(unknown)} pictures of {side.folder} are no prompt's of {asked} ({', '.join(unknown[:SOME])}); "
+                f"name them by prompt ids{more}, give the set that they are of as --prompts, or move them away."
+            )
 
 
 def _unasked(stem: str) -> Prompt:

@@ -42,8 +42,9 @@ class PictureRow(Part):
 class VariantRow(Part):
     """A variant's picture and what it scores against the reference's (PSNR is None where they are identical).
 
-    failure: why nothing was compared: `missing`, `unreadable`, `size WxH instead of WxH`, `reference missing` or
-    `reference unreadable`. Such a row has no values and counts in no mean.
+    failure: why nothing was compared: `missing`, `unreadable` (which may go on to say why), `size WxH instead of WxH`,
+    or what is wrong with the reference's: `reference missing`, `reference unreadable`, `reference black`, `reference
+    flat` or `reference nan`. Such a row has no values and counts in no mean.
     """
 
     identical: bool
@@ -227,11 +228,12 @@ class SamplingIdentity(Part):
 
 
 class Subject(Part):
-    """dtype: what a diffusers pipeline computed in."""
+    """dtype: what a diffusers pipeline computed in. engine: what ran the parts for an NPU, the simulator or a board."""
 
     kind: Kind
     folder: FolderIdentity
     dtype: str | None
+    engine: str | None = None
 
 
 class Identity(Part):
@@ -253,8 +255,16 @@ class Identity(Part):
     pictures: str
 
 
+class Limited(Part):
+    """prompts: of the whole set, of which only the first were compared. by: what said so."""
+
+    prompts: int
+    by: str
+
+
 class Results(Part):
-    """created: UTC, ISO 8601. seconds: wall time by stage (`painting`, `measuring`). costs: by metric.
+    """created: UTC, ISO 8601. limited: None where the whole set was compared. seconds: wall time by stage
+    (`painting`, `measuring`). costs: by metric.
 
     unmeasured: the reason by metric. floor: the reference against itself run again. verdict: None without gates;
     pairs that failed make it `not measured`.
@@ -278,6 +288,7 @@ class Results(Part):
     baseline: Baseline | None
     history: tuple[Point, ...] | None
     rows: tuple[Row, ...]
+    limited: Limited | None = None
 
 
 def save_results(results: Results, path: Path) -> None:

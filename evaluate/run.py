@@ -14,11 +14,13 @@ from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import prompts_sha256
 from . import baseline, history
+from .aside import RESULTS, forget, put_aside
 from .collect import asked, collect
 from .gates import Limit, judge, limits_of, verdict_of
 from .identity import digest_of, identify
 from .measure import Measured, measure
 from .memo import opened
+from .painters import engine_of
 from .pairing import Compared, row_of, tasks_of
 from .plan import Plan
 from .registry import Found, discover, pair_scores, picture_scores
@@ -26,22 +28,24 @@ from .results import Identity, Results, Row, SamplingIdentity, Subject, load_res
 from .sides import FORMS, Side
 from .summary import Pair, pairs_of, reference_defects, summarise
 
-RESULTS = "results.json"
-
 
 def evaluate(plan: Plan, progress: Progress = silent) -> Results:
     """Compares the candidates with the reference, and writes `results.json` into the plan's output folder.
 
-    Pictures and readings that were made before, by this run or by one that was killed, are not made again.
+    Pictures and readings that were made before, by this run or by one that was killed, are not made again. What the
+    folder held of an earlier evaluation is put aside first, and removed when there are new results.
 
     Raises:
         UserError: nothing to compare, a side that cannot be loaded; limits, baseline or truth that do not fit.
     """
+    try:
+        then = load_results(plan.baseline) if plan.baseline else None  # which may be among what is put aside
+    finally:
+        put_aside(plan.output)
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("There is nothing to compare: give at least one prompt, one seed and one candidate.")
     found = discover(plan.settings, plan.metrics)
     limits = limits_of(plan.gates, [*found.metrics, *found.unavailable], plan.truth is not None, plan.metrics)
-    then = load_results(plan.baseline) if plan.baseline else None
     if plan.history:
         history.ready(plan.history)
     seconds: dict[str, float] = {}
@@ -61,6 +65,7 @@ def evaluate(plan: Plan, progress: Progress = silent) -> Results:
     if plan.history:
         results = results.model_copy(update={"history": history.record(plan.history, results, found.metrics)})
     save_results(results, plan.output / RESULTS)
+    forget(plan.output)
     return results
 
 
@@ -97,7 +102,8 @@ def _identity(plan: Plan, found: Found, progress: Progress) -> Identity:
 
 def _subject(plan: Plan, side: Side, progress: Progress, stage: str) -> Subject:
     dtype = side.dtype or plan.dtype if side.kind == "diffusers" else None
-    return Subject(kind=side.kind, folder=identify(side.folder, progress, stage), dtype=dtype)
+    folder = identify(side.folder, progress, stage)
+    return Subject(kind=side.kind, folder=folder, dtype=dtype, engine=engine_of(side))
 
 
 def _check_origin(plan: Plan, side: Side, reference: Subject) -> None:
@@ -143,4 +149,5 @@ def _results(plan: Plan, found: Found, limits: tuple[Limit, ...], identity: Iden
         baseline=None,
         history=None,
         rows=rows,
+        limited=plan.limited,
     )

@@ -19,6 +19,7 @@ from .results import (
     PairSummary,
     PictureRow,
     PictureSummary,
+    Results,
     Row,
     VariantRow,
     VariantSummary,
@@ -84,6 +85,21 @@ def cut_prompts(rows: Sequence[Row], variant: str | None) -> list[tuple[Row, str
     """Rows whose prompt a variant (None: the reference) did not read to its end, each with what was cut."""
     pictures = [(row, row.variants[variant].picture if variant else row.reference) for row in rows]
     return [(row, " ".join(said)) for row, picture in pictures if picture and (said := picture.notes.get(CUT))]
+
+
+def unscored(results: Results) -> list[tuple[Row, str]]:
+    """Rows whose prompt or pictures a metric could not judge, each with the score and the metric's own reason.
+
+    A note under the name of a score that has no value is that reason; of several pictures of a row each is told once.
+    """
+    titles = {score.name: score.title for score in results.picture_scores}
+    found: dict[tuple[int, str], Row] = {}
+    for number, row in enumerate(results.rows):
+        for picture in (row.reference, *(one.picture for one in row.variants.values())):
+            for name, notes in picture.notes.items() if picture else ():
+                if name in titles and picture and picture.values.get(name) is None:
+                    found[number, f"no {titles[name]}: {' '.join(notes)}"] = row
+    return [(row, said) for (_, said), row in found.items()]
 
 
 # ---------------------------------------------------------------- values

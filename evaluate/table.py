@@ -13,7 +13,7 @@ from .bootstrap import Mean
 from .gates import DEFECTS
 from .registry import Score
 from .results import ALL, Gate, Group, PairSummary, PictureSummary, Results, VariantSummary, Verdict
-from .summary import cut_prompts
+from .summary import cut_prompts, unscored
 
 SMALLEST_GROUP = 10  # pictures; the interval of fewer is too narrow to be believed
 LISTED = 10  # failures and defects of a variant that are named
@@ -24,6 +24,7 @@ COLOURS: dict[Verdict, str] = {
     "not measured": "bold red",
 }
 FLOOR = "noise floor"
+TAKEN = ", pictures of one prompt taken as independent"  # which makes the p of McNemar's test too small
 
 
 def render(results: Results) -> Stack:
@@ -35,14 +36,19 @@ def render(results: Results) -> Stack:
 
 def heading(results: Results) -> str:
     identity, sampling = results.identity, results.identity.sampling
-    lines = [f"reference  {identity.reference.folder.path}"]
-    lines += [f"{name}  {subject.folder.path}" for name, subject in identity.variants.items()]
-    prompts = _counted(len({row.prompt.id for row in results.rows}), "prompt")
+    subjects = {"reference": identity.reference, **identity.variants}
+    lines = [
+        f"{name}  {subject.folder.path}{f', {subject.engine}' if subject.engine else ''}"
+        for name, subject in subjects.items()
+    ]
+    count = len({row.prompt.id for row in results.rows})
+    whole = results.limited
+    prompts = f"{count} of {_counted(whole.prompts, 'prompt')} ({whole.by})" if whole else _counted(count, "prompt")
     seeds = _counted(sampling.seeds, "seed")
     painted = f", {sampling.width}x{sampling.height}, {sampling.steps} steps" if sampling.width else ""
     dtype = f", {identity.reference.dtype}" if identity.reference.dtype else ""
     lines.append(
-        f"{len(results.rows)} pairs of pictures ({prompts} x {seeds}){painted}{dtype}; "
+        f"{len(results.rows)} pairs of pictures: {prompts} x {seeds}{painted}{dtype}; "
         "intervals are 95 %, bootstrapped over prompts\n"
     )
     return escape("\n".join(lines))
@@ -104,6 +110,9 @@ def remarks(results: Results) -> list[str]:
     for name in (None, *results.variants):
         cut = [f"{row.prompt.id}, seed {row.seed}: {said}" for row, said in cut_prompts(results.rows, name)]
         lines += _listed(f"prompts were cut for {name or 'the reference'}", cut)
+    lines += _listed(
+        "pictures have no number of a score", [f"{row.prompt.id}: {why}" for row, why in unscored(results)]
+    )
     lines += _hidden(results)
     defects = [f"{one.defect}: {one.prompt}, seed {one.seed}" for one in results.reference_defects]
     lines += _listed("pictures of the reference show nothing", defects)
@@ -204,7 +213,7 @@ def _remarks(name: str, summary: VariantSummary) -> list[str]:
     lines = [f"{escape(name)}: identical pairs: {summary.identical} of {summary.pictures} (PSNR leaves them out)"]
     lines += [
         f"{escape(name)}: {score}: right in the reference alone {test.only_reference}, in the variant alone "
-        f"{test.only_variant}, McNemar p = {test.p:.3g}"
+        f"{test.only_variant}, McNemar p = {test.p:.3g}{TAKEN if summary.pictures > summary.prompts else ''}"
         for score, test in summary.mcnemar.items()
         if test.only_reference or test.only_variant
     ]

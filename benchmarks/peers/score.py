@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...artifact import versions
 from ...checkpoint import Checkpoint, write_sharded
+from ...evaluate.aside import RESULTS
 from ...evaluate.plan import Options, plan_for
 from ...evaluate.results import Results, load_results
-from ...evaluate.run import RESULTS, evaluate
+from ...evaluate.run import evaluate
 from ...progress import Progress
 from ...quantize.write import STEMS
 from ...recipe import Recipe

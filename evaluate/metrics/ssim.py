@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from ...errors import UserError
 from ...prompts import Prompt
 from ..registry import PairMetric, Picture, Score, Settings, Values
 
+WINDOW = 11  # pixels a side: 3.5 standard deviations either way
+
 
 def ssim(reference: Picture, variant: Picture) -> float:
+    """The mean over windows that lie within the picture.
+
+    Raises:
+        UserError: the picture is smaller than a window.
+    """
     from skimage.metrics import structural_similarity
 
+    height, width = reference.shape[:2]
+    if min(height, width) < WINDOW:
+        raise UserError(
+            f"pictures of {width}x{height} are too small for SSIM, whose window is {WINDOW}x{WINDOW}; name the metrics "
+            "to measure with --metric"
+        )
     similarity = structural_similarity(
         reference,
         variant,

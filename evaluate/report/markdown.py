@@ -78,6 +78,12 @@ def code(text: str, longest: int = LONGEST) -> str:
     return f"{fence}{padded}{fence}".replace("|", "\\|")
 
 
+def plain(text: str) -> str:
+    """Words of our own or of a metric's author in a cell: markup and the cell's end are escaped, the rest stands."""
+    kept = "".join(_harmless(character) for character in text)
+    return kept.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+
+
 def _harmless(character: str) -> str:
     """Line breaks as blanks; other controls, those of the direction of writing included, as a mark in their place."""
     if character in "\n\r\t\u2028\u2029":
@@ -129,7 +135,7 @@ def _gates(results: Results) -> Section:
 
 def _gate(gate: Gate, results: Results) -> Cells:
     return [
-        words.gate_title(gate, results),
+        plain(words.gate_title(gate, results)),
         code(gate.variant),
         f"{SIGNS[gate.verdict]} {gate.verdict}",
         words.gate_amount(gate.value, gate, results),
@@ -152,7 +158,7 @@ def _quality(results: Results) -> Section:
     head = ["score", "", "pairs", "reference", "variant", "drop", "95 %", "of the reference", "detectable"]
     rows = [
         [
-            words.label(score),
+            plain(words.label(score)),
             name,
             str(found.drop.count),
             words.number(found.reference.mean, score),
@@ -173,7 +179,7 @@ def _fidelity(results: Results) -> Section:
     head = ["score", "", "pairs", "mean", "95 %", "worst", "worst prompt", "detectable"]
     rows = [
         [
-            words.label(score),
+            plain(words.label(score)),
             name,
             str(found.mean.count),
             f"**{words.number(found.mean.mean, score)}**",
@@ -197,7 +203,7 @@ def _fidelity(results: Results) -> Section:
 
 def _troubles(results: Results) -> Section:
     rows = [
-        [code(trouble.variant) if trouble.variant else "reference", trouble.what, f"{code(prompt)} seed {seed}"]
+        [code(trouble.variant) if trouble.variant else "reference", plain(trouble.what), f"{code(prompt)} seed {seed}"]
         for trouble in words.troubles(results)
         for prompt, seed in trouble.where
     ]
@@ -212,12 +218,20 @@ def _unmeasured(results: Results) -> Section:
 def _exact(results: Results) -> Section:
     scores = words.scores_of(results)
     rows = [
-        [words.label(scores[score]), code(name), str(test.only_reference), str(test.only_variant), f"{test.p:.3g}"]
+        [
+            plain(words.label(scores[score])),
+            code(name),
+            str(test.only_reference),
+            str(test.only_variant),
+            f"{test.p:.3g}",
+        ]
         for name, summary in results.variants.items()
         for score, test in summary.mcnemar.items()
     ]
     head = ["score", "", "right in the reference alone", "right in the variant alone", "McNemar p, exact"]
-    return Section("Who alone is right", "", [head, *rows])
+    several = any(summary.pictures > summary.prompts for summary in results.variants.values())
+    note = "Pictures of one prompt are taken as independent, which makes p too small." if several else ""
+    return Section("Who alone is right", note, [head, *rows])
 
 
 def _worst(results: Results) -> Section:
@@ -237,7 +251,7 @@ def _worst_row(name: str, worst: Worst, row: Row, results: Results) -> Cells:
     score = words.scores_of(results)[worst.score]
     read = _read(row.variants[name].picture)
     return [
-        words.label(score),
+        plain(words.label(score)),
         code(name),
         f"{code(worst.prompt)} seed {worst.seed}",
         words.number(worst.value, score),
@@ -257,7 +271,7 @@ def _changes(results: Results) -> Section:
     scores = words.scores_of(results)
     rows = [
         [
-            words.label(scores[change.score]),
+            plain(words.label(scores[change.score])),
             code(change.variant),
             str(change.change.count),
             words.number(change.before, scores[change.score]),
@@ -281,7 +295,8 @@ def _groups_of(name: str, summary: VariantSummary, results: Results) -> Section:
     shown = [group for number, group in enumerate(summary.groups) if number == 0 or group.pictures >= SMALLEST_GROUP]
     pairs = [score for score in words.in_order(results.pair_scores) if score.name in summary.groups[0].pairs]
     pictures = [score for score in words.in_order(results.picture_scores) if score.name in summary.groups[0].scores]
-    head = ["group", "pairs", *map(words.label, pairs), *(f"{score.title} drop {score.unit}" for score in pictures)]
+    head = ["group", "pairs", *(plain(words.label(score)) for score in pairs)]
+    head += [plain(f"{score.title} drop {score.unit}") for score in pictures]
     rows = [
         [
             code(group.name),

@@ -10,7 +10,8 @@ from ..bootstrap import Mean
 from ..gates import DEFECTS
 from ..registry import TRUTH, Score
 from ..results import Gate, Results, Subject, VariantSummary, Verdict
-from ..summary import cut_prompts
+from ..summary import cut_prompts, unscored
+from ..table import TAKEN
 
 FIRST = ("psnr", "clip_i", "text_accuracy")
 MINUS = "\u2212"
@@ -173,8 +174,9 @@ def explanation(results: Results) -> str:
 def compared(results: Results) -> str:
     """How much was compared and how it was made."""
     sampling = results.identity.sampling
-    asked = f"{counted(len({row.prompt.id for row in results.rows}), 'prompt')} × {counted(sampling.seeds, 'seed')}"
-    parts = [asked]
+    count, whole = len({row.prompt.id for row in results.rows}), results.limited
+    prompts = f"{count} of {counted(whole.prompts, 'prompt')} ({whole.by})" if whole else counted(count, "prompt")
+    parts = [f"{prompts} × {counted(sampling.seeds, 'seed')}"]
     if sampling.width and sampling.height:
         parts.append(f"{sampling.width} × {sampling.height} pixels")
     if sampling.steps:
@@ -192,12 +194,15 @@ class Trouble(NamedTuple):
 
 
 def troubles(results: Results) -> list[Trouble]:
-    """Failures, defects and cut prompts of each variant, then the reference's own."""
+    """Failures, defects and cut prompts of each variant, then the reference's own, and prompts without some score."""
     found: dict[tuple[str | None, str, Literal["error", "failure"] | None], list[tuple[str, int]]] = {}
     for name, summary in results.variants.items():
         for failed in summary.failures:
             found.setdefault((name, failed.failure, "error"), []).append((failed.prompt, failed.seed))
+        failed_pairs = {(failed.prompt, failed.seed) for failed in summary.failures}
         for one in summary.defects:
+            if not one.new and (one.prompt, one.seed) in failed_pairs:
+                continue  # the failure is told already
             kind = (one.defect, "failure") if one.new else (f"{one.defect}, as the reference's", None)
             found.setdefault((name, *kind), []).append((one.prompt, one.seed))
         for row, _ in cut_prompts(results.rows, name):
@@ -206,12 +211,14 @@ def troubles(results: Results) -> list[Trouble]:
         found.setdefault((None, one.defect, None), []).append((one.prompt, one.seed))
     for row, _ in cut_prompts(results.rows, None):
         found.setdefault((None, "prompt cut", None), []).append((row.prompt.id, row.seed))
+    for row, said in unscored(results):
+        found.setdefault((None, said, None), []).append((row.prompt.id, row.seed))
     return [Trouble(*kind, tuple(where)) for kind, where in found.items()]
 
 
 def subject(compared: Subject) -> str:
     """What kind of thing was compared, and in which numbers it computed."""
-    return ", ".join(part for part in (SUBJECTS[compared.kind], compared.dtype) if part)
+    return ", ".join(part for part in (SUBJECTS[compared.kind], compared.engine, compared.dtype) if part)
 
 
 def details(results: Results) -> list[tuple[str, str]]:
@@ -254,7 +261,8 @@ def mcnemar(summary: VariantSummary, score: Score) -> str:
         return ""
     return (
         f"{score.title}: only the reference is right {counted(found.only_reference, 'time')}, only the variant "
-        f"{counted(found.only_variant, 'time')} (McNemar, exact, p = {found.p:.3g})"
+        f"{counted(found.only_variant, 'time')} (McNemar, exact, p = {found.p:.3g}"
+        f"{TAKEN if summary.pictures > summary.prompts else ''})"
     )
 
 

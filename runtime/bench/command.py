@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,15 @@ def bench(
 
     Writes bench.json and bench.md. A run that ends early keeps what it has measured, says so, and exits with 2.
     """
+    if not sys.platform.startswith("linux"):
+        raise UserError("edgepress bench needs Linux, whose /proc says what a process holds in memory.")
     folder = _writable(output or _beside(artifact))
     name, chosen = _prompts(prompt, prompts)
+    from ..rknn import manifest
     from .measure import Plan, measure
+
+    if providers and manifest.there(artifact):
+        raise UserError(f"{artifact} holds parts for an NPU, which ONNX Runtime does not run; leave --provider out.")
 
     plan = Plan(artifact, chosen, name, images, size, steps, tile, seed, not one_graph, providers)
     with bars(REFRESH) as progress:

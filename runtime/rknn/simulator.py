@@ -47,13 +47,12 @@ def simulate(toolkit: Toolkit, name: str, inputs: Arrays) -> NDArray[np.float32]
 class Simulated:
     """Runs an artifact's NPU parts by name; each is built when it is first asked for, and stays.
 
-    loading: seconds that this has taken so far.
+    loading: seconds that this has taken so far. engine: with the version of the toolkit that exported.
     """
-
-    engine = "the simulator of rknn-toolkit2"
 
     def __init__(self, exported: Exported, toolkit: Toolkit) -> None:
         self._exported, self._toolkit = exported, toolkit
+        self.engine = f"the simulator of rknn-toolkit2 (exported with {exported.toolkit})"
         self._built: set[str] = set()
         self.loading = 0.0
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import edgepress
+from edgepress.evaluate.aside import RESULTS
 from edgepress.evaluate.report import writing
-from edgepress.evaluate.run import RESULTS
 from edgepress.recipe import load
 
 ROOT = Path(edgepress.__file__).resolve().parent

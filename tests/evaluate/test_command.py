@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
 
 
-def pictures(folder: str, shift: int, names: str = "abcdefgh", size: int = 16) -> Path:
+def pictures(folder: str, shift: int, names: Iterable[str] = "abcdefghij", size: int = 16) -> Path:
     """A picture of noise for each name, its values moved by `shift`."""
     Path(folder).mkdir()
     for number, name in enumerate(names):
@@ -139,6 +141,92 @@ def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "report.html").exists()
 
 
+def test_black_against_black_is_no_pass() -> None:
+    """The pair is equal, and worth nothing."""
+    for folder in (pictures("one", 0), pictures("other", 5)):
+        Image.new("RGB", (16, 16)).save(folder / "c.png")
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == 2, result.output
+    assert "could not be compared, the first: c, seed 0: reference black" in result.stderr
+    found = load_results(Path("evaluation/results.json"))
+    assert (found.verdict, found.variants["other"].pictures) == ("not measured", 9)
+    (error,) = (
+        ElementTree.parse("evaluation/junit.xml").getroot().findall(".//testcase[@name='other: c, seed 0']/error")
+    )
+    assert error.get("message") == "reference black"
+
+
+def test_few_pictures_are_inconclusive_whatever_they_score() -> None:
+    pictures("one", 0, "ab")
+    pictures("other", 1, "ab")
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == 0, result.output
+    assert load_results(Path("evaluation/results.json")).verdict == "inconclusive"
+    assert "verdict: inconclusive" in result.stdout
+
+
+def test_folders_of_pictures_are_compared_whole_and_a_limit_is_said() -> None:
+    """More than a recipe's 64 prompts."""
+    names = [f"p{number}" for number in range(70)]
+    save_prompts([Prompt(id=name, prompt="x", language="en") for name in names], Path("set.jsonl"))
+    for folder, shift in (("one", 0), ("other", 5)):
+        pictures(folder, shift, names)
+    arguments = ("--reference", "one", "--candidate", "other", "--prompts", "set.jsonl", "--metric", "psnr")
+    assert run(*arguments, "--output", "out").exit_code == 0
+    whole = load_results(Path("out/results.json"))
+    assert (len(whole.rows), whole.limited) == (70, None)
+    result = run(*arguments, "--output", "out", "--limit", 64)
+    assert "64 pairs of pictures: 64 of 70 prompts (--limit)" in result.stdout
+    limited = load_results(Path("out/results.json"))
+    assert limited.limited
+    assert (len(limited.rows), limited.limited.prompts, limited.limited.by) == (64, 70, "--limit")
+    assert "64 of 70 prompts (--limit)" in Path("out/report.md").read_text()
+    assert "64 of 70 prompts (--limit)" in Path("out/report.html").read_text()
+    pictures("extra", 0, [*names, "stranger"])
+    refused = run("--reference", "one", "--candidate", "extra", "--prompts", "set.jsonl", "--output", "out")
+    assert "1 pictures of extra are no prompt's of set.jsonl (stranger)" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        ("--pairs", "one", "tiny"),  # while measuring
+        ("--pairs", "one", "other", "--truth", "nowhere"),  # while planning
+        ("--recipe", "toaster"),
+        ("--pairs", "one", "other", "--baseline", "nowhere"),
+        ("--pairs", "one", "other", "--metric", "psnrr"),
+    ],
+)
+def test_an_error_leaves_no_older_verdict(second: tuple[str, ...]) -> None:
+    pictures("one", 0)
+    pictures("other", 5)
+    pictures("tiny", 5, size=4)
+    assert run("--pairs", "one", "other", "--output", "out").exit_code == 0
+    for file in Path("one").iterdir():
+        if second[-1] == "tiny":
+            Image.fromarray(np.asarray(Image.open(file))[:4, :4]).save(file)
+    refused = run(*second, "--output", "out")
+    assert isinstance(refused.exception, UserError)
+    names = {"results.json", "report.html", "report.md", "junit.xml"}
+    assert {file.name for file in Path("out").iterdir()} == {f"{name}.old" for name in names}
+    if second[-1] != "tiny":
+        assert run("--pairs", "one", "other", "--output", "out").exit_code == 0
+        assert {file.name for file in Path("out").iterdir()} == names
+
+
+def test_a_baseline_may_be_what_is_written_anew() -> None:
+    pictures("one", 0)
+    pictures("other", 5)
+    for _ in range(2):
+        result = run("--pairs", "one", "other", "--output", "out", *(
+            ("--baseline", "out/results.json") if Path("out").exists() else ()
+        ))  # fmt: skip
+        assert result.exit_code == 0, result.output
+    assert load_results(Path("out/results.json")).baseline
+
+
 # ---------------------------------------------------------------- wrong input
 
 
@@ -164,6 +252,7 @@ def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
             "of what alone is measured, ssim (--no-gates",
         ),
         (["--recipe", "broken.yaml", "--pairs", "one", "one"], "write names with numbers"),
+        (["--recipe", "endless.yaml", "--pairs", "one", "one"], "write names with numbers"),
         (["--pairs", "one", "one", "--prompts", "none.jsonl"], "none.jsonl"),
         (["report", "text"], "text is no results file"),
         (["report", "old.json"], "is of schema 1, and this edgepress reads 2"),
@@ -175,6 +264,7 @@ def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
     Path("old.json").write_text(json.dumps({"schema_version": 1, "summary": {}}))
     Path("wrong.yaml").write_text("device: board\nevaluation: {gates: {psnr_mx: 30}}\n")
     Path("broken.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: high}}\n")
+    Path("endless.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: .inf}}\n")
     result = CliRunner().invoke(main, ["evaluate", *arguments])
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
@@ -182,6 +272,15 @@ def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
     assert said.startswith("Error: ")
     assert "\n" not in said
     assert sentence in said
+
+
+def test_pictures_that_are_too_small_for_a_metric_are_named_with_it() -> None:
+    pictures("one", 0, "a", size=10)
+    pictures("other", 5, "a", size=10)
+    refused = run("--pairs", "one", "other").exception
+    assert isinstance(refused, UserError)
+    assert "The metric ssim could not measure other/a.png: pictures of 10x10 are too small for SSIM" in str(refused)
+    assert run("--pairs", "one", "other", "--metric", "psnr").exit_code == 0
 
 
 def test_no_prompts_are_refused() -> None:

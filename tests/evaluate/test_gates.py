@@ -109,6 +109,21 @@ def test_one_prompt_is_inconclusive() -> None:
     assert (found.verdict, found.value) == ("inconclusive", 99)
 
 
+@pytest.mark.parametrize(("low", "high"), [(39.0, 41.0), (9.0, 11.0)])
+def test_fewer_than_ten_prompts_decide_nothing(low: float, high: float) -> None:
+    """Their interval is too narrow; neither a pass nor a failure can be believed."""
+    for prompts, verdict in ((9, "inconclusive"), (10, "passed" if low > 30 else "failed")):
+        few = mean(30, low, high).model_copy(update={"prompts": prompts})
+        found = gate(summary({"psnr": few}), "psnr_min", 30)
+        assert found.verdict == verdict
+        assert ("interval of 9 prompts is too narrow" in found.reason) == (prompts == 9)
+    few = mean(0.01, 0.0, 0.015).model_copy(update={"prompts": 5})
+    lost = drop(0, 0, 0).model_copy(update={"drop": few})
+    for limit in (2, "4%"):
+        assert gate(summary(scores={"text_accuracy": lost}), "text_accuracy_drop", limit).verdict == "inconclusive"
+    assert gate(summary(identical=20, prompts=2), "psnr_min", 30).verdict == "inconclusive"
+
+
 def test_the_drop_of_a_pair_score_is_that_against_the_true_pictures() -> None:
     made = summary({"psnr": mean(40, 39, 41)}, {"truth_psnr": drop(0.1, 0.05, 0.2, reference=20)})
     assert gate(made, "psnr_drop", 0.5, truth=True).verdict == "passed"
@@ -128,9 +143,8 @@ def test_a_metric_that_cannot_be_measured_is_no_pass() -> None:
 
 def test_a_score_that_no_pair_has_is_not_measured() -> None:
     assert gate(summary(), "psnr_min", 30).verdict == "not measured"
-    assert gate(summary(scores={"text_accuracy": drop(0, 0, 0, 0.0)}), "text_accuracy_drop", "1%").verdict == (
-        "not measured"
-    )
+    none = gate(summary(scores={"text_accuracy": drop(0, 0, 0, 0.0)}), "text_accuracy_drop", "1%")
+    assert (none.verdict, none.reason) == ("not measured", "the reference's mean is 0, and no drop is a part of that")
 
 
 def test_identical_pairs_pass_a_minimum_that_they_have_no_number_for() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgepress.errors import UserError
 from edgepress.evaluate.measure import Measured, Task, concurrently, measure
 from edgepress.evaluate.memo import Memo, opened
 from edgepress.evaluate.pictures import Shot, inspect
@@ -95,6 +96,16 @@ def test_a_picture_is_measured_once_in_all_runs(shots: tuple[Shot, Shot], tmp_pa
     assert measured(tasks, second, tmp_path, anew=True).costs["light"].made == 1
 
 
+def test_a_metric_that_fails_is_named_with_the_picture(shots: tuple[Shot, Shot], tmp_path: Path) -> None:
+    def fail(_picture: Picture, _prompt: Prompt) -> Reading:
+        raise ValueError("win_size exceeds\nimage extent.")
+
+    counting = Counting()
+    counting.metrics = [PictureMetric("light", (), lambda: "1", fail)]
+    with pytest.raises(UserError, match=r"metric light could not measure .*0\.png: win_size exceeds image extent\.$"):
+        measured([Task((shots[0],), ASKED)], counting, tmp_path)
+
+
 def test_a_cut_run_keeps_what_it_measured(shots: tuple[Shot, Shot], tmp_path: Path) -> None:
     counting = Counting()
     tasks = [Task((one,), ASKED) for one in shots]
@@ -111,15 +122,6 @@ def test_a_cut_run_keeps_what_it_measured(shots: tuple[Shot, Shot], tmp_path: Pa
         measure(tasks, later.metrics, {"light": "1", "difference": "1"}, memo, lambda *state: seen.append(state))
     assert later.asked == 1
     assert seen == [("measuring", 1, 2), ("measuring", 2, 2)]
-
-
-def test_an_error_of_a_metric_is_not_hidden(shots: tuple[Shot, Shot], tmp_path: Path) -> None:
-    def fail(_picture: Picture, _prompt: Prompt) -> Reading:
-        raise RuntimeError("a fault")
-
-    metric = PictureMetric("broken", (), lambda: "1", fail)
-    with memo_in(tmp_path) as memo, pytest.raises(RuntimeError, match="a fault"):
-        measure([Task((shots[0],), ASKED)], [metric], {"broken": "1"}, memo)
 
 
 def test_threads_keep_the_order() -> None:

@@ -30,17 +30,18 @@ def test_a_second_reading_takes_the_place_of_the_first(tmp_path: Path) -> None:
 
 def test_the_key_says_all_that_a_reading_depends_on() -> None:
     keys = [
-        key_of("text", "1", ["aa"], ASKED),
-        key_of("text", "2", ["aa"], ASKED),
-        key_of("ned", "1", ["aa"], ASKED),
-        key_of("text", "1", ["ab"], ASKED),
-        key_of("text", "1", ["aa", "ab"], ASKED),
-        key_of("text", "1", ["aa"], ASKED.model_copy(update={"lines": ("Y",)})),
-        key_of("text", "1", ["aa"], ASKED.model_copy(update={"language": "zh"})),
-        key_of("text", "1", ["aa"], ASKED.model_copy(update={"prompt": "y"})),
+        key_of("text", "1", "c", ["aa"], ASKED),
+        key_of("text", "1", "d", ["aa"], ASKED),
+        key_of("text", "2", "c", ["aa"], ASKED),
+        key_of("ned", "1", "c", ["aa"], ASKED),
+        key_of("text", "1", "c", ["ab"], ASKED),
+        key_of("text", "1", "c", ["aa", "ab"], ASKED),
+        key_of("text", "1", "c", ["aa"], ASKED.model_copy(update={"lines": ("Y",)})),
+        key_of("text", "1", "c", ["aa"], ASKED.model_copy(update={"language": "zh"})),
+        key_of("text", "1", "c", ["aa"], ASKED.model_copy(update={"prompt": "y"})),
     ]
     assert len(set(keys)) == len(keys)
-    assert key_of("text", "1", ["aa"], ASKED.model_copy(update={"id": "b"})) == keys[0]
+    assert key_of("text", "1", "c", ["aa"], ASKED.model_copy(update={"id": "b"})) == keys[0]
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -34,6 +37,45 @@ def test_what_is_no_picture_is_unreadable(content: bytes, tmp_path: Path) -> Non
 
 def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
     assert inspect(None) == inspect(tmp_path / "0.png") == "missing"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_eight_bits_without_transparency_are_read(mode: str, noise: Picture, tmp_path: Path) -> None:
+    image = Image.fromarray(noise).convert(mode)
+    image.save(tmp_path / "0.png")
+    assert np.array_equal(open_picture(tmp_path / "0.png"), np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bits_are_refused_and_not_clipped(noise: Picture, tmp_path: Path) -> None:
+    """Pillow makes white of every grey value above 255, so that any two pictures would be equal."""
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 100 + 300).save(tmp_path / "grey.png")
+    (tmp_path / "rgb.png").write_bytes(rgb_of_16_bits(8, 8))
+    for name in ("grey.png", "rgb.png"):
+        assert inspect(tmp_path / name) == "unreadable (more than 8 bits a colour)"
+    with pytest.raises(UserError, match=r"grey\.png is no readable picture \(more than 8 bits a colour\)"):
+        open_picture(tmp_path / "grey.png")
+
+
+def test_what_can_be_seen_through_is_refused(noise: Picture, tmp_path: Path) -> None:
+    glass = Image.fromarray(noise)
+    glass.putalpha(254)
+    glass.save(tmp_path / "rgba.png")
+    Image.fromarray(noise).convert("P").save(tmp_path / "palette.png", transparency=0)
+    for name in ("rgba.png", "palette.png"):
+        assert inspect(tmp_path / name) == "unreadable (transparent)"
+    Image.fromarray(noise).convert("CMYK").save(tmp_path / "print.jpg")
+    assert inspect(tmp_path / "print.jpg") == "unreadable (of mode CMYK)"
+
+
+def rgb_of_16_bits(width: int, height: int) -> bytes:
+    """A PNG by its specification, for Pillow writes none of this kind."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = zlib.compress((b"\0" + bytes(range(48)) * (width // 8)) * height)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 def test_a_mark_tells_pictures_that_held_nan(noise: Picture, tmp_path: Path) -> None:

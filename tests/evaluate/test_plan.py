@@ -100,6 +100,12 @@ def test_pictures_made_elsewhere_may_stand_for_either_side(options: Options, tmp
     assert (plan.reference.kind, plan.noise_floor) == ("images", False)  # pictures cannot be run again
     both = plan_for(RECIPE, replace(options, model=str(made), candidates=(f"board={made}",)))
     assert both.sampling is None
+    assert (len(both.prompts), both.limited) == (3, None)  # the whole set, whatever the recipe paints
+    assert plan.limited
+    assert (len(plan.prompts), plan.limited.prompts, plan.limited.by) == (2, 3, "evaluation.count")
+    seeds = pictures(tmp_path / "seeds", "a-0", "a-1", "a-2")
+    with pytest.raises(UserError, match=r"1 pictures of .*seeds are no prompt's of .* \(a-2\); .* with its seed"):
+        plan_for(RECIPE, replace(options, candidates=(str(seeds),), seeds=2))
 
 
 def test_a_candidate_that_was_not_made_yet(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +138,7 @@ def test_pairs_with_prompts_are_those_of_the_set(file: str, tmp_path: Path) -> N
     assert [prompt.id for prompt in plan.prompts] == ["a", "b", "c"]
     assert plan.prompts[0].lines == ("OPEN",)
     pictures(tmp_path / "third", "d", "e")
-    with pytest.raises(UserError, match=r"2 pictures are no prompt's of .*set.jsonl \(d, e\)"):
+    with pytest.raises(UserError, match=r"2 pictures of .*third are no prompt's of .*set.jsonl \(d, e\)"):
         plan_of_pairs(RECIPE, one, tmp_path / "third", Options(prompts=file))
 
 

@@ -111,10 +111,10 @@ def test_true_pictures_are_what_quality_is_measured_against(plan: Plan, tmp_path
     assert found.drop.mean == pytest.approx(found.reference.mean - found.variant.mean)
     assert {gate.name: gate.verdict for gate in results.gates} == {
         "defects_max": "passed",
-        "psnr_drop": "passed",
-        "ssim_drop": "passed",
+        "psnr_drop": "inconclusive",  # three prompts are too few for either
+        "ssim_drop": "inconclusive",
     }
-    assert results.verdict == "passed"
+    assert results.verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(

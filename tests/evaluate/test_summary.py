@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from edgepress.evaluate.registry import Score
-from edgepress.evaluate.results import Row, VariantSummary
-from edgepress.evaluate.summary import WORST, grouped, pairs_of, reference_defects, summarise
+from edgepress.evaluate.results import PictureRow, Row, VariantSummary
+from edgepress.evaluate.summary import WORST, grouped, pairs_of, reference_defects, summarise, unscored
 
-from .rows import EXACT, FLIP, PSNR, TEXT, VARIANT, failed, prompt, row, row_of, variant
+from .rows import EXACT, FLIP, PSNR, TEXT, VARIANT, failed, prompt, results_of, row, row_of, variant
 
 
 def summary_of(
@@ -102,6 +102,19 @@ def test_defects_are_listed_and_told_from_those_of_the_reference() -> None:
     found = [(one.prompt, one.defect, one.new) for one in summary_of(rows).defects]
     assert found == [("a", "black", True), ("b", "flat", False)]
     assert [(one.prompt, one.defect) for one in reference_defects(rows)] == [("b", "flat")]
+
+
+def test_pictures_without_a_score_are_listed_with_the_reason_once() -> None:
+    def without(made: PictureRow | None) -> PictureRow:
+        assert made
+        values = made.values | {"text_accuracy": None}
+        return made.model_copy(update={"values": values, "notes": {"text_accuracy": ("too long",)}})
+
+    whole, long = row(prompt("a"), 30.0), row(prompt("b"), 30.0)
+    made = long.variants[VARIANT].model_copy(update={"picture": without(long.variants[VARIANT].picture)})
+    long = long.model_copy(update={"reference": without(long.reference), "variants": {VARIANT: made}})
+    found = unscored(results_of([whole, long]))
+    assert [(one.prompt.id, said) for one, said in found] == [("b", "no text accuracy: too long")]
 
 
 def test_the_worst_of_each_score_come_first() -> None:

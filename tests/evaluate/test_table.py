@@ -5,7 +5,8 @@ from rich.console import Console
 
 from edgepress.evaluate.bootstrap import Mean
 from edgepress.evaluate.registry import Score
-from edgepress.evaluate.results import Baseline, Change, Cost, Gate, Results, Row, Verdict
+from edgepress.evaluate.report import words
+from edgepress.evaluate.results import Baseline, Change, Cost, Gate, Limited, Results, Row, Verdict
 from edgepress.evaluate.summary import Pair, summarise
 from edgepress.evaluate.table import interval, number, render
 
@@ -38,6 +39,23 @@ def test_every_number_that_matters_is_shown() -> None:
     assert "smallest drops that would be seen (80 % power): text accuracy 46.7" in text
     assert "identical pairs: 1 of 3" in text
     assert "96x64" in text
+
+
+def test_the_heading_says_what_ran_an_npu_s_parts_and_what_was_left_out() -> None:
+    simulated = identity().reference.model_copy(update={"kind": "rknn", "engine": "simulated by rknn-toolkit2 2.5.0"})
+    limited = Limited(prompts=70, by="evaluation.count")
+    text = shown(
+        results_of([row(prompt("a"), 30.0)], identity=identity(variants={VARIANT: simulated}), limited=limited)
+    )
+    assert "int4  model, simulated by rknn-toolkit2 2.5.0" in text
+    assert "1 pairs of pictures: 1 of 70 prompts (evaluation.count) x 1 seed" in text
+    assert words.subject(simulated) == "RKNN artifact, simulated by rknn-toolkit2 2.5.0, float32"
+
+
+def test_pictures_of_one_prompt_are_said_to_be_taken_as_independent() -> None:
+    rows = [row(prompt("a"), 30.0, (1, 0), seed=seed) for seed in range(2)]
+    assert "pictures of one prompt taken as independent" in " ".join(shown(results_of(rows)).split())
+    assert "taken as independent" not in " ".join(shown(results_of(rows[:1])).split())
 
 
 def test_it_fits_a_terminal_of_80_columns() -> None:

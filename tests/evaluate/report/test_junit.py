@@ -57,9 +57,16 @@ def test_a_strict_recipe_fails_where_it_is_inconclusive(results: Results) -> Non
     assert [outcome for outcome, _ in strict] == ["failure" if one == "skipped" else one for one, _ in gates]
 
 
-def test_what_the_reference_shows_as_well_is_no_failure() -> None:
-    found = read(results_of([row_of(prompt("a"), variant(9.0, defect="black"), defect="black")]))
-    assert found["pairs"] == {"int4: a, seed 0": (None, "black, as the reference's")}
+def test_a_reference_that_shows_nothing_is_an_error() -> None:
+    """Told once, though the variant's picture shows nothing either."""
+    made = variant(9.0, defect="black").model_copy(update={"failure": "reference black"})
+    found = read(results_of([row_of(prompt("a"), made, defect="black")]))
+    assert found["pairs"] == {"int4: a, seed 0": ("error", "reference black")}
+
+
+def test_what_the_reference_repeats_as_well_is_no_failure() -> None:
+    found = read(results_of([row_of(prompt("a"), variant(9.0, defect="duplicate"), defect="duplicate")]))
+    assert found["pairs"] == {"int4: a, seed 0": (None, "duplicate, as the reference's")}
 
 
 def test_nothing_compared_is_an_error() -> None:

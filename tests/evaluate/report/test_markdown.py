@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from edgepress.evaluate.registry import Score
 from edgepress.evaluate.report import markdown
 from edgepress.evaluate.results import Results
 
-from ..rows import prompt, results_of, row
+from ..rows import TEXT, prompt, results_of, row
 from .made import HOSTILE, many
 
 CAP = 65_536  # of a comment on a pull request
@@ -90,6 +91,16 @@ def test_a_code_span_holds_any_text(text: str) -> None:
     (span,) = MarkdownIt("commonmark").parseInline(cell)[0].children or ()
     assert span.type == "code_inline"
     assert len(span.content) <= len(text) + 2
+
+
+def test_titles_of_scores_are_cells_and_no_markup() -> None:
+    """A metric is anybody's, and a CLIP's name is part of its title."""
+    hostile = Score(name="psnr", title="a|b <img src=x> `c`", unit="dB")
+    text = markdown.render(results_of([row(prompt("a"), 30.0)], (hostile,), (TEXT,)))
+    assert not [token for token in parsed(text) if token.type == "html_inline"]
+    for table in tables(text):
+        assert {len(cells) for cells in table} == {len(table[0])}
+    assert any("".join(t.content for t in one.children or ()) == "a|b <img src=x> `c` dB ↑" for one in parsed(text))
 
 
 def test_code_keeps_what_is_harmless() -> None:
