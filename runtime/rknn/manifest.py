@@ -98,15 +98,22 @@ def read(artifact: Path) -> Exported:
         raise UserError(f"{path} cannot be read ({error}); 'edgepress export rknn' makes it.") from error
     if version != SCHEMA_VERSION:
         raise UserError(f"{path} is of schema {version}, and this edgepress reads {SCHEMA_VERSION}; export it again.")
-    graphs = {name: tuple(map(_part, parts)) for name, parts in content["graphs"].items()}
-    high, wide = content["size"]
-    keys = ("family", "target", "toolkit", "tokens", "host")
-    found = Exported(folder, size=(high, wide), graphs=graphs, **{key: content[key] for key in keys})
+    try:
+        found = _exported(folder, content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # not as any version has written it
+        raise UserError(f"{path} is damaged ({error!r}); export the artifact again.") from error
     files = [found.onnx(part) if part.device == "cpu" else found.rknn(part.name) for part in found.parts.values()]
     missing = [file for file in files if not file.exists()]
     if missing:
         raise UserError(f"{missing[0]} is missing, though {NAME} names it; export the artifact again.")
     return found
+
+
+def _exported(folder: Path, content: Mapping[str, Any]) -> Exported:
+    graphs = {name: tuple(map(_part, parts)) for name, parts in content["graphs"].items()}
+    high, wide = content["size"]
+    keys = ("family", "target", "toolkit", "tokens", "host")
+    return Exported(folder, size=(high, wide), graphs=graphs, **{key: content[key] for key in keys})
 
 
 def described(part: PartFile) -> dict[str, Any]:

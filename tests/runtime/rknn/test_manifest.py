@@ -1,0 +1,47 @@
+"""What pipeline.json of parts for an NPU may lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepress.errors import UserError
+from edgepress.runtime.rknn import manifest
+
+WHOLE: dict[str, Any] = {
+    "schema_version": manifest.SCHEMA_VERSION,
+    "family": "ZImagePipeline",
+    "target": "rk3588",
+    "toolkit": "2.5.0",
+    "size": [128, 128],
+    "tokens": 32,
+    "host": {},
+    "graphs": {},
+}
+
+
+def written(folder: Path, content: Any) -> Path:
+    (folder / "rknn").mkdir()
+    (folder / "rknn" / manifest.NAME).write_text(json.dumps(content))
+    return folder
+
+
+def test_an_artifact_is_read(tmp_path: Path) -> None:
+    found = manifest.read(written(tmp_path, WHOLE))
+    assert (found.target, found.size, found.parts) == ("rk3588", (128, 128), {})
+
+
+@pytest.mark.parametrize("key", ["graphs", "size", "family", "host"])
+def test_what_no_version_wrote_is_damage(tmp_path: Path, key: str) -> None:
+    content = {name: value for name, value in WHOLE.items() if name != key}
+    with pytest.raises(UserError, match=r"pipeline\.json is damaged .*; export the artifact again"):
+        manifest.read(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("graphs", [[], {"vae_decoder": [1]}, {"vae_decoder": [{"name": "vae_decoder"}]}])
+def test_graphs_of_another_form_are_damage(tmp_path: Path, graphs: Any) -> None:
+    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
+        manifest.read(written(tmp_path, WHOLE | {"graphs": graphs}))
