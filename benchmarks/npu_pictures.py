@@ -20,7 +20,7 @@ from ..evaluate.results import Group, Results, load_results
 from .process import measured
 from .report import shown, table, write_section
 
-PROMPTS = 8  # held-out ones: the first
+PROMPTS = 32  # held-out ones: the first
 PRECISIONS = ("fp16", "w8a8", "auto")
 RECIPE = {
     "device": "npu",

@@ -35,6 +35,7 @@ def test_without_fonts_the_command_ends_so_that_make_can_tell(monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     lacking = {key: (str(tmp_path / "none.ttf"), points) for key, (_, points) in signs.FONTS.items()}
     monkeypatch.setattr(signs, "FONTS", lacking)
+    signs.glyph.cache_clear()  # of what other tests drew
     without = CliRunner().invoke(truth.main, ["--output", "signs"])
     assert (without.exit_code, "The true signs need fonts" in without.output) == (truth.NO_FONTS, True)
     Path("other.jsonl").write_text('{"id": "x", "prompt": "a cat", "language": "en"}\n')
