@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..onnx.passes.linear import replace
+from ..onnx.passes.linear import replace_all
 from ..onnx.passes.matching import Writer, known
 
 IMAGE = [2, 3]  # the axes of height and width
@@ -23,10 +23,7 @@ LEAST = 2.0**-24  # above 0 in float16: what keeps the norm of a constant from 0
 
 def group_norm(model: ir.Model) -> ir.Model:
     """Writes every GroupNormalization of (1, channels, height, width) or (1, channels, places) so, in place."""
-    for node in list(model.graph):
-        if node.op_type == "GroupNormalization":
-            replace(model, node, _parts(node))
-    return model
+    return replace_all(model, "GroupNormalization", _parts)
 
 
 def _parts(node: ir.Node) -> list[ir.Node]:

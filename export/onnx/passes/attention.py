@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .linear import replace
+from .linear import replace, replace_all
 from .matching import Writer, known, made_by
 
 OPSET = 23  # the first that has Attention
@@ -37,10 +37,7 @@ def split_attention(model: ir.Model) -> ir.Model:
     Heads of keys and values may be shared by groups of heads of queries. Attention may be causal, or have a mask of
     numbers (1, heads, tokens, tokens) where no heads are shared.
     """
-    for node in list(model.graph):
-        if node.op_type == "Attention":
-            replace(model, node, _parts(node))
-    return model
+    return replace_all(model, "Attention", _parts)
 
 
 def _multi_head(node: ir.Node) -> list[ir.Node]:

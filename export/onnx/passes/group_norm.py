@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .linear import replace
+from .linear import replace_all
 from .matching import Writer
 
 # GroupNormalization has a weight for each channel since opset 21, but TensorRT reads it so only since 10.9.
@@ -18,10 +18,7 @@ OPSET = 23
 
 def split_group_norm(model: ir.Model) -> ir.Model:
     """Writes every GroupNormalization with InstanceNormalization, in place: (1, channels, …), of any rank."""
-    for node in list(model.graph):
-        if node.op_type == "GroupNormalization":
-            replace(model, node, _parts(node))
-    return model
+    return replace_all(model, "GroupNormalization", _parts)
 
 
 def _parts(node: ir.Node) -> list[ir.Node]:

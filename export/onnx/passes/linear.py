@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
@@ -42,3 +42,11 @@ def replace(model: ir.Model, old: ir.Node, nodes: Sequence[ir.Node]) -> None:
     new, result = nodes[-1].outputs[0], old.outputs[0]
     new.name, new.type, new.shape = result.name, result.type, result.shape
     ir.convenience.replace_nodes_and_values(model.graph, old, [old], nodes, [result], [new])
+
+
+def replace_all(model: ir.Model, op_type: str, parts: Callable[[ir.Node], Sequence[ir.Node]]) -> ir.Model:
+    """Puts `parts` of it in the place of every node of a type, in place."""
+    for node in list(model.graph):
+        if node.op_type == op_type:
+            replace(model, node, parts(node))
+    return model

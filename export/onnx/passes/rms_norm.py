@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .linear import replace
+from .linear import replace, replace_all
 from .matching import Writer, constant, is_number, made_by
 
 OPSET = 23  # the first that has RMSNormalization
@@ -25,10 +25,7 @@ def rms_norm(model: ir.Model) -> ir.Model:
 
 def split_rms_norm(model: ir.Model) -> ir.Model:
     """Writes RMSNormalization as x / sqrt(mean(x²) + ε) · weight, which runtimes without it recognize, in place."""
-    for node in list(model.graph):
-        if node.op_type == "RMSNormalization":
-            replace(model, node, _parts(node))
-    return model
+    return replace_all(model, "RMSNormalization", _parts)
 
 
 def _match(product: ir.Node) -> tuple[ir.Value, ir.Value, float] | None:

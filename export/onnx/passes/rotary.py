@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .linear import replace
+from .linear import replace_all
 from .matching import Writer, known
 
 OPSET = 23  # the first that has RotaryEmbedding
@@ -18,10 +18,7 @@ def split_rotary(model: ir.Model) -> ir.Model:
 
     Its input must be rows (1, tokens, heads · size), its tables (1, tokens, size / 2), and its pairs neighbours.
     """
-    for node in list(model.graph):
-        if node.op_type == "RotaryEmbedding":
-            replace(model, node, _parts(node))
-    return model
+    return replace_all(model, "RotaryEmbedding", _parts)
 
 
 def _parts(node: ir.Node) -> list[ir.Node]:

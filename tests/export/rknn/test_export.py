@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from older_export import check_untouched
 from onnx import TensorProto, helper, numpy_helper
 from tiny import changed, write_tiny_pipeline
 from toolkit_here import needs_toolkit
@@ -31,19 +32,6 @@ from edgepress.runtime.rknn.toolkit import Toolkit
 SETTINGS = Rknn(target="rk3588", precision="fp16", tokens=32)
 PLAIN = Recipe({"target_platform": "rk3588"})
 TEXT = ("text_encoder",)
-
-
-@pytest.fixture
-def occupied(tmp_path: Path) -> Path:
-    """An artifact that holds an older export."""
-    (tmp_path / "out" / "rknn").mkdir(parents=True)
-    (tmp_path / "out" / "rknn" / "older").write_text("as it was")
-    return tmp_path / "out"
-
-
-def check_untouched(artifact: Path) -> None:
-    assert (artifact / "rknn" / "older").read_text() == "as it was"
-    assert not (artifact / ".work" / "export-rknn").exists()
 
 
 # ---------------------------------------------------------------- a conversion

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from older_export import check_untouched
 from toolkit_here import needs_toolkit
 
 from edgepress.cli import main
@@ -22,19 +23,6 @@ from edgepress.recipe import Rknn
 
 SETTINGS = Rknn(target="rk3588", precision="fp16", tokens=32)
 TEXT = ("text_encoder",)
-
-
-@pytest.fixture
-def occupied(tmp_path: Path) -> Path:
-    """An artifact that holds an older export."""
-    (tmp_path / "out" / "rknn").mkdir(parents=True)
-    (tmp_path / "out" / "rknn" / "older").write_text("as it was")
-    return tmp_path / "out"
-
-
-def check_untouched(artifact: Path) -> None:
-    assert (artifact / "rknn" / "older").read_text() == "as it was"
-    assert not (artifact / ".work" / "export-rknn").exists()
 
 
 def workers() -> list[int]:
