@@ -19,6 +19,7 @@ from .checkpoint import sha256, write_json
 from .errors import UserError
 from .progress import Progress, silent
 
+WORK = ".work"  # the folder in an artifact for work in flight
 ASIDE = "replaced-"  # what a folder's name begins with while a new one takes its place
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")
 
@@ -119,7 +120,7 @@ def locked(artifact: Path) -> Iterator[Path]:
     Raises:
         UserError: another process holds it.
     """
-    work = artifact / ".work"
+    work = artifact / WORK
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
@@ -131,11 +132,13 @@ def locked(artifact: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Puts a folder of the work in flight in its place by renaming; one that is there goes. Call it under the lock.
+    """Puts a folder of the work in flight in its place in the artifact by renaming; one that is there goes.
+
+    Call it under the lock.
 
     A process that is killed between the two renames leaves no folder there, until the next one holds the lock.
     """
-    aside = staged.with_name(f"{ASIDE}{target.name}")
+    aside = target.parent / WORK / f"{ASIDE}{target.name}"
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)
         target.rename(aside)

@@ -74,14 +74,9 @@ class Work:
 
         An older manifest goes first, so that none ever vouches for another model.
         """
-        target = self.output / "model"
         if self.model.exists():
             (self.output / "manifest.json").unlink(missing_ok=True)
-            aside = self.output / ".work" / "replaced"
-            shutil.rmtree(aside, ignore_errors=True)
-            if target.exists():
-                target.rename(aside)
-            self.model.rename(target)
+            artifact.publish(self.model, self.output / "model")
         self.manifest.replace(self.output / "manifest.json")
         artifact.sync(self.output)
         self.clear()
