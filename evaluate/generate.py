@@ -19,8 +19,8 @@ from ..artifact import versions
 from ..progress import Progress, silent
 from ..prompts import Prompt
 from ..sampling import Sampling, batches
+from ..source_code import PACKAGE, code_of, family_modules
 from . import painters
-from .code import PACKAGE, code_of, family_modules
 from .painters import Batch, Painted, batch_size, engine_of, painter
 from .pictures import CUT_MARK, NAN_MARK
 from .sides import Side

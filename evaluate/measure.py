@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..prompts import Prompt
-from .code import code_of
+from ..source_code import code_of
 from .memo import Memo, key_of
 from .pictures import Shot, open_picture
 from .registry import Metric, Picture, PictureMetric, Reading

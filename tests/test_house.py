@@ -37,6 +37,7 @@ GROUND = {
     "recipe",
     "recipes",
     "sampling",
+    "source_code",
     "sources",
 }
 FLOORS = [GROUND, {"models", "demo"}, {"runtime"}, STAGES, TOP]  # bottom to top

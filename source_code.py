@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent
 
 
 @cache

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepress.evaluate import code
-from edgepress.evaluate.code import code_of, family_modules
+from edgepress import source_code
+from edgepress.source_code import code_of, family_modules
 
 TEXT = "edgepress.evaluate.metrics.text"
 SCORES = Path("evaluate", "text_scores.py")
@@ -16,12 +16,12 @@ SCORES = Path("evaluate", "text_scores.py")
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package's source in a folder of its own, from which hashes are then taken."""
-    root = Path(code.__file__).parents[1]
+    root = Path(source_code.__file__).parent
     for folder in ("evaluate", "models", "runtime"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("assets", "__pycache__"))
     for file in root.glob("*.py"):
         shutil.copy(file, tmp_path)
-    monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(source_code, "ROOT", tmp_path)
     code_of.cache_clear()
     yield tmp_path
     code_of.cache_clear()
