@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,19 @@ SHARD_BYTES = 1_000_000_000
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A tensor on disk. dtype: in the words of safetensors."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * BYTES[self.dtype]
+
+
 class Checkpoint:
     """The weights of one component folder, read lazily.
 
@@ -44,9 +58,9 @@ class Checkpoint:
         self.folder = folder
         self.prefix = prefix
         self.files = _weight_files(folder)
-        found = {name: file for file in self.files for name in _names(file)}
-        self._where = {name.removeprefix(prefix): file for name, file in found.items() if name.startswith(prefix)}
-        self._hidden = {name: file for name, file in found.items() if not name.startswith(prefix)}
+        found = {name: stored for file in self.files for name, stored in _stored(file)}
+        self._where = {name.removeprefix(prefix): one for name, one in found.items() if name.startswith(prefix)}
+        self._hidden = [one for name, one in found.items() if not name.startswith(prefix)]
 
     def __contains__(self, name: str) -> bool:
         return name in self._where
@@ -56,21 +70,20 @@ class Checkpoint:
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, as stored."""
-        with opened(self._where[name]) as file:
+        with opened(self._where[name].file) as file:
             tensor: Tensor = file.get_tensor(self.prefix + name)
             return tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with opened(self._where[name]) as file:
-            return tuple(file.get_slice(self.prefix + name).get_shape())
+        return self._where[name].shape
 
     def nbytes(self, name: str) -> int:
         """Stored bytes of a tensor."""
-        return _stored_bytes(self._where[name], self.prefix + name)
+        return self._where[name].nbytes
 
     def hidden(self) -> int:
         """Stored bytes of the tensors whose names do not begin with the prefix."""
-        return sum(_stored_bytes(file, name) for name, file in self._hidden.items())
+        return sum(one.nbytes for one in self._hidden)
 
     def config(self) -> dict[str, Any]:
         """The component's config.json."""
@@ -91,19 +104,12 @@ class Checkpoint:
             # The extremes are not finite where any value is not; finding them takes no copy of a large tensor.
             if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, _extremes(tensor))):
                 kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
-                raise UserError(f"The weight {name} in {self._where[name]} holds {kind}; get a sound copy.")
+                raise UserError(f"The weight {name} in {self._where[name].file} holds {kind}; get a sound copy.")
         progress(stage, len(self.names()), len(self.names()))
 
     def size(self) -> int:
         """Bytes of all weight files."""
         return sum(file.stat().st_size for file in self.files)
-
-
-def _stored_bytes(file: Path, name: str) -> int:
-    with opened(file) as stored:
-        part = stored.get_slice(name)
-        elements: int = math.prod(part.get_shape())
-        return elements * BYTES[part.get_dtype()]
 
 
 def _extremes(tensor: Tensor) -> tuple[float, float]:
@@ -153,9 +159,12 @@ def opened(file: Path) -> Any:
         raise UserError(f"{file} is damaged or truncated ({error}); get it anew.") from error
 
 
-def _names(file: Path) -> list[str]:
+def _stored(file: Path) -> Iterator[tuple[str, Stored]]:
+    """All tensors of a file by name; nothing but its header is read."""
     with opened(file) as stored:
-        return list(stored.keys())
+        for name in stored.keys():  # noqa: SIM118 - it has no other way to be walked through
+            part = stored.get_slice(name)
+            yield name, Stored(file, tuple(part.get_shape()), part.get_dtype())
 
 
 def sha256(file: Path) -> str:
