@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,28 +23,6 @@ def session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.Inferenc
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-
-
-TRACED: dict[Any, ir.Model] = {}
-
-
-@contextmanager
-def tracing_once() -> Iterator[None]:
-    """Exports within trace each graph of a component's config once a process: that takes most of their time."""
-    from edgepress.export.onnx import export
-    from edgepress.export.onnx.trace import trace
-
-    def remembered(graph: Any, folder: Path, dtype: torch.dtype) -> ir.Model:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config.pop("quantization_config", None)
-        key = (dataclasses.replace(graph, name="", component=""), json.dumps(config), dtype)
-        if key not in TRACED:
-            TRACED[key] = trace(graph, folder, dtype)
-        return TRACED[key].clone()
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export, "trace", remembered)
-        yield
 
 
 def error(found: NDArray[Any], expected: Tensor) -> float:

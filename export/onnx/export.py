@@ -26,6 +26,7 @@ from .buckets import Axes, asked, dynamic, fixed, shaped
 from .engines import unfit, write_script
 from .golden import Reference, cases_of, golden, observed, save
 from .int4 import blocks, nbits
+from .kept import traced
 from .lower import OPSETS, lower
 from .model import Model, find, tokenizer_files, tokenizer_folders
 from .overflow import overflowing
@@ -37,7 +38,6 @@ from .passes.linear_dequantize import linear_dequantize
 from .passes.linear_int4 import linear_int4, set_accuracy_level
 from .passes.linear_int8 import linear_int8, round_activations
 from .picture import Painted, paint
-from .trace import trace
 from .weights import Source, attach
 
 SCHEMA_VERSION = 1
@@ -132,13 +132,13 @@ class Job:
 
     def write(self, stage: Path, progress: Progress, check: bool) -> dict[str, Parity]:
         """Everything but publishing."""
-        with ThreadPoolExecutor(1) as pool:  # hashing leaves a core to the tracer
-            described = pool.submit(self.model.described, progress)
+        with ThreadPoolExecutor(1) as pool:
+            described = pool.submit(self.model.described, progress)  # beside tracing and writing, which take longer
             models = self._models(progress)
+            asked = self._shapes(models)
+            buckets = fixed(asked) if self.settings.shapes == "fixed" else dynamic(models)
+            self._write_graphs(models, buckets, stage, progress)
             sources = described.result()
-        asked = self._shapes(models)
-        buckets = fixed(asked) if self.settings.shapes == "fixed" else dynamic(models)
-        self._write_graphs(models, buckets, stage, progress)
         _write_tokenizers(self.model, stage)
         found = self._parity(shaped(models, buckets), stage, progress) if check else {}
         for file in stage.glob(f"*{EXACT}"):
@@ -225,7 +225,7 @@ class Job:
         """A graph without weights, as the device runs it."""
         source, settings = self.sources[graph.component], self.settings
         dtype = torch.float16 if self.in_halves else torch.float32
-        model = trace(graph, self.model.folder / graph.component, dtype)
+        model = traced(graph, self.model.folder / graph.component, dtype)
         known = self.model.family.component(graph.component)
         for name in known.embeddings if known else ():
             embedding(model, name, source.dtype_of_rows(name))
@@ -300,9 +300,10 @@ def prepare(source: Path, output: Path, settings: Export, sizes: Sizes) -> Job:
     solutions = {name: _symmetric(model, name) for name in asking}
     if settings.precision == "w8a8":
         solutions = _in_bytes(model, components, settings)
-    operands = blocks if signed else nbits
-    sources = {name: Source(model.checkpoint(name), solutions.get(name), operands) for name in components}
-    return Job(model, host, settings, sizes, solutions, sources)
+    if signed or solutions:
+        operands = blocks if signed else nbits
+        plain = {name: Source(model.checkpoint(name), solutions.get(name), operands) for name in components}
+    return Job(model, host, settings, sizes, solutions, plain)
 
 
 def _symmetric(model: Model, component: str) -> Checkpoint:

@@ -18,7 +18,6 @@ from torch import nn
 
 from ...checkpoint import Checkpoint
 from ...errors import UserError
-from ...loading import Int4Linear
 from ...models import Family
 from ...models.host import Host, Run
 from ...models.reference import Answers, Arrays, Case, Exchange, observer_of, reference_of
@@ -87,6 +86,8 @@ class Reference:
 
 def _make_room(module: nn.Module, solution: Checkpoint) -> None:
     """Puts linears without values in the place of 4-bit ones that a solution has in 8 bits or in floats."""
+    from ...loading import Int4Linear  # brings diffusers, two seconds that an export without check can do without
+
     in_bytes, names = Source(solution).bytes, solution.names()
     for name, old in list(module.named_modules()):
         if isinstance(old, Int4Linear):

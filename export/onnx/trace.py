@@ -90,7 +90,7 @@ def empty_component(folder: Path) -> Any:
     """
     from accelerate import init_empty_weights
 
-    config = _config(folder)
+    config = config_of(folder)
     library, name = ("diffusers", config.get("_class_name")) if "_class_name" in config else _transformers(config)
     cls = getattr(importlib.import_module(library), str(name), None)
     if cls is None:
@@ -103,7 +103,7 @@ def empty_component(folder: Path) -> Any:
     return component.eval().requires_grad_(False)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
     """A component's config, without what it says of how its weights are stored."""
     path = folder / "config.json"
     try:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ...checkpoint import Checkpoint
 from ...models.npu import Npu, Part
+from ..onnx.kept import traced
 from ..onnx.lower import lower
 from ..onnx.model import Model
 from ..onnx.passes.linear_int4 import linear_int4
-from ..onnx.trace import trace
 from ..onnx.weights import Source, attach
 from .group_norm import group_norm
 
@@ -62,7 +62,7 @@ def write(part: Part, model: Model, source: Source, sizes: Mapping[str, int], fo
         sizes: of the axes.
         cpu: whether ONNX Runtime runs it on the CPU: then packed linears stay packed.
     """
-    graph = trace(part.graph, model.folder / part.graph.component, sizes=sizes, blocks=part.blocks)
+    graph = traced(part.graph, model.folder / part.graph.component, sizes=sizes, blocks=part.blocks)
     if cpu:
         graph = lower(linear_int4(graph, source.packed, accuracy_level=0), CPU_OPSET, microsoft=True)
     else:

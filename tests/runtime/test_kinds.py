@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from onnx_graphs import tracing_once
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import changed
@@ -121,7 +120,7 @@ def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         whole = family_of(name)
         return replace(whole, graphs=tuple(graph for graph in whole.graphs if graph not in VAE_TILES))
 
-    with tracing_once(), pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(model, "family_of", family)
         yield Made(tiny, tmp_path_factory.mktemp("kinds"))
 

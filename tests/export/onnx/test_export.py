@@ -7,7 +7,6 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx_graphs import tracing_once
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -59,12 +57,6 @@ def pressed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             tensors[name] = 3 * torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(1))
     press(Recipe.model_validate(RECIPE), folder / "pipeline", folder / "artifact")
     return folder / "artifact"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once() -> Iterator[None]:
-    with tracing_once():
-        yield
 
 
 def words(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from onnx_graphs import error, tracing_once
+from onnx_graphs import error
 from tiny import changed
 from tiny_families import FLUX, SD3, SDXL, write_tiny_family
 
@@ -42,12 +42,6 @@ class Made(NamedTuple):
 
 
 Maker = Callable[[str], Made]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once() -> Iterator[None]:
-    with tracing_once():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from onnx_graphs import error, inputs_of, load, picture, session, with_large_pad
 from torch import Tensor
 
 from edgepress.errors import UserError
+from edgepress.export.onnx.kept import traced
 from edgepress.export.onnx.lower import lower
-from edgepress.export.onnx.trace import trace
 from edgepress.models import family_of
 
 pytestmark = pytest.mark.slow
@@ -29,28 +29,10 @@ TARGETS = [(23, True), (23, False), (21, True), (18, False), (24, True)]
 targets = pytest.mark.parametrize(("opset", "microsoft"), TARGETS)
 
 
-@pytest.fixture(scope="module")
-def traced(tiny: Path) -> dict[str, bytes]:
-    """Every graph, traced once, with data that is not there in the place of its weights."""
-    return {graph.name: packed(trace(graph, tiny / graph.component)) for graph in FAMILY.graphs}
-
-
-def packed(model: ir.Model) -> bytes:
-    for name, value in model.graph.initializers.items():
-        if value.const_value is None:
-            assert value.dtype is not None
-            assert isinstance(value.shape, ir.Shape)
-            value.const_value = ir.ExternalTensor("none", 0, 0, value.dtype, shape=value.shape, name=name)
-    found: bytes = ir.to_proto(model).SerializeToString()
-    return found
-
-
-def unpacked(data: bytes) -> ir.Model:
-    model = ir.from_proto(onnx.ModelProto.FromString(data))
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = None
-    return model
+def named(name: str, tiny: Path) -> ir.Model:
+    graph = FAMILY.graph(name)
+    assert graph is not None
+    return traced(graph, tiny / graph.component)
 
 
 def noise(*shape: int) -> Tensor:
@@ -62,11 +44,10 @@ def operators(model: ir.Model) -> set[str]:
 
 
 @targets
-def test_velocities_at_all_sizes_and_prompts(tiny: Path, traced: dict[str, bytes], opset: int, microsoft: bool) -> None:
+def test_velocities_at_all_sizes_and_prompts(tiny: Path, opset: int, microsoft: bool) -> None:
     model = with_large_pads(load(tiny, "transformer"))
     caption, transformer = (
-        session(lower(unpacked(traced[name]), opset, microsoft), model.state_dict())
-        for name in ("caption", "transformer")
+        session(lower(named(name, tiny), opset, microsoft), model.state_dict()) for name in ("caption", "transformer")
     )
     for size in SIZES:
         for tokens in PROMPTS:
@@ -78,9 +59,9 @@ def test_velocities_at_all_sizes_and_prompts(tiny: Path, traced: dict[str, bytes
 
 
 @targets
-def test_hidden_states_of_all_prompts(tiny: Path, traced: dict[str, bytes], opset: int, microsoft: bool) -> None:
+def test_hidden_states_of_all_prompts(tiny: Path, opset: int, microsoft: bool) -> None:
     model = load(tiny, "text_encoder")
-    encoder = session(lower(unpacked(traced["text_encoder"]), opset, microsoft), model.state_dict())
+    encoder = session(lower(named("text_encoder", tiny), opset, microsoft), model.state_dict())
     for tokens in (1, 2, 31, 200, 512):
         ids = torch.arange(tokens)[None] % 250
         with torch.no_grad():
@@ -99,7 +80,7 @@ def test_pictures_of_all_sizes(tmp_path: Path, tiny: Path, opset: int, microsoft
     vae.save_config(tmp_path)
     graph = FAMILY.graph("vae_decoder")
     assert graph is not None
-    decoder = session(lower(trace(graph, tmp_path), opset, microsoft), vae.state_dict())
+    decoder = session(lower(traced(graph, tmp_path), opset, microsoft), vae.state_dict())
     for height, width in ((4, 4), (6, 10), (1, 3), (32, 16)):
         latents = noise(1, 16, height, width)
         with torch.no_grad():
@@ -109,8 +90,8 @@ def test_pictures_of_all_sizes(tmp_path: Path, tiny: Path, opset: int, microsoft
 
 @pytest.mark.parametrize("name", NAMES)
 @targets
-def test_every_model_is_sound(traced: dict[str, bytes], name: str, opset: int, microsoft: bool) -> None:
-    model = lower(unpacked(traced[name]), opset, microsoft)
+def test_every_model_is_sound(tiny: Path, name: str, opset: int, microsoft: bool) -> None:
+    model = lower(named(name, tiny), opset, microsoft)
     assert model.opset_imports[""] == opset
     assert microsoft or set(model.opset_imports) == {""}
     for value in model.graph.initializers.values():
@@ -120,28 +101,28 @@ def test_every_model_is_sound(traced: dict[str, bytes], name: str, opset: int, m
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
 
 
-def test_operators_are_fused_where_the_target_has_them(traced: dict[str, bytes]) -> None:
+def test_operators_are_fused_where_the_target_has_them(tiny: Path) -> None:
     fused = {"RMSNormalization", "RotaryEmbedding"}
-    of_microsoft = operators(lower(unpacked(traced["transformer"]), 23, True))
+    of_microsoft = operators(lower(named("transformer", tiny), 23, True))
     assert of_microsoft >= fused | {"MultiHeadAttention"}
     assert not of_microsoft & {"Softmax", "Attention"}
-    assert operators(lower(unpacked(traced["transformer"]), 23, False)) >= fused | {"Attention"}
-    assert not operators(lower(unpacked(traced["transformer"]), 18, False)) & (fused | {"Attention"})
-    assert "GroupNormalization" in operators(lower(unpacked(traced["vae_decoder"]), 23, False))
-    assert "GroupNormalization" not in operators(lower(unpacked(traced["vae_decoder"]), 23, True))
+    assert operators(lower(named("transformer", tiny), 23, False)) >= fused | {"Attention"}
+    assert not operators(lower(named("transformer", tiny), 18, False)) & (fused | {"Attention"})
+    assert "GroupNormalization" in operators(lower(named("vae_decoder", tiny), 23, False))
+    assert "GroupNormalization" not in operators(lower(named("vae_decoder", tiny), 23, True))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_weight_is_lost_or_renamed(tiny: Path, traced: dict[str, bytes], name: str) -> None:
+def test_no_weight_is_lost_or_renamed(tiny: Path, name: str) -> None:
     graph = FAMILY.graph(name)
     assert graph is not None
-    before = {key for key, value in unpacked(traced[name]).graph.initializers.items() if value.const_value is None}
-    after = lower(unpacked(traced[name]), 18, False).graph.initializers
+    before = {key for key, value in named(name, tiny).graph.initializers.items() if value.const_value is None}
+    after = lower(named(name, tiny), 18, False).graph.initializers
     assert before == {key for key, value in after.items() if value.const_value is None}
     assert before <= set(load(tiny, graph.component).state_dict())
 
 
 @pytest.mark.parametrize("opset", [17, 99])
-def test_an_opset_that_cannot_be_written(traced: dict[str, bytes], opset: int) -> None:
+def test_an_opset_that_cannot_be_written(tiny: Path, opset: int) -> None:
     with pytest.raises(UserError, match=f"Opset {opset} cannot be written; give one from 18 to 24"):
-        lower(unpacked(traced["caption"]), opset, True)
+        lower(named("caption", tiny), opset, True)

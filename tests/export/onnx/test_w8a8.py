@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx_graphs import tracing_once
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -50,12 +49,6 @@ DYNAMIC = Export(precision="w8a8")
 STATIC = Export(precision="w8a8", activations="static", flavour="qdq")
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once() -> Iterator[None]:
-    with tracing_once():
-        yield
 
 
 @pytest.fixture(scope="module")
