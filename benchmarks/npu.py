@@ -34,7 +34,7 @@ QUANTIZE = {
     "method": "rtn",
     "components": [GRAPH],
     "also": {
-        "rknn": {"group_size": "channel", "zero_point": False, "narrow": True},
+        "rknn": {"group_size": 32, "zero_point": False, "narrow": True},
         "int8": {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True, "activations": "static"},
     },
 }

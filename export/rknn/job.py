@@ -26,7 +26,7 @@ from .graph import source_of
 
 TOKENIZER = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 ASK = {
-    "w4a16": "{group_size: 64, zero_point: false, narrow: true}",
+    "w4a16": "{group_size: 32, zero_point: false, narrow: true}",
     "w8a8": "{bits: 8, group_size: channel, zero_point: false, narrow: true, activations: static}",
 }
 
