@@ -148,7 +148,8 @@ class Rknn(Section):
     one that the target has, and takes fp16 for parts that lose too much by it. size and tokens: of every picture and of
     the longest prompt, as shapes are fixed. cpu: graphs that ONNX Runtime runs on the CPU, in the model's own INT4.
     blocks: most that one part may have, as the time to build it grows faster than they do. build_memory: GiB that
-    building a part may take. samples: prompts that are painted to calibrate w8a8. memory: GiB that the board has.
+    building a part may take. samples: prompts that are painted to calibrate w8a8. memory: GiB that the board has. tile:
+    side in pixels of the tiles that pictures are decoded in, for those whose decoder takes too much memory as a whole.
     """
 
     target: Literal["rk3588", "rk3576"] = "rk3588"
@@ -160,6 +161,7 @@ class Rknn(Section):
     blocks: int = Field(default=3, ge=1)
     build_memory: float = Field(default=8, gt=0)
     samples: int = Field(default=4, ge=1)
+    tile: Annotated[int, Field(ge=64, multiple_of=16)] | None = None
 
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of a gate

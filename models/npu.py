@@ -18,6 +18,11 @@ from ..errors import UserError
 from .family import Family
 from .graphs import Graph
 from .host import Host
+from .vae_tiles_npu import Tiling
+
+# Of float16: squares are of an eighth of what is squared, as that of 256 is infinite; and above 0 by the least that it
+# has, what keeps the norm of a constant from 0 / 0.
+EIGHTH, LEAST = 1 / 8, 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,12 @@ class Part:
 
 
 class NpuHost(Host, Protocol):
-    """A host whose graphs have fixed shapes."""
+    """A host whose graphs have fixed shapes.
+
+    tiling: how the decoder is run in tiles, instead of the one graph; None where it decodes whole.
+    """
+
+    tiling: Tiling | None
 
     def __init__(
         self,
@@ -75,8 +85,10 @@ class NpuHost(Host, Protocol):
         size: tuple[int, int],
         tokens: int,
         embeddings: NDArray[np.floating[Any]],
+        tile: int | None = None,
     ) -> None:
-        """size: height and width of pictures, in pixels. tokens: that a prompt may have. embeddings: (words, D)."""
+        """size: height and width of pictures, in pixels. tokens: that a prompt may have. embeddings: (words, D).
+        tile: side in pixels of the tiles that pictures are decoded in, None to decode them whole."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -107,6 +119,14 @@ def npu_of(family: Family) -> Npu:
         raise UserError(f"It is not known how an NPU runs {family.pipeline}; docs/add-a-model.md says how to add that.")
     module, name = family.npu.split(":")
     return cast(Npu, getattr(importlib.import_module(module), name))
+
+
+def tiled(npu: Npu, host: NpuHost) -> Npu:
+    """What an NPU runs where a host's decoder is run in tiles: their graphs in the place of the decoder's."""
+    if host.tiling is None:
+        return npu
+    graphs = [graph for graph in npu.graphs if graph.name != host.decoder]
+    return replace(npu, graphs=(*graphs, *host.tiling.graphs))
 
 
 def npu_host_class(npu: Npu) -> type[NpuHost]:

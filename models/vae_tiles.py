@@ -46,6 +46,11 @@ def tiles_of(config: Mapping[str, Any]) -> Tiles:
     return Tiles("vae_begin", tuple(stages))
 
 
+def window(length: int, side: int, margin: int) -> int:
+    """Rows or columns of a tile of `side` with its margins, the same for all tiles; all where there are fewer."""
+    return min(length, side + 2 * margin)
+
+
 def _name(number: int) -> str:
     return f"vae_up_{number}"
 

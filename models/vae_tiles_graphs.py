@@ -7,7 +7,7 @@ moments of its norms over the whole picture, which it is told and measures (`run
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,9 +15,13 @@ from torch import Tensor, nn
 
 from .vae_tiles import SCALE
 
+Norms = Callable[[nn.GroupNorm, Tensor], Tensor]  # each norm in its turn, of features (1, channels, height, width)
+
 
 class Begin(nn.Module):
     """The first stage: the middle block and the first upward block's residual blocks."""
+
+    stages = 1  # that run whole, this one with them
 
     def __init__(self, component: Any) -> None:
         super().__init__()
@@ -29,11 +33,20 @@ class Begin(nn.Module):
         if self.model.post_quant_conv is not None:
             features = self.model.post_quant_conv(features)
         decoder = self.model.decoder
-        features = decoder.mid_block(decoder.conv_in(features))
-        for block in decoder.up_blocks[0].resnets:
-            features = block(features, None)
+        features = self.middle(decoder.conv_in(features))
+        for number in range(self.stages):
+            if number:
+                (upsampler,) = decoder.up_blocks[number - 1].upsamplers
+                features = upsampler(features)
+            for block in decoder.up_blocks[number].resnets:
+                features = block(features, None)
         found: Tensor = features.float()
         return found
+
+    def middle(self, features: Tensor) -> Tensor:
+        """(1, C, h, w) of the middle block."""
+        made: Tensor = self.model.decoder.mid_block(features)
+        return made
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
         """Latents of h by w."""
@@ -61,14 +74,8 @@ class Up(nn.Module):
         Returns:
             features (1, C', 2h, 2w) and measured (norms, 2, groups), the moments over this tile without its margin.
         """
-        decoder = self.model.decoder
         norms = _Norms(rows.repeat_interleave(SCALE), columns.repeat_interleave(SCALE), moments)
-        (upsampler,) = decoder.up_blocks[self.number - 1].upsamplers
-        features = upsampler(features.to(self.model.dtype))
-        for block in decoder.up_blocks[self.number].resnets:
-            features = _residual(block, features, norms)
-        if self.number == len(decoder.up_blocks) - 1:
-            features = decoder.conv_out(decoder.conv_act(norms(decoder.conv_norm_out, features)))
+        features = upward(self.model.decoder, self.number, features.to(self.model.dtype), norms)
         return features.float(), torch.stack(norms.measured)
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
@@ -78,6 +85,17 @@ class Up(nn.Module):
         features = torch.zeros(1, blocks[self.number - 1].resnets[-1].out_channels, sizes["h"], sizes["w"])
         moments = torch.zeros(norms, 2, self.model.config.norm_num_groups)
         return features, torch.ones(sizes["h"]), torch.ones(sizes["w"]), moments
+
+
+def upward(decoder: Any, number: int, features: Tensor, norms: Norms) -> Tensor:
+    """A later stage of a decoder, (1, C, h, w) -> (1, C', 2h, 2w), its norms computed by `norms`."""
+    (upsampler,) = decoder.up_blocks[number - 1].upsamplers
+    features = upsampler(features)
+    for block in decoder.up_blocks[number].resnets:
+        features = _residual(block, features, norms)
+    if number == len(decoder.up_blocks) - 1:
+        features = decoder.conv_out(decoder.conv_act(norms(decoder.conv_norm_out, features)))
+    return features
 
 
 class Up1(Up):
@@ -119,7 +137,7 @@ class _Norms:
         return ((groups @ columns) @ rows).mean(2)[0]
 
 
-def _residual(block: Any, x: Tensor, norms: _Norms) -> Tensor:
+def _residual(block: Any, x: Tensor, norms: Norms) -> Tensor:
     """diffusers' ResnetBlock2D without a time embedding."""
     inner = block.conv1(block.nonlinearity(norms(block.norm1, x)))
     inner = block.conv2(block.nonlinearity(norms(block.norm2, inner)))

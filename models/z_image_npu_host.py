@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from . import z_image_host
 from .host import Run
+from .vae_tiles_npu import tiling_of
 from .z_image_host import PAD_TO, Table, caption_positions, from_patches, image_positions, padded, to_patches
 
 MASKED = np.float32(-30)  # as in z_image_npu_graphs
@@ -37,6 +38,7 @@ class Host(z_image_host.Host):
         size: tuple[int, int],
         tokens: int,
         embeddings: NDArray[np.floating[Any]],
+        tile: int | None = None,
     ) -> None:
         super().__init__(configs)
         if tokens % PAD_TO or tokens <= 0:
@@ -44,7 +46,8 @@ class Host(z_image_host.Host):
         self._size, self._embeddings = size, embeddings
         self._scale_of_time = np.float32(configs["transformer"]["t_scale"])
         self.max_tokens = tokens
-        super().latent_shape(*size)
+        _, _, rows, columns = super().latent_shape(*size)
+        self.tiling = tiling_of(configs["vae"], (rows, columns), tile)
 
     @property
     def native(self) -> int:
@@ -53,11 +56,13 @@ class Host(z_image_host.Host):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """T, L: tokens of a prompt. N: patches of a picture. h, w: of its latents."""
+        """T, L: tokens of a prompt. N: patches of a picture. h, w: of its latents. Those of a tiling, where there is
+        one."""
         _, _, rows, columns = super().latent_shape(*self._size)
         patches = rows * columns // self._patch**2
         patches += -patches % PAD_TO
-        return {"T": self.max_tokens, "L": self.max_tokens, "N": patches, "h": rows, "w": columns}
+        sizes = {"T": self.max_tokens, "L": self.max_tokens, "N": patches, "h": rows, "w": columns}
+        return sizes | dict(self.tiling.sizes if self.tiling else {})
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """(1, channels, height / 8, width / 8).

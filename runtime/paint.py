@@ -143,7 +143,7 @@ class Painter:
         if tile is None:
             return self._run
         if isinstance(self._run, Backend):
-            raise UserError("RKNN parts decode pictures whole; leave --tile out.")
+            raise UserError("RKNN parts decode as they were exported (rknn.tile in the recipe); leave --tile out.")
         if isinstance(self._run, Picked):
             raise UserError("Graphs of fixed shapes decode pictures whole; leave --tile out.")
         if tile < LEAST_TILE or tile % 2:

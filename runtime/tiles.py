@@ -8,7 +8,7 @@ nothing moves any more. At their borders tiles have a margin, which the convolut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.host import Run
-from ..models.vae_tiles import SCALE, Stage, Tiles
+from ..models.vae_tiles import SCALE, Stage, Tiles, window
 
 Array = NDArray[np.float32]
 # Runs a graph by its name and gives all its outputs.
@@ -61,47 +61,84 @@ class Span:
         return ((places >= self.begin) & (places < self.end)).astype(np.float32)
 
 
-def spans(length: int, side: int, margin: int) -> list[Span]:
-    """As few as cover a length, none longer than `side`, and as even as can be; margins end where the picture does."""
+def spans(length: int, side: int, margin: int, fixed: bool = False) -> list[Span]:
+    """As few as cover a length, none longer than `side`, and as even as can be; margins end where the picture does.
+
+    fixed: all with their margins are of one size, that of the longest; at the ends margins are wider inwards.
+    """
     count = -(-length // side)
     edges = [length * number // count for number in range(count + 1)]
-    return [Span(begin, end, max(begin - margin, 0), min(end + margin, length)) for begin, end in pairwise(edges)]
+    if not fixed:
+        return [Span(begin, end, max(begin - margin, 0), min(end + margin, length)) for begin, end in pairwise(edges)]
+    size = window(length, side, margin)
+    firsts = [min(max(begin - margin, 0), length - size) for begin in edges[:-1]]
+    return [Span(begin, end, first, first + size) for (begin, end), first in zip(pairwise(edges), firsts, strict=True)]
 
 
-def _whole(run: RunAll, stage: Stage, features: Array, side: int, still: float) -> Array:
-    """What a stage makes of all features (1, channels, height, width), in tiles of `side` of them."""
-    down, across = (spans(length, side, stage.margin) for length in features.shape[2:])
-    moments = np.full((stage.norms, 2, stage.groups), OWN, np.float32)
-    for number in range(stage.norms + 1):
-        made, measured = _passed(run, stage, features, moments, list(product(down, across)))
-        if len(down) == len(across) == 1 or (number and _moved(moments, measured) < still):
-            break
-        moments = measured
-    return made
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile lies: its rows and its columns."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def area(self) -> int:
+        return (self.rows.end - self.rows.begin) * (self.columns.end - self.columns.begin)
+
+    def of(self, features: Array) -> Array:
+        """The tile of features (1, channels, height, width), with its margin."""
+        rows, columns = self.rows, self.columns
+        return np.ascontiguousarray(features[:, :, rows.first : rows.last, columns.first : columns.last])
 
 
-def _passed(
-    run: RunAll, stage: Stage, features: Array, moments: Array, tiles: Sequence[tuple[Span, Span]]
-) -> tuple[Array, Array]:
-    """What all tiles make with given moments, put together, and the moments over all of them."""
-    _, _, height, width = features.shape
+def tiles_over(features: Array, side: int, margin: int, fixed: bool = False) -> list[Tile]:
+    """The tiles of features (1, channels, height, width), of at most `side` rows and columns; `fixed` as of `spans`."""
+    down, across = (spans(length, side, margin, fixed) for length in features.shape[2:])
+    return [Tile(rows, columns) for rows, columns in product(down, across)]
+
+
+def together(pieces: Iterable[Array], tiles: Sequence[Tile]) -> Array:
+    """What a stage made of tiles with their margins, one after another, put together without margins."""
     made = np.empty((0, 0, 0, 0), np.float32)
-    measured, areas = [], []
-    for rows, columns in tiles:
-        tile = np.ascontiguousarray(features[:, :, rows.first : rows.last, columns.first : columns.last])
-        inputs = {"features": tile, "rows": rows.inside, "columns": columns.inside, "moments": moments}
-        piece, found = run(stage.graph, inputs)
+    for tile, piece in zip(tiles, pieces, strict=True):
+        rows, columns = tile.rows, tile.columns
         if not made.size:
-            made = np.empty((*piece.shape[:2], SCALE * height, SCALE * width), np.float32)
+            made = np.empty((*piece.shape[:2], SCALE * tiles[-1].rows.end, SCALE * tiles[-1].columns.end), np.float32)
         made[:, :, _scaled(rows.begin, rows.end), _scaled(columns.begin, columns.end)] = piece[
             :,
             :,
             _scaled(rows.begin - rows.first, rows.end - rows.first),
             _scaled(columns.begin - columns.first, columns.end - columns.first),
         ]
-        measured.append(found)
-        areas.append((rows.end - rows.begin) * (columns.end - columns.begin))
-    return made, pooled(measured, areas)
+    return made
+
+
+def _whole(run: RunAll, stage: Stage, features: Array, side: int, still: float) -> Array:
+    """What a stage makes of all features (1, channels, height, width), in tiles of `side` of them."""
+    tiles = tiles_over(features, side, stage.margin)
+    moments = np.full((stage.norms, 2, stage.groups), OWN, np.float32)
+    for number in range(stage.norms + 1):
+        made, measured = _passed(run, stage, features, moments, tiles)
+        if len(tiles) == 1 or (number and moved(moments, measured) < still):
+            break
+        moments = measured
+    return made
+
+
+def _passed(run: RunAll, stage: Stage, features: Array, moments: Array, tiles: Sequence[Tile]) -> tuple[Array, Array]:
+    """What all tiles make with given moments, put together, and the moments over all of them."""
+    measured = []
+
+    def pieces() -> Iterator[Array]:
+        for tile in tiles:
+            sides = {"rows": tile.rows.inside, "columns": tile.columns.inside}
+            piece, found = run(stage.graph, {"features": tile.of(features), **sides, "moments": moments})
+            measured.append(found)
+            yield piece
+
+    made = together(pieces(), tiles)
+    return made, pooled(measured, [tile.area for tile in tiles])
 
 
 def pooled(measured: Sequence[Array], areas: Sequence[int]) -> Array:
@@ -113,7 +150,7 @@ def pooled(measured: Sequence[Array], areas: Sequence[int]) -> Array:
     return np.stack([mean, variance], axis=1).astype(np.float32)
 
 
-def _moved(before: Array, after: Array) -> float:
+def moved(before: Array, after: Array) -> float:
     """How far moments moved at most: means in standard deviations, variances in shares of themselves."""
     (means, variances), (others, spreads) = before.transpose(1, 0, 2), after.transpose(1, 0, 2)
     spreads = np.maximum(spreads, np.finfo(np.float32).tiny)

@@ -19,8 +19,9 @@ from ...progress import Progress
 from ...prompts import load_prompts
 from ...runtime.noise import noise
 from ...runtime.prompt import Reader
-from ...runtime.rknn.chain import Arrays, Chains, RunPart
+from ...runtime.rknn.chain import Arrays, RunPart
 from ...runtime.rknn.simulator import save_samples
+from ...runtime.rknn.tiles import chained
 from ...runtime.schedule import schedule
 from ...runtime.sessions import Sessions
 from ...sources import prompt_file
@@ -43,7 +44,8 @@ def painted_by_torch(job: Job) -> Painted:
 def recorded(job: Job, run: RunPart, painted: Painted | None, files: Mapping[str, Path]) -> Calls:
     """What parts are given and give while they paint, a few calls of each.
 
-    Where not all graphs are there, a prompt is read as far as they go, and other inputs are drawn at random.
+    Where not all graphs are there, a prompt is read as far as they go, and other inputs are drawn at random; those of
+    tiles are what decoding random latents gives them.
 
     Args:
         run: parts in floats. files: their ONNX, by name.
@@ -55,15 +57,16 @@ def recorded(job: Job, run: RunPart, painted: Painted | None, files: Mapping[str
         calls[name].append(Sample(inputs, output))
         return output
 
-    chains = Chains(job.links, record)
+    graphs = chained(job.host, job.links, record)
     if painted is not None:
-        repaint(replace(painted, host=job.host), chains)
+        repaint(replace(painted, host=job.host), graphs)
     else:
         with suppress(UserError):  # of the first graph that is not there
-            job.host.encode(chains, Reference(job.model.folder, job.model.family, {}).ids(job.host))
+            job.host.encode(graphs, Reference(job.model.folder, job.model.family, {}).ids(job.host))
         for name, (first, *_) in job.graphs.items():
             if not calls[first.name]:
-                chains(name, random_inputs(files[first.name]))
+                is_begin = job.host.tiling and name == job.host.tiling.begin
+                graphs(job.host.decoder if is_begin else name, random_inputs(files[first.name]))
     return {name: spread(found) for name, found in calls.items()}
 
 
@@ -104,15 +107,15 @@ class Step:
 
 def steps(job: Job, run: RunPart, ids: NDArray[np.int64], seed: int) -> Iterator[Step]:
     """Paints a prompt of some tokens with parts, to the end."""
-    chains = Chains(job.links, run)
+    graphs = chained(job.host, job.links, run)
     latents = noise(job.host.latent_shape(*job.size), seed)
     plan = schedule(job.model.configs()["scheduler"], STEPS, job.host.tokens(*job.size))
-    caption = job.host.encode(chains, ids)
+    caption = job.host.encode(graphs, ids)
     for number, timestep in enumerate(plan.timesteps):
-        velocity = job.host.velocity(chains, latents, float(timestep), caption)
+        velocity = job.host.velocity(graphs, latents, float(timestep), caption)
         yield Step(latents, float(timestep), caption, velocity)
         latents = plan.step(latents, velocity, number)
-    job.host.decode(chains, latents)
+    job.host.decode(graphs, latents)
 
 
 def random_inputs(file: Path) -> Arrays:

@@ -15,9 +15,10 @@ from ...errors import UserError
 from ...models.npu import Part
 from ...progress import Progress, silent
 from ...recipe import Rknn
-from ...runtime.rknn.chain import Chains, RunPart
+from ...runtime.rknn.chain import RunPart
 from ...runtime.rknn.manifest import EMBEDDINGS, FOLDER, SIMULATOR
 from ...runtime.rknn.simulator import save_samples, simulate
+from ...runtime.rknn.tiles import chained
 from ...runtime.rknn.toolkit import Toolkit
 from ..onnx.picture import Painted, psnr, repaint
 from .build import Built, built
@@ -166,7 +167,9 @@ class Run:
         painters: list[tuple[str, RunPart]] = [("float", floats), ("simulated", simulated)]
         for number, (name, run) in enumerate(painters):
             self._progress("painting", number, len(painters))
-            found[name] = psnr(painted.pixels, repaint(replace(painted, host=job.host), Chains(job.links, run)))
+            found[name] = psnr(
+                painted.pixels, repaint(replace(painted, host=job.host), chained(job.host, job.links, run))
+            )
         self._progress("painting", len(painters), len(painters))
         least, decibels = LEAST_PSNR[job.settings.precision], found["simulated"]
         if decibels is not None and decibels < least:

@@ -13,8 +13,9 @@ from pathlib import Path
 from ...models.npu import Part
 from ...progress import Progress, silent
 from ...recipe import Rknn
-from ...runtime.rknn.chain import Chains, RunPart
+from ...runtime.rknn.chain import RunPart
 from ...runtime.rknn.simulator import simulate
+from ...runtime.rknn.tiles import chained
 from ...runtime.rknn.toolkit import Toolkit
 from .build import nearest
 from .calls import Calls, Step, calibrate, painted_by_torch, recorded, spread, steps
@@ -97,6 +98,6 @@ class _Trials:
         run: RunPart = lambda name, inputs: (  # noqa: E731
             simulate(self._toolkit, name, inputs) if name in names else self._floats(name, inputs)
         )
-        chains = Chains(self._job.links, run)
-        velocity = self._job.host.velocity(chains, step.latents, step.timestep, step.caption)
+        graphs = chained(self._job.host, self._job.links, run)
+        velocity = self._job.host.velocity(graphs, step.latents, step.timestep, step.caption)
         return compare(velocity, step.velocity)[0]

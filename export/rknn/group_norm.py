@@ -13,12 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...models.npu import EIGHTH, LEAST
 from ..onnx.passes.linear import replace_all
 from ..onnx.passes.matching import Writer, known
 
 IMAGE = [2, 3]  # the axes of height and width
-EIGHTH = 1 / 8
-LEAST = 2.0**-24  # above 0 in float16: what keeps the norm of a constant from 0 / 0
 
 
 def group_norm(model: ir.Model) -> ir.Model:

@@ -15,7 +15,7 @@ from ...errors import UserError
 from ...int8 import Int8Rows, dequantize_rows
 from ...models.graphs import Graph
 from ...models.host import host_of
-from ...models.npu import Npu, NpuHost, Part, npu_host_class, npu_of
+from ...models.npu import Npu, NpuHost, Part, npu_host_class, npu_of, tiled
 from ...recipe import Rknn, Scheme
 from ...runtime.rknn.chain import Link
 from ...runtime.rknn.toolkit import interpreter
@@ -43,8 +43,9 @@ class Solved:
 class Job:
     """All that one export is made from.
 
-    graphs: the parts of each, in order. solutions: of components that have one for the precision. sources: of
-    components, of their solution where there is one. floats: as the model has them. cpu: for the CPU.
+    npu: with the graphs of the host's tiles, where it has some. graphs: the parts of each, in order. solutions: of
+    components that have one for the precision. sources: of components, of their solution where there is one. floats: as
+    the model has them. cpu: for the CPU.
     """
 
     model: Model
@@ -111,13 +112,14 @@ def prepare(source: Path, output: Path, settings: Rknn, components: Sequence[str
         raise UserError(f"{settings.target} runs no 4-bit weights on its NPU; give --precision fp16 or w8a8.")
     model = find(source)
     npu = npu_of(model.family)
-    chosen = _chosen(npu, settings, components)
     tokenizer_files(model, TOKENIZER)
     configs = model.configs()
     side = host_of(model.family, configs).native
     size = (side, side) if settings.size == "native" else settings.size
     embeddings = embedding_table(model, npu)
-    host = npu_host_class(npu)(configs, size, settings.tokens, embeddings)
+    host = npu_host_class(npu)(configs, size, settings.tokens, embeddings, settings.tile)
+    npu = tiled(npu, host)
+    chosen = _chosen(npu, settings, components)
     pressed = find(output) if (output / "model").is_dir() else model
     solutions = {name: found for name in chosen if (found := _solution(pressed, name, settings))}
     if settings.precision in ("w8a8", "w4a16") and not solutions:

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import UserError
 from ...models.graphs import Graph
 from ...models.host import host_of
-from ...models.npu import Npu, Part, npu_host_class, npu_of
+from ...models.npu import Part, npu_host_class, npu_of, tiled
 from ...recipe import Recipe, Rknn
 from ..onnx.model import Model
 from ..onnx.trace import empty_component
@@ -137,13 +137,15 @@ class Scales:
 
     def __init__(self, model: Model, recipe: Recipe, settings: Rknn) -> None:
         self._model, self._quantization, self._settings = model, recipe.quantize, settings
-        self._npu: Npu = npu_of(model.family)
+        npu = npu_of(model.family)
         configs = model.configs()
         side = host_of(model.family, configs).native
         self.size = (side, side) if settings.size == "native" else settings.size
         self.memory = int(settings.memory * 2**30)
         no_embeddings = np.empty((0, 0), np.float16)  # no prompt is read
-        self._axes = npu_host_class(self._npu)(configs, self.size, settings.tokens, no_embeddings).sizes
+        host = npu_host_class(npu)(configs, self.size, settings.tokens, no_embeddings, settings.tile)
+        self._npu, self._axes = tiled(npu, host), host.sizes
+        self._usual = {graph.name for graph in npu.graphs}
         self._limits = Limits(DOMAIN, int(settings.build_memory * 2**30), settings.blocks)
         self._known: dict[tuple[str, int, bool], Weighed] = {}
 
@@ -173,10 +175,8 @@ class Scales:
 
     def on_cpu(self, keep: bool) -> Way:
         """All on the CPU in INT4, the graphs of `export onnx`; they stay loaded, or are loaded one at a time."""
-        names = {graph.name for graph in self._npu.graphs}
-        parts = tuple(
-            self._int4(graph, Part(graph.name, graph)) for graph in self._model.family.graphs if graph.name in names
-        )
+        graphs = [graph for graph in self._model.family.graphs if graph.name in self._usual]
+        parts = tuple(self._int4(graph, Part(graph.name, graph)) for graph in graphs)
         if keep:
             weights, internal = sum(part.weights for part in parts), max(part.internal for part in parts)
             return self._judged(Way("CPU, int4, all loaded", parts, HOST, weights, internal))

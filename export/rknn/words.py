@@ -34,6 +34,7 @@ def write_words(
         "toolkit": version,
         "size": list(job.size),
         "tokens": job.settings.tokens,
+        "tile": job.host.tiling.tile if job.host.tiling else None,
         "settings": job.settings.model_dump(mode="json"),
         "graphs": graphs,
         "host": job.model.configs(),

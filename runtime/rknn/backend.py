@@ -10,24 +10,26 @@ from ...models import family_of
 from ...models.npu import NpuHost, npu_host_class, npu_of
 from ..sessions import Sessions
 from .board import OnBoard, available
-from .chain import Arrays, Chains
+from .chain import Arrays, RunPart
 from .manifest import EMBEDDINGS, Exported
 from .simulator import Simulated
+from .tiles import chained
 from .toolkit import Toolkit
 
 
 class Backend:
     """Runs graphs by name; NPU parts stay loaded. The simulator's process ends with this one.
 
-    keep: whether parts on the CPU stay in memory too.
+    host: of the artifact. keep: whether parts on the CPU stay in memory too.
     """
 
-    def __init__(self, exported: Exported, keep: bool = True) -> None:
+    def __init__(self, exported: Exported, host: NpuHost, keep: bool = True) -> None:
         npu: OnBoard | Simulated = OnBoard(exported) if available() else Simulated(exported, Toolkit())
         on_cpu = {name: exported.onnx(part) for name, part in exported.parts.items() if part.device == "cpu"}
         cpu = Sessions(on_cpu, keep)
         self._npu, self._cpu = npu, cpu
-        self._chains = Chains(exported.links, lambda name, inputs: (cpu if name in on_cpu else npu)(name, inputs))
+        part: RunPart = lambda name, inputs: (cpu if name in on_cpu else npu)(name, inputs)  # noqa: E731
+        self._run = chained(host, exported.links, part)
 
     @property
     def loading(self) -> float:
@@ -46,7 +48,7 @@ class Backend:
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         """The output of a graph."""
-        return self._chains(name, inputs)
+        return self._run(name, inputs)
 
 
 def opened(exported: Exported, keep: bool = True) -> tuple[NpuHost, Backend]:
@@ -61,4 +63,5 @@ def opened(exported: Exported, keep: bool = True) -> tuple[NpuHost, Backend]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); export the artifact again.") from error
     make = npu_host_class(npu_of(family_of(exported.family)))
-    return make(exported.host, exported.size, exported.tokens, embeddings), Backend(exported, keep)
+    host = make(exported.host, exported.size, exported.tokens, embeddings, exported.tile)
+    return host, Backend(exported, host, keep)

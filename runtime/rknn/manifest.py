@@ -44,7 +44,8 @@ class PartFile:
 class Exported:
     """An exported folder.
 
-    size: height and width of its pictures. tokens: of a prompt, at most. target: the processor that it is for.
+    size: height and width of its pictures. tokens: of a prompt, at most. target: the processor that it is for. tile:
+    side in pixels of the tiles that pictures are decoded in; None where they are decoded whole.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Exported:
     tokens: int
     graphs: Mapping[str, tuple[PartFile, ...]]
     host: Mapping[str, Any]
+    tile: int | None = None
 
     @property
     def links(self) -> dict[str, list[Link]]:
@@ -113,7 +115,8 @@ def _exported(folder: Path, content: Mapping[str, Any]) -> Exported:
     graphs = {name: tuple(map(_part, parts)) for name, parts in content["graphs"].items()}
     high, wide = content["size"]
     keys = ("family", "target", "toolkit", "tokens", "host")
-    return Exported(folder, size=(high, wide), graphs=graphs, **{key: content[key] for key in keys})
+    tile = content.get("tile")  # which older exports do not say
+    return Exported(folder, size=(high, wide), graphs=graphs, tile=tile, **{key: content[key] for key in keys})
 
 
 def described(part: PartFile) -> dict[str, Any]:

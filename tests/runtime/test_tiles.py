@@ -10,34 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_vae import latents, vae
 
 from edgepress.models import vae_tiles_graphs
 from edgepress.models.vae_tiles import VAE_TILES, tiles_of
 from edgepress.runtime import tiles as module
 from edgepress.runtime.tiles import STILL, RunAll, in_tiles, pooled, spans
-
-
-def vae(**changed: Any) -> Any:
-    """Random weights, with norms that do something; the middle has attention, as the published decoder's has."""
-    from diffusers import AutoencoderKL
-
-    config: dict[str, Any] = {
-        "block_out_channels": (8, 8, 16, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "latent_channels": 4,
-        "use_quant_conv": False,
-        "use_post_quant_conv": False,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        made: Any = AutoencoderKL(**config | changed).eval().requires_grad_(False)
-        for name, parameter in made.named_parameters():
-            if "norm" in name:
-                parameter += 0.3 * torch.randn_like(parameter)
-    return made
 
 
 def graphs(component: Any) -> RunAll:
@@ -50,12 +28,6 @@ def graphs(component: Any) -> RunAll:
         return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run
-
-
-def latents(component: Any, height: int, width: int) -> Any:
-    """Whose left is another than their right, so that what tiles have of their own differs."""
-    noise = np.random.default_rng(0).standard_normal((1, component.config.latent_channels, height, width))
-    return (noise + np.linspace(-2, 2, width)).astype(np.float32)
 
 
 def error(component: Any, height: int, width: int, side: int, still: float = 0.0) -> float:
@@ -95,7 +67,7 @@ def test_where_passes_end_early_no_difference_can_be_seen() -> None:
 
 
 def test_a_margin_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "spans", lambda length, side, margin: spans(length, side, margin - 1))
+    monkeypatch.setattr(module, "spans", lambda length, side, margin, fixed: spans(length, side, margin - 1, fixed))
     assert error(vae(), 16, 16, 64) > 1e-4
 
 

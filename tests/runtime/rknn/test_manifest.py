@@ -32,6 +32,11 @@ def written(folder: Path, content: Any) -> Path:
 def test_an_artifact_is_read(tmp_path: Path) -> None:
     found = manifest.read(written(tmp_path, WHOLE))
     assert (found.target, found.size, found.parts) == ("rk3588", (128, 128), {})
+    assert found.tile is None
+
+
+def test_tiles_that_pictures_are_decoded_in_are_read(tmp_path: Path) -> None:
+    assert manifest.read(written(tmp_path, WHOLE | {"tile": 64})).tile == 64
 
 
 @pytest.mark.parametrize("key", ["graphs", "size", "family", "host"])
