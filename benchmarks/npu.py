@@ -34,7 +34,8 @@ QUANTIZE = {
     "method": "rtn",
     "components": [GRAPH],
     "also": {
-        "rknn": {"group_size": 32, "zero_point": False, "narrow": True},
+        # Groups of 32, as the demo has them, take 11 GB to build, those of 128 take 5.
+        "rknn": {"group_size": 128, "zero_point": False, "narrow": True},
         "int8": {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True, "activations": "static"},
     },
 }
@@ -123,21 +124,23 @@ def section(found: Mapping[Case, Graphs], folder: Path) -> str:
     points = [
         point for case, graphs in found.items() if case.precision == "fp16" for point in costs(case, graphs, folder)
     ]
-    peaks = fitted([(point.weighed, point.peak) for point in points])
-    seconds = fitted([(point.weighed, point.seconds) for point in points])
+    weights = [point.weighed for point in points]
+    peaks = fitted([(1, one.parameters, one.live) for one in weights], [point.peak for point in points])
+    seconds = fitted([(1, one.parameters, one.parameters**2) for one in weights], [point.seconds for point in points])
     parts = [
         "## Blocks of full size on Rockchip's NPUs",
         "A transformer of the true width (181 million parameters a block, random weights, rounded alone where not in "
         "fp16), pictures of 512x512 or 256x256 pixels and 64 tokens of a prompt, built and simulated by rknn-toolkit2 "
-        "as `edgepress export rknn` has it done, but for the search for layers to keep in float16. Memory is that of "
-        "the toolkit's process, building and simulating. Error: the norm of the difference over that of the output; "
+        "as `edgepress export rknn` has it done: where the error is too large, layers are analysed, and all is built "
+        "anew with some in float16. Memory is that of the toolkit's process, whatever it does. Error: the norm of the "
+        "difference over that of the output; "
         "*simulated*, from the float graph of the same weights, the worst of three steps; *of rounding*, from that to "
         "the one with unrounded weights, first step.",
         table(HEADER, rows),
-        "Fitted to all parts in fp16 by least squares, for the constants in `export/rknn/cut.py` that `--plan` reckons "
-        f"with: {peaks[0] / 1e9:.2f} GB, {peaks[1]:.1f} bytes a parameter and {peaks[2]:.1f} bytes a number of "
-        f"the activations that are there at once; {seconds[0]:.1f} s, {seconds[1] * 1e9:.0f} s and "
-        f"{seconds[2] * 1e9:.0f} s for 10^9 of them. Working memory: reckoned as {LIVE} bytes a number, in w8a8 half.",
+        "Fitted to all parts in fp16 by least squares (`export/rknn/cut.py` reckons with these seconds and some "
+        f"more memory): {peaks[0] / 1e9:.2f} GB, {peaks[1]:.1f} bytes a parameter and {peaks[2]:.1f} bytes a number of "
+        f"the activations that are there at once; {seconds[0]:.1f} s, {seconds[1] * 1e9:.0f} s for 10^9 parameters and "
+        f"{seconds[2] * 1e18:.0f} s for their square. Working memory: reckoned as {LIVE} bytes a number, in w8a8 half.",
     ]
     return "\n\n".join(parts)
 
@@ -200,13 +203,12 @@ def weighed(case: Case, graph: str, folder: Path) -> Weighed:
     return weigh(part, model.folder / found.component, axes)
 
 
-def fitted(points: Sequence[tuple[Weighed, float]]) -> tuple[float, float, float]:
-    """What comes anyway, for a parameter, and for a number of activations; none is below 0."""
-    sizes = np.array([(1, each.parameters, each.live) for each, _ in points], float)
-    scale = sizes.max(axis=0)
-    found, _ = nnls(sizes / scale, np.array([cost for _, cost in points], float))
-    base, parameter, live = found / scale
-    return float(base), float(parameter), float(live)
+def fitted(sizes: Sequence[Sequence[float]], costs: Sequence[float]) -> list[float]:
+    """What each kind of size costs, by least squares; none is below 0."""
+    columns = np.array(sizes, float)
+    scale = columns.max(axis=0)
+    found, _ = nnls(columns / scale, np.array(costs, float))
+    return list(found / scale)
 
 
 @click.command(help=__doc__)

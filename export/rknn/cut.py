@@ -17,12 +17,13 @@ from .weigh import weigh
 DOMAIN = 4 * 2**30  # bytes that one memory domain of the NPU addresses
 BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4}  # of a weight
 # Bytes on the device for a number of the activations that are there at once, in fp16, and for a parameter and such a
-# number while building and simulating, besides a start; seconds of building likewise, on two cores. From the block of
-# full size and the small text encoder in docs/rknn.md; for activations while building, from blocks of 1,088 and of
-# 4,224 tokens in earlier trials. Parts of several blocks were not measured: what is told of them is drawn on from one.
+# number while building and simulating, besides a start; seconds of building on two cores, which grow with the square of
+# the parameters. From blocks of full size and the small text encoder beside them (`make bench-rknn`); the bytes are of
+# one block, as three took a tenth less than they say; those for activations while building, from blocks of 1,088 and of
+# 4,224 tokens in earlier trials.
 LIVE = 3.5
 BUILD_START, BUILD_PARAMETER, BUILD_LIVE = 0.37e9, 22.2, 5.0
-SECONDS_START, SECONDS_PARAMETER = 3.6, 0.53e-6
+SECONDS_START, SECONDS_PARAMETER, SECONDS_SQUARE = 2.5, 0.035e-6, 1.44e-15
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def build_memory(parameters: int, live: int) -> int:
 
 def build_seconds(parameters: int) -> float:
     """Seconds that building a part takes on two cores."""
-    return SECONDS_START + SECONDS_PARAMETER * parameters
+    return SECONDS_START + SECONDS_PARAMETER * parameters + SECONDS_SQUARE * parameters**2
 
 
 def even(count: int, pieces: int) -> list[range]:

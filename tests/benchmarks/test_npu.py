@@ -11,7 +11,6 @@ import pytest
 from edgepress.benchmarks import npu
 from edgepress.benchmarks.npu import Case, costs, fitted, section
 from edgepress.demo import full_size
-from edgepress.export.rknn.weigh import Weighed
 
 PLAIN, EIGHT = Case(1, 256, "rk3588", "fp16"), Case(1, 256, "rk3588", "w8a8")
 
@@ -59,11 +58,8 @@ def test_a_part_tells_of_memory_only_where_it_took_more_than_those_before(folder
     assert points[1].weighed.parameters > 181e6
 
 
-def test_the_fit_finds_the_line_and_nothing_below_0() -> None:
-    sizes = [
-        Weighed({"w": parameters}, live) for parameters, live in ((1, 5), (10**8, 10**6), (3 * 10**8, 10**8), (9, 0))
-    ]
-    line = [(each, 1e9 + 6 * each.parameters + 20 * each.live) for each in sizes]
-    assert fitted(line) == pytest.approx((1e9, 6, 20), rel=1e-6)
-    falling = [(each, 1e9 - each.live) for each in sizes]
-    assert min(fitted(falling)) >= 0
+def test_the_fit_finds_what_each_size_costs_and_nothing_below_0() -> None:
+    sizes = [(1, parameters, live) for parameters, live in ((1, 5), (10**8, 10**6), (3 * 10**8, 10**8), (9, 0))]
+    line = [1e9 + 6 * parameters + 20 * live for _, parameters, live in sizes]
+    assert fitted(sizes, line) == pytest.approx((1e9, 6, 20), rel=1e-6)
+    assert min(fitted(sizes, [1e9 - live for _, _, live in sizes])) >= 0
