@@ -131,9 +131,8 @@ def section(found: Mapping[Case, Graphs], folder: Path) -> str:
         "## Blocks of full size on Rockchip's NPUs",
         "A transformer of the true width (181 million parameters a block, random weights, rounded alone where not in "
         "fp16), pictures of 512x512 or 256x256 pixels and 64 tokens of a prompt, built and simulated by rknn-toolkit2 "
-        "as `edgepress export rknn` has it done: where the error is too large, layers are analysed, and all is built "
-        "anew with some in float16. Memory is that of the toolkit's process, whatever it does. Error: the norm of the "
-        "difference over that of the output; "
+        "as `edgepress export rknn` has it done, but for the search for layers to keep in float16. Memory is that of "
+        "the toolkit's process, building and simulating. Error: the norm of the difference over that of the output; "
         "*simulated*, from the float graph of the same weights, the worst of three steps; *of rounding*, from that to "
         "the one with unrounded weights, first step.",
         table(HEADER, rows),

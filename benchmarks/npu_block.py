@@ -19,11 +19,10 @@ import numpy as np
 from .. import recipe as recipes
 from ..export.onnx.golden import Reference
 from ..export.onnx.picture import paint
-from ..export.rknn.build import nearest
 from ..export.rknn.calls import Calls, calibrate, recorded
 from ..export.rknn.graph import write
 from ..export.rknn.job import Job, prepare
-from ..export.rknn.measure import Files
+from ..export.rknn.measure import Files, measure
 from ..export.rknn.verdict import refused
 from ..export.rknn.ways import ways
 from ..models.npu import Part
@@ -69,8 +68,8 @@ def _sample(job: Job, part: Part, floats: Sessions, calls: Calls, stage: Path) -
 def _built(job: Job, part: Part, toolkit: Toolkit, files: dict[str, Path], calls: Calls, stage: Path) -> dict[str, Any]:
     way = ways(job.precision(part), job.settings.target, job.scheme(part))[0]
     rknn = stage / f"{part.name}.rknn"
-    _, measured = nearest(
-        toolkit, part, way, Files(files[part.name], stage / part.name, rknn, calls[part.name]), is_small=False
+    measured = measure(
+        toolkit, part.name, Files(files[part.name], stage / part.name, rknn, calls[part.name]), way.recipe
     )
     more = {"precision": way.precision, "bytes": rknn.stat().st_size, "refused": refused(way.precision, measured)}
     return measured.described() | more

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UserError
 from .graphs import Graph, Port
-from .vae_tiles import SCALE, Stage, tiles_of, window
+from .vae_tiles import BLOCKS, SCALE, Stage, tiles_of, window
 
 MODULE = "edgepress.models.vae_tiles_npu_graphs"
 BEGIN = "vae_begin"
@@ -44,7 +45,15 @@ def tiling_of(config: Mapping[str, Any], latents: tuple[int, int], tile: int | N
 
     Args:
         latents: their height and width. tile: side in pixels, None for none.
+
+    Raises:
+        UserError: a decoder of another form.
     """
+    blocks = len(config["block_out_channels"])
+    if tile is not None and blocks != BLOCKS:
+        raise UserError(
+            f"Decoders of {BLOCKS} blocks are run in tiles, and this one has {blocks}; leave rknn.tile out."
+        )
     later = dict(enumerate(tiles_of(config).stages, 1))
     cut = {number: stage for number, stage in later.items() if SCALE**number * max(latents) > (tile or float("inf"))}
     if tile is None or not cut:

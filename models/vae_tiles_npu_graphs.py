@@ -30,7 +30,7 @@ class Begin(vae_tiles_graphs.Begin):
         features = block.resnets[0](features, None)
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
             if attention is not None:
-                features = features + _attended(attention, features) / attention.rescale_output_factor
+                features = (features + _attended(attention, features)) / attention.rescale_output_factor
             features = resnet(features, None)
         return features
 

@@ -26,7 +26,7 @@ from .weights import lacking
 MOST = 100  # files that are kept
 SUFFIX = ".graph"
 DIGEST = hashlib.sha256().digest_size
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "onnx", "onnx-ir", "onnxscript")
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "onnx", "onnx-ir", "onnxscript", "numpy")
 NOWHERE = ""  # where an initializer's values are as long as the weights are not attached
 
 
@@ -42,19 +42,23 @@ def traced(
     Raises:
         UserError: the folder has no config.json that names a class of diffusers or transformers.
     """
-    file = folder_of_graphs() / f"{_key(graph, folder, dtype, sizes, blocks)}{SUFFIX}"
-    content = _kept(file)
+    key = _key(graph, folder, dtype, sizes, blocks)
+    content = _kept(key)
     if content is None:
         content = _content(trace(graph, folder, dtype, sizes, blocks))
-        with suppress(OSError):  # a home that cannot be written costs tracing again, and nothing else
-            _keep(content, file)
+        with suppress(OSError, RuntimeError):  # no home, or a read-only one: costs tracing again, and nothing else
+            _keep(content, folder_of_graphs() / f"{key}{SUFFIX}")
     return _model(content)
 
 
 def folder_of_graphs() -> Path:
-    """Where the user's programs keep what they can make again."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "edgepress" / "graphs"
+    """Where the user's programs keep what they can make again (XDG Base Directory Specification).
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "edgepress" / "graphs"
 
 
 def _key(graph: Graph, folder: Path, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None) -> str:
@@ -64,24 +68,26 @@ def _key(graph: Graph, folder: Path, dtype: torch.dtype, sizes: Mapping[str, int
         "dtype": str(dtype),
         "sizes": sizes and dict(sizes),
         "blocks": repr(blocks),
-        "code": code_of(trace.__module__, *family_modules()),
+        "code": code_of(trace.__module__, *family_modules(), alone=__name__),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _kept(file: Path) -> bytes | None:
+def _kept(key: str) -> bytes | None:
     """What a file holds behind its SHA-256; None where it is not there, or damaged."""
     try:
+        file = folder_of_graphs() / f"{key}{SUFFIX}"
         stored = file.read_bytes()
-    except OSError:
+        os.utime(file)  # what is used stays
+    except (OSError, RuntimeError):
         return None
     digest, content = stored[:DIGEST], stored[DIGEST:]
     return content if hashlib.sha256(content).digest() == digest else None
 
 
 def _keep(content: bytes, file: Path) -> None:
-    """Writes a file, which other exports may do meanwhile; those of longest ago go where there are too many."""
+    """Writes a file, which other exports may do meanwhile; those not used for longest go where there are too many."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_suffix(f".{os.getpid()}.new")
     try:
@@ -91,7 +97,7 @@ def _keep(content: bytes, file: Path) -> None:
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
-    for old in sorted(file.parent.glob(f"*{SUFFIX}"), key=lambda one: one.stat().st_mtime, reverse=True)[MOST:]:
+    for old in sorted(file.parent.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)[MOST:]:
         old.unlink(missing_ok=True)
 
 

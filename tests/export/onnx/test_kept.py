@@ -103,7 +103,7 @@ def test_whatever_a_graph_is_made_from_has_it_traced_anew(
         patched.setattr(kept, "version", lambda library: "9" if library == "torch" else "1")
         traced(decoder, folder)
     with monkeypatch.context() as patched:
-        patched.setattr(kept, "code_of", lambda *_: "other")
+        patched.setattr(kept, "code_of", lambda *_, **__: "other")
         traced(decoder, folder)
     assert tracer.count == len(asked) + 2
 
@@ -133,6 +133,28 @@ def test_a_damaged_file_is_mended(
     traced(decoder, tiny / "vae")
     assert tracer.count == 2
     assert file.read_bytes() == sound
+
+
+@pytest.mark.slow
+def test_our_code_that_traces_counts(tiny: Path, decoder: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a digest of modules covers: tests/test_source_code.py."""
+    asked: list[str] = []
+    monkeypatch.setattr(kept, "code_of", lambda *names, alone: asked.extend([*names, alone]) or "code")
+    traced(decoder, tiny / "vae")
+    assert {"edgepress.export.onnx.trace", "edgepress.export.onnx.kept", "edgepress.models.vae_graphs"} <= set(asked)
+
+
+def test_a_user_without_a_home_can_export(
+    tiny: Path, decoder: Graph, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    for count in (1, 2):
+        traced(decoder, tiny / "vae")
+        assert tracer.count == count
 
 
 def test_where_nothing_can_be_kept_every_export_traces(

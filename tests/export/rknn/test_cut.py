@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgepress.errors import UserError
-from edgepress.export.rknn.cut import LIVE, Limits, build_memory, runs
+from edgepress.export.rknn.cut import LIVE, Limits, build_memory, build_seconds, runs
 from edgepress.models.graphs import Graph, Port
 from edgepress.models.npu import Stack, parts_of
 
@@ -58,3 +58,9 @@ def test_parts_hand_over_their_first_input() -> None:
     assert last.graph.outputs == (out,)
     assert last.graph.inputs == (states, time)
     assert [part.name for part in parts_of(graph, Stack("layers"), [range(5)])] == ["g"]
+
+
+def test_building_takes_what_was_measured_of_blocks_of_full_size() -> None:
+    """66 s and 49 s of one block at two sizes of pictures, 450 s of three (docs/benchmarks.md)."""
+    assert 49 < build_seconds(183 * 10**6) < 66
+    assert build_seconds(544 * 10**6) == pytest.approx(450, rel=0.02)
