@@ -21,6 +21,7 @@ from .runtime.bench.command import bench
 from .runtime.command import generate
 
 USER_ERROR = 2
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 RESUMED = ("quantize", "evaluate")  # verbs that keep what is finished
 
 
@@ -41,22 +42,25 @@ class Root(click.Group):
 
 @contextmanager
 def _listening() -> Iterator[list[int]]:
-    """Notes that Ctrl-C was pressed, and interrupts as Python does: a library in C may make another error of that."""
+    """Notes that Ctrl-C was pressed, and interrupts as Python does: a library in C may make another error of that.
+
+    A request to end (SIGTERM) is heard in the same way, so that what was begun is cleared up.
+    """
     pressed: list[int] = []
 
     def hear(number: int, _: object) -> None:
         pressed.append(number)
         raise KeyboardInterrupt
 
-    usual = signal.getsignal(signal.SIGINT)
-    listens = usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if listens:
-        signal.signal(signal.SIGINT, hear)
+    is_main = threading.current_thread() is threading.main_thread()
+    heard = {number: usual for number, usual in USUAL.items() if is_main and signal.getsignal(number) is usual}
+    for number in heard:
+        signal.signal(number, hear)
     try:
         yield pressed
     finally:
-        if listens:
-            signal.signal(signal.SIGINT, usual)
+        for number, usual in heard.items():
+            signal.signal(number, usual)
 
 
 def _is_told(error: BaseException) -> TypeGuard[UserError | KeyboardInterrupt | OSError]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -196,7 +197,10 @@ def test_debug_gives_every_exception(error: Exception) -> None:
     assert CliRunner().invoke(failing(error), ["--debug", "work"]).exception is error
 
 
-def test_ctrl_c_that_a_library_makes_another_error_of_is_still_ctrl_c() -> None:
+@pytest.mark.parametrize(
+    ("number", "usual"), [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)]
+)
+def test_an_interruption_that_a_library_makes_another_error_of_is_still_one(number: int, usual: Any) -> None:
     @click.group(cls=Root)
     @click.option("--debug", is_flag=True)
     def root(debug: bool) -> None:
@@ -205,13 +209,13 @@ def test_ctrl_c_that_a_library_makes_another_error_of_is_still_ctrl_c() -> None:
     @root.command()
     def read() -> None:
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         except KeyboardInterrupt as error:
             raise ValueError("no shape") from error
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(number, usual)
     try:
         assert sentence(CliRunner().invoke(root, ["read"])).startswith("Error: Interrupted")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(number) is usual
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
