@@ -80,11 +80,20 @@ class Up(nn.Module):
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """A tile of h by w."""
-        blocks = self.model.decoder.up_blocks
-        norms = 2 * len(blocks[self.number].resnets) + (self.number == len(blocks) - 1)
-        features = torch.zeros(1, blocks[self.number - 1].resnets[-1].out_channels, sizes["h"], sizes["w"])
-        moments = torch.zeros(norms, 2, self.model.config.norm_num_groups)
+        features = torch.zeros(1, channels_into(self.model.decoder, self.number), sizes["h"], sizes["w"])
+        moments = torch.zeros(norms_in(self.model.decoder, self.number), 2, self.model.config.norm_num_groups)
         return features, torch.ones(sizes["h"]), torch.ones(sizes["w"]), moments
+
+
+def channels_into(decoder: Any, number: int) -> int:
+    """Of the features that a later stage takes."""
+    channels: int = decoder.up_blocks[number - 1].resnets[-1].out_channels
+    return channels
+
+
+def norms_in(decoder: Any, number: int) -> int:
+    """Group norms of a later stage, in the order in which `upward` comes to them."""
+    return 2 * len(decoder.up_blocks[number].resnets) + (number == len(decoder.up_blocks) - 1)
 
 
 def upward(decoder: Any, number: int, features: Tensor, norms: Norms) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d
 
 from . import vae_tiles_graphs
 from .npu import EIGHTH, LEAST
-from .vae_tiles_graphs import upward
+from .vae_tiles_graphs import channels_into, norms_in, upward
 
 IMAGE = (2, 3)  # the axes of height and width
 SCORES = 2**24  # of attention that are there at once: all those of 512x512 pixels
@@ -57,12 +57,11 @@ class _Stage(nn.Module):
         self.model = component
 
     def _features(self, sizes: Mapping[str, int]) -> Tensor:
-        channels = self.model.decoder.up_blocks[self.number - 1].resnets[-1].out_channels
+        channels = channels_into(self.model.decoder, self.number)
         return torch.zeros(1, channels, sizes[f"h{self.number}"], sizes[f"w{self.number}"])
 
     def _moments(self) -> Tensor:
-        blocks = self.model.decoder.up_blocks
-        norms = 2 * len(blocks[self.number].resnets) + (self.number == len(blocks) - 1)
+        norms = norms_in(self.model.decoder, self.number)
         return torch.ones(1, 2 * norms * self.model.config.norm_num_groups, 1, 1)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgepress.models.host import Run
+
 
 def vae(**changed: Any) -> Any:
     """Random weights, with norms that do something; the middle has attention, as the published decoder's has."""
@@ -35,3 +37,13 @@ def latents(component: Any, height: int, width: int) -> Any:
     """Whose left is another than their right, so that what tiles have of their own differs."""
     noise = np.random.default_rng(0).standard_normal((1, component.config.latent_channels, height, width))
     return (noise + np.linspace(-2, 2, width)).astype(np.float32)
+
+
+def error_of(run: Run, component: Any, height: int, width: int) -> float:
+    """The largest difference of the picture that `run` decodes from the one decoded whole, over its largest value."""
+    whole = latents(component, height, width)
+    expected = component.decode(torch.from_numpy(whole)).sample.numpy()
+    found = run("vae_decoder", {"latents": whole})
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    return float(np.abs(found - expected).max() / np.abs(expected).max())

@@ -47,7 +47,7 @@ def traced(
     if content is None:
         content = _content(trace(graph, folder, dtype, sizes, blocks))
         with suppress(OSError, RuntimeError):  # no home, or a read-only one: costs tracing again, and nothing else
-            _keep(content, folder_of_graphs() / f"{key}{SUFFIX}")
+            _keep(content, _file(key))
     return _model(content)
 
 
@@ -59,6 +59,10 @@ def folder_of_graphs() -> Path:
     """
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (named if named.is_absolute() else Path.home() / ".cache") / "edgepress" / "graphs"
+
+
+def _file(key: str) -> Path:
+    return folder_of_graphs() / f"{key}{SUFFIX}"
 
 
 def _key(graph: Graph, folder: Path, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None) -> str:
@@ -77,7 +81,7 @@ def _key(graph: Graph, folder: Path, dtype: torch.dtype, sizes: Mapping[str, int
 def _kept(key: str) -> bytes | None:
     """What a file holds behind its SHA-256; None where it is not there, or damaged."""
     try:
-        file = folder_of_graphs() / f"{key}{SUFFIX}"
+        file = _file(key)
         stored = file.read_bytes()
         os.utime(file)  # what is used stays
     except (OSError, RuntimeError):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_vae import latents, vae
+from small_vae import error_of, latents, vae
 
 from edgepress.models import vae_tiles_graphs
 from edgepress.models.vae_tiles import VAE_TILES, tiles_of
@@ -32,13 +32,8 @@ def graphs(component: Any) -> RunAll:
 
 def error(component: Any, height: int, width: int, side: int, still: float = 0.0) -> float:
     """The largest difference from the picture decoded whole, over its largest value."""
-    whole = latents(component, height, width)
-    expected = component.decode(torch.from_numpy(whole)).sample.numpy()
     run = in_tiles(graphs(component), "vae_decoder", tiles_of(component.config), side, still)
-    found = run("vae_decoder", {"latents": whole})
-    assert found.shape == expected.shape
-    assert found.dtype == np.float32
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return error_of(run, component, height, width)
 
 
 @pytest.mark.parametrize(("height", "width", "side"), [(16, 16, 64), (9, 20, 48), (24, 4, 64), (8, 8, 64)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_vae import latents, vae
+from small_vae import error_of, vae
 
 from edgepress.models import vae_tiles_npu, vae_tiles_npu_graphs
 from edgepress.models.host import Run
@@ -45,15 +45,10 @@ def error(
     component: Any, height: int, width: int, tile: int, still: float = 0.0, called: list[str] | None = None
 ) -> float:
     """The largest difference from the picture decoded whole, over its largest value."""
-    whole = latents(component, height, width)
-    expected = component.decode(torch.from_numpy(whole)).sample.numpy()
     tiling = tiling_of(component.config, (height, width), tile)
     assert tiling is not None
     run = in_tiles(graphs(component, tiling, called), "vae_decoder", tiling, still)
-    found = run("vae_decoder", {"latents": whole})
-    assert found.shape == expected.shape
-    assert found.dtype == np.float32
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return error_of(run, component, height, width)
 
 
 @pytest.mark.parametrize(("height", "width", "tile"), [(16, 16, 64), (10, 20, 64), (24, 4, 80), (22, 10, 64)])
