@@ -36,5 +36,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         on_site = PAGES.get(target, target.removeprefix("docs/") if target.startswith("docs/") else None)
         return match[1] if on_site is None else posixpath.relpath(on_site, posixpath.dirname(site_path) or ".")
 
-    # Front matter is metadata of other sites.
     return LINK.sub(rewrite, markdown)
