@@ -80,7 +80,7 @@ endif
 # The true signs need fonts; where there are none, all are compared with the reference alone.
 evaluate: $(SET_UP)  ## compare all that OUTPUT holds with the reference, and hold it to the recipe's limits
 ifneq ($(DEMO),)
-	$(RUN)/python -m edgepress.demo.truth --output $(SIGNS) || { code=$$?; rm -rf $(SIGNS); test $$code = 3; }
+	$(RUN)/python -m edgepress.demo.signs.ground_truth --output $(SIGNS) || { code=$$?; rm -rf $(SIGNS); test $$code = 3; }
 	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)" --output "$(OUTPUT)/evaluation" \
 		$$(test -d $(SIGNS) && echo --truth $(SIGNS))
 else
@@ -124,31 +124,31 @@ format: $(SET_UP)  ## let ruff mend what it can
 	$(RUN)/ruff format .
 
 bench-quality: $(SET_UP)  ## RTN, AWQ and best on the demo, into docs/benchmarks.md (as all that follow)
-	$(RUN)/python -m edgepress.benchmarks.quality
+	$(RUN)/python -m edgepress.benchmarks.quantization.quality
 
 bench-ladder: $(SET_UP)  ## what each step of the ladder gains on the demo
-	$(RUN)/python -m edgepress.benchmarks.quality --ladder
+	$(RUN)/python -m edgepress.benchmarks.quantization.quality --ladder
 
 bench-evaluate: $(SET_UP)  ## what measuring 500 pairs of pictures costs
-	$(RUN)/python -m edgepress.benchmarks.evaluation
+	$(RUN)/python -m edgepress.benchmarks.evaluation.throughput
 
 bench-clip: $(SET_UP)  ## what the demo's CLIP can tell apart
-	$(RUN)/python -m edgepress.benchmarks.clip
+	$(RUN)/python -m edgepress.benchmarks.evaluation.clip
 
 bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo
-	$(RUN)/python -m edgepress.benchmarks.cost
+	$(RUN)/python -m edgepress.benchmarks.quantization.cost
 
 bench-full-size: $(SET_UP)  ## time, memory and traffic of quantizing random weights of full size (COMPONENT=…)
-	$(RUN)/python -m edgepress.benchmarks.full_size --component $(COMPONENT)
+	$(RUN)/python -m edgepress.benchmarks.quantization.full_size --component $(COMPONENT)
 
 bench-kernels: $(SET_UP)  ## the int4 product against dequantizing, by shape and rows
-	$(RUN)/python -m edgepress.benchmarks.kernels
+	$(RUN)/python -m edgepress.benchmarks.quantization.kernels
 
 bench-peers: $(SET_UP)  ## what other tools make of the demo at the same bits, each in its own environment
 	$(RUN)/python -m edgepress.benchmarks.peers
 
 bench-interop: $(SET_UP)  ## whether stock transformers reads the artifact's text encoder
-	$(RUN)/python -m edgepress.benchmarks.interop
+	$(RUN)/python -m edgepress.benchmarks.quantization.interop
 
 open-clip: $(OPEN_CLIP)  ## open_clip beside the environment, for the test that compares with it
 
@@ -159,19 +159,19 @@ $(OPEN_CLIP): $(SET_UP)
 	@touch $@
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision, and ONNX Runtime's own: time, memory, bytes, pictures
-	$(RUN)/python -m edgepress.benchmarks.graphs
+	$(RUN)/python -m edgepress.benchmarks.onnx.graphs
 
 bench-onnx-full-size: $(SET_UP)  ## exporting, loading and running graphs of full size (COMPONENT=…)
-	$(RUN)/python -m edgepress.benchmarks.onnx_full_size --component $(COMPONENT)
+	$(RUN)/python -m edgepress.benchmarks.onnx.full_size --component $(COMPONENT)
 
 bench-rknn: $(SET_UP) $(SET_UP_RKNN)  ## blocks of full size for an NPU: building and simulating them, and the plan
-	$(RUN)/python -m edgepress.benchmarks.npu
+	$(RUN)/python -m edgepress.benchmarks.rknn.blocks
 
 bench-rknn-pictures: $(SET_UP) $(SET_UP_RKNN)  ## the demo's pictures on a simulated NPU, in fp16, w8a8 and mixed
-	$(RUN)/python -m edgepress.benchmarks.npu_pictures
+	$(RUN)/python -m edgepress.benchmarks.rknn.images
 
 bench-rknn-folding: $(SET_UP) $(SET_UP_RKNN)  ## what folding is worth to the demo on a simulated NPU in w8a8
-	$(RUN)/python -m edgepress.benchmarks.npu_folding
+	$(RUN)/python -m edgepress.benchmarks.rknn.folding
 
 clean:  ## remove artifacts and caches (the environment stays)
 	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,29 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import prompt_sets
-from ..artifact import read_manifest
-from ..errors import UserError
-from ..models import family_of
-from ..models.host import host_of
-from ..prompts import Prompt
-from ..recipe import Evaluation, Recipe
-from ..runtime import manifest
-from ..runtime.rknn import manifest as parts
-from ..sampling import Sampling, compute_dtype, sampling_of
-from ..sources import own_clip, prompt_file, resolve
-from .pictures import pictures_in, stem_of
-from .registry import Settings
-from .results import Limited
-from .sides import Side, candidates_of, side_of
+from ..common.errors import UserError
+from ..models.base.host import load_host
+from ..models.registry import get_family
+from ..pipelines.hub import bundled_clip, resolve_pipeline
+from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
+from ..prompts import sets
+from ..prompts.prompt import Prompt
+from ..prompts.sets import resolve_prompt_set
+from ..recipes.schema import EvaluationSettings, Recipe
+from ..runtime.onnx import exported as manifest
+from ..runtime.rknn import exported as parts
+from ..storage.manifest import read_manifest
+from .generation.candidates import ImageSource, detect_image_source, parse_candidates
+from .images.image_file import get_image_stem, list_images
+from .metrics.base import MetricSettings
+from .results.schema import PromptSubset
 
-ARTIFACTS = Path("artifacts")
-CACHE = ARTIFACTS / ".work" / "pictures"  # shared by all devices, whose references are often the same
-SOME = 3  # names that a sentence shows
+ARTIFACTS_DIR = Path("artifacts")
+IMAGE_CACHE_DIR = ARTIFACTS_DIR / ".work" / "pictures"  # shared by all devices, whose references are often the same
+MAX_LISTED_NAMES = 3  # names that a sentence shows
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """What a caller wants otherwise than the recipe; nothing given leaves it to the recipe."""
 
     model: str | None = None
@@ -36,7 +37,7 @@ class Options:
     prompts: str | None = None
     limit: int | None = None
     seeds: int = 1
-    truth: Path | None = None
+    ground_truth: Path | None = None
     clip: str | None = None
     lpips: str | None = None
     metrics: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """A reference, the candidates by name, and what all have to paint; seeds are 0 ... seeds - 1.
 
     sampling: None where all pictures were made elsewhere. dtype: of diffusers pipelines. asked: the prompt set's name.
@@ -58,17 +59,17 @@ class Plan:
     and readings of earlier runs are used.
     """
 
-    reference: Side
-    candidates: Mapping[str, Side]
+    reference: ImageSource
+    candidates: Mapping[str, ImageSource]
     prompts: tuple[Prompt, ...]
-    sampling: Sampling | None
+    sampling: SamplingParams | None
     dtype: str
     output: Path
     seeds: int = 1
-    asked: str | None = None
-    limited: Limited | None = None
-    truth: Path | None = None
-    settings: Settings = field(default_factory=Settings)
+    prompt_set: str | None = None
+    prompt_subset: PromptSubset | None = None
+    ground_truth: Path | None = None
+    metric_settings: MetricSettings = field(default_factory=MetricSettings)
     metrics: tuple[str, ...] = ()
     gates: Mapping[str, float | str] = field(default_factory=dict)
     strict: bool = False
@@ -77,47 +78,51 @@ class Plan:
     history: Path | None = None
     device: str = "custom"
     resume: bool = True
-    cache: Path = CACHE
+    image_cache: Path = IMAGE_CACHE_DIR
 
     @property
-    def memo(self) -> Path:
+    def score_cache(self) -> Path:
         """Where readings are kept, beside the cache of pictures."""
-        return self.cache.with_name("readings.sqlite")
+        return self.image_cache.with_name("readings.sqlite")
 
 
-def plan_for(recipe: Recipe, options: Options = Options()) -> Plan:
+def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptions()) -> EvaluationPlan:
     """The plan of a recipe and of what is wanted otherwise.
 
     Raises:
         UserError: there is no such reference, candidate, prompt file or folder of true pictures, or a side that cannot
             paint the wanted size.
     """
-    given = _reference(options.model) if options.model else None
-    candidates = candidates_of(options.candidates or (str(ARTIFACTS / recipe.device / "model"),))
+    explicit_reference = _resolve_reference(options.model) if options.model else None
+    candidates = parse_candidates(options.candidates or (str(ARTIFACTS_DIR / recipe.device / "model"),))
     first = next(iter(candidates.values()))
-    reference = given or _reference(_source_of(first) or recipe.model)
-    asked = prompt_file(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
-    whole = prompt_sets.load(asked)
-    sides = (reference, *candidates.values())
-    _check_stems(sides, whole, options.seeds, str(asked))
-    prompts, limited = _limited(whole, options, None if _all_pictures(sides) else recipe.evaluation.count)
-    sampling = _sampling(recipe.evaluation, sides)
-    _check_sizes(sampling, sides)
-    plan = Plan(
+    reference = explicit_reference or _resolve_reference(_find_original(first) or recipe.model)
+    prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
+    all_prompts = sets.load_prompt_set(prompt_set)
+    sources = (reference, *candidates.values())
+    _require_known_images(sources, all_prompts, options.seeds, str(prompt_set))
+    prompts, prompt_subset = _select_prompts(
+        all_prompts, options, None if _are_all_images(sources) else recipe.evaluation.count
+    )
+    sampling = _resolve_sampling(recipe.evaluation, sources)
+    _require_size(sampling, sources)
+    plan = EvaluationPlan(
         reference=reference,
         candidates=candidates,
         prompts=prompts,
-        limited=limited,
+        prompt_subset=prompt_subset,
         sampling=sampling,
-        dtype=_dtype(recipe.dtype, sides),
+        dtype=_resolve_dtype(recipe.dtype, sources),
         output=options.output or first.folder.parent / "evaluation",
         seeds=options.seeds,
-        asked=str(asked),
+        prompt_set=str(prompt_set),
     )
-    return _judged(plan, recipe, options)
+    return _with_scoring(plan, recipe, options)
 
 
-def plan_of_pairs(recipe: Recipe, reference: Path, variant: Path, options: Options = Options()) -> Plan:
+def plan_image_pairs(
+    recipe: Recipe, reference: Path, variant: Path, options: EvaluationOptions = EvaluationOptions()
+) -> EvaluationPlan:
     """Pictures made elsewhere, in two folders, paired by their names without suffixes.
 
     With a prompt set a picture is named by its prompt's id; without, only the two pictures are compared.
@@ -125,40 +130,42 @@ def plan_of_pairs(recipe: Recipe, reference: Path, variant: Path, options: Optio
     Raises:
         UserError: a folder without pictures, or pictures that the prompt set does not know.
     """
-    sides = [_pictures(folder) for folder in (reference, variant)]
-    stems = sorted({stem for side in sides for stem in pictures_in(side.folder)})
-    asked = prompt_file(reference, options.prompts, "evaluation") if options.prompts else None
-    prompts = prompt_sets.load(asked) if asked else [_unasked(stem) for stem in stems]
-    _check_stems(sides, prompts, 1, options.prompts or "")
-    chosen, limited = _limited(prompts, options, None)
-    plan = Plan(
-        reference=sides[0],
-        candidates={variant.resolve().name: sides[1]},
-        prompts=chosen,
-        limited=limited,
+    sources = [_require_image_folder(folder) for folder in (reference, variant)]
+    stems = sorted({stem for side in sources for stem in list_images(side.folder)})
+    prompt_set = resolve_prompt_set(reference, options.prompts, "evaluation") if options.prompts else None
+    prompts = sets.load_prompt_set(prompt_set) if prompt_set else [_make_blank_prompt(stem) for stem in stems]
+    _require_known_images(sources, prompts, 1, options.prompts or "")
+    selected, prompt_subset = _select_prompts(prompts, options, None)
+    plan = EvaluationPlan(
+        reference=sources[0],
+        candidates={variant.resolve().name: sources[1]},
+        prompts=selected,
+        prompt_subset=prompt_subset,
         sampling=None,
         dtype="float32",
         output=options.output or Path("evaluation"),
-        asked=str(asked) if asked else None,
+        prompt_set=str(prompt_set) if prompt_set else None,
     )
-    return _judged(plan, recipe, options)
+    return _with_scoring(plan, recipe, options)
 
 
-def _judged(plan: Plan, recipe: Recipe, options: Options) -> Plan:
+def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptions) -> EvaluationPlan:
     """The plan with what is measured and what is held against it."""
-    wanted = recipe.evaluation
-    clip = options.clip or (own_clip(plan.reference.folder) if wanted.clip == "own" else wanted.clip)
-    floor = wanted.noise_floor if options.noise_floor is None else options.noise_floor
-    if options.truth and not (options.truth.is_dir() and pictures_in(options.truth)):
-        raise UserError(f"There are no true pictures in {options.truth}; --truth wants a folder with <prompt id>.png.")
+    settings = recipe.evaluation
+    clip = options.clip or (bundled_clip(plan.reference.folder) if settings.clip == "own" else settings.clip)
+    noise_floor = settings.noise_floor if options.noise_floor is None else options.noise_floor
+    if options.ground_truth and not (options.ground_truth.is_dir() and list_images(options.ground_truth)):
+        raise UserError(
+            f"There are no true pictures in {options.ground_truth}; --truth wants a folder with <prompt id>.png."
+        )
     return replace(
         plan,
-        truth=options.truth,
-        settings=Settings(clip=clip, lpips=options.lpips),
+        truth=options.ground_truth,
+        settings=MetricSettings(clip=clip, lpips=options.lpips),
         metrics=options.metrics,
-        gates=wanted.gates if options.gates else {},
-        strict=wanted.strict,
-        noise_floor=floor and plan.reference.kind != "images",
+        gates=settings.gates if options.gates else {},
+        strict=settings.strict,
+        noise_floor=noise_floor and plan.reference.kind != "images",
         baseline=options.baseline,
         history=options.history,
         device=recipe.device,
@@ -166,79 +173,81 @@ def _judged(plan: Plan, recipe: Recipe, options: Options) -> Plan:
     )
 
 
-def _reference(model: str) -> Side:
+def _resolve_reference(model: str) -> ImageSource:
     """A pipeline by name, or a folder of any kind."""
     if model != "demo" and Path(model).is_dir():
-        return side_of(Path(model))
-    return Side("diffusers", resolve(model))
+        return detect_image_source(Path(model))
+    return ImageSource("diffusers", resolve_pipeline(model))
 
 
-def _pictures(folder: Path) -> Side:
-    if not folder.is_dir() or not pictures_in(folder):
+def _require_image_folder(folder: Path) -> ImageSource:
+    if not folder.is_dir() or not list_images(folder):
         raise UserError(f"There are no pictures in {folder}; --pairs wants two folders of pictures.")
-    return Side("images", folder)
+    return ImageSource("images", folder)
 
 
-def _all_pictures(sides: Sequence[Side]) -> bool:
-    return all(side.kind == "images" for side in sides)
+def _are_all_images(sources: Sequence[ImageSource]) -> bool:
+    return all(side.kind == "images" for side in sources)
 
 
-def _limited(
-    prompts: Sequence[Prompt], options: Options, count: int | None
-) -> tuple[tuple[Prompt, ...], Limited | None]:
+def _select_prompts(
+    prompts: Sequence[Prompt], options: EvaluationOptions, count: int | None
+) -> tuple[tuple[Prompt, ...], PromptSubset | None]:
     """The first prompts, as many as are wanted, and what is left out; count: the recipe's."""
-    chosen = tuple(prompts[: options.limit or count])
+    selected = tuple(prompts[: options.limit or count])
     by = "--limit" if options.limit else "evaluation.count"
-    return chosen, Limited(prompts=len(prompts), by=by) if len(chosen) < len(prompts) else None
+    return selected, PromptSubset(total=len(prompts), limited_by=by) if len(selected) < len(prompts) else None
 
 
-def _check_stems(sides: Sequence[Side], prompts: Sequence[Prompt], seeds: int, asked: str) -> None:
+def _require_known_images(
+    sources: Sequence[ImageSource], prompts: Sequence[Prompt], seeds: int, prompt_set: str
+) -> None:
     """Refuses pictures made elsewhere that are no prompt's: they would be left out without a word."""
-    known = {stem_of(prompt.id, seed, seeds) for prompt in prompts for seed in range(seeds)}
-    for side in sides:
-        unknown = sorted(set(pictures_in(side.folder)) - known) if side.kind == "images" else []
+    known = {get_image_stem(prompt.id, seed, seeds) for prompt in prompts for seed in range(seeds)}
+    for side in sources:
+        unknown = sorted(set(list_images(side.folder)) - known) if side.kind == "images" else []
         if unknown:
             more = ", each with its seed: <id>-0 and so on" if seeds > 1 else ""
             raise UserError(
-                f"{len(unknown)} pictures of {side.folder} are no prompt's of {asked} ({', '.join(unknown[:SOME])}); "
+                f"{len(unknown)} pictures of {side.folder} are no prompt's of {prompt_set} ({', '.join(unknown[:MAX_LISTED_NAMES])}); "
                 f"name them by prompt ids{more}, give the set that they are of as --prompts, or move them away."
             )
 
 
-def _unasked(stem: str) -> Prompt:
+def _make_blank_prompt(stem: str) -> Prompt:
     return Prompt(id=stem, prompt="", language="en")
 
 
-def _source_of(candidate: Side) -> str | None:
+def _find_original(candidate: ImageSource) -> str | None:
     """The pipeline that a candidate was pressed from, if its manifest names one that is still there."""
-    found = read_manifest(candidate.folder.parent)
-    return found.source if found and Path(found.source).is_dir() else None
+    manifest = read_manifest(candidate.folder.parent)
+    return manifest.source if manifest and Path(manifest.source).is_dir() else None
 
 
-def _sampling(pictures: Evaluation, sides: tuple[Side, ...]) -> Sampling | None:
+def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, ...]) -> SamplingParams | None:
     """How the sides paint that do; `native` is the first pipeline's size, or else that of the first graphs."""
-    painting = [side for side in sides if side.kind != "images"]
-    if not painting:
+    generating = [side for side in sources if side.kind != "images"]
+    if not generating:
         return None
-    pipelines = [side for side in painting if side.kind == "diffusers"]
-    if pipelines or pictures.size != "native":
-        return sampling_of(pictures, (pipelines or painting)[0].folder)
-    height, width = _exported_size(painting[0])
-    return Sampling(height=height, width=width, steps=pictures.steps, guidance=pictures.guidance)
+    pipelines = [side for side in generating if side.kind == "diffusers"]
+    if pipelines or settings.size != "native":
+        return resolve_sampling(settings, (pipelines or generating)[0].folder)
+    height, width = _get_default_size(generating[0])
+    return SamplingParams(height=height, width=width, steps=settings.steps, guidance=settings.guidance)
 
 
-def _exported_size(side: Side) -> tuple[int, int]:
+def _get_default_size(source: ImageSource) -> tuple[int, int]:
     """What graphs paint if they are not told otherwise, and parts always."""
-    if side.kind == "rknn":
-        return parts.read(side.folder).size
-    exported = manifest.read(side.folder)
-    return (host_of(family_of(exported.family), exported.host).native,) * 2
+    if source.kind == "rknn":
+        return parts.load_exported_rknn(source.folder).image_size
+    exported = manifest.load_exported_onnx(source.folder)
+    return (load_host(get_family(exported.pipeline_class), exported.host_configs).native_resolution,) * 2
 
 
-def _check_sizes(sampling: Sampling | None, sides: tuple[Side, ...]) -> None:
+def _require_size(sampling: SamplingParams | None, sources: tuple[ImageSource, ...]) -> None:
     """Refuses what paints no picture of the wanted size, before others have painted theirs."""
-    for side in sides:
-        fixed = _fixed_sizes(side)
+    for side in sources:
+        fixed = _list_fixed_sizes(side)
         if sampling and fixed and (sampling.height, sampling.width) not in fixed:
             there = ", ".join(f"{height}x{width}" for height, width in fixed)
             raise UserError(
@@ -247,13 +256,13 @@ def _check_sizes(sampling: Sampling | None, sides: tuple[Side, ...]) -> None:
             )
 
 
-def _fixed_sizes(side: Side) -> tuple[tuple[int, int], ...]:
+def _list_fixed_sizes(source: ImageSource) -> tuple[tuple[int, int], ...]:
     """Heights and widths of the pictures that graphs of fixed shapes paint; empty where any may be asked for."""
-    if side.kind == "rknn":
-        return (parts.read(side.folder).size,)
-    return manifest.read(side.folder).sizes if side.kind == "onnx" else ()
+    if source.kind == "rknn":
+        return (parts.load_exported_rknn(source.folder).image_size,)
+    return manifest.load_exported_onnx(source.folder).image_sizes if source.kind == "onnx" else ()
 
 
-def _dtype(asked: str, sides: tuple[Side, ...]) -> str:
-    pipelines = [side.folder for side in sides if side.kind == "diffusers"]
-    return compute_dtype(asked, pipelines[0]) if pipelines else "float32"
+def _resolve_dtype(requested: str, sources: tuple[ImageSource, ...]) -> str:
+    pipelines = [side.folder for side in sources if side.kind == "diffusers"]
+    return resolve_dtype(requested, pipelines[0]) if pipelines else "float32"

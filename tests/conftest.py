@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.tiny import write_tiny_pipeline
 from hypothesis import settings
-from tiny import write_tiny_pipeline
 
-from edgepress.prompts import Prompt, save_prompts
+from edgepress.prompts.prompt import Prompt, save_prompts
 
 settings.register_profile("repeatable", derandomize=True)  # a push fails for what it changes, not by chance
 settings.load_profile("repeatable")
@@ -38,10 +38,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with the demo's graphs in float32; tests must not change it."""
-    from edgepress.export.onnx.export import export
-    from edgepress.recipe import Export
-    from edgepress.sources import DEMO
+    from edgepress.export.onnx.exporter import export_onnx
+    from edgepress.pipelines.hub import DEMO_PIPELINE
+    from edgepress.recipes.schema import ExportSettings
 
     folder = tmp_path_factory.mktemp("exported") / "artifact"
-    export(DEMO, folder, Export(precision="fp32"), check=False)
+    export_onnx(DEMO_PIPELINE, folder, ExportSettings(precision="fp32"), verify=False)
     return folder

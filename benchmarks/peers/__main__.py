@@ -10,17 +10,17 @@ from pathlib import Path
 
 import click
 
-from ... import recipe as recipes
-from ...progress import Progress, bars
-from ...recipe import Recipe
-from ..report import write_section
-from .catalog import METHODS, OWN, PEERS, Own, Peer
+from ...common.progress import Progress, progress_bars
+from ...recipes import loader
+from ...recipes.schema import Recipe
+from ..common.report import write_section
+from .catalog import EDGEPRESS_METHODS, METHODS, PEERS, EdgepressMethod, Peer
 from .failure import PeerError
-from .press import CODE, press_own, press_peer
-from .score import score_own, score_peer
-from .table import Entry, peers_table
+from .press import PACKAGE_ROOT, quantize_with_edgepress, quantize_with_peer
+from .score import score_edgepress, score_peer
+from .table import TableEntry, render_peers_table
 
-ROOT = CODE / "build" / "peers"
+ROOT = PACKAGE_ROOT / "build" / "peers"
 PROMPTS = 128
 ABOUT = """\
 Every tool quantizes the same linear layers of the transformer and the text encoder. Its dequantized weights are put
@@ -37,13 +37,13 @@ prompts; differences are paired."""
 @click.option("--only", multiple=True, help="Peers by NAME, ENVIRONMENT or ENVIRONMENT/NAME, while developing.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the section there, not into docs/benchmarks.md.")
 def main(limit: int, only: tuple[str, ...], output: Path | None) -> None:
-    recipe = recipes.load("orin")
-    chosen = [peer for peer in PEERS if not only or {peer.name, peer.environment, label(peer)} & set(only)]
-    with bars() as progress:
-        own = {way: _own(way, recipe, limit, progress) for way in OWN}
-        entries = [*own.values(), *(_peer(peer, recipe, limit, progress) for peer in chosen)]
+    recipe = loader.load_recipe("orin")
+    peers = [peer for peer in PEERS if not only or {peer.name, peer.environment, format_label(peer)} & set(only)]
+    with progress_bars() as progress:
+        edgepress = {way: _run_edgepress(way, recipe, limit, progress) for way in EDGEPRESS_METHODS}
+        entries = [*edgepress.values(), *(_run_peer(peer, recipe, limit, progress) for peer in peers)]
     about = ABOUT.format(prompts=limit).replace("\n", " ")
-    body = "\n\n".join(["## Peers", about, peers_table(entries, _best(own))])
+    body = "\n\n".join(["## Peers", about, render_peers_table(entries, _select_best(edgepress))])
     if output:
         output.write_text(f"{body}\n", "utf-8")
     elif not only and limit == PROMPTS:  # part of a table is nothing for the docs
@@ -51,37 +51,39 @@ def main(limit: int, only: tuple[str, ...], output: Path | None) -> None:
     click.echo(body)
 
 
-def label(peer: Peer) -> str:
+def format_label(peer: Peer) -> str:
     return f"{peer.environment}/{peer.name}"
 
 
-def _best(own: dict[Own, Entry]) -> Entry:
+def _select_best(entries: dict[EdgepressMethod, TableEntry]) -> TableEntry:
     """The best of edgepress's methods that could be measured."""
-    plain = [own[Own(method)] for method in METHODS]
-    measured = [entry for entry in plain if entry.results]
+    candidates = [entries[EdgepressMethod(method)] for method in METHODS]
+    measured = [entry for entry in candidates if entry.results]
     if not measured:
-        raise click.ClickException(f"edgepress itself failed: {plain[-1].error}")
+        raise click.ClickException(f"edgepress itself failed: {candidates[-1].error}")
     return measured[-1]
 
 
-def _own(own: Own, recipe: Recipe, limit: int, progress: Progress) -> Entry:
-    title = f"**{own.title}**"
+def _run_edgepress(method: EdgepressMethod, recipe: Recipe, limit: int, progress: Progress) -> TableEntry:
+    title = f"**{method.title}**"
     try:
-        made, folder = press_own(own, recipe, ROOT)
+        run, folder = quantize_with_edgepress(method, recipe, ROOT)
     except PeerError as error:
-        return Entry(title, error=str(error))
-    return Entry(title, made, score_own(recipe, folder, limit, _named(own.title, progress)))
+        return TableEntry(title, error=str(error))
+    return TableEntry(title, run, score_edgepress(recipe, folder, limit, _prefix_progress(method.title, progress)))
 
 
-def _peer(peer: Peer, recipe: Recipe, limit: int, progress: Progress) -> Entry:
+def _run_peer(peer: Peer, recipe: Recipe, limit: int, progress: Progress) -> TableEntry:
     try:
-        made, folder = press_peer(peer, recipe, ROOT)
+        run, folder = quantize_with_peer(peer, recipe, ROOT)
     except PeerError as error:
-        return Entry(peer.title, error=str(error))
-    return Entry(peer.title, made, score_peer(recipe, folder, limit, _named(label(peer), progress)))
+        return TableEntry(peer.title, error=str(error))
+    return TableEntry(
+        peer.title, run, score_peer(recipe, folder, limit, _prefix_progress(format_label(peer), progress))
+    )
 
 
-def _named(name: str, progress: Progress) -> Progress:
+def _prefix_progress(name: str, progress: Progress) -> Progress:
     """Bars that say whose they are."""
     return lambda stage, done, total, /: progress(f"{name}: {stage}", done, total)
 

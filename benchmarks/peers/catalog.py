@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from ...recipe import Quantization
+from ...recipes.schema import QuantizationSettings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Own:
+class EdgepressMethod:
     """A way of edgepress to quantize: a method, and the size of its groups."""
 
     method: str
@@ -43,9 +43,15 @@ class Own:
         return f"edgepress {self.method}{groups}"
 
 
-METHODS: tuple[str, ...] = get_args(Quantization.model_fields["method"].annotation)  # from the plainest to the best
+METHODS: tuple[str, ...] = get_args(
+    QuantizationSettings.model_fields["method"].annotation
+)  # from the plainest to the best
 # The best one also with the groups of those peers that spend more bits.
-OWN = (*(Own(method) for method in METHODS), Own(METHODS[-1], 64), Own(METHODS[-1], 32))
+EDGEPRESS_METHODS = (
+    *(EdgepressMethod(method) for method in METHODS),
+    EdgepressMethod(METHODS[-1], 64),
+    EdgepressMethod(METHODS[-1], 32),
+)
 
 
 def _torchao(name: str, title: str, calibrates: bool = False, **options: Any) -> Peer:

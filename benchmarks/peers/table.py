@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...evaluate.results import Results
-from ..report import paired, scores_of, shown, table
-from .press import Made
+from ...evaluate.results.schema import Results
+from ..common.report import compare_paired_psnr, format_mean, get_overall_scores, render_table
+from .press import QuantizedRun
 
 HEADER = [
     "pressed by",
@@ -20,40 +20,40 @@ HEADER = [
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One way to press, measured; or the reason why not."""
 
     title: str
-    made: Made | None = None
+    run: QuantizedRun | None = None
     results: Results | None = None
     error: str = ""
 
 
-def peers_table(entries: list[Entry], best: Entry) -> str:
+def render_peers_table(entries: list[TableEntry], best: TableEntry) -> str:
     """All entries, by falling PSNR; `best` is the one that the others are paired with."""
     measured = sorted((entry for entry in entries if entry.results), key=_psnr, reverse=True)
     rows = [_row(entry, best) for entry in measured]
     failed = [[entry.title, f"not measured: {entry.error}", *[""] * 5] for entry in entries if not entry.results]
-    return table([name.format(best=best.title) for name in HEADER], rows + failed)
+    return render_table([name.format(best=best.title) for name in HEADER], rows + failed)
 
 
-def _row(entry: Entry, best: Entry) -> list[str]:
-    made, results = entry.made, entry.results
-    assert made is not None
+def _row(entry: TableEntry, best: TableEntry) -> list[str]:
+    run, results = entry.run, entry.results
+    assert run is not None
     assert results is not None
     assert best.results is not None
-    scores = scores_of(results)
+    scores = get_overall_scores(results)
     return [
-        f"{entry.title} ({made.version})",
-        f"{made.bits_per_weight:.3f}",
-        shown(scores.pairs["psnr"].mean),
-        "" if entry is best else shown(paired(best.results, results)),
-        shown(scores.scores["text_accuracy"].drop, 100, 1),
-        f"{made.seconds:.0f}",
-        f"{made.peak / 1e9:.2f}",
+        f"{entry.title} ({run.version})",
+        f"{run.bits_per_weight:.3f}",
+        format_mean(scores.pair_scores["psnr"].mean),
+        "" if entry is best else format_mean(compare_paired_psnr(best.results, results)),
+        format_mean(scores.image_scores["text_accuracy"].drop, 100, 1),
+        f"{run.seconds:.0f}",
+        f"{run.peak_memory / 1e9:.2f}",
     ]
 
 
-def _psnr(entry: Entry) -> float:
+def _psnr(entry: TableEntry) -> float:
     assert entry.results is not None
-    return scores_of(entry.results).pairs["psnr"].mean.mean
+    return get_overall_scores(entry.results).pair_scores["psnr"].mean.mean

@@ -5,31 +5,32 @@ One cosine for each pair, then their mean, as MagicBrush counts it. Numbers of d
 
 from __future__ import annotations
 
-from ...prompts import Prompt
-from ..clip.embed import clip_of, cosine
-from ..clip.spec import HOW
-from ..registry import PairMetric, Picture, Score, Settings, Unavailable, Values
+from ...prompts.prompt import Prompt
+from ..backends.clip.embedder import cosine_similarity, load_clip
+from ..backends.clip.spec import USAGE_HINT
+from ..images.types import ImageArray
+from .base import MetricSettings, PairMetric, Score, ScoreValues, UnavailableMetric
 
 NAME, TITLE = "clip_i", "CLIP-I"
 
 
-def make(settings: Settings) -> PairMetric | Unavailable:
+def create_metric(settings: MetricSettings) -> PairMetric | UnavailableMetric:
     """With the CLIP that the settings name.
 
     Raises:
         UserError: they name one that cannot be loaded.
     """
     if settings.clip is None:
-        return Unavailable(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP was named; {HOW}")
-    clip = clip_of(settings.clip)
+        return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP was named; {USAGE_HINT}")
+    clip = load_clip(settings.clip)
 
-    def measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
-        return {NAME: cosine(clip.picture(reference), clip.picture(variant))}
+    def measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+        return {NAME: cosine_similarity(clip.embed_image(reference), clip.embed_image(variant))}
 
     return PairMetric(
         name=NAME,
         scores=(Score(name=NAME, title=f"{TITLE} [{clip.label}]"),),
         version=lambda: clip.version,
         measure=measure,
-        against_truth=True,
+        against_ground_truth=True,
     )

@@ -6,35 +6,36 @@ that was trained on English says little of Chinese prompts.
 
 from __future__ import annotations
 
-from ...prompts import Prompt
-from ..clip.embed import clip_of, cosine
-from ..clip.spec import HOW
-from ..registry import Picture, PictureMetric, Reading, Score, Settings, Unavailable
+from ...prompts.prompt import Prompt
+from ..backends.clip.embedder import cosine_similarity, load_clip
+from ..backends.clip.spec import USAGE_HINT
+from ..images.types import ImageArray
+from .base import ImageMetric, MetricResult, MetricSettings, Score, UnavailableMetric
 
 NAME, TITLE = "clip_t", "CLIP-T"
 
 
-def make(settings: Settings) -> PictureMetric | Unavailable:
+def create_metric(settings: MetricSettings) -> ImageMetric | UnavailableMetric:
     """With the CLIP that the settings name.
 
     Raises:
         UserError: they name one that cannot be loaded.
     """
     if settings.clip is None:
-        return _unavailable(f"no CLIP was named; {HOW}")
-    clip = clip_of(settings.clip)
-    if not clip.reads:
+        return _unavailable(f"no CLIP was named; {USAGE_HINT}")
+    clip = load_clip(settings.clip)
+    if not clip.can_embed_text:
         return _unavailable("the folder of CLIP holds no tokenizer; add it, or install open-clip-torch")
 
-    def measure(picture: Picture, prompt: Prompt) -> Reading:
+    def measure(picture: ImageArray, prompt: Prompt) -> MetricResult:
         if not prompt.prompt.strip():
-            return Reading({NAME: None}, {})
-        asked = clip.text(prompt.prompt)
-        if asked is None:
-            return Reading({NAME: None}, {NAME: ("the prompt is longer than this CLIP reads",)})
-        return Reading({NAME: cosine(clip.picture(picture), asked)}, {})
+            return MetricResult({NAME: None}, {})
+        text_embedding = clip.embed_text(prompt.prompt)
+        if text_embedding is None:
+            return MetricResult({NAME: None}, {NAME: ("the prompt is longer than this CLIP reads",)})
+        return MetricResult({NAME: cosine_similarity(clip.embed_image(picture), text_embedding)}, {})
 
-    return PictureMetric(
+    return ImageMetric(
         name=NAME,
         scores=(Score(name=NAME, title=f"{TITLE} [{clip.label}]"),),
         version=lambda: clip.version,
@@ -42,5 +43,5 @@ def make(settings: Settings) -> PictureMetric | Unavailable:
     )
 
 
-def _unavailable(reason: str) -> Unavailable:
-    return Unavailable(NAME, (Score(name=NAME, title=TITLE),), reason)
+def _unavailable(reason: str) -> UnavailableMetric:
+    return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), reason)

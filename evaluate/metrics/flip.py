@@ -11,34 +11,35 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
-from ...prompts import Prompt
-from ..registry import PairMetric, Picture, Score, Settings, Unavailable, Values
+from ...prompts.prompt import Prompt
+from ..images.types import ImageArray
+from .base import MetricSettings, PairMetric, Score, ScoreValues, UnavailableMetric
 
 SCORES = (Score(name="flip", title="FLIP", higher_is_better=False),)
-MISSING = "the package flip-evaluator is missing; pip install 'edgepress[flip]'"
+MISSING_PACKAGE = "the package flip-evaluator is missing; pip install 'edgepress[flip]'"
 
 
-def error_map(reference: Picture, variant: Picture) -> npt.NDArray[np.float32]:
+def compute_error_map(reference: ImageArray, variant: ImageArray) -> npt.NDArray[np.float32]:
     """The error of each pixel, 0..1, shape (height, width)."""
     import flip_evaluator
 
     pair = [picture.astype(np.float32) / 255 for picture in (reference, variant)]
     errors, _, _ = flip_evaluator.evaluate(*pair, "LDR", applyMagma=False, computeMeanError=False)
-    seen: npt.NDArray[np.float32] = np.asarray(errors, np.float32).reshape(reference.shape[:2])
-    return seen
+    error_map: npt.NDArray[np.float32] = np.asarray(errors, np.float32).reshape(reference.shape[:2])
+    return error_map
 
 
-def _measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
-    return {"flip": float(error_map(reference, variant).mean(dtype=np.float64))}
+def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+    return {"flip": float(compute_error_map(reference, variant).mean(dtype=np.float64))}
 
 
-def make(_settings: Settings) -> PairMetric | Unavailable:
+def create_metric(_settings: MetricSettings) -> PairMetric | UnavailableMetric:
     if find_spec("flip_evaluator") is None:
-        return Unavailable("flip", SCORES, MISSING)
+        return UnavailableMetric("flip", SCORES, MISSING_PACKAGE)
     return PairMetric(
         name="flip",
         scores=SCORES,
         version=lambda: f"flip-evaluator {version('flip-evaluator')}",
         measure=_measure,
-        against_truth=True,
+        against_ground_truth=True,
     )

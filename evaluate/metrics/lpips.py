@@ -5,29 +5,32 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from ...prompts import Prompt
-from ..lpips import HOW, Lpips
-from ..registry import PairMetric, Picture, Score, Settings, Unavailable, Values
+from ...prompts.prompt import Prompt
+from ..backends.lpips import USAGE_HINT, LpipsModel
+from ..images.types import ImageArray
+from .base import MetricSettings, PairMetric, Score, ScoreValues, UnavailableMetric
 
 SCORES = (Score(name="lpips", title="LPIPS", higher_is_better=False),)
 
 
 @lru_cache(maxsize=1)
-def _loaded(folder: str) -> Lpips:
-    return Lpips(Path(folder).expanduser())
+def _load_model(folder: str) -> LpipsModel:
+    return LpipsModel(Path(folder).expanduser())
 
 
-def make(settings: Settings) -> PairMetric | Unavailable:
+def create_metric(settings: MetricSettings) -> PairMetric | UnavailableMetric:
     """With the weights of the folder that the settings name.
 
     Raises:
         UserError: they name one without them.
     """
     if settings.lpips is None:
-        return Unavailable("lpips", SCORES, f"no weights were given; {HOW}")
-    lpips = _loaded(settings.lpips)
+        return UnavailableMetric("lpips", SCORES, f"no weights were given; {USAGE_HINT}")
+    lpips = _load_model(settings.lpips)
 
-    def measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
+    def measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
         return {"lpips": lpips.distance(reference, variant)}
 
-    return PairMetric(name="lpips", scores=SCORES, version=lambda: lpips.version, measure=measure, against_truth=True)
+    return PairMetric(
+        name="lpips", scores=SCORES, version=lambda: lpips.version, measure=measure, against_ground_truth=True
+    )

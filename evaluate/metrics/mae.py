@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...prompts import Prompt
-from ..registry import PairMetric, Picture, Score, Settings, Values
+from ...prompts.prompt import Prompt
+from ..images.types import ImageArray
+from .base import MetricSettings, PairMetric, Score, ScoreValues
 
 
-def mae(reference: Picture, variant: Picture) -> float:
+def compute_mae(reference: ImageArray, variant: ImageArray) -> float:
     return float(np.abs(reference.astype(np.int16) - variant).mean())
 
 
-def _measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
-    return {"mae": mae(reference, variant)}
+def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+    return {"mae": compute_mae(reference, variant)}
 
 
-def make(_settings: Settings) -> PairMetric:
+def create_metric(_settings: MetricSettings) -> PairMetric:
     return PairMetric(
         name="mae",
         scores=(Score(name="mae", title="MAE", unit="/255", higher_is_better=False),),
         version=lambda: "1",
         measure=_measure,
-        against_truth=True,
+        against_ground_truth=True,
     )

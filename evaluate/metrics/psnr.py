@@ -6,11 +6,12 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ...prompts import Prompt
-from ..registry import PairMetric, Picture, Score, Settings, Values
+from ...prompts.prompt import Prompt
+from ..images.types import ImageArray
+from .base import MetricSettings, PairMetric, Score, ScoreValues
 
 
-def psnr(reference: Picture, variant: Picture) -> float | None:
+def compute_psnr(reference: ImageArray, variant: ImageArray) -> float | None:
     """Decibels, or None for identical pictures, whose PSNR is infinite."""
     from skimage.metrics import peak_signal_noise_ratio
 
@@ -19,15 +20,15 @@ def psnr(reference: Picture, variant: Picture) -> float | None:
     return float(peak_signal_noise_ratio(reference, variant, data_range=255))
 
 
-def _measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
-    return {"psnr": psnr(reference, variant)}
+def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+    return {"psnr": compute_psnr(reference, variant)}
 
 
-def make(_settings: Settings) -> PairMetric:
+def create_metric(_settings: MetricSettings) -> PairMetric:
     return PairMetric(
         name="psnr",
         scores=(Score(name="psnr", title="PSNR", unit="dB"),),
         version=lambda: f"scikit-image {version('scikit-image')}",
         measure=_measure,
-        against_truth=True,
+        against_ground_truth=True,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from ...errors import UserError
-from ...prompts import Prompt
-from ..registry import PairMetric, Picture, Score, Settings, Values
+from ...common.errors import UserError
+from ...prompts.prompt import Prompt
+from ..images.types import ImageArray
+from .base import MetricSettings, PairMetric, Score, ScoreValues
 
-WINDOW = 11  # pixels a side: 3.5 standard deviations either way
+WINDOW_SIZE = 11  # pixels a side: 3.5 standard deviations either way
 
 
-def ssim(reference: Picture, variant: Picture) -> float:
+def compute_ssim(reference: ImageArray, variant: ImageArray) -> float:
     """The mean over windows that lie within the picture.
 
     Raises:
@@ -20,9 +21,9 @@ def ssim(reference: Picture, variant: Picture) -> float:
     from skimage.metrics import structural_similarity
 
     height, width = reference.shape[:2]
-    if min(height, width) < WINDOW:
+    if min(height, width) < WINDOW_SIZE:
         raise UserError(
-            f"pictures of {width}x{height} are too small for SSIM, whose window is {WINDOW}x{WINDOW}; name the metrics "
+            f"pictures of {width}x{height} are too small for SSIM, whose window is {WINDOW_SIZE}x{WINDOW_SIZE}; name the metrics "
             "to measure with --metric"
         )
     similarity = structural_similarity(
@@ -37,15 +38,15 @@ def ssim(reference: Picture, variant: Picture) -> float:
     return float(similarity)
 
 
-def _measure(reference: Picture, variant: Picture, _prompt: Prompt) -> Values:
-    return {"ssim": ssim(reference, variant)}
+def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+    return {"ssim": compute_ssim(reference, variant)}
 
 
-def make(_settings: Settings) -> PairMetric:
+def create_metric(_settings: MetricSettings) -> PairMetric:
     return PairMetric(
         name="ssim",
         scores=(Score(name="ssim", title="SSIM"),),
         version=lambda: f"scikit-image {version('scikit-image')}",
         measure=_measure,
-        against_truth=True,
+        against_ground_truth=True,
     )

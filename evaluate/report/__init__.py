@@ -1,5 +1,5 @@
 """What is shown of an evaluation: a page, a summary for CI and a list of cases, all of them from one results.json."""
 
-from .writing import write
+from .writer import write_report
 
-__all__ = ["write"]
+__all__ = ["write_report"]

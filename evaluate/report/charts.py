@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..bootstrap import Mean
-from ..results import Gate, Point
-from . import words
+from ..results.schema import GateResult, HistoryPoint
+from ..stats.bootstrap import MeanCI
+from . import formatting
 
-BINS = 28
-REACH = 3.0  # quartile ranges that a histogram extends beyond the quartiles
+NUM_BINS = 28
+MAX_QUARTILE_RANGES = 3.0  # quartile ranges that a histogram extends beyond the quartiles
 WIDTH, HEIGHT = 280.0, 56.0  # of a histogram
-GATE = 240.0  # width
+BULLET_WIDTH = 240.0  # width
 TREND_WIDTH, TREND_HEIGHT = 300.0, 96.0
 
 
@@ -54,25 +54,25 @@ class Histogram:
     low: float
     high: float
     zero: float | None
-    ends: tuple[float, float]
+    limits: tuple[float, float]
     below: int
     above: int
 
 
-def common_ends(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+def get_common_range(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Where histograms of several groups begin and end; 0 and 1 where there is nothing to show."""
     ends = [_ends(values) for values in groups]
-    return span([end for pair in ends for end in pair]) if ends else (0.0, 1.0)
+    return get_range([end for pair in ends for end in pair]) if ends else (0.0, 1.0)
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
     """The outermost values, but not far from the middle half of them."""
     first, third = np.quantile(values, [0.25, 0.75])
-    reach = REACH * (third - first) or np.inf
+    reach = MAX_QUARTILE_RANGES * (third - first) or np.inf
     return max(min(values), float(first - reach)), min(max(values), float(third + reach))
 
 
-def span(values: Sequence[float]) -> tuple[float, float]:
+def get_range(values: Sequence[float]) -> tuple[float, float]:
     """The smallest and the largest value, moved apart where they are equal."""
     low, high = min(values), max(values)
     if low < high:
@@ -81,20 +81,20 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def histogram(values: Sequence[float], ends: tuple[float, float], mean: Mean) -> Histogram:
+def build_histogram(values: Sequence[float], limits: tuple[float, float], mean: MeanCI) -> Histogram:
     """How often values fall into each of `BINS` parts of `ends`; the highest bar is as high as the drawing."""
-    counts, edges = np.histogram(np.clip(values, *ends), BINS, ends)
-    place = Scale(*ends, WIDTH)
-    step = WIDTH / BINS
+    counts, edges = np.histogram(np.clip(values, *limits), NUM_BINS, limits)
+    place = Scale(*limits, WIDTH)
+    step = WIDTH / NUM_BINS
     bars = [
         Bar(round(i * step + 0.5, 2), round(HEIGHT - tall, 2), round(step - 1, 2), tall, int(count), *edges[i : i + 2])
         for i, count in enumerate(counts)
         if (tall := _tall(int(count), int(counts.max())))
     ]
     low, high = _interval(mean)
-    zero = place(0) if ends[0] < 0 < ends[1] else None
-    below, above = sum(value < ends[0] for value in values), sum(value > ends[1] for value in values)
-    return Histogram(tuple(bars), place(mean.mean), place(low), place(high), zero, ends, below, above)
+    zero = place(0) if limits[0] < 0 < limits[1] else None
+    below, above = sum(value < limits[0] for value in values), sum(value > limits[1] for value in values)
+    return Histogram(tuple(bars), place(mean.mean), place(low), place(high), zero, limits, below, above)
 
 
 def _tall(count: int, largest: int) -> float:
@@ -102,7 +102,7 @@ def _tall(count: int, largest: int) -> float:
     return round(max(count / largest * HEIGHT, 2.0), 2) if count else 0.0
 
 
-def _interval(mean: Mean) -> tuple[float, float]:
+def _interval(mean: MeanCI) -> tuple[float, float]:
     return (
         mean.mean if mean.low is None else mean.low,
         mean.mean if mean.high is None else mean.high,
@@ -121,15 +121,15 @@ class Bullet:
     high: float
 
 
-def bullet(gate: Gate) -> Bullet | None:
+def build_bullet(gate: GateResult) -> Bullet | None:
     """None where there is no interval."""
     if gate.value is None or gate.low is None or gate.high is None:
         return None
-    least, most = span((gate.low, gate.high, gate.limit))
+    least, most = get_range((gate.low, gate.high, gate.limit))
     room = 0.15 * (most - least)
-    place = Scale(least - room, most + room, GATE)
+    place = Scale(least - room, most + room, BULLET_WIDTH)
     limit = place(gate.limit)
-    start, end = (limit, GATE) if words.at_least(gate) else (0.0, limit)
+    start, end = (limit, BULLET_WIDTH) if formatting.is_minimum(gate) else (0.0, limit)
     return Bullet(start, end, limit, place(gate.value), place(gate.low), place(gate.high))
 
 
@@ -139,7 +139,7 @@ class Dot:
     y: float
     low: float
     high: float
-    point: Point
+    point: HistoryPoint
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,13 @@ class Trend:
     score: str
     kind: str
     lines: dict[str, tuple[Dot, ...]]
-    ends: tuple[float, float]
+    limits: tuple[float, float]
     runs: tuple[str, str]  # when the first and the last were made
 
 
-def trends(history: Sequence[Point]) -> list[Trend]:
+def build_trends(history: Sequence[HistoryPoint]) -> list[Trend]:
     """One chart a score and kind, for those that were measured in more than one run; runs stand at equal distances."""
-    charts: dict[tuple[str, str], list[Point]] = {}
+    charts: dict[tuple[str, str], list[HistoryPoint]] = {}
     for point in sorted(history, key=lambda point: point.created):
         charts.setdefault((point.score, point.kind), []).append(point)
     return [
@@ -165,11 +165,11 @@ def trends(history: Sequence[Point]) -> list[Trend]:
     ]
 
 
-def _trend(score: str, kind: str, points: Sequence[Point]) -> Trend:
+def _trend(score: str, kind: str, points: Sequence[HistoryPoint]) -> Trend:
     runs = sorted({point.created for point in points})
     across = Scale(0, len(runs) - 1, TREND_WIDTH)
     values = [value for point in points for value in (point.value, point.low, point.high) if value is not None]
-    ends = span(values)
+    ends = get_range(values)
     up = Scale(*ends, TREND_HEIGHT)
     lines: dict[str, list[Dot]] = {}
     for point in points:

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
-from ..results import Gate, Results
-from . import words
+from ..results.schema import GateResult, Results
+from . import formatting
 
-FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 may not hold
+INVALID_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 may not hold
 
 Outcome = Literal["failure", "error", "skipped"]
 
 
-class Case(NamedTuple):
+class JUnitCase(NamedTuple):
     """One test case; no outcome is a pass."""
 
     suite: str
@@ -30,9 +30,9 @@ class Case(NamedTuple):
 
 def render(results: Results) -> str:
     """The file's text."""
-    found = list(cases(results))
+    found = list(list_cases(results))
     root = ElementTree.Element("testsuites", _counts("edgepress evaluate", found))
-    root.set("time", f"{sum(results.seconds.values()):.3f}")
+    root.set("time", f"{sum(results.stage_seconds.values()):.3f}")
     for suite in dict.fromkeys(case.suite for case in found):
         own = [case for case in found if case.suite == suite]
         element = ElementTree.SubElement(root, "testsuite", _counts(suite, own) | {"timestamp": results.created[:19]})
@@ -43,35 +43,40 @@ def render(results: Results) -> str:
     return text.decode() + "\n"
 
 
-def cases(results: Results) -> Iterator[Case]:
+def list_cases(results: Results) -> Iterator[JUnitCase]:
     """All cases, gates first."""
     for gate in results.gates:
-        name = f"{gate.variant}: {words.gate_title(gate, results)}"
-        yield Case("gates", name, _outcome(gate, results.strict), _message(gate, results))
-    for trouble in words.troubles(results):
+        name = f"{gate.variant}: {formatting.format_gate(gate, results)}"
+        yield JUnitCase("gates", name, _outcome(gate, results.strict), _message(gate, results))
+    for trouble in formatting.find_problems(results):
         if trouble.variant is not None:
-            for prompt, seed in trouble.where:
-                yield Case("pairs", f"{trouble.variant}: {prompt}, seed {seed}", trouble.outcome, trouble.what)
-    pairs = sum(summary.pictures for summary in results.variants.values())
-    yield Case("compared", "pairs were compared", None if pairs else "error", f"{pairs} pairs")
+            for prompt, seed in trouble.samples:
+                yield JUnitCase("pairs", f"{trouble.variant}: {prompt}, seed {seed}", trouble.outcome, trouble.problem)
+    pairs = sum(summary.num_pairs for summary in results.variants.values())
+    yield JUnitCase("compared", "pairs were compared", None if pairs else "error", f"{pairs} pairs")
 
 
-def _outcome(gate: Gate, strict: bool) -> Outcome | None:
+def _outcome(gate: GateResult, strict: bool) -> Outcome | None:
     if gate.verdict == "inconclusive":
         return "failure" if strict else "skipped"
     outcomes: dict[str, Outcome] = {"failed": "failure", "not measured": "error"}
     return outcomes.get(gate.verdict)
 
 
-def _message(gate: Gate, results: Results) -> str:
+def _message(gate: GateResult, results: Results) -> str:
     """What was found, and why it is not enough."""
     found = " ".join(
-        part for part in (words.gate_amount(gate.value, gate, results), words.gate_interval(gate, results)) if part
+        part
+        for part in (
+            formatting.format_gate_value(gate.value, gate, results),
+            formatting.format_gate_interval(gate, results),
+        )
+        if part
     )
-    return "; ".join(part for part in (gate.verdict, found, words.gate_remarks(gate, results)) if part)
+    return "; ".join(part for part in (gate.verdict, found, formatting.format_gate_remarks(gate, results)) if part)
 
 
-def _counts(name: str, own: list[Case]) -> dict[str, str]:
+def _counts(name: str, own: list[JUnitCase]) -> dict[str, str]:
     outcomes = [case.outcome for case in own]
     return {
         "name": name,
@@ -82,7 +87,7 @@ def _counts(name: str, own: list[Case]) -> dict[str, str]:
     }
 
 
-def _add(suite: ElementTree.Element, case: Case) -> None:
+def _add(suite: ElementTree.Element, case: JUnitCase) -> None:
     """The case, with what it says of itself."""
     attributes = {"classname": f"edgepress.{case.suite}", "name": _allowed(case.name), "time": "0"}
     element = ElementTree.SubElement(suite, "testcase", attributes)
@@ -94,4 +99,4 @@ def _add(suite: ElementTree.Element, case: Case) -> None:
 
 def _allowed(text: str) -> str:
     """The text with a mark in the place of every character that XML cannot hold."""
-    return FORBIDDEN.sub("\ufffd", text)
+    return INVALID_XML.sub("\ufffd", text)

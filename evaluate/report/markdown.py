@@ -10,22 +10,47 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..results import Gate, Group, PictureRow, Results, Row, VariantSummary, Verdict, Worst
-from ..table import SMALLEST_GROUP
-from . import words
+from ..results.schema import (
+    GateResult,
+    ImageResult,
+    Results,
+    SampleResult,
+    ScoreGroup,
+    VariantSummary,
+    Verdict,
+    WorstPair,
+)
+from . import formatting
+from .formatting import MIN_GROUP_SIZE
 
-LIMIT = 60_000  # bytes; a comment on a pull request may have 65,536 characters, a step's summary 1 MiB
-SIGNS: dict[Verdict | None, str] = {
+MAX_BYTES = 60_000  # bytes; a comment on a pull request may have 65,536 characters, a step's summary 1 MiB
+VERDICT_ICONS: dict[Verdict | None, str] = {
     "passed": "✅",
     "failed": "❌",
     "inconclusive": "⚠️",
     "not measured": "⛔",
     None: "📏",
 }
-WORST = 3  # pairs that are listed for each score of a variant
-LONGEST, SENTENCE = 80, 300  # characters that are shown: of what a prompt or a picture holds, and of our own sentences
+NUM_WORST = 3  # pairs that are listed for each score of a variant
+MAX_CODE_CHARS, MAX_SENTENCE_CHARS = (
+    80,
+    300,
+)  # characters that are shown: of what a prompt or a picture holds, and of our own sentences
 FLOOR = "noise floor"
-LEFT = {"", "score", "gate", "verdict", "remark", "prompt", "worst prompt", "what", "which", "wanted", "read", "group"}
+LEFT_ALIGNED = {
+    "",
+    "score",
+    "gate",
+    "verdict",
+    "remark",
+    "prompt",
+    "worst prompt",
+    "what",
+    "which",
+    "wanted",
+    "read",
+    "group",
+}
 
 Cells = Sequence[str]
 
@@ -43,13 +68,13 @@ class Section:
 def render(results: Results) -> str:
     """The whole summary; the most important sections come first, and the last ones are cut where there is no room."""
     text = _heading(results)
-    for section in sections(results):
+    for section in build_sections(results):
         if len(section.rows) > 1:
-            text += _fitted(section, LIMIT - len(text.encode()))
+            text += _fitted(section, MAX_BYTES - len(text.encode()))
     return text
 
 
-def sections(results: Results) -> list[Section]:
+def build_sections(results: Results) -> list[Section]:
     """All tables, most important first; those with no rows but their head are not shown."""
     return [
         _gates(results),
@@ -68,17 +93,17 @@ def sections(results: Results) -> list[Section]:
 # ---------------------------------------------------------------- text
 
 
-def code(text: str, longest: int = LONGEST) -> str:
+def format_code(text: str, max_chars: int = MAX_CODE_CHARS) -> str:
     """A text of any origin as a code span that may stand in a table: one line, of no more than so many characters."""
     plain = "".join(_harmless(character) for character in text)
-    if len(plain) > longest:
-        plain = plain[: longest - 1] + "…"
+    if len(plain) > max_chars:
+        plain = plain[: max_chars - 1] + "…"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     padded = f" {plain} " if plain.startswith("`") or plain.endswith("`") or not plain.strip() else plain
     return f"{fence}{padded}{fence}".replace("|", "\\|")
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     """Words of our own or of a metric's author in a cell: markup and the cell's end are escaped, the rest stands."""
     kept = "".join(_harmless(character) for character in text)
     return kept.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
@@ -103,7 +128,7 @@ def _fitted(section: Section, room: int) -> str:
 
 def _table(section: Section, shown: int) -> str:
     head, *rows = section.rows[:shown]
-    lines = [head, ["---" if name in LEFT else "---:" for name in head], *rows]
+    lines = [head, ["---" if name in LEFT_ALIGNED else "---:" for name in head], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     if shown < len(section.rows):
         table += f"\n\n{len(section.rows) - shown} more rows stand in report.html."
@@ -115,13 +140,13 @@ def _table(section: Section, shown: int) -> str:
 
 def _heading(results: Results) -> str:
     named = list(results.identity.variants.items())
-    sides = [("reference", results.identity.reference), *((code(name), subject) for name, subject in named[:20])]
-    lines = [f"- {name}: {code(side.folder.path)} ({words.subject(side)})" for name, side in sides]
+    sides = [("reference", results.identity.reference), *((format_code(name), subject) for name, subject in named[:20])]
+    lines = [f"- {name}: {format_code(side.folder.path)} ({formatting.describe_system(side)})" for name, side in sides]
     return (
-        f"## {SIGNS[results.verdict]} edgepress: {words.headline(results).lower()}\n\n{words.explanation(results)}\n\n"
+        f"## {VERDICT_ICONS[results.verdict]} edgepress: {formatting.format_headline(results).lower()}\n\n{formatting.explain_verdict(results)}\n\n"
         + "\n".join(lines)
-        + f"\n- compared: {words.compared(results)}\n\n"
-        + f"Intervals are 95 %, bootstrapped over prompts. {words.floor(results)}\n\n"
+        + f"\n- compared: {formatting.describe_samples(results)}\n\n"
+        + f"Intervals are 95 %, bootstrapped over prompts. {formatting.describe_noise_floor(results)}\n\n"
     )
 
 
@@ -133,24 +158,24 @@ def _gates(results: Results) -> Section:
     return Section("Gates", "", [head, *(_gate(gate, results) for gate in results.gates)])
 
 
-def _gate(gate: Gate, results: Results) -> Cells:
+def _gate(gate: GateResult, results: Results) -> Cells:
     return [
-        plain(words.gate_title(gate, results)),
-        code(gate.variant),
-        f"{SIGNS[gate.verdict]} {gate.verdict}",
-        words.gate_amount(gate.value, gate, results),
-        words.gate_interval(gate, results),
-        words.gate_amount(gate.detectable, gate, results),
-        code(gate.reason, SENTENCE) if gate.reason else "",
+        escape_text(formatting.format_gate(gate, results)),
+        format_code(gate.variant),
+        f"{VERDICT_ICONS[gate.verdict]} {gate.verdict}",
+        formatting.format_gate_value(gate.value, gate, results),
+        formatting.format_gate_interval(gate, results),
+        formatting.format_gate_value(gate.minimum_detectable_effect, gate, results),
+        format_code(gate.reason, MAX_SENTENCE_CHARS) if gate.reason else "",
     ]
 
 
-def _shown(results: Results) -> Iterator[tuple[str, Group, VariantSummary]]:
+def _shown(results: Results) -> Iterator[tuple[str, ScoreGroup, VariantSummary]]:
     """All pictures of each variant, and of the noise floor."""
     for name, summary in results.variants.items():
-        yield code(name), summary.groups[0], summary
-    if results.floor:
-        yield FLOOR, results.floor.groups[0], results.floor
+        yield format_code(name), summary.groups[0], summary
+    if results.noise_floor:
+        yield FLOOR, results.noise_floor.groups[0], results.noise_floor
 
 
 def _quality(results: Results) -> Section:
@@ -158,19 +183,19 @@ def _quality(results: Results) -> Section:
     head = ["score", "", "pairs", "reference", "variant", "drop", "95 %", "of the reference", "detectable"]
     rows = [
         [
-            plain(words.label(score)),
+            escape_text(formatting.format_label(score)),
             name,
             str(found.drop.count),
-            words.number(found.reference.mean, score),
-            words.number(found.variant.mean, score),
-            f"**{words.number(found.drop.mean, score)}**",
-            words.interval(found.drop, score),
-            words.percentage(found.relative),
-            words.maybe(summary.detectable.get(score.name), score),
+            formatting.format_score(found.reference.mean, score),
+            formatting.format_score(found.variant.mean, score),
+            f"**{formatting.format_score(found.drop.mean, score)}**",
+            formatting.format_interval(found.drop, score),
+            formatting.format_percent(found.relative_drop),
+            formatting.format_optional(summary.minimum_detectable_effect.get(score.name), score),
         ]
-        for score in words.in_order(results.picture_scores)
+        for score in formatting.order_scores(results.image_scores)
         for name, group, summary in _shown(results)
-        if (found := group.scores.get(score.name))
+        if (found := group.image_scores.get(score.name))
     ]
     return Section("Quality: reference, variant, drop", "", [head, *rows])
 
@@ -179,23 +204,23 @@ def _fidelity(results: Results) -> Section:
     head = ["score", "", "pairs", "mean", "95 %", "worst", "worst prompt", "detectable"]
     rows = [
         [
-            plain(words.label(score)),
+            escape_text(formatting.format_label(score)),
             name,
             str(found.mean.count),
-            f"**{words.number(found.mean.mean, score)}**",
-            words.interval(found.mean, score),
-            words.number(found.worst, score),
-            f"{code(found.worst_prompt)} seed {found.worst_seed}",
-            words.maybe(summary.detectable.get(score.name), score),
+            f"**{formatting.format_score(found.mean.mean, score)}**",
+            formatting.format_interval(found.mean, score),
+            formatting.format_score(found.worst, score),
+            f"{format_code(found.worst_prompt)} seed {found.worst_seed}",
+            formatting.format_optional(summary.minimum_detectable_effect.get(score.name), score),
         ]
-        for score in words.in_order(results.pair_scores)
+        for score in formatting.order_scores(results.pair_scores)
         for name, group, summary in _shown(results)
-        if (found := group.pairs.get(score.name))
+        if (found := group.pair_scores.get(score.name))
     ]
     identical = [
-        f"{code(name)}: {summary.identical} of {summary.pictures}"
+        f"{format_code(name)}: {summary.num_identical} of {summary.num_pairs}"
         for name, summary in results.variants.items()
-        if summary.identical
+        if summary.num_identical
     ]
     note = f"Identical pairs, which have no PSNR: {', '.join(identical)}." if identical else ""
     return Section("Fidelity: variant against reference", note, [head, *rows])
@@ -203,64 +228,71 @@ def _fidelity(results: Results) -> Section:
 
 def _troubles(results: Results) -> Section:
     rows = [
-        [code(trouble.variant) if trouble.variant else "reference", plain(trouble.what), f"{code(prompt)} seed {seed}"]
-        for trouble in words.troubles(results)
-        for prompt, seed in trouble.where
+        [
+            format_code(trouble.variant) if trouble.variant else "reference",
+            escape_text(trouble.problem),
+            f"{format_code(prompt)} seed {seed}",
+        ]
+        for trouble in formatting.find_problems(results)
+        for prompt, seed in trouble.samples
     ]
     return Section("Failures and defects", "", [["", "what", "prompt"], *rows])
 
 
 def _unmeasured(results: Results) -> Section:
-    rows = [[code(name), code(reason, SENTENCE)] for name, reason in results.unmeasured.items()]
+    rows = [
+        [format_code(name), format_code(reason, MAX_SENTENCE_CHARS)]
+        for name, reason in results.unavailable_metrics.items()
+    ]
     return Section("Not measured", "", [["", "what"], *rows])
 
 
 def _exact(results: Results) -> Section:
-    scores = words.scores_of(results)
+    scores = formatting.scores_by_name(results)
     rows = [
         [
-            plain(words.label(scores[score])),
-            code(name),
+            escape_text(formatting.format_label(scores[score])),
+            format_code(name),
             str(test.only_reference),
             str(test.only_variant),
-            f"{test.p:.3g}",
+            f"{test.p_value:.3g}",
         ]
         for name, summary in results.variants.items()
         for score, test in summary.mcnemar.items()
     ]
     head = ["score", "", "right in the reference alone", "right in the variant alone", "McNemar p, exact"]
-    several = any(summary.pictures > summary.prompts for summary in results.variants.values())
+    several = any(summary.num_pairs > summary.num_prompts for summary in results.variants.values())
     note = "Pictures of one prompt are taken as independent, which makes p too small." if several else ""
     return Section("Who alone is right", note, [head, *rows])
 
 
 def _worst(results: Results) -> Section:
     """The worst pairs of every score."""
-    rows = {(row.prompt.id, row.seed): row for row in results.rows}
+    rows = {(row.prompt.id, row.seed): row for row in results.samples}
     head = ["score", "", "prompt", "value", "wanted", "read"]
     cells = [
         _worst_row(name, worst, rows[worst.prompt, worst.seed], results)
         for name, summary in results.variants.items()
-        for score in words.scores_of(results)
-        for worst in [worst for worst in summary.worst if worst.score == score][:WORST]
+        for score in formatting.scores_by_name(results)
+        for worst in [worst for worst in summary.worst_pairs if worst.score == score][:NUM_WORST]
     ]
     return Section("Worst pairs", "Values of pair scores, drops of the others.", [head, *cells], folded=True)
 
 
-def _worst_row(name: str, worst: Worst, row: Row, results: Results) -> Cells:
-    score = words.scores_of(results)[worst.score]
-    read = _read(row.variants[name].picture)
+def _worst_row(name: str, worst: WorstPair, row: SampleResult, results: Results) -> Cells:
+    score = formatting.scores_by_name(results)[worst.score]
+    read = _read(row.variants[name].image)
     return [
-        plain(words.label(score)),
-        code(name),
-        f"{code(worst.prompt)} seed {worst.seed}",
-        words.number(worst.value, score),
-        code(" ".join(row.prompt.lines)) if row.prompt.lines else "",
-        "" if read is None else code(read or "nothing"),
+        escape_text(formatting.format_label(score)),
+        format_code(name),
+        f"{format_code(worst.prompt)} seed {worst.seed}",
+        formatting.format_score(worst.value, score),
+        format_code(" ".join(row.prompt.lines)) if row.prompt.lines else "",
+        "" if read is None else format_code(read or "nothing"),
     ]
 
 
-def _read(picture: PictureRow | None) -> str | None:
+def _read(picture: ImageResult | None) -> str | None:
     lines = picture.notes.get("read") if picture else None
     return None if lines is None else " ".join(lines)
 
@@ -268,22 +300,22 @@ def _read(picture: PictureRow | None) -> str | None:
 def _changes(results: Results) -> Section:
     if results.baseline is None:
         return Section("Since the baseline", "", [[]])
-    scores = words.scores_of(results)
+    scores = formatting.scores_by_name(results)
     rows = [
         [
-            plain(words.label(scores[change.score])),
-            code(change.variant),
+            escape_text(formatting.format_label(scores[change.score])),
+            format_code(change.variant),
             str(change.change.count),
-            words.number(change.before, scores[change.score]),
-            words.number(change.after, scores[change.score]),
-            words.number(change.change.mean, scores[change.score], signed=True),
-            words.interval(change.change, scores[change.score]),
+            formatting.format_score(change.baseline, scores[change.score]),
+            formatting.format_score(change.current, scores[change.score]),
+            formatting.format_score(change.change.mean, scores[change.score], signed=True),
+            formatting.format_interval(change.change, scores[change.score]),
         ]
         for change in results.baseline.changes
         if change.score in scores
     ]
     head = ["score", "", "pairs", "then", "now", "change", "95 %"]
-    return Section(f"Since {code(results.baseline.path)}", f"Made {results.baseline.created}.", [head, *rows])
+    return Section(f"Since {format_code(results.baseline.path)}", f"Made {results.baseline.created}.", [head, *rows])
 
 
 def _groups(results: Results) -> list[Section]:
@@ -292,28 +324,32 @@ def _groups(results: Results) -> list[Section]:
 
 
 def _groups_of(name: str, summary: VariantSummary, results: Results) -> Section:
-    shown = [group for number, group in enumerate(summary.groups) if number == 0 or group.pictures >= SMALLEST_GROUP]
-    pairs = [score for score in words.in_order(results.pair_scores) if score.name in summary.groups[0].pairs]
-    pictures = [score for score in words.in_order(results.picture_scores) if score.name in summary.groups[0].scores]
-    head = ["group", "pairs", *(plain(words.label(score)) for score in pairs)]
-    head += [plain(f"{score.title} drop {score.unit}") for score in pictures]
+    shown = [group for number, group in enumerate(summary.groups) if number == 0 or group.num_pairs >= MIN_GROUP_SIZE]
+    pairs = [
+        score for score in formatting.order_scores(results.pair_scores) if score.name in summary.groups[0].pair_scores
+    ]
+    pictures = [
+        score for score in formatting.order_scores(results.image_scores) if score.name in summary.groups[0].image_scores
+    ]
+    head = ["group", "pairs", *(escape_text(formatting.format_label(score)) for score in pairs)]
+    head += [escape_text(f"{score.title} drop {score.unit}") for score in pictures]
     rows = [
         [
-            code(group.name),
-            str(group.pictures),
+            format_code(group.name),
+            str(group.num_pairs),
             *(
-                words.with_interval(found.mean if (found := group.pairs.get(score.name)) else None, score)
+                formatting.format_mean(found.mean if (found := group.pair_scores.get(score.name)) else None, score)
                 for score in pairs
             ),
             *(
-                words.with_interval(judged.drop if (judged := group.scores.get(score.name)) else None, score)
+                formatting.format_mean(judged.drop if (judged := group.image_scores.get(score.name)) else None, score)
                 for score in pictures
             ),
         ]
         for group in shown
     ]
     left = len(summary.groups) - len(shown)
-    note = f"{left} groups of fewer than {SMALLEST_GROUP} pairs are left to report.html." if left else ""
+    note = f"{left} groups of fewer than {MIN_GROUP_SIZE} pairs are left to report.html." if left else ""
     return Section(f"Groups of {_plain(name)}", note, [head, *rows], folded=True)
 
 
@@ -324,5 +360,7 @@ def _plain(name: str) -> str:
 
 
 def _details(results: Results) -> Section:
-    rows = [[code(title), code(text, SENTENCE)] for title, text in words.details(results)]
+    rows = [
+        [format_code(title), format_code(text, MAX_SENTENCE_CHARS)] for title, text in formatting.list_details(results)
+    ]
     return Section("What was measured on, and with what", "", [["what", "which"], *rows], folded=True)

@@ -7,17 +7,17 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-Kind = Literal["same", "missing", "extra"]
+DiffKind = Literal["same", "missing", "extra"]
 
 
-class Piece(NamedTuple):
+class DiffSpan(NamedTuple):
     """Some characters: read as wanted, wanted and not read, or read and not wanted."""
 
-    kind: Kind
+    kind: DiffKind
     text: str
 
 
-def compare(wanted: Sequence[str], read: Sequence[str]) -> tuple[Piece, ...]:
+def diff_text(wanted: Sequence[str], read: Sequence[str]) -> tuple[DiffSpan, ...]:
     """The lines that were read, with what is missing and what is too much.
 
     Case, punctuation and white space are no difference, as they are none to the scores; what was read is shown as it
@@ -29,21 +29,21 @@ def compare(wanted: Sequence[str], read: Sequence[str]) -> tuple[Piece, ...]:
     return tuple(_joined(_pieces(steps, asked, given)))
 
 
-def _pieces(steps: Iterable[tuple[str, int, int, int, int]], asked: str, given: str) -> Iterator[Piece]:
+def _pieces(steps: Iterable[tuple[str, int, int, int, int]], asked: str, given: str) -> Iterator[DiffSpan]:
     for step, i, j, k, m in steps:
         if step == "equal":
-            yield Piece("same", given[k:m])
+            yield DiffSpan("same", given[k:m])
         else:
-            yield Piece("missing", "".join(character for character in asked[i:j] if _key(character)))
-            yield from (Piece("extra" if _key(character) else "same", character) for character in given[k:m])
+            yield DiffSpan("missing", "".join(character for character in asked[i:j] if _key(character)))
+            yield from (DiffSpan("extra" if _key(character) else "same", character) for character in given[k:m])
 
 
-def _joined(pieces: Iterable[Piece]) -> list[Piece]:
+def _joined(pieces: Iterable[DiffSpan]) -> list[DiffSpan]:
     """Neighbours of one kind as one piece; empty ones are dropped."""
-    joined: list[Piece] = []
+    joined: list[DiffSpan] = []
     for piece in pieces:
         if joined and joined[-1].kind == piece.kind:
-            joined[-1] = Piece(piece.kind, joined[-1].text + piece.text)
+            joined[-1] = DiffSpan(piece.kind, joined[-1].text + piece.text)
         elif piece.text:
             joined.append(piece)
     return joined

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..registry import Picture
+from ..images.types import ImageArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BUDGET = 12_000_000  # bytes of WebP in a page; in a page they take a third more
-LARGE, SMALL = 768, 256  # longer side in pixels: of pictures that are looked at closely, and of all others
+MAX_BYTES = 12_000_000  # bytes of WebP in a page; in a page they take a third more
+LARGE_SIZE, SMALL_SIZE = 768, 256  # longer side in pixels: of pictures that are looked at closely, and of all others
 QUALITY = 88
 
 
@@ -23,27 +23,27 @@ QUALITY = 88
 class Thumbnails:
     """Collects pictures until the budget is spent. `spent` is in bytes of WebP."""
 
-    budget: int = BUDGET
-    spent: int = 0
-    addresses: list[str] = field(default_factory=list)
+    max_bytes: int = MAX_BYTES
+    used_bytes: int = 0
+    data_urls: list[str] = field(default_factory=list)
 
-    def add(self, picture: Picture, side: int) -> int | None:
+    def add(self, picture: ImageArray, side: int) -> int | None:
         """The number under which the picture stands in `addresses`; None where it does not fit the budget.
 
         Small pictures are kept without loss while half of the budget is left: compression would hide what
         quantization did.
         """
         image = _shrunk(picture, side)
-        exact = max(image.size) <= SMALL and 2 * self.spent < self.budget
+        exact = max(image.size) <= SMALL_SIZE and 2 * self.used_bytes < self.max_bytes
         content = _encoded(image, exact)
-        if self.spent + len(content) > self.budget:
+        if self.used_bytes + len(content) > self.max_bytes:
             return None
-        self.spent += len(content)
-        self.addresses.append(f"data:image/webp;base64,{base64.b64encode(content).decode()}")
-        return len(self.addresses) - 1
+        self.used_bytes += len(content)
+        self.data_urls.append(f"data:image/webp;base64,{base64.b64encode(content).decode()}")
+        return len(self.data_urls) - 1
 
 
-def _shrunk(picture: Picture, side: int) -> Image:
+def _shrunk(picture: ImageArray, side: int) -> Image:
     """The picture with a longer side of at most so many pixels."""
     from PIL import Image
 

@@ -13,31 +13,31 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...models.npu import EIGHTH, LEAST
-from ..onnx.passes.linear import replace_all
-from ..onnx.passes.matching import Writer, known
+from ...models.base.npu import MIN_VARIANCE, SQUARE_PRESCALE
+from ..graph.passes.pattern import NodeBuilder, get_static_dim
+from ..graph.passes.rewrite import replace_all_nodes
 
-IMAGE = [2, 3]  # the axes of height and width
+SPATIAL_AXES = [2, 3]  # the axes of height and width
 
 
-def group_norm(model: ir.Model) -> ir.Model:
+def decompose_group_norm(model: ir.Model) -> ir.Model:
     """Writes every GroupNormalization of (1, channels, height, width) or (1, channels, places) so, in place."""
-    return replace_all(model, "GroupNormalization", _parts)
+    return replace_all_nodes(model, "GroupNormalization", _build_nodes)
 
 
-def _parts(node: ir.Node) -> list[ir.Node]:
+def _build_nodes(node: ir.Node) -> list[ir.Node]:
     x, weight, bias = node.inputs
     assert x is not None
     assert x.shape is not None
-    op = Writer()
-    is_image = len(x.shape) == len(IMAGE) + 2
-    over_groups = averages(known(x, 1), node.attributes.get_int("num_groups", 0))
+    op = NodeBuilder()
+    is_image = len(x.shape) == len(SPATIAL_AXES) + 2
+    group_average = make_group_average(get_static_dim(x, 1), node.attributes.get_int("num_groups", 0))
     image = x if is_image else op("Unsqueeze", x, [2])
-    away = op("Sub", image, op("Conv", op("ReduceMean", image, IMAGE, keepdims=1), over_groups))
-    centred = op("Mul", away, np.float32(EIGHTH))
-    squares = op("ReduceMean", op("Mul", centred, centred), IMAGE, keepdims=1)
-    epsilon = float(node.attributes.get_float("epsilon", 1e-5)) * EIGHTH**2
-    variance = op("Add", op("Conv", squares, over_groups), np.float32(max(epsilon, LEAST)))
+    deviation = op("Sub", image, op("Conv", op("ReduceMean", image, SPATIAL_AXES, keepdims=1), group_average))
+    centred = op("Mul", deviation, np.float32(SQUARE_PRESCALE))
+    squares = op("ReduceMean", op("Mul", centred, centred), SPATIAL_AXES, keepdims=1)
+    epsilon = float(node.attributes.get_float("epsilon", 1e-5)) * SQUARE_PRESCALE**2
+    variance = op("Add", op("Conv", squares, group_average), np.float32(max(epsilon, MIN_VARIANCE)))
     scale, shift = (op("Unsqueeze", each, [0, 2, 3]) for each in (weight, bias))
     normed = op("Add", op("Mul", op("Div", centred, op("Sqrt", variance)), scale), shift)
     if not is_image:
@@ -45,8 +45,8 @@ def _parts(node: ir.Node) -> list[ir.Node]:
     return op.nodes
 
 
-def averages(channels: int, groups: int) -> NDArray[np.float32]:
+def make_group_average(channels: int, groups: int) -> NDArray[np.float32]:
     """The convolution (channels, channels, 1, 1) that puts the mean of its group in the place of each channel."""
     size = channels // groups
-    within = np.kron(np.eye(groups), np.ones((size, size))) / size
-    return within[..., None, None].astype(np.float32)
+    weight = np.kron(np.eye(groups), np.ones((size, size))) / size
+    return weight[..., None, None].astype(np.float32)

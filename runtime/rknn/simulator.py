@@ -9,27 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UserError
-from .chain import Arrays
-from .manifest import Exported, PartFile, Recipe
-from .toolkit import Done, Toolkit
+from ...common.errors import UserError
+from .exported import BuildConfig, ExportedPart, ExportedRknn
+from .part_chain import Arrays
+from .toolkit import Toolkit, ToolkitReply
 
 
-def build(toolkit: Toolkit, name: str, onnx: Path, recipe: Recipe, samples: Path, rknn: Path | None = None) -> Done:
+def build_model(
+    toolkit: Toolkit,
+    name: str,
+    onnx_file: Path,
+    build_config: BuildConfig,
+    samples_folder: Path,
+    rknn_file: Path | None = None,
+) -> ToolkitReply:
     """Builds a part under a name; `samples` is the folder of its calibration samples, where it is quantized.
 
     Raises:
         UserError: the toolkit refuses, or there are no samples.
     """
-    dataset = _dataset(toolkit, samples) if recipe.quantized else None
+    dataset = _write_dataset(toolkit, samples_folder) if build_config.is_quantized else None
     return toolkit.call(
         "build",
         model=name,
-        onnx=str(onnx.absolute()),
-        config=dict(recipe.config),
+        onnx=str(onnx_file.absolute()),
+        config=dict(build_config.toolkit_config),
         dataset=dataset and str(dataset),
-        float_layers=list(recipe.float_layers),
-        rknn=rknn and str(rknn.absolute()),
+        float_layers=list(build_config.float_layers),
+        rknn=rknn_file and str(rknn_file.absolute()),
     )
 
 
@@ -44,17 +51,17 @@ def simulate(toolkit: Toolkit, name: str, inputs: Arrays) -> NDArray[np.float32]
     return output
 
 
-class Simulated:
+class SimulatorBackend:
     """Runs an artifact's NPU parts by name; each is built when it is first asked for, and stays.
 
     loading: seconds that this has taken so far. engine: with the version of the toolkit that exported.
     """
 
-    def __init__(self, exported: Exported, toolkit: Toolkit) -> None:
+    def __init__(self, exported: ExportedRknn, toolkit: Toolkit) -> None:
         self._exported, self._toolkit = exported, toolkit
-        self.engine = f"the simulator of rknn-toolkit2 (exported with {exported.toolkit})"
+        self.engine = f"the simulator of rknn-toolkit2 (exported with {exported.toolkit_version})"
         self._built: set[str] = set()
-        self.loading = 0.0
+        self.load_seconds = 0.0
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         part = self._exported.parts[name]
@@ -62,14 +69,20 @@ class Simulated:
             began = perf_counter()
             self._build(part)
             self._built.add(name)
-            self.loading += perf_counter() - began
+            self.load_seconds += perf_counter() - began
         return simulate(self._toolkit, name, inputs)
 
-    def _build(self, part: PartFile) -> None:
-        build(self._toolkit, part.name, self._exported.onnx(part), part.recipe, self._exported.samples(part.name))
+    def _build(self, part: ExportedPart) -> None:
+        build_model(
+            self._toolkit,
+            part.name,
+            self._exported.onnx_file(part),
+            part.build_config,
+            self._exported.samples_folder(part.name),
+        )
 
 
-def _dataset(toolkit: Toolkit, samples: Path) -> Path:
+def _write_dataset(toolkit: Toolkit, samples: Path) -> Path:
     """The list of a part's samples as the toolkit reads it: a line each, paths in the order of the inputs.
 
     Raises:
@@ -86,7 +99,7 @@ def _dataset(toolkit: Toolkit, samples: Path) -> Path:
     return dataset
 
 
-def save_samples(samples: list[dict[str, NDArray[Any]]], folder: Path) -> None:
+def save_calibration_samples(samples: list[dict[str, NDArray[Any]]], folder: Path) -> None:
     """Writes calibration samples as `_dataset` reads them."""
     folder.mkdir(parents=True)
     for number, sample in enumerate(samples):

@@ -19,19 +19,19 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from ...errors import UserError
+from ...common.errors import UserError
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = "EDGEPRESS_RKNN"  # names another Python that has the toolkit
-INSTALL = "run 'make setup-rknn', or name a Python that has it in EDGEPRESS_RKNN"
-WORKER = Path(__file__).with_name("worker.py")
-GRACE = 5  # seconds that a worker may take to end by itself
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-SAID = 200  # characters of an error
+REPOSITORY_ROOT = Path(__file__).parents[2]
+PYTHON_VARIABLE = "EDGEPRESS_RKNN"  # names another Python that has the toolkit
+INSTALL_HINT = "run 'make setup-rknn', or name a Python that has it in EDGEPRESS_RKNN"
+WORKER_SCRIPT = Path(__file__).with_name("toolkit_worker.py")
+EXIT_TIMEOUT_S = 5  # seconds that a worker may take to end by itself
+ANSI_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+MAX_ERROR_CHARS = 200  # characters of an error
 
 
 @dataclass(frozen=True)
-class Done:
+class ToolkitReply:
     """A job: what the worker answered, the toolkit's log of it, and seconds.
 
     peak: the worker's largest resident set so far, in bytes.
@@ -40,17 +40,17 @@ class Done:
     answer: dict[str, Any]
     log: str
     seconds: float
-    peak: int
+    peak_bytes: int
 
 
 class Toolkit:
     """A worker, started at the first job and ended, with all that it started, when the context is left."""
 
-    def __init__(self, limit: float = 3600) -> None:
+    def __init__(self, timeout_s: float = 3600) -> None:
         """limit: seconds that a job may take."""
-        self._limit = limit
+        self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._answers = -1
+        self._reply_pipe = -1
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Toolkit:
@@ -64,17 +64,17 @@ class Toolkit:
     @property
     def folder(self) -> Path:
         """Where the worker runs, for files that are handed to it; it goes when the toolkit is closed."""
-        self._started()
+        self._ensure_started()
         assert self._folder is not None
         return Path(self._folder.name)
 
-    def call(self, name: str, **job: Any) -> Done:
+    def call(self, name: str, **job: Any) -> ToolkitReply:
         """Has the worker do a job.
 
         Raises:
             UserError: there is no toolkit; the job failed, took too long, or ended the worker.
         """
-        process = self._started()
+        process = self._ensure_started()
         assert process.stdin is not None
         log = self.folder / "log"
         begin, started = log.stat().st_size, monotonic()
@@ -82,12 +82,12 @@ class Toolkit:
         try:
             process.stdin.write(json.dumps({"call": name} | job).encode() + b"\n")
             process.stdin.flush()
-            line = self._line(started + self._limit)
+            line = self._read_reply(started + self._timeout_s)
         except (BrokenPipeError, TimeoutError) as error:
             late = isinstance(error, TimeoutError)
-            said = "" if late else _last_words(_read(log, begin))
+            said = "" if late else _get_last_line(_read_log(log, begin))
             self.close()
-            what = f"took more than {self._limit:.0f} s" if late else f"ended{said}"
+            what = f"took more than {self._timeout_s:.0f} s" if late else f"ended{said}"
             raise UserError(
                 f"rknn-toolkit2 {what} in '{name}'; give it more time or memory, or smaller parts."
             ) from error
@@ -96,27 +96,27 @@ class Toolkit:
             raise
         answer = json.loads(line)
         if "error" in answer:
-            raise UserError(f"rknn-toolkit2 refuses to {name}: {answer['error'][-SAID:]}.")
-        return Done(answer, _read(log, begin), monotonic() - started, _peak(process.pid))
+            raise UserError(f"rknn-toolkit2 refuses to {name}: {answer['error'][-MAX_ERROR_CHARS:]}.")
+        return ToolkitReply(answer, _read_log(log, begin), monotonic() - started, _get_peak_bytes(process.pid))
 
     def close(self) -> None:
         """Ends the worker and whatever it started."""
         if self._process is not None:
-            _end(self._process)
+            _terminate(self._process)
             self._process = None
-            os.close(self._answers)
+            os.close(self._reply_pipe)
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _ensure_started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            python = interpreter()
+            python = find_interpreter()
             self._folder = tempfile.TemporaryDirectory(prefix="edgepress-rknn-")
-            self._answers, writing = os.pipe()
+            self._reply_pipe, writing = os.pipe()
             with (Path(self._folder.name) / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [python, "-I", WORKER, str(writing)],
+                    [python, "-I", WORKER_SCRIPT, str(writing)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -127,38 +127,38 @@ class Toolkit:
             os.close(writing)
         return self._process
 
-    def _line(self, deadline: float) -> str:
+    def _read_reply(self, deadline: float) -> str:
         """The next answer; raises TimeoutError at the deadline and BrokenPipeError where the worker ended."""
         found = b""
         while not found.endswith(b"\n"):
-            ready, _, _ = select.select([self._answers], [], [], max(deadline - monotonic(), 0))
+            ready, _, _ = select.select([self._reply_pipe], [], [], max(deadline - monotonic(), 0))
             if not ready:
                 raise TimeoutError
-            piece = os.read(self._answers, 65536)
+            piece = os.read(self._reply_pipe, 65536)
             if not piece:
                 raise BrokenPipeError
             found += piece
         return found.decode()
 
 
-def interpreter() -> Path:
+def find_interpreter() -> Path:
     """The Python that has the toolkit.
 
     Raises:
         UserError: there is none.
     """
-    python = Path(os.environ.get(ENVIRONMENT) or ROOT / ".venv-rknn/bin/python")
+    python = Path(os.environ.get(PYTHON_VARIABLE) or REPOSITORY_ROOT / ".venv-rknn/bin/python")
     if not python.exists():
-        raise UserError(f"rknn-toolkit2 is not installed ({python} is missing); {INSTALL}.")
+        raise UserError(f"rknn-toolkit2 is not installed ({python} is missing); {INSTALL_HINT}.")
     return python
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     """Asks a worker to end, then kills it and all processes of its session."""
     assert process.stdin is not None
     try:
         process.stdin.close()
-        process.wait(GRACE if process.poll() is None else 0)
+        process.wait(EXIT_TIMEOUT_S if process.poll() is None else 0)
     except (BrokenPipeError, subprocess.TimeoutExpired):
         pass
     finally:
@@ -167,18 +167,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _read(log: Path, begin: int) -> str:
+def _read_log(log: Path, begin: int) -> str:
     with log.open("rb") as stream:
         stream.seek(begin)
-        return COLOURS.sub("", stream.read().decode("utf-8", "replace"))
+        return ANSI_COLORS.sub("", stream.read().decode("utf-8", "replace"))
 
 
-def _last_words(log: str) -> str:
+def _get_last_line(log: str) -> str:
     words = [line.strip() for line in log.splitlines() if line.strip()]
-    return f" ({words[-1][-SAID:]})" if words else ""
+    return f" ({words[-1][-MAX_ERROR_CHARS:]})" if words else ""
 
 
-def _peak(process: int) -> int:
+def _get_peak_bytes(process: int) -> int:
     """The largest resident set of a process so far, in bytes; 0 where the system does not say."""
     try:
         lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()

@@ -14,29 +14,29 @@ import pytest
 import torch
 from torch import nn
 
-from edgepress import grid, int4
-from edgepress import recipe as recipes
+from edgepress.benchmarks.common.report import CANDIDATE_NAME, compare_paired_psnr, format_mean
 from edgepress.benchmarks.peers import catalog, environments, failure, press, score
-from edgepress.benchmarks.peers.table import Entry, peers_table
+from edgepress.benchmarks.peers.table import TableEntry, render_peers_table
 from edgepress.benchmarks.peers.workers import layers
-from edgepress.benchmarks.peers.workers.job import Batch, Job, Outcome
-from edgepress.benchmarks.report import VARIANT, paired, shown
-from edgepress.checkpoint import Checkpoint
-from edgepress.evaluate.bootstrap import Mean
-from edgepress.evaluate.registry import Score
-from edgepress.evaluate.results import (
+from edgepress.benchmarks.peers.workers.job import Batch, Outcome, QuantizeJob
+from edgepress.evaluate.metrics.base import Score
+from edgepress.evaluate.results.aggregate import aggregate, select_variant
+from edgepress.evaluate.results.schema import (
     FolderIdentity,
-    Identity,
-    PictureRow,
+    ImageResult,
+    PairResult,
     Results,
-    Row,
-    SamplingIdentity,
-    Subject,
-    VariantRow,
+    RunIdentity,
+    SampleResult,
+    SamplingInfo,
+    SystemInfo,
 )
-from edgepress.evaluate.summary import pairs_of, summarise
-from edgepress.prompts import Prompt
-from edgepress.sources import DEMO
+from edgepress.evaluate.stats.bootstrap import MeanCI
+from edgepress.numerics import affine, awq_packing
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.prompts.prompt import Prompt
+from edgepress.recipes import loader
+from edgepress.storage.checkpoint import Checkpoint
 
 PEERS = Path(press.__file__).parent
 NAMES = [f"{peer.environment}/{peer.name}" for peer in catalog.PEERS]
@@ -46,7 +46,7 @@ NAMES = [f"{peer.environment}/{peer.name}" for peer in catalog.PEERS]
 
 
 def test_a_job_survives_json() -> None:
-    job = Job(
+    job = QuantizeJob(
         pipeline="demo",
         layers={"transformer": ("a.0", "a.1"), "text_encoder": ("b",)},
         dtype="float32",
@@ -54,23 +54,25 @@ def test_a_job_survives_json() -> None:
         sampling={"height": 128, "guidance_scale": 0.0},
         options={"group_size": 64, "awq": True},
     )
-    assert Job.from_json(job.to_json()) == job
+    assert QuantizeJob.from_json(job.to_json()) == job
 
 
 def test_a_job_names_the_layers_that_edgepress_quantizes_and_its_calibration() -> None:
-    recipe = recipes.load("orin")
+    recipe = loader.load_recipe("orin")
     tuned = next(peer for peer in catalog.PEERS if peer.calibrates)
-    job = press.job_of(tuned, recipe)
+    job = press.make_job(tuned, recipe)
     assert set(job.layers) == {"transformer", "text_encoder"}
-    assert all(f"{name}.weight" in Checkpoint(DEMO / part) for part, names in job.layers.items() for name in names)
+    assert all(
+        f"{name}.weight" in Checkpoint(DEMO_PIPELINE / part) for part, names in job.layers.items() for name in names
+    )
     assert sum(len(batch.prompts) for batch in job.calibration) == recipe.calibration.count
     assert len({seed for batch in job.calibration for seed in batch.seeds}) == recipe.calibration.count
-    blind = press.job_of(dataclasses.replace(tuned, calibrates=False), recipe)
+    blind = press.make_job(dataclasses.replace(tuned, calibrates=False), recipe)
     assert blind == dataclasses.replace(job, calibration=())
 
 
 def test_an_outcome_is_whole_or_not_there(tmp_path: Path) -> None:
-    outcome = Outcome(weights=1000, bits=4250, version="1.0", finished=12.5)
+    outcome = Outcome(num_weights=1000, num_bits=4250, version="1.0", finished_at=12.5)
     outcome.write(tmp_path / "outcome.json")
     assert Outcome.read(tmp_path / "outcome.json") == outcome
     assert outcome.bits_per_weight == 4.25
@@ -83,30 +85,30 @@ def test_an_outcome_is_whole_or_not_there(tmp_path: Path) -> None:
 def test_bits_are_those_of_the_stored_tensors() -> None:
     """Nibbles in bytes, a scale and a zero point of 16 bits for each group of 128: 4.25 bits a weight."""
     codes = torch.zeros(256, 384 // 2, dtype=torch.uint8)
-    grid = torch.zeros(256, 384 // 128, 2, dtype=torch.bfloat16)
-    assert layers.bits_of(codes, grid) == 4.25 * 256 * 384
-    assert layers.bits_of() == 0
+    affine = torch.zeros(256, 384 // 128, 2, dtype=torch.bfloat16)
+    assert layers.count_bits(codes, affine) == 4.25 * 256 * 384
+    assert layers.count_bits() == 0
 
 
 def test_grouped_bits_are_those_of_awq_files() -> None:
     weight = torch.randn(64, 256)
-    packed = int4.pack_awq(grid.quantize(weight, grid.grid_for(weight, 128)))
-    assert layers.grouped_bits(64 * 256, 64 * 2) == layers.bits_of(*packed)
+    packed = awq_packing.pack_awq(affine.quantize(weight, affine.minmax_qparams(weight, 128)))
+    assert layers.count_grouped_bits(64 * 256, 64 * 2) == layers.count_bits(*packed)
 
 
 def test_own_bits_are_read_from_the_pressed_files(tmp_path: Path) -> None:
     """The demo's layers, each packed by rounding alone."""
-    recipe = recipes.load("orin")
-    job = press.job_of(catalog.PEERS[0], recipe)
+    recipe = loader.load_recipe("orin")
+    job = press.make_job(catalog.PEERS[0], recipe)
     for part, names in job.layers.items():
-        source, packed = Checkpoint(DEMO / part), {}
+        source, packed = Checkpoint(DEMO_PIPELINE / part), {}
         for name in names:
-            weight = source.tensor(f"{name}.weight").float()
-            tensors = int4.pack_awq(grid.quantize(weight, grid.grid_for(weight, 128)))._asdict()
+            weight = source.load_tensor(f"{name}.weight").float()
+            tensors = awq_packing.pack_awq(affine.quantize(weight, affine.minmax_qparams(weight, 128)))._asdict()
             packed |= {f"{name}.{kind}": tensor for kind, tensor in tensors.items()}
         (tmp_path / part).mkdir()
         score.write_sharded(packed.items(), tmp_path / part, "model")
-    assert press.own_bits(tmp_path, recipe) == int4.bits_per_weight(128)
+    assert press.count_stored_bits(tmp_path, recipe) == awq_packing.bits_per_weight(128)
 
 
 # ---------------------------------------------------------------- workers
@@ -130,18 +132,18 @@ class Pipeline:
         self.text_encoder = Text()
 
 
-JOB = Job("demo", {"text_encoder": ("inner.0",)}, "float32", (), {})
+JOB = QuantizeJob("demo", {"text_encoder": ("inner.0",)}, "float32", (), {})
 
 
 def test_layers_are_found_by_component_and_name() -> None:
     pipeline = Pipeline()
-    assert list(layers.linears(pipeline, JOB)) == [("text_encoder.inner.0", pipeline.text_encoder.inner[0])]
+    assert list(layers.iter_linears(pipeline, JOB)) == [("text_encoder.inner.0", pipeline.text_encoder.inner[0])]
 
 
 def test_watching_leaves_padding_out_and_ends() -> None:
     pipeline, seen = Pipeline(), list[torch.Tensor]()
     x, mask = torch.randn(2, 3, 4), torch.tensor([[1, 1, 0], [1, 0, 0]])
-    with layers.watching(pipeline, JOB, {"text_encoder.inner.0": seen.append}):
+    with layers.observe_inputs(pipeline, JOB, {"text_encoder.inner.0": seen.append}):
         pipeline.text_encoder(x, attention_mask=mask)
         pipeline.text_encoder(x)
     pipeline.text_encoder(x)
@@ -162,16 +164,16 @@ def test_a_worker_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(environments, "HERE", tmp_path / "peers")
     monkeypatch.setattr(press, "python_of", lambda *_: Path(sys.executable))
     peer = catalog.Peer("plain", "halver", "halver", "Halver", {"factor": 0.5})
-    made, folder = press.press_peer(peer, recipes.load("orin"), tmp_path / "build")
+    made, folder = press.quantize_with_peer(peer, loader.load_recipe("orin"), tmp_path / "build")
     assert made.bits_per_weight == 16
     assert 0 < made.seconds < 600
-    assert made.peak > 10**8
+    assert made.peak_memory > 10**8
     found = score.load_file(folder / "layers.safetensors")
     name = next(iter(found))
     part, layer = name.split(".", 1)
-    torch.testing.assert_close(found[name], Checkpoint(DEMO / part).tensor(f"{layer}.weight").float() / 2)
+    torch.testing.assert_close(found[name], Checkpoint(DEMO_PIPELINE / part).load_tensor(f"{layer}.weight").float() / 2)
     monkeypatch.setattr(press, "python_of", _must_not_be_called)
-    assert press.press_peer(peer, recipes.load("orin"), tmp_path / "build") == (made, folder)
+    assert press.quantize_with_peer(peer, loader.load_recipe("orin"), tmp_path / "build") == (made, folder)
 
 
 HALVER = """
@@ -196,17 +198,17 @@ def _must_not_be_called(*_: object) -> Path:
 
 def test_a_candidate_is_the_demo_with_other_weights(tmp_path: Path) -> None:
     name = "layers.0.attention.to_q"
-    new = torch.full(Checkpoint(DEMO / "transformer").shape(f"{name}.weight"), 0.25)
+    new = torch.full(Checkpoint(DEMO_PIPELINE / "transformer").shape(f"{name}.weight"), 0.25)
     score.write_candidate({f"transformer.{name}": new}, ("transformer", "text_encoder"), tmp_path / "model")
-    written, source = Checkpoint(tmp_path / "model" / "transformer"), Checkpoint(DEMO / "transformer")
-    assert torch.equal(written.tensor(f"{name}.weight"), new)
+    written, source = Checkpoint(tmp_path / "model" / "transformer"), Checkpoint(DEMO_PIPELINE / "transformer")
+    assert torch.equal(written.load_tensor(f"{name}.weight"), new)
     assert sorted(written.names()) == sorted(source.names())
     assert torch.equal(
-        written.tensor("layers.1.attention.to_q.weight"), source.tensor("layers.1.attention.to_q.weight")
+        written.load_tensor("layers.1.attention.to_q.weight"), source.load_tensor("layers.1.attention.to_q.weight")
     )
     assert (tmp_path / "model" / "vae" / "config.json").is_symlink()
     assert {path.relative_to(tmp_path / "model") for path in (tmp_path / "model").rglob("*")} == {
-        path.relative_to(DEMO) for path in DEMO.rglob("*")
+        path.relative_to(DEMO_PIPELINE) for path in DEMO_PIPELINE.rglob("*")
     }
 
 
@@ -220,7 +222,7 @@ def test_peers_are_named_once() -> None:
 
 @pytest.mark.parametrize("peer", catalog.PEERS, ids=NAMES)
 def test_a_peer_has_pins_and_a_worker(peer: catalog.Peer) -> None:
-    pins = [line for line in environments.requirements(peer.environment).splitlines() if not line.startswith("#")]
+    pins = [line for line in environments.read_requirements(peer.environment).splitlines() if not line.startswith("#")]
     assert "torch==2.13.0" in pins
     assert [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.+]+", line)] == []
     source = (PEERS / "workers" / f"{peer.worker}.py").read_text("utf-8")
@@ -237,7 +239,7 @@ def test_workers_import_nothing_of_edgepress() -> None:
 
 def test_torch_is_installed_first_and_alone() -> None:
     pins = "# first: wheel==1 ninja==2\n# options: --no-build-isolation\na==1\ntorch==2.13.0\ntorchao==0.18.0\n"
-    assert environments.install_steps(pins, Path("p.txt")) == [
+    assert environments.list_install_steps(pins, Path("p.txt")) == [
         ["torch==2.13.0"],
         ["wheel==1", "ninja==2"],
         ["--no-build-isolation", "--requirement", "p.txt"],
@@ -247,12 +249,12 @@ def test_torch_is_installed_first_and_alone() -> None:
 def test_an_environment_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(environments, "_run", lambda words, _: _pretend(calls, words, tmp_path))
-    first = environments.python_of("gguf", tmp_path)
+    first = environments.ensure_environment("gguf", tmp_path)
     made = len(calls)
-    assert environments.python_of("gguf", tmp_path) == first
+    assert environments.ensure_environment("gguf", tmp_path) == first
     assert made == len(calls) == 3
     monkeypatch.setattr(environments, "requirements", lambda _: "torch==2.13.0\ngguf==9\n")
-    environments.python_of("gguf", tmp_path)
+    environments.ensure_environment("gguf", tmp_path)
     assert len(calls) == 2 * made
 
 
@@ -279,35 +281,35 @@ def _pretend(calls: list[list[str]], words: list[str], folder: Path) -> None:
 )
 def test_the_cause_is_the_last_error(log: str, line: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(log, "utf-8")
-    assert failure.cause(tmp_path / "log") == line
+    assert failure.find_cause(tmp_path / "log") == line
 
 
 def test_a_long_cause_is_cut(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"ValueError: {'x' * 1000}", "utf-8")
-    assert len(failure.cause(tmp_path / "log")) == failure.LONGEST
+    assert len(failure.find_cause(tmp_path / "log")) == failure.MAX_LENGTH
 
 
 def test_a_failed_command_is_a_peer_error(tmp_path: Path) -> None:
     words = [sys.executable, "-c", "raise RuntimeError('no kernel')"]
     with pytest.raises(failure.PeerError, match="RuntimeError: no kernel"):
-        press._measured(words, tmp_path)
+        press._measure_command(words, tmp_path)
     with pytest.raises(failure.PeerError, match="not installed: RuntimeError: no kernel"):
-        environments._run(words, tmp_path / "log.txt")
+        environments._run_command(words, tmp_path / "log.txt")
 
 
 def test_what_failed_is_tried_again_and_what_succeeded_is_not(tmp_path: Path) -> None:
-    made = press.Made("1.0", 4.5, 3.0, 10**9)
+    made = press.QuantizedRun("1.0", 4.5, 3.0, 10**9)
     with pytest.raises(failure.PeerError):
-        press._kept(tmp_path / "a", "key", _fail)
-    assert press._kept(tmp_path / "a", "key", lambda: made) == made
-    assert press._kept(tmp_path / "a", "key", _fail) == made
+        press.load_or_run(tmp_path / "a", "key", _fail)
+    assert press.load_or_run(tmp_path / "a", "key", lambda: made) == made
+    assert press.load_or_run(tmp_path / "a", "key", _fail) == made
     (tmp_path / "a" / "evaluation").mkdir()
     other = dataclasses.replace(made, seconds=4.0)
-    assert press._kept(tmp_path / "a", "another key", lambda: other) == other
+    assert press.load_or_run(tmp_path / "a", "another key", lambda: other) == other
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["made.json"]
 
 
-def _fail() -> press.Made:
+def _fail() -> press.QuantizedRun:
     raise failure.PeerError("no")
 
 
@@ -319,55 +321,57 @@ def results(psnr: list[float | None], read: list[float]) -> Results:
     scores = (Score(name="psnr", title="PSNR", unit="dB"),)
     texts = (Score(name="text_accuracy", title="text accuracy", unit="%"),)
     rows = tuple(_row(number, *values) for number, values in enumerate(zip(psnr, read, strict=True)))
-    subject = Subject(kind="diffusers", folder=FolderIdentity(path="", sha256="", files=0, bytes=0), dtype="float32")
-    identity = Identity(
+    subject = SystemInfo(kind="diffusers", folder=FolderIdentity(path="", sha256="", files=0, bytes=0), dtype="float32")
+    identity = RunIdentity(
         reference=subject,
-        variants={VARIANT: subject},
-        truth=None,
-        sampling=SamplingIdentity(height=8, width=8, steps=1, guidance=0, seeds=1),
-        prompts=None,
+        variants={CANDIDATE_NAME: subject},
+        ground_truth=None,
+        sampling=SamplingInfo(height=8, width=8, steps=1, guidance=0, num_seeds=1),
+        prompt_set=None,
         prompts_sha256="",
         metrics={},
         libraries={},
         device="orin",
-        pictures="",
+        image_folder="",
     )
     return Results(
         created="",
         edgepress="",
         identity=identity,
-        seconds={},
-        costs={},
+        stage_seconds={},
+        metric_costs={},
         pair_scores=scores,
-        picture_scores=texts,
-        unmeasured={},
+        image_scores=texts,
+        unavailable_metrics={},
         reference_defects=(),
-        variants={VARIANT: summarise(pairs_of(rows, VARIANT), scores, texts)},
-        floor=None,
+        variants={CANDIDATE_NAME: aggregate(select_variant(rows, CANDIDATE_NAME), scores, texts)},
+        noise_floor=None,
         gates=(),
         strict=False,
         verdict=None,
         baseline=None,
         history=None,
-        rows=rows,
+        samples=rows,
     )
 
 
-def _row(number: int, psnr: float | None, read: float) -> Row:
-    pictures = [PictureRow(file="", values={"text_accuracy": value}, notes={}, defect=None) for value in (1.0, read)]
+def _row(number: int, psnr: float | None, read: float) -> SampleResult:
+    pictures = [ImageResult(file="", values={"text_accuracy": value}, notes={}, defect=None) for value in (1.0, read)]
     prompt = Prompt(id=f"p{number}", prompt="a", language="en")
-    made = VariantRow(identical=psnr is None, values={"psnr": psnr}, picture=pictures[1])
-    return Row(prompt=prompt, seed=0, truth=None, reference=pictures[0], variants={VARIANT: made})
+    made = PairResult(identical=psnr is None, values={"psnr": psnr}, image=pictures[1])
+    return SampleResult(
+        prompt=prompt, seed=0, ground_truth=None, reference=pictures[0], variants={CANDIDATE_NAME: made}
+    )
 
 
-MADE = press.Made("0.1", 4.15625, 41.6, 934_000_000)
+MADE = press.QuantizedRun("0.1", 4.15625, 41.6, 934_000_000)
 
 
 def test_the_table_has_the_best_first_and_failures_last() -> None:
-    best = Entry("**ours**", MADE, results([40.0, 42.0], [1.0, 1.0]))
-    worse = Entry("theirs", MADE, results([39.0, 40.0], [1.0, 0.5]))
-    failed = Entry("broken", error="ImportError: no")
-    lines = peers_table([failed, worse, best], best).splitlines()
+    best = TableEntry("**ours**", MADE, results([40.0, 42.0], [1.0, 1.0]))
+    worse = TableEntry("theirs", MADE, results([39.0, 40.0], [1.0, 0.5]))
+    failed = TableEntry("broken", error="ImportError: no")
+    lines = render_peers_table([failed, worse, best], best).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["**ours** (0.1)", "theirs (0.1)", "broken"]
     cells = [cell.strip() for cell in lines[3].split("|")[1:-1]]
     assert cells == [
@@ -384,12 +388,12 @@ def test_the_table_has_the_best_first_and_failures_last() -> None:
 
 
 def test_identical_pictures_are_left_out_of_the_difference() -> None:
-    found = paired(results([40.0, None, 43.0], [1.0] * 3), results([39.0, 40.0, 40.0], [1.0] * 3))
+    found = compare_paired_psnr(results([40.0, None, 43.0], [1.0] * 3), results([39.0, 40.0, 40.0], [1.0] * 3))
     assert (found.mean, found.count) == (2.0, 2)
 
 
 def test_a_mean_of_one_has_no_interval() -> None:
-    assert shown(Mean(mean=0.125, low=None, high=None, count=1), 100, 1) == "12.5"
+    assert format_mean(MeanCI(mean=0.125, low=None, high=None, count=1), 100, 1) == "12.5"
 
 
 # ---------------------------------------------------------------- the command
@@ -404,10 +408,10 @@ def test_the_command_says_what_it_takes() -> None:
 def test_a_failed_peer_is_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     command = importlib.import_module("edgepress.benchmarks.peers.__main__")
 
-    def refuse(*_: object) -> tuple[press.Made, Path]:
+    def refuse(*_: object) -> tuple[press.QuantizedRun, Path]:
         raise failure.PeerError("not installed: no such version")
 
     monkeypatch.setattr(command, "press_peer", refuse)
-    entry = command._peer(catalog.PEERS[0], recipes.load("orin"), 4, lambda *_: None)
-    assert entry == Entry(catalog.PEERS[0].title, error="not installed: no such version")
+    entry = command._peer(catalog.PEERS[0], loader.load_recipe("orin"), 4, lambda *_: None)
+    assert entry == TableEntry(catalog.PEERS[0].title, error="not installed: no such version")
     json.dumps(dataclasses.asdict(entry))

@@ -7,19 +7,22 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from edgepress.prompts import Prompt, load_prompts
-from edgepress.recipe import Pictures
-from edgepress.sampling import batches, load_pipeline, sample, sampling_of
-from edgepress.sources import DEMO
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.pipelines.sampling import batched, generate_images, load_pipeline, resolve_sampling
+from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.recipes.schema import GenerationSettings
 
 
 @pytest.fixture(scope="session")
 def painted() -> list[tuple[Prompt, npt.NDArray[np.uint8]]]:
     """The first 48 evaluation prompts and their pictures, 128 x 128; about half a minute."""
-    prompts = load_prompts(DEMO / "prompts" / "evaluation.jsonl")[:48]
-    pipeline, sampling = load_pipeline(DEMO, torch.float32), sampling_of(Pictures(), DEMO)
+    prompts = load_prompts(DEMO_PIPELINE / "prompts" / "evaluation.jsonl")[:48]
+    pipeline, sampling = (
+        load_pipeline(DEMO_PIPELINE, torch.float32),
+        resolve_sampling(GenerationSettings(), DEMO_PIPELINE),
+    )
     return [
         (prompt, np.asarray(image))
-        for group in batches(prompts, sampling.batch)
-        for prompt, image in zip(group, sample(pipeline, group, sampling), strict=True)
+        for group in batched(prompts, sampling.batch_size)
+        for prompt, image in zip(group, generate_images(pipeline, group, sampling), strict=True)
     ]

@@ -14,28 +14,28 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from edgepress.demo import signs
-from edgepress.demo.clip_towers import Clip
-from edgepress.demo.train_clip import disturbed, load_tokenizer, misspelt, tokens_of, truth_of
-from edgepress.evaluate.clip.embed import clip_of, cosine
-from edgepress.evaluate.pictures import open_picture
-from edgepress.prompts import Prompt, load_prompts
-from edgepress.sources import DEMO, DEMO_CLIP, own_clip
+from edgepress.demo.signs import dataset
+from edgepress.demo.training.clip_model import ClipModel
+from edgepress.demo.training.train_clip import augment, load_tokenizer, make_labels, misspell, tokenize
+from edgepress.evaluate.backends.clip.embedder import cosine_similarity, load_clip
+from edgepress.evaluate.images.image_file import load_image
+from edgepress.pipelines.hub import DEMO_CLIP, DEMO_PIPELINE, bundled_clip
+from edgepress.prompts.prompt import Prompt, load_prompts
 
 DATA = Path(__file__).parents[1] / "evaluate" / "data"
 Picture = npt.NDArray[np.uint8]
 FONTS = pytest.mark.skipif(
-    not all(Path(path).exists() for path, _ in signs.FONTS.values()),
+    not all(Path(path).exists() for path, _ in dataset.FONTS.values()),
     reason="true signs are drawn with fonts-dejavu-core and fonts-noto-cjk",
 )
 
 
 def found(pictures: list[Picture], prompts: list[str], pool: list[str]) -> float:
     """The share of pictures that are nearer to their own prompt than to any other of the pool."""
-    clip = clip_of(f"local-dir:{DEMO_CLIP}")
-    texts = [text for prompt in pool if (text := clip.text(prompt)) is not None]
+    clip = load_clip(f"local-dir:{DEMO_CLIP}")
+    texts = [text for prompt in pool if (text := clip.embed_text(prompt)) is not None]
     assert len(texts) == len(pool)
-    best = [pool[int(np.argmax([clip.picture(picture) @ text for text in texts]))] for picture in pictures]
+    best = [pool[int(np.argmax([clip.embed_image(picture) @ text for text in texts]))] for picture in pictures]
     return float(np.mean([one == other for one, other in zip(best, prompts, strict=True)]))
 
 
@@ -49,69 +49,69 @@ def test_it_is_half_precision_safetensors_of_at_most_8_mb() -> None:
 
 def test_it_comes_with_the_demo(tmp_path: Path) -> None:
     """Whatever way leads there: a checkout may lie behind a link."""
-    (tmp_path / "pipeline").symlink_to(DEMO)
-    assert own_clip(DEMO) == own_clip(tmp_path / "pipeline") == f"local-dir:{DEMO_CLIP}"
-    assert own_clip(tmp_path) is None
+    (tmp_path / "pipeline").symlink_to(DEMO_PIPELINE)
+    assert bundled_clip(DEMO_PIPELINE) == bundled_clip(tmp_path / "pipeline") == f"local-dir:{DEMO_CLIP}"
+    assert bundled_clip(tmp_path) is None
 
 
 def test_the_plain_towers_and_the_loader_agree() -> None:
     """The loader's CLIP is transformers' or open_clip's."""
     settings = json.loads((DEMO_CLIP / "open_clip_config.json").read_text())["model_cfg"]
     del settings["text_cfg"]["hf_tokenizer_name"]
-    plain = Clip(**settings).eval()
+    plain = ClipModel(**settings).eval()
     weights = load_file(DEMO_CLIP / "open_clip_model.safetensors")
     plain.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    clip, rng = clip_of(f"local-dir:{DEMO_CLIP}"), np.random.default_rng(0)
+    clip, rng = load_clip(f"local-dir:{DEMO_CLIP}"), np.random.default_rng(0)
     picture = rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    prompt = signs.held_out_signs("evaluation")[0].prompt
+    prompt = dataset.held_out_signs("evaluation")[0].prompt
     with torch.no_grad():
         image = plain.encode_image(torch.tensor(picture).permute(2, 0, 1)[None].float() / 127.5 - 1)[0].numpy()
-        text = plain.encode_text(tokens_of(load_tokenizer(DEMO_CLIP), [prompt]))[0].numpy()
-    asked = clip.text(prompt)
+        text = plain.encode_text(tokenize(load_tokenizer(DEMO_CLIP), [prompt]))[0].numpy()
+    asked = clip.embed_text(prompt)
     assert asked is not None
-    np.testing.assert_allclose(clip.picture(picture), image, atol=1e-5)
+    np.testing.assert_allclose(clip.embed_image(picture), image, atol=1e-5)
     np.testing.assert_allclose(asked, text, atol=1e-5)
 
 
 @pytest.mark.parametrize("split", ["calibration", "evaluation"])
-def test_every_prompt_of_the_demo_fits(split: signs.Split) -> None:
-    clip = clip_of(f"local-dir:{DEMO_CLIP}")
-    assert all(clip.text(sign.prompt) is not None for sign in signs.held_out_signs(split))
+def test_every_prompt_of_the_demo_fits(split: dataset.Split) -> None:
+    clip = load_clip(f"local-dir:{DEMO_CLIP}")
+    assert all(clip.embed_text(sign.prompt) is not None for sign in dataset.held_out_signs(split))
 
 
 def test_stored_signs_find_their_prompts() -> None:
     """Four true signs, drawn once, among their own prompts and all of the evaluation set; needs no fonts."""
     asked = load_prompts(DATA / "signs.jsonl")
-    pictures = [open_picture(DATA / f"{prompt.id}.png") for prompt in asked]
+    pictures = [load_image(DATA / f"{prompt.id}.png") for prompt in asked]
     prompts = [prompt.prompt for prompt in asked]
-    pool = sorted({*prompts, *(sign.prompt for sign in signs.held_out_signs("evaluation"))})
+    pool = sorted({*prompts, *(sign.prompt for sign in dataset.held_out_signs("evaluation"))})
     assert found(pictures, prompts, pool) == 1
 
 
 @pytest.mark.slow
 def test_what_the_demo_paints_finds_its_prompt(painted: list[tuple[Prompt, Picture]]) -> None:
     """Pictures of unseen words, among all 305 evaluation prompts."""
-    pool = [sign.prompt for sign in signs.held_out_signs("evaluation")]
+    pool = [sign.prompt for sign in dataset.held_out_signs("evaluation")]
     assert found([picture for _, picture in painted], [prompt.prompt for prompt, _ in painted], pool) >= 0.9
 
 
 @FONTS
 @pytest.mark.slow
 def test_true_pictures_of_unseen_words_find_their_prompts() -> None:
-    held_out = signs.held_out_signs("evaluation")
+    held_out = dataset.held_out_signs("evaluation")
     prompts = [sign.prompt for sign in held_out]
-    assert found([signs.render(sign) for sign in held_out], prompts, prompts) >= 0.97
+    assert found([dataset.render_sign(sign) for sign in held_out], prompts, prompts) >= 0.97
 
 
 @FONTS
 def test_a_picture_is_nearer_to_itself_disturbed_than_to_one_with_a_wrong_letter() -> None:
     """Which is what CLIP-I is asked: damage to the words weighs more than noise that leaves them."""
-    clip, rng = clip_of(f"local-dir:{DEMO_CLIP}"), random.Random(0)
-    for sign in signs.held_out_signs("evaluation")[:12]:
-        true = signs.render(sign)
+    clip, rng = load_clip(f"local-dir:{DEMO_CLIP}"), random.Random(0)
+    for sign in dataset.held_out_signs("evaluation")[:12]:
+        true = dataset.render_sign(sign)
         noisy = np.clip(true + np.random.default_rng(0).normal(0, 4, true.shape), 0, 255).round().astype(np.uint8)
-        wrong = signs.render(replace(sign, lines=misspelt(rng, sign)))
-        near, far = (cosine(clip.picture(true), clip.picture(other)) for other in (noisy, wrong))
+        wrong = dataset.render_sign(replace(sign, lines=misspell(rng, sign)))
+        near, far = (cosine_similarity(clip.embed_image(true), clip.embed_image(other)) for other in (noisy, wrong))
         assert near > far, sign
 
 
@@ -121,20 +121,20 @@ def test_a_picture_is_nearer_to_itself_disturbed_than_to_one_with_a_wrong_letter
 def test_a_misspelt_sign_differs_in_one_letter() -> None:
     rng = random.Random(0)
     for _ in range(200):
-        sign = signs.draw(rng)
-        other = misspelt(rng, sign)
+        sign = dataset.draw_sign(rng)
+        other = misspell(rng, sign)
         pairs = zip(" ".join(sign.lines), " ".join(other), strict=True)
         assert sum(one != two for one, two in pairs) == 1
-        assert not set(other) - set(sign.lines) & signs.held_out()
+        assert not set(other) - set(sign.lines) & dataset.held_out_words()
 
 
 def test_the_truth_of_a_sign_names_every_character_and_place() -> None:
-    sign = signs.Sign(("AB", "C"), "en", "red", "white", "plain", "large", "top", 0)
-    truth = truth_of([sign])
-    slots = truth.slots.view(2, signs.GRID)
+    sign = dataset.Sign(("AB", "C"), "en", "red", "white", "plain", "large", "top", 0)
+    truth = make_labels([sign])
+    slots = truth.slots.view(2, dataset.GRID)
     assert slots[0, :3].tolist() == [0, 1, slots.max().item()]
     assert slots[1, :2].tolist() == [2, slots.max().item()]
-    patches = truth.patches.view(signs.GRID, signs.GRID)
+    patches = truth.patches.view(dataset.GRID, dataset.GRID)
     assert patches[0, :5].tolist() == [0, 0, 1, 1, slots.max().item()]  # two patches a letter
     assert (patches[3:5, :2] == 2).all()  # the second line, three rows further down
 
@@ -142,6 +142,6 @@ def test_the_truth_of_a_sign_names_every_character_and_place() -> None:
 def test_disturbing_keeps_the_range_and_most_of_the_picture() -> None:
     torch.manual_seed(0)
     images = torch.rand(8, 3, 32, 32) * 2 - 1
-    out = disturbed(images)
+    out = augment(images)
     assert out.abs().max() <= 1
     assert 0 < (out - images).abs().mean() < 0.3

@@ -10,28 +10,28 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from edgepress.demo import signs
-from edgepress.evaluate.ocr import read
-from edgepress.evaluate.text_scores import score_text
-from edgepress.prompts import Prompt, load_prompts
-from edgepress.quantize.plan import make_plan
-from edgepress.recipe import Quantization
-from edgepress.sources import DEMO
+from edgepress.demo.signs import dataset
+from edgepress.evaluate.backends.ocr import recognize_lines
+from edgepress.evaluate.backends.text_matching import score_text
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.quantize.plan import build_plan
+from edgepress.recipes.schema import QuantizationSettings
 
-WEIGHTS = sorted(DEMO.glob("*/*.safetensors"))
+WEIGHTS = sorted(DEMO_PIPELINE.glob("*/*.safetensors"))
 
 
 def test_the_weights_are_bfloat16_safetensors_of_at_most_48_mb() -> None:
-    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) <= 48_000_000
+    assert sum(file.stat().st_size for file in DEMO_PIPELINE.rglob("*") if file.is_file()) <= 48_000_000
     assert {file.parent.name for file in WEIGHTS} == {"transformer", "text_encoder", "vae"}
     for file in WEIGHTS:
         with safe_open(file, framework="pt") as weights:
             assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.bfloat16}  # noqa: SIM118
-    assert not [path for path in DEMO.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+    assert not [path for path in DEMO_PIPELINE.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
 
 
 def test_the_classes_are_the_genuine_ones() -> None:
-    index = json.loads((DEMO / "model_index.json").read_text())
+    index = json.loads((DEMO_PIPELINE / "model_index.json").read_text())
     assert index["_class_name"] == "ZImagePipeline"
     classes = {name: value[1] for name, value in index.items() if isinstance(value, list)}
     assert classes == {
@@ -41,39 +41,41 @@ def test_the_classes_are_the_genuine_ones() -> None:
         "transformer": "ZImageTransformer2DModel",
         "vae": "AutoencoderKL",
     }
-    assert json.loads((DEMO / "vae" / "config.json").read_text())["latent_channels"] == 16
+    assert json.loads((DEMO_PIPELINE / "vae" / "config.json").read_text())["latent_channels"] == 16
 
 
 def test_every_quantizable_width_is_a_multiple_of_128() -> None:
-    plan = make_plan(DEMO, Quantization())
+    plan = build_plan(DEMO_PIPELINE, QuantizationSettings())
     for component in plan.components:
-        for unit in component.units:
+        for unit in component.blocks:
             for linear in unit.linears:
                 assert component.checkpoint.shape(f"{linear}.weight")[1] % 128 == 0, linear
 
 
 @pytest.mark.parametrize("split", ["calibration", "evaluation"])
-def test_the_shipped_prompts_are_those_that_training_leaves_out(split: signs.Split) -> None:
-    assert load_prompts(DEMO / "prompts" / f"{split}.jsonl") == signs.prompt_set(split)
+def test_the_shipped_prompts_are_those_that_training_leaves_out(split: dataset.Split) -> None:
+    assert load_prompts(DEMO_PIPELINE / "prompts" / f"{split}.jsonl") == dataset.prompt_set(split)
 
 
 def test_words_are_spelled_out_to_the_text_encoder() -> None:
     """One token a character, and prompts that fill one row of 32 tokens at most."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "tokenizer")
-    for prompt in signs.prompt_set("evaluation"):
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_PIPELINE / "tokenizer")
+    for prompt in dataset.prompt_set("evaluation"):
         chat = [{"role": "user", "content": prompt.prompt}]
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=True)
         tokens = [tokenizer.decode([token]) for token in tokenizer(text).input_ids]
         assert len(tokens) <= 32, prompt.prompt
         assert "".join(tokens) == text
-        letters = [token for token in tokens if token in signs.LETTERS or token in signs.HANZI]
+        letters = [token for token in tokens if token in dataset.LETTERS or token in dataset.HANZI]
         assert "".join(letters).endswith("".join(prompt.lines))
 
 
 @pytest.mark.slow
 def test_ocr_reads_what_the_pipeline_paints(painted: list[tuple[Prompt, npt.NDArray[np.uint8]]]) -> None:
     """A sample of the held-out words; the whole set stands in docs/benchmarks.md."""
-    exact = [score_text(prompt.lines, read(picture), prompt.language)["exact"] for prompt, picture in painted]
+    exact = [
+        score_text(prompt.lines, recognize_lines(picture), prompt.language)["exact"] for prompt, picture in painted
+    ]
     assert sum(exact) / len(exact) >= 0.9, f"{exact.count(1.0)} of {len(exact)} read exactly"

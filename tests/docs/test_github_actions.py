@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import edgepress
-from edgepress.evaluate.aside import RESULTS
-from edgepress.evaluate.report import writing
-from edgepress.recipe import load
+from edgepress.evaluate.report import writer
+from edgepress.evaluate.report.previous_files import RESULTS_FILE
+from edgepress.recipes.loader import load_recipe
 
 ROOT = Path(edgepress.__file__).resolve().parent
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
@@ -42,7 +42,7 @@ def test_every_target_and_variable_exists(job: dict[str, Any]) -> None:
 def test_make_would_write_where_the_workflow_looks(job: dict[str, Any]) -> None:
     """`make` prints what it would run, with the workflow's own variables."""
     device, folder = job["env"]["DEVICE"], job["env"]["EVALUATION"]
-    assert load(device).device == device
+    assert load_recipe(device).device == device
     shown = subprocess.run(
         ["make", "--dry-run", "evaluate", f"DEVICE={device}"],
         cwd=ROOT,
@@ -56,9 +56,9 @@ def test_make_would_write_where_the_workflow_looks(job: dict[str, Any]) -> None:
 def test_what_is_kept_is_what_is_written(job: dict[str, Any]) -> None:
     (upload,) = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
     kept = {Path(line).name for line in upload["with"]["path"].splitlines()}
-    assert kept == {writing.PAGE, writing.CASES, RESULTS}
+    assert kept == {writer.HTML_FILE, writer.JUNIT_FILE, RESULTS_FILE}
     (summary,) = [words for words in commands(job) if words[0] == "cat"]
-    assert Path(summary[1]).name == writing.SUMMARY
+    assert Path(summary[1]).name == writer.MARKDOWN_FILE
 
 
 def test_what_failed_is_shown_as_well(job: dict[str, Any]) -> None:

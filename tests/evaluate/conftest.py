@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_tiny_pipeline
+from helpers.tiny import write_tiny_pipeline
 
-from edgepress.evaluate.registry import Picture
-from edgepress.prompts import Prompt, load_prompts
+from edgepress.evaluate.images.types import ImageArray
+from edgepress.prompts.prompt import Prompt, load_prompts
 
 DATA = Path(__file__).parent / "data"  # four true signs of the demo, drawn once by demo/signs.py
 
@@ -53,5 +53,5 @@ def prompts() -> tuple[Prompt, ...]:
 
 
 @pytest.fixture
-def noise() -> Picture:
+def noise() -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw, ImageFont
 
-from edgepress.evaluate.command import evaluate
-from edgepress.evaluate.results import Results, load_results
-from edgepress.prompts import Prompt, save_prompts
-from edgepress.sources import DEMO_CLIP
+from edgepress.cli.evaluate import evaluate
+from edgepress.evaluate.results.schema import Results, load_results
+from edgepress.pipelines.hub import DEMO_CLIP
+from edgepress.prompts.prompt import Prompt, save_prompts
 
 pytestmark = pytest.mark.slow  # 70 pictures are read
 
@@ -90,11 +90,11 @@ def test_a_letter_swapped_in_5_per_cent_of_the_pictures(folder: Path) -> None:
     sign(word[0] + "X" + word[2:], SWAPPED).save(made / f"{SWAPPED:02d}.png")
     result, results = compared(made)
     summary = results.variants["misspelt"]
-    assert [one.prompt for one in summary.worst if one.score == "text_accuracy"] == [f"{SWAPPED:02d}"]
+    assert [one.prompt for one in summary.worst_pairs if one.score == "text_accuracy"] == [f"{SWAPPED:02d}"]
     assert (summary.mcnemar["exact"].only_reference, summary.mcnemar["exact"].only_variant) == (1, 0)
-    assert summary.groups[0].scores["exact"].drop.mean == pytest.approx(1 / COUNT)
+    assert summary.groups[0].image_scores["exact"].drop.mean == pytest.approx(1 / COUNT)
     assert gates(results)["text_accuracy_drop"] == "inconclusive"
-    assert summary.detectable["text_accuracy"] > 0.05
+    assert summary.minimum_detectable_effect["text_accuracy"] > 0.05
     assert result.exit_code == 0
     assert "verdict: inconclusive" in result.stdout
 
@@ -108,7 +108,7 @@ def test_shifted_colours(folder: Path) -> None:
     result, results = compared(made)
     found = gates(results)
     assert (found["psnr_min"], found["text_accuracy_drop"]) == ("failed", "passed")
-    assert results.variants["shifted"].groups[0].pairs["psnr"].mean.mean == pytest.approx(
+    assert results.variants["shifted"].groups[0].pair_scores["psnr"].mean.mean == pytest.approx(
         20 * np.log10(255 / (12 * np.sqrt(2 / 3))), abs=0.3
     )
     assert result.exit_code == 1
@@ -128,7 +128,7 @@ def test_one_black_picture_one_missing_and_one_of_another_size(folder: Path) -> 
         (f"{LARGER:02d}", "size 160x128 instead of 128x128"),
     ]
     assert [(one.prompt, one.defect, one.new) for one in summary.defects] == [(f"{BLACK:02d}", "black", True)]
-    assert summary.pictures == COUNT - 2
+    assert summary.num_pairs == COUNT - 2
     assert gates(results)["defects_max"] == "failed"
     assert result.exit_code == 1  # a gate has failed, whatever could not be compared
     for said in ("black: 03, seed 0", "11, seed 0: missing", "15, seed 0: size 160x128 instead of 128x128"):
@@ -184,7 +184,7 @@ def test_unreadable_pictures_and_none_at_all(folder: Path) -> None:
     for number in range(COUNT):
         (made / f"{number:02d}.png").write_bytes(b"no picture")
     result, results = compared(made)
-    assert results.variants["nothing"].pictures == 0
+    assert results.variants["nothing"].num_pairs == 0
     assert {one.failure for one in results.variants["nothing"].failures} == {"unreadable"}
     assert set(gates(results).values()) == {"not measured"}
     assert result.exit_code == 2

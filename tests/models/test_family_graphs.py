@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_families import FLUX, SD3, SDXL, clip, randomize, t5, write_tiny_family
+from helpers.tiny_families import FLUX, SD3, SDXL, clip, randomize, t5, write_tiny_family
 
-from edgepress.models import Graph, family_of
-from edgepress.models.reference import Exchange, observer_of
-from edgepress.models.text_graphs import T5, ClipHidden, ClipPooled, ClipProjected
-from edgepress.sampling import load_pipeline
+from edgepress.models.base.graph import Graph
+from edgepress.models.base.reference import GoldenIO, load_observer
+from edgepress.models.registry import get_family
+from edgepress.models.shared.text_encoders import T5, ClipHidden, ClipPooled, ClipProjected
+from edgepress.pipelines.sampling import load_pipeline
 
 SIZES = [(64, 64), (32, 112), (96, 80)]
 ODD = (72, 88)  # 9 by 11 latents, which halve to 5 by 6 and 3 by 3
@@ -40,16 +41,16 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return load_pipeline(folder, torch.float32)
 
 
-def exchanges(pipeline: Any, size: tuple[int, int] = (32, 64)) -> list[Exchange]:
-    return observer_of(family_of(type(pipeline).__name__))(pipeline, "a cat", size)
+def exchanges(pipeline: Any, size: tuple[int, int] = (32, 64)) -> list[GoldenIO]:
+    return load_observer(get_family(type(pipeline).__name__))(pipeline, "a cat", size)
 
 
 def graph_of(pipeline: Any, name: str) -> Graph:
     """A graph as the component's config wants it; only those of diffusers want anything."""
-    graph = family_of(type(pipeline).__name__).graph(name)
+    graph = get_family(type(pipeline).__name__).graph(name)
     assert graph is not None
     config = getattr(pipeline, graph.component).config
-    return graph.of(config if isinstance(config, Mapping) else {})
+    return graph.for_config(config if isinstance(config, Mapping) else {})
 
 
 def module_of(graph: Graph, component: Any) -> torch.nn.Module:
@@ -60,7 +61,7 @@ def module_of(graph: Graph, component: Any) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def answers(pipeline: Any, one: Exchange) -> dict[str, torch.Tensor]:
+def answers(pipeline: Any, one: GoldenIO) -> dict[str, torch.Tensor]:
     """What a graph's module gives for the inputs of an exchange, by port."""
     graph = graph_of(pipeline, one.graph)
     assert [port.name for port in graph.inputs] == list(one.inputs)
@@ -73,8 +74,8 @@ def answers(pipeline: Any, one: Exchange) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_all_modules_give_what_the_pipelines_parts_gave(pipeline: Any) -> None:
-    family = family_of(type(pipeline).__name__)
-    sizes = [*SIZES, ODD] if family.patch == 1 else SIZES
+    family = get_family(type(pipeline).__name__)
+    sizes = [*SIZES, ODD] if family.patch_size == 1 else SIZES
     asked = [one for size in sizes for one in exchanges(pipeline, size)]
     assert [one.graph for one in asked] == [graph.name for graph in family.graphs] * len(sizes)
     for one in asked:
@@ -86,7 +87,7 @@ def test_all_modules_give_what_the_pipelines_parts_gave(pipeline: Any) -> None:
 
 @pytest.mark.slow
 def test_inputs_and_outputs_are_float32_whatever_the_weights_are(pipeline: Any) -> None:
-    for graph in family_of(type(pipeline).__name__).graphs:
+    for graph in get_family(type(pipeline).__name__).graphs:
         module = module_of(graph, getattr(pipeline, graph.component)).to(torch.bfloat16)
         inputs = module.example({"T": 5, "L": 6, "N": 12, "h": 6, "w": 8})
         ports = graph_of(pipeline, graph.name).inputs

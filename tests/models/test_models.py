@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgepress.errors import UserError
-from edgepress.models import Block, Chain, Component, Fold, families, family_of
+from edgepress.common.errors import UserError
+from edgepress.models.base.family import Block, Component, Fold, ShiftChain
+from edgepress.models.registry import get_family, load_families
 
 GQA = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
@@ -46,7 +47,7 @@ def read(model: Any) -> torch.Tensor:
 
 EXAMPLES = {"ZImageTransformer2DModel": z_image, "Qwen3Model": qwen3}
 RUNS = {"ZImageTransformer2DModel": denoise, "Qwen3Model": read}
-COMPONENTS = [component for family in families().values() for component in family.components if component.blocks]
+COMPONENTS = [component for family in load_families().values() for component in family.components if component.blocks]
 pressed = pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.model_class)
 
 
@@ -67,23 +68,23 @@ def copies(model: nn.Module, block: Block) -> dict[str, nn.Module]:
 
 
 def test_the_first_family_is_found_by_its_pipeline() -> None:
-    family = family_of("ZImagePipeline")
+    family = get_family("ZImagePipeline")
     assert [component.name for component in family.components] == ["text_encoder", "transformer", "vae"]
 
 
 def test_an_unknown_pipeline_is_answered_with_those_that_are_known() -> None:
     with pytest.raises(UserError, match=r"'StableDiffusionPipeline' is unknown here; known: .*ZImagePipeline"):
-        family_of("StableDiffusionPipeline")
+        get_family("StableDiffusionPipeline")
 
 
 def test_every_family_is_of_a_pipeline_that_diffusers_has() -> None:
     diffusers = importlib.import_module("diffusers")
-    assert families()
-    assert [name for name in families() if not hasattr(diffusers, name)] == []
+    assert load_families()
+    assert [name for name in load_families() if not hasattr(diffusers, name)] == []
 
 
 def test_a_component_is_found_by_its_name() -> None:
-    family = family_of("ZImagePipeline")
+    family = get_family("ZImagePipeline")
     transformer = family.component("transformer")
     assert transformer is not None
     assert transformer.name == "transformer"
@@ -91,7 +92,7 @@ def test_a_component_is_found_by_its_name() -> None:
 
 
 def test_a_family_is_data_that_cannot_be_changed() -> None:
-    family = family_of("ZImagePipeline")
+    family = get_family("ZImagePipeline")
     for value, field in [
         (family, "pipeline"),
         (family.components[0], "unread"),
@@ -107,7 +108,7 @@ def test_the_linears_of_a_block_are_those_that_folds_lead_into() -> None:
 
 
 def test_the_denoiser_is_one_of_the_components() -> None:
-    for family in families().values():
+    for family in load_families().values():
         assert family.component(family.denoiser) is not None
 
 
@@ -120,17 +121,17 @@ def test_every_name_leads_to_a_module_of_the_right_kind_and_width(component: Com
     for block in component.blocks:
         for path, copy in copies(model, block).items():
             for fold in block.folds:
-                source = copy.get_submodule(fold.source)
-                readers = [copy.get_submodule(name) for name in fold.into]
+                source = copy.get_submodule(fold.prev_op)
+                readers = [copy.get_submodule(name) for name in fold.linears]
                 assert all(isinstance(reader, nn.Linear) for reader in readers), f"{path}: {fold}"
                 widths = {reader.in_features for reader in readers if isinstance(reader, nn.Linear)}
                 if fold.kind == "norm":
-                    assert "Norm" in type(source).__name__, f"{path}: {fold.source} is no norm"
-                    assert getattr(source, "bias", None) is None, f"{path}: {fold.source} shifts"
+                    assert "Norm" in type(source).__name__, f"{path}: {fold.prev_op} is no norm"
+                    assert getattr(source, "bias", None) is None, f"{path}: {fold.prev_op} shifts"
                     assert widths == {source.weight.shape[0]}, f"{path}: {fold}"
                 else:
-                    assert isinstance(source, nn.Linear), f"{path}: {fold.source} is no linear"
-                    shared = fold.shared_heads
+                    assert isinstance(source, nn.Linear), f"{path}: {fold.prev_op} is no linear"
+                    shared = fold.gqa_config_keys
                     repeat = GQA[shared[0]] // GQA[shared[1]] if shared else 1
                     assert widths == {source.out_features * repeat}, f"{path}: {fold}"
 
@@ -173,12 +174,12 @@ def test_shared_heads_name_keys_of_the_models_config(component: Component) -> No
     config: Any = example(component).config
     for block in component.blocks:
         for fold in block.folds:
-            assert all(hasattr(config, key) for key in fold.shared_heads or ())
+            assert all(hasattr(config, key) for key in fold.gqa_config_keys or ())
 
 
 def test_the_text_encoders_last_layer_is_not_read() -> None:
     """The pipeline takes hidden_states[-2], so a change of the last layer changes nothing that it reads."""
-    component = family_of("ZImagePipeline").component("text_encoder")
+    component = get_family("ZImagePipeline").component("text_encoder")
     assert component is not None
     torch.manual_seed(0)
     model = qwen3().eval()
@@ -191,24 +192,24 @@ def test_the_text_encoders_last_layer_is_not_read() -> None:
 
     before = read()
     layers = list(copies(model, component.blocks[-1]).values())
-    for layer in layers[len(layers) - component.unread :]:
+    for layer in layers[len(layers) - component.unused_blocks :]:
         for parameter in layer.parameters():
             parameter.data.zero_()
     assert torch.equal(read(), before)
-    layers[len(layers) - component.unread - 1].get_submodule("mlp.down_proj").weight.data.zero_()
+    layers[len(layers) - component.unused_blocks - 1].get_submodule("mlp.down_proj").weight.data.zero_()
     assert not torch.equal(read(), before)
 
 
 def test_from_text_to_image_the_vae_never_runs_what_is_dropped() -> None:
     from diffusers import AutoencoderKL
 
-    component = family_of("ZImagePipeline").component("vae")
+    component = get_family("ZImagePipeline").component("vae")
     assert component is not None
     model = AutoencoderKL(block_out_channels=(32,), norm_num_groups=8).eval()
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = model.decode(latents).sample.clone()
-        for path in component.dropped:
+        for path in component.unused_modules:
             for parameter in model.get_submodule(path).parameters():
                 parameter.fill_(float("nan"))
         assert torch.equal(model.decode(latents).sample, before)
@@ -231,7 +232,7 @@ def run(component: Component, model: nn.Module) -> torch.Tensor:
         return RUNS[component.model_class](model).clone()
 
 
-def chains_of(component: Component) -> list[tuple[str, Chain]]:
+def chains_of(component: Component) -> list[tuple[str, ShiftChain]]:
     model = example(component)
     return [(path, chain) for block in component.blocks for path in copies(model, block) for chain in block.chains]
 
@@ -252,14 +253,14 @@ def test_a_power_of_two_travels_along_a_chain_and_is_gone_at_its_end(component: 
     expected = run(component, model)
     for path, chain in chains_of(component):
         weights = [model.get_submodule(f"{path}.{linear}").weight for linear in chain.linears]
-        for number, linear in enumerate(chain.linears[: len(weights) - (not chain.cancelled)]):
+        for number, linear in enumerate(chain.linears[: len(weights) - (not chain.cancelled_by_norm)]):
             with torch.no_grad():
                 weights[number] *= 2.0**10
-                weights[-1] *= 1.0 if chain.cancelled else 2.0**-10
+                weights[-1] *= 1.0 if chain.cancelled_by_norm else 2.0**-10
             error = (run(component, model) - expected).norm() / expected.norm()
             with torch.no_grad():
                 weights[number] *= 2.0**-10
-                weights[-1] *= 1.0 if chain.cancelled else 2.0**10
+                weights[-1] *= 1.0 if chain.cancelled_by_norm else 2.0**10
             assert error < 1e-3, f"{path}.{linear}: {error:.2e}"
 
 
@@ -268,9 +269,9 @@ def test_what_travels_along_a_chain_would_show_if_it_were_not_gone(component: Co
     """A chain that is not cancelled needs its last linear: without it the output is another one."""
     model = real(component)
     expected = run(component, model)
-    read_blocks = len(copies(model, component.blocks[-1])) - component.unread
+    read_blocks = len(copies(model, component.blocks[-1])) - component.unused_blocks
     for path, chain in chains_of(component):
-        if not chain.cancelled and int(path.rsplit(".")[-1]) < read_blocks:
+        if not chain.cancelled_by_norm and int(path.rsplit(".")[-1]) < read_blocks:
             weight = model.get_submodule(f"{path}.{chain.linears[0]}").weight
             with torch.no_grad():
                 weight *= 2.0**10
@@ -284,7 +285,7 @@ def test_what_travels_along_a_chain_would_show_if_it_were_not_gone(component: Co
 def test_a_class_that_wraps_the_model_puts_its_prefix_before_every_name(component: Component) -> None:
     library = importlib.import_module("transformers")
     names = set(example(component).state_dict())
-    for wrapper, prefix in component.wrapped_in:
+    for wrapper, prefix in component.weight_prefixes:
         with torch.device("meta"):
             stored = getattr(library, wrapper)(example(component).config).state_dict()
         assert {name.removeprefix(prefix) for name in stored if name.startswith(prefix)} == names

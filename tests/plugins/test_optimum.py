@@ -19,8 +19,8 @@ import yaml
 from click.testing import CliRunner
 
 import edgepress
-from edgepress.cli import main
-from edgepress.recipe import METHODS, Quantization, Recipe, Scheme
+from edgepress.cli.main import main
+from edgepress.recipes.schema import METHOD_STEPS, QuantizationSettings, Recipe, Scheme
 
 ROOT = Path(edgepress.__file__).resolve().parent
 FILE = ROOT / "plugins" / "optimum" / "commands" / "register" / "register_edgepress.py"
@@ -90,7 +90,7 @@ def test_the_options_that_have_defaults_are_the_recipes_own(plugin: ModuleType) 
 
 @with_optimum
 def test_what_can_be_chosen_is_what_recipes_know(plugin: ModuleType) -> None:
-    assert choices(plugin, "--method") == tuple(METHODS)
+    assert choices(plugin, "--method") == tuple(METHOD_STEPS)
     sizes = [size for size in get_args(Scheme.model_fields["group_size"].annotation) if size != "channel"]
     assert choices(plugin, "--group-size") == tuple(sizes)
 
@@ -101,7 +101,7 @@ def test_every_option_arrives(plugin: ModuleType, tmp_path: Path) -> None:
     args = parse(plugin, *given.split(), "--method=awq", "--memory=2GiB", "--force", "--restart", "--debug")
     recipe = Recipe.model_validate(yaml.safe_load(yaml.safe_dump(plugin.recipe_of(args))))
     scheme = Scheme(bits=4, group_size=64, zero_point=False)
-    assert recipe.quantize == Quantization(method="awq", scheme=scheme)
+    assert recipe.quantize == QuantizationSettings(method="awq", scheme=scheme)
     assert (recipe.calibration.prompts, recipe.calibration.count, recipe.calibration.steps) == ("p.jsonl", 3, 2)
     words = plugin.words_of(args, tmp_path / "awq.yaml")
     assert words[:2] == ["--debug", "quantize"]
@@ -114,7 +114,7 @@ def test_every_option_arrives(plugin: ModuleType, tmp_path: Path) -> None:
 @with_optimum
 def test_optimum_finds_the_command_and_starts_light() -> None:
     """Register files are loaded whenever optimum-cli starts: neither edgepress nor torch may come with ours."""
-    heavy = "sys.exit(9) if {'torch', 'diffusers', 'click', 'edgepress.cli'} & set(sys.modules) else None"
+    heavy = "sys.exit(9) if {'torch', 'diffusers', 'click', 'edgepress.cli.main'} & set(sys.modules) else None"
     result = optimum_cli("export", "awq", "--help", after=heavy)
     assert result.returncode == 0, result.stderr
     options = ("--model", "--dataset", "--bits", "--group-size", "--zero-point", "--output", "--method", "--memory")
@@ -200,8 +200,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_BUILT_FROM))
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(built)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, str(source)], check=True, capture_output=True)
-    (found,) = built.glob("*.whl")
-    return found
+    (wheels,) = built.glob("*.whl")
+    return wheels
 
 
 @pytest.mark.slow

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.tiny import IMAGE_SIZE, edit_weights
 from safetensors.torch import load_file
-from tiny import SIDE, changed
 from torch import Tensor
 
 import edgepress.loading  # noqa: F401  registers the loader
-from edgepress.cli import main
-from edgepress.prompts import load_prompts
-from edgepress.quantize.press import Pressed, press
-from edgepress.recipe import Recipe
-from edgepress.sampling import Sampling, load_pipeline, sample
+from edgepress.cli.main import main
+from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
+from edgepress.prompts.prompt import load_prompts
+from edgepress.quantize.pipeline import QuantizeResult, quantize_pipeline
+from edgepress.recipes.schema import Recipe
 
 # The norms after queries and keys, attention and feed-forward cancel these.
 DIT = {"to_q": 18, "to_k": 18, "to_v": 9, "to_out.0": 12, "w3": 10, "w2": 12}
@@ -33,7 +33,7 @@ Run = Callable[[Path, "Call", torch.dtype], Tensor]
 
 def scale_weights(component: Path, exponents: dict[str, int]) -> None:
     """Multiplies the weights of all linears so named by powers of two."""
-    with changed(component) as tensors:
+    with edit_weights(component) as tensors:
         for name, tensor in tensors.items():
             for linear, exponent in exponents.items():
                 if name.endswith(f".{linear}.weight"):
@@ -59,11 +59,11 @@ def loud(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def press_loud(loud: Path, output: Path, method: str, safe: bool) -> Pressed:
+def press_loud(loud: Path, output: Path, method: str, safe: bool) -> QuantizeResult:
     quantize = {"method": method, "fp16_safe": safe}
     recipe = {"device": "test", "quantize": quantize, "calibration": {"count": 2, "steps": 2}}
-    pressed = press(Recipe.model_validate(recipe), loud, output)
-    assert pressed.manifest.overflowing == []
+    pressed = quantize_pipeline(Recipe.model_validate(recipe), loud, output)
+    assert pressed.manifest.fp16_overflows == []
     return pressed
 
 
@@ -108,7 +108,7 @@ def call(sound: Path) -> Call:
     pipeline.text_encoder.register_forward_pre_hook(keep_texts, with_kwargs=True)
     pipeline.transformer.register_forward_pre_hook(keep_step)
     prompts = load_prompts(sound / "prompts" / "calibration.jsonl")[:2]
-    sample(pipeline, prompts, Sampling(SIDE, SIDE, 1, 0.0), output="latent")
+    generate_images(pipeline, prompts, SamplingParams(IMAGE_SIZE, IMAGE_SIZE, 1, 0.0), output_type="latent")
     return found
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_helped_is_told(tiny: Path, tmp_path: Path) -> None:
     """Between blocks nothing can be divided: the states themselves are too large."""
     source, recipe = tmp_path / "pipeline", tmp_path / "recipe.yaml"
     shutil.copytree(tiny, source)
-    with changed(source / "text_encoder") as tensors:
+    with edit_weights(source / "text_encoder") as tensors:
         tensors["embed_tokens.weight"] *= 2.0**24
     for safe, told in (("true", 2), ("false", 0)):
         recipe.write_text(

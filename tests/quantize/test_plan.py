@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny import edit_weights, store_as_published
+from helpers.tiny_families import FLUX, SD3, SDXL, write_tiny_family
 from safetensors.torch import load_file, save_file
-from tiny import changed, store_as_published
-from tiny_families import FLUX, SD3, SDXL, write_tiny_family
 
-from edgepress.errors import UserError
-from edgepress.quantize.plan import make_plan
-from edgepress.recipe import Quantization, Scheme
+from edgepress.common.errors import UserError
+from edgepress.quantize.plan import build_plan
+from edgepress.recipes.schema import QuantizationSettings, Scheme
 
 
 @pytest.fixture
@@ -25,58 +25,64 @@ def own(tiny: Path, tmp_path: Path) -> Path:
 
 
 def test_every_block_is_found_and_the_unread_layer_left_out(tiny: Path) -> None:
-    units = [unit.name for unit in make_plan(tiny, Quantization()).units]
+    units = [unit.name for unit in build_plan(tiny, QuantizationSettings()).blocks]
     blocks = ["noise_refiner.0", "context_refiner.0", "layers.0"]
     assert units == ["text_encoder.layers.0", "text_encoder.layers.1", *(f"transformer.{block}" for block in blocks)]
 
 
 def test_what_is_not_read_is_neither_a_unit_nor_among_the_names(tiny: Path) -> None:
-    part = make_plan(tiny, Quantization()).component("text_encoder")
-    assert part.unread == ("layers.2",)
-    assert part.read_names == sorted(name for name in part.checkpoint.names() if not name.startswith("layers.2."))
-    assert make_plan(tiny, Quantization()).component("transformer").unread == ()
+    part = build_plan(tiny, QuantizationSettings()).get_component("text_encoder")
+    assert part.unused_blocks == ("layers.2",)
+    assert part.used_tensor_names == sorted(
+        name for name in part.checkpoint.names() if not name.startswith("layers.2.")
+    )
+    assert build_plan(tiny, QuantizationSettings()).get_component("transformer").unused_blocks == ()
 
 
 def test_components_that_only_run_are_planned_too(tiny: Path) -> None:
-    plan = make_plan(tiny, Quantization(components=("text_encoder",)))
+    plan = build_plan(tiny, QuantizationSettings(components=("text_encoder",)))
     assert [part.name for part in plan.components] == ["text_encoder"]
-    assert [part.name for part in plan.others] == ["transformer", "vae"]
-    assert [unit.path for unit in plan.others[0].units] == ["noise_refiner.0", "context_refiner.0", "layers.0"]
-    assert {unit.component for unit in plan.units} == {"text_encoder"}
+    assert [part.name for part in plan.unquantized_components] == ["transformer", "vae"]
+    assert [unit.path for unit in plan.unquantized_components[0].blocks] == [
+        "noise_refiner.0",
+        "context_refiner.0",
+        "layers.0",
+    ]
+    assert {unit.component for unit in plan.blocks} == {"text_encoder"}
 
 
 def test_copies_of_a_block_stand_in_the_order_of_their_numbers(own: Path) -> None:
-    with changed(own / "text_encoder") as tensors:
+    with edit_weights(own / "text_encoder") as tensors:
         layer = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.1.")}
         for number in range(3, 12):
             tensors.update({name.replace(".1.", f".{number}.", 1): tensor.clone() for name, tensor in layer.items()})
-    part = make_plan(own, Quantization(components=("text_encoder",))).component("text_encoder")
-    assert [unit.path for unit in part.units] == [f"layers.{number}" for number in range(11)]
-    assert part.unread == ("layers.11",)
+    part = build_plan(own, QuantizationSettings(components=("text_encoder",))).get_component("text_encoder")
+    assert [unit.path for unit in part.blocks] == [f"layers.{number}" for number in range(11)]
+    assert part.unused_blocks == ("layers.11",)
 
 
 def test_too_few_blocks_are_refused(own: Path) -> None:
     """One layer, and that one is not read."""
-    with changed(own / "text_encoder") as tensors:
+    with edit_weights(own / "text_encoder") as tensors:
         for name in [name for name in tensors if name.startswith(("layers.1.", "layers.2."))]:
             del tensors[name]
     with pytest.raises(UserError, match="holds none of the blocks"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 @pytest.mark.parametrize("head", [False, True])
 def test_a_text_encoder_stored_as_a_causal_model_is_planned_as_the_plain_one(tiny: Path, own: Path, head: bool) -> None:
     store_as_published(own, head)
-    plain, found = (make_plan(folder, Quantization()).component("text_encoder") for folder in (tiny, own))
-    assert found.read_names == plain.read_names
-    assert found.units == plain.units
+    plain, found = (build_plan(folder, QuantizationSettings()).get_component("text_encoder") for folder in (tiny, own))
+    assert found.used_tensor_names == plain.used_tensor_names
+    assert found.blocks == plain.blocks
     assert found.config["architectures"] == plain.config["architectures"]
     name = "layers.0.mlp.up_proj.weight"
-    assert torch.equal(found.checkpoint.tensor(name), plain.checkpoint.tensor(name))
+    assert torch.equal(found.checkpoint.load_tensor(name), plain.checkpoint.load_tensor(name))
 
 
 def test_all_seven_linears_of_a_block_are_quantized(tiny: Path) -> None:
-    unit = make_plan(tiny, Quantization(components=("transformer",))).units[2]
+    unit = build_plan(tiny, QuantizationSettings(components=("transformer",))).blocks[2]
     assert len(unit.linears) == 7
     assert "layers.0.attention.to_out.0" in unit.linears
 
@@ -86,26 +92,28 @@ def test_a_group_size_that_does_not_fit_names_the_layer(own: Path) -> None:
     weights["layers.0.attention.to_q.weight"] = torch.zeros(384, 200)
     save_file(weights, own / "transformer" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError, match=r"128 does not divide the input width 200 of transformer\.layers\.0\."):
-        make_plan(own, Quantization(scheme=Scheme(group_size=128)))
+        build_plan(own, QuantizationSettings(scheme=Scheme(group_size=128)))
 
 
 def test_a_further_solution_must_fit_too(own: Path) -> None:
     """Inputs of 192 fit groups of 64 and of a channel, and not those of 128."""
-    with changed(own / "text_encoder") as tensors:
+    with edit_weights(own / "text_encoder") as tensors:
         name = "layers.1.mlp.down_proj.weight"
         tensors[name] = tensors[name][:, :192].contiguous()
-    fine = Quantization(scheme=Scheme(group_size=64), also={"board": Scheme(group_size="channel", bits=8)})
-    assert len(make_plan(own, fine).units) == 5
+    fine = QuantizationSettings(
+        scheme=Scheme(group_size=64), extra_schemes={"board": Scheme(group_size="channel", bits=8)}
+    )
+    assert len(build_plan(own, fine).blocks) == 5
     with pytest.raises(UserError, match=r"128 does not divide the input width 192 of text_encoder\.layers\.1\."):
-        make_plan(own, fine.model_copy(update={"also": {"board": Scheme(group_size=128)}}))
+        build_plan(own, fine.model_copy(update={"also": {"board": Scheme(group_size=128)}}))
 
 
 def test_an_output_width_that_cannot_be_packed_is_named(own: Path) -> None:
-    with changed(own / "text_encoder") as tensors:
+    with edit_weights(own / "text_encoder") as tensors:
         name = "layers.0.mlp.down_proj.weight"
         tensors[name] = tensors[name][:100].contiguous()
     with pytest.raises(UserError, match=r"output width 100 of text_encoder\.layers\.0\.mlp\.down_proj"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 @pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
@@ -115,32 +123,32 @@ def test_unsound_weights_are_named(own: Path, value: float, words: str) -> None:
     weights["layers.1.mlp.up_proj.weight"][3, 4] = value
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(UserError, match=rf"layers\.1\.mlp\.up_proj\.weight .*{words}"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 def test_an_unknown_pipeline_class_lists_the_known_ones(own: Path) -> None:
     (own / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
     with pytest.raises(UserError, match=r"'DreamPipeline' is unknown.*ZImagePipeline"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 @pytest.mark.parametrize("name", [FLUX, SD3, SDXL])
 def test_a_pipeline_that_is_only_exported_is_refused(name: str, tmp_path: Path) -> None:
     write_tiny_family(name, tmp_path)
     with pytest.raises(UserError, match=f"Nothing of a {name} can be quantized yet; 'edgepress export onnx"):
-        make_plan(tmp_path, Quantization())
+        build_plan(tmp_path, QuantizationSettings())
 
 
 def test_an_unknown_component_lists_the_known_ones(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"no component 'vea'.*transformer"):
-        make_plan(tiny, Quantization(components=("vea",)))
+        build_plan(tiny, QuantizationSettings(components=("vea",)))
 
 
 def test_another_component_class_is_refused(own: Path) -> None:
     config = own / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "FluxTransformer2DModel"}))
     with pytest.raises(UserError, match="FluxTransformer2DModel"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 def test_a_missing_weight_is_named(own: Path) -> None:
@@ -149,14 +157,14 @@ def test_a_missing_weight_is_named(own: Path) -> None:
     del weights["layers.0.feed_forward.w2.weight"]
     save_file(weights, file)
     with pytest.raises(UserError, match=r"layers\.0\.feed_forward\.w2\.weight"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 def test_a_quantized_pipeline_is_not_quantized_again(own: Path) -> None:
     config = own / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(UserError, match="quantized already"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 def test_parts_that_are_not_pressed_are_looked_at_too(own: Path) -> None:
@@ -165,17 +173,17 @@ def test_parts_that_are_not_pressed_are_looked_at_too(own: Path) -> None:
     weights["decoder.conv_in.bias"][0] = float("nan")
     save_file(weights, file)
     with pytest.raises(UserError, match=r"decoder\.conv_in\.bias .*NaN"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged or truncated"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 def test_a_pickled_part_is_refused(own: Path) -> None:
     folder = own / "vae"
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
     with pytest.raises(UserError, match="safe_serialization=True"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())
 
 
 def test_a_missing_norm_is_named(own: Path) -> None:
@@ -184,4 +192,4 @@ def test_a_missing_norm_is_named(own: Path) -> None:
     del weights["layers.0.ffn_norm1.weight"]
     save_file(weights, file)
     with pytest.raises(UserError, match=r"layers\.0\.ffn_norm1\.weight"):
-        make_plan(own, Quantization())
+        build_plan(own, QuantizationSettings())

@@ -18,18 +18,18 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.tiny import edit_weights
 from safetensors.torch import load_file, save_file
-from tiny import changed
 
-import edgepress.quantize.calibrate
-import edgepress.quantize.press
-from edgepress.artifact import describe, read_manifest
-from edgepress.errors import UserError
-from edgepress.progress import Progress
-from edgepress.prompts import Prompt, save_prompts
-from edgepress.quantize.press import press
-from edgepress.quantize.work import Work, locked
-from edgepress.recipe import Recipe
+import edgepress.quantize.calibration.collector
+import edgepress.quantize.pipeline
+from edgepress.common.errors import UserError
+from edgepress.common.progress import Progress
+from edgepress.prompts.prompt import Prompt, save_prompts
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.quantize.workspace import Workspace, locked
+from edgepress.recipes.schema import Recipe
+from edgepress.storage.manifest import hash_files, read_manifest
 
 RECIPE = """
 device: test
@@ -43,7 +43,7 @@ LITTLE = "1KB"  # of memory: samples of tokens instead of Gram matrices
 
 def command(recipe: Path, source: Path, output: Path, *more: str) -> list[str]:
     words = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *more]
-    return [sys.executable, "-m", "edgepress.cli", *words]
+    return [sys.executable, "-m", "edgepress", *words]
 
 
 def run(words: list[str], before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
@@ -98,9 +98,9 @@ def test_killed_at_every_rename_it_ends_with_the_same_bytes(
     """Attempt n dies right after its n-th rename, over an older artifact that is to be replaced, until one survives."""
     recipe = Recipe.model_validate(yaml.safe_load(RECIPE))
     older = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"method": "rtn"})})
-    press(recipe, tiny, tmp_path / "whole", memory=memory)
+    quantize_pipeline(recipe, tiny, tmp_path / "whole", max_memory=memory)
     output = tmp_path / "killed"
-    press(older, tiny, output)
+    quantize_pipeline(older, tiny, output)
     left = 0
 
     def dying(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
@@ -121,13 +121,13 @@ def test_killed_at_every_rename_it_ends_with_the_same_bytes(
         for attempt in range(1, 100):
             left = attempt
             try:
-                press(recipe, tiny, output, force=True, memory=memory)
+                quantize_pipeline(recipe, tiny, output, force=True, max_memory=memory)
                 break
             except KilledError:
                 vouched = read_manifest(output)
                 if vouched is not None and (output / "model").exists():
                     assert {file.path: file.sha256 for file in vouched.files} == {
-                        file.path: file.sha256 for file in describe(output / "model")
+                        file.path: file.sha256 for file in hash_files(output / "model")
                     }, f"after {attempt} renames the manifest speaks of another model"
     assert attempt > 5
     assert digest(output) == digest(tmp_path / "whole")
@@ -183,7 +183,7 @@ def at(stage: str, number: int) -> Progress:
 def cut(source: Path, output: Path, recipe: Recipe = SHORT_RECIPE, **settings: Any) -> Path:
     """Leaves a run that was killed once its first unit was stored; returns its work folder."""
     with pytest.raises(KilledError):
-        press(recipe, source, output, at("solving", 1), **settings)
+        quantize_pipeline(recipe, source, output, at("solving", 1), **settings)
     (unit,) = output.glob(".work/*/units/*.safetensors")
     return unit.parent.parent
 
@@ -194,7 +194,7 @@ def spoil(work: Path) -> None:
     tensors = load_file(unit)
     name = next(name for name in tensors if name.endswith("mlp.up_proj.qweight"))
     tensors[name] ^= 1
-    note = Work(work.parent.parent, work.name).note(unit)
+    note = Workspace(work.parent.parent, work.name).read_metadata(unit)
     save_file(tensors, unit, {"format": json.dumps(note)})
 
 
@@ -207,31 +207,31 @@ def own(tiny: Path, tmp_path: Path) -> Path:
 
 def test_restart_begins_anew(tiny: Path, tmp_path: Path) -> None:
     """A unit that was changed shows that it is gone on with, and with `restart` that it is not."""
-    press(SHORT_RECIPE, tiny, tmp_path / "whole")
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "whole")
     spoil(cut(tiny, tmp_path / "restarted"))
-    press(SHORT_RECIPE, tiny, tmp_path / "restarted", restart=True)
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "restarted", restart=True)
     assert digest(tmp_path / "restarted") == digest(tmp_path / "whole")
     spoil(cut(tiny, tmp_path / "resumed"))
-    press(SHORT_RECIPE, tiny, tmp_path / "resumed")
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "resumed")
     assert digest(tmp_path / "resumed") != digest(tmp_path / "whole")
 
 
 def test_restart_presses_a_finished_artifact_again(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    press(SHORT_RECIPE, tiny, output)
+    quantize_pipeline(SHORT_RECIPE, tiny, output)
     before = digest(output)
-    assert not press(SHORT_RECIPE, tiny, output).fresh
-    assert press(SHORT_RECIPE, tiny, output, restart=True).fresh
+    assert not quantize_pipeline(SHORT_RECIPE, tiny, output).created
+    assert quantize_pipeline(SHORT_RECIPE, tiny, output, restart=True).created
     assert digest(output) == before
     assert not list(output.glob(".work/*/"))
 
 
 def test_restart_does_not_replace_another_artifact(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    press(SHORT_RECIPE, tiny, output)
+    quantize_pipeline(SHORT_RECIPE, tiny, output)
     other = SHORT_RECIPE.model_copy(update={"dtype": "bfloat16"})
     with pytest.raises(UserError, match="--force"):
-        press(other, tiny, output, restart=True)
+        quantize_pipeline(other, tiny, output, restart=True)
 
 
 def change_recipe(_: Path, recipe: Recipe) -> Recipe:
@@ -245,7 +245,7 @@ def change_prompts(source: Path, recipe: Recipe) -> Recipe:
 
 
 def change_weights(source: Path, recipe: Recipe) -> Recipe:
-    with changed(source / "text_encoder") as tensors:
+    with edit_weights(source / "text_encoder") as tensors:
         tensors["layers.0.mlp.up_proj.weight"][0] *= 1.5
     return recipe
 
@@ -277,10 +277,10 @@ def test_what_was_begun_from_something_else_is_named_and_not_used(
     spoil(work)
     recipe = change(own, recipe)
     sentences: list[str] = []
-    press(recipe, own, output, tell=sentences.append)
+    quantize_pipeline(recipe, own, output, tell=sentences.append)
     why = f"is not used, and goes when this is finished: it was begun with another {said}."
     assert sentences == [f"Unfinished work in {work} {why}"]
-    press(recipe, own, tmp_path / "fresh", tell=lambda _: pytest.fail("nothing was begun here"))
+    quantize_pipeline(recipe, own, tmp_path / "fresh", tell=lambda _: pytest.fail("nothing was begun here"))
     assert digest(output) == digest(tmp_path / "fresh")
 
 
@@ -290,7 +290,7 @@ def test_another_version_of_the_code_and_another_kind_of_statistics_are_named(
     cut(tiny, tmp_path / "artifact")
     monkeypatch.setattr(edgepress.quantize.press, "_algorithm", lambda: "another")
     sentences: list[str] = []
-    press(SHORT_RECIPE, tiny, tmp_path / "artifact", memory=1, tell=sentences.append)
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=1, tell=sentences.append)
     (unused, memory) = sentences
     assert unused.endswith("it was begun with another version of edgepress, memory.")
     assert "more than --memory" in memory
@@ -299,14 +299,19 @@ def test_another_version_of_the_code_and_another_kind_of_statistics_are_named(
 def test_unfinished_work_of_the_same_is_gone_on_with_in_silence(tiny: Path, tmp_path: Path) -> None:
     """More memory or less is the same where the statistics are of the same kind."""
     work = cut(tiny, tmp_path / "artifact")
-    press(SHORT_RECIPE, tiny, tmp_path / "artifact", memory=2**33, tell=lambda _: pytest.fail("nothing has changed"))
+    quantize_pipeline(
+        SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=2**33, tell=lambda _: pytest.fail("nothing has changed")
+    )
     assert not work.exists()
 
 
 def test_another_process_on_the_same_output_is_refused(tiny: Path, tmp_path: Path) -> None:
-    with locked(Work(tmp_path / "artifact", "another")), pytest.raises(UserError, match="Another edgepress works on"):
-        press(SHORT_RECIPE, tiny, tmp_path / "artifact")
-    press(SHORT_RECIPE, tiny, tmp_path / "artifact")
+    with (
+        locked(Workspace(tmp_path / "artifact", "another")),
+        pytest.raises(UserError, match="Another edgepress works on"),
+    ):
+        quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
 
 
 # ---------------------------------------------------------------- what the machine and the user do
@@ -348,7 +353,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tiny: Path, recipe: Pat
 
 @pytest.mark.slow
 def test_a_second_process_on_the_same_output_is_refused(tiny: Path, recipe: Path, tmp_path: Path) -> None:
-    with locked(Work(tmp_path / "artifact", "another")):
+    with locked(Workspace(tmp_path / "artifact", "another")):
         done = run(command(recipe, tiny, tmp_path / "artifact"))
     assert done.returncode == 2
     assert "Another edgepress works on" in done.stderr
@@ -379,5 +384,5 @@ def test_control_c_says_that_it_can_go_on_and_it_does(
     last = run(words)
     assert last.returncode == 0, last.stderr
     assert "is not used" not in last.stderr
-    press(Recipe.model_validate(yaml.safe_load(RECIPE)), tiny, tmp_path / "whole")
+    quantize_pipeline(Recipe.model_validate(yaml.safe_load(RECIPE)), tiny, tmp_path / "whole")
     assert digest(output) == digest(tmp_path / "whole")

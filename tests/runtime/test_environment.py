@@ -69,7 +69,7 @@ def test_it_has_no_torch(board: Path, tmp_path: Path) -> None:
 
 
 def test_it_paints(board: Path, exported: Path, tmp_path: Path) -> None:
-    words = ("-m", "edgepress.cli", "generate", exported, "--prompt", "a wall", "--steps", "1", "--size", "64x80")
+    words = ("-m", "edgepress", "generate", exported, "--prompt", "a wall", "--steps", "1", "--size", "64x80")
     done = run(board, *words, "-o", tmp_path / "a.png", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "a.png") as found:
@@ -78,7 +78,7 @@ def test_it_paints(board: Path, exported: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_measured(board: Path, exported: Path, tmp_path: Path) -> None:
-    words = ("-m", "edgepress.cli", "bench", exported, "--images", "1", "--steps", "1", "--size", "64x80")
+    words = ("-m", "edgepress", "bench", exported, "--images", "1", "--steps", "1", "--size", "64x80")
     done = run(board, *words, "-o", tmp_path / "bench", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (tmp_path / "bench").iterdir()) == ["bench.json", "bench.md"]

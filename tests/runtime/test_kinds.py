@@ -14,23 +14,24 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.tiny import edit_weights
+from helpers.torch_graphs import psnr, torchs_picture
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import changed
 from torch import Tensor
-from torch_graphs import psnr, torchs_picture
 
-from edgepress.cli import main
-from edgepress.export.onnx import model
-from edgepress.export.onnx.export import export
-from edgepress.int4 import AwqTensors
-from edgepress.models import Family, family_of
-from edgepress.models.vae_tiles import VAE_TILES
-from edgepress.products import dequantized
-from edgepress.quantize.press import press
-from edgepress.recipe import Export, Recipe
-from edgepress.runtime.paint import Wish
-from edgepress.sampling import load_pipeline
+from edgepress.cli.main import main
+from edgepress.export.graph import source_model
+from edgepress.export.onnx.exporter import export_onnx
+from edgepress.models.base.family import Family
+from edgepress.models.registry import get_family
+from edgepress.models.shared.vae_tiling import VAE_TILE_GRAPHS
+from edgepress.numerics.awq_packing import AwqTensors
+from edgepress.numerics.int4_matmul import dequantize_awq
+from edgepress.pipelines.sampling import load_pipeline
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.recipes.schema import ExportSettings, Recipe
+from edgepress.runtime.pipeline import GenerationRequest
 
 RECIPE = {
     "device": "test",
@@ -52,13 +53,13 @@ RECIPE = {
 }
 SOLUTIONS = {"qdq": "signed", "w8a8": "bytes"}  # the others carry over what the model itself holds
 KINDS = {
-    "fp32": Export(precision="fp32"),
-    "fp16": Export(precision="fp16"),
-    "int4": Export(),
-    "int4 in halves": Export(floats="fp16"),
-    "int4, level 4": Export(accuracy_level=4),
-    "qdq": Export(flavour="qdq", opset=21),
-    "w8a8": Export(precision="w8a8"),
+    "fp32": ExportSettings(precision="fp32"),
+    "fp16": ExportSettings(precision="fp16"),
+    "int4": ExportSettings(),
+    "int4 in halves": ExportSettings(float_dtype="fp16"),
+    "int4, level 4": ExportSettings(accuracy_level=4),
+    "qdq": ExportSettings(format="qdq", opset=21),
+    "w8a8": ExportSettings(precision="w8a8"),
 }
 # Square, wide, tall, one whose 35 tokens are no multiple of 32, and fewer than 32; tokens of the prompt.
 CASES = [((128, 128), 32), ((64, 192), 1), ((192, 64), 512), ((80, 112), 33), ((16, 48), 31)]
@@ -75,14 +76,14 @@ class Made:
         self._folder = folder
         shutil.copytree(tiny, folder / "pipeline")
         (folder / "pipeline" / "tokenizer" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
-        with changed(folder / "pipeline" / "transformer") as tensors:
+        with edit_weights(folder / "pipeline" / "transformer") as tensors:
             for name in ("x_pad_token", "cap_pad_token"):
                 tensors[name] = 5 * torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(1))
-        press(Recipe.model_validate(RECIPE), folder / "pipeline", folder / "artifact")
+        quantize_pipeline(Recipe.model_validate(RECIPE), folder / "pipeline", folder / "artifact")
 
     @cache  # noqa: B019
     def artifact(self, kind: str) -> Path:
-        return export(self._folder / "artifact", self._folder / kind, KINDS[kind], check=False).folder.parent
+        return export_onnx(self._folder / "artifact", self._folder / kind, KINDS[kind], verify=False).folder.parent
 
     @cache  # noqa: B019
     def pipeline(self, solution: str | None) -> Any:
@@ -107,7 +108,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def weight(stored: dict[str, Tensor], linear: str) -> Tensor:
     if stored[f"{linear}.qweight"].dtype == torch.int32:  # eight codes each
-        return dequantized(AwqTensors(*(stored[f"{linear}.{kind}"] for kind in AwqTensors._fields)))
+        return dequantize_awq(AwqTensors(*(stored[f"{linear}.{kind}"] for kind in AwqTensors._fields)))
     codes = stored[f"{linear}.qweight"].float() - 128
     return (codes * stored[f"{linear}.scales"].float()).T
 
@@ -117,11 +118,11 @@ def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Without the graphs that decode in tiles, which have tests of their own and take as long to trace as the rest."""
 
     def family(name: str) -> Family:
-        whole = family_of(name)
-        return replace(whole, graphs=tuple(graph for graph in whole.graphs if graph not in VAE_TILES))
+        whole = get_family(name)
+        return replace(whole, graphs=tuple(graph for graph in whole.graphs if graph not in VAE_TILE_GRAPHS))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(model, "family_of", family)
+        patched.setattr(source_model, "family_of", family)
         yield Made(tiny, tmp_path_factory.mktemp("kinds"))
 
 
@@ -130,7 +131,7 @@ def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     [(kind, *case) for kind in KINDS for case in (CASES if kind in ("fp32", "int4", "qdq") else CASES[3:4])],
 )
 def test_it_paints_what_torch_paints(made: Made, tmp_path: Path, kind: str, size: tuple[int, int], tokens: int) -> None:
-    wish = Wish("ab" * (tokens // 2) + "c" * (tokens % 2), seed=2**33 + tokens, steps=2, size=size)
+    wish = GenerationRequest("ab" * (tokens // 2) + "c" * (tokens % 2), seed=2**33 + tokens, steps=2, size=size)
     pipeline = made.pipeline(SOLUTIONS.get(kind))
     assert len(pipeline.tokenizer(wish.prompt).input_ids) == tokens
     words = ["--prompt", wish.prompt, "--seed", str(wish.seed), "--steps", "2", "--size", f"{size[0]}x{size[1]}"]

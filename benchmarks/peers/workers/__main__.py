@@ -14,20 +14,20 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
-from .job import Job, Outcome
+from .job import Outcome, QuantizeJob
 
 
 def main() -> None:
     peer, file = sys.argv[1], Path(sys.argv[2])
-    job = Job.from_json(file.read_text("utf-8"))
+    job = QuantizeJob.from_json(file.read_text("utf-8"))
     worker = importlib.import_module(f".{peer}", __package__)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipeline = DiffusionPipeline.from_pretrained(job.pipeline, dtype=getattr(torch, job.dtype))
-    found = worker.quantize(pipeline, job)
+    state = worker.quantize(pipeline, job)
     finished = time.time()
     weights, bits = {}, 0
-    for name, layer in worker.read(pipeline, job, found):
+    for name, layer in worker.read(pipeline, job, state):
         weights[name] = layer.weight.detach().float().clone().contiguous()
         bits += layer.bits
     save_file(weights, file.with_name("layers.safetensors"))

@@ -12,38 +12,44 @@ import torch
 from auto_round import AutoRound
 from torch import nn
 
-from .job import Job
-from .layers import Layer, grouped_bits, linears
+from .job import QuantizeJob
+from .layers import DequantizedLayer, count_grouped_bits, iter_linears
 
 PACKAGE = "auto-round"
 
 
-def quantize(pipeline: Any, job: Job) -> None:
+def quantize(pipeline: Any, job: QuantizeJob) -> None:
     iterations = job.options["iters"]
     for component, names in job.layers.items():
         model = getattr(pipeline, component)
-        common = {"scheme": "W4A16", "iters": iterations, "layer_config": _kept(model, names)}
-        texts = component == "text_encoder"
-        tuner = _language(pipeline, model, job, common) if texts else _diffusion(pipeline, job, common)
+        common = {"scheme": "W4A16", "iters": iterations, "layer_config": _keep_in_float(model, names)}
+        is_text_encoder = component == "text_encoder"
+        tuner = (
+            _make_language_tuner(pipeline, model, job, common)
+            if is_text_encoder
+            else _make_diffusion_tuner(pipeline, job, common)
+        )
         tuner.quantize()
 
 
-def read(pipeline: Any, job: Job, _: None) -> Iterator[tuple[str, Layer]]:
+def read(pipeline: Any, job: QuantizeJob, _: None) -> Iterator[tuple[str, DequantizedLayer]]:
     """The layers hold dequantized weights in bfloat16; codes times scales are exact."""
-    for name, module in linears(pipeline, job):
+    for name, module in iter_linears(pipeline, job):
         scales: Any = module.scale  # (out, groups)
-        each = scales.float().repeat_interleave(module.in_features // scales.shape[1], 1)
-        codes = torch.round(module.weight.detach().float() / each)
-        yield name, Layer(codes * each, grouped_bits(codes.numel(), scales.numel()))
+        scale_per_weight = scales.float().repeat_interleave(module.in_features // scales.shape[1], 1)
+        codes = torch.round(module.weight.detach().float() / scale_per_weight)
+        yield name, DequantizedLayer(codes * scale_per_weight, count_grouped_bits(codes.numel(), scales.numel()))
 
 
-def _kept(model: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
+def _keep_in_float(model: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
     """What AutoRound would quantize besides."""
-    others = (name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in names)
-    return {name: {"bits": 16, "data_type": "float"} for name in others}
+    names_in_float = (
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in names
+    )
+    return {name: {"bits": 16, "data_type": "float"} for name in names_in_float}
 
 
-def _diffusion(pipeline: Any, job: Job, common: dict[str, Any]) -> Any:
+def _make_diffusion_tuner(pipeline: Any, job: QuantizeJob, common: dict[str, Any]) -> Any:
     """The prompts as its loader would give them, batch by batch; the noise is its own."""
     sampling = dict(job.sampling)
     return AutoRound(
@@ -58,7 +64,7 @@ def _diffusion(pipeline: Any, job: Job, common: dict[str, Any]) -> Any:
     )
 
 
-def _language(pipeline: Any, model: nn.Module, job: Job, common: dict[str, Any]) -> Any:
+def _make_language_tuner(pipeline: Any, model: nn.Module, job: QuantizeJob, common: dict[str, Any]) -> Any:
     prompts = [prompt for batch in job.calibration for prompt in batch.prompts]
     encoded = [pipeline.tokenizer(prompt, return_tensors="pt") for prompt in prompts]
     number = len(encoded)

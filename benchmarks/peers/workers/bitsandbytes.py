@@ -7,17 +7,19 @@ from typing import Any
 
 from bitsandbytes import functional
 
-from .job import Job
-from .layers import Layer, bits_of, linears
+from .job import QuantizeJob
+from .layers import DequantizedLayer, count_bits, iter_linears
 
 PACKAGE = "bitsandbytes"
 
 
-def quantize(pipeline: Any, job: Job) -> dict[str, Any]:
-    return {name: functional.quantize_4bit(module.weight, **job.options) for name, module in linears(pipeline, job)}
+def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
+    return {
+        name: functional.quantize_4bit(module.weight, **job.options) for name, module in iter_linears(pipeline, job)
+    }
 
 
-def read(_: Any, __: Job, found: dict[str, Any]) -> Iterator[tuple[str, Layer]]:
-    for name, (packed, state) in found.items():
+def read(_: Any, __: QuantizeJob, state: dict[str, Any]) -> Iterator[tuple[str, DequantizedLayer]]:
+    for name, (packed, state) in state.items():
         stored = [packed, *state.as_dict(packed=True).values()]
-        yield name, Layer(functional.dequantize_4bit(packed, state), bits_of(*stored))
+        yield name, DequantizedLayer(functional.dequantize_4bit(packed, state), count_bits(*stored))

@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from gguf import GGMLQuantizationType, quants
 
-from .job import Job
-from .layers import Layer, linears
+from .job import QuantizeJob
+from .layers import DequantizedLayer, iter_linears
 
 PACKAGE = "gguf"
 
 
-def quantize(pipeline: Any, job: Job) -> dict[str, Any]:
+def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
     kind = GGMLQuantizationType[job.options["kind"]]
     return {
-        name: quants.quantize(module.weight.detach().float().numpy(), kind) for name, module in linears(pipeline, job)
+        name: quants.quantize(module.weight.detach().float().numpy(), kind)
+        for name, module in iter_linears(pipeline, job)
     }
 
 
-def read(_: Any, job: Job, found: dict[str, Any]) -> Iterator[tuple[str, Layer]]:
+def read(_: Any, job: QuantizeJob, state: dict[str, Any]) -> Iterator[tuple[str, DequantizedLayer]]:
     kind = GGMLQuantizationType[job.options["kind"]]
-    for name, packed in found.items():
-        yield name, Layer(torch.from_numpy(quants.dequantize(packed, kind)), 8 * packed.nbytes)
+    for name, packed in state.items():
+        yield name, DequantizedLayer(torch.from_numpy(quants.dequantize(packed, kind)), 8 * packed.nbytes)

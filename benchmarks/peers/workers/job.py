@@ -17,7 +17,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Job:
+class QuantizeJob:
     """Layers of a pipeline to quantize.
 
     layers: module names within each component. dtype: what the pipeline is loaded in. calibration: what a peer that
@@ -35,7 +35,7 @@ class Job:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
+    def from_json(cls, text: str) -> QuantizeJob:
         content = json.loads(text)
         content["layers"] = {name: tuple(layers) for name, layers in content["layers"].items()}
         batches = [{key: tuple(value) for key, value in batch.items()} for batch in content["calibration"]]
@@ -51,14 +51,14 @@ class Outcome:
     time at which they were quantized, before they were read back.
     """
 
-    weights: int
-    bits: int
+    num_weights: int
+    num_bits: int
     version: str
-    finished: float
+    finished_at: float
 
     @property
     def bits_per_weight(self) -> float:
-        return self.bits / self.weights
+        return self.num_bits / self.num_weights
 
     def write(self, file: Path) -> None:
         """Written last of all, and at once: a folder that has it is whole."""

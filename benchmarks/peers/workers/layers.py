@@ -9,41 +9,41 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .job import Job
+from .job import QuantizeJob
 
 
-class Layer(NamedTuple):
+class DequantizedLayer(NamedTuple):
     """A quantized layer: the weight (out, in) that its codes stand for, in float32, and the bits that are stored."""
 
     weight: Tensor
     bits: int
 
 
-def linears(pipeline: Any, job: Job) -> Iterator[tuple[str, nn.Linear]]:
+def iter_linears(pipeline: Any, job: QuantizeJob) -> Iterator[tuple[str, nn.Linear]]:
     """The layers to quantize, by "component.module"."""
     for component, names in job.layers.items():
         model: nn.Module = getattr(pipeline, component)
         for name in names:
-            yield f"{component}.{name}", linear(model, name)
+            yield f"{component}.{name}", get_linear(model, name)
 
 
-def linear(model: nn.Module, name: str) -> nn.Linear:
+def get_linear(model: nn.Module, name: str) -> nn.Linear:
     """A layer by its name; peers put subclasses and look-alikes of `nn.Linear` in its place."""
     module: Any = model.get_submodule(name)
     return module  # type: ignore[no-any-return]
 
 
-def bits_of(*tensors: Tensor) -> int:
+def count_bits(*tensors: Tensor) -> int:
     """The bits that tensors take in a file."""
     return sum(8 * tensor.nbytes for tensor in tensors)
 
 
-def grouped_bits(weights: int, groups: int) -> int:
+def count_grouped_bits(weights: int, groups: int) -> int:
     """The bits of 4-bit codes with a scale of 16 bits and a zero point of 4 for each group, used or not."""
     return 4 * weights + (16 + 4) * groups
 
 
-def paint(pipeline: Any, job: Job) -> None:
+def run_calibration(pipeline: Any, job: QuantizeJob) -> None:
     """Runs the calibration prompts, for peers that watch what comes in."""
     pipeline.set_progress_bar_config(disable=True)
     for batch in job.calibration:
@@ -53,7 +53,7 @@ def paint(pipeline: Any, job: Job) -> None:
 
 
 @contextmanager
-def watching(pipeline: Any, job: Job, watch: dict[str, Any]) -> Iterator[None]:
+def observe_inputs(pipeline: Any, job: QuantizeJob, observers: dict[str, Any]) -> Iterator[None]:
     """Calls watch[name](input) with the rows (tokens, in) that reach a layer, while it holds.
 
     Padding of the text batch is left out where the component is told of it, as the pipeline throws it away.
@@ -62,9 +62,9 @@ def watching(pipeline: Any, job: Job, watch: dict[str, Any]) -> Iterator[None]:
     for component, names in job.layers.items():
         model: nn.Module = getattr(pipeline, component)
         mask: dict[str, Tensor | None] = {"tokens": None}
-        handles.append(model.register_forward_pre_hook(_mask_hook(mask), with_kwargs=True))
+        handles.append(model.register_forward_pre_hook(_make_mask_hook(mask), with_kwargs=True))
         for name in names:
-            hook = _input_hook(watch[f"{component}.{name}"], mask)
+            hook = _make_input_hook(observers[f"{component}.{name}"], mask)
             handles.append(model.get_submodule(name).register_forward_pre_hook(hook))
     try:
         yield
@@ -73,17 +73,19 @@ def watching(pipeline: Any, job: Job, watch: dict[str, Any]) -> Iterator[None]:
             handle.remove()
 
 
-def _mask_hook(mask: dict[str, Tensor | None]) -> Any:
+def _make_mask_hook(mask: dict[str, Tensor | None]) -> Any:
     def hook(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
-        given = kwargs.get("attention_mask")
-        mask["tokens"] = given.bool() if isinstance(given, Tensor) and given.ndim == 2 else None
+        attention_mask = kwargs.get("attention_mask")
+        mask["tokens"] = (
+            attention_mask.bool() if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
+        )
 
     return hook
 
 
-def _input_hook(watch: Any, mask: dict[str, Tensor | None]) -> Any:
+def _make_input_hook(observer: Any, mask: dict[str, Tensor | None]) -> Any:
     def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         x = args[0].detach()
-        watch(x[mask["tokens"]] if mask["tokens"] is not None else x.reshape(-1, x.shape[-1]))
+        observer(x[mask["tokens"]] if mask["tokens"] is not None else x.reshape(-1, x.shape[-1]))
 
     return hook

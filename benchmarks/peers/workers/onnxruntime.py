@@ -17,37 +17,37 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 from torch import Tensor
 
-from .job import Job
-from .layers import Layer, linears, paint, watching
+from .job import QuantizeJob
+from .layers import DequantizedLayer, iter_linears, observe_inputs, run_calibration
 
 PACKAGE = "onnxruntime"
-SAMPLED = 4096  # tokens a layer that GPTQ sees
+MAX_SAMPLES = 4096  # tokens a layer that GPTQ sees
 
 
-def quantize(pipeline: Any, job: Job) -> dict[str, Any]:
-    inputs = _inputs(pipeline, job) if job.options["algorithm"] == "gptq" else {}
-    found = {}
-    for name, module in linears(pipeline, job):
+def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
+    inputs = _sample_inputs(pipeline, job) if job.options["algorithm"] == "gptq" else {}
+    models = {}
+    for name, module in iter_linears(pipeline, job):
         quantizer = nbits.MatMulNBitsQuantizer(
-            _graph(module.weight),
+            _make_matmul_model(module.weight),
             block_size=job.options["group_size"],
             accuracy_level=0,
-            algo_config=_config(job.options, inputs.get(name)),
+            algo_config=_make_config(job.options, inputs.get(name)),
         )
         quantizer.process()
-        found[name] = quantizer.model.model
-    return found
+        models[name] = quantizer.model.model
+    return models
 
 
-def read(_: Any, __: Job, found: dict[str, Any]) -> Iterator[tuple[str, Layer]]:
-    for name, model in found.items():
+def read(_: Any, __: QuantizeJob, models: dict[str, Any]) -> Iterator[tuple[str, DequantizedLayer]]:
+    for name, model in models.items():
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        columns = session.run(None, {"x": np.eye(_width(model), dtype=np.float32)})[0]
+        columns = session.run(None, {"x": np.eye(_input_width(model), dtype=np.float32)})[0]
         stored = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
-        yield name, Layer(torch.from_numpy(columns).T, sum(8 * array.nbytes for array in stored))
+        yield name, DequantizedLayer(torch.from_numpy(columns).T, sum(8 * array.nbytes for array in stored))
 
 
-def _config(options: dict[str, Any], inputs: Tensor | None) -> Any:
+def _make_config(options: dict[str, Any], inputs: Tensor | None) -> Any:
     """The algorithm's configuration; `None` is the quantizer's default one."""
     size = options["group_size"]
     if options["algorithm"] == "rtn":
@@ -61,7 +61,7 @@ def _config(options: dict[str, Any], inputs: Tensor | None) -> Any:
     return None
 
 
-def _graph(weight: Tensor) -> Any:
+def _make_matmul_model(weight: Tensor) -> Any:
     """x @ W for a weight (out, in), named so that the quantizer finds it."""
     columns: npt.NDArray[np.float32] = weight.detach().float().T.contiguous().numpy()
     graph = helper.make_graph(
@@ -74,18 +74,18 @@ def _graph(weight: Tensor) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-def _width(model: onnx.ModelProto) -> int:
+def _input_width(model: onnx.ModelProto) -> int:
     return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
 
 
-def _inputs(pipeline: Any, job: Job) -> dict[str, Tensor]:
+def _sample_inputs(pipeline: Any, job: QuantizeJob) -> dict[str, Tensor]:
     """A random sample of the tokens that reach each layer while the calibration prompts are painted."""
-    seen: dict[str, list[Tensor]] = {name: [] for name, _ in linears(pipeline, job)}
-    with watching(pipeline, job, {name: rows.append for name, rows in seen.items()}):
-        paint(pipeline, job)
+    collected: dict[str, list[Tensor]] = {name: [] for name, _ in iter_linears(pipeline, job)}
+    with observe_inputs(pipeline, job, {name: rows.append for name, rows in collected.items()}):
+        run_calibration(pipeline, job)
     generator = torch.Generator().manual_seed(0)
     sampled = {}
-    for name, rows in seen.items():
+    for name, rows in collected.items():
         tokens = torch.cat(rows).float()
-        sampled[name] = tokens[torch.randperm(len(tokens), generator=generator)[:SAMPLED]]
+        sampled[name] = tokens[torch.randperm(len(tokens), generator=generator)[:MAX_SAMPLES]]
     return sampled

@@ -7,22 +7,22 @@ from typing import Any
 
 from optimum import quanto
 
-from .job import Job
-from .layers import Layer, bits_of, linears
+from .job import QuantizeJob
+from .layers import DequantizedLayer, count_bits, iter_linears
 
 PACKAGE = "optimum-quanto"
 
 
-def quantize(pipeline: Any, job: Job) -> None:
+def quantize(pipeline: Any, job: QuantizeJob) -> None:
     for component, names in job.layers.items():
         model = getattr(pipeline, component)
         quanto.quantize(model, weights=quanto.qint4, include=list(names))
         quanto.freeze(model)
 
 
-def read(pipeline: Any, job: Job, _: None) -> Iterator[tuple[str, Layer]]:
-    for name, module in linears(pipeline, job):
+def read(pipeline: Any, job: QuantizeJob, _: None) -> Iterator[tuple[str, DequantizedLayer]]:
+    for name, module in iter_linears(pipeline, job):
         weight: Any = module.weight
         stored: dict[str, Any] = {}
         weight.save_to_state_dict(stored, "", False)
-        yield name, Layer(weight.dequantize(), bits_of(*stored.values()))
+        yield name, DequantizedLayer(weight.dequantize(), count_bits(*stored.values()))

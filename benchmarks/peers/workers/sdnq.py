@@ -8,27 +8,27 @@ from typing import Any
 from sdnq.quantizer import sdnq_post_load_quant
 from torch import nn
 
-from .job import Job
-from .layers import Layer, bits_of, linears
+from .job import QuantizeJob
+from .layers import DequantizedLayer, count_bits, iter_linears
 
 PACKAGE = "sdnq"
 
 
-def quantize(pipeline: Any, job: Job) -> list[Any]:
+def quantize(pipeline: Any, job: QuantizeJob) -> list[Any]:
     """The layers alone stand in the model that is handed over, so that the tool's own skip lists have no say."""
-    model = nn.ModuleList(module for _, module in linears(pipeline, job))
+    model = nn.ModuleList(module for _, module in iter_linears(pipeline, job))
     sdnq_post_load_quant(model, weights_dtype="uint4", add_skip_keys=False, **job.options)
     return list(model)
 
 
-def read(pipeline: Any, job: Job, found: list[Any]) -> Iterator[tuple[str, Layer]]:
-    for (name, _), module in zip(linears(pipeline, job), found, strict=True):
-        parts = {key: tensor for key, tensor in _parts(module).items() if tensor is not None}
+def read(pipeline: Any, job: QuantizeJob, state: list[Any]) -> Iterator[tuple[str, DequantizedLayer]]:
+    for (name, _), module in zip(iter_linears(pipeline, job), state, strict=True):
+        parts = {key: tensor for key, tensor in _get_dequantizer_inputs(module).items() if tensor is not None}
         weight = module.sdnq_dequantizer(**parts, skip_compile=True)
-        yield name, Layer(weight, bits_of(*parts.values()))
+        yield name, DequantizedLayer(weight, count_bits(*parts.values()))
 
 
-def _parts(module: Any) -> dict[str, Any]:
+def _get_dequantizer_inputs(module: Any) -> dict[str, Any]:
     """What stands for the weight, by the names under which the dequantizer wants it."""
     names = ("weight", "scale", "scale_2", "scale_zero_point", "zero_point", "zero_point_scale", "zero_point_2")
     return {name: getattr(module, name, None) for name in (*names, "svd_up", "svd_down")}

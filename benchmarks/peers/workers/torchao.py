@@ -11,29 +11,29 @@ from torchao.prototype.awq import AWQConfig
 from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 from torchao.quantization import Int4WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup, quantize_
 
-from .job import Job
-from .layers import Layer, bits_of, linears, paint
+from .job import QuantizeJob
+from .layers import DequantizedLayer, count_bits, iter_linears, run_calibration
 
 PACKAGE = "torchao"
 INT4 = torch.int4  # type: ignore[attr-defined]  # its stubs lack the small integers
 
 
-def quantize(pipeline: Any, job: Job) -> None:
-    config = _config(job.options)
+def quantize(pipeline: Any, job: QuantizeJob) -> None:
+    config = _make_config(job.options)
     if job.options.get("awq"):
         _apply(pipeline, job, AWQConfig(config, step="prepare"))
-        paint(pipeline, job)
+        run_calibration(pipeline, job)
         config = AWQConfig(config, step="convert")
     _apply(pipeline, job, config)
 
 
-def read(pipeline: Any, job: Job, _: None) -> Iterator[tuple[str, Layer]]:
-    for name, module in linears(pipeline, job):
+def read(pipeline: Any, job: QuantizeJob, _: None) -> Iterator[tuple[str, DequantizedLayer]]:
+    for name, module in iter_linears(pipeline, job):
         weight: Any = module.weight
-        yield name, Layer(_unpacked(weight), bits_of(*_parts(weight)))
+        yield name, DequantizedLayer(_dequantize(weight), count_bits(*_list_tensors(weight)))
 
 
-def _config(options: dict[str, Any]) -> Any:
+def _make_config(options: dict[str, Any]) -> Any:
     size = options["group_size"]
     if options["config"] == "public":
         return Int4WeightOnlyConfig(group_size=size)
@@ -42,18 +42,18 @@ def _config(options: dict[str, Any]) -> Any:
     return PrototypeInt4WeightOnlyConfig(group_size=size, int4_choose_qparams_algorithm=options["algorithm"])
 
 
-def _apply(pipeline: Any, job: Job, config: Any) -> None:
+def _apply(pipeline: Any, job: QuantizeJob, config: Any) -> None:
     for component, names in job.layers.items():
         quantize_(getattr(pipeline, component), config, lambda _, name, chosen=frozenset(names): name in chosen)
 
 
-def _parts(weight: Any) -> list[Tensor]:
+def _list_tensors(weight: Any) -> list[Tensor]:
     """The plain tensors that a quantized weight is made of."""
     names = [*weight.tensor_data_names, *getattr(weight, "optional_tensor_data_names", [])]
     return [part for name in names if (part := getattr(weight, name, None)) is not None]
 
 
-def _unpacked(weight: Any) -> Tensor:
+def _dequantize(weight: Any) -> Tensor:
     """The weight (out, in); where only the kernel can read the packing, codes - 8 are what it makes of the identity."""
     if not hasattr(weight, "scale_and_zero"):
         dequantized: Tensor = weight.dequantize()

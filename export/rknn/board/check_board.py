@@ -16,35 +16,35 @@ from typing import Any
 
 import numpy as np
 
-TIMES = 5  # runs of a part that are timed, after one that is not
-DRIVER = Path("/sys/kernel/debug/rknpu/version")
-LIBRARY = (Path("/usr/lib/librknnrt.so"), Path("/usr/lib/aarch64-linux-gnu/librknnrt.so"))
+NUM_TIMED_RUNS = 5  # runs of a part that are timed, after one that is not
+DRIVER_VERSION_FILE = Path("/sys/kernel/debug/rknpu/version")
+LIBRARY_FILES = (Path("/usr/lib/librknnrt.so"), Path("/usr/lib/aarch64-linux-gnu/librknnrt.so"))
 
 
-def versions(content: dict[str, Any]) -> dict[str, str]:
+def collect_versions(content: dict[str, Any]) -> dict[str, str]:
     """What the parts were built with, and what runs them here."""
     return {
         "built with rknn-toolkit2": content["toolkit"],
-        "rknn-toolkit-lite2": _installed("rknn-toolkit-lite2"),
-        "librknnrt": _library(),
-        "driver": _driver(),
+        "rknn-toolkit-lite2": _get_package_version("rknn-toolkit-lite2"),
+        "librknnrt": _read_library_version(),
+        "driver": _read_driver_version(),
         "target": content["target"],
         "machine": f"{platform.machine()} {platform.release()}",
         "python": platform.python_version(),
     }
 
 
-def warnings(found: dict[str, str]) -> list[str]:
+def find_outdated(found: dict[str, str]) -> list[str]:
     """What does not fit together: a runtime older than the toolkit cannot load what that built."""
     built = found["built with rknn-toolkit2"]
     return [
         f"{name} is {found[name]}, and the parts were built with {built}: use one that is as new"
         for name in ("rknn-toolkit-lite2", "librknnrt")
-        if _numbers(found[name]) < _numbers(built)
+        if _parse_version(found[name]) < _parse_version(built)
     ]
 
 
-def check(folder: Path, part: str) -> dict[str, Any]:
+def check_part(folder: Path, part: str) -> dict[str, Any]:
     """Loads a part, runs it on its golden inputs, and says how far it is from the float output and how long it took."""
     from rknnlite.api import RKNNLite
 
@@ -59,14 +59,14 @@ def check(folder: Path, part: str) -> dict[str, Any]:
         with np.load(folder / "golden" / f"{part}.npz") as golden:
             inputs = [golden[name].astype(np.float32) for name in golden.files if name.startswith("in.")]
             expected = golden["out"].astype(np.float64)
-        return _run(model, inputs, expected)
+        return _run_part(model, inputs, expected)
     finally:
         model.release()
 
 
-def _run(model: Any, inputs: list[Any], expected: Any) -> dict[str, Any]:
+def _run_part(model: Any, inputs: list[Any], expected: Any) -> dict[str, Any]:
     seconds = []
-    for _ in range(TIMES + 1):
+    for _ in range(NUM_TIMED_RUNS + 1):
         started = time.perf_counter()
         output = model.inference(inputs=inputs, data_format=["nchw"] * len(inputs))[0]
         seconds.append(time.perf_counter() - started)
@@ -80,16 +80,16 @@ def _run(model: Any, inputs: list[Any], expected: Any) -> dict[str, Any]:
     }
 
 
-def _installed(package: str) -> str:
+def _get_package_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _library() -> str:
+def _read_library_version() -> str:
     """The version that librknnrt's own text says."""
-    for path in LIBRARY:
+    for path in LIBRARY_FILES:
         if path.exists():
             text = path.read_bytes()
             at = text.find(b"librknnrt version: ")
@@ -97,27 +97,28 @@ def _library() -> str:
     return "not found"
 
 
-def _driver() -> str:
+def _read_driver_version() -> str:
     try:
-        return DRIVER.read_text("ascii").strip()
+        return DRIVER_VERSION_FILE.read_text("ascii").strip()
     except OSError as error:
-        return f"unknown ({error.strerror}; run as root to read {DRIVER})"
+        return f"unknown ({error.strerror}; run as root to read {DRIVER_VERSION_FILE})"
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdigit())
 
 
 def main(folder: Path) -> None:
     """Checks all parts of a folder."""
     content = json.loads((folder / "pipeline.json").read_text("utf-8"))
-    found = versions(content)
+    found = collect_versions(content)
     parts = [part for graph in content["graphs"].values() for part in graph if part["device"] == "npu"]
     report = {
         "versions": found,
-        "warnings": warnings(found),
+        "warnings": find_outdated(found),
         "parts": {
-            part["name"]: check(folder, part["name"]) | {"simulated": part["simulated"]["relative"]} for part in parts
+            part["name"]: check_part(folder, part["name"]) | {"simulated": part["simulated"]["relative"]}
+            for part in parts
         },
     }
     json.dump(report, sys.stdout, indent=2)

@@ -7,22 +7,23 @@ import sys
 import numpy as np
 import pytest
 
-from edgepress.evaluate.metrics.flip import error_map, make
-from edgepress.evaluate.registry import PairMetric, Picture, Settings, Unavailable
-from edgepress.prompts import Prompt
+from edgepress.evaluate.images.types import ImageArray
+from edgepress.evaluate.metrics.base import MetricSettings, PairMetric, UnavailableMetric
+from edgepress.evaluate.metrics.flip import compute_error_map, create_metric
+from edgepress.prompts.prompt import Prompt
 
 PROMPT = Prompt(id="a", prompt="", language="en")
 
 
-def measure(one: Picture, other: Picture) -> float:
-    metric = make(Settings())
+def measure(one: ImageArray, other: ImageArray) -> float:
+    metric = create_metric(MetricSettings())
     assert isinstance(metric, PairMetric)
     assert not metric.scores[0].higher_is_better
     assert metric.version().startswith("flip-evaluator ")
     return metric.measure(one, other, PROMPT)["flip"] or 0.0
 
 
-def test_identical_pictures_score_0(noise: Picture) -> None:
+def test_identical_pictures_score_0(noise: ImageArray) -> None:
     assert measure(noise, noise.copy()) == 0
 
 
@@ -38,7 +39,7 @@ def test_the_map_shows_where() -> None:
     one = np.full((96, 128, 3), 128, np.uint8)
     other = one.copy()
     other[30:40, 100:110] = (200, 60, 60)
-    errors = error_map(one, other)
+    errors = compute_error_map(one, other)
     assert errors.shape == (96, 128)
     assert errors[34, 104] > 0.3
     assert errors[:, :70].max() < 0.01
@@ -48,6 +49,6 @@ def test_the_map_shows_where() -> None:
 def test_where_the_package_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "flip_evaluator", raising=False)
-    metric = make(Settings())
-    assert isinstance(metric, Unavailable)
+    metric = create_metric(MetricSettings())
+    assert isinstance(metric, UnavailableMetric)
     assert "pip install 'edgepress[flip]'" in metric.reason

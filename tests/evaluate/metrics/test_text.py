@@ -4,28 +4,28 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepress.evaluate.metrics.text import make
-from edgepress.evaluate.pictures import open_picture
-from edgepress.evaluate.registry import Settings
-from edgepress.prompts import Prompt
+from edgepress.evaluate.images.image_file import load_image
+from edgepress.evaluate.metrics.base import MetricSettings
+from edgepress.evaluate.metrics.text import create_metric
+from edgepress.prompts.prompt import Prompt
 
 BLANK = np.full((64, 64, 3), 250, np.uint8)
 
 
 def test_a_true_sign_scores_1_and_keeps_what_was_read(signs: list[tuple[Prompt, Path]]) -> None:
     prompt, file = signs[-1]
-    reading = make(Settings()).measure(open_picture(file), prompt)
+    reading = create_metric(MetricSettings()).measure(load_image(file), prompt)
     assert reading.values == {"text_accuracy": 1, "exact": 1, "ned": 1}
     assert "".join("".join(reading.notes["read"]).split()) == "".join(prompt.lines)
 
 
 def test_a_blank_picture_scores_0(signs: list[tuple[Prompt, Path]]) -> None:
-    reading = make(Settings()).measure(BLANK, signs[0][0])
+    reading = create_metric(MetricSettings()).measure(BLANK, signs[0][0])
     assert reading.values == {"text_accuracy": 0, "exact": 0, "ned": 0}
     assert reading.notes == {"read": ()}
 
 
 def test_a_prompt_without_text_is_not_measured() -> None:
-    reading = make(Settings()).measure(BLANK, Prompt(id="a", prompt="a wall", language="en"))
+    reading = create_metric(MetricSettings()).measure(BLANK, Prompt(id="a", prompt="a wall", language="en"))
     assert reading.values == {"text_accuracy": None, "exact": None, "ned": None}
     assert reading.notes == {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers import report_results as made
 
-from edgepress.evaluate.report import write
-from edgepress.evaluate.results import Results
-from edgepress.prompts import Prompt
-
-from . import made
+from edgepress.evaluate.report import write_report
+from edgepress.evaluate.results.schema import Results
+from edgepress.prompts.prompt import Prompt
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +20,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def results(signs: list[tuple[Prompt, Path]], pictures: Path) -> Results:
     pictures.mkdir()
-    return made.results(signs, pictures)
+    return made.make_report_results(signs, pictures)
 
 
 @pytest.fixture(scope="session")
 def report(results: Results, pictures: Path) -> Path:
     """The folder of the written report, beside the pictures."""
     folder = pictures.parent / "evaluation"
-    write(results, folder)
+    write_report(results, folder)
     return folder

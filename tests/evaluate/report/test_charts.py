@@ -3,31 +3,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgepress.evaluate.bootstrap import Mean
 from edgepress.evaluate.report import charts
-from edgepress.evaluate.report.charts import bullet, common_ends, histogram, trends
-from edgepress.evaluate.results import Gate, Point, Verdict
+from edgepress.evaluate.report.charts import build_bullet, build_histogram, build_trends, get_common_range
+from edgepress.evaluate.results.schema import GateResult, HistoryPoint, Verdict
+from edgepress.evaluate.stats.bootstrap import MeanCI
 
 
-def gate(name: str, limit: float, ends: tuple[float, float, float] | None, verdict: Verdict = "passed") -> Gate:
+def gate(name: str, limit: float, ends: tuple[float, float, float] | None, verdict: Verdict = "passed") -> GateResult:
     low, value, high = ends or (None, None, None)
-    return Gate(
+    return GateResult(
         variant="v", name=name, score="s", limit=limit, relative=False, value=value, low=low, high=high,
-        verdict=verdict, reason="", detectable=None,
+        verdict=verdict, reason="", minimum_detectable_effect=None,
     )  # fmt: skip
 
 
-def point(created: str, variant: str, value: float, score: str = "psnr", low: float | None = None) -> Point:
-    return Point(
+def point(created: str, variant: str, value: float, score: str = "psnr", low: float | None = None) -> HistoryPoint:
+    return HistoryPoint(
         created=created, edgepress="1", variant=variant, score=score, kind="mean", value=value, low=low, high=low,
-        pictures=3,
+        num_pairs=3,
     )  # fmt: skip
 
 
 def test_bars_count_every_value_once() -> None:
     values = np.random.default_rng(0).normal(30, 2, 300).tolist()
-    ends = common_ends([values])
-    chart = histogram(values, ends, Mean(mean=30, low=29, high=31, count=300))
+    ends = get_common_range([values])
+    chart = build_histogram(values, ends, MeanCI(mean=30, low=29, high=31, count=300))
     assert sum(bar.count for bar in chart.bars) == 300
     for bar in chart.bars:
         inside = sum(bar.low <= value < bar.high for value in values)
@@ -40,49 +40,51 @@ def test_bars_count_every_value_once() -> None:
 
 def test_what_is_far_away_is_counted_at_the_end() -> None:
     values = [*np.linspace(40, 50, 50), -100.0]
-    chart = histogram(values, common_ends([values]), Mean(mean=42, low=None, high=None, count=51))
+    chart = build_histogram(values, get_common_range([values]), MeanCI(mean=42, low=None, high=None, count=51))
     assert (chart.below, chart.above) == (1, 0)
-    assert chart.ends[0] > 0
+    assert chart.limits[0] > 0
     assert sum(bar.count for bar in chart.bars) == 51
     assert chart.low == chart.mean == chart.high
 
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [3.0, 3.0, 3.0]])
 def test_equal_values_are_one_bar(values: list[float]) -> None:
-    chart = histogram(values, common_ends([values]), Mean(mean=values[0], low=None, high=None, count=len(values)))
+    chart = build_histogram(
+        values, get_common_range([values]), MeanCI(mean=values[0], low=None, high=None, count=len(values))
+    )
     (bar,) = chart.bars
     assert bar.count == len(values)
     assert 0 < bar.x < charts.WIDTH
 
 
 def test_groups_share_their_ends() -> None:
-    low, high = common_ends([[1.0, 2.0, 3.0], [10.0, 11.0, 12.0]])
+    low, high = get_common_range([[1.0, 2.0, 3.0], [10.0, 11.0, 12.0]])
     assert (low, high) == (1, 12)
-    assert common_ends([]) == (0, 1)
+    assert get_common_range([]) == (0, 1)
 
 
 def test_zero_is_marked_where_it_is_inside() -> None:
-    chart = histogram([-1.0, 1.0], (-1.0, 1.0), Mean(mean=0, low=-1, high=1, count=2))
+    chart = build_histogram([-1.0, 1.0], (-1.0, 1.0), MeanCI(mean=0, low=-1, high=1, count=2))
     assert chart.zero == charts.WIDTH / 2
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("psnr_min", "right"), ("text_drop", "left"), ("flip_max", "left")])
 def test_the_side_that_passes(name: str, allowed: str) -> None:
-    drawn = bullet(gate(name, 2.0, (2.5, 3.0, 3.5)))
+    drawn = build_bullet(gate(name, 2.0, (2.5, 3.0, 3.5)))
     assert drawn is not None
     assert drawn.limit < drawn.low < drawn.value < drawn.high
-    assert (drawn.start, drawn.end) == ((drawn.limit, charts.GATE) if allowed == "right" else (0, drawn.limit))
+    assert (drawn.start, drawn.end) == ((drawn.limit, charts.BULLET_WIDTH) if allowed == "right" else (0, drawn.limit))
 
 
 def test_no_line_without_an_interval() -> None:
-    assert bullet(gate("psnr_min", 2.0, None, "not measured")) is None
+    assert build_bullet(gate("psnr_min", 2.0, None, "not measured")) is None
 
 
 def test_runs_stand_in_the_order_of_time() -> None:
     history = [point("2026-03", "a", 3.0), point("2026-01", "a", 1.0, low=0.0), point("2026-02", "b", 2.0)]
-    (chart,) = trends(history)
+    (chart,) = build_trends(history)
     assert chart.runs == ("2026-01", "2026-03")
-    assert chart.ends == (0, 3)
+    assert chart.limits == (0, 3)
     assert [dot.x for dot in chart.lines["a"]] == [0, charts.TREND_WIDTH]
     assert [dot.x for dot in chart.lines["b"]] == [charts.TREND_WIDTH / 2]
     first, last = chart.lines["a"]
@@ -92,5 +94,5 @@ def test_runs_stand_in_the_order_of_time() -> None:
 
 
 def test_one_run_is_no_trend() -> None:
-    assert trends([point("2026-01", "a", 1.0), point("2026-01", "b", 1.0)]) == []
-    assert [chart.score for chart in trends([point("1", "a", 1.0, "x"), point("2", "a", 1.0, "x")])] == ["x"]
+    assert build_trends([point("2026-01", "a", 1.0), point("2026-01", "b", 1.0)]) == []
+    assert [chart.score for chart in build_trends([point("1", "a", 1.0, "x"), point("2", "a", 1.0, "x")])] == ["x"]

@@ -3,8 +3,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-
-from .chromium import browser
+from helpers.chromium import find_browser
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
@@ -14,4 +13,4 @@ def test_without_a_browser_ci_fails_and_a_developer_is_told(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setenv("CI", ci)
     with pytest.raises(outcome, match="apt-get install chromium"):
-        browser()
+        find_browser()

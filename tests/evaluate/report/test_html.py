@@ -10,12 +10,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from helpers.report_results import HOSTILE, RTL
+from helpers.result_rows import failed_pair, make_prompt, make_results, sample_result, sample_with
 
 from edgepress.evaluate.report import html, thumbnails
-from edgepress.evaluate.results import Results
-
-from ..rows import failed, prompt, results_of, row, row_of
-from .made import HOSTILE, RTL
+from edgepress.evaluate.results.schema import Results
 
 VOID = {"meta", "link", "input", "br", "img"}
 SCRIPTS = 3  # theme, data, the rest
@@ -101,16 +100,16 @@ def test_originals_are_linked_from_where_the_page_is(outline: Outline, report: P
 
 def test_every_case_has_its_numbers(results: Results, outline: Outline) -> None:
     data = outline.data()
-    assert len(data["cases"]) == 2 * len(results.rows)
+    assert len(data["cases"]) == 2 * len(results.samples)
     for case in data["cases"]:
-        seen = results.rows[case["row"]].variants[case["variant"]]
+        seen = results.samples[case["row"]].variants[case["variant"]]
         assert (case["values"], case["failure"], case["identical"]) == (seen.values, seen.failure, seen.identical)
     assert data["groups"][:2] == ["language: en", "language: zh"]
     assert "kind: a|b </td>" in data["groups"]
 
 
 def test_pictures_stop_where_the_budget_does(results: Results, report: Path) -> None:
-    data = Outline(html.page(results, report, budget=200_000)).data()
+    data = Outline(html.render(results, report, max_bytes=200_000)).data()
     shown = [case for case in data["cases"] if case["picture"] and case["picture"]["image"] is not None]
     assert 0 < len(shown) < len(data["cases"])
     assert sum(len(address) for address in data["images"]) < 1.4 * 200_000
@@ -120,22 +119,22 @@ def test_pictures_stop_where_the_budget_does(results: Results, report: Path) -> 
 
 def test_pictures_that_are_gone_are_said_to_be(results: Results, report: Path) -> None:
     gone = results.identity.model_copy(update={"pictures": "/nowhere"})
-    page = html.page(results.model_copy(update={"identity": gone}), report)
+    page = html.render(results.model_copy(update={"identity": gone}), report)
     assert Outline(page).data()["images"] == []
     assert "0 of 28 pictures of variants are in this page" in page
 
 
 def test_sort_begins_with_the_gate_that_failed(results: Results, tmp_path: Path) -> None:
     gates = [gate.model_copy(update={"verdict": "failed"}) if gate.score == "exact" else gate for gate in results.gates]
-    text = html.page(results.model_copy(update={"gates": tuple(gates)}), tmp_path)
+    text = html.render(results.model_copy(update={"gates": tuple(gates)}), tmp_path)
     assert '<option value="exact" selected>' in text
 
 
 @pytest.mark.parametrize("failure", [None, "missing"])
 def test_the_least_results_make_a_page(failure: str | None, tmp_path: Path) -> None:
-    rows = [row_of(prompt("a"), failed(failure))] if failure else [row(prompt("a"), 30.0)]
-    Outline(html.page(results_of(rows), tmp_path))
+    rows = [sample_with(make_prompt("a"), failed_pair(failure))] if failure else [sample_result(make_prompt("a"), 30.0)]
+    Outline(html.render(make_results(rows), tmp_path))
 
 
 def test_the_budget_bounds_the_page(text: str) -> None:
-    assert len(text) < 1.4 * thumbnails.BUDGET
+    assert len(text) < 1.4 * thumbnails.MAX_BYTES

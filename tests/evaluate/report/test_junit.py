@@ -3,12 +3,11 @@ from __future__ import annotations
 from xml.dom import minidom
 
 import pytest
+from helpers.report_results import HOSTILE, make_many_results
+from helpers.result_rows import failed_pair, make_prompt, make_results, pair_result, sample_result, sample_with
 
 from edgepress.evaluate.report import junit
-from edgepress.evaluate.results import Results
-
-from ..rows import failed, prompt, results_of, row, row_of, variant
-from .made import HOSTILE, many
+from edgepress.evaluate.results.schema import Results
 
 OUTCOMES = ("failure", "error", "skipped")
 
@@ -59,32 +58,36 @@ def test_a_strict_recipe_fails_where_it_is_inconclusive(results: Results) -> Non
 
 def test_a_reference_that_shows_nothing_is_an_error() -> None:
     """Told once, though the variant's picture shows nothing either."""
-    made = variant(9.0, defect="black").model_copy(update={"failure": "reference black"})
-    found = read(results_of([row_of(prompt("a"), made, defect="black")]))
+    made = pair_result(9.0, defect="black").model_copy(update={"failure": "reference black"})
+    found = read(make_results([sample_with(make_prompt("a"), made, defect="black")]))
     assert found["pairs"] == {"int4: a, seed 0": ("error", "reference black")}
 
 
 def test_what_the_reference_repeats_as_well_is_no_failure() -> None:
-    found = read(results_of([row_of(prompt("a"), variant(9.0, defect="duplicate"), defect="duplicate")]))
+    found = read(
+        make_results([sample_with(make_prompt("a"), pair_result(9.0, defect="duplicate"), defect="duplicate")])
+    )
     assert found["pairs"] == {"int4: a, seed 0": (None, "duplicate, as the reference's")}
 
 
 def test_nothing_compared_is_an_error() -> None:
-    found = read(results_of([row_of(prompt("a"), failed())]))
+    found = read(make_results([sample_with(make_prompt("a"), failed_pair())]))
     assert found["compared"]["pairs were compared"] == ("error", "0 pairs")
     assert found["pairs"] == {"int4: a, seed 0": ("error", "missing")}
 
 
 def test_without_gates_there_is_still_a_case() -> None:
-    assert read(results_of([row(prompt("a"), 30.0)])) == {"compared": {"pairs were compared": (None, "1 pairs")}}
+    assert read(make_results([sample_result(make_prompt("a"), 30.0)])) == {
+        "compared": {"pairs were compared": (None, "1 pairs")}
+    }
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "\x00\x1b[31m", "\ufffe]]>", "<!--"])
 def test_any_name_is_valid_xml(text: str) -> None:
-    (name,) = read(results_of([row_of(prompt(text), failed(text))]))["pairs"]
+    (name,) = read(make_results([sample_with(make_prompt(text), failed_pair(text))]))["pairs"]
     assert "\x07" not in name
     assert len(name) == len(f"int4: {text}, seed 0")
 
 
 def test_many_prompts_are_many_cases() -> None:
-    assert len(read(many(40, 2))["pairs"]) == 40
+    assert len(read(make_many_results(40, 2))["pairs"]) == 40

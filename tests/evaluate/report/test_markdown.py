@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import pytest
+from helpers.report_results import HOSTILE, make_many_results
+from helpers.result_rows import TEXT, make_prompt, make_results, sample_result
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from edgepress.evaluate.registry import Score
+from edgepress.evaluate.metrics.base import Score
 from edgepress.evaluate.report import markdown
-from edgepress.evaluate.results import Results
-
-from ..rows import TEXT, prompt, results_of, row
-from .made import HOSTILE, many
+from edgepress.evaluate.results.schema import Results
 
 CAP = 65_536  # of a comment on a pull request
 
@@ -79,15 +78,15 @@ def test_nothing_of_a_prompt_becomes_markup(results: Results) -> None:
 
 @pytest.mark.parametrize(("prompts", "variants"), [(1200, 1), (20, 24)])
 def test_it_never_grows_beyond_what_ci_takes(prompts: int, variants: int) -> None:
-    text = markdown.render(many(prompts, variants))
-    assert 20_000 < len(text.encode()) <= markdown.LIMIT < CAP
+    text = markdown.render(make_many_results(prompts, variants))
+    assert 20_000 < len(text.encode()) <= markdown.MAX_BYTES < CAP
     assert "more rows stand in report.html" in text
     assert text.count("<details>") == text.count("</details>")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_a_code_span_holds_any_text(text: str) -> None:
-    (cell,) = [cells[1] for cells in tables(f"| a | b |\n| --- | --- |\n| x | {markdown.code(text)} |\n")[0][1:]]
+    (cell,) = [cells[1] for cells in tables(f"| a | b |\n| --- | --- |\n| x | {markdown.format_code(text)} |\n")[0][1:]]
     (span,) = MarkdownIt("commonmark").parseInline(cell)[0].children or ()
     assert span.type == "code_inline"
     assert len(span.content) <= len(text) + 2
@@ -96,7 +95,7 @@ def test_a_code_span_holds_any_text(text: str) -> None:
 def test_titles_of_scores_are_cells_and_no_markup() -> None:
     """A metric is anybody's, and a CLIP's name is part of its title."""
     hostile = Score(name="psnr", title="a|b <img src=x> `c`", unit="dB")
-    text = markdown.render(results_of([row(prompt("a"), 30.0)], (hostile,), (TEXT,)))
+    text = markdown.render(make_results([sample_result(make_prompt("a"), 30.0)], (hostile,), (TEXT,)))
     assert not [token for token in parsed(text) if token.type == "html_inline"]
     for table in tables(text):
         assert {len(cells) for cells in table} == {len(table[0])}
@@ -104,15 +103,15 @@ def test_titles_of_scores_are_cells_and_no_markup() -> None:
 
 
 def test_code_keeps_what_is_harmless() -> None:
-    assert markdown.code("OPEN 花园") == "`OPEN 花园`"
-    assert markdown.code("a|b") == "`a\\|b`"
-    assert markdown.code("`") == "`` ` ``"
-    assert len(markdown.code("x" * 500)) == markdown.LONGEST + 2
-    assert "\n" not in markdown.code(HOSTILE + "\nx")
+    assert markdown.format_code("OPEN 花园") == "`OPEN 花园`"
+    assert markdown.format_code("a|b") == "`a\\|b`"
+    assert markdown.format_code("`") == "`` ` ``"
+    assert len(markdown.format_code("x" * 500)) == markdown.MAX_CODE_CHARS + 2
+    assert "\n" not in markdown.format_code(HOSTILE + "\nx")
 
 
 def test_results_without_gates_or_text_are_shown() -> None:
-    text = markdown.render(results_of([row(prompt("a"), None, (None, None))]))
+    text = markdown.render(make_results([sample_result(make_prompt("a"), None, (None, None))]))
     assert text.startswith("## 📏")
     assert "### Gates" not in text
     assert "Identical pairs, which have no PSNR: `int4`: 1 of 1." in text

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.chromium import Page, open_browser
+from helpers.report_results import HOSTILE, RTL
 from PIL import Image
 
-from edgepress.evaluate.registry import Picture
-from edgepress.evaluate.results import Results
-
-from .chromium import Page, opened
-from .made import HOSTILE, RTL
+from edgepress.evaluate.images.types import ImageArray
+from edgepress.evaluate.results.schema import Results
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ PHONE = (375, 812)
 
 @pytest.fixture(scope="module")
 def browser_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with opened(tmp_path_factory.mktemp("profile")) as page:
+    with open_browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
 
 
@@ -35,11 +34,11 @@ def page(browser_page: Page, report: Path) -> Iterator[Page]:
     """The report, freshly opened on a desk by day; afterwards nothing may have been complained of or asked for."""
     browser_page.events.clear()
     browser_page.size(1280, 900)
-    browser_page.prefers("light")
+    browser_page.set_color_scheme("light")
     browser_page.open(report / "report.html")
     yield browser_page
-    assert browser_page.complaints() == []
-    assert browser_page.requests() == [(report / "report.html").as_uri()]
+    assert browser_page.console_messages() == []
+    assert browser_page.requested_urls() == [(report / "report.html").as_uri()]
 
 
 def shown(page: Page, what: str = "[one.asked.id, one.asked.seed, one.variant]") -> Any:
@@ -65,20 +64,20 @@ def all_cards(page: Page) -> None:
     )
 
 
-def seen(page: Page, selector: str) -> Picture:
+def seen(page: Page, selector: str) -> ImageArray:
     """What is painted where an element is."""
     box = page.run(
         f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
         "return [box.left, box.top, box.right, box.bottom]; })()"
     )
-    with Image.open(io.BytesIO(page.picture())) as image:
+    with Image.open(io.BytesIO(page.screenshot())) as image:
         return np.asarray(image.convert("RGB").crop([round(side) for side in box]))
 
 
 def opened_case(page: Page, variant: str = "int4") -> None:
     """Opens the first case of a variant, in order of the prompts."""
-    page.choose("[name=variant]", variant)
-    page.choose("[name=sort]", ":order")
+    page.select("[name=variant]", variant)
+    page.select("[name=sort]", ":order")
     page.click("#cases button")
     page.wait("document.getElementById('viewer').open")
 
@@ -99,20 +98,20 @@ def test_the_headline_and_every_card_are_there(page: Page, results: Results) -> 
 
 
 def test_filters(page: Page) -> None:
-    page.choose("[name=variant]", "int8")
+    page.select("[name=variant]", "int8")
     assert text(page, "#count") == "16 of 32"
     assert {variant for _, _, variant in shown(page)} == {"int8"}
-    page.choose("[name=group]", "language: zh")
+    page.select("[name=group]", "language: zh")
     assert text(page, "#count") == "8 of 32"
-    page.choose("[name=show]", ":identical")
+    page.select("[name=show]", ":identical")
     assert shown(page) == [["zh-0", 0, "int8"], ["zh-1", 0, "int8"]]
-    page.choose("[name=variant]", "")
-    page.choose("[name=group]", "")
-    page.choose("[name=show]", ":broken")
+    page.select("[name=variant]", "")
+    page.select("[name=group]", "")
+    page.select("[name=show]", ":broken")
     assert sorted(shown(page, "one.failure ?? one.picture.defect")) == sorted(
         ["missing", "size 64x128 instead of 128x128", "black"] * 2
     )
-    page.choose("[name=show]", "text_accuracy")
+    page.select("[name=show]", "text_accuracy")
     all_cards(page)
     assert (
         all("FRASH" in reading for reading in shown(page, "one.picture.read.map(([, part]) => part).join('')")) is False
@@ -120,25 +119,25 @@ def test_filters(page: Page) -> None:
     assert set(shown(page, "one.picture.values.text_accuracy < one.asked.reference.values.text_accuracy")) == {True}
     page.click("[name=search]")
     for key in "nothing is called so":
-        page.press(key)
+        page.press_key(key)
     assert text(page, "#count") == "0 of 32"
     assert page.run("!document.getElementById('none').hidden")
 
 
 def test_sorting(page: Page) -> None:
-    page.choose("[name=sort]", "psnr")
+    page.select("[name=sort]", "psnr")
     all_cards(page)
     values = shown(page, "one.failure || one.picture.defect ? 'broken' : one.values.psnr")
     broken, measured = values[:6], [value for value in values[6:] if value is not None]
     assert broken == ["broken"] * 6
     assert measured == sorted(measured)
     assert values[-4:] == [None] * 4  # identical pairs have no PSNR
-    page.choose("[name=sort]", ":order")
+    page.select("[name=sort]", ":order")
     assert shown(page)[:2] == [["en-0", 0, "int4"], ["en-0", 0, "int8"]]
 
 
 def test_hostile_text_is_text(page: Page) -> None:
-    page.choose("[name=sort]", ":order")
+    page.select("[name=sort]", ":order")
     prompts = page.run("[...document.querySelectorAll('#cases .prompt')].map((one) => [one.textContent, one.dir])")
     assert [HOSTILE, "auto"] in prompts
     assert [RTL, "auto"] in prompts
@@ -166,28 +165,28 @@ def test_what_was_read_is_compared_with_what_was_wanted(page: Page) -> None:
 
 def test_modes_show_what_they_say(page: Page) -> None:
     opened_case(page)
-    page.press("2")
+    page.press_key("2")
     page.wait("document.querySelector('#stage img').complete")
     assert page.run("getComputedStyle(document.querySelector('[data-kind=variant]')).clipPath").startswith(
         "inset(0px 0px"
     )
     half = seen(page, "#stage")
-    page.press("4")
+    page.press_key("4")
     reference = seen(page, "#stage")
-    page.press(" ")
+    page.press_key(" ")
     variant = seen(page, "#stage")
     assert not np.array_equal(reference, variant)
     height, width = reference.shape[0] // 4, reference.shape[1]  # the captions and the handle are left out
     left, right = np.s_[-height:, 10 : width // 2 - 10], np.s_[-height:, width // 2 + 10 : -10]
     assert np.array_equal(half[left], reference[left])
     assert np.array_equal(half[right], variant[right])
-    page.press("3")
+    page.press_key("3")
     blend = seen(page, "#stage")[left].astype(int)
     between = (reference[left].astype(int) + variant[left]) / 2
     assert np.abs(blend - between).max() <= 2
-    page.press("5")
+    page.press_key("5")
     assert seen(page, "#stage")[left].mean() < 100  # a dark map of small errors
-    page.press("1")
+    page.press_key("1")
     assert page.run("[...document.querySelectorAll('#stage figure')].every((one) => one.checkVisibility())")
 
 
@@ -195,13 +194,13 @@ def test_swiping(page: Page) -> None:
     opened_case(page)
     page.click("[data-set-mode=swipe]")
     assert page.run("document.querySelector('[data-set-mode=swipe]').getAttribute('aria-pressed')") == "true"
-    x, y = page.middle("#stage")
+    x, y = page.center("#stage")
     width = page.run("document.getElementById('stage').clientWidth")
     page.drag((x, y), (x - width / 4, y))
     assert page.run("Number(document.getElementById('amount').value)") == pytest.approx(25, abs=1)
     page.run("document.getElementById('amount').focus()")
     title = text(page, "#viewer-title")
-    page.press("ArrowRight")
+    page.press_key("ArrowRight")
     assert page.run("Number(document.getElementById('amount').value)") == pytest.approx(26, abs=1)
     assert text(page, "#viewer-title") == title  # the arrow moved the divide
 
@@ -211,18 +210,18 @@ def test_keys_lead_through_the_cases(page: Page) -> None:
     ids = shown(page, "one.asked.id")
     assert text(page, "#position") == "1 / 16"
     assert page.run("document.getElementById('previous').disabled")
-    page.press("ArrowLeft")
+    page.press_key("ArrowLeft")
     assert ids[0] in text(page, "#viewer-title")
-    page.press("ArrowRight")
-    page.press("ArrowRight")
+    page.press_key("ArrowRight")
+    page.press_key("ArrowRight")
     assert text(page, "#position") == "3 / 16"
     assert ids[2] in text(page, "#viewer-title")
-    page.press("ArrowLeft")
+    page.press_key("ArrowLeft")
     assert text(page, "#position") == "2 / 16"
-    page.press("Escape")
+    page.press_key("Escape")
     page.wait("!document.getElementById('viewer').open")
     assert page.run("document.activeElement.matches('#cases button')")  # back where it came from
-    page.press("Enter")
+    page.press_key("Enter")
     page.wait("document.getElementById('viewer').open")
     page.click("#close")
     assert not page.run("document.getElementById('viewer').open")
@@ -233,7 +232,7 @@ def test_other_variants_of_a_prompt_are_one_click_away(page: Page) -> None:
     page.click("#others button")
     assert "int8" in text(page, "#viewer-title")
     assert text(page, "#position") == "1 / 16"
-    page.press("ArrowRight")
+    page.press_key("ArrowRight")
     assert "int4" in text(page, "#viewer-title")  # what the gallery shows goes on
     assert text(page, "#position") == "2 / 16"
 
@@ -255,7 +254,7 @@ def test_light_and_dark(page: Page) -> None:
     page.click("#theme")
     dark = page.run(ground)
     assert page.run("document.getElementById('theme').getAttribute('aria-pressed')") == "true"
-    page.prefers("dark")
+    page.set_color_scheme("dark")
     assert page.run(ground) == dark
     page.click("#theme")
     assert page.run(ground) == light
@@ -267,13 +266,13 @@ def test_light_and_dark(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read(page: Page, scheme: str, tmp_path: Path) -> None:
-    page.prefers(scheme)
+    page.set_color_scheme(scheme)
     for state in ("page", "viewer"):
         if state == "viewer":
             opened_case(page)
         ratio, where = page.run(CONTRAST)
         assert ratio >= 4.5, f"{where} in the {state}"
-    (tmp_path / "page.png").write_bytes(page.picture())
+    (tmp_path / "page.png").write_bytes(page.screenshot())
     with Image.open(tmp_path / "page.png") as image:
         assert image.size == (1280, 900)
 
@@ -293,7 +292,7 @@ def test_everything_has_a_name(page: Page) -> None:
 
 def test_a_phone(page: Page) -> None:
     page.size(*PHONE, phone=True)
-    page.prefers("dark")
+    page.set_color_scheme("dark")
     assert page.run("document.documentElement.scrollWidth") == PHONE[0]
     cards = page.run(
         "[...document.querySelectorAll('#cases li')].slice(0, 3).map((one) => one.getBoundingClientRect().x)"
@@ -312,5 +311,5 @@ def test_a_phone(page: Page) -> None:
         ".filter((one) => one.getBoundingClientRect().height < 24).length"
     )
     assert small == 0  # WCAG 2.2, 2.5.8
-    with Image.open(io.BytesIO(page.picture())) as image:
+    with Image.open(io.BytesIO(page.screenshot())) as image:
         assert image.size == (2 * PHONE[0], 2 * PHONE[1])

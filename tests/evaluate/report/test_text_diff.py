@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepress.evaluate.report.text_diff import Piece, compare
+from edgepress.evaluate.report.text_diff import DiffSpan, diff_text
 
 LINES = st.lists(st.text("aAbB春夏，. !ﬁ", max_size=8), max_size=3)
 
@@ -32,12 +32,12 @@ def counted(text: str) -> str:
     ],
 )
 def test_compare(wanted: list[str], read: list[str], pieces: list[tuple[str, str]]) -> None:
-    assert [tuple(piece) for piece in compare(wanted, read)] == pieces
+    assert [tuple(piece) for piece in diff_text(wanted, read)] == pieces
 
 
 @given(LINES, LINES)
 def test_nothing_is_lost(wanted: list[str], read: list[str]) -> None:
-    pieces = compare(wanted, read)
+    pieces = diff_text(wanted, read)
     assert "".join(piece.text for piece in pieces if piece.kind != "missing") == "\n".join(read)
     kept = counted("".join(piece.text for piece in pieces if piece.kind != "extra"))
     assert kept == counted("".join(wanted))
@@ -47,4 +47,4 @@ def test_nothing_is_lost(wanted: list[str], read: list[str]) -> None:
 
 @given(LINES)
 def test_a_text_equals_itself(lines: list[str]) -> None:
-    assert all(piece == Piece("same", piece.text) for piece in compare(lines, lines))
+    assert all(piece == DiffSpan("same", piece.text) for piece in diff_text(lines, lines))

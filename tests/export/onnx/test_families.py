@@ -14,21 +14,22 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from onnx_graphs import error
-from tiny import changed
-from tiny_families import FLUX, SD3, SDXL, write_tiny_family
+from helpers.onnx_graphs import error
+from helpers.tiny import edit_weights
+from helpers.tiny_families import FLUX, SD3, SDXL, write_tiny_family
 
-from edgepress.cli import main
-from edgepress.errors import UserError
-from edgepress.export.onnx.export import export
-from edgepress.export.onnx.model import find
-from edgepress.export.onnx.parity import Graphs
-from edgepress.models import Graph, family_of
-from edgepress.models.reference import Exchange, observer_of
-from edgepress.recipe import Export
-from edgepress.sampling import load_pipeline
+from edgepress.cli.main import main
+from edgepress.common.errors import UserError
+from edgepress.export.graph.source_model import open_source
+from edgepress.export.onnx.exporter import export_onnx
+from edgepress.export.verification.parity import OrtRunner
+from edgepress.models.base.graph import Graph
+from edgepress.models.base.reference import GoldenIO, load_observer
+from edgepress.models.registry import get_family
+from edgepress.pipelines.sampling import load_pipeline
+from edgepress.recipes.schema import ExportSettings
 
-FP32 = Export(precision="fp32")
+FP32 = ExportSettings(precision="fp32")
 families = pytest.mark.parametrize("name", [FLUX, SD3, SDXL])
 SIZES = {FLUX: [(64, 64), (64, 112)], SD3: [(64, 64), (96, 48)], SDXL: [(64, 64), (72, 88)]}
 TOKENIZERS = {FLUX: 2, SD3: 3, SDXL: 2}
@@ -52,7 +53,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     def made(name: str) -> Made:
         folder = tmp_path_factory.mktemp(name)
         write_tiny_family(name, folder / "pipeline")
-        export(folder / "pipeline", folder / "artifact", FP32, SIZES[name])
+        export_onnx(folder / "pipeline", folder / "artifact", FP32, SIZES[name])
         return Made(folder / "pipeline", folder / "artifact" / "onnx")
 
     return made
@@ -69,7 +70,7 @@ def words(folder: Path) -> dict[str, Any]:
 @families
 def test_every_graph_is_torch_to_1e_4_and_no_picture_is_claimed(exported: Maker, name: str) -> None:
     parity = words(exported(name).onnx)["parity"]["exact"]
-    assert list(parity["graphs"]) == sorted(graph.name for graph in family_of(name).graphs)
+    assert list(parity["graphs"]) == sorted(graph.name for graph in get_family(name).graphs)
     assert max(found["relative"] for found in parity["graphs"].values()) < 1e-4
     assert (parity["painted"], parity["psnr"]) == (False, None)
 
@@ -77,7 +78,7 @@ def test_every_graph_is_torch_to_1e_4_and_no_picture_is_claimed(exported: Maker,
 @pytest.mark.slow
 @families
 def test_what_is_published_is_sound_and_has_every_tokenizer(exported: Maker, name: str) -> None:
-    (source, folder), graphs = exported(name), family_of(name).graphs
+    (source, folder), graphs = exported(name), get_family(name).graphs
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     tokenizers = {path.relative_to(source).as_posix() for path in source.glob("tokenizer*/*")}
     assert len({file.split("/")[0] for file in tokenizers}) == TOKENIZERS[name]
@@ -98,14 +99,14 @@ def test_what_is_published_is_sound_and_has_every_tokenizer(exported: Maker, nam
 def test_golden_outputs_are_all_outputs(exported: Maker, name: str) -> None:
     folder = exported(name).onnx
     said = words(folder)["graphs"]
-    graphs = Graphs({part: folder / graph["file"] for part, graph in said.items()})
+    graphs = OrtRunner({part: folder / graph["file"] for part, graph in said.items()})
     for part, graph in said.items():
         with np.load(folder / "golden" / f"{part}.npz") as stored:
             assert list(stored) == [
                 *(f"in.{port['name']}" for port in graph["inputs"]),
                 *(f"out.{port['name']}" for port in graph["outputs"]),
             ]
-            found = graphs.all(part, {port["name"]: stored[f"in.{port['name']}"] for port in graph["inputs"]})
+            found = graphs.run(part, {port["name"]: stored[f"in.{port['name']}"] for port in graph["inputs"]})
             for port, array in found.items():
                 assert np.abs(array - stored[f"out.{port}"]).max() <= 1e-4 * np.abs(stored[f"out.{port}"]).max()
 
@@ -116,13 +117,13 @@ def test_golden_outputs_are_all_outputs(exported: Maker, name: str) -> None:
 @pytest.mark.slow
 @families
 def test_graphs_answer_as_the_pipelines_parts_at_other_sizes(exported: Maker, name: str) -> None:
-    (source, folder), family = exported(name), family_of(name)
+    (source, folder), family = exported(name), get_family(name)
     pipeline = load_pipeline(source, torch.float32)
-    graphs = Graphs({graph.name: folder / f"{graph.name}.onnx" for graph in family.graphs})
+    graphs = OrtRunner({graph.name: folder / f"{graph.name}.onnx" for graph in family.graphs})
     for size in ((32, 32), (16, 96), (112, 80)):
-        asked: list[Exchange] = observer_of(family)(pipeline, "two dogs in the rain", size)
+        asked: list[GoldenIO] = load_observer(family)(pipeline, "two dogs in the rain", size)
         for one in asked:
-            found = graphs.all(one.graph, one.inputs)
+            found = graphs.run(one.graph, one.inputs)
             for port, expected in one.outputs.items():
                 assert error(found[port], torch.from_numpy(expected)) < 1e-4, (one.graph, port, size)
 
@@ -131,7 +132,7 @@ def test_graphs_answer_as_the_pipelines_parts_at_other_sizes(exported: Maker, na
 def test_t5_and_the_transformer_take_prompts_of_any_length(exported: Maker) -> None:
     source, folder = exported(FLUX)
     pipeline = load_pipeline(source, torch.float32)
-    graphs = Graphs({name: folder / f"{name}.onnx" for name in ("text_encoder_2", "transformer")})
+    graphs = OrtRunner({name: folder / f"{name}.onnx" for name in ("text_encoder_2", "transformer")})
     with np.load(folder / "golden" / "transformer.npz") as stored:
         inputs = {key.removeprefix("in."): stored[key] for key in stored if key.startswith("in.")}
     for tokens in (1, 2, 77, 300):
@@ -165,14 +166,14 @@ def test_t5_and_the_transformer_take_prompts_of_any_length(exported: Maker) -> N
 
 def graphs_of(pipeline: str, folder: Path, **config: Any) -> dict[str, Graph]:
     write_tiny_family(pipeline, folder, **config)
-    return {graph.name: graph for graph in find(folder).family.graphs}
+    return {graph.name: graph for graph in open_source(folder).family.graphs}
 
 
 @pytest.mark.parametrize(
     ("pipeline", "key", "value"), [(FLUX, "guidance_embeds", True), (SDXL, "time_cond_proj_dim", 8)]
 )
 def test_guidance_is_an_input_where_the_model_knows_of_it(pipeline: str, key: str, value: Any, tmp_path: Path) -> None:
-    name = family_of(pipeline).denoiser
+    name = get_family(pipeline).denoiser
     for said, ports in ((value, 1), (None, 0)):
         graph = graphs_of(pipeline, tmp_path / str(said), **{key: said})[name]
         assert sum(port.name == "guidance" for port in graph.inputs) == ports
@@ -183,23 +184,23 @@ def test_a_pipeline_without_t5_has_no_graph_of_it(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "model_index.json").read_text()) | {"text_encoder_3": [None, None]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     names.remove("text_encoder_3")
-    assert [graph.name for graph in find(tmp_path).family.graphs] == names
+    assert [graph.name for graph in open_source(tmp_path).family.graphs] == names
 
 
 def test_a_part_that_every_pipeline_of_the_class_has_must_be_there(tmp_path: Path) -> None:
     write_tiny_family(SD3, tmp_path / "pipeline")
     shutil.rmtree(tmp_path / "pipeline" / "text_encoder_2")
     with pytest.raises(UserError, match=r"no component folder .*text_encoder_2"):
-        export(tmp_path / "pipeline", tmp_path / "out", FP32)
+        export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32)
 
 
 def test_the_names_of_older_text_encoders_begin_with_a_prefix(tmp_path: Path) -> None:
     write_tiny_family(FLUX, tmp_path)
-    plain = set(find(tmp_path).checkpoint("text_encoder").names())
-    with changed(tmp_path / "text_encoder") as tensors:
+    plain = set(open_source(tmp_path).open_checkpoint("text_encoder").names())
+    with edit_weights(tmp_path / "text_encoder") as tensors:
         for name in list(tensors):
             tensors[f"text_model.{name}"] = tensors.pop(name)
-    assert set(find(tmp_path).checkpoint("text_encoder").names()) == plain
+    assert set(open_source(tmp_path).open_checkpoint("text_encoder").names()) == plain
 
 
 # ---------------------------------------------------------------- what is refused
@@ -213,7 +214,7 @@ def test_a_size_that_cannot_be_painted_is_refused_before_anything_is_written(
 ) -> None:
     write_tiny_family(pipeline, tmp_path / "pipeline")
     with pytest.raises(UserError, match=f"{size[0]}x{size[1]} cannot be painted; .* multiples of {multiple}"):
-        export(tmp_path / "pipeline", tmp_path / "out", FP32, [size])
+        export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32, [size])
     assert not (tmp_path / "out").exists()
 
 
@@ -221,14 +222,14 @@ def test_a_vae_of_another_class_is_refused(tmp_path: Path) -> None:
     write_tiny_family(SDXL, tmp_path / "pipeline")
     (tmp_path / "pipeline" / "vae" / "config.json").write_text('{"_class_name": "AutoencoderTiny"}')
     with pytest.raises(UserError, match="vae holds no AutoencoderKL"):
-        export(tmp_path / "pipeline", tmp_path / "out", FP32, [(64, 64)])
+        export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32, [(64, 64)])
 
 
 @pytest.mark.slow
 def test_a_size_that_the_pipeline_refuses_is_one_sentence_and_nothing_is_published(tmp_path: Path) -> None:
     write_tiny_family(SD3, tmp_path / "pipeline")
     with pytest.raises(UserError, match=r"The pipeline refuses a picture of 208x64: .*pos_embed_max_size"):
-        export(tmp_path / "pipeline", tmp_path / "out", FP32, [(208, 64)])
+        export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32, [(208, 64)])
     assert not (tmp_path / "out" / "onnx").exists()
 
 
@@ -246,4 +247,4 @@ def test_nothing_here_paints_with_such_graphs(exported: Maker, name: str, tmp_pa
 def test_there_are_no_4_bits_to_carry_over(tmp_path: Path) -> None:
     write_tiny_family(SDXL, tmp_path)
     with pytest.raises(UserError, match="no 4-bit weights"):
-        export(tmp_path, tmp_path.with_name("out"), Export(precision="int4"))
+        export_onnx(tmp_path, tmp_path.with_name("out"), ExportSettings(precision="int4"))

@@ -16,19 +16,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgepress.checkpoint import Checkpoint
-from edgepress.errors import UserError
-from edgepress.export.onnx import export as module
-from edgepress.export.onnx.export import Exported, export, prepare
-from edgepress.export.onnx.golden import Reference, cases_of, golden
-from edgepress.export.onnx.int8 import Int8Linear
-from edgepress.export.onnx.parity import Graphs, errors, rounding_tolerance
-from edgepress.export.onnx.passes.linear_int8 import round_activations
-from edgepress.export.onnx.weights import Bytes
-from edgepress.models.host import host_of
-from edgepress.quantize.activations import per_token
-from edgepress.quantize.press import press
-from edgepress.recipe import Export, Recipe
+from edgepress.common.errors import UserError
+from edgepress.export.graph.external_weights import Int8Layout
+from edgepress.export.graph.int8_operands import Int8Linear
+from edgepress.export.graph.passes.qdq_int8 import quantize_activations
+from edgepress.export.onnx import exporter as module
+from edgepress.export.onnx.exporter import ExportResult, export_onnx
+from edgepress.export.onnx.prepare import plan_export
+from edgepress.export.verification.golden import TorchReference, build_golden_inputs, compute_goldens
+from edgepress.export.verification.parity import OrtRunner, compute_rounding_tolerance, measure_errors
+from edgepress.models.base.host import load_host
+from edgepress.quantize.algorithms.activation_rounding import fake_quantize_per_token
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.recipes.schema import ExportSettings, Recipe
+from edgepress.storage.checkpoint import Checkpoint
 
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")
 BYTES = {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True}
@@ -45,8 +46,8 @@ RECIPE = {
     },
     "calibration": {"count": 2, "steps": 2},
 }
-DYNAMIC = Export(precision="w8a8")
-STATIC = Export(precision="w8a8", activations="static", flavour="qdq")
+DYNAMIC = ExportSettings(precision="w8a8")
+STATIC = ExportSettings(precision="w8a8", activations="static", format="qdq")
 
 pytestmark = pytest.mark.slow
 
@@ -54,18 +55,18 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def pressed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pressed")
-    press(Recipe.model_validate(RECIPE), tiny, folder)
+    quantize_pipeline(Recipe.model_validate(RECIPE), tiny, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def dynamic(pressed: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(pressed, tmp_path_factory.mktemp("dynamic"), DYNAMIC)
+def dynamic(pressed: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    return export_onnx(pressed, tmp_path_factory.mktemp("dynamic"), DYNAMIC)
 
 
 @pytest.fixture(scope="module")
-def static(pressed: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(pressed, tmp_path_factory.mktemp("static"), STATIC)
+def static(pressed: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    return export_onnx(pressed, tmp_path_factory.mktemp("static"), STATIC)
 
 
 def solution(pressed: Path, name: str, component: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -79,7 +80,7 @@ def operators(folder: Path, graph: str) -> list[onnx.NodeProto]:
 
 
 def test_without_rounding_activations_graphs_answer_as_torch_with_the_codes(
-    dynamic: Exported, static: Exported
+    dynamic: ExportResult, static: ExportResult
 ) -> None:
     """And with it they are further off, by what the layers' own errors allow."""
     for found in (dynamic, static):
@@ -95,7 +96,7 @@ def test_without_rounding_activations_graphs_answer_as_torch_with_the_codes(
 
 @pytest.mark.parametrize("component", ["text_encoder", "transformer"])
 def test_codes_scales_norms_and_kept_weights_are_those_of_the_solution(
-    pressed: Path, dynamic: Exported, component: str
+    pressed: Path, dynamic: ExportResult, component: str
 ) -> None:
     solved, config = solution(pressed, "token", component)
     if component == "transformer":
@@ -115,7 +116,7 @@ def test_codes_scales_norms_and_kept_weights_are_those_of_the_solution(
     assert all(torch.equal(found[name], solved[name]) for name in moved)
 
 
-def test_graphs_multiply_in_integers_where_a_linear_is_not_kept(pressed: Path, dynamic: Exported) -> None:
+def test_graphs_multiply_in_integers_where_a_linear_is_not_kept(pressed: Path, dynamic: ExportResult) -> None:
     _, config = solution(pressed, "token", "transformer")
     blocks = [name for name in config["errors"] if not name.startswith("context_refiner")]
     expected = len(blocks) - sum(name in blocks for name in config["kept"])
@@ -124,7 +125,7 @@ def test_graphs_multiply_in_integers_where_a_linear_is_not_kept(pressed: Path, d
     assert "DequantizeLinear" not in kinds
 
 
-def test_static_graphs_are_of_onnx_alone_and_say_their_scales(pressed: Path, static: Exported) -> None:
+def test_static_graphs_are_of_onnx_alone_and_say_their_scales(pressed: Path, static: ExportResult) -> None:
     solved, config = solution(pressed, "tensor", "text_encoder")
     for name in GRAPHS:
         onnx.checker.check_model(static.folder / f"{name}.onnx")
@@ -140,25 +141,25 @@ def test_static_graphs_are_of_onnx_alone_and_say_their_scales(pressed: Path, sta
     assert {values[node.input[2]].dtype for node in said} == {np.dtype(np.int8)}
 
 
-def test_rounding_is_that_of_torch(pressed: Path, dynamic: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounding_is_that_of_torch(pressed: Path, dynamic: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against torch whose linears round their inputs too, graphs are nearer than against torch whose do not."""
-    job = prepare(pressed, dynamic.folder.parent, DYNAMIC, ())
-    host = host_of(job.model.family, job.model.configs())
-    reference = Reference(job.model.folder, job.model.family, job.solutions)
-    cases = cases_of(host, reference.ids(host), job.sizes)
-    graphs = Graphs({name: dynamic.folder / f"{name}.onnx" for name in GRAPHS})
-    floats = errors(golden(reference, host, cases), graphs)
-    component = Reference.component
+    job = plan_export(pressed, dynamic.folder.parent, DYNAMIC, ())
+    host = load_host(job.model.family, job.model.configs())
+    reference = TorchReference(job.model.folder, job.model.family, job.solutions)
+    cases = build_golden_inputs(host, reference.tokenize(host), job.sizes)
+    graphs = OrtRunner({name: dynamic.folder / f"{name}.onnx" for name in GRAPHS})
+    floats = measure_errors(compute_goldens(reference, host, cases), graphs)
+    component = TorchReference.load_component
 
-    def rounding(self: Reference, name: str) -> nn.Module:
+    def rounding(self: TorchReference, name: str) -> nn.Module:
         module = component(self, name)
         for linear in module.modules():
             if isinstance(linear, Int8Linear):
-                linear.register_forward_pre_hook(lambda _, args: (per_token(args[0]),))
+                linear.register_forward_pre_hook(lambda _, args: (fake_quantize_per_token(args[0]),))
         return module
 
-    monkeypatch.setattr(Reference, "component", rounding)
-    rounded = errors(golden(reference, host, cases), graphs)
+    monkeypatch.setattr(TorchReference, "component", rounding)
+    rounded = measure_errors(compute_goldens(reference, host, cases), graphs)
     for name in ("text_encoder", "caption", "transformer"):
         assert rounded[name].relative < 0.5 * floats[name].relative
 
@@ -168,13 +169,15 @@ def test_graphs_that_lose_more_than_their_layers_are_not_published(
 ) -> None:
     """Graphs whose scales of activations are a hundred times too large."""
 
-    def wrongly(model: ir.Model, linears: Mapping[str, Bytes], signed: bool) -> ir.Model:
-        wrong = {name: Bytes(one.shape, one.input_scale and 100 * one.input_scale) for name, one in linears.items()}
-        return round_activations(model, wrong, signed)
+    def wrongly(model: ir.Model, linears: Mapping[str, Int8Layout], signed: bool) -> ir.Model:
+        wrong = {
+            name: Int8Layout(one.shape, one.input_scale and 100 * one.input_scale) for name, one in linears.items()
+        }
+        return quantize_activations(model, wrong, signed)
 
     monkeypatch.setattr(module, "round_activations", wrongly)
     with pytest.raises(UserError, match=r"The graph \w+ is off by .* nothing was published"):
-        export(pressed, tmp_path, STATIC)
+        export_onnx(pressed, tmp_path, STATIC)
     assert not (tmp_path / "onnx").exists()
 
 
@@ -182,7 +185,7 @@ def test_what_rounding_may_cost_is_the_root_of_the_sum_of_errors(tmp_path: Path)
     save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
     for scale, expected in ((1, 4 * 0.05), (100, 0.25)):  # but never more than integers may cost at all
         (tmp_path / "config.json").write_text(json.dumps({"errors": {"a": scale * 9e-4, "b": scale * 16e-4}}))
-        found = rounding_tolerance([Checkpoint(tmp_path)])
+        found = compute_rounding_tolerance([Checkpoint(tmp_path)])
         assert found.relative == pytest.approx(expected)
         assert found.psnr == 15
 
@@ -192,7 +195,7 @@ def test_what_rounding_may_cost_is_the_root_of_the_sum_of_errors(tmp_path: Path)
 
 def test_a_model_without_such_a_solution_is_told_what_to_add(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no solution for static activations") as refused:
-        export(tiny, tmp_path, STATIC)
+        export_onnx(tiny, tmp_path, STATIC)
     assert "w8a8: {bits: 8, group_size: channel, zero_point: false, narrow: true, activations: static}" in str(
         refused.value
     )
@@ -201,4 +204,4 @@ def test_a_model_without_such_a_solution_is_told_what_to_add(tiny: Path, tmp_pat
 
 def test_scales_of_tokens_cannot_be_written_in_onnx_alone(pressed: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--activations static"):
-        export(pressed, tmp_path, Export(precision="w8a8", flavour="qdq"))
+        export_onnx(pressed, tmp_path, ExportSettings(precision="w8a8", format="qdq"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import older_export
 import pytest
+from helpers import previous_export
 
 
 @pytest.fixture
 def occupied(tmp_path: Path) -> Path:
     """An artifact that holds an older export."""
-    return older_export.write(tmp_path / "out")
+    return previous_export.write(tmp_path / "out")

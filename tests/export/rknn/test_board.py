@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepress.export.rknn.kit import SCRIPT, write_kit
+from edgepress.export.rknn.board_kit import SCRIPT, write_board_kit
 
 STAND_IN = """
 class RKNNLite:
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     for name, out in (("good", a + b), ("off", (a + b) * 2), ("broken", a)):
         arrays: dict[str, Any] = {"in.b": b, "in.a": a}
         np.savez(tmp_path / "golden" / f"{name}.npz", **arrays, out=out)
-    write_kit(tmp_path)
+    write_board_kit(tmp_path)
     return tmp_path
 
 

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from older_export import check_untouched
-from toolkit_here import needs_toolkit
+from helpers.previous_export import check_untouched
+from helpers.toolkit import needs_toolkit
 
-from edgepress.cli import main
-from edgepress.errors import UserError
-from edgepress.export.rknn.export import export
-from edgepress.recipe import Rknn
+from edgepress.cli.main import main
+from edgepress.common.errors import UserError
+from edgepress.export.rknn.exporter import export_rknn
+from edgepress.recipes.schema import RknnSettings
 
-SETTINGS = Rknn(target="rk3588", precision="fp16", tokens=32)
+SETTINGS = RknnSettings(target="rk3588", precision="fp16", max_prompt_tokens=32)
 TEXT = ("text_encoder",)
 
 
-def workers() -> list[int]:
+def list_workers() -> list[int]:
     """The processes of the toolkit's worker that are children of this one."""
     tasks = Path("/proc/self/task").iterdir()
     children = [int(child) for task in tasks for child in (task / "children").read_text("ascii").split()]
@@ -33,13 +33,13 @@ def workers() -> list[int]:
 
 
 @contextmanager
-def killing(before: set[int], stage: Path) -> Iterator[None]:
+def kill_worker(before: set[int], stage: Path) -> Iterator[None]:
     """Kills the worker that is there when a part's ONNX is being built."""
     ended = threading.Event()
 
     def kill() -> None:
         while not ended.wait(0.05):
-            new = [worker for worker in workers() if worker not in before]
+            new = [worker for worker in list_workers() if worker not in before]
             if new and (stage / "tokenizer" / "tokenizer.json").exists():
                 time.sleep(0.5)
                 os.kill(new[0], signal.SIGKILL)
@@ -58,13 +58,13 @@ def killing(before: set[int], stage: Path) -> Iterator[None]:
 @pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_leaves_the_artifact_as_it_was(tiny: Path, occupied: Path) -> None:
     stage = occupied / ".work" / "export-rknn"
-    with killing(set(workers()), stage), pytest.raises(UserError, match=r"ended.* in 'build'; give it more"):
-        export(tiny, occupied, SETTINGS, TEXT)
+    with kill_worker(set(list_workers()), stage), pytest.raises(UserError, match=r"ended.* in 'build'; give it more"):
+        export_rknn(tiny, occupied, SETTINGS, TEXT)
     check_untouched(occupied)
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """As on a full disk, no file grows beyond so many bytes."""
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
@@ -78,7 +78,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 @pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_the_artifact_as_it_was(tiny: Path, occupied: Path) -> None:
     words = ["export", "rknn", "--recipe", "rk3588", "--model", str(tiny), "--output", str(occupied)]
-    with files_of_at_most(2**17):
+    with limit_file_size(2**17):
         result = CliRunner().invoke(main, [*words, "--component", "text_encoder"])
     assert result.exit_code == 2
     assert result.stderr.strip().splitlines()[-1].startswith("Error: There is no room left")

@@ -7,14 +7,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from helpers.onnx_graphs import session
 from onnx.reference import ReferenceEvaluator
-from onnx_graphs import session
 
-from edgepress.export.onnx.lower import lower
-from edgepress.export.rknn.group_norm import group_norm
+from edgepress.export.graph.lowering import lower_graph
+from edgepress.export.rknn.group_norm import decompose_group_norm
 
 
-def rewritten(shape: tuple[int, ...], groups: int) -> ir.Model:
+def make_group_norm_model(shape: tuple[int, ...], groups: int) -> ir.Model:
     """A graph of one group norm, as an NPU gets it."""
     float32 = ir.TensorType(ir.DataType.FLOAT)
     port = ir.Value(name="x", shape=ir.Shape(shape), type=float32)
@@ -23,7 +23,7 @@ def rewritten(shape: tuple[int, ...], groups: int) -> ir.Model:
     out = node.outputs[0]
     out.name, out.shape, out.type = "y", ir.Shape(shape), float32
     graph = ir.Graph([port], [out], nodes=[node], initializers=values, opset_imports={"": 23}, name="g")
-    return lower(group_norm(ir.Model(graph, ir_version=10)), 19, microsoft=False)
+    return lower_graph(decompose_group_norm(ir.Model(graph, ir_version=10)), 19, allow_contrib_ops=False)
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_it_is_torchs_group_norm(channels: int, groups: int, rest: tuple[int, ..
     shape, generator = (1, channels, *rest), torch.Generator().manual_seed(groups)
     x = 3 + 2 * torch.randn(shape, generator=generator)
     weight, bias = (torch.randn(channels, generator=generator) for _ in range(2))
-    model = rewritten(shape, groups)
+    model = make_group_norm_model(shape, groups)
     (found,) = session(model, {"w": weight, "b": bias}).run(None, {"x": x.numpy()})
     expected = torch.nn.functional.group_norm(x, groups, weight, bias, eps=1e-6)
     assert np.abs(found - expected.numpy()).max() < 2e-6 * float(expected.abs().max() + 1)
     assert "InstanceNormalization" not in {node.op_type for node in model.graph}
 
 
-def in_halves(model: ir.Model) -> onnx.ModelProto:
+def convert_to_fp16(model: ir.Model) -> onnx.ModelProto:
     proto = ir.to_proto(model)
     constants = [attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t")]
     for tensor in constants:
@@ -52,7 +52,7 @@ def in_halves(model: ir.Model) -> onnx.ModelProto:
 def test_what_float16_holds_does_not_overflow_as_a_square() -> None:
     """Computed in float16 by ONNX's own evaluator; a constant, whose variance is 0, stays finite too."""
     shape, ones = (1, 8, 2, 2), np.ones(8, np.float16)
-    evaluator = ReferenceEvaluator(in_halves(rewritten(shape, 4)))
+    evaluator = ReferenceEvaluator(convert_to_fp16(make_group_norm_model(shape, 4)))
     x = (100 + 300 * torch.randn(shape, generator=torch.Generator().manual_seed(0))).half()
     (found,) = evaluator.run(None, {"x": x.numpy(), "w": ones, "b": 0 * ones})
     assert found.dtype == np.float16

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import changed
-from toolkit_here import needs_toolkit
+from helpers.tiny import edit_weights
+from helpers.toolkit import needs_toolkit
 
-from edgepress.errors import UserError
-from edgepress.export.rknn.export import export
-from edgepress.quantize.press import press
-from edgepress.recipe import Recipe, Rknn
+from edgepress.common.errors import UserError
+from edgepress.export.rknn.exporter import export_rknn
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.recipes.schema import Recipe, RknnSettings
 
-SETTINGS = Rknn(target="rk3588", precision="fp16", tokens=32)
+SETTINGS = RknnSettings(target="rk3588", precision="fp16", max_prompt_tokens=32)
 TEXT = ("text_encoder",)
 # Of linears one after another: what enters at the first leaves at the second, whose weights must stay above the
 # smallest that float16 has.
@@ -26,32 +26,34 @@ LOUD = {"v_proj": 2.0**18, "o_proj": 2.0**-12, "up_proj": 2.0**18, "down_proj": 
 def loud(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loud") / "pipeline"
     shutil.copytree(tiny, folder)
-    with changed(folder / "text_encoder") as tensors:
+    with edit_weights(folder / "text_encoder") as tensors:
         for name, tensor in tensors.items():
             tensor *= LOUD.get(name.split(".")[-2], 1.0)
     return folder
 
 
-def pressed(model: Path, output: Path, safe: bool) -> Path:
+def quantize_model(model: Path, output: Path, safe: bool) -> Path:
     quantize = {"method": "rtn", "components": TEXT, "fp16_safe": safe}
-    press(Recipe.model_validate({"device": "test", "quantize": quantize, "calibration": {"count": 1}}), model, output)
+    quantize_pipeline(
+        Recipe.model_validate({"device": "test", "quantize": quantize, "calibration": {"count": 1}}), model, output
+    )
     return output
 
 
 @needs_toolkit
 @pytest.mark.slow
 def test_what_overflows_float16_is_refused(loud: Path, tmp_path: Path) -> None:
-    for source in (loud, pressed(loud, tmp_path / "pressed", safe=False)):
+    for source in (loud, quantize_model(loud, tmp_path / "pressed", safe=False)):
         with pytest.raises(UserError, match=r"text_encoder is refused .*(overflows float16|error is)"):
-            export(source, tmp_path / "pressed", SETTINGS, TEXT)
+            export_rknn(source, tmp_path / "pressed", SETTINGS, TEXT)
     assert not (tmp_path / "pressed" / "rknn").exists()
 
 
 @needs_toolkit
 @pytest.mark.slow
 def test_powers_of_two_that_are_folded_cure_it(loud: Path, tmp_path: Path) -> None:
-    artifact = pressed(loud, tmp_path / "pressed", safe=True)
-    export(artifact, artifact, SETTINGS, TEXT)
+    artifact = quantize_model(loud, tmp_path / "pressed", safe=True)
+    export_rknn(artifact, artifact, SETTINGS, TEXT)
     content = json.loads((artifact / "rknn" / "pipeline.json").read_text())
     (part,) = content["graphs"]["text_encoder"]
     assert part["simulated"]["relative"] <= 2e-3

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toolkit_here import needs_toolkit
+from helpers.toolkit import needs_toolkit
 
-from edgepress.errors import UserError
+from edgepress.common.errors import UserError
 from edgepress.runtime.rknn import toolkit as module
 from edgepress.runtime.rknn.toolkit import Toolkit
 
 
-def children() -> set[str]:
+def list_child_pids() -> set[str]:
     """The numbers of this process's children."""
     tasks = Path("/proc/self/task").iterdir()
     return {child for task in tasks for child in (task / "children").read_text("ascii").split()}
@@ -27,21 +27,21 @@ def children() -> set[str]:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """Other files' tests may keep a worker of their own."""
-    before = children()
+    before = list_child_pids()
     yield
-    assert children() <= before
+    assert list_child_pids() <= before
 
 
 def test_a_missing_toolkit_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(module.ENVIRONMENT, str(tmp_path / "python"))
+    monkeypatch.setenv(module.PYTHON_VARIABLE, str(tmp_path / "python"))
     with Toolkit() as toolkit, pytest.raises(UserError, match=r"not installed .*'make setup-rknn'"):
         toolkit.call("hello")
 
 
 def test_a_python_without_the_toolkit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(module.ENVIRONMENT, sys.executable)
+    monkeypatch.setenv(module.PYTHON_VARIABLE, sys.executable)
     with Toolkit() as toolkit, pytest.raises(UserError, match=r"No module named|No package metadata"):
         toolkit.call("hello")
 
@@ -53,14 +53,14 @@ def test_the_toolkit_tells_its_version_and_what_it_took() -> None:
         folder = toolkit.folder
         assert folder.is_dir()
     assert done.answer["toolkit"].startswith("2.")
-    assert done.peak > 50e6
+    assert done.peak_bytes > 50e6
     assert done.seconds > 0
     assert not folder.exists()
 
 
 @needs_toolkit
 def test_what_takes_too_long_is_killed_and_the_next_job_starts_anew() -> None:
-    with Toolkit(limit=0.01) as toolkit, pytest.raises(UserError, match="took more than 0 s in 'hello'"):
+    with Toolkit(timeout_s=0.01) as toolkit, pytest.raises(UserError, match="took more than 0 s in 'hello'"):
         toolkit.call("hello")
     with Toolkit() as toolkit:
         assert toolkit.call("hello").answer

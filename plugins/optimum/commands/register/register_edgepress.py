@@ -21,7 +21,7 @@ DESCRIPTION = (
 )
 
 
-def recipe_of(args: Namespace) -> dict[str, Any]:
+def build_recipe(args: Namespace) -> dict[str, Any]:
     """The recipe that the options stand for; what they do not name has its default."""
     scheme = {"bits": args.bits, "group_size": args.group_size, "zero_point": args.zero_point}
     return {
@@ -31,7 +31,7 @@ def recipe_of(args: Namespace) -> dict[str, Any]:
     }
 
 
-def words_of(args: Namespace, recipe: Path) -> list[str]:
+def build_arguments(args: Namespace, recipe: Path) -> list[str]:
     """The command line of edgepress that the options stand for."""
     flags = [f"--{name}" for name in ("force", "restart") if getattr(args, name)]
     paths = ["--recipe", str(recipe), f"--model={args.model}", f"--output={args.output}"]
@@ -47,11 +47,19 @@ class AwqExport(BaseOptimumCLICommand):
     def parse_args(parser: ArgumentParser) -> None:
         parser.description = DESCRIPTION
         add = parser.add_argument
-        add("-m", "--model", type=_named, required=True, help="A diffusers folder, a hub id, or 'demo'.")
-        add("-o", "--output", type=_named, required=True, help="Artifact folder; its folder model is the pipeline.")
+        add("-m", "--model", type=_require_name, required=True, help="A diffusers folder, a hub id, or 'demo'.")
+        add(
+            "-o",
+            "--output",
+            type=_require_name,
+            required=True,
+            help="Artifact folder; its folder model is the pipeline.",
+        )
         add("--dataset", default="own", help="Calibration prompts, a JSON-lines file (default: the pipeline's own).")
-        add("--count", "--num-samples", type=_positive, default=32, help="Calibration prompts used (default: 32).")
-        add("--steps", type=_positive, default=8, help="Denoising steps in calibration (default: 8).")
+        add(
+            "--count", "--num-samples", type=_parse_positive, default=32, help="Calibration prompts used (default: 32)."
+        )
+        add("--steps", type=_parse_positive, default=8, help="Denoising steps in calibration (default: 8).")
         add("--bits", type=int, choices=(4,), default=4, help="Bits of a weight (default: 4).")
         add("--group-size", type=int, choices=(32, 64, 128), default=128, help="Inputs to a scale (default: 128).")
         add("--zero-point", action=BooleanOptionalAction, default=True, help="Asymmetric groups (the default).")
@@ -61,42 +69,42 @@ class AwqExport(BaseOptimumCLICommand):
             default="best",
             help="rtn rounds, awq is AutoAWQ's algorithm, best is the best of the same size (default: best).",
         )
-        add("--memory", type=_size, default="6GiB", help="What the run may take, such as 2GiB (default: 6GiB).")
+        add("--memory", type=_check_size, default="6GiB", help="What the run may take, such as 2GiB (default: 6GiB).")
         add("--force", action="store_true", help="Replace an artifact that was made from something else.")
         add("--restart", action="store_true", help="Begin anew instead of going on with interrupted work.")
         add("--debug", action="store_true", help="Show the traceback of an error.")
 
     def run(self) -> None:
         """Leaves with edgepress's exit code: 0, or 2 after one sentence on what is wrong."""
-        from edgepress.cli import main
+        from edgepress.cli.main import main
 
         with TemporaryDirectory() as folder:
             recipe = Path(folder) / "awq.yaml"
-            recipe.write_text(json.dumps(recipe_of(self.args), ensure_ascii=False), "utf-8")  # JSON is YAML
-            main(words_of(self.args, recipe), prog_name="optimum-cli export awq")
+            recipe.write_text(json.dumps(build_recipe(self.args), ensure_ascii=False), "utf-8")  # JSON is YAML
+            main(build_arguments(self.args, recipe), prog_name="optimum-cli export awq")
 
 
-def _named(text: str) -> str:
+def _require_name(text: str) -> str:
     """An empty model would stand for the recipe's own, and an empty output for the folder one is in."""
     if not text:
         raise ArgumentTypeError("nothing is named.")
     return text
 
 
-def _positive(text: str) -> int:
+def _parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is no number above 0.")
     return int(text)
 
 
-def _size(text: str) -> str:
+def _check_size(text: str) -> str:
     """Checks a size as `edgepress quantize` does, so that what is said names this command."""
     from click import BadParameter
 
-    from edgepress.quantize.command import Size
+    from edgepress.cli.quantize import ByteSize
 
     try:
-        Size().convert(text, None, None)
+        ByteSize().convert(text, None, None)
     except BadParameter as error:
         raise ArgumentTypeError(error.message) from error
     return text

@@ -1,0 +1,86 @@
+"""Time and memory of a graph: every run a process of its own, seen from outside, the variants in turns."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....common.progress import Progress
+from ...common.process import measure_command
+
+
+@dataclass(frozen=True)
+class GraphRun:
+    """One process: median seconds of a step, peak memory in bytes, and the output."""
+
+    seconds: float
+    memory: int
+    output: NDArray[np.float32] = field(repr=False)
+
+
+def run_graph(artifact: Path, graph: str, size: tuple[int, int], folder: Path) -> GraphRun:
+    """Loads a graph and runs it some times; the first is not counted."""
+    result = folder / "told"
+    command = [
+        sys.executable,
+        "-m",
+        "edgepress.benchmarks.onnx.single_graph",
+        str(artifact),
+        graph,
+        *map(str, size),
+        str(result),
+    ]
+    cost = measure_command(command, folder / "run.log")
+    seconds = json.loads(result.with_suffix(".json").read_text("utf-8"))["later"]
+    return GraphRun(statistics.median(seconds), cost.peak_rss, np.load(result.with_suffix(".npy")))
+
+
+def run_interleaved(
+    artifacts: Mapping[str, Path], graph: str, size: tuple[int, int], rounds: int, folder: Path, progress: Progress
+) -> dict[str, list[GraphRun]]:
+    """Every variant once a round."""
+    runs: dict[str, list[GraphRun]] = {name: [] for name in artifacts}
+    turns = [name for _ in range(rounds) for name in artifacts]
+    for number, name in enumerate(turns):
+        progress(f"running {graph}", number, len(turns))
+        runs[name].append(run_graph(artifacts[name], graph, size, folder))
+    progress(f"running {graph}", len(turns), len(turns))
+    return runs
+
+
+def measure_idle_memory(folder: Path) -> int:
+    """Peak memory, in bytes, of a process that imports what runs graphs, and runs none."""
+    return measure_command(
+        [sys.executable, "-c", "import edgepress.benchmarks.onnx.single_graph"], folder / "run.log"
+    ).peak_rss
+
+
+def format_spread(values: list[float], digits: int = 2) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+
+def relative_error(output: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Root mean square of the difference over that of the reference."""
+    return float(np.linalg.norm(output - reference) / np.linalg.norm(reference))
+
+
+def measure_disk_size(artifact: Path, graph: str | None = None) -> int:
+    """Bytes of a folder's graphs and weights, or of one graph and what it reads."""
+    files = artifact.glob("*") if graph is None else _referenced_files(artifact / f"{graph}.onnx")
+    return sum(file.stat().st_size for file in files if file.suffix in (".onnx", ".data", ".safetensors"))
+
+
+def _referenced_files(graph: Path) -> set[Path]:
+    import onnx
+
+    tensors = onnx.load(str(graph), load_external_data=False).graph.initializer
+    locations = [entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
+    return {graph, *(graph.parent / name for name in locations)}

@@ -1,0 +1,116 @@
+"""What folding is worth in 8 bits: parts built of a solution's weights, and of the model's own by the toolkit alone.
+
+Both are calibrated on the same samples, and held against what the model's own float graphs answer. The denoiser is
+taken as a whole too: its graphs one after another, as they run at a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...common.progress import Progress, no_progress
+from ...export.rknn.building.builder import build_with_float_layers
+from ...export.rknn.building.precision import list_build_options
+from ...export.rknn.building.simulation import BuildRequest, build_and_simulate, compare_outputs
+from ...export.rknn.calibration import (
+    DenoisingStep,
+    PartCalls,
+    collect_calibration_samples,
+    denoise,
+    generate_torch_image,
+    pick_evenly,
+    record_calls,
+)
+from ...export.rknn.float_parts import FloatParts
+from ...export.rknn.prepare import RknnJob, prepare_job
+from ...models.base.npu import GraphPart
+from ...recipes.schema import RknnSettings
+from ...runtime.rknn.part_chain import RunPart
+from ...runtime.rknn.simulator import simulate
+from ...runtime.rknn.toolkit import Toolkit
+from ...runtime.rknn.vae_tiling import chain_graphs
+
+DENOISER = "denoiser"  # its graphs together
+
+
+@dataclass(frozen=True)
+class FoldingErrors:
+    """Simulated errors in 8 bits: the error's norm over the output's, the worst of some calls.
+
+    plain: of the model's own weights, rounded by the toolkit alone. folded: of the solution's weights. mixed: of those
+    with the layers in float16 that an export keeps so.
+    """
+
+    plain: float
+    folded: float
+    mixed: float
+
+
+def compare_folding(
+    source: Path,
+    output: Path,
+    settings: RknnSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+    timeout_s: float = 3600,
+) -> dict[str, FoldingErrors]:
+    """Errors of every part that has a solution, by name, and of the denoiser.
+
+    Args:
+        source, output, settings: as of an export in w8a8. folder: where all that is made is left. limit: seconds that
+            the toolkit may take for a part.
+
+    Raises:
+        UserError: as an export does.
+    """
+    job = prepare_job(source, output, settings.model_copy(update={"precision": "w8a8"}), ())
+    unfolded_job = replace(job, sources=job.float_weights)
+    plain, folded = FloatParts(unfolded_job, folder / "plain"), FloatParts(job, folder / "folded")
+    plain.write_all(progress)
+    folded.write_all(progress)
+    floats = plain.open_sessions()
+    calls = record_calls(unfolded_job, floats, generate_torch_image(job), plain.onnx_files)
+    quantized_parts = [part for part in job.npu_parts if job.get_scheme(part)]
+    job.write_tokenizer(folder / "tokenizer")
+    collect_calibration_samples(unfolded_job, floats, quantized_parts, folder / "tokenizer", folder, progress)
+    with Toolkit(timeout_s) as toolkit:
+        trials = _FoldingTrials(unfolded_job, toolkit, folder, calls, floats)
+        plain_errors = trials.measure_errors(plain.onnx_files, mixed=False)
+        folded_errors = trials.measure_errors(folded.onnx_files, mixed=False)
+        mixed_errors = trials.measure_errors(folded.onnx_files, mixed=True)
+    return {name: FoldingErrors(plain_errors[name], folded_errors[name], mixed_errors[name]) for name in plain_errors}
+
+
+class _FoldingTrials:
+    """Builds the same parts in several ways, and holds what they answer against floats.
+
+    folder: with the parts' samples. calls: of parts in floats. floats: runs them.
+    """
+
+    def __init__(self, job: RknnJob, toolkit: Toolkit, folder: Path, calls: PartCalls, floats: RunPart) -> None:
+        self._job, self._toolkit, self._folder, self._calls, self._floats = job, toolkit, folder, calls, floats
+        self._parts = [part for part in job.npu_parts if job.get_scheme(part)]
+        self._steps = pick_evenly(list(denoise(job, floats, generate_torch_image(job).ids, 0)))
+
+    def measure_errors(self, files: Mapping[str, Path], mixed: bool) -> dict[str, float]:
+        """Of each part that is rounded, by name, and of the denoiser. mixed: sensitive layers stay in float16."""
+        errors = {part.name: self._measure_part(part, files[part.name], mixed) for part in self._parts}
+        return errors | {DENOISER: max(self._measure_step(step) for step in self._steps)}
+
+    def _measure_part(self, part: GraphPart, onnx: Path, mixed: bool) -> float:
+        (option,) = list_build_options("w8a8", self._job.settings.target, self._job.get_scheme(part))
+        files = BuildRequest(onnx, self._folder / part.name, self._folder / f"{part.name}.rknn", self._calls[part.name])
+        if mixed:
+            return build_with_float_layers(self._toolkit, part, option, files, True)[1].relative_error
+        return build_and_simulate(self._toolkit, part.name, files, option.build_config).relative_error
+
+    def _measure_step(self, step: DenoisingStep) -> float:
+        names = {part.name for part in self._parts}
+        run: RunPart = lambda name, inputs: (  # noqa: E731
+            simulate(self._toolkit, name, inputs) if name in names else self._floats(name, inputs)
+        )
+        graphs = chain_graphs(self._job.host, self._job.part_refs, run)
+        velocity = self._job.host.predict_velocity(graphs, step.latents, step.timestep, step.encoded_prompt)
+        return compare_outputs(velocity, step.velocity)[0]

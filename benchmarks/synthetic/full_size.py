@@ -1,0 +1,267 @@
+"""Writes a pipeline of Z-Image-Turbo's exact shapes with random weights, to measure what pressing one costs.
+
+    python -m edgepress.benchmarks.synthetic.full_size --output DIR
+
+20.5 GB in bfloat16. Names and shapes come from the genuine classes on the meta device; every tensor is drawn from a
+seed of its own name and streamed to disk, so that memory holds a shard at a time. The weights paint nothing, but they
+are shaped as trained ones are: rows and columns of unequal size, stray large weights, and norms that make a few
+channels loud. Each linear keeps its output near its input's size, so that bfloat16 holds through all layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor, nn
+
+from ...storage.checkpoint import write_sharded
+from ...storage.files import write_json
+
+TRANSFORMER: dict[str, Any] = {
+    "in_channels": 16,
+    "dim": 3840,
+    "n_layers": 30,
+    "n_refiner_layers": 2,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "cap_feat_dim": 2560,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512],
+}
+TEXT_ENCODER: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "max_window_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "tie_word_embeddings": True,
+    "use_cache": False,
+    "dtype": "bfloat16",
+    "architectures": ["Qwen3Model"],
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+PARAMETERS = {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096, "vae": 83_819_683}
+STEMS = {"transformer": "diffusion_pytorch_model", "text_encoder": "model", "vae": "diffusion_pytorch_model"}
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+CHUNK_SIZE = 2**22  # numbers drawn at once: they stay in the cache while they are scaled
+LOG_STD = 0.3  # standard deviation of the logarithm of rows', columns' and norms' sizes
+OUTLIER_INTERVAL, OUTLIER_SCALE = 2000, 6.0  # one weight in so many is so much larger
+LOUD_INTERVAL, LOUD_MIN, LOUD_MAX = 500, 10.0, 30.0  # one channel in so many is so much louder
+LOUD_NORMS = ("attention_norm1", "ffn_norm1", "input_layernorm", "post_attention_layernorm")
+# What the text encoder's blocks add to the stream that runs past them; the transformer has norms and gates for that.
+RESIDUAL_OUTPUTS = ("o_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class PipelineShapes:
+    """The configs that the three classes with weights are built from."""
+
+    transformer: dict[str, Any]
+    text_encoder: dict[str, Any]
+    vae: dict[str, Any]
+
+    def with_layers(self, layers: int) -> PipelineShapes:
+        """The same widths with fewer layers, for rehearsals."""
+        text = {"num_hidden_layers": layers, "max_window_layers": layers}
+        return replace(
+            self,
+            transformer=self.transformer | {"n_layers": layers, "n_refiner_layers": 1},
+            text_encoder=self.text_encoder | text,
+        )
+
+
+FULL_SHAPES = PipelineShapes(TRANSFORMER, TEXT_ENCODER, VAE)
+# A transformer of 125 million parameters, for measurements that want many runs; the other components are small.
+MEDIUM_SHAPES = PipelineShapes(
+    TRANSFORMER
+    | {"dim": 1536, "n_layers": 4, "n_refiner_layers": 0, "n_heads": 12, "n_kv_heads": 12, "cap_feat_dim": 256},
+    TEXT_ENCODER
+    | {"vocab_size": 512, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "max_window_layers": 2}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64},
+    VAE | {"block_out_channels": [16, 16, 16, 16], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 512},
+)
+
+
+def make_wide_shapes(blocks: int) -> PipelineShapes:
+    """A transformer of so many blocks of full width, each of 181 million parameters, with little around it."""
+    return replace(
+        MEDIUM_SHAPES,
+        transformer=FULL_SHAPES.transformer | {"n_layers": blocks, "n_refiner_layers": 0, "cap_feat_dim": 256},
+    )
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def write_pipeline(folder: Path, shapes: PipelineShapes = FULL_SHAPES, with_weights: bool = True) -> None:
+    """Writes the pipeline folder; a finished one is kept, a half-written one begun anew; if `weighty`, with weights."""
+    if folder.exists():
+        return
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    models = make_meta_models(shapes)
+    write_configs(models, new)
+    for name, model in models.items() if with_weights else ():
+        write_sharded(draw_weights(name, model), new / name, STEMS[name])
+    new.replace(folder)
+
+
+def make_meta_models(shapes: PipelineShapes) -> dict[str, Any]:
+    """The genuine classes without memory for their weights, by component."""
+    from diffusers import AutoencoderKL, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    with torch.device("meta"):
+        return {
+            "transformer": ZImageTransformer2DModel(**shapes.transformer),
+            "text_encoder": Qwen3Model(Qwen3Config(**shapes.text_encoder)),
+            "vae": AutoencoderKL(**shapes.vae),
+        }
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def write_configs(models: dict[str, Any], folder: Path) -> None:
+    """All of the pipeline but its weights."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)
+    tokenizer = make_byte_tokenizer()
+    ZImagePipeline(scheduler=scheduler, tokenizer=tokenizer, **models).save_config(folder)
+    scheduler.save_pretrained(folder / "scheduler")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for name in ("transformer", "vae"):
+        models[name].save_config(folder / name)
+    (folder / "text_encoder").mkdir()
+    write_json(models["text_encoder"].config.to_dict(), folder / "text_encoder" / "config.json")
+
+
+def make_byte_tokenizer() -> Any:
+    """Byte-level BPE without merges: every byte is a token."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    tokenizer.add_special_tokens({"eos_token": SPECIAL_TOKENS[2], "additional_special_tokens": SPECIAL_TOKENS[1:]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = 512
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+# ---------------------------------------------------------------- the weights
+
+
+def draw_weights(component: str, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of a model on the meta device, drawn as it is asked for, in bfloat16."""
+    for name, parameter in model.named_parameters():
+        yield name, draw_tensor(name, parameter.shape, make_generator(component, name), compute_gain(name, model))
+
+
+def make_generator(component: str, name: str) -> torch.Generator:
+    """Seeded by a tensor's name."""
+    seed = hashlib.sha256(f"{component}.{name}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
+
+
+def compute_gain(name: str, model: nn.Module) -> float:
+    """How much larger than its inputs a linear's outputs are: many that add up in one stream are small."""
+    if not name.removesuffix(".weight").endswith(RESIDUAL_OUTPUTS):
+        return 1.0
+    return float(sum(module.endswith(RESIDUAL_OUTPUTS) for module, _ in model.named_modules()) ** -0.5)
+
+
+def draw_tensor(name: str, shape: torch.Size, generator: torch.Generator, gain: float) -> Tensor:
+    """One tensor; a linear or convolution makes inputs of size 1 into outputs of size `gain`."""
+    if name.endswith("bias"):
+        return (LOG_STD * torch.randn(shape, generator=generator)).bfloat16()
+    if len(shape) == 1:
+        return _draw_norm(shape[0], generator, loud=name.removesuffix(".weight").endswith(LOUD_NORMS)).bfloat16()
+    if name.endswith(("pad_token", "embed_tokens.weight")):
+        return _draw_matrix(shape, generator, 1.0)
+    if "adaLN_modulation" in name:
+        return _draw_matrix(shape, generator, LOG_STD * shape[1] ** -0.5)
+    return _draw_matrix(shape, generator, gain * math.prod(shape[1:]) ** -0.5)
+
+
+def _draw_norm(channels: int, generator: torch.Generator, loud: bool) -> Tensor:
+    """A norm's weight, log-normal; `loud` ones have a few channels that are many times larger."""
+    weight = (LOG_STD * torch.randn(channels, generator=generator)).exp()
+    if loud:
+        channels_chosen = torch.randperm(channels, generator=generator)[: channels // LOUD_INTERVAL + 1]
+        weight[channels_chosen] = torch.empty(len(channels_chosen)).uniform_(LOUD_MIN, LOUD_MAX, generator=generator)
+    return weight
+
+
+def _draw_matrix(shape: torch.Size, generator: torch.Generator, size: float) -> Tensor:
+    """Normal numbers times log-normal sizes of rows and columns, with strays; filled some rows at a time."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    across = size * _draw_sizes(columns, generator)
+    matrix = torch.empty(rows, columns, dtype=torch.bfloat16)
+    buffer = torch.empty(min(rows, max(1, CHUNK_SIZE // columns)), columns)
+    for part in matrix.split(len(buffer)):
+        block = buffer[: len(part)].normal_(generator=generator)
+        block.mul_(across).mul_(_draw_sizes(len(part), generator)[:, None])
+        strays = torch.randint(block.numel(), (block.numel() // OUTLIER_INTERVAL,), generator=generator)
+        block.view(-1)[strays] *= OUTLIER_SCALE
+        part.copy_(block)
+    return matrix.view(shape)
+
+
+def _draw_sizes(count: int, generator: torch.Generator) -> Tensor:
+    """Log-normal sizes with mean square 1."""
+    return (LOG_STD * torch.randn(count, generator=generator) - LOG_STD**2).exp()
+
+
+@click.command(help=__doc__)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
+@click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal.")
+@click.option("--medium", is_flag=True, help="A transformer of 125 million parameters instead, with little around it.")
+@click.option(
+    "--blocks", type=click.IntRange(1), help="A transformer of so many blocks of full width, with little around."
+)
+@click.option("--configs", is_flag=True, help="Write no weights: enough to plan what exporting would take.")
+def main(output: Path, layers: int | None, medium: bool, blocks: int | None, configs: bool) -> None:
+    shapes = make_wide_shapes(blocks) if blocks else MEDIUM_SHAPES if medium else FULL_SHAPES
+    write_pipeline(output, shapes.with_layers(layers) if layers else shapes, with_weights=not configs)
+
+
+if __name__ == "__main__":
+    main()

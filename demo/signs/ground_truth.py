@@ -1,0 +1,116 @@
+"""Draws the true signs of prompts, so that painted ones can be compared with them (`evaluate --truth`).
+
+    python -m edgepress.demo.signs.ground_truth --prompts demo/pipeline/prompts/evaluation.jsonl --output truth
+
+What a prompt leaves open, such as where the dots of a dotted wall are, is drawn the same each time: no painting can
+match it, and what counts is how much less the variant matches it than the reference does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import click
+
+from ...common.errors import UserError
+from ...pipelines.hub import DEMO_PIPELINE
+from ...prompts.prompt import Prompt, load_prompts
+from .dataset import BACKGROUNDS, COLOURS, PATTERNS, PLACES, SIZES, TEMPLATES, Language, Sign, Size, render_sign
+
+NO_FONTS_EXIT_CODE = 3  # exit code, on which whoever asks may go on without
+
+
+class MissingFontsError(UserError):
+    """The signs cannot be drawn here."""
+
+
+class MissingFontsExit(click.ClickException):
+    exit_code = NO_FONTS_EXIT_CODE
+
+
+def write_images(prompts: list[Prompt], folder: Path) -> None:
+    """Writes `<prompt id>.png` for each prompt.
+
+    Raises:
+        UserError: a prompt that asks for no sign of the demo.
+        NoFontsError: fonts that are not installed.
+    """
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for prompt in prompts:
+        try:
+            image = render_sign(parse_prompt(prompt))
+        except OSError as error:
+            raise MissingFontsError(
+                f"The true signs need fonts ({error}); install fonts-dejavu-core and fonts-noto-cjk."
+            ) from error
+        Image.fromarray(image).save(folder / f"{prompt.id}.png")
+
+
+def parse_prompt(prompt: Prompt) -> Sign:
+    """The sign that a prompt asks for.
+
+    Raises:
+        UserError: it asks for none.
+    """
+    for language, templates in TEMPLATES.items():
+        for number, template in enumerate(templates):
+            match = re.fullmatch(_make_pattern(template, _make_vocabulary(language)), prompt.prompt)
+            if match and language == prompt.language:
+                sign = _make_sign(prompt.lines, language, number, match.groupdict())
+                if sign.prompt == prompt.prompt:
+                    return sign
+    raise UserError(f"The prompt {prompt.id!r} asks for no sign of the demo: {prompt.prompt}")
+
+
+def _make_sign(lines: tuple[str, ...], language: Language, template: int, values: Mapping[str, str]) -> Sign:
+    keys = {name: _make_vocabulary(language)[name][word] for name, word in values.items()}
+    return Sign(
+        lines=lines,
+        language=language,
+        colour=keys["colour"],
+        background=keys["ground"],
+        pattern=keys["pattern"],
+        size=cast(Size, keys["size"]),
+        place=keys["place"],
+        template=template,
+    )
+
+
+def _make_vocabulary(language: Language) -> dict[str, dict[str, str]]:
+    """The keys of what a prompt names, by the words of its language."""
+    chinese = language == "zh"
+    tables: Mapping[str, Mapping[str, str]] = {
+        "colour": {key: word for key, (word, _) in COLOURS.items()},
+        "ground": {key: word for key, (word, _) in BACKGROUNDS.items()},
+        "pattern": PATTERNS,
+        "size": SIZES,
+        "place": PLACES,
+    }
+    return {name: {(word if chinese else key): key for key, word in table.items()} for name, table in tables.items()}
+
+
+def _make_pattern(template: str, vocabulary: Mapping[str, Mapping[str, str]]) -> str:
+    """A regular expression of the prompts that a template makes."""
+    choices = {name: f"(?P<{name}>{'|'.join(table)})" for name, table in vocabulary.items()}
+    return re.escape(template).replace(r"\{", "{").replace(r"\}", "}").format(text=".+", **choices)
+
+
+@click.command(help=__doc__)
+@click.option("--prompts", type=click.Path(path_type=Path), default=DEMO_PIPELINE / "prompts" / "evaluation.jsonl")
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+def main(prompts: Path, output: Path) -> None:
+    try:
+        write_images(load_prompts(prompts), output)
+    except UserError as error:
+        exception_class = MissingFontsExit if isinstance(error, MissingFontsError) else click.ClickException
+        raise exception_class(str(error)) from error
+    click.echo(f"written to {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What needs no input is computed once, what is computed twice is computed once, and what nobody reads goes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules import common as rules
+
+# The rewriter's own rules for graphs whose weights have no values, but for the one that looks for slices that make a
+# Split: it holds every node against every other, which took a third of the time of a graph of 1700 nodes.
+REWRITE_RULES = (
+    *rules.mul_by_1_rule.commute(),
+    *rules.add_0_rule.commute(),
+    rules.sub_0_rule,
+    rules.div_by_1_rule,
+    rules.dropout_zero_rule,
+    rules.dropout_inference_rule,
+    rules.one_reshape_matmul_reshape_rule,
+    rules.two_reshapes_matmul_reshape_rule,
+    rules.cast_constant_of_shape_rule,
+    rules.cast_constant_of_shape_without_value_rule,
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.cast_cast_rule,
+    rules.no_op_cast_rule,
+    rules.no_op_expand_rule,
+    rules.flatten_to_reshape_rule,
+    rules.reshape_reshape_rule,
+    rules.no_op_transpose_rule,
+    rules.transpose_transpose_rule,
+    rules.unsqueeze_unsqueeze_rule,
+    rules.squeeze_reshape_1d_rule,
+)
+
+
+def fold_constants(model: ir.Model) -> ir.Model:
+    """Folds constants and drops what is superfluous, in place.
+
+    Weights keep their names and their layout: they have no values here, so that nothing folds into them.
+    """
+    optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+    model = rewriter.rewrite(model, REWRITE_RULES)
+    return remove_dead_code(model)
+
+
+def remove_dead_code(model: ir.Model) -> ir.Model:
+    """Drops what nobody reads and what is there twice, in place."""
+    ir.passes.Sequential(
+        common.IdentityEliminationPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+    )(model)
+    return model

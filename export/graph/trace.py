@@ -1,0 +1,167 @@
+"""From a graph's description to an ONNX model without weights: traced with tensors that have shapes and no data.
+
+The component is never loaded: its classes are made from config.json with empty parameters, so that memory and time do
+not grow with the weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from ...common.errors import UserError
+from ...models.base.graph import Graph
+from .block_pruning import prune_repeated_blocks
+from .passes.repeat_blocks import repeat_block
+from .passes.rms_norm import fuse_rms_norm
+from .passes.simplify import fold_constants, remove_dead_code
+
+TRACE_OPSET = 23  # of what is traced: the first with attention, and what the passes read
+WEIGHT_PREFIX = "model."  # what the family's modules call their component
+TRACE_SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing: all different, so that none is taken for another
+
+
+def trace_graph(
+    graph: Graph,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    sizes: Mapping[str, int] | None = None,
+    blocks: range | None = None,
+) -> ir.Model:
+    """The graph of a component folder, in opset 23, with constants folded and norms and attention as one operator each.
+
+    Every initializer that is a weight bears its module's name and has a shape and a dtype but no value; tables that the
+    component computes for itself have theirs. Of many blocks that are alike, five are traced.
+
+    Args:
+        dtype: of the weights and what is computed with them; inputs and outputs are as the graph says.
+        sizes: of all axes, by name, where none is to be dynamic.
+        blocks: of the component, where the graph's module is to run only those.
+
+    Raises:
+        UserError: the folder has no config.json that names a class of diffusers or transformers.
+    """
+    component = build_empty_component(folder)
+    num_pruned = prune_repeated_blocks(component) if blocks is None else {}
+    model = _trace_component(graph, component, dtype, sizes, blocks)
+    if all(repeat_block(model, path, count) for path, count in num_pruned.items()):
+        return model
+    return _trace_component(graph, build_empty_component(folder), dtype, sizes, blocks)
+
+
+def _trace_component(
+    graph: Graph, component: nn.Module, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None
+) -> ir.Model:
+    """The graph of a component, all of it traced."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with _silence_exporter(), FakeTensorMode(allow_non_fake_inputs=True):
+        module = build_fake_module(graph, component, dtype, blocks)
+        program = torch.onnx.export(
+            module,
+            module.example(sizes or dict(zip(graph.dynamic_axes, TRACE_SIZES, strict=False))),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=TRACE_OPSET,
+            dynamic_shapes=None if sizes else _list_dynamic_shapes(graph),
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
+        )
+    assert program is not None
+    return remove_dead_code(fuse_rms_norm(fold_constants(_clean_names(program.model, graph, sizes is None))))
+
+
+def build_empty_component(folder: Path) -> Any:
+    """The component with all its parameters on the meta device; what it computes for itself is real.
+
+    Raises:
+        UserError: no readable config.json, or one of an unknown class.
+    """
+    from accelerate import init_empty_weights
+
+    config = load_component_config(folder)
+    library, name = (
+        ("diffusers", config.get("_class_name")) if "_class_name" in config else _get_transformers_class(config)
+    )
+    cls = getattr(importlib.import_module(library), str(name), None)
+    if cls is None:
+        raise UserError(f"{folder / 'config.json'} names the class {name!r}, which {library} does not have.")
+    with init_empty_weights(include_buffers=False):
+        if library == "diffusers":
+            component = cls.from_config(config)
+        else:
+            component = cls._from_config(cls.config_class.from_dict(config))
+    return component.eval().requires_grad_(False)
+
+
+def load_component_config(folder: Path) -> dict[str, Any]:
+    """A component's config, without what it says of how its weights are stored."""
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); the component folder needs its config.") from error
+    return {key: value for key, value in config.items() if key != "quantization_config"}
+
+
+def _get_transformers_class(config: dict[str, Any]) -> tuple[str, str]:
+    return "transformers", (config.get("architectures") or ["?"])[0]
+
+
+def build_fake_module(graph: Graph, component: nn.Module, dtype: torch.dtype, blocks: range | None) -> Any:
+    """The graph's module with fake parameters, within a FakeTensorMode."""
+    _make_parameters_fake(component, dtype)
+    name, _, cls = graph.module.partition(":")
+    module = getattr(importlib.import_module(name), cls)
+    return module(*((component,) if blocks is None else (component, blocks))).eval()
+
+
+def _make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:
+    """Puts parameters of the current fake mode in the place of those on the meta device, in place."""
+    for name, parameter in list(component.named_parameters()):
+        owner, _, attribute = name.rpartition(".")
+        empty = nn.Parameter(torch.empty_like(parameter, dtype=dtype, device="cpu"), requires_grad=False)
+        setattr(component.get_submodule(owner), attribute, empty)
+
+
+def _list_dynamic_shapes(graph: Graph) -> tuple[dict[int, Any], ...]:
+    dims = {axis: torch.export.Dim(axis, min=1) for axis in graph.dynamic_axes}
+    return tuple({at: dims[axis] for at, axis in enumerate(port.axes) if axis} for port in graph.inputs)
+
+
+def _clean_names(model: ir.Model, graph: Graph, dynamic: bool) -> ir.Model:
+    """Strips the prefix from weights' names and the fake values from the weights, and names the outputs' axes."""
+    for value in list(model.graph.initializers.values()):
+        if value.name is not None and value.name.startswith(WEIGHT_PREFIX):
+            value.name = value.name.removeprefix(WEIGHT_PREFIX)
+        if isinstance(getattr(value.const_value, "raw", None), nn.Parameter):
+            value.const_value = None
+    for port, value in zip(graph.outputs, model.graph.outputs, strict=True) if dynamic else ():
+        assert value.shape is not None
+        value.shape = ir.Shape([axis or size for axis, size in zip(port.axes, value.shape, strict=True)])
+    return model
+
+
+@contextmanager
+def _silence_exporter() -> Iterator[None]:
+    """Keeps the exporter's own words on libraries that are not needed here from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

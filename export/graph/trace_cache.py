@@ -1,0 +1,126 @@
+"""Traced graphs, kept for later exports: tracing is half of what exporting takes, and its result depends on little.
+
+A graph is kept by a digest of all that it is made from: its description, the component's config, our code that traces,
+and the versions of the libraries. It has no weights, and is a megabyte or less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from ...common.code_fingerprint import code_fingerprint, model_modules
+from ...models.base.graph import Graph
+from .external_weights import list_unset_initializers
+from .trace import load_component_config, trace_graph
+
+MAX_ENTRIES = 100  # files that are kept
+CACHE_SUFFIX = ".graph"
+DIGEST_BYTES = hashlib.sha256().digest_size
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "onnx", "onnx-ir", "onnxscript", "numpy")
+NO_LOCATION = ""  # where an initializer's values are as long as the weights are not attached
+
+
+def trace_cached(
+    graph: Graph,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    sizes: Mapping[str, int] | None = None,
+    blocks: range | None = None,
+) -> ir.Model:
+    """What `trace` gives for the same arguments, which is done only where no graph is kept.
+
+    Raises:
+        UserError: the folder has no config.json that names a class of diffusers or transformers.
+    """
+    key = _compute_key(graph, folder, dtype, sizes, blocks)
+    content = _read_entry(key)
+    if content is None:
+        content = _serialize(trace_graph(graph, folder, dtype, sizes, blocks))
+        with suppress(OSError, RuntimeError):  # no home, or a read-only one: costs tracing again, and nothing else
+            _write_entry(content, _get_cache_file(key))
+    return _deserialize(content)
+
+
+def get_cache_folder() -> Path:
+    """Where the user's programs keep what they can make again (XDG Base Directory Specification).
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "edgepress" / "graphs"
+
+
+def _get_cache_file(key: str) -> Path:
+    return get_cache_folder() / f"{key}{CACHE_SUFFIX}"
+
+
+def _compute_key(
+    graph: Graph, folder: Path, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None
+) -> str:
+    content = {
+        "graph": repr(graph),
+        "config": load_component_config(folder),
+        "dtype": str(dtype),
+        "sizes": sizes and dict(sizes),
+        "blocks": repr(blocks),
+        "code": code_fingerprint(trace_graph.__module__, *model_modules(), alone=__name__),
+        "libraries": {library: version(library) for library in LIBRARIES},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read_entry(key: str) -> bytes | None:
+    """What a file holds behind its SHA-256; None where it is not there, or damaged."""
+    try:
+        file = _get_cache_file(key)
+        stored = file.read_bytes()
+        os.utime(file)  # what is used stays
+    except (OSError, RuntimeError):
+        return None
+    digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+    return content if hashlib.sha256(content).digest() == digest else None
+
+
+def _write_entry(content: bytes, file: Path) -> None:
+    """Writes a file, which other exports may do meanwhile; those not used for longest go where there are too many."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(f".{os.getpid()}.new")
+    try:
+        with new.open("wb") as stream:
+            stream.write(hashlib.sha256(content).digest() + content)
+            os.fsync(stream.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+    for old in sorted(file.parent.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)[MAX_ENTRIES:]:
+        old.unlink(missing_ok=True)
+
+
+def _serialize(model: ir.Model) -> bytes:
+    """A graph as protobuf, which knows no initializers without values: theirs are said to be nowhere."""
+    for value in list_unset_initializers(model):
+        assert value.dtype is not None
+        assert value.shape is not None
+        shape = ir.Shape(value.shape.numpy())
+        value.const_value = ir.ExternalTensor(NO_LOCATION, 0, 0, value.dtype, shape=shape, name=value.name or "")
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
+
+
+def _deserialize(content: bytes) -> ir.Model:
+    model: ir.Model = ir.from_proto(onnx.ModelProto.FromString(content))
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = None
+    return model

@@ -1,0 +1,48 @@
+"""Flux.1: a transformer of two streams and then one; CLIP reads prompts as a whole and T5 token by token.
+
+Its modulation shifts what its norms give, so that no scale folds into them: it is exported, not pressed. The dev
+variant was distilled to know of a guidance scale, schnell was not.
+"""
+
+from ..base.family import Component, Family
+from ..base.graph import Graph, Port
+from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_t5_graph
+
+# N: patches of the image. T: tokens of the prompt. cos and sin are of pairs of channels.
+TRANSFORMER = Graph(
+    "transformer",
+    "transformer",
+    "edgepress.models.flux.graphs:Transformer",
+    (
+        Port("patches", (None, "N", None)),
+        Port("timestep", (None,)),
+        Port("hidden", (None, "T", None)),
+        Port("pooled", (None, None)),
+        Port("image_cos", ("N", None)),
+        Port("image_sin", ("N", None)),
+        Port("text_cos", ("T", None)),
+        Port("text_sin", ("T", None)),
+        Port("guidance", (None,), config_key="guidance_embeds"),
+    ),
+    (Port("velocity", (None, "N", None)),),
+)
+
+FAMILY = Family(
+    pipeline_class="FluxPipeline",
+    denoiser="transformer",
+    components=(
+        Component(
+            "text_encoder",
+            "CLIPTextModel",
+            (),
+            weight_prefixes=(("CLIPTextModel", "text_model."),),
+            embeddings=("embeddings.token_embedding",),
+        ),
+        Component("text_encoder_2", "T5EncoderModel", (), embeddings=("shared",)),
+        Component("transformer", "FluxTransformer2DModel", ()),
+        Component("vae", "AutoencoderKL", ()),
+    ),
+    graphs=(make_clip_pooled_graph("text_encoder"), make_t5_graph("text_encoder_2"), TRANSFORMER, VAE_DECODER),
+    reference="edgepress.models.flux.reference:observe",
+    patch_size=2,
+)

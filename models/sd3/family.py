@@ -1,0 +1,46 @@
+"""Stable Diffusion 3 and 3.5: a transformer of two streams; two text encoders of CLIP read prompts, and T5.
+
+Its modulation shifts what its norms give, so that no scale folds into them: it is exported, not pressed. T5 may be left
+out of a pipeline, which then feeds zeros in its place.
+"""
+
+from ..base.family import Component, Family
+from ..base.graph import Graph, Port
+from ..shared.common_graphs import VAE_DECODER, make_clip_projected_graph, make_t5_graph
+
+# N: patches of the image. L: tokens of CLIP and of T5.
+TRANSFORMER = Graph(
+    "transformer",
+    "transformer",
+    "edgepress.models.sd3.graphs:Transformer",
+    (
+        Port("patches", (None, "N", None)),
+        Port("positions", ("N",), "int64"),
+        Port("timestep", (None,)),
+        Port("hidden", (None, "L", None)),
+        Port("pooled", (None, None)),
+    ),
+    (Port("velocity", (None, "N", None)),),
+)
+
+CLIP_EMBEDDINGS = ("text_model.embeddings.token_embedding",)
+FAMILY = Family(
+    pipeline_class="StableDiffusion3Pipeline",
+    denoiser="transformer",
+    components=(
+        Component("text_encoder", "CLIPTextModelWithProjection", (), embeddings=CLIP_EMBEDDINGS),
+        Component("text_encoder_2", "CLIPTextModelWithProjection", (), embeddings=CLIP_EMBEDDINGS),
+        Component("text_encoder_3", "T5EncoderModel", (), embeddings=("shared",)),
+        Component("transformer", "SD3Transformer2DModel", ()),
+        Component("vae", "AutoencoderKL", ()),
+    ),
+    graphs=(
+        make_clip_projected_graph("text_encoder"),
+        make_clip_projected_graph("text_encoder_2"),
+        make_t5_graph("text_encoder_3", optional=True),
+        TRANSFORMER,
+        VAE_DECODER,
+    ),
+    reference="edgepress.models.sd3.reference:observe",
+    patch_size=2,
+)

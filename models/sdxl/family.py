@@ -1,0 +1,49 @@
+"""Stable Diffusion XL: a UNet; two text encoders of CLIP read prompts.
+
+Its norms shift, so that no scale folds into them: it is exported, not pressed.
+"""
+
+from ..base.family import Component, Family
+from ..base.graph import Graph, Port
+from ..shared.common_graphs import VAE_DECODER, make_clip_hidden_graph, make_clip_projected_graph
+
+# h, w: rows and columns of latents. L: tokens of the prompt, 77 in one piece.
+UNET = Graph(
+    "unet",
+    "unet",
+    "edgepress.models.sdxl.graphs:Unet",
+    (
+        Port("latents", (None, None, "h", "w")),
+        Port("timestep", (None,)),
+        Port("hidden", (None, "L", None)),
+        Port("pooled", (None, None)),
+        Port("time_ids", (None, None)),
+        Port("guidance", (None, None), config_key="time_cond_proj_dim"),
+    ),
+    (Port("noise", (None, None, "h", "w")),),
+)
+
+FAMILY = Family(
+    pipeline_class="StableDiffusionXLPipeline",
+    denoiser="unet",
+    components=(
+        Component(
+            "text_encoder",
+            "CLIPTextModel",
+            (),
+            weight_prefixes=(("CLIPTextModel", "text_model."),),
+            embeddings=("embeddings.token_embedding",),
+        ),
+        Component(
+            "text_encoder_2",
+            "CLIPTextModelWithProjection",
+            (),
+            embeddings=("text_model.embeddings.token_embedding",),
+        ),
+        Component("unet", "UNet2DConditionModel", ()),
+        Component("vae", "AutoencoderKL", ()),
+    ),
+    graphs=(make_clip_hidden_graph("text_encoder"), make_clip_projected_graph("text_encoder_2"), UNET, VAE_DECODER),
+    reference="edgepress.models.sdxl.reference:observe",
+    patch_size=1,
+)

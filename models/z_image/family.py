@@ -1,0 +1,108 @@
+"""Z-Image and Z-Image-Turbo: a single-stream DiT whose modulation only scales, and a Qwen3 text encoder.
+
+Because the modulation multiplies and never shifts, a scale folds into the RMSNorm weights before it. The pipeline
+reads `hidden_states[-2]`, so the text encoder's last layer is never used. Queries and keys are normalized, and so are
+the outputs of the attention and of the feed-forward of the transformer: what they are divided by cancels there. The
+published text encoder is stored as a causal language model, whose tensors' names begin with `model.`. From text to
+image the VAE only decodes.
+"""
+
+from ..base.family import Block, Component, Family, Fold, ShiftChain
+from ..base.graph import Graph, Port
+from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER
+from ..shared.vae_tiling import VAE_TILE_GRAPHS
+
+DIT_FOLDS = (
+    Fold("attention_norm1", ("attention.to_q", "attention.to_k", "attention.to_v"), "norm"),
+    Fold("attention.to_v", ("attention.to_out.0",), "rows"),
+    Fold("ffn_norm1", ("feed_forward.w1", "feed_forward.w3"), "norm"),
+    Fold("feed_forward.w3", ("feed_forward.w2",), "rows"),
+)
+DIT_CHAINS = (
+    ShiftChain(("attention.to_q",)),
+    ShiftChain(("attention.to_k",)),
+    ShiftChain(("attention.to_v", "attention.to_out.0")),
+    ShiftChain(("feed_forward.w3", "feed_forward.w2")),
+)
+QWEN3_FOLDS = (
+    Fold("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "norm"),
+    Fold("self_attn.v_proj", ("self_attn.o_proj",), "rows", ("num_attention_heads", "num_key_value_heads")),
+    Fold("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj"), "norm"),
+    Fold("mlp.up_proj", ("mlp.down_proj",), "rows"),
+)
+QWEN3_CHAINS = (
+    ShiftChain(("self_attn.q_proj",)),
+    ShiftChain(("self_attn.k_proj",)),
+    ShiftChain(("self_attn.v_proj", "self_attn.o_proj"), cancelled_by_norm=False),
+    ShiftChain(("mlp.up_proj", "mlp.down_proj"), cancelled_by_norm=False),
+)
+# T: tokens of the prompt. L: the same, padded. N: patches of the image, padded. cos and sin are of pairs of channels.
+GRAPHS = (
+    Graph(
+        "text_encoder",
+        "text_encoder",
+        "edgepress.models.z_image.graphs:TextEncoder",
+        (Port("ids", (None, "T"), "int64"),),
+        (Port("hidden", (None, "T", None)),),
+    ),
+    Graph(
+        "caption",
+        "transformer",
+        "edgepress.models.z_image.graphs:Caption",
+        (
+            Port("hidden", (None, "L", None)),
+            Port("pad", (None, "L", None)),
+            Port("cos", ("L", None)),
+            Port("sin", ("L", None)),
+        ),
+        (Port("caption", (None, "L", None)),),
+    ),
+    Graph(
+        "transformer",
+        "transformer",
+        "edgepress.models.z_image.graphs:Transformer",
+        (
+            Port("patches", (None, "N", None)),
+            Port("pad", (None, "N", None)),
+            Port("timestep", (None,)),
+            Port("caption", (None, "L", None)),
+            Port("image_cos", ("N", None)),
+            Port("image_sin", ("N", None)),
+            Port("caption_cos", ("L", None)),
+            Port("caption_sin", ("L", None)),
+        ),
+        (Port("velocity", (None, "N", None)),),
+    ),
+    VAE_DECODER,
+    *VAE_TILE_GRAPHS,
+)
+
+FAMILY = Family(
+    pipeline_class="ZImagePipeline",
+    denoiser="transformer",
+    components=(
+        Component(
+            "text_encoder",
+            "Qwen3Model",
+            (Block("layers.*", QWEN3_FOLDS, QWEN3_CHAINS),),
+            unused_blocks=1,
+            weight_prefixes=(("Qwen3ForCausalLM", "model."),),
+            embeddings=("embed_tokens",),
+        ),
+        Component(
+            "transformer",
+            "ZImageTransformer2DModel",
+            (
+                Block("noise_refiner.*", DIT_FOLDS, DIT_CHAINS),
+                Block("context_refiner.*", DIT_FOLDS, DIT_CHAINS),
+                Block("layers.*", DIT_FOLDS, DIT_CHAINS),
+            ),
+        ),
+        Component("vae", "AutoencoderKL", (), unused_modules=("encoder",)),
+    ),
+    graphs=GRAPHS,
+    optional_graphs=(VAE_ENCODER,),
+    host="edgepress.models.z_image.host:Host",
+    reference="edgepress.models.z_image.reference:reference",
+    npu="edgepress.models.z_image.npu:NPU",
+)

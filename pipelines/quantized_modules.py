@@ -1,0 +1,162 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..numerics import int4_matmul
+from ..numerics.awq_packing import AwqTensors
+from ..numerics.int8_rows import Int8Rows, dequantize_rows
+
+
+class FixedScaleModule(nn.Module):
+    """A module whose scales stay as they are stored when the model around it is cast: `model.to(torch.bfloat16)`."""
+
+    scales: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FixedScaleModule:
+        """Hides the scales behind integers, which no cast touches, while they move to another device."""
+        dtype = self.scales.dtype
+        self.scales = self.scales.view(torch.int16)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scales = self.scales.view(dtype)
+        return self
+
+
+class Int4Linear(FixedScaleModule):
+    """A linear layer whose weight is stored in AutoAWQ's GEMM layout.
+
+    The buffers are what the file holds, and on a CPU nothing else stays in memory. On CUDA, a product with few rows
+    leaves tinygemm's packing beside them.
+    """
+
+    qweight: Tensor
+    qzeros: Tensor
+    bias: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, group_size: int, bias: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.group_size = in_features, out_features, group_size
+        groups = in_features // group_size
+        self.register_buffer("qweight", torch.zeros(in_features, out_features // 8, dtype=torch.int32))
+        self.register_buffer("qzeros", torch.zeros(groups, out_features // 8, dtype=torch.int32))
+        self.register_buffer("scales", torch.zeros(groups, out_features, dtype=torch.float16))
+        self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+        self._tinygemm_cache: tuple[AwqTensors, tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def awq_tensors(self) -> AwqTensors:
+        """The stored weight."""
+        return AwqTensors(self.qweight, self.qzeros, self.scales)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight (out, in)."""
+        return int4_matmul.dequantize_awq(self.awq_tensors, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)
+        if int4_matmul.cpu_int4_supported(rows, self.awq_tensors):
+            out = int4_matmul.int4_matmul_cpu(rows, self.awq_tensors)
+        elif int4_matmul.tinygemm_supported(rows, self.awq_tensors):
+            out = int4_matmul.int4_matmul_cuda(rows, *self._get_tinygemm_operands(), self.group_size)
+        else:
+            out = int4_matmul.dequant_matmul(rows, self.awq_tensors)
+        out = out.reshape(*x.shape[:-1], self.out_features)
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+    def _get_tinygemm_operands(self) -> tuple[Tensor, Tensor]:
+        """Tinygemm's operands, packed again when other tensors have taken the place of those that were packed."""
+        if self._tinygemm_cache is None or any(
+            a is not b for a, b in zip(self._tinygemm_cache[0], self.awq_tensors, strict=True)
+        ):
+            self._tinygemm_cache = self.awq_tensors, int4_matmul.pack_for_tinygemm(self.awq_tensors)
+        return self._tinygemm_cache[1]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Forgets the packing: new values may be written into the same tensors."""
+        self._tinygemm_cache = None
+        super()._load_from_state_dict(*args)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, group_size={self.group_size}"
+
+
+class Int8Embedding(FixedScaleModule):
+    """An embedding whose rows are stored in 8 bits (`int8.Int8Rows`); those asked for come back in `dtype`."""
+
+    codes: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.dtype = num_embeddings, embedding_dim, dtype
+        self.register_buffer("codes", torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
+        self.register_buffer("scales", torch.zeros(num_embeddings, 1, dtype=torch.float16))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return dequantize_rows(Int8Rows(self.codes[ids], self.scales[ids])).to(self.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FixedScaleModule:
+        """Follows a cast of the model around it, as a floating-point weight would."""
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, dtype={self.dtype}"
+
+
+def replace_modules(model: nn.Module, config: Any) -> None:
+    """Puts packed modules without values where `quantization_config` says so, and leaves out what nobody reads."""
+    strip_modules(model, config.unread, config.dropped)
+    with torch.device("meta"):
+        replace_linears(model, config.group_size, config.modules_to_not_convert or [])
+        replace_embeddings(model, config.embeddings)
+
+
+def replace_linears(model: nn.Module, group_size: int, skip: list[str]) -> None:
+    """Puts an `Int4Linear` in the place of every linear that `kept` does not name, in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and name not in skip:
+            model.set_submodule(
+                name, Int4Linear(module.in_features, module.out_features, group_size, module.bias is not None)
+            )
+
+
+def replace_embeddings(model: nn.Module, names: list[str]) -> None:
+    """Puts an `Int8Embedding` in the place of every embedding named, in place.
+
+    Raises:
+        ValueError: a name is no plain embedding of the model; classes of their own do more than look up a row.
+    """
+    embeddings = {name: module for name, module in model.named_modules() if type(module) is nn.Embedding}
+    for name in names:
+        if name not in embeddings:
+            raise ValueError(f"quantization_config: {name!r} is none of the model's embeddings, {list(embeddings)}")
+        old = embeddings[name]
+        model.set_submodule(name, Int8Embedding(old.num_embeddings, old.embedding_dim, old.weight.dtype))
+
+
+def strip_modules(model: nn.Module, unused_blocks: Sequence[str], unused_modules: Sequence[str]) -> None:
+    """Takes the weights out of modules, in place: unread blocks hand on their input, dropped ones refuse to run.
+
+    They stay of their class, because transformers collects hidden states from blocks of that class.
+    """
+    for paths, forward in ((unused_blocks, _identity_forward), (unused_modules, _raise_stripped)):
+        for path in paths:
+            module = model.get_submodule(path)
+            for name in list(dict(module.named_children())):
+                delattr(module, name)
+            module.forward = forward
+
+
+def _identity_forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
+
+
+def _raise_stripped(*_: Any, **__: Any) -> Tensor:
+    raise NotImplementedError(
+        "this part was not stored, since the pipeline never runs it; load the component from the original pipeline"
+    )

@@ -1,0 +1,232 @@
+"""Component folders of a diffusers pipeline: lazy reading from safetensors, streaming and atomic writing.
+
+Only safetensors is read. A tensor is taken from disk when it is asked for, so that a reader's memory does not grow with
+the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..common.errors import UserError
+from ..common.progress import Progress, no_progress
+from .files import atomic_write, write_json
+
+INDEX_SUFFIX = ".safetensors.index.json"
+PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+MAX_SHARD_BYTES = 1_000_000_000
+# Of one element, in the words of safetensors.
+DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor on disk. dtype: in the words of safetensors."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+class Checkpoint:
+    """The weights of one component folder, read lazily.
+
+    With a `prefix`, only tensors whose names begin with it are seen, and without it.
+
+    Raises:
+        UserError: no folder, only pickled weights, a damaged or missing shard.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self.folder = folder
+        self.prefix = prefix
+        self.files = _find_weight_files(folder)
+        infos = {name: info for file in self.files for name, info in _read_tensor_infos(file)}
+        self._infos = {name.removeprefix(prefix): one for name, one in infos.items() if name.startswith(prefix)}
+        self._ignored = [one for name, one in infos.items() if not name.startswith(prefix)]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._infos
+
+    def names(self) -> list[str]:
+        return list(self._infos)
+
+    def load_tensor(self, name: str) -> Tensor:
+        """One tensor, as stored."""
+        with open_safetensors(self._infos[name].file) as file:
+            tensor: Tensor = file.get_tensor(self.prefix + name)
+            return tensor
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._infos[name].shape
+
+    def nbytes(self, name: str) -> int:
+        """Stored bytes of a tensor."""
+        return self._infos[name].nbytes
+
+    def ignored_bytes(self) -> int:
+        """Stored bytes of the tensors whose names do not begin with the prefix."""
+        return sum(one.nbytes for one in self._ignored)
+
+    def load_config(self) -> dict[str, Any]:
+        """The component's config.json."""
+        path = self.folder / "config.json"
+        try:
+            config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); the component folder needs its config.") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{path} holds no JSON object; get a sound copy of the model.")
+        return config
+
+    def check_finite(self, progress: Progress = no_progress, stage: str = "checking weights") -> None:
+        """Raises UserError, naming the tensor, where a weight is NaN or infinite."""
+        for number, name in enumerate(self.names()):
+            progress(stage, number, len(self.names()))
+            tensor = self.load_tensor(name)
+            # The extremes are not finite where any value is not; finding them takes no copy of a large tensor.
+            if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, _min_max(tensor))):
+                kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
+                raise UserError(f"The weight {name} in {self._infos[name].file} holds {kind}; get a sound copy.")
+        progress(stage, len(self.names()), len(self.names()))
+
+    def file_bytes(self) -> int:
+        """Bytes of all weight files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def _min_max(tensor: Tensor) -> tuple[float, float]:
+    low, high = (tensor.float() if tensor.itemsize == 1 else tensor).aminmax()
+    return float(low), float(high)
+
+
+def _find_weight_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"There is no component folder {folder}; the pipeline is incomplete.")
+    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    if indexes:
+        return _read_index(indexes[0])
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = [path.name for pattern in PICKLE_PATTERNS for path in sorted(folder.glob(pattern))]
+    if pickles:
+        raise UserError(
+            f"{folder} holds pickled weights ({pickles[0]}), which can run code and are not read; convert them by "
+            "loading the model and calling save_pretrained(..., safe_serialization=True)."
+        )
+    raise UserError(f"{folder} holds no .safetensors file; the download is incomplete.")
+
+
+def _read_index(index: Path) -> list[Path]:
+    try:
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        files = sorted({index.parent / name for name in weight_map.values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{index} is no weight index ({error}); get a sound copy of the model.") from error
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing, though {index.name} names it; fetch it again.")
+    return files
+
+
+def open_safetensors(file: Path) -> Any:
+    """A safetensors file, its tensors still on disk; a context manager.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged or truncated ({error}); get it anew.") from error
+
+
+def _read_tensor_infos(file: Path) -> Iterator[tuple[str, TensorInfo]]:
+    """All tensors of a file by name; nothing but its header is read."""
+    with open_safetensors(file) as header:
+        for name in header.keys():  # noqa: SIM118 - it has no other way to be walked through
+            tensor_slice = header.get_slice(name)
+            yield name, TensorInfo(file, tuple(tensor_slice.get_shape()), tensor_slice.get_dtype())
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, format_tag: str = "pt") -> None:
+    """Writes one safetensors file in one piece; equal tensors give equal bytes.
+
+    `note` is kept under the metadata key `format` (with a second key the order of bytes would not be promised).
+    """
+
+    def write(new: Path) -> None:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"format": format_tag})
+        except SafetensorError as error:
+            raise _unwrap_os_error(error, new) from error
+
+    atomic_write(path, write)
+
+
+def write_sharded(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, stem: str, shard_bytes: int = MAX_SHARD_BYTES
+) -> list[Path]:
+    """Streams tensors into shards of at most `shard_bytes` (one tensor may be larger) with an index where needed.
+
+    Holds one shard in memory. Give names in a fixed order and equal tensors give equal files. The folder must be
+    private to the caller until it is published: the shards get their final names once their number is known.
+    """
+    shards = [
+        _write_shard(shard, folder, number) for number, shard in enumerate(_split_into_shards(tensors, shard_bytes), 1)
+    ]
+    names = [
+        f"{stem}.safetensors" if len(shards) == 1 else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        for number in range(1, len(shards) + 1)
+    ]
+    for (part, _, _), name in zip(shards, names, strict=True):
+        part.replace(folder / name)
+    if len(shards) > 1:
+        weight_map = {tensor: name for (_, keys, _), name in zip(shards, names, strict=True) for tensor in keys}
+        total = sum(size for _, _, size in shards)
+        write_json({"metadata": {"total_size": total}, "weight_map": weight_map}, folder / f"{stem}{INDEX_SUFFIX}")
+    return [folder / name for name in names]
+
+
+def _write_shard(shard: dict[str, Tensor], folder: Path, number: int) -> tuple[Path, list[str], int]:
+    file = folder / f"part-{number:05d}.safetensors"
+    write_tensors(shard, file)
+    return file, list(shard), sum(tensor.nbytes for tensor in shard.values())
+
+
+def _split_into_shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _unwrap_os_error(error: SafetensorError, path: Path) -> Exception:
+    """The error of the system that safetensors wraps in its own, such as a full disk."""
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error

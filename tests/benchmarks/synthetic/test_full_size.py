@@ -1,0 +1,140 @@
+"""The generator of random pipelines: the true shapes, counted on the meta device, and tiny ones that really paint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgepress.benchmarks.synthetic import full_size
+from edgepress.benchmarks.synthetic.full_size import FULL_SHAPES, PARAMETERS, PipelineShapes
+from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
+from edgepress.prompts.prompt import Prompt
+from edgepress.quantize.plan import build_plan
+from edgepress.recipes.schema import QuantizationSettings
+from edgepress.storage.checkpoint import Checkpoint
+
+SMALL = PipelineShapes(
+    transformer=FULL_SHAPES.transformer
+    | {"dim": 384, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 6, "n_kv_heads": 6, "cap_feat_dim": 128}
+    | {"axes_dims": [16, 24, 24], "axes_lens": [1024, 64, 64]},
+    text_encoder=FULL_SHAPES.text_encoder
+    | {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "max_window_layers": 3}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32},
+    vae=FULL_SHAPES.vae
+    | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 64},
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small") / "pipeline"
+    full_size.write_pipeline(folder, SMALL)
+    return folder
+
+
+def test_the_full_shapes_have_exactly_the_true_number_of_parameters() -> None:
+    counted = {
+        name: full_size.count_parameters(model) for name, model in full_size.make_meta_models(FULL_SHAPES).items()
+    }
+    assert counted == PARAMETERS == {"transformer": 6154908736, "text_encoder": 4022468096, "vae": 83819683}
+
+
+def test_the_feed_forward_is_as_wide_as_the_true_one() -> None:
+    transformer = full_size.make_meta_models(FULL_SHAPES)["transformer"]
+    assert transformer.layers[29].feed_forward.w2.weight.shape == (3840, 10240)
+
+
+def test_a_rehearsal_has_fewer_layers_of_the_true_widths() -> None:
+    models = full_size.make_meta_models(FULL_SHAPES.with_layers(2))
+    assert len(models["transformer"].layers) == len(models["text_encoder"].layers) == 2
+    assert models["transformer"].layers[0].attention.to_q.weight.shape == (3840, 3840)
+
+
+def test_the_pipeline_loads_and_paints(small: Path) -> None:
+    pipeline = load_pipeline(small, torch.bfloat16)
+    assert type(pipeline).__name__ == "ZImagePipeline"
+    assert pipeline.scheduler.config.shift == 3.0
+    prompt = Prompt(id="p", prompt="a cat", language="en")
+    picture = np.asarray(generate_images(pipeline, [prompt], SamplingParams(64, 64, steps=8, guidance=0.0))[0])
+    assert picture.shape == (64, 64, 3)
+    assert 10 < picture.std() < 120
+    latents = pipeline("a cat", height=64, width=64, num_inference_steps=8, guidance_scale=0.0, output_type="latent")
+    assert torch.isfinite(latents.images).all()
+    assert 0.3 < latents.images.float().std() < 10
+
+
+def test_it_is_a_pipeline_that_can_be_pressed(small: Path) -> None:
+    assert len(build_plan(small, QuantizationSettings()).blocks) == 2 + 2 + 2
+
+
+def test_weights_are_stored_in_bfloat16_under_the_names_of_the_classes(small: Path) -> None:
+    for name, model in full_size.make_meta_models(SMALL).items():
+        checkpoint = Checkpoint(small / name)
+        assert set(checkpoint.names()) == {key for key, _ in model.named_parameters()}
+        assert {checkpoint.load_tensor(key).dtype for key in checkpoint.names()} == {torch.bfloat16}
+
+
+def test_every_run_writes_the_same_weights(small: Path, tmp_path: Path) -> None:
+    full_size.write_pipeline(tmp_path / "again", SMALL)
+    assert _digests(tmp_path / "again") == _digests(small)
+
+
+def test_no_two_layers_are_alike(small: Path) -> None:
+    checkpoint = Checkpoint(small / "transformer")
+    first, second = (checkpoint.load_tensor(f"layers.{layer}.attention.to_q.weight").float() for layer in (0, 1))
+    assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 0.05
+
+
+def test_linears_keep_the_size_of_their_inputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = full_size.draw_tensor("layers.0.attention.to_q.weight", torch.Size((512, 3840)), generator, 1.0).float()
+    output = torch.randn(256, 3840, generator=generator) @ weight.T
+    assert 0.9 < output.square().mean() < 1.15
+    tails = ((weight / weight.std()) ** 4).mean()
+    assert tails > 4, "heavier than the normal distribution's 3"
+
+
+def test_some_channels_are_loud() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = full_size.draw_tensor("layers.0.ffn_norm1.weight", torch.Size((3840,)), generator, 1.0).float()
+    assert int((weight >= 10).sum()) == 8
+    assert weight.max() <= 30
+    assert weight.min() > 0.1
+
+
+def test_a_finished_folder_is_kept_and_a_half_written_one_redone(tmp_path: Path) -> None:
+    (tmp_path / "p.new" / "transformer").mkdir(parents=True)
+    (tmp_path / "p.new" / "rubbish").touch()
+    full_size.write_pipeline(tmp_path / "p", SMALL)
+    assert not (tmp_path / "p" / "rubbish").exists()
+    assert not (tmp_path / "p.new").exists()
+    index = tmp_path / "p" / "model_index.json"
+    assert json.loads(index.read_text())["text_encoder"] == ["transformers", "Qwen3Model"]
+    index.write_text("mine")
+    full_size.write_pipeline(tmp_path / "p", SMALL)
+    assert index.read_text() == "mine"
+
+
+def test_the_tokenizer_takes_thinking() -> None:
+    """The pipeline passes it; only False changes the text."""
+    tokenizer = full_size.make_byte_tokenizer()
+    chat = [{"role": "user", "content": "a cat 猫"}]
+    thinking, silent = (
+        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=on)
+        for on in (True, False)
+    )
+    assert thinking == "<|im_start|>user\na cat 猫<|im_end|>\n<|im_start|>assistant\n"
+    assert silent == f"{thinking}<think>\n\n</think>\n\n"
+    assert tokenizer.decode(tokenizer(thinking).input_ids) == thinking
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from edgepress.cli.evaluate import evaluate
+from edgepress.cli.main import main
+from edgepress.common.errors import UserError
+from edgepress.evaluate.results.schema import load_results
+from edgepress.prompts.prompt import Prompt, save_prompts
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+
+
+def pictures(folder: str, shift: int, names: Iterable[str] = "abcdefghij", size: int = 16) -> Path:
+    """A picture of noise for each name, its values moved by `shift`."""
+    Path(folder).mkdir()
+    for number, name in enumerate(names):
+        noise = np.random.default_rng(number).integers(20, 230, (size, size, 3))
+        Image.fromarray((noise + shift).astype(np.uint8)).save(Path(folder) / f"{name}.png")
+    return Path(folder)
+
+
+def test_two_folders_are_compared_and_shown(
+    reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page shows the same pictures when it is made again from elsewhere, of results that were moved."""
+    save_prompts(list(prompts), tmp_path / "set.jsonl")
+    Path("quick.yaml").write_text("device: orin\nevaluation: {steps: 1}\n")
+    result = run("--recipe", "quick.yaml", "--reference", reference, "--candidate", f"int4={candidate}",
+                 "--prompts", "set.jsonl", "--limit", 2, "--output", "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "PSNR" in result.stdout
+    assert "text accuracy" in result.stdout
+    assert "written to out" in result.stdout
+    assert len(load_results(tmp_path / "out" / "results.json").samples) == 2
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "results.json",
+        "report.html",
+        "report.md",
+        "junit.xml",
+    }
+    assert (tmp_path / "artifacts" / ".work" / "pictures").is_dir()
+    page = Path("out", "report.html").read_bytes()
+    assert page.count(b"data:image/webp") >= 2 * 2
+    (tmp_path / "moved").mkdir()
+    Path("out", "results.json").rename(tmp_path / "moved" / "results.json")
+    monkeypatch.chdir(tmp_path / "artifacts")
+    assert run("report", tmp_path / "moved" / "results.json").exit_code == 0
+    assert (tmp_path / "moved" / "report.html").read_bytes() == page
+
+
+# ---------------------------------------------------------------- pictures made elsewhere, and limits
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "verdict"),
+    [
+        ("{}", 0, None),
+        ("{psnr_min: 30}", 0, "passed"),
+        ("{psnr_min: 40}", 1, "failed"),
+        ("{text_accuracy_drop: 2}", 2, "not measured"),
+        ("{psnr_drop: 2}", 2, "not measured"),
+    ],
+)
+def test_the_exit_code_is_the_verdict(gates: str, code: int, verdict: str | None) -> None:
+    """A shift of 5 is 34 dB; nobody asked for text, and there are no true pictures."""
+    Path("limits.yaml").write_text(f"device: board\nevaluation: {{gates: {gates}}}\n")
+    pictures("one", 0)
+    pictures("other", 5)
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == code, result.output
+    assert load_results(Path("evaluation/results.json")).verdict == verdict
+    assert ("was not measured" in result.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 1)])
+def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str, code: int) -> None:
+    pictures("one", 0)
+    other = pictures("other", 5)
+    for file in list(other.iterdir())[:4]:
+        Image.fromarray(np.asarray(Image.open(file)) + np.uint8(10)).save(file)
+    Path("limits.yaml").write_text(f"device: board\nevaluation: {{gates: {{psnr_min: 30}}, strict: {strict}}}\n")
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == code, result.output
+    assert "verdict: inconclusive" in result.stdout
+
+
+def test_limits_may_be_left_out() -> None:
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 99}}\n")
+    pictures("one", 0)
+    pictures("other", 5)
+    assert run("--recipe", "limits.yaml", "--pairs", "one", "other", "--no-gates").exit_code == 0
+
+
+def test_a_baseline_and_a_history_are_shown() -> None:
+    pictures("one", 0)
+    other = pictures("other", 5)
+    run("--pairs", "one", "other", "--history", "history.sqlite", "--output", "first")
+    for file in other.iterdir():
+        Image.fromarray(np.asarray(Image.open(file)) - np.uint8(3)).save(file)
+    result = run("--pairs", "one", "other", "--history", "history.sqlite", "--baseline", "first/results.json")
+    assert result.exit_code == 0, result.output
+    assert "Since the baseline" in result.stdout
+    found = load_results(Path("evaluation/results.json"))
+    assert found.baseline
+    gained = next(change for change in found.baseline.changes if change.score == "psnr")
+    assert gained.change.mean == pytest.approx(20 * np.log10(5 / 2))
+    assert found.history
+    assert len([point for point in found.history if point.score == "psnr"]) == 2
+
+
+def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
+    pictures("one", 0)
+    pictures("other", 5)
+    shown = run("--pairs", "one", "other", "--output", "out").stdout
+    files = {name: (tmp_path / "out" / name).read_bytes() for name in ("report.html", "report.md", "junit.xml")}
+    for name in files:
+        (tmp_path / "out" / name).unlink()
+    again = run("report", "out/results.json")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == shown
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
+    assert run("report", "out/results.json", "--output", "elsewhere").exit_code == 0
+    assert (tmp_path / "elsewhere" / "report.html").exists()
+
+
+def test_black_against_black_is_no_pass() -> None:
+    """The pair is equal, and worth nothing."""
+    for folder in (pictures("one", 0), pictures("other", 5)):
+        Image.new("RGB", (16, 16)).save(folder / "c.png")
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == 2, result.output
+    assert "could not be compared, the first: c, seed 0: reference black" in result.stderr
+    found = load_results(Path("evaluation/results.json"))
+    assert (found.verdict, found.variants["other"].num_pairs) == ("not measured", 9)
+    (error,) = (
+        ElementTree.parse("evaluation/junit.xml").getroot().findall(".//testcase[@name='other: c, seed 0']/error")
+    )
+    assert error.get("message") == "reference black"
+
+
+def test_few_pictures_are_inconclusive_whatever_they_score() -> None:
+    pictures("one", 0, "ab")
+    pictures("other", 1, "ab")
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
+    result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
+    assert result.exit_code == 0, result.output
+    assert load_results(Path("evaluation/results.json")).verdict == "inconclusive"
+    assert "verdict: inconclusive" in result.stdout
+
+
+def test_folders_of_pictures_are_compared_whole_and_a_limit_is_said() -> None:
+    """More than a recipe's 64 prompts."""
+    names = [f"p{number}" for number in range(70)]
+    save_prompts([Prompt(id=name, prompt="x", language="en") for name in names], Path("set.jsonl"))
+    for folder, shift in (("one", 0), ("other", 5)):
+        pictures(folder, shift, names)
+    arguments = ("--reference", "one", "--candidate", "other", "--prompts", "set.jsonl", "--metric", "psnr")
+    assert run(*arguments, "--output", "out").exit_code == 0
+    whole = load_results(Path("out/results.json"))
+    assert (len(whole.samples), whole.prompt_subset) == (70, None)
+    result = run(*arguments, "--output", "out", "--limit", 64)
+    assert "64 pairs of pictures: 64 of 70 prompts (--limit)" in result.stdout
+    limited = load_results(Path("out/results.json"))
+    assert limited.prompt_subset
+    assert (len(limited.samples), limited.prompt_subset.total, limited.prompt_subset.limited_by) == (64, 70, "--limit")
+    assert "64 of 70 prompts (--limit)" in Path("out/report.md").read_text()
+    assert "64 of 70 prompts (--limit)" in Path("out/report.html").read_text()
+    pictures("extra", 0, [*names, "stranger"])
+    refused = run("--reference", "one", "--candidate", "extra", "--prompts", "set.jsonl", "--output", "out")
+    assert "1 pictures of extra are no prompt's of set.jsonl (stranger)" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        ("--pairs", "one", "tiny"),  # while measuring
+        ("--pairs", "one", "other", "--truth", "nowhere"),  # while planning
+        ("--recipe", "toaster"),
+        ("--pairs", "one", "other", "--baseline", "nowhere"),
+        ("--pairs", "one", "other", "--metric", "psnrr"),
+    ],
+)
+def test_an_error_leaves_no_older_verdict(second: tuple[str, ...]) -> None:
+    pictures("one", 0)
+    pictures("other", 5)
+    pictures("tiny", 5, size=4)
+    assert run("--pairs", "one", "other", "--output", "out").exit_code == 0
+    for file in Path("one").iterdir():
+        if second[-1] == "tiny":
+            Image.fromarray(np.asarray(Image.open(file))[:4, :4]).save(file)
+    refused = run(*second, "--output", "out")
+    assert isinstance(refused.exception, UserError)
+    names = {"results.json", "report.html", "report.md", "junit.xml"}
+    assert {file.name for file in Path("out").iterdir()} == {f"{name}.old" for name in names}
+    if second[-1] != "tiny":
+        assert run("--pairs", "one", "other", "--output", "out").exit_code == 0
+        assert {file.name for file in Path("out").iterdir()} == names
+
+
+def test_a_baseline_may_be_what_is_written_anew() -> None:
+    pictures("one", 0)
+    pictures("other", 5)
+    for _ in range(2):
+        result = run("--pairs", "one", "other", "--output", "out", *(
+            ("--baseline", "out/results.json") if Path("out").exists() else ()
+        ))  # fmt: skip
+        assert result.exit_code == 0, result.output
+    assert load_results(Path("out/results.json")).baseline
+
+
+# ---------------------------------------------------------------- wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Say what to compare"),
+        (["--reference", "x"], "Say what to compare"),
+        (["--candidate", "x"], "Say what to compare"),
+        (["--recipe", "orin", "--model", "x", "--reference", "y"], "give one of them"),
+        (["--reference", "nowhere", "--candidate", "one"], "no model folder nowhere"),
+        (["--recipe", "toaster"], "no recipe for the device 'toaster'"),
+        (["--reference", "one", "--candidate", "nowhere"], "no pressed pipeline in nowhere"),
+        (["--pairs", "one", "nowhere"], "no pictures in nowhere"),
+        (["--pairs", "one", "one", "--seeds", "2"], "leave --reference, --candidate and --seeds out"),
+        (["--pairs", "one", "one", "--metric", "psnrr"], "no metric 'psnrr'; did you mean 'psnr'"),
+        (["--pairs", "one", "one", "--truth", "nowhere"], "no true pictures in nowhere"),
+        (["--pairs", "one", "one", "--baseline", "nowhere"], "nowhere cannot be read"),
+        (["--pairs", "one", "one", "--history", "text"], "text is no history"),
+        (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "no gate 'psnr_mx'; did you mean 'psnr_m"),
+        (
+            ["--recipe", "wrong.yaml", "--pairs", "one", "one", "--metric", "ssim"],
+            "of what alone is measured, ssim (--no-gates",
+        ),
+        (["--recipe", "broken.yaml", "--pairs", "one", "one"], "write names with numbers"),
+        (["--recipe", "endless.yaml", "--pairs", "one", "one"], "write names with numbers"),
+        (["--pairs", "one", "one", "--prompts", "none.jsonl"], "none.jsonl"),
+        (["report", "text"], "text is no results file"),
+        (["report", "old.json"], "is of schema 1, and this edgepress reads 2"),
+    ],
+)
+def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
+    pictures("one", 0, "a")
+    Path("text").write_text("a text of some length " * 40)
+    Path("old.json").write_text(json.dumps({"schema_version": 1, "summary": {}}))
+    Path("wrong.yaml").write_text("device: board\nevaluation: {gates: {psnr_mx: 30}}\n")
+    Path("broken.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: high}}\n")
+    Path("endless.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: .inf}}\n")
+    result = CliRunner().invoke(main, ["evaluate", *arguments])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    said = result.stderr.strip()
+    assert said.startswith("Error: ")
+    assert "\n" not in said
+    assert sentence in said
+
+
+def test_pictures_that_are_too_small_for_a_metric_are_named_with_it() -> None:
+    pictures("one", 0, "a", size=10)
+    pictures("other", 5, "a", size=10)
+    refused = run("--pairs", "one", "other").exception
+    assert isinstance(refused, UserError)
+    assert "The metric ssim could not measure other/a.png: pictures of 10x10 are too small for SSIM" in str(refused)
+    assert run("--pairs", "one", "other", "--metric", "psnr").exit_code == 0
+
+
+def test_no_prompts_are_refused() -> None:
+    assert run("--recipe", "orin", "--limit", 0).exit_code == 2
+    assert run("--recipe", "orin", "--seeds", 0).exit_code == 2
+
+
+def test_user_errors_are_raised_for_the_root_to_tell() -> None:
+    assert isinstance(run("--recipe", "toaster").exception, UserError)
+
+
+def test_help_is_fast() -> None:
+    heavy = "{'torch', 'diffusers', 'transformers', 'rapidocr', 'skimage', 'numpy', 'rich'}"
+    code = f"import sys, edgepress.cli.evaluate; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

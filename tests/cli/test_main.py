@@ -1,0 +1,221 @@
+"""The command line: help, one sentence for what a user can mend, and the traceback where it is asked for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import edgepress
+from edgepress.cli.main import RootGroup, main
+from edgepress.common.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def error_message(result: Result) -> str:
+    """What a user error says: one line on stderr, exit code 2, and nothing else."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    message = result.stderr.strip()
+    assert message.startswith("Error: ")
+    assert "\n" not in message
+    return message
+
+
+def pipeline(folder: Path, class_name: str) -> Path:
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": class_name}))
+    return folder
+
+
+def failing(error: BaseException) -> click.Group:
+    """A root like edgepress's own with a command that fails."""
+
+    @click.group(cls=RootGroup)
+    @click.option("--debug", is_flag=True)
+    def root(debug: bool) -> None:
+        pass
+
+    @root.command()
+    def work() -> None:
+        raise error
+
+    return root
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_names_every_verb() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert [verb for verb in ("quantize", "evaluate", "--debug", "--version") if verb not in result.stdout] == []
+
+
+@pytest.mark.parametrize("verb", ["quantize", "evaluate"])
+def test_help_of_a_verb_names_its_options(verb: str) -> None:
+    result = run(verb, "--help")
+    assert result.exit_code == 0
+    assert [option for option in ("--recipe", "--model", "--output") if option not in result.stdout] == []
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert edgepress.__version__ in result.stdout
+
+
+@pytest.mark.parametrize("arguments", ["['--help']", "['quantize', '--help']", "['quantize', '--recipe', 'absent']"])
+def test_help_and_early_refusals_come_without_torch(arguments: str) -> None:
+    script = (
+        "import sys; from edgepress.cli.main import main; main(" + arguments + ", standalone_mode=False);"
+        "sys.exit(9 if {'torch', 'diffusers', 'transformers'} & set(sys.modules) else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("press",), ("quantize",), ("quantize", "--recipe", "orin", "--method", "magic")]
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+# ---------------------------------------------------------------- what a user can mend
+
+
+def test_an_unknown_device_is_answered_with_the_devices_there_are() -> None:
+    message = error_message(run("quantize", "--recipe", "orrin"))
+    assert "'orrin'" in message
+    assert "Devices: " in message
+
+
+def test_a_typo_in_a_recipe_is_answered_with_the_key_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("device: mine\nquantize: {scheme: {group_sise: 64}}\n")
+    message = error_message(run("quantize", "--recipe", "mine.yaml"))
+    assert "mine.yaml" in message
+    assert "did you mean 'group_size'?" in message
+
+
+def test_a_missing_model_folder_is_named() -> None:
+    message = error_message(run("quantize", "--recipe", "orin", "--model", "./nowhere"))
+    assert "There is no model folder nowhere" in message
+
+
+def test_an_unknown_pipeline_class_is_answered_with_those_that_are_known(tmp_path: Path) -> None:
+    folder = pipeline(tmp_path / "other", "NoSuchPipeline")
+    message = error_message(run("quantize", "--recipe", "orin", "--model", folder, "--output", tmp_path / "out"))
+    assert "'NoSuchPipeline' is unknown here; known: " in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipeline_without_its_components_is_refused_before_any_work(tmp_path: Path) -> None:
+    folder = pipeline(tmp_path / "bare", "ZImagePipeline")
+    message = error_message(run("quantize", "--recipe", "orin", "--model", folder, "--output", tmp_path / "out"))
+    assert "There is no component folder" in message
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- tracebacks
+
+
+def test_debug_gives_the_exception_itself() -> None:
+    result = run("--debug", "quantize", "--recipe", "orrin")
+    assert isinstance(result.exception, UserError)
+    assert result.exit_code == 1
+
+
+def test_the_process_prints_a_sentence_or_with_debug_a_traceback() -> None:
+    command = [sys.executable, "-m", "edgepress"]
+    plain, debug = (
+        subprocess.run([*command, *flags, "quantize", "--recipe", "orrin"], capture_output=True, text=True, check=False)
+        for flags in ([], ["--debug"])
+    )
+    assert plain.returncode == 2
+    assert plain.stderr.count("\n") == 1
+    assert debug.returncode == 1
+    assert debug.stderr.startswith("Traceback")
+    assert "UserError: There is no recipe" in debug.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("Something is wrong; mend it."), "Something is wrong; mend it."),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out/x"), "There is no room left at /out/x"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "There is no room left (Disk quota exceeded)"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/out"), "Access is not allowed at /out"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "/out"), "Access is not allowed at /out"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/x"), "No such file or directory at /x"),
+        (KeyboardInterrupt(), "Interrupted"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_the_machine_refuses_is_a_sentence(error: BaseException, said: str) -> None:
+    assert said in error_message(CliRunner().invoke(failing(error), ["work"]))
+
+
+@pytest.mark.parametrize(("verb", "said"), [("quantize", "goes on from there"), ("export", "starts over")])
+def test_ctrl_c_says_whether_the_same_command_goes_on(verb: str, said: str) -> None:
+    root = failing(KeyboardInterrupt())
+    root.commands = {verb: root.commands["work"]}
+    assert said in error_message(CliRunner().invoke(root, [verb]))
+
+
+@pytest.mark.parametrize("make", [RuntimeError, ValueError, OSError])
+def test_a_fault_of_the_program_is_not_hidden(make: Callable[[str], Exception]) -> None:
+    """An OSError without a number comes from a library, not from the machine."""
+    error = make("a fault")
+    result = CliRunner().invoke(failing(error), ["work"])
+    assert result.exception is error
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("error", [UserError("wrong"), OSError(errno.ENOSPC, "No space left on device")])
+def test_debug_gives_every_exception(error: Exception) -> None:
+    assert CliRunner().invoke(failing(error), ["--debug", "work"]).exception is error
+
+
+@pytest.mark.parametrize(
+    ("number", "usual"), [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)]
+)
+def test_an_interruption_that_a_library_makes_another_error_of_is_still_one(number: int, usual: Any) -> None:
+    @click.group(cls=RootGroup)
+    @click.option("--debug", is_flag=True)
+    def root(debug: bool) -> None:
+        pass
+
+    @root.command()
+    def read() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            raise ValueError("no shape") from error
+
+    before = signal.signal(number, usual)
+    try:
+        assert error_message(CliRunner().invoke(root, ["read"])).startswith("Error: Interrupted")
+        assert signal.getsignal(number) is usual
+    finally:
+        signal.signal(number, before)

@@ -1,0 +1,223 @@
+"""`edgepress quantize`: its options and its tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgepress.cli.main import main
+from edgepress.cli.quantize import ByteSize
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.recipes.loader import load_recipe
+from edgepress.storage.manifest import Manifest, read_manifest
+
+RECIPE = """
+device: test
+quantize: {steps: [gptq], components: [text_encoder], embeddings: int8}
+calibration: {count: 1, steps: 1}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "artifact"
+
+
+def run(recipe: Path, source: Path, output: Path, *more: str) -> Result:
+    words = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *more]
+    return CliRunner().invoke(main, words)
+
+
+def manifest_of(output: Path) -> Manifest:
+    manifest = read_manifest(output)
+    assert manifest is not None
+    return manifest
+
+
+def rows(printed: str) -> dict[str, list[str]]:
+    """The rows of all tables by their first cell."""
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in printed.splitlines()]
+    return {row[0]: row[1:] for row in cells if row}
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f}"
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_the_tables_show_sizes_and_what_saved_them(recipe: Path, tiny: Path, output: Path) -> None:
+    result = run(recipe, tiny, output)
+    assert result.exit_code == 0, result.output
+    assert "--memory" not in result.stderr
+    found, output = manifest_of(output), rows(result.stdout)
+    for component, size in found.sizes.items():
+        assert output[component][:2] == [megabytes(size["before"]), megabytes(size["after"])]
+    before, after = (sum(size[when] for size in found.sizes.values()) for when in ("before", "after"))
+    assert output["all"] == [megabytes(before), megabytes(after), f"{after / before:.0%}"]
+    saved = found.size_savings["text_encoder"]
+    assert [measure for measure, size in saved.items() if size] == [
+        "4-bit linears",
+        "8-bit embeddings",
+        "unread parts",
+    ]
+    for measure, size in saved.items():
+        assert output.get(measure) == ([megabytes(size)] if size else None)
+
+
+def test_the_tables_show_layers_and_the_error_after_each_step(recipe: Path, tiny: Path, output: Path) -> None:
+    result = run(recipe, tiny, output)
+    output, layers = rows(result.stdout), manifest_of(output).layers
+    assert "Steps: gptq" in result.stdout
+    assert output["layers quantized"] == [str(len(layers))] == ["14"]
+    assert output["bits a weight"] == ["4.156"]
+    for step, name in (("rtn", "rounding alone"), ("gptq", "after gptq")):
+        mean = sum(layer["steps"][step] for layer in layers) / len(layers)
+        assert output[f"mean output error, {name}"] == [f"{mean:.3%}"]
+    assert "solving" in output
+    assert str(output / "model") in result.stdout.replace("\n", "")
+
+
+def test_a_table_shows_what_rounding_activations_costs_and_what_was_kept_from_it(
+    recipe: Path, tiny: Path, output: Path
+) -> None:
+    scheme = "{bits: 8, group_size: channel, zero_point: false, narrow: true, activations: dynamic, keep_above: 8.5e-5}"
+    recipe.write_text(RECIPE.replace("steps: [gptq]", f"method: rtn, also: {{w8a8: {scheme}}}"))
+    result = run(recipe, tiny, output)
+    shown, layers = (
+        rows(result.stdout[result.stdout.index("w8a8: activations") :]),
+        manifest_of(output).extra_scheme_layers["w8a8"],
+    )
+    kept = [layer for layer in layers if layer["kept"]]
+    assert shown["layers in 8 bits"] == [str(len(layers) - len(kept))]
+    assert 0 < len(kept) < len(layers)
+    for step, name in (("rtn", "rounding alone"), ("smooth", "smoothed"), ("solved", "as solved")):
+        assert shown[f"mean output error, {name}"] == [f"{sum(one['steps'][step] for one in layers) / len(layers):.3%}"]
+    for layer in kept:
+        assert shown[f"kept in floats: {layer['layer']}"] == [f"{layer['error']:.3%}"]
+
+
+def test_a_second_run_does_nothing_and_restart_presses_again(recipe: Path, tiny: Path, output: Path) -> None:
+    assert "up to date" not in run(recipe, tiny, output).stdout
+    made = (output / "manifest.json").stat().st_mtime_ns
+    second = run(recipe, tiny, output)
+    assert second.exit_code == 0
+    assert "is up to date; nothing was done" in " ".join(second.stdout.split())
+    assert "Size in MB" in second.stdout
+    assert "Time of this run" not in second.stdout
+    assert (output / "manifest.json").stat().st_mtime_ns == made
+    again = run(recipe, tiny, output, "--restart")
+    assert again.exit_code == 0
+    assert "up to date" not in again.stdout
+    assert "Time of this run" in again.stdout
+    assert (output / "manifest.json").stat().st_mtime_ns > made
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_a_method_overrides_the_recipes_steps(recipe: Path, tiny: Path, output: Path) -> None:
+    result = run(recipe, tiny, output, "--method", "rtn")
+    assert result.exit_code == 0, result.output
+    assert "Steps: rounding alone" in result.stdout
+    quantize = manifest_of(output).recipe["quantize"]
+    assert (quantize["method"], quantize["steps"]) == ("rtn", None)
+    assert all(list(layer["steps"]) == ["rtn"] for layer in manifest_of(output).layers)
+
+
+def test_methods_are_those_of_recipes() -> None:
+    result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", "--method", "magic"])
+    assert result.exit_code == 2
+    assert "'magic' is not one of 'rtn', 'awq', 'best'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("6GiB", 6 * 2**30), ("500MB", 500_000_000), ("1.5 TiB", 3 * 2**39), ("64KiB", 65536), ("2GB", 2_000_000_000)],
+)
+def test_memory_is_given_with_a_unit(text: str, size: int) -> None:
+    assert ByteSize().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["6", "6G", "GiB", "-1GiB", "six GiB", "6gib", "6GiB!", "1,5GiB", ""])
+def test_another_size_is_refused_with_an_example(text: str) -> None:
+    result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", f"--memory={text}"])
+    assert result.exit_code == 2
+    assert f"{text!r} is no size; write it like 6GiB or 500MB." in " ".join(result.stderr.split())
+
+
+def test_where_memory_is_too_little_for_the_widest_input_it_says_so_and_goes_on(
+    recipe: Path, tiny: Path, output: Path
+) -> None:
+    result = run(recipe, tiny, output, "--memory", "1KB")
+    assert result.exit_code == 0
+    assert "Inputs 256 wide take about 1.0 GiB to solve, which is more than --memory.\n" in result.stderr
+    assert len(manifest_of(output).layers) == 14
+
+
+def test_help_says_what_is_taken_when_nothing_is_said() -> None:
+    printed = CliRunner().invoke(main, ["quantize", "--help"]).stdout
+    assert re.search(r"--memory SIZE .*\[default: +6GiB\]", " ".join(printed.split()))
+    assert "--restart" in printed
+
+
+# ---------------------------------------------------------------- interrupted work
+
+
+def interrupted(recipe: Path, tiny: Path, output: Path) -> None:
+    def interrupt(stage: str, done: int, _: int) -> None:
+        if (stage, done) == ("solving", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_pipeline(load_recipe(str(recipe)), tiny, output, interrupt)
+
+
+def test_unfinished_work_of_something_else_is_told_on_stderr(recipe: Path, tiny: Path, output: Path) -> None:
+    interrupted(recipe, tiny, output)
+    (work,) = (path for path in output.glob(".work/*") if path.is_dir())
+    result = run(recipe, tiny, output, "--method", "rtn")
+    assert result.exit_code == 0
+    why = "is not used, and goes when this is finished: it was begun with another recipe."
+    assert f"Unfinished work in {work} {why}\n" in result.stderr
+    assert "Unfinished" not in result.stdout
+
+
+def test_unfinished_work_is_gone_on_with(recipe: Path, tiny: Path, output: Path) -> None:
+    interrupted(recipe, tiny, output)
+    (unit,) = output.glob(".work/*/units/*.safetensors")
+    result = run(recipe, tiny, output)
+    assert result.exit_code == 0
+    assert "Unfinished" not in result.stderr
+    assert not unit.exists()
+
+
+def test_each_step_has_a_row_though_some_layers_skip_it(tiny: Path, tmp_path: Path) -> None:
+    """Queries and keys are never clipped, and they come first."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("gptq", "clip"))
+    result = run(recipe, tiny, tmp_path / "artifact")
+    assert result.exit_code == 0, result.output
+    told = rows(result.output)
+    layers = manifest_of(tmp_path / "artifact").layers
+    mean = sum(layer["steps"].get("clip", layer["steps"]["rtn"]) for layer in layers) / len(layers)
+    assert told["mean output error, after clip"] == [f"{mean:.3%}"]
+
+
+def test_a_vae_alone_has_no_layers_to_tell_of(tiny: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("device: test\nquantize: {components: [vae]}\n")
+    result = run(recipe, tiny, tmp_path / "artifact")
+    assert result.exit_code == 0, result.output
+    assert rows(result.output)["layers quantized"] == ["0"]

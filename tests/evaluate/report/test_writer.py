@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgepress.evaluate.report import write_report
+from edgepress.evaluate.results.schema import Results
+
+
+def test_the_same_results_give_the_same_files(results: Results, report: Path) -> None:
+    first = {file.name: file.read_bytes() for file in report.iterdir()}
+    assert sorted(first) == ["junit.xml", "report.html", "report.md"]
+    write_report(results, report)
+    assert {file.name: file.read_bytes() for file in report.iterdir()} == first

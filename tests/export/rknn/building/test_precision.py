@@ -1,0 +1,113 @@
+"""Precisions that a part may be built in, and layers that stay in float16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from helpers.toolkit import needs_toolkit
+from onnx import TensorProto, helper, numpy_helper
+
+from edgepress.export.rknn.building.builder import BuiltPart, build_part
+from edgepress.export.rknn.building.precision import list_build_options, select_float_layers
+from edgepress.export.rknn.building.simulation import BuildRequest, GoldenSample, LayerError
+from edgepress.models.base.graph import Graph, Port
+from edgepress.models.base.npu import GraphPart
+from edgepress.recipes.schema import Scheme
+from edgepress.runtime.rknn.simulator import save_calibration_samples
+from edgepress.runtime.rknn.toolkit import Toolkit
+
+CHANNEL = Scheme(group_size="channel", zero_point=False, narrow_range=True)
+GROUPS = Scheme(group_size=32, zero_point=False, narrow_range=True)
+BYTES = Scheme(bits=8, group_size="channel", zero_point=False, narrow_range=True, activations="static")
+PART = GraphPart("m", Graph("m", "c", "", (Port("x", (1, 32, 64)),), (Port("y", (1, 32, 64)),)))
+
+
+@pytest.mark.parametrize(
+    ("precision", "scheme", "names"),
+    [
+        ("fp16", CHANNEL, ["fp16"]),
+        ("auto", None, ["fp16"]),
+        ("auto", CHANNEL, ["w4a16", "fp16"]),
+        ("auto", BYTES, ["w8a8", "fp16"]),
+        ("w8a8", BYTES, ["w8a8"]),
+    ],
+)
+def test_the_lowest_precision_comes_first(precision: str, scheme: Scheme | None, names: list[str]) -> None:
+    assert [way.precision for way in list_build_options(precision, "rk3576", scheme)] == names
+
+
+def test_the_toolkit_rounds_in_the_groups_that_we_solved() -> None:
+    methods = [
+        list_build_options("w4a16", "rk3576", scheme)[0].build_config.toolkit_config["quantized_method"]
+        for scheme in (CHANNEL, GROUPS)
+    ]
+    assert methods == ["channel", "group32"]
+
+
+def test_layers_that_lose_much_are_sensitive() -> None:
+    errors = {"a": 0.5, "b": 2e-5, "c": 0.0}
+    layers = [LayerError("Conv", name, error) for name, error in errors.items()]
+    layers.append(LayerError("exDataConvert", "a__float16", 0.5))
+    assert select_float_layers("w4a16", layers) == ("a", "b")
+    assert select_float_layers("w8a8", layers) == ("a",)
+    assert select_float_layers("fp16", layers) == ()
+
+
+def _round_to_grid(weight: np.ndarray, group: int) -> np.ndarray:
+    """A weight (in, out) rounded to the largest of a group over 7."""
+    groups = weight.reshape(-1, group, weight.shape[1])
+    scale = np.abs(groups).max(1, keepdims=True) / 7
+    return (np.round(groups / scale) * scale).reshape(weight.shape).astype(np.float32)
+
+
+def _write_two_linears(folder: Path, group: int) -> tuple[Path, GoldenSample]:
+    """y = (x A) B: A stands on the grid, B on none."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal((64, 64)).astype(np.float32) / 8 for _ in range(2))
+    a = _round_to_grid(a, group)
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])]
+    ports = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 32, 64))] for name in "xy"]
+    weights = [numpy_helper.from_array(array, name) for array, name in ((a, "a"), (b, "b"))]
+    graph = helper.make_graph(nodes, "g", *ports, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), folder / "m.onnx")
+    x = generator.standard_normal((1, 32, 64)).astype(np.float32)
+    return folder / "m.onnx", GoldenSample({"x": x}, x @ a @ b)
+
+
+@needs_toolkit
+@pytest.mark.parametrize("scheme", [CHANNEL, GROUPS])
+def test_what_was_not_solved_stays_in_float16_and_our_codes_are_met_exactly(scheme: Scheme, tmp_path: Path) -> None:
+    file, golden = _write_two_linears(tmp_path, scheme.resolve_group_size(64))
+    save_calibration_samples([golden.inputs], tmp_path / "samples")
+    files = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+    with Toolkit(60) as toolkit:
+        found = build_part(toolkit, PART, list_build_options("w4a16", "rk3576", scheme), lambda _: files, True)
+    assert found.measurement.relative_error <= 1e-3
+    assert found.precision == "w4a16"
+    assert len(found.build_config.float_layers) == 1
+
+
+@needs_toolkit
+def test_what_8_bits_lose_too_much_of_falls_back_to_fp16_with_the_reason(tmp_path: Path) -> None:
+    """Calibration saw activations a hundred times smaller, so that they are cut off."""
+    file, near = _write_two_linears(tmp_path, 64)
+    save_calibration_samples([near.inputs], tmp_path / "samples")
+    far = GoldenSample({"x": near.inputs["x"] * 100}, near.output * 100)
+    choices = list_build_options("auto", "rk3588", BYTES)
+    with Toolkit(60) as toolkit:
+
+        def tried(golden: GoldenSample) -> BuiltPart:
+            files = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+            return build_part(toolkit, PART, choices, lambda _: files, True)
+
+        nearby, away = tried(near), tried(far)
+    assert nearby.precision == "w8a8"
+    assert nearby.rejections == ()
+    assert nearby.measurement.relative_error < 0.05
+    assert away.precision == "fp16"
+    assert away.measurement.relative_error <= 2e-3
+    (refusal,) = away.rejections
+    assert (refusal.precision, refusal.reason) == ("w8a8", "no layer can be rounded to 8 bits without losing too much")

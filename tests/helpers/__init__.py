@@ -1,0 +1,1 @@
+"""What several tests stand on: small pipelines, graphs, artifacts and a browser."""

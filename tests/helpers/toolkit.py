@@ -1,0 +1,19 @@
+"""Whether rknn-toolkit2 is set up, for tests that run it; `make test` sets it up."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgepress.common.errors import UserError
+from edgepress.runtime.rknn.toolkit import find_interpreter
+
+
+def is_toolkit_installed() -> bool:
+    try:
+        find_interpreter()
+    except UserError:
+        return False
+    return True
+
+
+needs_toolkit = pytest.mark.skipif(not is_toolkit_installed(), reason="rknn-toolkit2 is not set up: make setup-rknn")

@@ -1,0 +1,109 @@
+"""ZImagePipeline as torch computes it, pictures and graph by graph: what a painter and a host are held against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from edgepress.models.base.host import RunGraph
+from edgepress.runtime.pipeline import GenerationRequest
+
+
+def torchs_picture(pipeline: Any, wish: GenerationRequest) -> Image:
+    """What the pipeline itself paints."""
+    height, width = wish.size or (pipeline.vae.config.sample_size,) * 2
+    with torch.no_grad():
+        images = pipeline(
+            wish.prompt,
+            height=height,
+            width=width,
+            num_inference_steps=wish.steps,
+            guidance_scale=0.0,
+            generator=torch.Generator().manual_seed(wish.seed),
+        ).images
+    image: Image = images[0]
+    return image
+
+
+def psnr(image: Image, other: Image) -> float:
+    """Decibels of 8-bit pictures."""
+    error = np.square(np.asarray(image, np.float64) - np.asarray(other)).mean()
+    return float(10 * np.log10(255**2 / error)) if error else np.inf
+
+
+def torch_run(pipeline: Any) -> RunGraph:
+    """Runs a graph by its name with the pipeline's components."""
+    graphs = {"text_encoder": _text_encoder, "caption": _caption, "transformer": _transformer, "vae_decoder": _decoder}
+
+    def run(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            output = graphs[name](pipeline, *(torch.from_numpy(value) for value in inputs.values()))
+        found: NDArray[np.float32] = output.numpy()
+        return found
+
+    return run
+
+
+def write_unrunnable(pipeline: Path, artifact: Path) -> None:
+    """An exported artifact of a pipeline folder whose graphs are empty files."""
+    folder = artifact / "onnx"
+    (folder / "tokenizer").mkdir(parents=True)
+    for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json"):
+        (folder / "tokenizer" / name).write_bytes((pipeline / "tokenizer" / name).read_bytes())
+    graphs = {name: {"file": f"{name}.onnx"} for name in ("text_encoder", "caption", "transformer", "vae_decoder")}
+    for graph in graphs.values():
+        (folder / graph["file"]).touch()
+    content = {"schema_version": 1, "family": "ZImagePipeline", "graphs": graphs, "host": configs(pipeline)}
+    (folder / "pipeline.json").write_text(json.dumps(content), "utf-8")
+
+
+def configs(pipeline: Path) -> dict[str, Any]:
+    """What a host is made from."""
+    found = {name: json.loads((pipeline / name / "config.json").read_text("utf-8")) for name in ("transformer", "vae")}
+    found["scheduler"] = json.loads((pipeline / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    return found
+
+
+def _text_encoder(pipeline: Any, ids: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = pipeline.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
+    return found
+
+
+def _caption(pipeline: Any, hidden: torch.Tensor, pad: torch.Tensor, *table: torch.Tensor) -> torch.Tensor:
+    model = pipeline.transformer
+    states = torch.where(pad.bool(), model.cap_pad_token, model.cap_embedder(hidden))
+    for layer in model.context_refiner:
+        states = layer(states, None, torch.complex(*table)[None])
+    return states
+
+
+def _transformer(
+    pipeline: Any,
+    patches: torch.Tensor,
+    pad: torch.Tensor,
+    timestep: torch.Tensor,
+    caption: torch.Tensor,
+    *tables: torch.Tensor,
+) -> torch.Tensor:
+    model = pipeline.transformer
+    image_angles, caption_angles = torch.complex(*tables[:2])[None], torch.complex(*tables[2:])[None]
+    time = model.t_embedder(timestep * model.t_scale)
+    states = torch.where(pad.bool(), model.x_pad_token, model.all_x_embedder["2-1"](patches))
+    for layer in model.noise_refiner:
+        states = layer(states, None, image_angles, time)
+    states, angles = torch.cat([states, caption], 1), torch.cat([image_angles, caption_angles], 1)
+    for layer in model.layers:
+        states = layer(states, None, angles, time)
+    found: torch.Tensor = model.all_final_layer["2-1"](states, c=time)[:, : patches.shape[1]]
+    return found
+
+
+def _decoder(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = pipeline.vae.decode(latents).sample
+    return found

@@ -1,0 +1,176 @@
+"""What decides a picture besides the weights: seeds, batches, size and dtype."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgepress.common.errors import UserError
+from edgepress.pipelines.sampling import (
+    SamplingParams,
+    batched,
+    generate_images,
+    load_pipeline,
+    load_pipeline_with,
+    prompt_seed,
+    read_native_size,
+    resolve_dtype,
+    resolve_sampling,
+)
+from edgepress.prompts.prompt import Prompt
+from edgepress.recipes.schema import GenerationSettings
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [Prompt(id=str(number), prompt="", language="en") for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("prompt_id", "seed", "expected"),
+    [("a", 0, 0x0ED32D3352F0CDDD >> 1), ("sign-1", 7, 0x50E8B1596F38216D >> 1)],
+)
+def test_a_seed_is_the_start_of_sha256_of_id_and_seed(prompt_id: str, seed: int, expected: int) -> None:
+    """The digests come from `printf a:0 | sha256sum`."""
+    assert prompt_seed(prompt_id, seed) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(0, 10**6))
+def test_a_seed_fits_a_generator(prompt_id: str, seed: int) -> None:
+    assert 0 <= prompt_seed(prompt_id, seed) < 2**63
+
+
+def test_seeds_differ_between_prompts_and_between_seeds() -> None:
+    assert len({prompt_seed(prompt_id, seed) for prompt_id in "abcdefgh" for seed in range(64)}) == 8 * 64
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "batch"),
+    [(128, 128, 8), (256, 256, 2), (256, 512, 1), (512, 512, 1), (1024, 1024, 1), (64, 128, 16)],
+)
+def test_the_batch_depends_on_the_size_alone(height: int, width: int, batch: int) -> None:
+    sizes = {SamplingParams(height, width, steps, guidance).batch_size for steps in (1, 8) for guidance in (0.0, 4.0)}
+    assert sizes == {batch}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_batches_put_together_are_the_prompts_in_their_order(size: int) -> None:
+    pieces = list(batched(prompts(7), size))
+    assert [prompt for piece in pieces for prompt in piece] == prompts(7)
+    assert all(len(piece) == size for piece in pieces[:-1])
+    assert 0 < len(pieces[-1]) <= size
+
+
+def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"sample_size": 96}))
+    assert read_native_size(tmp_path) == 96
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"sample_size": null}', '{"sample_size": "big"}', "[]"])
+def test_a_vae_that_names_no_size_is_refused_with_a_way_out(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "vae").mkdir()
+        (tmp_path / "vae" / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"names no sample_size; give the size in the recipe"):
+        read_native_size(tmp_path)
+
+
+def test_a_recipe_may_ask_for_the_native_size_or_for_height_and_width(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"sample_size": 96}))
+    assert resolve_sampling(GenerationSettings(steps=3, guidance=1.5), tmp_path) == SamplingParams(96, 96, 3, 1.5)
+    assert resolve_sampling(GenerationSettings(size=(64, 128)), tmp_path / "without-a-vae") == SamplingParams(
+        64, 128, 8, 0.0
+    )
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_the_dtype_asked_for_is_taken(tmp_path: Path, asked: str) -> None:
+    assert resolve_dtype(asked, tmp_path) == asked
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((1000, 1000), "float32"),
+        ((600_000_000, 399_999_999), "float32"),
+        ((600_000_000, 400_000_000), "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_from_a_gigabyte_of_weights_on(tmp_path: Path, sizes: tuple[int, int], expected: str) -> None:
+    """The sum over components counts; the files are sparse."""
+    for component, length in zip(("transformer", "text_encoder"), sizes, strict=True):
+        (tmp_path / component).mkdir()
+        with (tmp_path / component / "model.safetensors").open("wb") as file:
+            file.truncate(length)
+    assert resolve_dtype("auto", tmp_path) == expected
+
+
+def test_importing_it_leaves_torch_alone() -> None:
+    """The command line imports it to plan, long before anything is computed."""
+    script = "import sys, edgepress.pipelines.sampling; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------- running a pipeline
+
+
+def test_latents_are_what_the_decoder_is_given(tiny: Path) -> None:
+    """Decoded by hand they are the picture."""
+    pipeline = load_pipeline(tiny, torch.float32)
+    (prompt,), sampling = prompts(1), SamplingParams(64, 64, 2, 0.0)
+    latents = torch.stack(generate_images(pipeline, [prompt], sampling, output_type="latent"))
+    assert latents.shape == (1, 16, 8, 8)
+    config = pipeline.vae.config
+    with torch.no_grad():
+        decoded = pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor).sample
+    expected = (decoded[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1).mul(255).round()
+    assert np.array_equal(
+        np.asarray(generate_images(pipeline, [prompt], sampling)[0]), expected.to(torch.uint8).numpy()
+    )
+
+
+def test_a_picture_depends_on_id_and_seed_and_little_on_its_batch(tiny: Path) -> None:
+    pipeline, sampling = load_pipeline(tiny, torch.float32), SamplingParams(64, 64, 1, 0.0)
+    alone, second, shared = (
+        torch.stack(generate_images(pipeline, selection, sampling, seed, "latent"))
+        for selection, seed in ((prompts(1), 0), (prompts(1), 1), (prompts(2), 0))
+    )
+    assert torch.allclose(alone[0], shared[0], atol=1e-4)
+    assert not torch.allclose(alone, second, atol=0.1)
+    assert not torch.allclose(shared[0], shared[1], atol=0.1)
+
+
+def test_parts_that_are_given_are_taken_and_not_loaded(tiny: Path, tmp_path: Path) -> None:
+    whole = load_pipeline(tiny, torch.float32)
+    shutil.copytree(tiny, tmp_path / "lean")
+    (tmp_path / "lean" / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    pipeline = load_pipeline_with(tmp_path / "lean", torch.float32, {"transformer": whole.transformer})
+    assert pipeline.transformer is whole.transformer
+    assert pipeline.vae is not whole.vae
+    with pytest.raises(UserError, match=r"lean cannot be loaded: "):
+        load_pipeline(tmp_path / "lean", torch.float32)
+
+
+def test_loading_leaves_the_libraries_progress_bars_as_they_were(tiny: Path) -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)]
+    load_pipeline(tiny, torch.float32)
+    assert [log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)] == before
+
+
+def test_a_size_that_the_pipeline_refuses_is_a_sentence(tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"The pipeline refuses .*65"):
+        generate_images(load_pipeline(tiny, torch.float32), prompts(1), SamplingParams(65, 64, 1, 0.0))

@@ -1,0 +1,174 @@
+"""Published prompt sets, in little files that are laid out as theirs are; and our own by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepress.common.errors import UserError
+from edgepress.prompts import sets
+from edgepress.prompts.prompt import Prompt, save_prompts
+
+
+def write_entries(file: Path, *entries: dict[str, Any]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries), "utf-8")
+    return file
+
+
+def test_a_shipped_set_has_a_name() -> None:
+    assert {"calibration", "evaluation", "smoke", "text-en"} <= set(sets.prompt_set_names())
+    assert sets.load_prompt_set("smoke") == sets.load_prompt_set(sets.PROMPTS_DIR / "smoke.jsonl")
+
+
+def test_our_own_format_is_read_from_any_file(tmp_path: Path) -> None:
+    prompts = [Prompt(id="tag", prompt="a cat", language="en", lines=("CAT",))]
+    save_prompts(prompts, tmp_path / "mine.jsonl")
+    assert sets.load_prompt_set(tmp_path / "mine.jsonl") == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("text-e", "did you mean 'text-en'"),
+        ("zzzzzz", "the sets that come with edgepress: calibration, "),
+        ("no/such.tsv", r"no prompt set or file 'no/such\.tsv'"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_is(name: str, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        sets.load_prompt_set(name)
+
+
+# ---------------------------------------------------------------- published sets
+
+
+def test_parti_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "PartiPrompts.tsv"
+    rows = (
+        "Prompt\tCategory\tChallenge\tNote",
+        "a grey goose\tAnimals\tBasic\t",
+        'a sign that says "SLOW" \tArtifacts\tWriting & Symbols\twith "quotes"',
+        "a grey goose\tAnimals\tBasic\tthe same again",
+    )
+    file.write_text("\n".join(rows) + "\n", "utf-8")
+    prompts = sets.load_prompt_set(file)
+    assert [prompt.id for prompt in prompts] == ["parti-0000", "parti-0001", "parti-0002"]
+    assert prompts[1] == Prompt(
+        id="parti-0001",
+        prompt='a sign that says "SLOW"',
+        language="en",
+        categories={"category": "Artifacts", "challenge": "Writing & Symbols"},
+    )
+
+
+def test_geneval(tmp_path: Path) -> None:
+    file = write_entries(
+        tmp_path / "evaluation_metadata.jsonl",
+        {"tag": "single_object", "include": [{"class": "kite", "count": 1}], "prompt": "a photo of a kite"},
+        {"tag": "position", "include": [], "prompt": "a photo of a kite above a cup"},
+    )
+    assert sets.load_prompt_set(file)[1] == Prompt(
+        id="geneval-00001", prompt="a photo of a kite above a cup", language="en", categories={"tag": "position"}
+    )
+
+
+def test_longtext_bench_in_both_languages(tmp_path: Path) -> None:
+    shared = {"category": "sign", "length": "short", "text_length": 3}
+    english = write_entries(
+        tmp_path / "text_prompts.jsonl", {"prompt_id": 7, "prompt": "A gate", "text": ["TO LET", "ASK"], **shared}
+    )
+    chinese = write_entries(
+        tmp_path / "text_prompts_zh.jsonl", {"prompt_id": 7, "prompt": "一扇门", "text": ["出租"], **shared}
+    )
+    categories = {"category": "sign", "length": "short"}
+    assert sets.load_prompt_set(english) == [
+        Prompt(id="text_prompts-7", prompt="A gate", language="en", lines=("TO LET", "ASK"), categories=categories)
+    ]
+    assert sets.load_prompt_set(chinese) == [
+        Prompt(id="text_prompts_zh-7", prompt="一扇门", language="zh", lines=("出租",), categories=categories)
+    ]
+
+
+def test_cvtg_2k(tmp_path: Path) -> None:
+    entry = {"index": 4, "prompt": "A mug that says 'HOT'", "carrier_list": ["mug"], "sentence_list": ["HOT", "TEA"]}
+    file = write_entries(tmp_path / "CVTG" / "2.json", {"data_list": [entry]})
+    assert sets.load_prompt_set(file) == [
+        Prompt(id="cvtg-2-4", prompt=entry["prompt"], language="en", lines=("HOT", "TEA"), categories={"regions": "2"})
+    ]
+
+
+def test_dpg_bench(tmp_path: Path) -> None:
+    for name in ("partiprompts2", "12"):
+        (tmp_path / f"{name}.txt").write_text(f"A long description, number {name}.\n", "utf-8")
+    prompts = sets.load_prompt_set(tmp_path)
+    assert [(prompt.id, prompt.prompt) for prompt in prompts] == [
+        ("dpg-12", "A long description, number 12."),
+        ("dpg-partiprompts2", "A long description, number partiprompts2."),
+    ]
+
+
+def test_dpg_bench_in_one_file_has_a_row_a_question(tmp_path: Path) -> None:
+    rows = (
+        "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language",
+        '12,"A cat, a ""KING"" of cats.",,1,0,entity,whole,cat,Is there a cat?',
+        '12,"A cat, a ""KING"" of cats.",,2,1,attribute,color,red,Is it red?',
+        "partiprompts2,A long description.,,1,0,entity,whole,fox,Is there a fox?",
+    )
+    (tmp_path / "dpg_bench.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    prompts = sets.load_prompt_set(tmp_path / "dpg_bench.csv")
+    assert [(prompt.id, prompt.prompt) for prompt in prompts] == [
+        ("dpg-12", 'A cat, a "KING" of cats.'),
+        ("dpg-partiprompts2", "A long description."),
+    ]
+
+
+# ---------------------------------------------------------------- wrong files
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.tsv", "Text\tKind\nsign\tx\n", "lacks a column of Prompt, Category"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"a\.tsv:2: Prompt must be a text"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "holds no prompt"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\nsign\n", "Category must be a text"),
+        ("a.csv", "item_id,text\n1," + "x" * 140_000, r"a\.csv cannot be read \(field larger"),
+        ("a.csv", "id,text\n1,a\n", "lacks a column of item_id, text"),
+        ("a.csv", "item_id,text\n1,\n", r"a\.csv:2: text must be a text"),
+        ("a.json", "[]", "has no data_list"),
+        ("a.json", "{", "cannot be read"),
+        ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
+        ("a.json", '{"data_list": [{"index": 1, "prompt": "a", "sentence_list": []}, {"index": 1, "prompt": "b", '
+         '"sentence_list": []}]}', "the id .* stands there twice"),
+        ("a.jsonl", '{"tag": "x", "include": [], "prompt": 5}', r"a\.jsonl:1: prompt must be a text"),
+        ("a.jsonl", '{"prompt_id": 1, "prompt": "a", "text": [1]}', "text must be a string or a list of strings"),
+        ("a.jsonl", '{"tag": "x", "include": [], "prompt": "a"}\nno json', r"a\.jsonl:2: no JSON"),
+        ("a.jsonl", "", "holds no prompt"),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_named_with_what_is_wrong(name: str, content: str, match: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(UserError, match=match):
+        sets.load_prompt_set(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.json", "a.jsonl"])
+def test_what_is_no_text_is_said_to_be_unreadable(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match=rf"{name} cannot be read .*give a UTF-8 file"):
+        sets.load_prompt_set(tmp_path / name)
+
+
+def test_an_empty_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "3.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"3\.txt is empty"):
+        sets.load_prompt_set(tmp_path)
+
+
+def test_an_empty_folder_holds_no_prompt(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no prompt"):
+        sets.load_prompt_set(tmp_path)

@@ -1,0 +1,101 @@
+"""Folding alone changes nothing: with scales folded and no rounding, the output stays the same to float32 rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgepress.models.base.family import Fold
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.pipelines.sampling import load_pipeline, resolve_sampling
+from edgepress.prompts.prompt import load_prompts
+from edgepress.quantize.algorithms.scale_folding import channel_map, fold_scale
+from edgepress.quantize.plan import build_plan
+from edgepress.recipes.schema import GenerationSettings, QuantizationSettings
+
+
+def test_a_norm_is_divided_and_its_readers_multiplied() -> None:
+    weights = {"n.weight": torch.tensor([2.0, 4.0]), "a.weight": torch.ones(3, 2)}
+    used = fold_scale(weights, Fold("n", ("a",), "norm"), torch.tensor([2.0, 0.5]), torch.arange(2), torch.float32)
+    assert weights["n.weight"].tolist() == [1.0, 8.0]
+    assert weights["a.weight"].tolist() == [[2.0, 0.5]] * 3
+    assert used.tolist() == [2.0, 0.5]
+
+
+def test_rounding_of_a_stored_norm_is_made_up_for_in_the_readers() -> None:
+    norm, scale = torch.rand(64) + 0.5, torch.rand(64) + 0.5
+    weights = {"n.weight": norm.bfloat16().float(), "a.weight": torch.eye(64)}
+    before = weights["n.weight"].clone()
+    fold_scale(weights, Fold("n", ("a",), "norm"), scale, torch.arange(64), torch.bfloat16)
+    stored = weights["n.weight"]
+    assert torch.equal(stored, stored.bfloat16().float())
+    torch.testing.assert_close(stored * weights["a.weight"].diag(), before, rtol=1e-6, atol=0)
+
+
+def test_rows_and_bias_are_divided() -> None:
+    weights = {"v.weight": torch.ones(2, 3), "v.bias": torch.ones(2), "o.weight": torch.ones(1, 2)}
+    fold_scale(weights, Fold("v", ("o",), "rows"), torch.tensor([2.0, 4.0]), torch.arange(2), torch.float32)
+    assert weights["v.weight"].tolist() == [[0.5] * 3, [0.25] * 3]
+    assert weights["v.bias"].tolist() == [0.5, 0.25]
+    assert weights["o.weight"].tolist() == [[2.0, 4.0]]
+
+
+def test_query_heads_that_share_values_share_scales() -> None:
+    """Four query heads, two of values, two channels each: heads 0 and 1 read channels 0, 1; heads 2 and 3 read 2, 3."""
+    fold = Fold("v", ("o",), "rows", ("heads", "kv"))
+    assert channel_map(fold, {"heads": 4, "kv": 2}, 8).tolist() == [0, 1, 0, 1, 2, 3, 2, 3]
+
+
+def paint(folder: Path, fold_scales: bool) -> Tensor:
+    """Final latents of two prompts, in float32, with random scales folded into every block or not."""
+    pipeline = load_pipeline(folder, torch.float32)
+    if fold_scales:
+        fold_everything(pipeline, folder)
+    prompts = [prompt.prompt for prompt in load_prompts(folder / "prompts" / "calibration.jsonl")[:2]]
+    sampling = resolve_sampling(GenerationSettings(steps=4), folder)
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    with torch.no_grad():
+        latents: Tensor = pipeline(
+            prompts,
+            height=sampling.height,
+            width=sampling.width,
+            num_inference_steps=sampling.steps,
+            guidance_scale=0.0,
+            generator=generators,
+            output_type="latent",
+        ).images
+    return latents
+
+
+def fold_everything(pipeline: object, folder: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for component in build_plan(folder, QuantizationSettings()).components:
+        model = getattr(pipeline, component.name)
+        for unit in component.blocks:
+            block = model.get_submodule(unit.path)
+            weights = {name: parameter.data for name, parameter in block.named_parameters()}
+            for fold in unit.spec.folds:
+                width = weights[f"{fold.linears[0]}.weight"].shape[1]
+                channel = channel_map(fold, component.config, width)
+                scale = torch.exp(torch.randn(int(channel.max()) + 1, generator=generator))
+                fold_scale(weights, fold, scale, channel, torch.float32)
+            for name, parameter in block.named_parameters():
+                parameter.data = weights[name]
+
+
+def check(folder: Path) -> None:
+    plain, folded = paint(folder, fold_scales=False), paint(folder, fold_scales=True)
+    deviation = ((plain - folded).norm() / plain.norm()).item()
+    assert deviation < 2e-5, f"folding changed the latents by {deviation:.2e}"
+
+
+def test_folding_changes_nothing_on_the_real_block_layout(tiny: Path) -> None:
+    check(tiny)
+
+
+@pytest.mark.slow
+def test_folding_changes_nothing_on_the_demo() -> None:
+    check(DEMO_PIPELINE)
