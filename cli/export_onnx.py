@@ -30,7 +30,7 @@ def _make_choice(key: str) -> click.Choice[str]:
 @click.option("--model", help="A diffusers folder, an artifact, or 'demo'.  [default: the artifact at --output]")
 @click.option("--output", type=click.Path(path_type=Path), help="Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--precision", type=_make_choice("precision"), help="Overrides the recipe's.")
-@click.option("--flavour", type=_make_choice("flavour"), help="Overrides the recipe's.")
+@click.option("--format", "--flavour", "format", type=_make_choice("format"), help="Overrides the recipe's.")
 @click.option("--activations", type=_make_choice("activations"), help="Of w8a8; overrides the recipe's.")
 @click.option("--opset", type=int, help="Overrides the recipe's.")
 @click.option("--size", "sizes", type=ImageSize(), multiple=True, help="Of pictures to check; can be given again.")
@@ -55,7 +55,7 @@ def onnx(
     target = output or Path("artifacts") / (recipe.device if recipe else "")
     settings = (recipe.export if recipe else ExportSettings()).model_dump()
     settings |= {key: value for key, value in overrides.items() if value is not None}
-    settings |= {"graphs": graphs} if graphs else {}
+    settings |= {"extra_graphs": graphs} if graphs else {}
     from ..export.onnx.exporter import export_onnx
 
     with progress_bars() as progress:
