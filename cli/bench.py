@@ -95,10 +95,10 @@ def _resolve_prompts(prompt: str | None, prompts: str | None) -> tuple[str, list
 
 def _write(results: BenchResults, folder: Path) -> None:
     from ..perf.report import render_report
-    from ..perf.schema import NAME, replace_text, save_results
+    from ..perf.schema import RESULTS_FILE, replace_text, save_results
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_results(results, folder / NAME)
+    save_results(results, folder / RESULTS_FILE)
     replace_text(folder / REPORT_FILE, render_report(results))
 
 

@@ -1,6 +1,6 @@
-"""Times an artifact on the machine that it runs on: start-up, pictures, steps, memory and how it drifts.
+"""Measures the performance of an exported artifact on this machine: startup, latencies, memory, and drift.
 
-`worker` paints in a process of its own, `subject` asks it and watches it, `measure` does the run, `results` keeps every
-number in one file, and `report` shows nothing that is not in that file. `machine`, `power` and `processor` say where it
+`worker` generates images in a process of its own, `worker_process` starts it and measures it from outside, `runner`
+runs the benchmark, `schema` defines bench.json, and `report` renders that file. `machine` and `power` describe where it
 ran.
 """

@@ -1,4 +1,4 @@
-"""Which machine this is, as far as the system says so; what it does not say is None, and nothing is guessed."""
+"""Describes this machine, as far as the operating system does; what it does not report is None, never guessed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from .bench_model import BenchModel
 from .process_memory import parse_proc_file
 
-# Part numbers of Arm's own cores (Linux, arch/arm64/include/asm/cputype.h), of the boards that recipes are for.
 ARM_IMPLEMENTER = "0x41"
+# Part numbers of Arm's cores (arch/arm64/include/asm/cputype.h in Linux) on the boards that recipes exist for.
 ARM_CORE_NAMES = {
     "0xd03": "Cortex-A53",
     "0xd05": "Cortex-A55",
@@ -31,30 +32,28 @@ DMI_PLACEHOLDERS = {
 }
 
 
-class MachineInfo(BaseModel):
-    """The machine, sizes in bytes.
+class MachineInfo(BenchModel):
+    """A machine."""
 
-    model: of the board or computer. cpu: its cores' name, or names and counts. cores: that this process may use.
-    virtual: whether the processor says that it is not the real one. release: the vendor's, on a Jetson.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str | None
-    cpu: str | None
-    architecture: str
-    cores: int
-    virtual: bool | None
-    memory: int | None
-    swap: int | None
-    system: str | None
-    release: str | None
-    kernel: str
-    python: str
+    model: str | None = Field(description="Model of the board or computer.")
+    cpu: str | None = Field(description="Name of the CPU, or names and counts of its cores.")
+    architecture: str = Field(description="Instruction set, such as aarch64.")
+    cores: int = Field(description="Cores that this process can use.")
+    virtual: bool | None = Field(description="Whether it is a virtual machine.")
+    memory: int | None = Field(description="Memory in bytes.")
+    swap: int | None = Field(description="Swap space in bytes.")
+    system: str | None = Field(description="Name of the operating system.")
+    release: str | None = Field(description="Release of NVIDIA's software on a Jetson.")
+    kernel: str = Field(description="Version of the kernel.")
+    python: str = Field(description="Version of Python.")
 
 
 def read_machine_info(root: Path = Path("/")) -> MachineInfo:
-    """This machine; `root` is where its /proc, /sys and /etc are."""
+    """Reads what the system reports of this machine.
+
+    Args:
+        root: Folder of /proc, /sys and /etc.
+    """
     cpuinfo = read_text(root / "proc/cpuinfo") or ""
     memory = parse_proc_file(root / "proc/meminfo")
     return MachineInfo(
@@ -73,7 +72,7 @@ def read_machine_info(root: Path = Path("/")) -> MachineInfo:
 
 
 def read_text(file: Path) -> str | None:
-    """The text of a file of the system's, stripped; None where there is none, or an empty one."""
+    """Reads a file of the system, stripped; None if it does not exist or is empty."""
     try:
         return file.read_text("utf-8", "replace").strip("\0 \n\t") or None
     except OSError:
@@ -81,40 +80,40 @@ def read_text(file: Path) -> str | None:
 
 
 def _read_model(root: Path) -> str | None:
-    """A board's device tree, or a computer's DMI tables."""
+    """Reads the model from the device tree of a board, or from the DMI tables of a computer."""
     board = read_text(root / "proc/device-tree/model")
     if board:
         return board
-    said = [read_text(root / "sys/class/dmi/id" / name) or "" for name in ("sys_vendor", "product_name")]
-    return " ".join(name for name in said if name.lower() not in DMI_PLACEHOLDERS) or None
+    names = [read_text(root / "sys/class/dmi/id" / name) or "" for name in ("sys_vendor", "product_name")]
+    return " ".join(name for name in names if name.lower() not in DMI_PLACEHOLDERS) or None
 
 
 def _parse_cpu(cpuinfo: str) -> str | None:
-    """One name on x86; on Arm the cores by their part numbers, such as `4 x Cortex-A55, 4 x Cortex-A76`."""
-    named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    if named:
-        return named[1].strip()
-    makers = re.findall(r"^CPU implementer\s*:\s*(\w+)$", cpuinfo, re.MULTILINE)
+    """Returns the model name on x86; on Arm the cores by part number, such as `4 x Cortex-A55, 4 x Cortex-A76`."""
+    model_name = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    if model_name:
+        return model_name[1].strip()
+    implementers = re.findall(r"^CPU implementer\s*:\s*(\w+)$", cpuinfo, re.MULTILINE)
     parts = re.findall(r"^CPU part\s*:\s*(\w+)$", cpuinfo, re.MULTILINE)
-    cores = Counter(map(_core_name, makers, parts))
+    cores = Counter(map(_core_name, implementers, parts))
     return ", ".join(f"{count} x {name}" for name, count in sorted(cores.items())) or None
 
 
-def _core_name(maker: str, part: str) -> str:
-    known = ARM_CORE_NAMES.get(part.lower()) if maker.lower() == ARM_IMPLEMENTER else None
-    return known or f"part {part} of implementer {maker}"
+def _core_name(implementer: str, part: str) -> str:
+    name = ARM_CORE_NAMES.get(part.lower()) if implementer.lower() == ARM_IMPLEMENTER else None
+    return name or f"part {part} of implementer {implementer}"
 
 
 def _parse_virtual(cpuinfo: str) -> bool | None:
-    """x86 processors say so among their flags; others do not say."""
+    """Reads the flags of x86 processors; other processors do not report whether they are virtual."""
     flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return "hypervisor" in flags[1].split() if flags else None
 
 
 def _read_os_name(root: Path) -> str | None:
-    found = re.search(r'^PRETTY_NAME="?([^"\n]+)', read_text(root / "etc/os-release") or "", re.MULTILINE)
-    return found[1] if found else None
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', read_text(root / "etc/os-release") or "", re.MULTILINE)
+    return name[1] if name else None
 
 
-def _kib_to_bytes(kilobytes: int | None) -> int | None:
-    return None if kilobytes is None else 1024 * kilobytes
+def _kib_to_bytes(kib: int | None) -> int | None:
+    return None if kib is None else 1024 * kib

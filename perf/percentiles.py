@@ -1,4 +1,4 @@
-"""Quantiles of timings, of as many values as they need."""
+"""Percentiles of latencies, reported only if there are enough values."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from collections.abc import Sequence
 PERCENTILES = (50, 90, 99)
 
 
-def percentile(values: Sequence[float], percentile_rank: int) -> float | None:
-    """The smallest value that so many percent of all values do not exceed (nearest rank, R's type 1).
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """Returns the smallest value that at least `percent` percent of all values do not exceed (nearest rank).
 
-    None where there are too few values for one to lie above it: 2 are needed for the 50th, 10 for the 90th, 100 for
-    the 99th, which is then the largest but one.
+    Args:
+        values: The values.
+        percent: The percentile, such as 50 for the median.
+
+    Returns:
+        The percentile, or None if there are too few values for one to lie above it (see `min_samples`).
     """
-    if len(values) < min_samples(percentile_rank):
+    if len(values) < min_samples(percent):
         return None
-    return sorted(values)[-(-len(values) * percentile_rank // 100) - 1]
+    return sorted(values)[-(-len(values) * percent // 100) - 1]
 
 
 def min_samples(percent: int) -> int:
-    """How many values a percentile needs: the fewest of which one lies above it."""
+    """Returns how many values a percentile needs: 2 for the 50th, 10 for the 90th, 100 for the 99th."""
     return -(-100 // (100 - percent))

@@ -1,21 +1,21 @@
-"""What the machine was allowed to draw and how warm it was: power mode, clocks, temperatures, throttling.
-
-What the system does not tell is missing from the answer, never guessed.
-"""
+"""Reads power mode, CPU frequencies, temperatures and throttling; what the system does not report is left out."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from .bench_model import BenchModel
 from .machine import read_text
 
-TOOL_TIMEOUT_S = 5  # seconds that a tool may take to answer
-# The bits of a Raspberry Pi's get_throttled (Raspberry Pi documentation, vcgencmd).
+TOOL_TIMEOUT_S = 5
+# Bits of `vcgencmd get_throttled` (Raspberry Pi documentation).
 THROTTLED_BITS = {
     0: "under-voltage now",
     1: "frequency capped now",
@@ -28,60 +28,63 @@ THROTTLED_BITS = {
 }
 
 
-class CpufreqPolicy(BaseModel):
-    """Cores that share a clock: their numbers, its governor, and in which frequencies, in Hz, it may choose."""
+class CpufreqPolicy(BenchModel):
+    """A cpufreq policy: cores that share a clock."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    old_keys: ClassVar[Mapping[str, str]] = {"least": "min_hz", "most": "max_hz"}
 
-    cores: str | None
-    governor: str | None
-    min_hz: int | None
-    max_hz: int | None
+    cores: str | None = Field(description="Numbers of the cores.")
+    governor: str | None = Field(description="Scaling governor.")
+    min_hz: int | None = Field(description="Lowest frequency that the governor may set.")
+    max_hz: int | None = Field(description="Highest frequency that the governor may set.")
 
 
-class PowerState(BaseModel):
-    """mode: a Jetson's, by nvpmodel. clocks: by cpufreq; none where it says nothing."""
+class PowerState(BenchModel):
+    """How the power of the machine is configured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    old_keys: ClassVar[Mapping[str, str]] = {"clocks": "policies"}
 
-    mode: str | None
-    policies: list[CpufreqPolicy]
+    mode: str | None = Field(description="Power mode of a Jetson, from nvpmodel.")
+    policies: list[CpufreqPolicy] = Field(description="cpufreq policies; empty if not reported.")
 
 
 def read_power_state(root: Path = Path("/")) -> PowerState:
-    """How the machine is set; `root` is where its /sys is."""
+    """Reads how the power is configured.
+
+    Args:
+        root: Folder of /sys.
+    """
     policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
     return PowerState(mode=_read_nvpmodel(), policies=[_read_policy(policy) for policy in policies])
 
 
 def read_temperatures(root: Path = Path("/")) -> dict[str, float]:
-    """Degrees Celsius by zone; zones that are off tell none."""
-    found = {}
+    """Reads degrees Celsius by thermal zone; zones that are switched off report none."""
+    temperatures = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        said = read_text(zone / "temp") or ""
-        if re.fullmatch(r"-?\d+", said):
+        millidegrees = read_text(zone / "temp") or ""
+        if re.fullmatch(r"-?\d+", millidegrees):
             number = zone.name.removeprefix("thermal_zone")
-            found[f"{read_text(zone / 'type') or 'zone'} ({number})"] = int(said) / 1000
-    return found
+            temperatures[f"{read_text(zone / 'type') or 'zone'} ({number})"] = int(millidegrees) / 1000
+    return temperatures
 
 
 def read_throttling(root: Path = Path("/")) -> dict[str, str]:
-    """What counts or tells that clocks were lowered, by where it is read."""
-    found = {}
-    said = re.search(r"throttled=(0x[0-9a-fA-F]+)", _run_tool("vcgencmd", "get_throttled"))
-    if said:
-        found["vcgencmd get_throttled"] = _decode_throttled(int(said[1], 16))
-    counts = [
-        read_text(file) or "" for file in (root / "sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_*_count")
-    ]
+    """Reads whether the clocks were lowered, by source."""
+    throttling = {}
+    throttled = re.search(r"throttled=(0x[0-9a-fA-F]+)", _run_tool("vcgencmd", "get_throttled"))
+    if throttled:
+        throttling["vcgencmd get_throttled"] = _decode_throttled(int(throttled[1], 16))
+    files = (root / "sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_*_count")
+    counts = [read_text(file) or "" for file in files]
     if counts:
-        found["core throttle count"] = str(sum(int(count) for count in counts if count.isdigit()))
-    return found
+        throttling["core throttle count"] = str(sum(int(count) for count in counts if count.isdigit()))
+    return throttling
 
 
 def _read_nvpmodel() -> str | None:
-    found = re.search(r"NV Power Mode:\s*(\S+)", _run_tool("nvpmodel", "-q"))
-    return found[1] if found else None
+    mode = re.search(r"NV Power Mode:\s*(\S+)", _run_tool("nvpmodel", "-q"))
+    return mode[1] if mode else None
 
 
 def _read_policy(policy: Path) -> CpufreqPolicy:
@@ -93,21 +96,23 @@ def _read_policy(policy: Path) -> CpufreqPolicy:
     )
 
 
-def _khz_to_hz(kilohertz: str | None) -> int | None:
-    return 1000 * int(kilohertz) if kilohertz and kilohertz.isdigit() else None
+def _khz_to_hz(khz: str | None) -> int | None:
+    return 1000 * int(khz) if khz and khz.isdigit() else None
 
 
 def _decode_throttled(state: int) -> str:
     return ", ".join(name for bit, name in THROTTLED_BITS.items() if state >> bit & 1) or "never since boot"
 
 
-def _run_tool(tool: str, *words: str) -> str:
-    """What a tool says; nothing where it is not there, fails, or hangs."""
+def _run_tool(tool: str, *arguments: str) -> str:
+    """Runs a tool and returns its output; empty if the tool is not installed, fails, or hangs."""
     path = shutil.which(tool)
     if path is None:
         return ""
     try:
-        done = subprocess.run([path, *words], capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False)
+        process = subprocess.run(
+            [path, *arguments], capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return process.stdout if process.returncode == 0 else ""

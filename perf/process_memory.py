@@ -1,4 +1,4 @@
-"""What the system tells of a running process, from outside: memory, and traffic with the disk. Linux only."""
+"""Samples the memory and the disk traffic of another process from /proc. Linux only."""
 
 from __future__ import annotations
 
@@ -11,46 +11,52 @@ from pathlib import Path
 
 @dataclass
 class MemorySampler:
-    """The largest value of each line that /proc tells of a process."""
+    """The peak values of a process.
+
+    Attributes:
+        peaks: The largest value of each line of /proc/PID/status and /proc/PID/io.
+    """
 
     peaks: dict[str, int] = field(default_factory=dict)
 
     def sample(self, process: int) -> None:
+        """Reads the current values of a process."""
         for name in ("status", "io"):
             for key, value in parse_proc_file(Path(f"/proc/{process}/{name}")).items():
                 self.peaks[key] = max(value, self.peaks.get(key, 0))
 
     def peak_bytes(self, key: str) -> int:
+        """Returns the peak in bytes of a line that is in kB."""
         return 1024 * self.peaks.get(key, 0)
 
 
 @contextmanager
 def sample_memory(process: int, interval: float) -> Iterator[MemorySampler]:
-    """Looks at a process every so many seconds."""
-    watch, ended = MemorySampler(), threading.Event()
-    sampler = threading.Thread(target=_sample_until, args=(process, watch, ended, interval), daemon=True)
-    sampler.start()
+    """Samples the memory of a process in a thread, every `interval` seconds."""
+    sampler, stop = MemorySampler(), threading.Event()
+
+    def run() -> None:
+        while not stop.wait(interval):
+            sampler.sample(process)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
-        yield watch
+        yield sampler
     finally:
-        ended.set()
-        sampler.join()
+        stop.set()
+        thread.join()
 
 
 def read_process_rss(process: int) -> int:
-    """Bytes that a process holds in memory now; 0 where it is gone."""
+    """Returns the resident set size of a process in bytes; 0 if the process has ended."""
     return 1024 * parse_proc_file(Path(f"/proc/{process}/status")).get("VmRSS", 0)
 
 
 def parse_proc_file(file: Path) -> dict[str, int]:
-    """The lines `key: number` of a file in /proc; none where the process is gone."""
+    """Parses the lines `key: number` of a file in /proc; empty if the process has ended."""
     try:
         lines = [line.split() for line in file.read_text("utf-8").splitlines()]
     except OSError:
         return {}
-    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
-
-
-def _sample_until(process: int, watch: MemorySampler, ended: threading.Event, interval: float) -> None:
-    while not ended.wait(interval):
-        watch.sample(process)
+    return {line[0].rstrip(":"): int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}

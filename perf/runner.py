@@ -1,4 +1,4 @@
-"""A run: the process is started, paints a first picture and those that were asked for, and is looked at after each."""
+"""Runs a benchmark: starts the worker, generates a first image and those requested, and measures each."""
 
 from __future__ import annotations
 
@@ -19,17 +19,26 @@ from .process_memory import parse_proc_file
 from .schema import BenchResults, BenchSettings, ImageTiming, MemoryPeaks, RunConditions, summarize_timings
 from .worker_process import WorkerDiedError, WorkerProcess
 
-SAVE_INTERVAL_S = 5  # seconds between two writings of what is there so far
-KILLED = "the run was cut"
+SAVE_INTERVAL_S = 5
+UNFINISHED = "the run was stopped before it finished"
 INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What is painted: prompts in turn, seeds counting up. name: the prompts'. size: None for the artifact's own.
+    """What a benchmark runs.
 
-    images: besides the first picture. keep: whether graphs stay in memory between uses. providers: of ONNX Runtime, by
-    default its CPU.
+    Attributes:
+        artifact: Folder of the artifact.
+        prompts: Prompts of the images, repeated if there are more images.
+        prompt_set: Name of the prompts.
+        num_images: Number of images besides the first one.
+        size: Height and width in pixels; None for the default of the artifact.
+        steps: Number of denoising steps.
+        tile_size: Side in pixels of the tiles that images are decoded in; None for no tiles.
+        seed: Seed of the first image; each further image has the next one.
+        keep_loaded: Whether graphs stay in memory.
+        providers: Execution providers of ONNX Runtime; empty for the CPU.
     """
 
     artifact: Path
@@ -47,32 +56,36 @@ class BenchConfig:
 def run_benchmark(
     config: BenchConfig, write: Callable[[BenchResults], None], progress: Progress = no_progress
 ) -> BenchResults:
-    """Measures an artifact; where the run ends early, what there is of it, which `partial` then explains.
+    """Measures an artifact.
 
     Args:
-        write: is given what there is so far, every few seconds: a run that is killed leaves that.
-        progress: stages `starting` and `painting`.
+        config: What to run.
+        write: Called with the results so far every few seconds, so that a run that is killed leaves them.
+        progress: Reports the stages `starting` and `generating`.
+
+    Returns:
+        The results. If the run ends early, they are partial and `incomplete_reason` says why.
 
     Raises:
-        UserError: no picture can be painted, or the process died before there was one.
-        KeyboardInterrupt: there was none yet.
+        UserError: No image can be generated, or the worker died before the first one.
+        KeyboardInterrupt: Ctrl-C before the first image.
     """
     progress("starting", 0, 1)
-    begun, before = datetime.now(UTC), _InitialConditions()
-    with _start_worker(config) as subject:
-        run = _BenchRun(config, subject, begun, before)
+    started_at, initial = datetime.now(UTC), _InitialConditions()
+    with _start_worker(config) as worker:
+        run = _BenchRun(config, worker, started_at, initial)
         progress("starting", 1, 1)
-        partial = run.generate_all(write, progress)
-        return run.collect_results(partial)
+        incomplete_reason = run.generate_all(write, progress)
+        return run.collect_results(incomplete_reason)
 
 
 class _InitialConditions:
-    """How the machine was before anything ran."""
+    """The state of the machine before anything ran."""
 
     def __init__(self) -> None:
         self.power, self.temperatures, self.throttling = read_power_state(), read_temperatures(), read_throttling()
         available = parse_proc_file(Path("/proc/meminfo")).get("MemAvailable")
-        self.available = available and 1024 * available
+        self.available_memory = available and 1024 * available
 
 
 def _start_worker(config: BenchConfig) -> WorkerProcess:
@@ -80,19 +93,21 @@ def _start_worker(config: BenchConfig) -> WorkerProcess:
         "artifact": str(config.artifact),
         "size": config.size,
         "steps": config.steps,
-        "tile": config.tile_size,
-        "keep": config.keep_loaded,
+        "tile_size": config.tile_size,
+        "keep_loaded": config.keep_loaded,
         "providers": list(config.providers),
     }
     try:
         return WorkerProcess(job)
-    except WorkerDiedError as death:
-        raise UserError(f"The measured process {death}, before it could read a prompt; does generate run?") from death
+    except WorkerDiedError as error:
+        raise UserError(
+            f"The worker process {error}, before it accepted a prompt. Check that 'edgepress generate' works."
+        ) from error
 
 
 @dataclass
 class _BenchRun:
-    """What is known so far."""
+    """A running benchmark and its results so far."""
 
     config: BenchConfig
     worker: WorkerProcess
@@ -105,53 +120,54 @@ class _BenchRun:
     max_temperatures: dict[str, float] = field(default_factory=dict)
 
     def generate_all(self, write: Callable[[BenchResults], None], progress: Progress) -> str | None:
-        """Why it ended early, or nothing."""
+        """Generates all images; returns why the run ended early, or None."""
         drop_page_cache(Path(self.worker.artifact_info["folder"]))
-        written, total = monotonic(), self.config.num_images + 1
+        last_write, total = monotonic(), self.config.num_images + 1
         try:
             for number in range(total):
-                progress("painting", number, total)
+                progress("generating", number, total)
                 self._generate(number)
-                if monotonic() - written > SAVE_INTERVAL_S:
-                    write(self.collect_results(KILLED))
-                    written = monotonic()
+                if monotonic() - last_write > SAVE_INTERVAL_S:
+                    write(self.collect_results(UNFINISHED))
+                    last_write = monotonic()
         except (KeyboardInterrupt, WorkerDiedError, UserError) as error:
             return self._resolve_failure(error)
-        progress("painting", total, total)
+        progress("generating", total, total)
         return None
 
     def _resolve_failure(self, error: KeyboardInterrupt | WorkerDiedError | UserError) -> str:
-        """What an error means for a run with pictures; one without any fails."""
+        """Returns why the run ended early; raises the error if there is no image yet."""
         if isinstance(error, WorkerDiedError):
             peak = self.worker.read_memory_peaks()["VmHWM"] / 1e6
-            error = UserError(
-                f"The measured process {error}, {self._describe_position()}, having held {peak:,.0f} MB at most."
-            )
+            error = UserError(f"The worker process {error}, {self._describe_position()}; peak memory {peak:,.0f} MB.")
         if not self.images:
             raise error
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)
 
     def _describe_position(self) -> str:
         later = len(self.images) - 1
-        return f"after image {later}" if later > 0 else f"{'before' if later else 'after'} the first picture was there"
+        if later > 0:
+            return f"after image {later}"
+        return "after the first image" if self.images else "before the first image"
 
     def _generate(self, number: int) -> None:
         prompts = self.config.prompts
         prompt, seed = prompts[number % len(prompts)], self.config.seed + number
-        said = self.worker.generate(prompt.prompt, seed)
-        seen = self.worker.read_memory_peaks()
+        timings = self.worker.generate(prompt.prompt, seed)
+        peaks = self.worker.read_memory_peaks()
         if not self.images:
             self.disk_bytes_read = self.worker.get_disk_bytes_read()
-        self.engine = said.pop("engine")
-        self.truncation_notices += [sentence for sentence in said.pop("cut") if sentence not in self.truncation_notices]
-        self.images.append(
-            ImageTiming(prompt=prompt.id, seed=seed, rss=self.worker.read_rss(), peak_rss=seen["VmHWM"], **said)
-        )
-        for zone, warmth in read_temperatures().items():
-            self.max_temperatures[zone] = max(warmth, self.max_temperatures.get(zone, warmth))
+        self.engine = timings.pop("engine")
+        notices = timings.pop("truncation_notices")
+        self.truncation_notices += [notice for notice in notices if notice not in self.truncation_notices]
+        rss = self.worker.read_rss()
+        self.images.append(ImageTiming(prompt=prompt.id, seed=seed, rss=rss, peak_rss=peaks["VmHWM"], **timings))
+        for zone, temperature in read_temperatures().items():
+            self.max_temperatures[zone] = max(temperature, self.max_temperatures.get(zone, temperature))
 
     def collect_results(self, incomplete_reason: str | None) -> BenchResults:
-        seen = self.worker.read_memory_peaks()
+        """Collects the results so far."""
+        peaks = self.worker.read_memory_peaks()
         return BenchResults(
             edgepress=__version__,
             started_at=self.started_at.isoformat(timespec="seconds"),
@@ -160,46 +176,46 @@ class _BenchRun:
             simulated=self.worker.artifact_info["simulated"],
             incomplete_reason=incomplete_reason,
             machine=read_machine_info(),
-            conditions=self._conditions(),
-            settings=self._settings(),
+            conditions=self._make_conditions(),
+            settings=self._make_settings(),
             summary=summarize_timings(self.worker.start_seconds, self.images, self.config.keep_loaded),
-            memory=MemoryPeaks(peak=seen["VmHWM"], anon=seen["RssAnon"], file_backed=seen["RssFile"]),
+            memory=MemoryPeaks(peak=peaks["VmHWM"], anon=peaks["RssAnon"], file_backed=peaks["RssFile"]),
             disk_bytes_read=self.disk_bytes_read,
-            file_sizes=_file_sizes(Path(self.worker.artifact_info["folder"])),
+            file_sizes=_list_file_sizes(Path(self.worker.artifact_info["folder"])),
             truncation_notices=self.truncation_notices,
             images=self.images,
         )
 
-    def _settings(self) -> BenchSettings:
-        plan = self.config
+    def _make_settings(self) -> BenchSettings:
+        config = self.config
         return BenchSettings(
-            num_images=plan.num_images,
+            num_images=config.num_images,
             size=self.worker.artifact_info["size"],
-            steps=plan.steps,
-            tile_size=plan.tile_size,
-            seed=plan.seed,
-            keep_loaded=plan.keep_loaded,
-            prompt_set=plan.prompt_set,
-            prompts_sha256=prompt_set_digest(plan.prompts),
+            steps=config.steps,
+            tile_size=config.tile_size,
+            seed=config.seed,
+            keep_loaded=config.keep_loaded,
+            prompt_set=config.prompt_set,
+            prompts_sha256=prompt_set_digest(config.prompts),
         )
 
-    def _conditions(self) -> RunConditions:
+    def _make_conditions(self) -> RunConditions:
         before, after = self.initial.throttling, read_throttling()
         return RunConditions(
             power=self.initial.power,
             temperatures=self.initial.temperatures,
             max_temperatures=self.max_temperatures,
             throttling={source: (before[source], after[source]) for source in before if source in after},
-            available_memory=self.initial.available,
+            available_memory=self.initial.available_memory,
         )
 
 
 def drop_page_cache(folder: Path) -> None:
-    """Has the system drop what it keeps in memory of a folder's files, so that loading them is not flattered.
+    """Asks the system to drop the files of a folder from its page cache, so that loading them reads the disk.
 
-    It drops no more than it can: not what was not yet put on the disk, and not what another process maps.
+    The system keeps pages that are not yet written, and those that another process has mapped.
     """
-    for file in _file_sizes(folder):
+    for file in _list_file_sizes(folder):
         descriptor = os.open(folder / file, os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -207,7 +223,7 @@ def drop_page_cache(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of all files below a folder, by their relative paths."""
+def _list_file_sizes(folder: Path) -> dict[str, int]:
+    """Returns the bytes of all files below a folder, by relative path."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}

@@ -1,158 +1,173 @@
-"""bench.json: every number of a run, on which machine and how set; all that is shown comes from this file."""
+"""bench.json: all results of a benchmark, and where and how it ran. Reports show nothing that is not in this file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import Field, FiniteFloat
 
+from .bench_model import BenchModel
 from .drift import Drift, estimate_drift
 from .machine import MachineInfo
 from .percentiles import PERCENTILES, percentile
 from .power import PowerState
 
-SCHEMA_VERSION = 1
-NAME = "bench.json"
+SCHEMA_VERSION = 2
+RESULTS_FILE = "bench.json"
 
 
-class BenchModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-# ---------------------------------------------------------------- what was asked for, and where it ran
+# ---------------------------------------------------------------- settings and conditions
 
 
 class BenchSettings(BenchModel):
-    """What was asked for.
+    """What was requested."""
 
-    size: height and width. tile: the side that pictures are decoded in, if in tiles. seed: of the first picture; each
-    later one has the next. keep: whether graphs stay in memory between uses. prompts: the set's name, and its hash.
-    """
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "images": "num_images",
+        "tile": "tile_size",
+        "keep": "keep_loaded",
+        "prompts": "prompt_set",
+    }
 
-    num_images: int
-    size: tuple[int, int]
-    steps: int
-    tile_size: int | None
-    seed: int
-    keep_loaded: bool
-    prompt_set: str
-    prompts_sha256: str
+    num_images: int = Field(description="Number of images besides the first one.")
+    size: tuple[int, int] = Field(description="Height and width in pixels.")
+    steps: int = Field(description="Number of denoising steps.")
+    tile_size: int | None = Field(description="Side in pixels of the tiles that images are decoded in; null for none.")
+    seed: int = Field(description="Seed of the first image; each further image has the next one.")
+    keep_loaded: bool = Field(description="Whether graphs stay in memory.")
+    prompt_set: str = Field(description="Name of the prompt set.")
+    prompts_sha256: str = Field(description="Digest of the prompts.")
 
 
 class RunConditions(BenchModel):
-    """The machine's settings at the beginning, and what was seen of heat: °C by zone, at the beginning and at most.
+    """The state of the machine; what the system does not report is empty or null."""
 
-    throttling: what tells or counts that clocks were lowered, before and after, by where it is read. available: bytes
-    that processes could have had at the beginning. Empty or None: not known.
-    """
+    old_keys: ClassVar[Mapping[str, str]] = {"hottest": "max_temperatures", "available": "available_memory"}
 
-    power: PowerState
-    temperatures: dict[str, FiniteFloat]
-    max_temperatures: dict[str, FiniteFloat]
-    throttling: dict[str, tuple[str, str]]
-    available_memory: int | None
+    power: PowerState = Field(description="Power configuration at the start.")
+    temperatures: dict[str, FiniteFloat] = Field(description="Degrees Celsius at the start, by thermal zone.")
+    max_temperatures: dict[str, FiniteFloat] = Field(description="Highest temperatures, by thermal zone.")
+    throttling: dict[str, tuple[str, str]] = Field(description="Throttling before and after the run, by source.")
+    available_memory: int | None = Field(description="Bytes of memory available at the start.")
 
 
-# ---------------------------------------------------------------- what was measured
+# ---------------------------------------------------------------- measurements
 
 
 class ImageTiming(BenchModel):
-    """One picture: its prompt's id and seed; seconds in all and of its parts, which do not hold the loading of graphs.
+    """Timings and memory of one image; all times are in seconds and, but for `seconds`, exclude loading graphs."""
 
-    rss: bytes that the process held when it was finished. peak: the most that it had held by then.
-    """
+    old_keys: ClassVar[Mapping[str, str]] = {"peak": "peak_rss"}
 
-    prompt: str
-    seed: int
-    seconds: FiniteFloat
-    loading: FiniteFloat
-    text_encoder: FiniteFloat
-    steps: list[FiniteFloat]
-    decoder: FiniteFloat
-    rss: int
-    peak_rss: int
+    prompt: str = Field(description="Id of the prompt.")
+    seed: int = Field(description="Seed of the noise.")
+    seconds: FiniteFloat = Field(description="Total time.")
+    loading: FiniteFloat = Field(description="Time spent loading graphs.")
+    text_encoder: FiniteFloat = Field(description="Time of encoding the prompt.")
+    steps: list[FiniteFloat] = Field(description="Time of each denoising step.")
+    decoder: FiniteFloat = Field(description="Time of decoding.")
+    rss: int = Field(description="Resident set size of the process after the image, in bytes.")
+    peak_rss: int = Field(description="Peak resident set size up to then, in bytes.")
 
 
 class MemoryPeaks(BenchModel):
-    """The most that the process held, in bytes: in all, and, as looked every tenth of a second, of its own and of files
-    that it maps, which the system may take back."""
+    """Peak memory of the process, in bytes."""
 
-    peak: int
-    anon: int
-    file_backed: int
+    old_keys: ClassVar[Mapping[str, str]] = {"own": "anon", "mapped": "file_backed"}
+
+    peak: int = Field(description="Peak resident set size.")
+    anon: int = Field(description="Peak anonymous memory, sampled ten times a second.")
+    file_backed: int = Field(description="Peak memory of mapped files, sampled ten times a second; reclaimable.")
 
 
 class LatencyStats(BenchModel):
-    """n seconds: their mean, percentiles where they are enough, and the longest."""
+    """Statistics of latencies, in seconds."""
 
-    n: int
-    mean: FiniteFloat
-    percentiles: dict[str, FiniteFloat | None]
-    max: FiniteFloat
+    old_keys: ClassVar[Mapping[str, str]] = {"longest": "max"}
+
+    n: int = Field(description="Number of values.")
+    mean: FiniteFloat = Field(description="Mean.")
+    percentiles: dict[str, FiniteFloat | None] = Field(description="Percentiles; null if there are too few values.")
+    max: FiniteFloat = Field(description="Maximum.")
 
 
 class TimingSummary(BenchModel):
-    """What the pictures come to; seconds.
+    """Statistics over all images; times are in seconds."""
 
-    ready: from the process's start until it can read a prompt. loading: of all graphs, if they stay. start_up: both.
-    first: the first picture, without that loading. times: of the later pictures, and of their parts. memory_drift: in
-    bytes, and time_drift: in seconds, per 100 later pictures.
-    """
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "ready": "process_start",
+        "loading": "graph_loading",
+        "start_up": "startup",
+        "first": "first_image",
+        "times": "latencies",
+        "time_drift": "latency_drift",
+    }
 
-    process_start: FiniteFloat
-    graph_loading: FiniteFloat
-    startup: FiniteFloat
-    first_image: FiniteFloat
-    latencies: dict[str, LatencyStats]
-    memory_drift: Drift | None
-    latency_drift: Drift | None
+    process_start: FiniteFloat = Field(description="From the start of the process until it accepts a prompt.")
+    graph_loading: FiniteFloat = Field(description="Loading all graphs; 0 if they do not stay in memory.")
+    startup: FiniteFloat = Field(description="process_start and graph_loading together.")
+    first_image: FiniteFloat = Field(description="The first image, without graph_loading.")
+    latencies: dict[str, LatencyStats] = Field(description="Latencies of later images and of their stages.")
+    memory_drift: Drift | None = Field(description="Drift of the memory, in bytes per 100 images.")
+    latency_drift: Drift | None = Field(description="Drift of the latency, in seconds per 100 images.")
 
 
 class BenchResults(BenchModel):
-    """A run. begun: when, UTC. engine: what ran the graphs; simulated: it is a simulator of the device's, of whose
-    memory nothing is seen. partial: why there are fewer pictures than were asked for.
+    """Results of a benchmark."""
 
-    read: bytes that came from the disk until the first picture was there, if the system tells. disk: bytes of the
-    artifact by file. pictures: the first one, and those that were asked for. cut: what prompts were too long for.
-    """
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "begun": "started_at",
+        "partial": "incomplete_reason",
+        "read": "disk_bytes_read",
+        "disk": "file_sizes",
+        "cut": "truncation_notices",
+        "pictures": "images",
+    }
 
     schema_version: int = SCHEMA_VERSION
-    edgepress: str
-    started_at: str
-    artifact: str
-    engine: str
-    simulated: bool
-    incomplete_reason: str | None
-    machine: MachineInfo
-    conditions: RunConditions
-    settings: BenchSettings
-    summary: TimingSummary
-    memory: MemoryPeaks
-    disk_bytes_read: int | None
-    file_sizes: dict[str, int]
-    truncation_notices: list[str]
-    images: list[ImageTiming]
+    edgepress: str = Field(description="Version of edgepress.")
+    started_at: str = Field(description="Start of the run, UTC.")
+    artifact: str = Field(description="Folder of the artifact.")
+    engine: str = Field(description="Name and version of the engine that ran the graphs.")
+    simulated: bool = Field(description="Whether a simulator stood in for the NPU; its memory is not measured.")
+    incomplete_reason: str | None = Field(description="Why there are fewer images than requested; null if complete.")
+    machine: MachineInfo = Field(description="The machine.")
+    conditions: RunConditions = Field(description="State of the machine.")
+    settings: BenchSettings = Field(description="What was requested.")
+    summary: TimingSummary = Field(description="Statistics over all images.")
+    memory: MemoryPeaks = Field(description="Peak memory of the process.")
+    disk_bytes_read: int | None = Field(description="Bytes read from disk until the end of the first image.")
+    file_sizes: dict[str, int] = Field(description="Bytes of each file of the artifact.")
+    truncation_notices: list[str] = Field(description="Notices of truncated prompts.")
+    images: list[ImageTiming] = Field(description="The first image, and those that were requested.")
 
 
 def summarize_timings(process_start: float, images: Sequence[ImageTiming], keep_loaded: bool) -> TimingSummary:
-    """Of a first picture and later ones."""
+    """Computes statistics over all images.
+
+    Args:
+        process_start: Seconds from the start of the process until it accepted a prompt.
+        images: Timings of the images, the first one included.
+        keep_loaded: Whether graphs stay in memory.
+    """
     first, *later = images
-    loading = first.loading if keep_loaded else 0.0
+    graph_loading = first.loading if keep_loaded else 0.0
     return TimingSummary(
         process_start=process_start,
-        graph_loading=loading,
-        startup=process_start + loading,
-        first_image=first.seconds - loading,
+        graph_loading=graph_loading,
+        startup=process_start + graph_loading,
+        first_image=first.seconds - graph_loading,
         latencies=_collect_latencies(later),
-        memory_drift=estimate_drift([picture.rss for picture in later]),
-        latency_drift=estimate_drift([picture.seconds for picture in later]),
+        memory_drift=estimate_drift([image.rss for image in later]),
+        latency_drift=estimate_drift([image.seconds for image in later]),
     )
 
 
 def compute_latency_stats(seconds: Sequence[float]) -> LatencyStats:
-    """Of one value or more."""
+    """Computes statistics of one or more latencies."""
     return LatencyStats(
         n=len(seconds),
         mean=sum(seconds) / len(seconds),
@@ -162,26 +177,25 @@ def compute_latency_stats(seconds: Sequence[float]) -> LatencyStats:
 
 
 def save_results(results: BenchResults, path: Path) -> None:
-    """Writes the file; it appears whole or not at all."""
-    replace_text(
-        path, json.dumps(results.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    """Writes bench.json atomically."""
+    content = results.model_dump(mode="json")
+    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text under another name and renames it."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, "utf-8")
-    new.replace(path)
+    """Writes a file under a temporary name and renames it."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
 
 
-def _collect_latencies(pictures: Sequence[ImageTiming]) -> dict[str, LatencyStats]:
-    """By part; graphs that are loaded again for each picture are one."""
-    parts = {
-        "image": [picture.seconds for picture in pictures],
-        "text encoder": [picture.text_encoder for picture in pictures],
-        "step": [seconds for picture in pictures for seconds in picture.steps],
-        "decoder": [picture.decoder for picture in pictures],
-        "loading graphs": [picture.loading for picture in pictures if picture.loading],
+def _collect_latencies(images: Sequence[ImageTiming]) -> dict[str, LatencyStats]:
+    """Returns latencies by stage; loading graphs is a stage if they are loaded again for each image."""
+    stages = {
+        "image": [image.seconds for image in images],
+        "text encoder": [image.text_encoder for image in images],
+        "step": [seconds for image in images for seconds in image.steps],
+        "decoder": [image.decoder for image in images],
+        "loading graphs": [image.loading for image in images if image.loading],
     }
-    return {name: compute_latency_stats(seconds) for name, seconds in parts.items() if seconds}
+    return {name: compute_latency_stats(seconds) for name, seconds in stages.items() if seconds}

@@ -1,7 +1,8 @@
-"""The measured process: paints what it is asked for and says how long each part took.
+"""The measured process: generates images and reports how long each stage took.
 
-It imports what painting needs and no more, so that its memory is that of painting. Its input is a JSON object a line:
-the job first, then wishes. It answers each with one to the descriptor that is its one argument.
+It imports only what generating images needs, so that its memory is that of generating images. It reads one JSON object
+a line from standard input: first the job, then requests. It answers each with one line to the file descriptor that is
+its only argument.
 """
 
 from __future__ import annotations
@@ -20,70 +21,81 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..runtime.onnx.sessions import CPU_PROVIDERS
-from ..runtime.pipeline import GenerationRequest, ImagePipeline
+from ..runtime.pipeline import DECODING, DENOISING, ENCODING, GenerationRequest, ImagePipeline
 
-PR_SET_PDEATHSIG = 1  # prctl's PR_SET_PDEATHSIG
+PR_SET_PDEATHSIG = 1  # of prctl: signal that the process gets when its parent ends
 
 
 class LapTimer:
-    """A painter's progress, with the time of each call and how long graphs had been loading by then."""
+    """Progress of a pipeline that records the time of each call, and how long graphs had been loading by then.
 
-    def __init__(self, painter: ImagePipeline) -> None:
-        self._painter = painter
+    Args:
+        pipeline: The pipeline that reports the progress.
+    """
+
+    def __init__(self, pipeline: ImagePipeline) -> None:
+        self._pipeline = pipeline
         self._marks: dict[str, list[tuple[float, float]]] = {}
 
     def __call__(self, stage: str, _done: int, _total: int, /) -> None:
-        self._marks.setdefault(stage, []).append((perf_counter(), self._painter.load_seconds))
+        self._marks.setdefault(stage, []).append((perf_counter(), self._pipeline.load_seconds))
 
     def lap_seconds(self, stage: str) -> list[float]:
-        """Between the calls of a stage, without the loading of graphs."""
+        """Returns the times between the calls of a stage, without loading graphs."""
         return [
-            later - before - (loaded_later - loaded_before)
-            for (before, loaded_before), (later, loaded_later) in pairwise(self._marks[stage])
+            time - previous_time - (loading - previous_loading)
+            for (previous_time, previous_loading), (time, loading) in pairwise(self._marks[stage])
         ]
 
 
 def time_generation(pipeline: ImagePipeline, request: GenerationRequest) -> dict[str, Any]:
-    """How long a picture took: in all, and each of its parts; and what was cut of its prompt."""
-    laps, cut = LapTimer(pipeline), list[str]()
-    began, loaded = perf_counter(), pipeline.load_seconds
-    pipeline.generate(request, laps, cut.append)
+    """Generates an image and returns the time of each stage, notices of a truncated prompt, and the engine."""
+    timer, notices = LapTimer(pipeline), list[str]()
+    start, load_seconds = perf_counter(), pipeline.load_seconds
+    pipeline.generate(request, timer, notices.append)
     return {
-        "seconds": perf_counter() - began,
-        "loading": pipeline.load_seconds - loaded,
-        "text_encoder": sum(laps.lap_seconds("reading")),
-        "steps": laps.lap_seconds("painting"),
-        "decoder": sum(laps.lap_seconds("decoding")),
-        "cut": cut,
+        "seconds": perf_counter() - start,
+        "loading": pipeline.load_seconds - load_seconds,
+        "text_encoder": sum(timer.lap_seconds(ENCODING)),
+        "steps": timer.lap_seconds(DENOISING),
+        "decoder": sum(timer.lap_seconds(DECODING)),
+        "truncation_notices": notices,
         "engine": pipeline.engine,
     }
 
 
 def serve(respond: Callable[[dict[str, Any]], None]) -> None:
-    """Opens the artifact of the job and paints all wishes."""
+    """Opens the artifact of the job and generates all requested images."""
     job = json.loads(sys.stdin.readline())
-    painter = ImagePipeline(Path(job["artifact"]), job["keep"], job["providers"] or CPU_PROVIDERS)
-    size, tile = job["size"] and tuple(job["size"]), job["tile"]
-    respond({"folder": str(painter.folder), "size": painter.resolve_size(size), "simulated": painter.is_simulated})
+    pipeline = ImagePipeline(Path(job["artifact"]), job["keep_loaded"], job["providers"] or CPU_PROVIDERS)
+    size, tile_size = job["size"] and tuple(job["size"]), job["tile_size"]
+    respond(
+        {
+            "folder": str(pipeline.folder),
+            "size": pipeline.resolve_size(size),
+            "simulated": pipeline.is_simulated,
+        }
+    )
     for line in sys.stdin:
-        wish = json.loads(line)
-        respond(time_generation(painter, GenerationRequest(wish["prompt"], wish["seed"], job["steps"], size, tile)))
+        message = json.loads(line)
+        request = GenerationRequest(message["prompt"], message["seed"], job["steps"], size, tile_size)
+        respond(time_generation(pipeline, request))
 
 
 def main() -> None:
-    """A sentence for the user is an answer too; anything else ends the process, with a traceback in its log."""
+    """Serves requests. A user error is an answer as well; any other error ends the process with a traceback."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with os.fdopen(int(sys.argv[1]), "w") as stream:
 
-        def answer(content: dict[str, Any]) -> None:
+        def respond(content: dict[str, Any]) -> None:
             stream.write(json.dumps(content) + "\n")
             stream.flush()
 
         try:
-            serve(answer)
+            serve(respond)
         except UserError as error:
-            answer({"error": str(error)})
+            respond({"error": str(error)})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The measured process, as seen by the one that measures: asked for pictures, watched, and told of when it dies."""
+"""The measured process as seen from outside: sends it prompts, samples its memory, and reports why it ended."""
 
 from __future__ import annotations
 
@@ -17,41 +17,46 @@ from typing import Any
 from ..common.errors import UserError
 from .process_memory import parse_proc_file, read_process_rss, sample_memory
 
-SAMPLE_INTERVAL_S = 0.1  # seconds between two looks
-MAX_ERROR_CHARACTERS = 200  # characters of an error
+SAMPLE_INTERVAL_S = 0.1
+MAX_ERROR_CHARACTERS = 200
 MODULE = "edgepress.perf.worker"
 
 
 class WorkerDiedError(Exception):
-    """The process ended before it answered; the sentence says of what, without a full stop."""
+    """The worker ended before it answered. The message completes the sentence "The worker process ..."."""
 
 
 class WorkerProcess:
-    """A process that opens an artifact and paints; it ends when the context is left.
+    """A process that opens an artifact and generates images; it ends when the context is left.
 
-    ready: seconds from its start until it could read a prompt. opened: what it said of the artifact.
+    Args:
+        job: The artifact and settings, as `worker.serve` reads them.
+
+    Attributes:
+        start_seconds: Time from the start of the process until it accepted a prompt.
+        artifact_info: What the worker reported of the artifact.
 
     Raises:
-        UserError: what it said of a job that cannot be done.
-        DiedError: it ended before it was ready.
+        UserError: The worker reported that it cannot do the job.
+        WorkerDiedError: The worker ended before it accepted a prompt.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._initial_oom_kills = _count_oom_kills()
         self._stack = ExitStack()
         self._log = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the stack closes it
-        answers, writing = os.pipe()
-        self._responses = self._stack.enter_context(os.fdopen(answers, encoding="utf-8"))
-        began = monotonic()
-        self._process = self._start(writing)
-        os.close(writing)
+        read_end, write_end = os.pipe()
+        self._responses = self._stack.enter_context(os.fdopen(read_end, encoding="utf-8"))
+        start = monotonic()
+        self._process = self._start(write_end)
+        os.close(write_end)
         try:
             self._sampler = self._stack.enter_context(sample_memory(self._process.pid, SAMPLE_INTERVAL_S))
             self.artifact_info = self._request(job)
         except BaseException:
             self.close()
             raise
-        self.start_seconds = monotonic() - began
+        self.start_seconds = monotonic() - start
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -61,33 +66,36 @@ class WorkerProcess:
     ) -> None:
         self.close()
 
-    def read_rss(self) -> int:
-        """Bytes that it holds in memory now.
-
-        Raises:
-            DiedError: it ended meanwhile.
-        """
-        now = read_process_rss(self._process.pid)
-        if not now:
-            raise WorkerDiedError(self._describe_exit())
-        return now
-
     def generate(self, prompt: str, seed: int) -> dict[str, Any]:
-        """How long a picture took, in the worker's words; the process waits from then on.
+        """Generates an image; afterwards the worker waits.
+
+        Returns:
+            The timings, as `worker.time_generation` reports them.
 
         Raises:
-            UserError: it cannot be painted.
-            DiedError: the process ended.
+            UserError: The worker cannot generate the image.
+            WorkerDiedError: The worker ended.
         """
         return self._request({"prompt": prompt, "seed": seed})
 
+    def read_rss(self) -> int:
+        """Returns the current resident set size in bytes.
+
+        Raises:
+            WorkerDiedError: The worker has ended.
+        """
+        rss = read_process_rss(self._process.pid)
+        if not rss:
+            raise WorkerDiedError(self._describe_exit())
+        return rss
+
     def read_memory_peaks(self) -> dict[str, int]:
-        """The largest values so far, in bytes: VmHWM, RssAnon, RssFile."""
+        """Returns the peaks so far in bytes: VmHWM, RssAnon and RssFile."""
         self._sampler.sample(self._process.pid)
         return {key: self._sampler.peak_bytes(key) for key in ("VmHWM", "RssAnon", "RssFile")}
 
     def get_disk_bytes_read(self) -> int | None:
-        """Bytes that it has had from the disk as of the last look; None where the system does not tell."""
+        """Returns the bytes read from disk until the last sample; None if the system does not report it."""
         return self._sampler.peaks.get("read_bytes")
 
     def close(self) -> None:
@@ -99,46 +107,47 @@ class WorkerProcess:
             self._process.stdin.close()
         self._stack.close()
 
-    def _start(self, writing: int) -> subprocess.Popen[bytes]:
-        """In a session of its own, so that Ctrl-C reaches this process alone."""
+    def _start(self, write_end: int) -> subprocess.Popen[bytes]:
+        """Starts the worker in a session of its own, so that Ctrl-C does not reach it."""
         return subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(writing)],
+            [sys.executable, "-m", MODULE, str(write_end)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
-            pass_fds=(writing,),
+            pass_fds=(write_end,),
             start_new_session=True,
             bufsize=0,
         )
 
-    def _request(self, question: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             line = self._responses.readline()
         except BrokenPipeError:
             line = ""
         if not line.endswith("\n"):
             raise WorkerDiedError(self._describe_exit())
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise UserError(answer["error"])
-        return answer
+        response: dict[str, Any] = json.loads(line)
+        if "error" in response:
+            raise UserError(response["error"])
+        return response
 
     def _describe_exit(self) -> str:
         code = self._process.wait()
         if code >= 0:
             return f"ended with exit code {code}{self._read_log_tail()}"
-        killed = f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        short = _count_oom_kills() - self._initial_oom_kills
-        return f"{killed}, and the kernel's count of kills for want of memory rose by {short}" if short else killed
+        reason = f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        oom_kills = _count_oom_kills() - self._initial_oom_kills
+        return f"{reason}; the kernel reports {oom_kills} out-of-memory kills meanwhile" if oom_kills else reason
 
     def _read_log_tail(self) -> str:
+        """Returns the last line of the log in parentheses; empty if there is none."""
         self._log.seek(0)
         lines = [line.strip() for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         return f" ({lines[-1][-MAX_ERROR_CHARACTERS:]})" if lines else ""
 
 
 def _count_oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it started."""
+    """Returns how many processes the kernel has killed for lack of memory since boot."""
     return parse_proc_file(Path("/proc/vmstat")).get("oom_kill", 0)

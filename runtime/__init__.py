@@ -1,1 +1,1 @@
-"""Paints pictures with an exported pipeline on the device: ONNX Runtime and numpy, without torch."""
+"""Generates images from exported pipelines on a device, with ONNX Runtime and numpy; torch is not needed."""

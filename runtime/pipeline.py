@@ -1,10 +1,13 @@
-"""Paints pictures from an exported artifact: prompt, noise, denoising steps, decoding."""
+"""Generates images from an exported artifact: encodes the prompt, denoises, decodes. Runs without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
 from PIL import Image
 
@@ -12,24 +15,34 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..models.base.host import Host, RunGraph, load_host
 from ..models.registry import get_family
+from ..storage.pipeline_config import CONFIG_NAME
 from .noise import torch_randn
-from .onnx import exported as manifest
+from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool
 from .onnx.shape_buckets import BucketedSessions
-from .rknn import exported as parts
 from .rknn.backend import RknnBackend, open_backend
+from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .scheduler import make_schedule
 from .tokenizer import PromptTokenizer
 from .vae_tiling import make_tiled_decoder
 
-MIN_TILE_SIZE = 64  # pixels: below it, tiles are mostly margin
+logger = logging.getLogger(__name__)
+
+MIN_TILE_SIZE = 64  # pixels; smaller tiles consist mostly of margin
+ENCODING, DENOISING, DECODING = "encoding", "denoising", "decoding"  # stages of progress
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What is to be painted. size: height and width in pixels, None for the pipeline's native one.
+    """An image to generate.
 
-    tile: side in pixels of the tiles that the picture is decoded in, None to decode it whole.
+    Attributes:
+        prompt: What the image shows.
+        seed: Seed of the noise, 0 to 2^64 - 1. The same seed gives the same noise as in torch.
+        steps: Number of denoising steps.
+        size: Height and width in pixels; None for the default of the artifact.
+        tile_size: Side in pixels of the tiles that the image is decoded in, which limits the memory; None to decode it
+            as a whole.
     """
 
     prompt: str
@@ -40,115 +53,206 @@ class GenerationRequest:
 
 
 class ImagePipeline:
-    """The graphs of an artifact, and the host that belongs to them.
+    """Generates images from an exported artifact, with ONNX Runtime or on an NPU.
+
+    Example:
+        >>> pipeline = ImagePipeline("artifacts/pi5")
+        >>> image = pipeline("a plain white wall, large red letters", seed=0)
 
     Args:
-        artifact: its folder, or the `onnx` or `rknn` folder in it; ONNX graphs are taken where both are there.
-        keep: whether graphs stay in memory between uses, for many pictures; otherwise there is one at a time.
-        providers: of ONNX Runtime, in order.
+        artifact: Folder of the artifact, or the `onnx` or `rknn` folder in it. If an artifact has both, the ONNX graphs
+            are used.
+        keep_loaded: Whether graphs stay in memory, which saves time when several images are generated. Otherwise one
+            graph is in memory at a time.
+        providers: Execution providers of ONNX Runtime, in order of preference.
 
-    folder: of the export.
+    Attributes:
+        folder: Folder of the exported graphs.
 
     Raises:
-        UserError: nothing that this version can run was exported there.
+        UserError: The folder holds no export that this version can run.
     """
 
-    def __init__(self, artifact: Path, keep_loaded: bool = True, providers: Sequence[str] = CPU_PROVIDERS) -> None:
-        self._host: Host
-        self._run: SessionPool | BucketedSessions | RknnBackend
-        self._image_sizes: Sequence[tuple[int, int]] = ()
-        exported: manifest.ExportedOnnx | parts.ExportedRknn
-        if parts.is_rknn_artifact(artifact):
-            exported = built = parts.load_exported_rknn(artifact)
-            self._host, self._run = open_backend(built, keep_loaded)
+    def __init__(
+        self, artifact: str | Path, keep_loaded: bool = True, providers: Sequence[str] = CPU_PROVIDERS
+    ) -> None:
+        artifact = Path(artifact)
+        if is_rknn_artifact(artifact):
+            self._open_rknn(artifact, keep_loaded)
         else:
-            exported = graphs = manifest.load_exported_onnx(artifact)
-            with manifest.reject_malformed(graphs.folder / manifest.CONFIG_FILE):
-                self._host, self._image_sizes = (
-                    load_host(get_family(graphs.pipeline_class), graphs.host_configs),
-                    graphs.image_sizes,
-                )
-            sessions = SessionPool(graphs.graph_files, keep_loaded, providers, graphs.accuracy_level)
-            self._run = BucketedSessions(sessions, graphs.bucketed_graphs) if graphs.bucketed_graphs else sessions
+            self._open_onnx(artifact, keep_loaded, providers)
+        with _reject_malformed(self.folder):
+            self._scheduler_config = dict(self._host_configs["scheduler"])
+            max_tokens = int(self._host_configs.get("max_prompt_tokens", self._host.max_tokens))
+        self._tokenizer = PromptTokenizer(self.folder / "tokenizer", self._host.chat_template_kwargs, max_tokens)
+
+    def _open_onnx(self, artifact: Path, keep_loaded: bool, providers: Sequence[str]) -> None:
+        exported = load_exported_onnx(artifact)
+        self.folder: Path = exported.folder
+        self._host_configs: Mapping[str, Any] = exported.host_configs
+        with _reject_malformed(self.folder):
+            self._host: Host = load_host(get_family(exported.pipeline_class), exported.host_configs)
+        sessions = SessionPool(exported.graph_files, keep_loaded, providers, exported.accuracy_level)
+        self._run: SessionPool | BucketedSessions | RknnBackend = sessions
+        if exported.bucketed_graphs:
+            self._run = BucketedSessions(sessions, exported.bucketed_graphs)
+        self._image_sizes: Sequence[tuple[int, int]] = exported.image_sizes
+
+    def _open_rknn(self, artifact: Path, keep_loaded: bool) -> None:
+        exported = load_exported_rknn(artifact)
         self.folder = exported.folder
-        with manifest.reject_malformed(exported.folder / manifest.CONFIG_FILE):
-            self._scheduler = dict(exported.host_configs["scheduler"])
-            longest = int(exported.host_configs.get("max_prompt_tokens", self._host.max_tokens))
-        self._tokenizer = PromptTokenizer(exported.folder / "tokenizer", self._host.chat_template_kwargs, longest)
+        self._host_configs = exported.host_configs
+        self._host, self._run = open_backend(exported, keep_loaded)
+        self._image_sizes = ()
+
+    @overload
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        seed: int = ...,
+        steps: int = ...,
+        size: tuple[int, int] | None = ...,
+        tile_size: int | None = ...,
+    ) -> Image.Image: ...
+
+    @overload
+    def __call__(
+        self,
+        prompt: list[str],
+        *,
+        seed: int = ...,
+        steps: int = ...,
+        size: tuple[int, int] | None = ...,
+        tile_size: int | None = ...,
+    ) -> list[Image.Image]: ...
+
+    def __call__(
+        self,
+        prompt: str | list[str],
+        *,
+        seed: int = 0,
+        steps: int = GenerationRequest.steps,
+        size: tuple[int, int] | None = None,
+        tile_size: int | None = None,
+    ) -> Image.Image | list[Image.Image]:
+        """Generates an image of a prompt, or one of each prompt of a list.
+
+        Args:
+            prompt: The prompt or prompts.
+            seed: Seed of the first image; each further image has the next one.
+            steps: Number of denoising steps.
+            size: Height and width in pixels; None for the default of the artifact.
+            tile_size: Side in pixels of the tiles that images are decoded in; None to decode them as a whole.
+
+        Returns:
+            An RGB image, or a list of them if `prompt` is a list.
+
+        Raises:
+            UserError: The size or the tile size is not supported, or the artifact cannot be run.
+        """
+        if isinstance(prompt, str):
+            return self.generate(GenerationRequest(prompt, seed, steps, size, tile_size))
+        requests = [GenerationRequest(text, seed + index, steps, size, tile_size) for index, text in enumerate(prompt)]
+        return [self.generate(request) for request in requests]
+
+    def generate(
+        self,
+        request: GenerationRequest,
+        progress: Progress = no_progress,
+        warn: Callable[[str], None] = logger.warning,
+    ) -> Image.Image:
+        """Generates an RGB image; it is the same on every machine up to rounding.
+
+        Args:
+            request: The image to generate.
+            progress: Reports the stages `encoding`, `denoising` (step by step) and `decoding`.
+            warn: Called with a sentence if the prompt was too long and has been truncated.
+
+        Raises:
+            UserError: The size or the tile size is not supported, or the artifact cannot be run.
+        """
+        height, width = self.resolve_size(request.size)
+        shape = self._host.latent_shape(height, width)
+        run_decoder = self._select_decoder(request.tile_size)
+        image_tokens = self._host.count_image_tokens(height, width)
+        schedule = make_schedule(self._scheduler_config, request.steps, image_tokens)
+        latents = torch_randn(shape, request.seed)
+        prompt = self._encode_prompt(request.prompt, progress, warn)
+        progress(DENOISING, 0, request.steps)
+        for index, timestep in enumerate(schedule.timesteps):
+            velocity = self._host.predict_velocity(self._run, latents, float(timestep), prompt)
+            latents = schedule.step(latents, velocity, index)
+            progress(DENOISING, index + 1, request.steps)
+        progress(DECODING, 0, 1)
+        image = self._host.decode_latents(run_decoder, latents)
+        progress(DECODING, 1, 1)
+        return Image.fromarray(image)
+
+    def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Returns the height and width of an image.
+
+        Args:
+            size: The requested size; None for the first size that the artifact was exported for, or, if it was exported
+                for any size, the native one of the pipeline.
+
+        Raises:
+            UserError: The artifact was exported for other sizes.
+        """
+        if self._image_sizes:
+            size = size or self._image_sizes[0]
+            if size not in self._image_sizes:
+                exported = ", ".join(f"{height}x{width}" for height, width in self._image_sizes)
+                raise UserError(
+                    f"The artifact was exported for images of {exported}, but {size[0]}x{size[1]} was requested. "
+                    "Choose one of its sizes with --size."
+                )
+            return size
+        if size:
+            return size
+        with _reject_malformed(self.folder):
+            return self._host.native_resolution, self._host.native_resolution
 
     @property
     def load_seconds(self) -> float:
-        """Seconds that loading graphs has taken so far."""
+        """Time spent loading graphs so far, in seconds."""
         return self._run.load_seconds
 
     @property
     def engine(self) -> str:
-        """What runs the graphs: its name, version, and on what."""
+        """Name and version of the engine that runs the graphs, and the devices it uses."""
         return self._run.engine
 
     @property
     def is_simulated(self) -> bool:
-        """Whether a simulator stands in for the device's processor."""
+        """Whether a simulator stands in for the NPU."""
         return isinstance(self._run, RknnBackend) and self._run.is_simulated
 
-    def generate(
-        self, request: GenerationRequest, progress: Progress = no_progress, warn: Callable[[str], None] = lambda _: None
-    ) -> Image.Image:
-        """One RGB picture; the same on every machine but for rounding.
+    def _encode_prompt(self, text: str, progress: Progress, warn: Callable[[str], None]) -> Any:
+        tokenized = self._tokenizer.tokenize(text)
+        if tokenized.truncation_notice:
+            warn(tokenized.truncation_notice)
+        progress(ENCODING, 0, 1)
+        prompt = self._host.encode_prompt(self._run, tokenized.ids)
+        progress(ENCODING, 1, 1)
+        return prompt
 
-        Args:
-            progress: stages `reading`, `painting` (a step at a time) and `decoding`.
-            tell: is told what was cut of a prompt that is too long.
-
-        Raises:
-            UserError: a size or tile that cannot be, or an artifact that cannot be run.
-        """
-        height, width = self.resolve_size(request.size)
-        shape = self._host.latent_shape(height, width)
-        decode = self._select_decoder(request.tile_size)
-        steps = make_schedule(self._scheduler, request.steps, self._host.count_image_tokens(height, width))
-        latents = torch_randn(shape, request.seed)
-        caption = self._encode_prompt(request.prompt, progress, warn)
-        progress("painting", 0, request.steps)
-        for number, timestep in enumerate(steps.timesteps):
-            velocity = self._host.predict_velocity(self._run, latents, float(timestep), caption)
-            latents = steps.step(latents, velocity, number)
-            progress("painting", number + 1, request.steps)
-        progress("decoding", 0, 1)
-        picture = self._host.decode_latents(decode, latents)
-        progress("decoding", 1, 1)
-        return Image.fromarray(picture)
-
-    def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
-        """Height and width: as asked, or the first that graphs of fixed shapes are there for, or the pipeline's own.
-
-        Raises:
-            UserError: graphs of fixed shapes are there for other sizes.
-        """
-        if self._image_sizes and (size or self._image_sizes[0]) not in self._image_sizes:
-            there = ", ".join(f"{height}x{width}" for height, width in self._image_sizes)
-            raise UserError(f"The artifact's graphs have fixed shapes, for pictures of {there}; give one as --size.")
-        if size or self._image_sizes:
-            return size or self._image_sizes[0]
-        with manifest.reject_malformed(self.folder / manifest.CONFIG_FILE):
-            return self._host.native_resolution, self._host.native_resolution
-
-    def _encode_prompt(self, text: str, progress: Progress, warn: Callable[[str], None]) -> object:
-        prompt = self._tokenizer.tokenize(text)
-        if prompt.truncation_notice:
-            warn(prompt.truncation_notice)
-        progress("reading", 0, 1)
-        caption = self._host.encode_prompt(self._run, prompt.ids)
-        progress("reading", 1, 1)
-        return caption
-
-    def _select_decoder(self, tile: int | None) -> RunGraph:
-        if tile is None:
+    def _select_decoder(self, tile_size: int | None) -> RunGraph:
+        if tile_size is None:
             return self._run
         if isinstance(self._run, RknnBackend):
-            raise UserError("RKNN parts decode as they were exported (rknn.tile in the recipe); leave --tile out.")
+            raise UserError("RKNN parts decode as they were exported (rknn.tile in the recipe). Remove --tile.")
         if isinstance(self._run, BucketedSessions):
-            raise UserError("Graphs of fixed shapes decode pictures whole; leave --tile out.")
-        if tile < MIN_TILE_SIZE or tile % 2:
-            raise UserError(f"Tiles of {tile} pixels cannot be; give {MIN_TILE_SIZE} or more, an even number.")
-        return make_tiled_decoder(self._run.run, self._host.decoder_graph, self._host.decoder_stages, tile)
+            raise UserError("Graphs of fixed shapes decode images as a whole. Remove --tile.")
+        if tile_size < MIN_TILE_SIZE or tile_size % 2:
+            raise UserError(f"Invalid tile size {tile_size}: it must be even and at least {MIN_TILE_SIZE}.")
+        return make_tiled_decoder(self._run.run, self._host.decoder_graph, self._host.decoder_stages, tile_size)
+
+
+@contextmanager
+def _reject_malformed(folder: Path) -> Iterator[None]:
+    """Raises UserError if configs in pipeline.json lack a key or have one of the wrong type."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG_NAME} is corrupt ({error!r}). Export the artifact again.") from error

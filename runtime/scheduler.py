@@ -1,7 +1,7 @@
-"""The denoising steps of a flow-matching pipeline: sigmas, timesteps, and Euler's step along the velocity.
+"""The denoising schedule of a flow-matching pipeline: sigmas, timesteps, and Euler steps along the velocity.
 
-The numbers are those of diffusers' FlowMatchEulerDiscreteScheduler when a pipeline gives it the sigmas 1 ... 1/steps
-and, for shifting by the picture's size, mu.
+The values are those of FlowMatchEulerDiscreteScheduler of diffusers when a pipeline passes it the sigmas 1 to 1/steps
+and, for dynamic shifting, mu.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError
 
-# Ways to space the sigmas that no pipeline here was published with.
+SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
+# Options of the scheduler's config that no supported pipeline was published with.
 UNSUPPORTED_OPTIONS = (
     "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling",
 )  # fmt: skip
@@ -24,22 +25,32 @@ UNSUPPORTED_OPTIONS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """sigmas (steps + 1,), the last one 0, and timesteps (steps,); float32."""
+    """A denoising schedule.
+
+    Attributes:
+        sigmas: Noise levels, (steps + 1,); the last one is 0.
+        timesteps: Timesteps of the denoiser, (steps,).
+    """
 
     sigmas: NDArray[np.float32]
     timesteps: NDArray[np.float32]
 
-    def step(self, latents: NDArray[np.float32], velocity: NDArray[np.float32], number: int) -> NDArray[np.float32]:
-        """The latents after step `number`: x + (σ' - σ) v."""
-        following: NDArray[np.float32] = latents + (self.sigmas[number + 1] - self.sigmas[number]) * velocity
-        return following
+    def step(self, latents: NDArray[np.float32], velocity: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+        """Returns the latents after step `index`: x + (sigma' - sigma) v."""
+        output: NDArray[np.float32] = latents + (self.sigmas[index + 1] - self.sigmas[index]) * velocity
+        return output
 
 
 def make_schedule(config: Mapping[str, Any], steps: int, image_tokens: int) -> Schedule:
-    """The schedule that a scheduler's config gives for a picture of so many tokens.
+    """Makes a schedule.
+
+    Args:
+        config: Config of the scheduler.
+        steps: Number of denoising steps.
+        image_tokens: Number of image tokens, for dynamic shifting.
 
     Raises:
-        UserError: the config asks for a spacing that is not known here.
+        UserError: The config names another scheduler, or an unsupported option.
     """
     _check_config(config)
     sigmas = np.linspace(1, 1 / steps, steps, dtype=np.float32)
@@ -58,16 +69,16 @@ def _shift_sigmas(sigmas: NDArray[np.float32], shift: float) -> NDArray[np.float
 
 
 def _compute_shift(config: Mapping[str, Any], image_tokens: int) -> float:
-    """The shift of a picture: e^mu or mu, where mu is linear in the number of tokens."""
-    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    mu = base + (most - base) * (image_tokens - few) / (many - few)
+    """Returns the shift of an image: e^mu or mu, where mu is linear in the number of image tokens."""
+    base_shift, max_shift = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    base_tokens, max_tokens = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    mu = base_shift + (max_shift - base_shift) * (image_tokens - base_tokens) / (max_tokens - base_tokens)
     return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else float(mu)
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    name = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
-    unsupported = [key for key in UNSUPPORTED_OPTIONS if config.get(key)]
-    if name != "FlowMatchEulerDiscreteScheduler" or unsupported:
-        what = ", ".join(unsupported) or name
-        raise UserError(f"The scheduler's config asks for {what}, which the runtime cannot do; paint with diffusers.")
+    name = config.get("_class_name", SCHEDULER_CLASS)
+    options = [key for key in UNSUPPORTED_OPTIONS if config.get(key)]
+    if name != SCHEDULER_CLASS or options:
+        what = f"option {', '.join(options)}" if options else str(name)
+        raise UserError(f"Unsupported scheduler {what}. Generate images with diffusers instead.")

@@ -1,4 +1,4 @@
-"""Turns a prompt into token ids: the pipeline's chat template, then its tokenizer, cut at the length that it reads."""
+"""Turns a prompt into token ids: applies the chat template, tokenizes, and truncates to the supported length."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ from tokenizers import Tokenizer
 
 from ..common.errors import UserError
 
-MAX_SHOWN_CHARACTERS = 60  # characters of what is cut
+MAX_SHOWN_CHARACTERS = 60  # of the truncated text
 
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """Token ids (tokens,), and a sentence that says what of the text is not read, or nothing."""
+    """A tokenized prompt.
+
+    Attributes:
+        ids: Token ids, (tokens,).
+        truncation_notice: A sentence that says which text was truncated; empty if none was.
+    """
 
     ids: NDArray[np.int64]
     truncation_notice: str = ""
 
 
 class PromptTokenizer:
-    """The tokenizer folder of an export: tokenizer.json, chat_template.jinja and tokenizer_config.json.
+    """The tokenizer of an exported pipeline.
 
     Args:
-        folder: of these files.
-        variables: what the pipeline gives the chat template besides the message.
-        longest: tokens that are read, the template's own included.
+        folder: Folder with tokenizer.json, chat_template.jinja and tokenizer_config.json.
+        template_kwargs: Variables that the pipeline passes to the chat template.
+        max_tokens: Number of tokens at which prompts are truncated, those of the template included.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: A file is missing or corrupt.
     """
 
     def __init__(self, folder: Path, template_kwargs: Mapping[str, Any], max_tokens: int) -> None:
@@ -46,15 +51,15 @@ class PromptTokenizer:
         self._max_tokens = max_tokens
 
     def tokenize(self, text: str) -> TokenizedPrompt:
-        """The ids of a prompt.
+        """Tokenizes a prompt.
 
         Raises:
-            UserError: the prompt is no Unicode text, or the chat template refuses it.
+            UserError: The prompt is not valid Unicode, or the chat template rejects it.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UserError("The prompt is not valid UTF-8; check the terminal's encoding.") from error
+            raise UserError("The prompt is not valid UTF-8. Check the encoding of the terminal.") from error
         rendered = self._render(text)
         encoding = self._tokenizer.encode(rendered)
         ids = np.array(encoding.ids[: self._max_tokens], np.int64)
@@ -70,14 +75,15 @@ class PromptTokenizer:
                 messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._template_kwargs
             )
         except TemplateError as error:
-            raise UserError(f"The chat template refuses the prompt: {error}") from error
+            raise UserError(f"The chat template rejects the prompt: {error}") from error
 
 
-def _describe_truncation(cut: str, tokens: int, longest: int) -> str:
-    what = "nothing but the end of the chat template"
-    if cut:
-        what = f"all from {cut[:MAX_SHOWN_CHARACTERS]!r}{'…' if len(cut) > MAX_SHOWN_CHARACTERS else ''} on"
-    return f"The prompt has {tokens} tokens, of which {longest} are read; what is cut is {what}."
+def _describe_truncation(text: str, tokens: int, max_tokens: int) -> str:
+    notice = f"The prompt has {tokens} tokens and was truncated to {max_tokens}."
+    if not text:
+        return f"{notice} Only the end of the chat template was dropped."
+    ellipsis = "…" if len(text) > MAX_SHOWN_CHARACTERS else ""
+    return f"{notice} Dropped text: {text[:MAX_SHOWN_CHARACTERS]!r}{ellipsis}"
 
 
 def _load_chat_template(path: Path) -> Template:
@@ -85,11 +91,11 @@ def _load_chat_template(path: Path) -> Template:
     try:
         return _make_environment().from_string(content)
     except TemplateError as error:
-        raise UserError(f"{path} is no chat template ({error.message}); export the artifact again.") from error
+        raise UserError(f"{path} is not a chat template ({error.message}). Export the artifact again.") from error
 
 
 def _make_environment() -> ImmutableSandboxedEnvironment:
-    """Jinja as transformers sets it up for chat templates."""
+    """Makes a Jinja environment as transformers does for chat templates."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -106,19 +112,19 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     content = _read_text(path)
     try:
         tokenizer = Tokenizer.from_str(content)
-    except Exception as error:  # tokenizers has no class of its own for what is wrong with a file
-        raise UserError(f"{path} is no tokenizer ({error}); export the artifact again.") from error
+    except Exception as error:  # tokenizers raises plain Exception for a corrupt file
+        raise UserError(f"{path} is not a tokenizer ({error}). Export the artifact again.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def _read_special_tokens(path: Path) -> dict[str, str]:
-    """bos_token, eos_token and the like, which a chat template may name."""
+    """Reads bos_token, eos_token and the like, which a chat template may use."""
     try:
         config = json.loads(_read_text(path))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); export the artifact again.") from error
+        raise UserError(f"{path} is corrupt ({error}). Export the artifact again.") from error
     return {key: value for key, value in config.items() if key.endswith("_token") and isinstance(value, str)}
 
 
@@ -126,4 +132,4 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); export the artifact again.") from error
+        raise UserError(f"Cannot read {path} ({error}). Export the artifact again.") from error

@@ -1,9 +1,10 @@
-"""Decodes pictures in tiles, so that the decoder's memory is bounded, to the picture that is decoded whole.
+"""Decodes latents in tiles, so that memory is bounded, and gives the image that decoding it as a whole would give.
 
-What of a decoder sees the whole picture is its first stage, which runs whole at the latents' small size, and the
-moments of its norms, which all tiles of a stage share: each pass over the tiles measures them, and the next one uses
-what was measured. The first norm of a stage is then right, after one more pass the second, and so on; passes end where
-nothing moves any more. At their borders tiles have a margin, which the convolutions do not reach beyond.
+Two things in a decoder see the whole image. The first stage runs on all latents at once, at their small size. The
+moments of the group norms are shared by all tiles of a stage: each pass over the tiles measures them, and the next pass
+uses what was measured. After the first pass, the moments of the first norm are right; after the second, those of the
+second norm, and so on. Passes end when the moments no longer change. Tiles have a margin, which covers the receptive
+field of the convolutions.
 """
 
 from __future__ import annotations
@@ -21,23 +22,29 @@ from ..models.base.tiling import DecoderStages, TileStage
 from ..models.shared.vae_tiling import UPSCALE, compute_window
 
 Array = NDArray[np.float32]
-# Runs a graph by its name and gives all its outputs.
+# Runs the graph of a name and returns all its outputs.
 RunAll = Callable[[str, dict[str, NDArray[Any]]], Sequence[Array]]
-USE_TILE_MOMENTS = -1.0  # a variance that says: the tile's own
-# Passes end where no mean moves by more of a standard deviation, and no variance by more of itself. Two pictures of the
-# demo, of 512 and 1024 pixels, then were 57.8 dB and more from those decoded whole, and exact ones 78.
+USE_TILE_MOMENTS = -1.0  # in place of a variance: the norm uses the moments of its tile
+# Passes end when no mean changes by more than this share of a standard deviation, and no variance by more than this
+# share of itself. Two images of the demo, of 512 and 1024 pixels, then differed from those decoded whole by a PSNR of
+# at least 57.8 dB, and with exact moments by 78 dB.
 CONVERGENCE_TOLERANCE = 1e-2
 
 
 def make_tiled_decoder(
     run: RunAll, decoder: str, stages: DecoderStages, tile_size: int, tolerance: float = CONVERGENCE_TOLERANCE
 ) -> RunGraph:
-    """A runner of graphs that decodes in tiles of `side` pixels instead of running the graph `decoder`.
+    """Makes a runner of graphs that decodes in tiles instead of running the decoder's graph.
 
-    still: passes end where moments move by less; with 0 the picture is the whole one's but for rounding.
+    Args:
+        run: Runs graphs.
+        decoder: Name of the decoder's graph.
+        stages: The decoder's stages.
+        tile_size: Side of a tile in pixels.
+        tolerance: Passes end when moments change by less. With 0, the image equals the whole one up to rounding.
     """
 
-    def tiled(name: str, inputs: dict[str, NDArray[Any]]) -> Array:
+    def run_graph(name: str, inputs: dict[str, NDArray[Any]]) -> Array:
         if name != decoder:
             return run(name, inputs)[0]
         features = run(stages.first_graph, inputs)[0]
@@ -45,12 +52,19 @@ def make_tiled_decoder(
             features = _run_stage(run, stage, features, tile_size // UPSCALE, tolerance)
         return features
 
-    return tiled
+    return run_graph
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a tile lies along an axis: begin and end, and those of it with its margin."""
+    """The rows or columns of a tile.
+
+    Attributes:
+        begin: First index.
+        end: Index after the last one.
+        padded_begin: First index with the margin.
+        padded_end: Index after the last one with the margin.
+    """
 
     begin: int
     end: int
@@ -60,37 +74,49 @@ class Span:
     @property
     def mask(self) -> Array:
         """1 in the tile, 0 in its margin."""
-        places = np.arange(self.padded_begin, self.padded_end)
-        return ((places >= self.begin) & (places < self.end)).astype(np.float32)
+        indices = np.arange(self.padded_begin, self.padded_end)
+        return ((indices >= self.begin) & (indices < self.end)).astype(np.float32)
 
 
 def split_axis(length: int, tile_size: int, margin: int, uniform: bool = False) -> list[Span]:
-    """As few as cover a length, none longer than `side`, and as even as can be; margins end where the picture does.
+    """Splits an axis into as few spans as possible, of nearly equal lengths; margins end at the border of the image.
 
-    fixed: all with their margins are of one size, that of the longest; at the ends margins are wider inwards.
+    Args:
+        length: Length of the axis.
+        tile_size: Maximum length of a span.
+        margin: Margin at both ends of a span.
+        uniform: Whether all spans have the same length with their margins; at the border, the inner margin is wider.
     """
     count = -(-length // tile_size)
     edges = [length * number // count for number in range(count + 1)]
     if not uniform:
         return [Span(begin, end, max(begin - margin, 0), min(end + margin, length)) for begin, end in pairwise(edges)]
-    size = compute_window(length, tile_size, margin)
-    firsts = [min(max(begin - margin, 0), length - size) for begin in edges[:-1]]
-    return [Span(begin, end, first, first + size) for (begin, end), first in zip(pairwise(edges), firsts, strict=True)]
+    window = compute_window(length, tile_size, margin)
+    starts = [min(max(begin - margin, 0), length - window) for begin in edges[:-1]]
+    return [
+        Span(begin, end, start, start + window) for (begin, end), start in zip(pairwise(edges), starts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Where a tile lies: its rows and its columns."""
+    """A tile of features.
+
+    Attributes:
+        rows: Its rows.
+        columns: Its columns.
+    """
 
     rows: Span
     columns: Span
 
     @property
     def area(self) -> int:
+        """Number of positions without the margin."""
         return (self.rows.end - self.rows.begin) * (self.columns.end - self.columns.begin)
 
     def crop(self, features: Array) -> Array:
-        """The tile of features (1, channels, height, width), with its margin."""
+        """Crops features (1, channels, height, width) to the tile with its margin."""
         rows, columns = self.rows, self.columns
         return np.ascontiguousarray(
             features[:, :, rows.padded_begin : rows.padded_end, columns.padded_begin : columns.padded_end]
@@ -98,72 +124,92 @@ class Tile:
 
 
 def make_tiles(features: Array, tile_size: int, margin: int, uniform: bool = False) -> list[Tile]:
-    """The tiles of features (1, channels, height, width), of at most `side` rows and columns; `fixed` as of `spans`."""
-    down, across = (split_axis(length, tile_size, margin, uniform) for length in features.shape[2:])
-    return [Tile(rows, columns) for rows, columns in product(down, across)]
+    """Splits features (1, channels, height, width) into tiles; see `split_axis`."""
+    rows, columns = (split_axis(length, tile_size, margin, uniform) for length in features.shape[2:])
+    return [Tile(row_span, column_span) for row_span, column_span in product(rows, columns)]
 
 
 def stitch(pieces: Iterable[Array], tiles: Sequence[Tile]) -> Array:
-    """What a stage made of tiles with their margins, one after another, put together without margins."""
-    made = np.empty((0, 0, 0, 0), np.float32)
+    """Puts the outputs of a stage together.
+
+    Args:
+        pieces: Output of each tile with its margin, (1, channels, 2 * height, 2 * width).
+        tiles: The tiles.
+
+    Returns:
+        The output without margins.
+    """
+    output = np.empty((0, 0, 0, 0), np.float32)
     for tile, piece in zip(tiles, pieces, strict=True):
         rows, columns = tile.rows, tile.columns
-        if not made.size:
-            made = np.empty(
-                (*piece.shape[:2], UPSCALE * tiles[-1].rows.end, UPSCALE * tiles[-1].columns.end), np.float32
-            )
-        made[:, :, _upscaled_slice(rows.begin, rows.end), _upscaled_slice(columns.begin, columns.end)] = piece[
+        if not output.size:
+            shape = (*piece.shape[:2], UPSCALE * tiles[-1].rows.end, UPSCALE * tiles[-1].columns.end)
+            output = np.empty(shape, np.float32)
+        output[:, :, _upscaled_slice(rows.begin, rows.end), _upscaled_slice(columns.begin, columns.end)] = piece[
             :,
             :,
             _upscaled_slice(rows.begin - rows.padded_begin, rows.end - rows.padded_begin),
             _upscaled_slice(columns.begin - columns.padded_begin, columns.end - columns.padded_begin),
         ]
-    return made
+    return output
 
 
 def _run_stage(run: RunAll, stage: TileStage, features: Array, tile_size: int, tolerance: float) -> Array:
-    """What a stage makes of all features (1, channels, height, width), in tiles of `side` of them."""
+    """Runs a stage in tiles, with passes until the moments converge."""
     tiles = make_tiles(features, tile_size, stage.margin)
     moments = np.full((stage.num_norms, 2, stage.num_groups), USE_TILE_MOMENTS, np.float32)
     for number in range(stage.num_norms + 1):
-        made, measured = _run_pass(run, stage, features, moments, tiles)
+        output, measured = _run_pass(run, stage, features, moments, tiles)
         if len(tiles) == 1 or (number and max_moment_change(moments, measured) < tolerance):
             break
         moments = measured
-    return made
+    return output
 
 
 def _run_pass(
     run: RunAll, stage: TileStage, features: Array, moments: Array, tiles: Sequence[Tile]
 ) -> tuple[Array, Array]:
-    """What all tiles make with given moments, put together, and the moments over all of them."""
-    measured = []
+    """Runs a stage on all tiles with given moments.
 
-    def pieces() -> Iterator[Array]:
+    Returns:
+        The output, and the moments over all tiles.
+    """
+    tile_moments = []
+
+    def run_tiles() -> Iterator[Array]:
         for tile in tiles:
-            sides = {"rows": tile.rows.mask, "columns": tile.columns.mask}
-            piece, found = run(stage.graph, {"features": tile.crop(features), **sides, "moments": moments})
-            measured.append(found)
+            masks = {"rows": tile.rows.mask, "columns": tile.columns.mask}
+            piece, measured = run(stage.graph, {"features": tile.crop(features), **masks, "moments": moments})
+            tile_moments.append(measured)
             yield piece
 
-    made = stitch(pieces(), tiles)
-    return made, pool_moments(measured, [tile.area for tile in tiles])
+    output = stitch(run_tiles(), tiles)
+    return output, pool_moments(tile_moments, [tile.area for tile in tiles])
 
 
-def pool_moments(measured: Sequence[Array], areas: Sequence[int]) -> Array:
-    """Means and variances (norms, 2, groups) over all tiles, from those of each: variances within and between them."""
-    means, variances = np.asarray(measured, np.float64).transpose(2, 0, 1, 3)
-    shares = np.asarray(areas)[:, None, None] / sum(areas)
-    mean = (shares * means).sum(0)
-    variance = (shares * (variances + np.square(means - mean))).sum(0)
+def pool_moments(tile_moments: Sequence[Array], areas: Sequence[int]) -> Array:
+    """Pools the means and variances of tiles: the variance is that within tiles plus that between them.
+
+    Args:
+        tile_moments: Means and variances of each tile, (norms, 2, groups).
+        areas: Number of positions of each tile.
+
+    Returns:
+        Means and variances over all tiles, (norms, 2, groups).
+    """
+    means, variances = np.asarray(tile_moments, np.float64).transpose(2, 0, 1, 3)
+    weights = np.asarray(areas)[:, None, None] / sum(areas)
+    mean = (weights * means).sum(0)
+    variance = (weights * (variances + np.square(means - mean))).sum(0)
     return np.stack([mean, variance], axis=1).astype(np.float32)
 
 
 def max_moment_change(before: Array, after: Array) -> float:
-    """How far moments moved at most: means in standard deviations, variances in shares of themselves."""
-    (means, variances), (others, spreads) = before.transpose(1, 0, 2), after.transpose(1, 0, 2)
-    spreads = np.maximum(spreads, np.finfo(np.float32).tiny)
-    return float(max((np.abs(others - means) / np.sqrt(spreads)).max(), np.abs(variances / spreads - 1).max()))
+    """Returns the largest change of moments: of means in standard deviations, of variances relative to themselves."""
+    (old_means, old_variances), (means, variances) = before.transpose(1, 0, 2), after.transpose(1, 0, 2)
+    variances = np.maximum(variances, np.finfo(np.float32).tiny)
+    mean_change = (np.abs(means - old_means) / np.sqrt(variances)).max()
+    return float(max(mean_change, np.abs(old_variances / variances - 1).max()))
 
 
 def _upscaled_slice(begin: int, end: int) -> slice:

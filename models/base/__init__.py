@@ -1,1 +1,1 @@
-"""TODO models/base."""
+"""The types that describe a model family: its components, graphs, host, reference and NPU parts."""

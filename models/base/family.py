@@ -1,4 +1,4 @@
-"""The vocabulary in which a family is described."""
+"""The types that describe a model family as data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from .graph import Graph
 
 @dataclass(frozen=True)
 class Fold:
-    """A scale that moves, with no change of the output, from the inputs of some linears into what comes before them.
+    """A scale s that moves from the inputs of some linears into the operation before them; the output stays the same.
 
-    `source` is divided by s and every one of `into` has its input columns multiplied by s. A `norm` source is an
-    RMSNorm's weight; a `rows` source is a linear whose output channels are divided. All names are relative to a block.
+    `prev_op` is divided by s, and every linear of `linears` has its input columns multiplied by s. All names are
+    relative to a block.
 
-    Where `source` feeds several heads of `into` (grouped-query attention: values are shared by a group of query heads),
-    `shared_heads` names the config keys (query heads, key-value heads): s is then one for each channel of the source.
+    Attributes:
+        prev_op: Module that is divided.
+        linears: Linears that read its output.
+        kind: Type of `prev_op`: `norm` is an RMSNorm, whose weight is divided; `rows` is a linear, whose output
+            channels are.
+        gqa_config_keys: With grouped-query attention, the config keys of the numbers of query heads and of key-value
+            heads. Each channel of `prev_op` then feeds several query heads, and s has one value for each of its
+            channels.
     """
 
     prev_op: str
@@ -27,10 +33,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class ShiftChain:
-    """Linears one after another through which a power of two may travel, to keep float16 from overflowing in between.
+    """Consecutive linears that can be scaled by a power of two, to keep float16 from overflowing between them.
 
-    What is divided out at one linear reaches the outputs of all later ones. At the end a norm cancels it, or, with
-    `cancelled` False, the last linear multiplies it back.
+    The division at one linear reaches the outputs of all later ones.
+
+    Attributes:
+        linears: Linears, in the order in which they run.
+        cancelled_by_norm: Whether a norm after the chain cancels the division; otherwise the last linear multiplies it
+            back.
     """
 
     linears: tuple[str, ...]
@@ -39,9 +49,12 @@ class ShiftChain:
 
 @dataclass(frozen=True)
 class Block:
-    """A repeated block: where its copies stand in the component (`*` is the index) and how its scales fold.
+    """A repeated block.
 
-    The linears of a block that are quantized are exactly those that some fold leads into.
+    Attributes:
+        path: Path of its copies in the component, with `*` for the index.
+        folds: Scales that can be folded. The linears that some fold names are the ones that are quantized.
+        chains: Linears that can be scaled by a power of two.
     """
 
     path: str
@@ -50,17 +63,23 @@ class Block:
 
     @property
     def linears(self) -> tuple[str, ...]:
+        """The linears that are quantized, relative to the block."""
         return tuple(name for fold in self.folds for name in fold.linears)
 
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the pipeline that is pressed: its folder's name, the class, and its blocks.
+    """A component of the pipeline that is quantized or carried over.
 
-    unread: how many of the last copies of the last block compute what the pipeline never reads; they are dropped.
-    dropped: other modules that the pipeline never runs; they are dropped too.
-    wrapped_in: classes that a folder's config may name instead, each with what its tensors' names then begin with.
-    embeddings: token embeddings, which may be stored in 8 bits.
+    Attributes:
+        name: Name of its folder.
+        model_class: Its class in diffusers or transformers.
+        blocks: Repeated blocks whose linears are quantized.
+        unused_blocks: How many of the last copies of the last block compute outputs that the pipeline never reads.
+            They are removed.
+        unused_modules: Other modules that the pipeline never runs. They are removed as well.
+        weight_prefixes: Pairs of a class that config.json may name instead and the prefix that its tensor names have.
+        embeddings: Token embeddings, which can be stored in 8 bits.
     """
 
     name: str
@@ -74,13 +93,20 @@ class Component:
 
 @dataclass(frozen=True)
 class Family:
-    """A pipeline class and its components; `denoiser` names the one that runs once a step, the others run before it.
+    """A pipeline class.
 
-    graphs: what is exported, in the order in which a device runs it. more: what is exported where it is asked for.
-    host: `package.module:Class` of what the device computes around them; a family without one is exported, and nothing
-    here paints with it. reference: `package.module:function` of what the components answer in torch, a `Reference` with
-    a host and an `Observer` without. patch: without a host, the rows and columns of latents that a picture's sides are
-    multiples of. npu: `package.module:NAME` of what a neural processor runs of it, where that is known.
+    Attributes:
+        pipeline_class: Class name of the pipeline in diffusers.
+        denoiser: Component that runs once a step; the others run before or after the loop.
+        components: All components.
+        graphs: Graphs that are exported, in the order in which they run.
+        optional_graphs: Graphs that are exported only on request.
+        host: `package.module:Class` of the family's `Host`. A family without one is exported, but edgepress cannot
+            generate images with it.
+        reference: `package.module:function` of what the graphs are verified against: a `ComponentReference` if the
+            family has a host, otherwise a `PipelineObserver`.
+        patch_size: Without a host, the rows and columns of latents in a patch; image sides are multiples of it.
+        npu: `package.module:NAME` of the family's `NpuSpec`, if NPUs are supported.
     """
 
     pipeline_class: str
@@ -94,7 +120,9 @@ class Family:
     npu: str = ""
 
     def component(self, name: str) -> Component | None:
+        """Returns the component of a name, or None."""
         return next((component for component in self.components if component.name == name), None)
 
     def graph(self, name: str) -> Graph | None:
+        """Returns the graph of a name, or None."""
         return next((graph for graph in self.graphs if graph.name == name), None)

@@ -1,4 +1,4 @@
-"""The vocabulary in which the graphs of a family are described: what a device runs, one after another."""
+"""The types that describe the graphs of a family: what a device runs, one after another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 class Port:
     """An input or output of a graph.
 
-    axes: one name for each dynamic axis, None for each axis that the component's config fixes. An output's axis may be
-    computed of an input's, such as `8*h`. dtype: in numpy's words. when: a key of the component's config; where that
-    is false or missing, the graph has no such port.
+    Attributes:
+        name: Its name in the exported graph.
+        axes: A name for each dynamic axis, None for each axis that the component's config fixes. The axis of an output
+            can be an expression of an input's, such as `8*h`.
+        dtype: Numpy name of its dtype.
+        config_key: Key of the component's config. If set, the port exists only where that key is true.
     """
 
     name: str
@@ -24,12 +27,18 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """A part of a pipeline that becomes one graph of tensors.
+    """A part of a pipeline that is exported as one graph.
 
-    component: the folder of its weights. module: `package.module:Class` of a torch module that is made from the
-    component, keeps it as `model`, takes the inputs in their order, and has `example(sizes)`, which makes inputs for
-    sizes of the dynamic axes. optional: whether there are pipelines of the class without the component. part: a module
-    of the component that this graph alone runs, and that a pressed component may have lost.
+    Attributes:
+        name: Its name; also that of its file.
+        component: Folder of the component whose weights it has.
+        module: `package.module:Class` of the torch module that is traced. The module is made from the component, keeps
+            it as `model`, takes the inputs in their order, and has a method `example(sizes)` that makes inputs for
+            sizes of the dynamic axes.
+        inputs: Its inputs, in order.
+        outputs: Its outputs, in order.
+        optional: Whether some pipelines of the class lack the component.
+        submodule: Module of the component that only this graph runs, and that quantization may have removed.
     """
 
     name: str
@@ -42,11 +51,10 @@ class Graph:
 
     @property
     def dynamic_axes(self) -> tuple[str, ...]:
-        """The dynamic axes of the inputs, each once, in order."""
+        """Names of the dynamic axes of the inputs, without duplicates, in order."""
         return tuple(dict.fromkeys(axis for port in self.inputs for axis in port.axes if axis))
 
     def for_config(self, config: Mapping[str, Any]) -> Graph:
-        """The graph of a component with a config, which may want fewer inputs."""
-        return replace(
-            self, inputs=tuple(port for port in self.inputs if not port.config_key or config.get(port.config_key))
-        )
+        """Returns the graph for a component's config, without the inputs that the config switches off."""
+        ports = tuple(port for port in self.inputs if not port.config_key or config.get(port.config_key))
+        return replace(self, inputs=ports)

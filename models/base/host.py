@@ -1,6 +1,6 @@
-"""What the host computes around a family's graphs: the interface that the runtime paints through, and how it is found.
+"""The host of a family: what runs in numpy around its graphs, and how it is loaded.
 
-A host knows its family's configs and no weights. It is numpy alone: torch need not be there.
+A host knows the configs of its family and no weights. It never imports torch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from ...common.errors import UserError
 from .family import Family
 from .tiling import DecoderStages
 
-# Runs a graph by its name and gives its first output; float outputs are float32 whatever the graph computes in.
+# Runs the graph of a name and returns its first output. Floats are float32, whatever the graph computes in.
 RunGraph = Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]
 
 
 class Host(Protocol):
-    """A family's host, made from `configs`: the config dicts of its components and of its scheduler, by folder name.
+    """Prepares the inputs of a family's graphs and reads their outputs.
 
-    max_tokens: of a prompt, as the pipeline cuts it. template: variables that the pipeline gives the chat template.
-    decoder: the graph that makes the picture, whose one input and output are (1, channels, height, width). tiles: the
-    graphs that do so in tiles. encoder: the graph that makes latents of a picture, exported where it is asked for.
-    native: the picture's side in pixels that the pipeline was made for.
+    Args:
+        configs: Configs of the components and of the scheduler, by folder name.
+
+    Attributes:
+        max_tokens: Number of tokens at which the pipeline truncates prompts.
+        chat_template_kwargs: Variables that the pipeline passes to the chat template.
+        decoder_graph: Name of the graph that decodes latents; its input and output are (1, channels, height, width).
+        decoder_stages: The graphs that decode in tiles.
+        encoder_graph: Name of the graph that encodes an image, which is exported on request.
     """
 
     max_tokens: int
@@ -38,39 +43,56 @@ class Host(Protocol):
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None: ...
 
     @property
-    def native_resolution(self) -> int: ...
+    def native_resolution(self) -> int:
+        """Side in pixels of the images that the pipeline was trained for."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Of the noise to begin with; raises UserError where the size cannot be painted."""
+        """Returns the shape of the initial noise.
+
+        Raises:
+            UserError: The pipeline does not support the size.
+        """
 
     def count_image_tokens(self, height: int, width: int) -> int:
-        """How many tokens a picture has for the schedule's shift."""
+        """Returns the number of image tokens, from which the scheduler computes its shift."""
 
     def encode_prompt(self, run: RunGraph, ids: NDArray[np.int64]) -> Any:
-        """What the later steps need of a prompt, given its token ids (tokens,)."""
+        """Encodes a prompt.
+
+        Args:
+            run: Runs the graphs.
+            ids: Token ids, (tokens,).
+
+        Returns:
+            What `predict_velocity` needs of the prompt.
+        """
 
     def predict_velocity(
         self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any
     ) -> NDArray[np.float32]:
-        """The velocity at a timestep of the scheduler; float32, of the latents' shape."""
+        """Returns the velocity, of the shape of `latents`, at a timestep of the scheduler."""
 
     def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The picture (height, width, 3) of finished latents."""
+        """Decodes denoised latents to an image (height, width, 3)."""
 
     def encode_image(self, run: RunGraph, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The latents of a picture (height, width, 3)."""
+        """Encodes an image (height, width, 3) to latents."""
 
 
 def load_host(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
-    """The host of a family, which names it as `module:class`.
+    """Creates the host of a family.
+
+    Args:
+        family: The family, which names the host's class.
+        configs: Configs of the components and of the scheduler, by folder name.
 
     Raises:
-        UserError: the family has none.
+        UserError: The family has no host.
     """
     if not family.host:
         raise UserError(
-            f"Nothing here paints with graphs of the class {family.pipeline_class}; run them with a host of your own "
-            "(docs/add-a-model.md says what one computes)."
+            f"edgepress cannot generate images with {family.pipeline_class}; it only exports the graphs. "
+            "Run them with a host of your own (docs/add-a-model.md)."
         )
     module, name = family.host.split(":")
     return cast(Host, getattr(importlib.import_module(module), name)(configs))

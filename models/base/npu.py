@@ -1,7 +1,7 @@
-"""The vocabulary in which a family says what a neural processor (NPU) runs of it: graphs of fixed shapes, in parts.
+"""The types that describe what a neural processing unit (NPU) runs of a family: graphs of fixed shapes, in parts.
 
-Such processors have little memory for one model, and their compilers take time that grows faster than the model. So a
-graph can be cut between its blocks; each part is a model of its own.
+NPUs have little memory for one model, and the time that their compilers take grows faster than the model does.
+Therefore a graph can be split between its blocks; each part is a model of its own.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from .graph import Graph
 from .host import Host
 from .tiling import DecoderTiling
 
-# Of float16: squares are of an eighth of what is squared, as that of 256 is infinite; and above 0 by the least that it
-# has, what keeps the norm of a constant from 0 / 0.
+# Limits of float16. The square of 256 overflows, so values are divided by 8 before they are squared. Adding the
+# smallest positive number to a variance keeps the norm of a constant from dividing 0 by 0.
 SQUARE_PRESCALE, MIN_VARIANCE = 1 / 8, 2.0**-24
 
 
 @dataclass(frozen=True)
 class BlockStack:
-    """Blocks one after another, between which a graph can be cut.
+    """Consecutive blocks between which a graph can be split.
 
-    Each part takes as its first input what the one before gives, and all other inputs as the graph does.
+    The first input of each part is the output of the part before; all other inputs are those of the graph.
 
-    path: of their list in the component. around: modules that run besides the blocks. unread: how many of the last
-    blocks are not run.
+    Attributes:
+        path: Path of the list of blocks in the component.
+        extra_modules: Modules that run besides the blocks.
+        unused_blocks: How many of the last blocks do not run.
     """
 
     path: str
@@ -44,11 +46,15 @@ class BlockStack:
 class NpuSpec:
     """What an NPU runs of a family.
 
-    graphs: in the order in which they run, their axes fixed by `NpuHost.sizes`; a module of a graph with a stack is
-    made from the component and the range of blocks that it runs. stacks: of graphs, by name. host:
-    `package.module:Class` of an `NpuHost`. halves: by component the modules whose rows must stand as the halves of
-    heads are turned, not as neighbours are; names may begin with `*`. heads: the component config's keys for the width
-    and the number of heads. embeddings: component and module of the token embeddings, which the host looks up.
+    Attributes:
+        graphs: Graphs in the order in which they run; `NpuHost.axis_sizes` fixes their axes. The module of a graph
+            with a stack is made from the component and the range of blocks that it runs.
+        stacks: The block stacks of graphs, by graph name.
+        host: `package.module:Class` of the `NpuHost`.
+        split_half_modules: By component, the modules whose rows are reordered so that rotary embedding rotates the
+            halves of a head instead of neighbouring channels. Names can begin with `*`.
+        head_config_keys: Config keys of the width and of the number of heads.
+        token_embedding: Component and module of the token embedding, which the host looks up.
     """
 
     graphs: tuple[Graph, ...]
@@ -59,12 +65,19 @@ class NpuSpec:
     token_embedding: tuple[str, str]
 
     def graph(self, name: str) -> Graph | None:
+        """Returns the graph of a name, or None."""
         return next((graph for graph in self.graphs if graph.name == name), None)
 
 
 @dataclass(frozen=True)
 class GraphPart:
-    """A graph or a run of its blocks; `name` is that of a file without its ending."""
+    """A graph, or some consecutive blocks of it.
+
+    Attributes:
+        name: File name without the extension.
+        graph: The graph with the inputs and outputs of this part.
+        blocks: The blocks that it runs; None if the graph has no stack.
+    """
 
     name: str
     graph: Graph
@@ -74,7 +87,8 @@ class GraphPart:
 class NpuHost(Host, Protocol):
     """A host whose graphs have fixed shapes.
 
-    tiling: how the decoder is run in tiles, instead of the one graph; None where it decodes whole.
+    Attributes:
+        decoder_tiling: How the decoder runs in tiles; None if it decodes whole images.
     """
 
     decoder_tiling: DecoderTiling | None
@@ -87,44 +101,49 @@ class NpuHost(Host, Protocol):
         embeddings: NDArray[np.floating[Any]],
         tile_size: int | None = None,
     ) -> None:
-        """size: height and width of pictures, in pixels. tokens: that a prompt may have. embeddings: (words, D).
-        tile: side in pixels of the tiles that pictures are decoded in, None to decode them whole."""
+        """Creates the host.
+
+        Args:
+            configs: Configs of the components and of the scheduler, by folder name.
+            size: Height and width of all images, in pixels.
+            max_prompt_tokens: Maximum number of tokens of a prompt.
+            embeddings: Token embeddings, (vocabulary, width).
+            tile_size: Side in pixels of the tiles that images are decoded in; None decodes them whole.
+        """
 
     @property
     def axis_sizes(self) -> dict[str, int]:
-        """Of every axis that graphs name."""
+        """Sizes of all axes of the graphs, by name."""
 
 
 def split_graph(graph: Graph, stack: BlockStack | None, block_ranges: Sequence[range]) -> list[GraphPart]:
-    """A graph cut into runs of blocks."""
+    """Splits a graph into parts, each of which runs a range of blocks."""
     if stack is None:
         return [GraphPart(graph.name, graph)]
     if len(block_ranges) == 1:
         return [GraphPart(graph.name, graph, block_ranges[0])]
-    found = []
-    for number, run in enumerate(block_ranges, 1):
+    parts = []
+    for number, blocks in enumerate(block_ranges, 1):
         name = f"{graph.name}-{number}-of-{len(block_ranges)}"
         outputs = graph.outputs if number == len(block_ranges) else graph.inputs[:1]
-        found.append(GraphPart(name, replace(graph, name=name, outputs=outputs), run))
-    return found
+        parts.append(GraphPart(name, replace(graph, name=name, outputs=outputs), blocks))
+    return parts
 
 
 def load_npu_spec(family: Family) -> NpuSpec:
-    """What an NPU runs of a family, which names it as `module:NAME`.
+    """Loads what an NPU runs of a family.
 
     Raises:
-        UserError: nothing is known of that.
+        UserError: NPUs are not supported for the family.
     """
     if not family.npu:
-        raise UserError(
-            f"It is not known how an NPU runs {family.pipeline_class}; docs/add-a-model.md says how to add that."
-        )
+        raise UserError(f"{family.pipeline_class} is not supported on NPUs. See docs/add-a-model.md to add support.")
     module, name = family.npu.split(":")
     return cast(NpuSpec, getattr(importlib.import_module(module), name))
 
 
 def with_tiled_decoder(npu: NpuSpec, host: NpuHost) -> NpuSpec:
-    """What an NPU runs where a host's decoder is run in tiles: their graphs in the place of the decoder's."""
+    """Replaces the decoder's graph by the graphs of its tiles, if the host decodes in tiles."""
     if host.decoder_tiling is None:
         return npu
     graphs = [graph for graph in npu.graphs if graph.name != host.decoder_graph]
@@ -132,6 +151,6 @@ def with_tiled_decoder(npu: NpuSpec, host: NpuHost) -> NpuSpec:
 
 
 def load_npu_host_class(npu: NpuSpec) -> type[NpuHost]:
-    """The class of a family's host, which names it as `module:class`."""
+    """Loads the class of a family's NPU host."""
     module, name = npu.host.split(":")
     return cast(type[NpuHost], getattr(importlib.import_module(module), name))

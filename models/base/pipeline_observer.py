@@ -1,4 +1,4 @@
-"""What a diffusers pipeline asks of its components while it paints, and what they answer."""
+"""Records what a diffusers pipeline passes to its components while it generates an image, and what they return."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from torch import Tensor
 
 from .reference import Arrays, GoldenIO
 
-NUM_STEPS = 2  # the last one counts, as the first stands at the end of the schedule
+NUM_STEPS = 2  # the last step is recorded; the first one stands at the very start of the schedule
 
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a call, by name, and what came back."""
+    """A recorded call.
+
+    Attributes:
+        arguments: Arguments by parameter name.
+        result: What the call returned.
+    """
 
     arguments: dict[str, Any]
     result: Any
@@ -28,21 +33,27 @@ class Call:
 
 @torch.no_grad()
 def record_calls(pipeline: Any, prompt: str, size: tuple[int, int], **settings: Any) -> dict[str, Call]:
-    """The last call of each component of a pipeline that paints one picture, by the component's name.
+    """Generates one image with fixed noise and records the last call of each component.
 
-    Those are of the text encoders, of the denoiser, and of the decoder, whose `decode` is called. The noise is the same
-    each time. settings: of the pipeline's own.
+    Args:
+        pipeline: The diffusers pipeline.
+        prompt: Prompt of the image.
+        size: Height and width in pixels.
+        **settings: Further arguments of the pipeline.
+
+    Returns:
+        The last call of `forward`, or of the VAE's `decode`, by component name.
     """
     height, width = size
-    noise = torch.Generator().manual_seed(0)
-    methods = {name: "decode" if name == "vae" else "forward" for name in _list_modules(pipeline)}
+    components = [name for name, component in pipeline.components.items() if isinstance(component, torch.nn.Module)]
+    methods = {name: "decode" if name == "vae" else "forward" for name in components}
     with _recording(pipeline, methods) as calls:
         pipeline(
             prompt,
             height=height,
             width=width,
             num_inference_steps=NUM_STEPS,
-            generator=noise,
+            generator=torch.Generator().manual_seed(0),
             output_type="np",
             **settings,
         )
@@ -50,28 +61,24 @@ def record_calls(pipeline: Any, prompt: str, size: tuple[int, int], **settings: 
 
 
 def make_golden_io(graph: str, inputs: Mapping[str, Tensor], **outputs: Tensor) -> GoldenIO:
-    """An exchange of tensors; floats are in float32, as graphs have them."""
+    """Makes the golden inputs and outputs of a graph from tensors; floats become float32."""
     return GoldenIO(graph, _to_arrays(inputs), _to_arrays(outputs))
 
 
 def make_decoder_golden_io(calls: Mapping[str, Call]) -> GoldenIO:
-    """That of the decoder."""
+    """Makes the golden inputs and outputs of the decoder from the recorded calls."""
     call = calls["vae"]
     return make_golden_io("vae_decoder", {"latents": call.arguments["z"]}, image=call.result[0])
 
 
-def _list_modules(pipeline: Any) -> list[str]:
-    return [name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)]
-
-
 @contextmanager
 def _recording(pipeline: Any, methods: Mapping[str, str]) -> Iterator[dict[str, Call]]:
-    """The last call of a method of each component; the components are as they were afterwards."""
+    """Records the last call of one method of each component; afterwards the components are as they were before."""
     calls: dict[str, Call] = {}
     try:
         for name, method in methods.items():
-            part = getattr(pipeline, name)
-            setattr(part, method, _wrap_method(getattr(part, method), calls, name))
+            component = getattr(pipeline, name)
+            setattr(component, method, _wrap_method(getattr(component, method), calls, name))
         yield calls
     finally:
         for name, method in methods.items():
@@ -81,12 +88,12 @@ def _recording(pipeline: Any, methods: Mapping[str, str]) -> Iterator[dict[str, 
 def _wrap_method(method: Callable[..., Any], calls: dict[str, Call], name: str) -> Callable[..., Any]:
     signature = inspect.signature(method)
 
-    def recording(*args: Any, **kwargs: Any) -> Any:
-        answer = method(*args, **kwargs)
-        calls[name] = Call(dict(signature.bind(*args, **kwargs).arguments), answer)
-        return answer
+    def record(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        calls[name] = Call(dict(signature.bind(*args, **kwargs).arguments), result)
+        return result
 
-    return recording
+    return record
 
 
 def _to_arrays(tensors: Mapping[str, Tensor]) -> Arrays:

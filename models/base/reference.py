@@ -1,7 +1,7 @@
-"""What a family's components answer in torch, as diffusers and transformers have them: what graphs are held against.
+"""Reference outputs: what the components of diffusers and transformers compute, against which graphs are verified.
 
-Where a family has a host, it makes the inputs of the graphs, and a `Reference` says what they must give. Where it has
-none, an `Observer` watches the pipeline paint, and says both.
+If a family has a host, the host makes the inputs of the graphs and a `ComponentReference` computes the expected
+outputs. Otherwise a `PipelineObserver` records both while the pipeline of diffusers generates an image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class GoldenIO:
-    """What a graph is given, and what it must give: arrays by the names of its ports."""
+    """Golden inputs and expected outputs of a graph.
+
+    Attributes:
+        graph: Name of the graph.
+        inputs: Input arrays by port name.
+        outputs: Output arrays by port name.
+    """
 
     graph: str
     inputs: Arrays
@@ -31,7 +37,13 @@ class GoldenIO:
 
 @dataclass(frozen=True)
 class GoldenInput:
-    """What a host is given: token ids (tokens,) int64, latents float32, and a timestep of the scheduler."""
+    """Golden input of a host.
+
+    Attributes:
+        ids: Token ids, (tokens,).
+        latents: Latents.
+        timestep: Timestep of the scheduler.
+    """
 
     ids: NDArray[np.int64]
     latents: NDArray[np.float32]
@@ -39,32 +51,47 @@ class GoldenInput:
 
 
 class ComponentReference(Protocol):
-    """A family's function that runs a component as it is and says what each of its graphs must give."""
+    """Function of a family that runs a component in torch."""
 
     def __call__(
         self, component: str, module: Any, case: GoldenInput, previous_outputs: Mapping[str, NDArray[np.float32]]
     ) -> GraphOutputs:
-        """First outputs by the name of the graph; `found` are those of the components before."""
+        """Computes the expected outputs of the component's graphs.
+
+        Args:
+            component: Name of the component.
+            module: The component.
+            case: What the host is given.
+            previous_outputs: Outputs of the graphs of earlier components, by graph name.
+
+        Returns:
+            First outputs by graph name.
+        """
 
 
 class PipelineObserver(Protocol):
-    """A family's function that has a pipeline paint, and translates what its components are asked."""
+    """Function of a family that runs a pipeline and records what its components compute."""
 
     def __call__(self, pipeline: Any, prompt: str, size: tuple[int, int]) -> list[GoldenIO]:
-        """One exchange for each graph of the pipeline; size: height and width in pixels.
+        """Generates an image and returns golden inputs and outputs for each graph.
+
+        Args:
+            pipeline: The diffusers pipeline.
+            prompt: Prompt of the image.
+            size: Height and width in pixels.
 
         Raises:
-            ValueError: the pipeline refuses the size.
+            ValueError: The pipeline does not support the size.
         """
 
 
 def load_reference(family: Family) -> ComponentReference:
-    """The reference of a family that has a host, which names it as `module:function`."""
+    """Loads the reference of a family that has a host."""
     return cast(ComponentReference, _load_named(family))
 
 
 def load_observer(family: Family) -> PipelineObserver:
-    """The observer of a family that has no host, which names it as `module:function`."""
+    """Loads the observer of a family that has no host."""
     return cast(PipelineObserver, _load_named(family))
 
 

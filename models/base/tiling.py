@@ -1,4 +1,4 @@
-"""TODO"""
+"""The types that describe how a decoder runs in tiles."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from .graph import Graph
 
 @dataclass(frozen=True)
 class TileStage:
-    """A stage that takes tiles: its graph, how many norms it has in how many groups, and how many rows and columns
-    of its input a tile needs around it."""
+    """A stage of a decoder that runs tile by tile.
+
+    Attributes:
+        graph: Name of its graph.
+        num_norms: Number of its group norms.
+        num_groups: Number of groups in each.
+        margin: Rows and columns of its input that a tile needs around it.
+    """
 
     graph: str
     num_norms: int
@@ -21,7 +27,12 @@ class TileStage:
 
 @dataclass(frozen=True)
 class DecoderStages:
-    """The graph of the first stage, which takes all latents at once, and the stages after it."""
+    """The stages of a decoder.
+
+    Attributes:
+        first_graph: Name of the graph of the first stage, which takes all latents at once.
+        stages: The stages after it, which run tile by tile.
+    """
 
     first_graph: str
     stages: tuple[TileStage, ...]
@@ -29,17 +40,25 @@ class DecoderStages:
 
 @dataclass(frozen=True)
 class TileStageGraphs(TileStage):
-    """A stage that takes tiles; `graph` makes features with moments that are given. measure: the graph of moments."""
+    """A stage that is two graphs: `graph` computes features with given moments, `moments_graph` measures moments.
+
+    Attributes:
+        moments_graph: Name of the graph that measures the moments of the stage's norms.
+    """
 
     moments_graph: str
 
 
 @dataclass(frozen=True)
 class DecoderTiling:
-    """How pictures of one size are decoded in tiles.
+    """How images of one size are decoded in tiles by graphs of fixed shapes.
 
-    tile: its side in pixels. begin: the graph of the stages that run whole. stages: those after them. graphs: all of
-    them. sizes: of their axes.
+    Attributes:
+        tile_size: Side of a tile in pixels.
+        first_graph: Name of the graph of the stages that run whole.
+        stages: The stages after it.
+        graphs: All graphs.
+        axis_sizes: Sizes of their axes, by name.
     """
 
     tile_size: int

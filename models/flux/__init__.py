@@ -1,1 +1,1 @@
-"""TODO models/flux."""
+"""FLUX.1."""

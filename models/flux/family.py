@@ -1,18 +1,18 @@
-"""Flux.1: a transformer of two streams and then one; CLIP reads prompts as a whole and T5 token by token.
+"""FLUX.1: a transformer with two streams and then one; CLIP embeds the prompt as a whole, T5 token by token.
 
-Its modulation shifts what its norms give, so that no scale folds into them: it is exported, not pressed. The dev
-variant was distilled to know of a guidance scale, schnell was not.
+Its modulation adds a shift after the norms, so no scale folds into them: the family is exported, but not quantized. The
+dev variant was distilled with a guidance scale, schnell was not.
 """
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_t5_graph
 
-# N: patches of the image. T: tokens of the prompt. cos and sin are of pairs of channels.
+# N: patches of the image. T: tokens of the prompt. cos and sin have one value for each pair of channels.
 TRANSFORMER = Graph(
     "transformer",
     "transformer",
-    "edgepress.models.flux.graphs:Transformer",
+    "edgepress.models.flux.graphs:FluxTransformer",
     (
         Port("patches", (None, "N", None)),
         Port("timestep", (None,)),

@@ -1,7 +1,6 @@
-"""Flux's transformer as a function of tensors; inputs and outputs are float32 whatever the weights are.
+"""Flux's transformer as a function of tensors; inputs and outputs are float32, whatever the dtype of the weights.
 
-Patches and the angles of all positions are made outside. The module here takes a component over: it changes the
-attention's processors.
+The patches and the rotary tables are inputs. The module modifies the component: it replaces the attention processors.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 from ..shared.rotary import apply_rotary_embedding
 
 
-class Transformer(nn.Module):
-    """One step of denoising: the velocity of an image's patches."""
+class FluxTransformer(nn.Module):
+    """One denoising step: predicts the velocity of an image's patches."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
@@ -37,20 +36,25 @@ class Transformer(nn.Module):
         text_sin: Tensor,
         guidance: Tensor | None = None,
     ) -> Tensor:
-        """The transformer's output, as its own class gives it.
+        """Computes the transformer's output, as diffusers does.
 
         Args:
-            patches: (1, N, channels). timestep: (1,), from 1 (noise) to 0.
-            hidden: (1, T, width), of T5. pooled: (1, width), of CLIP.
-            image_cos, image_sin: (N, head size / 2). text_cos, text_sin: (T, head size / 2).
-            guidance: (1,), where the model was distilled to know of it.
+            patches: Patches of the latents, (1, N, channels).
+            timestep: From 1 (noise) to 0, (1,).
+            hidden: Hidden states of T5, (1, T, width).
+            pooled: Embedding of CLIP, (1, width).
+            image_cos: Cosines of the image's positions, (N, head size / 2).
+            image_sin: Sines of the image's positions, (N, head size / 2).
+            text_cos: Cosines of the prompt's positions, (T, head size / 2).
+            text_sin: Sines of the prompt's positions, (T, head size / 2).
+            guidance: Guidance scale, (1,), if the model was distilled with one.
 
         Returns:
-            velocity (1, N, channels).
+            Velocity, (1, N, channels).
         """
         dtype, model = self.model.dtype, self.model
         conditions = [timestep * 1000] + ([] if guidance is None else [guidance * 1000])
-        modulation = model.time_text_embed(*(one.to(dtype) for one in conditions), pooled.to(dtype))
+        modulation = model.time_text_embed(*(condition.to(dtype) for condition in conditions), pooled.to(dtype))
         angles = torch.cat([text_cos, image_cos]), torch.cat([text_sin, image_sin])
         image, text = model.x_embedder(patches.to(dtype)), model.context_embedder(hidden.to(dtype))
         for block in (*model.transformer_blocks, *model.single_transformer_blocks):
@@ -59,7 +63,7 @@ class Transformer(nn.Module):
         return velocity.float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for N patches and T tokens."""
+        """Makes inputs for N patches and T tokens."""
         image, text, config = sizes["N"], sizes["T"], self.model.config
         half = sum(config.axes_dims_rope) // 2
         states = torch.zeros(1, text, config.joint_attention_dim), torch.zeros(1, config.pooled_projection_dim)
@@ -69,20 +73,27 @@ class Transformer(nn.Module):
 
 
 class FluxRealRopeProcessor:
-    """An attention processor that turns queries and keys by ONNX's operator; text stands before image."""
+    """An attention processor that applies rotary embedding by ONNX's operator; text tokens come before image tokens."""
 
     def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,  # noqa: ARG002  the names and the order are diffusers'
+        attention_mask: Tensor | None = None,  # noqa: ARG002  diffusers passes these by name and position
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """hidden_states (1, tokens, dim); image_rotary_emb: cos and sin, (all tokens, head size / 2) each.
+        """Computes attention.
+
+        Args:
+            attn: The attention module.
+            hidden_states: Image tokens, or in single-stream blocks text and image tokens, (1, tokens, dim).
+            encoder_hidden_states: Text tokens, (1, tokens, dim).
+            attention_mask: Not used.
+            image_rotary_emb: Cos and sin of all tokens, (tokens, head size / 2) each.
 
         Returns:
-            the image's rows, and the text's where these came on their own.
+            The image tokens, and the text tokens if they were given separately.
         """
         assert image_rotary_emb is not None
         query, key, value = _project_qkv(attn, hidden_states, encoder_hidden_states)
@@ -96,17 +107,17 @@ class FluxRealRopeProcessor:
 
 
 def _project_qkv(attn: Any, image: Tensor, text: Tensor | None) -> list[Tensor]:
-    """Queries, keys and values (1, tokens, heads, head size); the first two normalized."""
+    """Returns queries, keys and values (1, tokens, heads, head size); queries and keys are normalized."""
     linears, norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k, nn.Identity())
-    found = [_project_heads(linear, norm, image, attn) for linear, norm in zip(linears, norms, strict=True)]
+    image_qkv = [_project_heads(linear, norm, image, attn) for linear, norm in zip(linears, norms, strict=True)]
     if text is None:
-        return found
+        return image_qkv
     linears = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
     norms = attn.norm_added_q, attn.norm_added_k, nn.Identity()
-    added = [_project_heads(linear, norm, text, attn) for linear, norm in zip(linears, norms, strict=True)]
-    return [torch.cat(pair, dim=1) for pair in zip(added, found, strict=True)]
+    text_qkv = [_project_heads(linear, norm, text, attn) for linear, norm in zip(linears, norms, strict=True)]
+    return [torch.cat(pair, dim=1) for pair in zip(text_qkv, image_qkv, strict=True)]
 
 
 def _project_heads(linear: nn.Module, norm: nn.Module, rows: Tensor, attn: Any) -> Tensor:
-    found: Tensor = norm(linear(rows).unflatten(-1, (-1, attn.head_dim)))
-    return found
+    heads: Tensor = norm(linear(rows).unflatten(-1, (-1, attn.head_dim)))
+    return heads

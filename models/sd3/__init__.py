@@ -1,1 +1,1 @@
-"""TODO models/sd3."""
+"""Stable Diffusion 3 and 3.5."""

@@ -1,7 +1,7 @@
-"""Stable Diffusion 3 and 3.5: a transformer of two streams; two text encoders of CLIP read prompts, and T5.
+"""Stable Diffusion 3 and 3.5: a transformer with two streams; two CLIP text encoders and T5 embed the prompt.
 
-Its modulation shifts what its norms give, so that no scale folds into them: it is exported, not pressed. T5 may be left
-out of a pipeline, which then feeds zeros in its place.
+Its modulation adds a shift after the norms, so no scale folds into them: the family is exported, but not quantized. A
+pipeline may lack T5; it then passes zeros in place of T5's hidden states.
 """
 
 from ..base.family import Component, Family
@@ -12,7 +12,7 @@ from ..shared.common_graphs import VAE_DECODER, make_clip_projected_graph, make_
 TRANSFORMER = Graph(
     "transformer",
     "transformer",
-    "edgepress.models.sd3.graphs:Transformer",
+    "edgepress.models.sd3.graphs:SD3Transformer",
     (
         Port("patches", (None, "N", None)),
         Port("positions", ("N",), "int64"),

@@ -1,6 +1,6 @@
-"""Stable Diffusion 3's transformer as a function of tensors; inputs and outputs are float32 whatever the weights are.
+"""Stable Diffusion 3's transformer as a function of tensors; patches and their positions are inputs.
 
-Patches, and where they stand, are made outside.
+Inputs and outputs are float32, whatever the dtype of the weights.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Transformer(nn.Module):
-    """One step of denoising: the velocity of an image's patches."""
+class SD3Transformer(nn.Module):
+    """One denoising step: predicts the velocity of an image's patches."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = component
-        table = component.pos_embed.pos_embed  # stored with the weights, and as large as one
+        # A buffer would become a constant inside the graph. As a parameter the table is stored with the weights.
+        table = component.pos_embed.pos_embed
         del component.pos_embed.pos_embed
         component.pos_embed.pos_embed = nn.Parameter(table, requires_grad=False)
 
     def forward(self, patches: Tensor, positions: Tensor, timestep: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
-        """The transformer's output, in patches.
+        """Computes the transformer's output, in patches.
 
         Args:
-            patches: (1, N, channels · patch · patch), columns of a patch running fastest, then its rows.
-            positions: (N,) int64, row · side + column in a square of `pos_embed_max_size` patches a side; the picture
-                stands in its middle, rounded down.
-            timestep: (1,), from 1000 (noise) to 0.
-            hidden: (1, L, width), of CLIP's two encoders side by side and T5 after them. pooled: (1, width), of CLIP's.
+            patches: Patches of the latents, (1, N, channels * patch * patch); within a patch columns vary fastest,
+                then rows.
+            positions: Indices row * side + column into a square of `pos_embed_max_size` patches a side, int64, (N,).
+                The image lies in the middle of the square, rounded down.
+            timestep: From 1000 (noise) to 0, (1,).
+            hidden: Hidden states of the CLIP encoders, concatenated by channels, followed by those of T5,
+                (1, L, width).
+            pooled: Embeddings of the CLIP encoders, (1, width).
 
         Returns:
-            velocity (1, N, patch · patch · channels), channels running fastest.
+            Velocity, (1, N, patch * patch * channels); within a patch channels vary fastest.
         """
         model, dtype = self.model, self.model.dtype
         embedder = model.pos_embed
@@ -48,7 +52,7 @@ class Transformer(nn.Module):
         return velocity.float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for N patches and L tokens."""
+        """Makes inputs for N patches and L tokens."""
         config, image = self.model.config, sizes["N"]
         patches = torch.zeros(1, image, config.in_channels * config.patch_size**2)
         states = torch.zeros(1, sizes["L"], config.joint_attention_dim), torch.zeros(1, config.pooled_projection_dim)

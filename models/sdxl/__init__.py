@@ -1,1 +1,1 @@
-"""TODO models/sdxl."""
+"""Stable Diffusion XL."""

@@ -1,17 +1,17 @@
-"""Stable Diffusion XL: a UNet; two text encoders of CLIP read prompts.
+"""Stable Diffusion XL: a UNet; two CLIP text encoders embed the prompt.
 
-Its norms shift, so that no scale folds into them: it is exported, not pressed.
+Its norms add a bias, so no scale folds into them: the family is exported, but not quantized.
 """
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_hidden_graph, make_clip_projected_graph
 
-# h, w: rows and columns of latents. L: tokens of the prompt, 77 in one piece.
+# h, w: rows and columns of latents. L: tokens of the prompt; CLIP pads to 77.
 UNET = Graph(
     "unet",
     "unet",
-    "edgepress.models.sdxl.graphs:Unet",
+    "edgepress.models.sdxl.graphs:SDXLUNet",
     (
         Port("latents", (None, None, "h", "w")),
         Port("timestep", (None,)),

@@ -1,4 +1,4 @@
-"""What Stable Diffusion XL's components are asked and answer while diffusers' pipeline paints."""
+"""Golden inputs and outputs of Stable Diffusion XL's graphs, recorded while the pipeline of diffusers runs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Any
 from ..base.pipeline_observer import Call, make_decoder_golden_io, make_golden_io, record_calls
 from ..base.reference import GoldenIO
 
-NO_GUIDANCE = 1.0  # one picture goes through the UNet, not two
+NO_GUIDANCE = 1.0  # with guidance, the UNet would run on a batch of two
 
 
 def observe(pipeline: Any, prompt: str, size: tuple[int, int]) -> list[GoldenIO]:
-    """One exchange for each graph."""
+    """Returns golden inputs and outputs for each graph."""
     calls = record_calls(pipeline, prompt, size, guidance_scale=NO_GUIDANCE)
     first, second = calls["text_encoder"], calls["text_encoder_2"]
-    hidden, both = first.result.hidden_states[-2], second.result
     return [
-        make_golden_io("text_encoder", {"ids": first.arguments["input_ids"]}, hidden=hidden),
+        make_golden_io("text_encoder", {"ids": first.arguments["input_ids"]}, hidden=first.result.hidden_states[-2]),
         make_golden_io(
             "text_encoder_2",
             {"ids": second.arguments["input_ids"]},
-            hidden=both.hidden_states[-2],
-            pooled=both.text_embeds,
+            hidden=second.result.hidden_states[-2],
+            pooled=second.result.text_embeds,
         ),
         _make_unet_io(calls["unet"]),
         make_decoder_golden_io(calls),
@@ -29,13 +28,15 @@ def observe(pipeline: Any, prompt: str, size: tuple[int, int]) -> list[GoldenIO]
 
 
 def _make_unet_io(call: Call) -> GoldenIO:
-    given = call.arguments
-    fed = {
-        "latents": given["sample"],
-        "timestep": given["timestep"].reshape(1),
-        "hidden": given["encoder_hidden_states"],
-        "pooled": given["added_cond_kwargs"]["text_embeds"],
-        "time_ids": given["added_cond_kwargs"]["time_ids"],
+    arguments = call.arguments
+    inputs = {
+        "latents": arguments["sample"],
+        "timestep": arguments["timestep"].reshape(1),
+        "hidden": arguments["encoder_hidden_states"],
+        "pooled": arguments["added_cond_kwargs"]["text_embeds"],
+        "time_ids": arguments["added_cond_kwargs"]["time_ids"],
     }
-    told = given.get("timestep_cond")
-    return make_golden_io("unet", fed if told is None else fed | {"guidance": told}, noise=call.result[0])
+    guidance = arguments.get("timestep_cond")
+    if guidance is not None:
+        inputs["guidance"] = guidance
+    return make_golden_io("unet", inputs, noise=call.result[0])

@@ -1,1 +1,1 @@
-"""TODO models/shared."""
+"""Graphs and torch modules that several families share: text encoders, autoencoders, rotary embedding."""

@@ -1,24 +1,25 @@
-"""Graphs that several families have: the text encoders of CLIP and T5, and AutoencoderKL."""
+"""Graphs that several families share: the text encoders of CLIP and T5, and AutoencoderKL."""
 
 from __future__ import annotations
 
 from ..base.graph import Graph, Port
 
-CLIP_IDS = Port("ids", (None, None), "int64")  # of CLIP, whose prompts are all of one length
+TEXT_ENCODERS = "edgepress.models.shared.text_encoders"
+CLIP_IDS = Port("ids", (None, None), "int64")  # CLIP pads all prompts to one length
 
 VAE_DECODER = Graph(
     "vae_decoder",
     "vae",
-    "edgepress.models.shared.vae:Decoder",
+    "edgepress.models.shared.vae:VaeDecoder",
     (Port("latents", (None, None, "h", "w")),),
     (Port("image", (None, None, "8*h", "8*w")),),
 )
 
-# Of pictures whose sides are multiples of 8.
+# H and W must be multiples of 8.
 VAE_ENCODER = Graph(
     "vae_encoder",
     "vae",
-    "edgepress.models.shared.vae:Encoder",
+    "edgepress.models.shared.vae:VaeEncoder",
     (Port("image", (None, None, "H", "W")),),
     (Port("latents", (None, None, "H/8", "W/8")),),
     submodule="encoder",
@@ -26,24 +27,24 @@ VAE_ENCODER = Graph(
 
 
 def make_clip_hidden_graph(component: str) -> Graph:
-    """CLIP's text encoder, read by its last but one layer."""
-    module = "edgepress.models.shared.text_encoders:ClipHidden"
-    return Graph(component, component, module, (CLIP_IDS,), (Port("hidden", (None, None, None)),))
+    """CLIP's text encoder; its output is that of the last but one layer."""
+    return Graph(
+        component, component, f"{TEXT_ENCODERS}:ClipHidden", (CLIP_IDS,), (Port("hidden", (None, None, None)),)
+    )
 
 
 def make_clip_pooled_graph(component: str) -> Graph:
-    """CLIP's text encoder, read where the prompt ends."""
-    module = "edgepress.models.shared.text_encoders:ClipPooled"
-    return Graph(component, component, module, (CLIP_IDS,), (Port("pooled", (None, None)),))
+    """CLIP's text encoder; its output is the row of the end token."""
+    return Graph(component, component, f"{TEXT_ENCODERS}:ClipPooled", (CLIP_IDS,), (Port("pooled", (None, None)),))
 
 
 def make_clip_projected_graph(component: str) -> Graph:
-    """CLIP's text encoder with its projection, read by its last but one layer and where the prompt ends."""
+    """CLIP's text encoder with its projection; its outputs are the last but one layer's and the projected end token."""
     outputs = Port("hidden", (None, None, None)), Port("pooled", (None, None))
-    return Graph(component, component, "edgepress.models.shared.text_encoders:ClipProjected", (CLIP_IDS,), outputs)
+    return Graph(component, component, f"{TEXT_ENCODERS}:ClipProjected", (CLIP_IDS,), outputs)
 
 
 def make_t5_graph(component: str, optional: bool = False) -> Graph:
-    """T5's encoder. T: tokens of the prompt, padding among them."""
+    """T5's encoder. T: tokens of the prompt, padding included."""
     inputs, outputs = (Port("ids", (None, "T"), "int64"),), (Port("hidden", (None, "T", None)),)
-    return Graph(component, component, "edgepress.models.shared.text_encoders:T5", inputs, outputs, optional)
+    return Graph(component, component, f"{TEXT_ENCODERS}:T5Encoder", inputs, outputs, optional)

@@ -1,4 +1,7 @@
-"""AutoencoderKL's two halves as functions of tensors; inputs and outputs are float32 whatever the weights are."""
+"""AutoencoderKL's decoder and encoder as functions of tensors.
+
+Inputs and outputs are float32, whatever the dtype of the weights.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,37 @@ import torch
 from torch import Tensor, nn
 
 
-class Decoder(nn.Module):
-    """Makes a picture of latents that are scaled back already."""
+class VaeDecoder(nn.Module):
+    """Decodes latents that are already scaled back."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = component
 
     def forward(self, latents: Tensor) -> Tensor:
-        """latents (1, channels, h, w) -> image (1, 3, 8h, 8w), from -1 to 1."""
+        """Maps latents (1, channels, h, w) to an image (1, 3, 8h, 8w) in [-1, 1]."""
         image: Tensor = self.model.decode(latents.to(self.model.dtype), return_dict=False)[0]
         return image.float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
-        """Latents of h by w."""
+        """Makes latents of h by w."""
         return (torch.zeros(1, self.model.config.latent_channels, sizes["h"], sizes["w"]),)
 
 
-class Encoder(nn.Module):
-    """Makes the likeliest latents of a picture, before they are scaled."""
+class VaeEncoder(nn.Module):
+    """Encodes an image to the mode of its latents, before they are scaled."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = component
 
     def forward(self, image: Tensor) -> Tensor:
-        """image (1, 3, 8h, 8w), from -1 to 1 -> latents (1, channels, h, w)."""
+        """Maps an image (1, 3, 8h, 8w) in [-1, 1] to latents (1, channels, h, w)."""
         moments: Tensor = self.model.encoder(image.to(self.model.dtype))
         if self.model.quant_conv is not None:
             moments = self.model.quant_conv(moments)
         return moments[:, : self.model.config.latent_channels].float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
-        """A picture of H by W."""
+        """Makes an image of H by W."""
         return (torch.zeros(1, self.model.config.in_channels, sizes["H"], sizes["W"]),)

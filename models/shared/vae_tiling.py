@@ -1,4 +1,4 @@
-"""AutoencoderKL's decoder in stages: the graphs that decode a picture in tiles, and what the host knows of them."""
+"""AutoencoderKL's decoder in stages, so that it can run in tiles: its graphs, and what the host needs to know."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from ..base.graph import Graph, Port
 from ..base.tiling import DecoderStages, TileStage
 
 MODULE = "edgepress.models.shared.vae_tiling_graphs"
-UPSCALE = 2  # of every stage after the first
-NUM_BLOCKS = 4  # upward blocks of a decoder, and so its stages
+FIRST_GRAPH = "vae_begin"
+UPSCALE = 2  # factor of every stage after the first
+NUM_BLOCKS = 4  # up blocks of a decoder; each is a stage
 
 
 def plan_decoder_stages(config: Mapping[str, Any]) -> DecoderStages:
-    """The stages of a decoder with a config.
+    """Plans the stages of a decoder.
 
-    Every convolution reaches a row further: two in each residual block, one after upsampling, one at the very end.
+    A tile's margin covers the receptive field of a stage: each convolution reaches one row further. There are two
+    convolutions in each residual block, one after upsampling, and one at the very end.
+
+    Args:
+        config: Config of the VAE.
     """
     norms = 2 * (config["layers_per_block"] + 1)
     last = [number == NUM_BLOCKS - 1 for number in range(1, NUM_BLOCKS)]
@@ -24,11 +29,11 @@ def plan_decoder_stages(config: Mapping[str, Any]) -> DecoderStages:
         TileStage(_graph_name(number), norms + end, config["norm_num_groups"], -(-(1 + norms + end) // UPSCALE))
         for number, end in enumerate(last, 1)
     ]
-    return DecoderStages("vae_begin", tuple(stages))
+    return DecoderStages(FIRST_GRAPH, tuple(stages))
 
 
 def compute_window(length: int, tile_size: int, margin: int) -> int:
-    """Rows or columns of a tile of `side` with its margins, the same for all tiles; all where there are fewer."""
+    """Returns the rows or columns of a tile with its margins: one size for all tiles, at most the whole length."""
     return min(length, tile_size + 2 * margin)
 
 
@@ -38,22 +43,21 @@ def _graph_name(number: int) -> str:
 
 def _make_up_graph(number: int) -> Graph:
     tile = Port("features", (None, None, "h", "w")), Port("rows", ("h",)), Port("columns", ("w",))
-    made = Port("made", (None, None, "2*h", "2*w"))
     moments = (None, None, None)
     return Graph(
         _graph_name(number),
         "vae",
-        f"{MODULE}:Up{number}",
+        f"{MODULE}:UpStage{number}",
         (*tile, Port("moments", moments)),
-        (made, Port("measured", moments)),
+        (Port("made", (None, None, "2*h", "2*w")), Port("measured", moments)),
     )
 
 
 VAE_TILE_GRAPHS = (
     Graph(
-        "vae_begin",
+        FIRST_GRAPH,
         "vae",
-        f"{MODULE}:Begin",
+        f"{MODULE}:FirstStage",
         (Port("latents", (None, None, "h", "w")),),
         (Port("features", (None, None, "h", "w")),),
     ),

@@ -1,7 +1,7 @@
-"""AutoencoderKL's decoder in stages for NPUs: no comparisons, four axes at most, one output a graph.
+"""AutoencoderKL's decoder in stages for NPUs: no comparisons, at most four axes, one output a graph.
 
-Moments are means and deviations, √(variance + ε), as float16 may not hold a variance; (1, norms · 2 · groups, 1, 1) of
-a stage, each norm's means and then its deviations.
+Moments are means and standard deviations sqrt(variance + eps), because float16 may not hold a variance. Those of a
+stage are (1, norms * 2 * groups, 1, 1): for each norm its means, then its deviations.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from ..base.npu import MIN_VARIANCE, SQUARE_PRESCALE
-from . import vae_tiling_graphs
-from .vae_tiling_graphs import count_norms, get_input_channels, run_up_stage
+from .vae_tiling_graphs import FirstStage, count_norms, get_input_channels, run_up_stage
 
-SPATIAL_AXES = (2, 3)  # the axes of height and width
-MAX_ATTENTION_SCORES = 2**24  # of attention that are there at once: all those of 512x512 pixels
+SPATIAL_AXES = (2, 3)  # height and width
+MAX_ATTENTION_SCORES = 2**24  # computed at once: all those of an image of 512x512 pixels
 
 
-class Begin(vae_tiling_graphs.Begin):
+class NpuFirstStage(FirstStage):
     """The stages that run whole."""
 
-    def middle(self, features: Tensor) -> Tensor:
-        """diffusers' UNetMidBlock2D without a time embedding; its attention takes some rows at a time."""
+    def run_middle(self, features: Tensor) -> Tensor:
+        """Runs a UNetMidBlock2D of diffusers without a time embedding; its attention takes some rows at a time."""
         block: Any = self.model.decoder.mid_block
         features = block.resnets[0](features, None)
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
@@ -35,169 +34,179 @@ class Begin(vae_tiling_graphs.Begin):
         return features
 
 
-class Begin1(Begin):
-    stages = 1
+class NpuFirstStage1(NpuFirstStage):
+    num_stages = 1
 
 
-class Begin2(Begin):
-    stages = 2
+class NpuFirstStage2(NpuFirstStage):
+    num_stages = 2
 
 
-class Begin3(Begin):
-    stages = 3
+class NpuFirstStage3(NpuFirstStage):
+    num_stages = 3
 
 
-class _Stage(nn.Module):
-    """A later stage of the decoder, on a tile."""
+class _TileStageModule(nn.Module):
+    """A later stage of the decoder, on a tile.
 
-    number: int  # of the upward block
+    Attributes:
+        number: Index of the up block.
+    """
+
+    number: int
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = component
 
-    def _features(self, sizes: Mapping[str, int]) -> Tensor:
+    def _example_features(self, sizes: Mapping[str, int]) -> Tensor:
         channels = get_input_channels(self.model.decoder, self.number)
         return torch.zeros(1, channels, sizes[f"h{self.number}"], sizes[f"w{self.number}"])
 
-    def _moments(self) -> Tensor:
+    def _example_moments(self) -> Tensor:
         norms = count_norms(self.model.decoder, self.number)
         return torch.ones(1, 2 * norms * self.model.config.norm_num_groups, 1, 1)
 
 
-class Measure(_Stage):
+class TileMoments(_TileStageModule):
     """Measures the moments of a stage's norms on a tile."""
 
     def forward(self, features: Tensor, moments: Tensor, weights: Tensor, own: Tensor) -> Tensor:
-        """What the norms measure.
+        """Measures moments.
 
         Args:
-            features: (1, C, h, w), a tile of the stage before with its margin.
-            moments: (1, norms · 2 · groups, 1, 1), over the whole picture.
-            weights: (1, 1, 2h, 2w) of mean 1, all alike in the tile and 0 in its margin.
-            own: (1, 1, 1, 1), 1 where norms take their tile's moments, 0 where they take those that are given.
+            features: Tile of the features before this stage, with its margin, (1, C, h, w).
+            moments: Moments over the whole image, (1, norms * 2 * groups, 1, 1).
+            weights: Equal in the tile, 0 in its margin, and 1 on average, (1, 1, 2h, 2w).
+            own: 1 to normalize with the moments of the tile, 0 to normalize with `moments`, (1, 1, 1, 1).
 
         Returns:
-            moments (1, norms · 2 · groups, 1, 1) over this tile without its margin.
+            Moments over this tile without its margin, (1, norms * 2 * groups, 1, 1).
         """
         norms = _MeasuringNorms(moments, weights, own)
         run_up_stage(self.model.decoder, self.number, features, norms)
         return torch.cat(norms.measured, 1)
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """A tile of h by w."""
+        """Makes a tile of h by w."""
         weights = torch.ones(1, 1, sizes[f"H{self.number}"], sizes[f"W{self.number}"])
-        return self._features(sizes), self._moments(), weights, torch.ones(1, 1, 1, 1)
+        return self._example_features(sizes), self._example_moments(), weights, torch.ones(1, 1, 1, 1)
 
 
-class Make(_Stage):
-    """Makes a stage's features of a tile."""
+class TileDecode(_TileStageModule):
+    """Computes a stage's features of a tile."""
 
     def forward(self, features: Tensor, moments: Tensor) -> Tensor:
-        """features (1, C, h, w) with their margin, moments (1, norms · 2 · groups, 1, 1) over the whole picture ->
-        features (1, C', 2h, 2w), or the picture after the last stage."""
+        """Computes features.
+
+        Args:
+            features: Tile of the features before this stage, with its margin, (1, C, h, w).
+            moments: Moments over the whole image, (1, norms * 2 * groups, 1, 1).
+
+        Returns:
+            Features (1, C', 2h, 2w); the image after the last stage.
+        """
         return run_up_stage(self.model.decoder, self.number, features, _GivenMomentNorms(moments))
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """A tile of h by w."""
-        return self._features(sizes), self._moments()
+        """Makes a tile of h by w."""
+        return self._example_features(sizes), self._example_moments()
 
 
-class Measure1(Measure):
+class TileMoments1(TileMoments):
     number = 1
 
 
-class Measure2(Measure):
+class TileMoments2(TileMoments):
     number = 2
 
 
-class Measure3(Measure):
+class TileMoments3(TileMoments):
     number = 3
 
 
-class Make1(Make):
+class TileDecode1(TileDecode):
     number = 1
 
 
-class Make2(Make):
+class TileDecode2(TileDecode):
     number = 2
 
 
-class Make3(Make):
+class TileDecode3(TileDecode):
     number = 3
 
 
 def _run_attention(attention: Any, x: Tensor) -> Tensor:
-    """Self-attention of one head over all places of (1, C, h, w), the queries of some rows at a time."""
+    """Computes self-attention of one head over the positions of (1, C, h, w), for the queries of some rows at a time."""
     _, _, height, width = x.shape
     normed = attention.group_norm(x)
-    places = normed.flatten(2).transpose(1, 2)
-    keys, values = attention.to_k(places).transpose(1, 2), attention.to_v(places)
-    found = []
+    positions = normed.flatten(2).transpose(1, 2)
+    keys, values = attention.to_k(positions).transpose(1, 2), attention.to_v(positions)
+    outputs = []
     for rows in normed.split(max(MAX_ATTENTION_SCORES // (height * width) // width, 1), 2):
         queries = attention.to_q(rows.flatten(2).transpose(1, 2)) * attention.scale
-        attended = attention.to_out[0](torch.softmax(queries @ keys, -1) @ values)
-        found.append(attended.transpose(1, 2).unflatten(2, rows.shape[2:]))
-    return torch.cat(found, 2)
+        output = attention.to_out[0](torch.softmax(queries @ keys, -1) @ values)
+        outputs.append(output.transpose(1, 2).unflatten(2, rows.shape[2:]))
+    return torch.cat(outputs, 2)
 
 
 class _GivenMomentNorms:
-    """Group norms one after another, with moments that are given."""
+    """Applies group norms, one after another, with given moments."""
 
     def __init__(self, moments: Tensor) -> None:
-        self._moments, self._at = moments, 0
+        self._moments, self._offset = moments, 0
 
     def __call__(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        """x (1, channels, height, width), normalized."""
-        mean, deviation = self._next(norm), self._next(norm)
+        """Normalizes x (1, channels, height, width)."""
+        mean, deviation = self._next_moment(norm), self._next_moment(norm)
         return _normalize(norm, x, mean, deviation)
 
-    def _next(self, norm: nn.GroupNorm) -> Tensor:
-        """Means or deviations (1, groups, 1, 1)."""
-        begin, self._at = self._at, self._at + norm.num_groups
-        return self._moments[:, begin : self._at]
+    def _next_moment(self, norm: nn.GroupNorm) -> Tensor:
+        """Returns the next means or deviations, (1, groups, 1, 1)."""
+        begin, self._offset = self._offset, self._offset + norm.num_groups
+        return self._moments[:, begin : self._offset]
 
 
 class _MeasuringNorms(_GivenMomentNorms):
-    """Group norms one after another, with moments that are given or the tile's own; collects those that it measures."""
+    """Applies group norms with given moments or with those of the tile, and collects the moments of the tile."""
 
-    def __init__(self, moments: Tensor, weights: Tensor, own: Tensor) -> None:
+    def __init__(self, moments: Tensor, weights: Tensor, use_tile: Tensor) -> None:
         super().__init__(moments)
-        self._weights, self._own = weights, own
+        self._weights, self._use_tile = weights, use_tile
         self.measured: list[Tensor] = []
 
     def __call__(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         mean = self._masked_mean(norm, x)
-        centred = (x - _expand_groups(norm, mean)) * SQUARE_PRESCALE  # whose squares float16 holds
+        centred = (x - _expand_groups(norm, mean)) * SQUARE_PRESCALE  # float16 holds the squares of these
         variance = self._masked_mean(norm, centred * centred)
         deviation = torch.sqrt(variance + max(norm.eps * SQUARE_PRESCALE**2, MIN_VARIANCE)) / SQUARE_PRESCALE
         self.measured += [mean, deviation]
-        return _normalize(norm, x, self._blend(mean, self._next(norm)), self._blend(deviation, self._next(norm)))
+        mean, deviation = self._select(mean, self._next_moment(norm)), self._select(deviation, self._next_moment(norm))
+        return _normalize(norm, x, mean, deviation)
 
     def _masked_mean(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        """The mean of (1, channels, height, width) over the tile without its margin, (1, groups, 1, 1)."""
-        return conv2d(
-            (x * self._weights).mean(SPATIAL_AXES, keepdim=True),
-            _make_group_matrix(norm).T[..., None, None] / _group_size(norm),
-        )
+        """Returns the means (1, groups, 1, 1) of (1, channels, height, width) over the tile without its margin."""
+        means = (x * self._weights).mean(SPATIAL_AXES, keepdim=True)
+        return conv2d(means, _make_group_matrix(norm).T[..., None, None] / _group_size(norm))
 
-    def _blend(self, own: Tensor, given: Tensor) -> Tensor:
-        return own * self._own + given * (1 - self._own)
+    def _select(self, measured: Tensor, given: Tensor) -> Tensor:
+        return measured * self._use_tile + given * (1 - self._use_tile)
 
 
 def _normalize(norm: nn.GroupNorm, x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """x (1, channels, height, width), with moments (1, groups, 1, 1)."""
-    weight, bias = (each[None, :, None, None] for each in (norm.weight, norm.bias))
+    """Normalizes x (1, channels, height, width) with moments (1, groups, 1, 1)."""
+    weight, bias = (parameter[None, :, None, None] for parameter in (norm.weight, norm.bias))
     return (x - _expand_groups(norm, mean)) / _expand_groups(norm, deviation) * weight + bias
 
 
 def _expand_groups(norm: nn.GroupNorm, values: Tensor) -> Tensor:
-    """Values of groups (1, groups, 1, 1) as those of their channels (1, channels, 1, 1)."""
+    """Repeats the values of groups (1, groups, 1, 1) for their channels, (1, channels, 1, 1)."""
     return conv2d(values, _make_group_matrix(norm)[..., None, None])
 
 
 def _make_group_matrix(norm: nn.GroupNorm) -> Tensor:
-    """(channels, groups): 1 where a channel is of a group."""
+    """Returns (channels, groups): 1 where a channel belongs to a group."""
     return torch.eye(norm.num_groups).repeat_interleave(_group_size(norm), 0)
 
 

@@ -1,1 +1,1 @@
-"""TODO models/z_image."""
+"""Z-Image and Z-Image-Turbo."""

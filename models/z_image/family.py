@@ -1,10 +1,10 @@
 """Z-Image and Z-Image-Turbo: a single-stream DiT whose modulation only scales, and a Qwen3 text encoder.
 
-Because the modulation multiplies and never shifts, a scale folds into the RMSNorm weights before it. The pipeline
-reads `hidden_states[-2]`, so the text encoder's last layer is never used. Queries and keys are normalized, and so are
-the outputs of the attention and of the feed-forward of the transformer: what they are divided by cancels there. The
-published text encoder is stored as a causal language model, whose tensors' names begin with `model.`. From text to
-image the VAE only decodes.
+The modulation multiplies and adds no shift, so scales fold into the RMSNorm weights before it. The pipeline reads
+`hidden_states[-2]`, so the last layer of the text encoder is unused. Queries and keys are normalized, and so are the
+outputs of the attention and of the feed-forward of the transformer; a division before these norms cancels. The
+published text encoder is stored as a causal language model, whose tensor names begin with `model.`. Generating images
+needs only the decoder of the VAE.
 """
 
 from ..base.family import Block, Component, Family, Fold, ShiftChain
@@ -36,19 +36,20 @@ QWEN3_CHAINS = (
     ShiftChain(("self_attn.v_proj", "self_attn.o_proj"), cancelled_by_norm=False),
     ShiftChain(("mlp.up_proj", "mlp.down_proj"), cancelled_by_norm=False),
 )
-# T: tokens of the prompt. L: the same, padded. N: patches of the image, padded. cos and sin are of pairs of channels.
+# T: tokens of the prompt. L: the same, padded. N: patches of the image, padded.
+# cos and sin have one value for each pair of channels.
 GRAPHS = (
     Graph(
         "text_encoder",
         "text_encoder",
-        "edgepress.models.z_image.graphs:TextEncoder",
+        "edgepress.models.z_image.graphs:ZImageTextEncoder",
         (Port("ids", (None, "T"), "int64"),),
         (Port("hidden", (None, "T", None)),),
     ),
     Graph(
         "caption",
         "transformer",
-        "edgepress.models.z_image.graphs:Caption",
+        "edgepress.models.z_image.graphs:ZImageTextRefiner",
         (
             Port("hidden", (None, "L", None)),
             Port("pad", (None, "L", None)),
@@ -60,7 +61,7 @@ GRAPHS = (
     Graph(
         "transformer",
         "transformer",
-        "edgepress.models.z_image.graphs:Transformer",
+        "edgepress.models.z_image.graphs:ZImageTransformer",
         (
             Port("patches", (None, "N", None)),
             Port("pad", (None, "N", None)),
@@ -102,7 +103,7 @@ FAMILY = Family(
     ),
     graphs=GRAPHS,
     optional_graphs=(VAE_ENCODER,),
-    host="edgepress.models.z_image.host:Host",
-    reference="edgepress.models.z_image.reference:reference",
+    host="edgepress.models.z_image.host:ZImageHost",
+    reference="edgepress.models.z_image.reference:compute_reference",
     npu="edgepress.models.z_image.npu:NPU",
 )

@@ -1,8 +1,8 @@
-"""Z-Image's components as functions of tensors: what a graph of a device computes.
+"""Z-Image's components as functions of tensors: what the exported graphs compute.
 
-Everything whose shape follows from the picture's size or from the prompt (patches, padding, positions) is the host's,
-`z_image_host`. Inputs and outputs are float32 whatever the weights are. The modules here take a component over: what
-they change in it, such as the attention's processor, stays changed.
+Everything whose shape follows from the size of the image or from the prompt (patches, padding, positions) is prepared
+by the host. Inputs and outputs are float32, whatever the dtype of the weights. The modules modify the component: they
+replace its attention processors.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from ..shared.rotary import apply_rotary_embedding
 
 
-class TextEncoder(nn.Module):
-    """Reads a prompt: what the last but one layer of a causal text encoder leaves."""
+class ZImageTextEncoder(nn.Module):
+    """Returns the hidden states of the last but one layer of a causal text encoder."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = component.base_model
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (1, T) int64 -> hidden states (1, T, D)."""
+        """Maps ids (1, T) int64 to hidden states (1, T, D)."""
         states: Tensor = self.model.embed_tokens(ids)
         angles = self.model.rotary_emb(states, torch.arange(ids.shape[1])[None])
         for layer in self.model.layers[:-1]:
@@ -33,34 +33,44 @@ class TextEncoder(nn.Module):
         return states.float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
-        """Inputs for T tokens."""
+        """Makes inputs for T tokens."""
         return (torch.zeros(1, sizes["T"], dtype=torch.int64),)
 
 
-class Caption(nn.Module):
-    """Refines a prompt for the transformer; runs once a picture."""
+class ZImageTextRefiner(nn.Module):
+    """Refines the prompt's hidden states for the transformer; runs once an image."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = _use_real_rope(component)
 
     def forward(self, hidden: Tensor, pad: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """hidden states (1, L, D), pad (1, L, 1) 1 at pads, angles (L, head size / 2) -> caption (1, L, dim)."""
+        """Refines the prompt.
+
+        Args:
+            hidden: Hidden states of the text encoder, (1, L, D).
+            pad: 1 at pads, 0 elsewhere, (1, L, 1).
+            cos: Cosines of the positions, (L, head size / 2).
+            sin: Sines of the positions, (L, head size / 2).
+
+        Returns:
+            Refined states, (1, L, dim).
+        """
         embedded = self.model.cap_embedder(hidden.to(self.model.dtype))
-        caption = _fill_pads(embedded, pad, self.model.cap_pad_token)
+        states = _fill_pads(embedded, pad, self.model.cap_pad_token)
         for block in self.model.context_refiner:
-            caption = block(caption, None, (cos, sin))
-        return caption.float()
+            states = block(states, None, (cos, sin))
+        return states.float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for L tokens."""
+        """Makes inputs for L tokens."""
         length = sizes["L"]
         hidden = torch.zeros(1, length, self.model.config.cap_feat_dim)
         return hidden, torch.zeros(1, length, 1), *_example_angles(self.model, length)
 
 
-class Transformer(nn.Module):
-    """One step of denoising: the velocity of an image's patches."""
+class ZImageTransformer(nn.Module):
+    """One denoising step: predicts the velocity of an image's patches."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
@@ -78,15 +88,20 @@ class Transformer(nn.Module):
         caption_cos: Tensor,
         caption_sin: Tensor,
     ) -> Tensor:
-        """The transformer's output for the image's tokens, as its own class gives it.
+        """Computes the transformer's output for the image's tokens, as diffusers does.
 
         Args:
-            patches: (1, N, patch · patch · channels), padded. pad: (1, N, 1), 1 at pads.
-            timestep: (1,), from 0 (noise) to 1. caption: (1, L, dim), of `Caption`.
-            image_cos, image_sin: (N, head size / 2). caption_cos, caption_sin: (L, head size / 2).
+            patches: Patches of the latents, padded, (1, N, patch * patch * channels).
+            pad: 1 at pads, 0 elsewhere, (1, N, 1).
+            timestep: From 0 (noise) to 1, (1,).
+            caption: Output of `ZImageTextRefiner`, (1, L, dim).
+            image_cos: Cosines of the image's positions, (N, head size / 2).
+            image_sin: Sines of the image's positions, (N, head size / 2).
+            caption_cos: Cosines of the prompt's positions, (L, head size / 2).
+            caption_sin: Sines of the prompt's positions, (L, head size / 2).
 
         Returns:
-            velocity (1, N, patch · patch · channels).
+            Velocity, (1, N, patch * patch * channels).
         """
         dtype = self.model.dtype
         modulation = self.model.t_embedder(timestep * self.model.t_scale).to(dtype)
@@ -101,7 +116,7 @@ class Transformer(nn.Module):
         return velocity.float()
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for N patches and L tokens."""
+        """Makes inputs for N patches and L tokens."""
         image, text = sizes["N"], sizes["L"]
         patches = torch.zeros(1, image, self.model.all_x_embedder[self._key].in_features)
         caption = torch.zeros(1, text, self.model.config.dim)
@@ -110,26 +125,34 @@ class Transformer(nn.Module):
 
 
 class ZImageRealRopeProcessor:
-    """An attention processor that turns queries and keys by ONNX's operator."""
+    """An attention processor that applies rotary embedding by ONNX's operator."""
 
     def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,  # noqa: ARG002  the names and the order are diffusers'
+        encoder_hidden_states: Tensor | None = None,  # noqa: ARG002  diffusers passes these by name and position
         attention_mask: Tensor | None = None,  # noqa: ARG002
         freqs_cis: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """hidden_states (1, tokens, dim); freqs_cis: cos and sin, (tokens, head size / 2) each."""
+        """Computes attention over hidden_states (1, tokens, dim).
+
+        Args:
+            attn: The attention module.
+            hidden_states: Tokens, (1, tokens, dim).
+            encoder_hidden_states: Not used.
+            attention_mask: Not used.
+            freqs_cis: Cos and sin, (tokens, head size / 2) each.
+        """
         assert freqs_cis is not None
         query, key, value = (linear(hidden_states) for linear in (attn.to_q, attn.to_k, attn.to_v))
         query, key = (
             apply_rotary_embedding(norm(rows.unflatten(-1, (attn.heads, -1))), *freqs_cis).transpose(1, 2)
             for norm, rows in ((attn.norm_q, query), (attn.norm_k, key))
         )
-        out = F.scaled_dot_product_attention(query, key, value.unflatten(-1, (attn.heads, -1)).transpose(1, 2))
-        found: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
-        return found
+        rows = F.scaled_dot_product_attention(query, key, value.unflatten(-1, (attn.heads, -1)).transpose(1, 2))
+        output: Tensor = attn.to_out[0](rows.transpose(1, 2).flatten(2))
+        return output
 
 
 def _use_real_rope(component: Any) -> Any:
@@ -138,10 +161,13 @@ def _use_real_rope(component: Any) -> Any:
     return component
 
 
-def _fill_pads(tokens: Tensor, pad: Tensor, token: Tensor) -> Tensor:
-    """Tokens (1, n, dim) with `token` (1, dim) where pad (1, n, 1) is 1: sums, as some devices have no selection."""
+def _fill_pads(tokens: Tensor, pad: Tensor, pad_token: Tensor) -> Tensor:
+    """Replaces tokens (1, n, dim) by `pad_token` (1, dim) where pad (1, n, 1) is 1.
+
+    Computes sums and products, because some devices have no selection.
+    """
     pad = pad.to(tokens.dtype)
-    return tokens * (1 - pad) + token * pad
+    return tokens * (1 - pad) + pad_token * pad
 
 
 def _example_angles(component: Any, length: int) -> tuple[Tensor, Tensor]:

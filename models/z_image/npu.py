@@ -1,13 +1,15 @@
-"""Z-Image on an NPU: which graphs, with which shapes, and where they can be cut. T and L: tokens of the longest prompt.
+"""Z-Image on an NPU: its graphs, their shapes, and where they can be split.
 
-N: patches of the image, padded. The image's tokens are refined by a graph of their own: where one graph slices the
-tables of all tokens for them, rknn-toolkit2 2.5.0 searches for a rewriting until it gives up after 300 s.
+T and L: tokens of the longest prompt. N: patches of the image, padded. The image's tokens are refined by a graph of
+their own: if one graph slices the tables of all tokens for them, rknn-toolkit2 2.5.0 searches for a rewriting until it
+gives up after 300 s.
 """
 
 from ..base.graph import Graph, Port
 from ..base.npu import BlockStack, NpuSpec
+from ..shared.common_graphs import VAE_DECODER
 
-MODULES = "edgepress.models.z_image.npu_graphs"
+MODULE = "edgepress.models.z_image.npu_graphs"
 ROTARY_MODULES = ("*attention.to_q", "*attention.to_k", "*attention.norm_q", "*attention.norm_k")
 
 NPU = NpuSpec(
@@ -15,14 +17,14 @@ NPU = NpuSpec(
         Graph(
             "text_encoder",
             "text_encoder",
-            f"{MODULES}:TextEncoder",
+            f"{MODULE}:NpuTextEncoder",
             (Port("embeddings", (None, "T", None)),),
             (Port("hidden", (None, "T", None)),),
         ),
         Graph(
             "caption",
             "transformer",
-            f"{MODULES}:Caption",
+            f"{MODULE}:NpuTextRefiner",
             (
                 Port("hidden", (None, "L", None)),
                 Port("pad", (None, "L", None)),
@@ -35,7 +37,7 @@ NPU = NpuSpec(
         Graph(
             "image",
             "transformer",
-            f"{MODULES}:Image",
+            f"{MODULE}:NpuImageRefiner",
             (
                 Port("patches", (None, "N", None)),
                 Port("pad", (None, "N", None)),
@@ -49,7 +51,7 @@ NPU = NpuSpec(
         Graph(
             "transformer",
             "transformer",
-            f"{MODULES}:Transformer",
+            f"{MODULE}:NpuTransformer",
             (
                 Port("states", (None, "N+L", None)),
                 Port("time", (None, None)),
@@ -59,19 +61,13 @@ NPU = NpuSpec(
             ),
             (Port("velocity", (None, "N+L", None)),),
         ),
-        Graph(
-            "vae_decoder",
-            "vae",
-            "edgepress.models.shared.vae:Decoder",
-            (Port("latents", (None, None, "h", "w")),),
-            (Port("image", (None, None, "8*h", "8*w")),),
-        ),
+        VAE_DECODER,
     ),
     stacks={
         "text_encoder": BlockStack("layers", unused_blocks=1),
         "transformer": BlockStack("layers", extra_modules=("t_embedder", "all_final_layer")),
     },
-    host="edgepress.models.z_image.npu_host:Host",
+    host="edgepress.models.z_image.npu_host:ZImageNpuHost",
     split_half_modules={"transformer": ROTARY_MODULES},
     head_config_keys=("dim", "n_heads"),
     token_embedding=("text_encoder", "embed_tokens"),

@@ -1,9 +1,9 @@
-"""Z-Image's components as functions of tensors for neural processors (NPUs) that compute in float16 or in integers.
+"""Z-Image's components as functions of tensors for neural processing units that compute in float16 or in integers.
 
-They differ from `z_image_graphs`: shapes are fixed, tokens beyond a prompt's are masked, what such processors lack or
-compute too coarsely (token ids, the timestep's sines) is the host's, `z_image_npu_host`, and rotary embedding turns
-halves of a head instead of neighbouring channels. For the last, rows of the weights that `z_image` names in `halves`
-must stand in that order. A component is taken over: what is changed in it stays changed.
+They differ from `graphs` as follows. Shapes are fixed, and tokens beyond the prompt are masked. What such processors
+lack or compute too coarsely (token embeddings, sinusoids of the timestep) is left to the host. Rotary embedding rotates
+the halves of a head instead of neighbouring channels; therefore the rows of the weights in
+`NpuSpec.split_half_modules` are reordered. The modules modify the component: they replace its attention processors.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MASKED = -30.0  # e^-30 is nothing, and leaves 8-bit scores a fine step where -1e4 does not
-# Heads times tokens that Rockchip's NPUs turn over: with toolkit 2.5.0 the RK3588 does 5,440 and not 8,160.
+MASK_VALUE = -30.0  # e^-30 is practically 0, and unlike -1e4 it leaves 8-bit scores a fine step
+# Heads times tokens that Rockchip's NPUs can transpose: with toolkit 2.5.0, 5,440 work on the RK3588 and 8,160 do not.
 MAX_TRANSPOSED_ROWS = 6000
 Angles = tuple[Tensor, Tensor]
 
 
-class TextEncoder(nn.Module):
-    """Reads a prompt's embeddings: some of the layers, one after another; the last one is never read."""
+class NpuTextEncoder(nn.Module):
+    """Some consecutive layers of the text encoder; the last layer is unused."""
 
     def __init__(self, component: Any, blocks: range) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class TextEncoder(nn.Module):
         self._blocks = blocks
 
     def forward(self, states: Tensor) -> Tensor:
-        """embeddings, or states of the layers before, (1, T, D) -> states (1, T, D)."""
+        """Maps token embeddings, or hidden states of the layers before, (1, T, D), to hidden states (1, T, D)."""
         tokens = states.shape[1]
         cos, sin = self.model.rotary_emb(states, torch.arange(tokens)[None])
         angles = cos[..., : cos.shape[-1] // 2], sin[..., : sin.shape[-1] // 2]
-        mask = torch.full((tokens, tokens), MASKED).triu(1)
+        mask = torch.full((tokens, tokens), MASK_VALUE).triu(1)
         for number in self._blocks:
             layer = self.model.layers[number]
             attention = layer.self_attn
@@ -46,34 +46,44 @@ class TextEncoder(nn.Module):
         return states
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
-        """Inputs for T tokens."""
+        """Makes inputs for T tokens."""
         return (torch.zeros(1, sizes["T"], self.model.config.hidden_size),)
 
 
-class Caption(nn.Module):
-    """Refines a prompt for the transformer; runs once a picture."""
+class NpuTextRefiner(nn.Module):
+    """Refines the prompt's hidden states for the transformer; runs once an image."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = _use_split_half_rope(component)
 
     def forward(self, hidden: Tensor, pad: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """hidden states (1, L, D), pad (1, L, 1) 1 at pads, angles (L, head size / 2), mask (1, 1, 1, L) -> caption
-        (1, L, dim)."""
-        caption = _fill_pads(self.model.cap_embedder(hidden), pad, self.model.cap_pad_token)
+        """Refines the prompt.
+
+        Args:
+            hidden: Hidden states of the text encoder, (1, L, D).
+            pad: 1 at pads, 0 elsewhere, (1, L, 1).
+            cos: Cosines of the positions, (L, head size / 2).
+            sin: Sines of the positions, (L, head size / 2).
+            mask: Added to the attention scores, (1, 1, 1, L).
+
+        Returns:
+            Refined states, (1, L, dim).
+        """
+        states = _fill_pads(self.model.cap_embedder(hidden), pad, self.model.cap_pad_token)
         for block in self.model.context_refiner:
-            caption = block(caption, mask, (cos, sin))
-        return caption
+            states = block(states, mask, (cos, sin))
+        return states
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for L tokens."""
+        """Makes inputs for L tokens."""
         length = sizes["L"]
         hidden = torch.zeros(1, length, self.model.config.cap_feat_dim)
         return hidden, torch.zeros(1, length, 1), *_example_angles(self.model, length), torch.zeros(1, 1, 1, length)
 
 
-class Image(nn.Module):
-    """Refines an image's patches for the transformer; runs once a step."""
+class NpuImageRefiner(nn.Module):
+    """Refines the image's patches for the transformer; runs once a step."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
@@ -81,14 +91,18 @@ class Image(nn.Module):
         self._key = _patch_key(component)
 
     def forward(self, patches: Tensor, pad: Tensor, time: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """The image's tokens as the transformer reads them.
+        """Refines the patches.
 
         Args:
-            patches: (1, N, patch · patch · channels). pad: (1, N, 1), 1 at pads. time: (1, 256), the timestep's sines.
-            cos, sin: (N, head size / 2). mask: (1, 1, 1, N).
+            patches: Patches of the latents, padded, (1, N, patch * patch * channels).
+            pad: 1 at pads, 0 elsewhere, (1, N, 1).
+            time: Sinusoids of the timestep, (1, 256).
+            cos: Cosines of the positions, (N, head size / 2).
+            sin: Sines of the positions, (N, head size / 2).
+            mask: Added to the attention scores, (1, 1, 1, N).
 
         Returns:
-            states (1, N, dim).
+            Refined states, (1, N, dim).
         """
         modulation = self.model.t_embedder.mlp(time)
         states = _fill_pads(self.model.all_x_embedder[self._key](patches), pad, self.model.x_pad_token)
@@ -97,14 +111,14 @@ class Image(nn.Module):
         return states
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for N patches."""
+        """Makes inputs for N patches."""
         image = sizes["N"]
         patches = torch.zeros(1, image, self.model.all_x_embedder[self._key].in_features)
         return patches, torch.zeros(1, image, 1), *_example_step_inputs(self.model, image)
 
 
-class Transformer(nn.Module):
-    """One step of denoising, or some blocks of it: all but the last give what the blocks after them take."""
+class NpuTransformer(nn.Module):
+    """One denoising step, or some consecutive blocks of it; all but the last part return states for the next one."""
 
     def __init__(self, component: Any, blocks: range) -> None:
         super().__init__()
@@ -113,14 +127,18 @@ class Transformer(nn.Module):
         self._key = _patch_key(component)
 
     def forward(self, states: Tensor, time: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """One step, or some blocks of it.
+        """Runs the blocks.
 
         Args:
-            states: (1, N + L, dim), of the image and then of the prompt. time: (1, 256), the timestep's sines.
-            cos, sin: (N + L, head size / 2). mask: (1, 1, 1, N + L).
+            states: States of the image, then of the prompt, (1, N + L, dim).
+            time: Sinusoids of the timestep, (1, 256).
+            cos: Cosines of the positions, (N + L, head size / 2).
+            sin: Sines of the positions, (N + L, head size / 2).
+            mask: Added to the attention scores, (1, 1, 1, N + L).
 
         Returns:
-            The velocity (1, N + L, patch · patch · channels), that of the prompt meaningless, or states.
+            The velocity (1, N + L, patch * patch * channels), whose rows for the prompt have no meaning; or states, if
+            more blocks follow.
         """
         modulation = self.model.t_embedder.mlp(time)
         for number in self._blocks:
@@ -130,75 +148,94 @@ class Transformer(nn.Module):
         return states
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Inputs for N patches and L tokens."""
+        """Makes inputs for N patches and L tokens."""
         tokens = sizes["N"] + sizes["L"]
         return torch.zeros(1, tokens, self.model.config.dim), *_example_step_inputs(self.model, tokens)
 
 
 class SplitHalfRopeProcessor:
-    """An attention processor that turns the halves of a head, with scores that are added to where they are masked."""
+    """An attention processor that rotates the halves of a head and adds a mask to the scores."""
 
     def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,  # noqa: ARG002  the names and the order are diffusers'
+        encoder_hidden_states: Tensor | None = None,  # noqa: ARG002  diffusers passes these by name and position
         attention_mask: Tensor | None = None,
         freqs_cis: Angles | None = None,
     ) -> Tensor:
-        """hidden_states (1, tokens, dim); freqs_cis: cos and sin, (tokens, head size / 2) each."""
+        """Computes attention.
+
+        Args:
+            attn: The attention module.
+            hidden_states: Tokens, (1, tokens, dim).
+            encoder_hidden_states: Not used.
+            attention_mask: Added to the scores, (1, 1, 1, tokens).
+            freqs_cis: Cos and sin, (tokens, head size / 2) each.
+        """
         assert attention_mask is not None
         assert freqs_cis is not None
         rows = tuple(linear(hidden_states) for linear in (attn.to_q, attn.to_k, attn.to_v))
         attn.head_dim = rows[0].shape[-1] // attn.heads
-        found: Tensor = attn.to_out[0](_attend(rows, attn, (attn.norm_q, attn.norm_k), freqs_cis, attention_mask))
-        return found
+        output: Tensor = attn.to_out[0](_attend(rows, attn, (attn.norm_q, attn.norm_k), freqs_cis, attention_mask))
+        return output
 
 
 def _attend(
     rows: tuple[Tensor, ...], attention: Any, norms: tuple[nn.Module, nn.Module], angles: Angles, mask: Tensor
 ) -> Tensor:
-    """Values (1, tokens, heads · size) that queries find, of queries, keys and values as rows.
+    """Computes attention for some heads at a time.
 
-    Heads are taken some at a time: of all of them together, long rows of tokens are turned over by the CPU.
+    With all heads at once, Rockchip's toolkit would transpose long rows of tokens on the CPU.
+
+    Args:
+        rows: Queries, keys and values, (1, tokens, heads * head size) each.
+        attention: The attention module, for its head size.
+        norms: Norms of queries and of keys.
+        angles: Cos and sin, (tokens, head size / 2) each.
+        mask: Added to the scores.
+
+    Returns:
+        Outputs of all heads, (1, tokens, heads * head size).
     """
-    heads, shared = (rows[place].shape[-1] // attention.head_dim for place in (0, 1))
-    fitting = (
-        n for n in range(1, shared + 1) if shared % n == 0 and heads // n * rows[0].shape[1] <= MAX_TRANSPOSED_ROWS
-    )
-    count = next(fitting, shared)
+    heads, kv_heads = (rows[index].shape[-1] // attention.head_dim for index in (0, 1))
+    tokens = rows[0].shape[1]
+    counts = (n for n in range(1, kv_heads + 1) if kv_heads % n == 0 and heads // n * tokens <= MAX_TRANSPOSED_ROWS)
+    count = next(counts, kv_heads)
     if count == 1:
         return _attend_heads(rows, attention, norms, angles, mask)
-    pieces = zip(*(each.chunk(count, dim=-1) for each in rows), strict=True)
-    return torch.cat([_attend_heads(piece, attention, norms, angles, mask) for piece in pieces], dim=-1)
+    chunks = zip(*(tensor.chunk(count, dim=-1) for tensor in rows), strict=True)
+    return torch.cat([_attend_heads(chunk, attention, norms, angles, mask) for chunk in chunks], dim=-1)
 
 
 def _attend_heads(
     rows: tuple[Tensor, ...], attention: Any, norms: tuple[nn.Module, nn.Module], angles: Angles, mask: Tensor
 ) -> Tensor:
-    """The same of some of the heads."""
-    query, key, value = (each.unflatten(-1, (-1, attention.head_dim)) for each in rows)
+    """Computes attention for the given heads at once."""
+    query, key, value = (tensor.unflatten(-1, (-1, attention.head_dim)) for tensor in rows)
     query, key = (
-        _rotate_halves(norm(each).transpose(1, 2), angles) for norm, each in zip(norms, (query, key), strict=True)
+        _rotate_halves(norm(tensor).transpose(1, 2), angles) for norm, tensor in zip(norms, (query, key), strict=True)
     )
     value = value.transpose(1, 2)
     key, value = (_repeat_heads(query.shape[1], heads) for heads in (key, value))
     scores = (query * attention.head_dim**-0.5) @ key.transpose(2, 3) + mask
-    found: Tensor = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-    return found
+    output: Tensor = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+    return output
 
 
-def _repeat_heads(count: int, shared: Tensor) -> Tensor:
-    """Heads (1, heads, tokens, size) for so many queries: each is there for some queries that stand together.
+def _repeat_heads(count: int, kv_heads: Tensor) -> Tensor:
+    """Repeats key-value heads (1, heads, tokens, size) for `count` query heads; consecutive queries share a head.
 
-    They are put one after another, as repeating them would be the CPU's work on Rockchip's NPUs.
+    Heads are concatenated, because Rockchip's NPUs leave a repetition to the CPU.
     """
-    heads = shared.split(1, dim=1)
-    return shared if len(heads) == count else torch.cat([heads[n * len(heads) // count] for n in range(count)], dim=1)
+    heads = kv_heads.split(1, dim=1)
+    if len(heads) == count:
+        return kv_heads
+    return torch.cat([heads[n * len(heads) // count] for n in range(count)], dim=1)
 
 
 def _rotate_halves(x: Tensor, angles: Angles) -> Tensor:
-    """The halves of x (1, heads, tokens, head size), turned against each other by their token's angle."""
+    """Rotates the halves of x (1, heads, tokens, head size) against each other by the angles of their tokens."""
     cos, sin = angles
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
@@ -210,9 +247,9 @@ def _use_split_half_rope(component: Any) -> Any:
     return component
 
 
-def _fill_pads(tokens: Tensor, pad: Tensor, token: Tensor) -> Tensor:
-    """Tokens (1, n, dim) with `token` (1, dim) where pad (1, n, 1) is 1."""
-    return tokens * (1 - pad) + token * pad
+def _fill_pads(tokens: Tensor, pad: Tensor, pad_token: Tensor) -> Tensor:
+    """Replaces tokens (1, n, dim) by `pad_token` (1, dim) where pad (1, n, 1) is 1."""
+    return tokens * (1 - pad) + pad_token * pad
 
 
 def _example_angles(component: Any, length: int) -> Angles:
@@ -221,7 +258,7 @@ def _example_angles(component: Any, length: int) -> Angles:
 
 
 def _example_step_inputs(component: Any, tokens: int) -> tuple[Tensor, ...]:
-    """Inputs that all graphs of a step read: time, angles and mask."""
+    """Makes the inputs that all graphs of a step take: timestep, angles and mask."""
     time = torch.zeros(1, component.t_embedder.mlp[0].in_features)
     return time, *_example_angles(component, tokens), torch.zeros(1, 1, 1, tokens)
 

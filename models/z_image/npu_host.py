@@ -1,5 +1,7 @@
-"""What the host computes around Z-Image's graphs on an NPU: besides what `z_image_host` does, embeddings of the prompt,
-the timestep's sines, and what is masked, as all shapes are fixed."""
+"""The host of Z-Image on an NPU, where all shapes are fixed.
+
+Besides what `host` does, it looks up the token embeddings, computes the sinusoids of the timestep, and makes the masks.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ..base.host import RunGraph
 from ..shared.vae_tiling_npu import plan_decoder_tiling
-from . import host
 from .host import (
     TOKEN_MULTIPLE,
     Table,
+    ZImageHost,
     make_caption_positions,
     make_image_positions,
     pad_to_multiple,
@@ -24,21 +26,37 @@ from .host import (
     unpatchify,
 )
 
-MASK_VALUE = np.float32(-30)  # as in z_image_npu_graphs
-NUM_FREQUENCIES = 128  # of the timestep, a cosine and a sine each
-MAX_PERIOD = 10000.0  # the largest of their periods, over 2π
+MASK_VALUE = np.float32(-30)  # as in npu_graphs
+NUM_FREQUENCIES = 128  # of the timestep embedding; each has a cosine and a sine
+MAX_PERIOD = 10000.0  # the longest period, divided by 2 pi
 
 
 @dataclass(frozen=True)
 class MaskedPrompt:
-    """A prompt as the transformer reads it: states (1, L, dim), of which `length` are read."""
+    """A prompt as the transformer reads it.
+
+    Attributes:
+        states: Refined states, (1, L, dim).
+        length: Number of states that are not masked.
+    """
 
     states: NDArray[np.float32]
     length: int
 
 
-class Host(host.Host):
-    """Host of ZImagePipeline for pictures of one size and prompts of up to `tokens`; batch 1 and no guidance."""
+class ZImageNpuHost(ZImageHost):
+    """Host of ZImagePipeline for images of one size, batch size 1 and no guidance.
+
+    Args:
+        configs: Configs of the components and of the scheduler, by folder name.
+        size: Height and width of all images, in pixels.
+        max_prompt_tokens: Maximum number of tokens of a prompt, a multiple of 32.
+        embeddings: Token embeddings, (vocabulary, width).
+        tile_size: Side in pixels of the tiles that images are decoded in; None decodes them whole.
+
+    Raises:
+        UserError: `max_prompt_tokens` is not a multiple of 32, or the decoder cannot run in tiles.
+    """
 
     def __init__(
         self,
@@ -50,7 +68,9 @@ class Host(host.Host):
     ) -> None:
         super().__init__(configs)
         if max_prompt_tokens % TOKEN_MULTIPLE or max_prompt_tokens <= 0:
-            raise UserError(f"Prompts of {max_prompt_tokens} tokens cannot be; give a multiple of {TOKEN_MULTIPLE}.")
+            raise UserError(
+                f"Invalid number of prompt tokens {max_prompt_tokens}: it must be a multiple of {TOKEN_MULTIPLE}."
+            )
         self._size, self._embeddings = size, embeddings
         self._timestep_scale = np.float32(configs["transformer"]["t_scale"])
         self.max_tokens = max_prompt_tokens
@@ -59,38 +79,40 @@ class Host(host.Host):
 
     @property
     def native_resolution(self) -> int:
-        """The side in pixels of a square picture; `latent_shape` refuses where the size is none."""
+        """The longer side in pixels; `latent_shape` refuses the square if images are not square."""
         return max(self._size)
 
     @property
     def axis_sizes(self) -> dict[str, int]:
-        """T, L: tokens of a prompt. N: patches of a picture. h, w: of its latents. Those of a tiling, where there is
-        one."""
+        """Sizes of the graphs' axes: T and L (prompt tokens), N (image tokens), h and w (latents), and the tiling's."""
         _, _, rows, columns = super().latent_shape(*self._size)
-        patches = rows * columns // self._patch**2
-        patches += -patches % TOKEN_MULTIPLE
-        sizes = {"T": self.max_tokens, "L": self.max_tokens, "N": patches, "h": rows, "w": columns}
+        tokens = rows * columns // self._patch_size**2
+        tokens += -tokens % TOKEN_MULTIPLE
+        sizes = {"T": self.max_tokens, "L": self.max_tokens, "N": tokens, "h": rows, "w": columns}
         return sizes | dict(self.decoder_tiling.axis_sizes if self.decoder_tiling else {})
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """(1, channels, height / 8, width / 8).
+        """Returns (1, channels, height / 8, width / 8).
 
         Raises:
-            UserError: that is not the size that the graphs were made for.
+            UserError: The graphs were exported for another size.
         """
         if (height, width) != self._size:
-            high, wide = self._size
-            raise UserError(f"These graphs paint {high}x{wide} only, not {height}x{width}; export another size.")
+            exported = "x".join(map(str, self._size))
+            raise UserError(
+                f"The graphs were exported for images of {exported}, but {height}x{width} was requested. "
+                "Export them for that size as well."
+            )
         return super().latent_shape(height, width)
 
     def encode_prompt(self, run: RunGraph, ids: NDArray[np.int64]) -> Any:
-        """Reads a prompt, giving a `Caption`: the text encoder, then the caption's refiner."""
+        """Runs the text encoder and the text refiner, and returns a `MaskedPrompt`."""
         states = np.zeros((1, self.max_tokens, self._embeddings.shape[1]), np.float32)
         states[0, : len(ids)] = self._embeddings[ids]
         hidden = run("text_encoder", {"embeddings": states})[0, : len(ids)]
         rows, pad = pad_to_multiple(hidden)
         length = len(rows)
-        cos, sin = self._rope.compute(make_caption_positions(self.max_tokens))
+        cos, sin = self._rotary.compute(make_caption_positions(self.max_tokens))
         inputs = {
             "hidden": _pad_rows(rows, self.max_tokens)[None],
             "pad": _pad_rows(pad, self.max_tokens)[None],
@@ -103,14 +125,17 @@ class Host(host.Host):
     def predict_velocity(
         self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any
     ) -> NDArray[np.float32]:
-        """The velocity at a timestep 1000 ... 0; the transformer's own runs the other way, in time and in sign."""
-        patches, pad = pad_to_multiple(patchify(latents, self._patch))
-        rows, columns = latents.shape[2] // self._patch, latents.shape[3] // self._patch
+        """Returns the velocity at a timestep from 1000 to 0.
+
+        The transformer counts time in the other direction, so both time and sign are reversed.
+        """
+        patches, pad = pad_to_multiple(patchify(latents, self._patch_size))
+        rows, columns = latents.shape[2] // self._patch_size, latents.shape[3] // self._patch_size
         count = len(patches)
-        places = np.concatenate(
+        positions = np.concatenate(
             [make_image_positions(rows, columns, prompt.length), make_caption_positions(self.max_tokens)]
         )
-        cos, sin = self._rope.compute(places)
+        cos, sin = self._rotary.compute(positions)
         time = compute_timestep_sinusoids((1000 - np.float32(timestep)) / 1000 * self._timestep_scale)[None]
         inputs: dict[str, NDArray[Any]] = {
             "patches": patches[None],
@@ -122,26 +147,26 @@ class Host(host.Host):
         }
         states = np.concatenate([run("image", inputs), prompt.states], axis=1)
         inputs = {"states": states, "time": time, "cos": cos, "sin": sin}
-        inputs["mask"] = _make_mask(len(places), count + prompt.length)
-        return -unpatchify(run("transformer", inputs)[0, : rows * columns], latents.shape, self._patch)
+        inputs["mask"] = _make_mask(len(positions), count + prompt.length)
+        return -unpatchify(run("transformer", inputs)[0, : rows * columns], latents.shape, self._patch_size)
 
 
 def compute_timestep_sinusoids(time: np.floating[Any]) -> Table:
-    """Cosines and sines (256,) of a time at frequencies from 1 down to 1 / 10000."""
+    """Returns the cosines and sines (256,) of a time at frequencies from 1 down to 1 / 10000."""
     frequencies = np.exp(-np.log(MAX_PERIOD) * np.arange(NUM_FREQUENCIES) / NUM_FREQUENCIES).astype(np.float32)
     angles = np.float32(time) * frequencies
     return np.concatenate([np.cos(angles), np.sin(angles)])
 
 
 def _pad_rows(rows: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Rows (n, width) with zeros after them, or as many as there should be."""
-    found = np.zeros((length, rows.shape[1]), np.float32)
-    found[: len(rows)] = rows[:length]
-    return found
+    """Pads rows (n, width) with zeros, or truncates them, to `length` rows."""
+    output = np.zeros((length, rows.shape[1]), np.float32)
+    output[: len(rows)] = rows[:length]
+    return output
 
 
-def _make_mask(tokens: int, read: int) -> NDArray[np.float32]:
-    """(1, 1, 1, tokens): 0 for the first ones, which are read."""
+def _make_mask(tokens: int, length: int) -> NDArray[np.float32]:
+    """Returns (1, 1, 1, tokens) with 0 for the first `length` tokens and a large negative number for the others."""
     mask = np.zeros((1, 1, 1, tokens), np.float32)
-    mask[..., read:] = MASK_VALUE
+    mask[..., length:] = MASK_VALUE
     return mask

@@ -1,4 +1,4 @@
-"""What Z-Image's components answer, read off diffusers' and transformers' own modules while they run."""
+"""Expected outputs of Z-Image's graphs, computed by the modules of diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,32 @@ from .host import pad_to_multiple
 
 
 @torch.no_grad()
-def reference(
+def compute_reference(
     component: str, module: Any, case: GoldenInput, previous_outputs: Mapping[str, NDArray[np.float32]]
 ) -> GraphOutputs:
-    """First outputs of the component's graphs, by their names.
+    """Computes the first outputs of a component's graphs.
 
     Args:
-        found: the transformer needs the text encoder's.
+        component: Name of the component.
+        module: The component.
+        case: What the host is given.
+        previous_outputs: Outputs of earlier components; the transformer needs those of the text encoder.
+
+    Returns:
+        Outputs by graph name.
     """
     if component == "text_encoder":
         return {"text_encoder": _run_text_encoder(module, case)}
     if component == "vae":
         image = _run_decoder(module, case)
-        has_encoder = next(module.encoder.parameters(), None) is not None  # pressing may have dropped it
+        has_encoder = next(module.encoder.parameters(), None) is not None  # quantization may have removed it
         return {"vae_decoder": image} | ({"vae_encoder": _run_encoder(module, image)} if has_encoder else {})
-    return _run_transformer(module, case, torch.from_numpy(previous_outputs["text_encoder"][0, : len(case.ids)]))
+    hidden = torch.from_numpy(previous_outputs["text_encoder"][0, : len(case.ids)])
+    return _run_transformer(module, case, hidden)
 
 
 def _run_text_encoder(module: Any, case: GoldenInput) -> NDArray[np.float32]:
-    """With pads, as the host feeds the graph."""
+    """Runs the text encoder on padded ids, as the host pads them."""
     ids = torch.from_numpy(pad_to_multiple(case.ids[:, None])[0].T)
     return _to_array(module(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[-2])
 
@@ -45,13 +52,16 @@ def _run_decoder(module: Any, case: GoldenInput) -> NDArray[np.float32]:
 
 
 def _run_encoder(module: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of the decoder's own picture in 8 bits."""
-    shown = ((torch.from_numpy(image) / 2 + 0.5).clamp(0, 1) * 255).round() / 255
-    return _to_array(module.encode(shown * 2 - 1).latent_dist.mode())
+    """Encodes the decoder's image, rounded to 8 bits."""
+    rounded = ((torch.from_numpy(image) / 2 + 0.5).clamp(0, 1) * 255).round() / 255
+    return _to_array(module.encode(rounded * 2 - 1).latent_dist.mode())
 
 
 def _run_transformer(module: Any, case: GoldenInput, hidden: Tensor) -> GraphOutputs:
-    """The velocity has the sign of the transformer, and rows for pads of the image but not for the caption."""
+    """Runs the transformer.
+
+    The velocity has the sign of the transformer's output, and rows for the pads of the image but not for the prompt.
+    """
     (final,) = module.all_final_layer.values()
     time = torch.tensor([(1000 - case.timestep) / 1000])
     with _capture_outputs(module.context_refiner[-1], module.noise_refiner[-1], final) as outputs:
@@ -62,13 +72,13 @@ def _run_transformer(module: Any, case: GoldenInput, hidden: Tensor) -> GraphOut
 
 @contextmanager
 def _capture_outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """What modules give when they run, in the order in which they are named; there once all have run."""
+    """Collects what modules return when they run, in the order of the arguments."""
     outputs: list[Any] = [None] * len(modules)
 
-    def keep(place: int) -> Any:
-        return lambda _module, _inputs, output: outputs.__setitem__(place, output)
+    def make_hook(index: int) -> Any:
+        return lambda _module, _inputs, output: outputs.__setitem__(index, output)
 
-    hooks = [module.register_forward_hook(keep(place)) for place, module in enumerate(modules)]
+    hooks = [module.register_forward_hook(make_hook(index)) for index, module in enumerate(modules)]
     try:
         yield outputs
     finally:

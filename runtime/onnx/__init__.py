@@ -1,1 +1,1 @@
-"""TODO runtime/onnx."""
+"""Reads exported ONNX graphs and runs them with ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions by graph name, loaded when they are first asked for."""
+"""ONNX Runtime sessions by graph name, loaded on first use."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as faults
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from ...common import memory
 from ...common.errors import UserError
+from ...common.memory import malloc_trim
 
 CPU_PROVIDERS = ("CPUExecutionProvider",)
 FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ORT_ERRORS = (
-    faults.Fail, faults.InvalidGraph, faults.InvalidProtobuf, faults.InvalidArgument, faults.NoSuchFile,
-    faults.NotImplemented, faults.RuntimeException,
+    ort_state.Fail, ort_state.InvalidGraph, ort_state.InvalidProtobuf, ort_state.InvalidArgument,
+    ort_state.NoSuchFile, ort_state.NotImplemented, ort_state.RuntimeException,
 )  # fmt: skip
-OUT_OF_MEMORY_MARKERS = ("bad_alloc", "Failed to allocate memory")  # in ONNX Runtime's words
+OUT_OF_MEMORY_MESSAGES = ("bad_alloc", "Failed to allocate memory")  # parts of ONNX Runtime's messages
 
 
 class SessionPool:
     """Runs graphs by name.
 
     Args:
-        files: of the graphs, by name.
-        keep: whether a graph stays in memory when another one is run; otherwise it goes before the other is loaded.
-        providers: of ONNX Runtime, in the order in which they may take a node.
-        accuracy_level: of products of dequantized 4-bit weights; 0 multiplies in floats, 4 in 8-bit integers.
+        files: Files of the graphs, by name.
+        keep_loaded: Whether graphs stay in memory. Otherwise at most one is in memory: it is released before the next
+            one is loaded.
+        providers: Execution providers of ONNX Runtime, in order of preference.
+        accuracy_level: `accuracy_level` of MatMulNBits: 0 multiplies in floats, 4 in 8-bit integers.
 
-    loading: seconds that loading graphs has taken so far.
+    Attributes:
+        load_seconds: Time spent loading graphs so far, in seconds.
 
     Raises:
-        UserError: this ONNX Runtime has no such provider.
+        UserError: This ONNX Runtime lacks one of the providers.
     """
 
     def __init__(
@@ -46,75 +48,94 @@ class SessionPool:
         providers: Sequence[str] = CPU_PROVIDERS,
         accuracy_level: int = 0,
     ) -> None:
-        self._files, self._keep, self._providers, self._accuracy_level = (
-            files,
-            keep_loaded,
-            list(providers),
-            accuracy_level,
-        )
-        self._loaded: dict[str, Any] = {}
+        self._files, self._keep_loaded = files, keep_loaded
+        self._providers, self._accuracy_level = list(providers), accuracy_level
+        self._sessions: dict[str, Any] = {}
         self.load_seconds = 0.0
-        there = onnxruntime.get_available_providers()
-        absent = [name for name in providers if name not in there]
-        if absent:
-            raise UserError(f"This ONNX Runtime has no {absent[0]}; it has {', '.join(there)}.")
+        available = onnxruntime.get_available_providers()
+        for provider in providers:
+            if provider not in available:
+                raise UserError(
+                    f"ONNX Runtime has no {provider}. Choose from {', '.join(available)}, or install another build."
+                )
 
     def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The first output of a graph; floats are cast to what the graph computes in, and back to float32.
+        """Returns the first output of a graph.
+
+        Args:
+            name: Name of the graph.
+            inputs: Inputs by name. Floats are cast to the dtype that the graph takes.
+
+        Returns:
+            The output; floats are cast to float32.
 
         Raises:
-            UserError: the artifact has no such graph, or ONNX Runtime cannot load it or run it.
+            UserError: The graph does not exist, or ONNX Runtime cannot load or run it.
         """
         return self.run(name, inputs)[0]
 
     def run(self, name: str, inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """All outputs of a graph, as `__call__` gives the first."""
-        session = self._session(name)
+        """Returns all outputs of a graph; see `__call__`."""
+        session = self._get_session(name)
         types = {port.name: port.type for port in session.get_inputs()}
-        given = {
+        feed = {
             key: value.astype(FLOAT_DTYPES.get(types[key], value.dtype), copy=False) for key, value in inputs.items()
         }
         try:
-            found = session.run(None, given)
+            outputs = session.run(None, feed)
         except ORT_ERRORS as error:
-            raise _to_user_error(f"{self._files[name]} cannot be run", error) from error
-        return [output.astype(np.float32, copy=False) for output in found]
+            raise _to_user_error(f"Cannot run {self._files[name]}", error) from error
+        return [output.astype(np.float32, copy=False) for output in outputs]
 
     def loaded_graphs(self) -> tuple[str, ...]:
-        """The graphs that are in memory now."""
-        return tuple(self._loaded)
+        """Returns the names of the graphs in memory."""
+        return tuple(self._sessions)
 
     @property
     def engine(self) -> str:
-        """Which ONNX Runtime this is, and on what the graphs in memory run, which may be less than was asked for."""
-        there = dict.fromkeys(name for session in self._loaded.values() for name in session.get_providers())
-        return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(there)}"
+        """Version of ONNX Runtime, and the providers that the graphs in memory really use."""
+        providers = dict.fromkeys(name for session in self._sessions.values() for name in session.get_providers())
+        return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}"
 
-    def _session(self, name: str) -> Any:
-        if name not in self._loaded:
-            began = perf_counter()
-            if not self._keep:
-                self._loaded.clear()
-                memory.malloc_trim()
-            self._loaded[name] = self._open(name)
-            self.load_seconds += perf_counter() - began
-        return self._loaded[name]
+    def _get_session(self, name: str) -> Any:
+        if name not in self._sessions:
+            start = perf_counter()
+            if not self._keep_loaded:
+                self._sessions.clear()
+                malloc_trim()
+            self._sessions[name] = self._create_session(name)
+            self.load_seconds += perf_counter() - start
+        return self._sessions[name]
 
-    def _open(self, name: str) -> Any:
+    def _create_session(self, name: str) -> Any:
         if name not in self._files:
-            raise UserError(f"The artifact has no graph {name!r}, only {', '.join(self._files)}; export it again.")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised, and need not be logged as well
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(self._accuracy_level))
+            raise UserError(
+                f"Graph {name!r} is missing from the artifact, which has {', '.join(self._files)}. "
+                "Export the artifact again."
+            )
         try:
-            return onnxruntime.InferenceSession(self._files[name], options, providers=self._providers)
+            return create_session(self._files[name], self._providers, self._accuracy_level)
         except ORT_ERRORS as error:
-            raise _to_user_error(f"{self._files[name]} cannot be loaded", error) from error
+            raise _to_user_error(f"Cannot load {self._files[name]}", error) from error
 
 
-def _to_user_error(what: str, error: Exception) -> UserError:
-    """A fault of ONNX Runtime's in a sentence; that memory is short is none of the file's."""
+def create_session(file: Path, providers: Sequence[str] = CPU_PROVIDERS, accuracy_level: int = 0) -> Any:
+    """Creates an ONNX Runtime session that logs nothing.
+
+    Args:
+        file: An ONNX graph.
+        providers: Execution providers in order of preference.
+        accuracy_level: How products with dequantized INT4 weights are computed: 0 in floats, 4 in int8.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, so they need not be logged as well
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    return onnxruntime.InferenceSession(file, options, providers=list(providers))
+
+
+def _to_user_error(problem: str, error: Exception) -> UserError:
+    """Makes a user error of an error of ONNX Runtime; running out of memory is not the fault of the file."""
     reason = str(error).splitlines()[0]
-    if any(words in reason for words in OUT_OF_MEMORY_MARKERS):
-        return UserError(f"{what}, as there is too little memory; give a smaller --size, or --tile.")
-    return UserError(f"{what} ({reason}); export the artifact again.")
+    if any(message in reason for message in OUT_OF_MEMORY_MESSAGES):
+        return UserError(f"{problem}: not enough memory. Try a smaller --size, or --tile.")
+    return UserError(f"{problem} ({reason}). Export the artifact again.")

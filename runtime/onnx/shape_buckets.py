@@ -1,4 +1,4 @@
-"""Graphs of fixed shapes: which file of a graph is run, as the shapes of what it is given say."""
+"""Graphs of fixed shapes: each has a file for every combination of sizes, and the inputs select the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class ShapeBucket:
-    """A file of a graph, by its name, and the sizes of all axes in it, by theirs; none where they are dynamic."""
+    """A file of a graph.
+
+    Attributes:
+        name: Its name.
+        axis_sizes: Sizes of all axes, by name; empty if they are dynamic.
+    """
 
     name: str
     axis_sizes: Mapping[str, int]
@@ -25,62 +30,79 @@ class ShapeBucket:
 
 @dataclass(frozen=True)
 class BucketedGraph:
-    """A graph: what its inputs' axes are called (numbers are sizes that never change), and its files."""
+    """A graph with one or more files.
+
+    Attributes:
+        input_axes: Axes of each input: names of those that differ between files, sizes of those that do not.
+        buckets: Its files.
+    """
 
     input_axes: Mapping[str, tuple[int | str, ...]]
     buckets: Sequence[ShapeBucket]
 
     def axis_sizes(self, inputs: Arrays) -> dict[str, int]:
-        """The sizes of the axes that inputs have, by name."""
-        named = [(axis, size) for name, array in inputs.items() for axis, size in self._iter_axis_sizes(name, array)]
-        return {axis: size for axis, size in named if isinstance(axis, str)}
-
-    def _iter_axis_sizes(self, name: str, array: NDArray[Any]) -> list[tuple[int | str, int]]:
-        return list(zip(self.input_axes[name], array.shape, strict=True))
+        """Returns the sizes of the named axes of inputs."""
+        sizes: dict[str, int] = {}
+        for name, array in inputs.items():
+            axes = zip(self.input_axes[name], array.shape, strict=True)
+            sizes |= {axis: size for axis, size in axes if isinstance(axis, str)}
+        return sizes
 
 
 class BucketedSessions:
-    """Runs graphs of fixed shapes by name."""
+    """Runs graphs of fixed shapes by name.
+
+    Args:
+        sessions: Runs files by name.
+        graphs: The graphs, by name.
+    """
 
     def __init__(self, sessions: SessionPool, graphs: Mapping[str, BucketedGraph]) -> None:
         self._sessions, self._graphs = sessions, graphs
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
-        """The first output of a graph, as `Sessions` gives it."""
+        """Returns the first output of a graph, as `SessionPool` does."""
         return self.run(name, inputs)[0]
+
+    def run(self, name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
+        """Returns all outputs of a graph.
+
+        Raises:
+            UserError: The graph does not exist or was not exported for these shapes, or ONNX Runtime fails.
+        """
+        return self._sessions.run(select_bucket(self._graphs, name, inputs), inputs)
 
     @property
     def load_seconds(self) -> float:
-        """Seconds that loading graphs has taken so far."""
+        """Time spent loading graphs so far, in seconds."""
         return self._sessions.load_seconds
 
     @property
     def engine(self) -> str:
-        """What runs the graphs, as `Sessions` says it."""
+        """Name and version of the engine that runs the graphs."""
         return self._sessions.engine
-
-    def run(self, name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
-        """All outputs of a graph."""
-        return self._sessions.run(select_bucket(self._graphs, name, inputs), inputs)
 
 
 def select_bucket(graphs: Mapping[str, BucketedGraph], name: str, inputs: Arrays) -> str:
-    """The name of the file of a graph that takes inputs of those shapes.
+    """Returns the name of the file of a graph whose shapes are those of the inputs.
 
     Raises:
-        UserError: there is none.
+        UserError: The graph does not exist or was not exported for these shapes.
     """
     if name not in graphs:
-        raise UserError(f"The artifact has no graph {name!r}, only {', '.join(graphs)}; export it again.")
-    axes = graphs[name].axis_sizes(inputs)
+        raise UserError(
+            f"Graph {name!r} is missing from the artifact, which has {', '.join(graphs)}. Export the artifact again."
+        )
+    axis_sizes = graphs[name].axis_sizes(inputs)
     for bucket in graphs[name].buckets:
-        if not bucket.axis_sizes or bucket.axis_sizes == axes:
+        if not bucket.axis_sizes or bucket.axis_sizes == axis_sizes:
             return bucket.name
-    there = "; ".join(_format_axes(bucket.axis_sizes) for bucket in graphs[name].buckets)
+    exported = "; ".join(_format_axes(bucket.axis_sizes) for bucket in graphs[name].buckets)
     raise UserError(
-        f"The graph {name} is there for {there}, not for {_format_axes(axes)}; export it for that shape too."
+        f"Graph {name!r} was exported for {exported}, but {_format_axes(axis_sizes)} was requested. "
+        "Export it for that shape as well."
     )
 
 
-def _format_axes(axes: Mapping[str, int]) -> str:
-    return ", ".join(f"{axis} {size}" for axis, size in axes.items())
+def _format_axes(axis_sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis}={size}" for axis, size in axis_sizes.items())

@@ -1,4 +1,4 @@
-"""What runs an artifact's graphs: parts on the NPU, by the board's runtime or simulated, and parts on the CPU."""
+"""Runs the graphs of an artifact: NPU parts on the board or in the simulator, the other parts in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from ...models.registry import get_family
 from ..onnx.sessions import SessionPool
 from .exported import EMBEDDINGS_FILE, ExportedRknn
 from .npu import NpuBackend, has_npu_runtime
-from .part_chain import Arrays, RunPart
+from .part_chain import Arrays, dispatch_parts
 from .simulator import SimulatorBackend
 from .toolkit import Toolkit
 from .vae_tiling import chain_graphs
 
 
 class RknnBackend:
-    """Runs graphs by name; NPU parts stay loaded. The simulator's process ends with this one.
+    """Runs graphs by name. NPU parts stay loaded; the simulator ends with this process.
 
-    host: of the artifact. keep: whether parts on the CPU stay in memory too.
+    Args:
+        exported: The artifact.
+        host: Its host.
+        keep_loaded: Whether parts on the CPU stay loaded too.
     """
 
     def __init__(self, exported: ExportedRknn, host: NpuHost, keep_loaded: bool = True) -> None:
-        npu: NpuBackend | SimulatorBackend = (
-            NpuBackend(exported) if has_npu_runtime() else SimulatorBackend(exported, Toolkit())
-        )
-        on_cpu = {name: exported.onnx_file(part) for name, part in exported.parts.items() if part.device == "cpu"}
-        cpu = SessionPool(on_cpu, keep_loaded)
-        self._npu, self._cpu = npu, cpu
-        part: RunPart = lambda name, inputs: (cpu if name in on_cpu else npu)(name, inputs)  # noqa: E731
-        self._run = chain_graphs(host, exported.part_refs, part)
+        self._npu = NpuBackend(exported) if has_npu_runtime() else SimulatorBackend(exported, Toolkit())
+        parts = exported.parts.values()
+        cpu_files = {part.name: exported.onnx_file(part) for part in parts if part.device == "cpu"}
+        self._cpu = SessionPool(cpu_files, keep_loaded)
+        npu_parts = {part.name for part in parts if part.device == "npu"}
+        self._run_graph = chain_graphs(host, exported.part_refs, dispatch_parts(npu_parts, self._npu, self._cpu))
 
     @property
     def load_seconds(self) -> float:
-        """Seconds that loading parts has taken so far."""
+        """Time spent on loading parts so far."""
         return self._npu.load_seconds + self._cpu.load_seconds
 
     @property
     def engine(self) -> str:
-        """What runs the parts on the NPU."""
+        """Name of what runs the parts on the NPU."""
         return self._npu.engine
 
     @property
@@ -49,21 +50,26 @@ class RknnBackend:
         return isinstance(self._npu, SimulatorBackend)
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
-        """The output of a graph."""
-        return self._run(name, inputs)
+        """Returns the output of a graph."""
+        return self._run_graph(name, inputs)
 
 
 def open_backend(exported: ExportedRknn, keep_loaded: bool = True) -> tuple[NpuHost, RknnBackend]:
-    """The host and the backend of an artifact.
+    """Opens an artifact.
+
+    Returns:
+        Its host, and the backend that runs its graphs.
 
     Raises:
-        UserError: nothing is known of its family, or its embeddings are missing.
+        UserError: Its family has no graphs for an NPU, or its embeddings cannot be read.
     """
     path = exported.folder / EMBEDDINGS_FILE
     try:
         embeddings = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); export the artifact again.") from error
-    make = load_npu_host_class(load_npu_spec(get_family(exported.family)))
-    host = make(exported.host_configs, exported.image_size, exported.max_prompt_tokens, embeddings, exported.tile_size)
+        raise UserError(f"Cannot read {path}: {error}. Export the artifact again.") from error
+    host_class = load_npu_host_class(load_npu_spec(get_family(exported.pipeline_class)))
+    host = host_class(
+        exported.host_configs, exported.image_size, exported.max_prompt_tokens, embeddings, exported.tile_size
+    )
     return host, RknnBackend(exported, host, keep_loaded)

@@ -16,7 +16,7 @@ from helpers.tiny_families import FLUX, SD3, SDXL, clip, randomize, t5, write_ti
 from edgepress.models.base.graph import Graph
 from edgepress.models.base.reference import GoldenIO, load_observer
 from edgepress.models.registry import get_family
-from edgepress.models.shared.text_encoders import T5, ClipHidden, ClipPooled, ClipProjected
+from edgepress.models.shared.text_encoders import T5Encoder, ClipHidden, ClipPooled, ClipProjected
 from edgepress.pipelines.sampling import load_pipeline
 
 SIZES = [(64, 64), (32, 112), (96, 80)]
@@ -155,7 +155,7 @@ def test_t5_reads_prompts_of_all_lengths(tokens: int) -> None:
     ids = torch.randint(64, (1, tokens), generator=torch.Generator().manual_seed(tokens))
     with torch.no_grad():
         expected = model(ids)[0]
-        torch.testing.assert_close(T5(model)(ids), expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(T5Encoder(model)(ids), expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(("eos", "end"), [(1, 1), (2, 63)])

@@ -10,8 +10,8 @@ import torch
 from helpers.onnx_graphs import Inputs, inputs_of, load, picture, with_large_pads
 from torch import Tensor, nn
 
-from edgepress.models.shared.vae import Decoder
-from edgepress.models.z_image.graphs import Caption, TextEncoder, Transformer
+from edgepress.models.shared.vae import VaeDecoder
+from edgepress.models.z_image.graphs import ZImageTextRefiner, ZImageTextEncoder, ZImageTransformer
 
 # Of the latents: square, wide, tall, one whose tokens are no multiple of 32, and fewer than 32.
 SIZES = [(8, 8), (8, 32), (32, 16), (12, 14), (2, 4)]
@@ -36,10 +36,10 @@ def run(module: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def velocity(model: Any, captions: Inputs, patches: Inputs) -> Tensor:
-    caption = run(Caption(model), captions).numpy()
+    caption = run(ZImageTextRefiner(model), captions).numpy()
     order = ("patches", "pad", "timestep", "caption", "image_cos", "image_sin", "caption_cos", "caption_sin")
     whole = patches | {"caption": caption}
-    return run(Transformer(model), {name: whole[name] for name in order})
+    return run(ZImageTransformer(model), {name: whole[name] for name in order})
 
 
 def noise(*shape: int) -> Tensor:
@@ -74,7 +74,7 @@ def test_the_text_encoder_gives_the_last_but_one_hidden_states(tiny: Path, token
     ids = torch.arange(tokens)[None] % 250
     with torch.no_grad():
         expected = model(ids, output_hidden_states=True).hidden_states[-2]
-        found = TextEncoder(model)(ids)
+        found = ZImageTextEncoder(model)(ids)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -84,18 +84,18 @@ def test_the_text_encoder_may_be_wrapped_in_a_language_model(tiny: Path) -> None
     model = load(tiny, "text_encoder")
     wrapped = Qwen3ForCausalLM(model.config)
     wrapped.model = model
-    assert set(TextEncoder(wrapped).state_dict()) == {f"model.{name}" for name in model.state_dict()}
+    assert set(ZImageTextEncoder(wrapped).state_dict()) == {f"model.{name}" for name in model.state_dict()}
 
 
 def test_the_decoder_decodes(tiny: Path) -> None:
     model, latents = load(tiny, "vae"), noise(1, 16, 6, 10)
     with torch.no_grad():
-        torch.testing.assert_close(Decoder(model)(latents), model.decode(latents).sample)
+        torch.testing.assert_close(VaeDecoder(model)(latents), model.decode(latents).sample)
 
 
-@pytest.mark.parametrize("half", [Caption, Transformer, TextEncoder, Decoder])
+@pytest.mark.parametrize("half", [ZImageTextRefiner, ZImageTransformer, ZImageTextEncoder, VaeDecoder])
 def test_inputs_and_outputs_are_float32_whatever_the_weights_are(tiny: Path, half: Any) -> None:
-    names = {TextEncoder: "text_encoder", Decoder: "vae"}
+    names = {ZImageTextEncoder: "text_encoder", VaeDecoder: "vae"}
     module = half(load(tiny, names.get(half, "transformer")).to(torch.bfloat16))
     inputs = module.example({"T": 5, "L": 32, "N": 64, "h": 4, "w": 6})
     assert {tensor.dtype for tensor in inputs} <= {torch.float32, torch.int64}

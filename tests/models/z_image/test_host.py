@@ -17,7 +17,7 @@ from edgepress.common.errors import UserError
 from edgepress.models.base.host import load_host
 from edgepress.models.registry import get_family
 from edgepress.models.z_image.host import (
-    Host,
+    ZImageHost,
     RotaryTables,
     make_caption_positions,
     make_image_positions,
@@ -36,8 +36,8 @@ def pipeline(tiny: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def host(tiny: Path) -> Host:
-    return Host(configs(tiny))
+def host(tiny: Path) -> ZImageHost:
+    return ZImageHost(configs(tiny))
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_tables_are_those_of_the_embedder(widths: list[int], lengths: list[int],
 # ---------------------------------------------------------------- sizes
 
 
-def test_latents_have_the_pipelines_shape(host: Host, pipeline: Any) -> None:
+def test_latents_have_the_pipelines_shape(host: ZImageHost, pipeline: Any) -> None:
     expected = pipeline.prepare_latents(1, 16, 80, 48, torch.float32, "cpu", torch.Generator())
     assert host.latent_shape(80, 48) == tuple(expected.shape)
     assert host.count_image_tokens(80, 48) == 15
@@ -120,7 +120,7 @@ def test_latents_have_the_pipelines_shape(host: Host, pipeline: Any) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(65, 64), (64, 8), (8, 8), (0, 64), (64, -16)])
-def test_a_size_that_cannot_be_is_refused(host: Host, height: int, width: int) -> None:
+def test_a_size_that_cannot_be_is_refused(host: ZImageHost, height: int, width: int) -> None:
     with pytest.raises(UserError, match=rf"{height}x{width} cannot be painted; .* multiples of 16"):
         host.latent_shape(height, width)
 
@@ -131,7 +131,7 @@ def test_a_size_that_cannot_be_is_refused(host: Host, height: int, width: int) -
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 200])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_the_velocity_is_the_transformers_with_its_sign_turned(
-    host: Host, pipeline: Any, height: int, width: int, length: int
+    host: ZImageHost, pipeline: Any, height: int, width: int, length: int
 ) -> None:
     """The transformer's own call, on latents and captions in lists, is the reference."""
     ids = torch.arange(length) % 250
@@ -147,7 +147,7 @@ def test_the_velocity_is_the_transformers_with_its_sign_turned(
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-5
 
 
-def test_pads_are_not_empty_words(host: Host, pipeline: Any) -> None:
+def test_pads_are_not_empty_words(host: ZImageHost, pipeline: Any) -> None:
     """Without the mark of what is pad the velocity is another one, so the tests above would see a wrong one."""
     run, ids = torch_run(pipeline), np.arange(5)
     latents = random(*host.latent_shape(80, 48)).numpy()
@@ -160,14 +160,14 @@ def test_pads_are_not_empty_words(host: Host, pipeline: Any) -> None:
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) > 1e-2
 
 
-def test_eight_bits_are_the_image_processors(host: Host) -> None:
+def test_eight_bits_are_the_image_processors(host: ZImageHost) -> None:
     image = torch.linspace(-1.3, 1.3, 3 * 64 * 64).reshape(1, 3, 64, 64)
     (expected,) = VaeImageProcessor().postprocess(image)
     found = host.decode_latents(lambda _, __: image.numpy(), np.zeros((1, 16, 8, 8), np.float32))
     assert np.array_equal(found, np.asarray(expected))
 
 
-def test_latents_are_scaled_for_the_decoder(host: Host, pipeline: Any) -> None:
+def test_latents_are_scaled_for_the_decoder(host: ZImageHost, pipeline: Any) -> None:
     latents = random(1, 16, 8, 8)
     config = pipeline.vae.config
     with torch.no_grad():
@@ -178,4 +178,4 @@ def test_latents_are_scaled_for_the_decoder(host: Host, pipeline: Any) -> None:
 
 
 def test_the_family_names_this_host(tiny: Path) -> None:
-    assert isinstance(load_host(get_family("ZImagePipeline"), configs(tiny)), Host)
+    assert isinstance(load_host(get_family("ZImagePipeline"), configs(tiny)), ZImageHost)
