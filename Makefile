@@ -1,11 +1,16 @@
-# Every target sets up what it needs, once: `make quantize` works on a fresh clone.
+# Every target installs what it needs on first use: `make quantize` works on a fresh clone.
 #
-#   DEVICE  a recipe in recipes/                          MODEL   a diffusers folder or hub id (default: the demo)
-#   OUTPUT  the artifact (default: artifacts/DEVICE)      METHOD  rtn, awq or best instead of the recipe's
-#   FORCE=1 replace an artifact of something else         CHECK   pictures compared after quantize (0: none)
-#   RESTART=1 begin anew, not where a run was cut         MEMORY  what quantize may take (default: 6GiB)
-#   TRUTH   true pictures (default: the demo's signs)     COMPONENT  of bench-full-size (default: both; none: sizes alone)
-#   PYTHON  the Python 3.11 to set up with
+#   DEVICE        a recipe in recipes/ (default: orin)
+#   MODEL         a diffusers folder or hub id (default: the recipe's)
+#   OUTPUT        the artifact (default: artifacts/DEVICE)
+#   METHOD        rtn, awq, gptq or best (default: the recipe's)
+#   CHECK         images to compare after quantizing (default: 16; 0: none)
+#   MAX_MEMORY    memory that quantizing may use (default: 6GiB)
+#   FORCE=1       replace an artifact made from something else
+#   RESTART=1     discard unfinished work
+#   GROUND_TRUTH  ground-truth images for evaluate (default: the demo's, if the demo is evaluated)
+#   COMPONENT     transformer, text_encoder, both or none, for bench-full-size (default: both)
+#   PYTHON        the interpreter to create .venv with (default: python3.11)
 
 DEVICE ?= orin
 MODEL ?=
@@ -14,122 +19,136 @@ OUTPUT ?= artifacts/$(DEVICE)
 CHECK ?= 16
 FORCE ?=
 RESTART ?=
-MEMORY ?=
+MAX_MEMORY ?=
 COMPONENT ?= both
-TRUTH ?=
+GROUND_TRUTH ?=
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 
 VENV := .venv
 RUN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
+SET_UP_DOCS := $(VENV)/.set-up-docs
 VENV_RKNN := .venv-rknn
 SET_UP_RKNN := $(VENV_RKNN)/.set-up
-OPEN_CLIP := build/open_clip/.there
+OPEN_CLIP := build/open_clip/.set-up
 EDGEPRESS := $(RUN)/edgepress
-CHOSEN_MODEL := $(if $(MODEL),--model "$(MODEL)")
-# Whether the demo is evaluated, whose true pictures can be drawn.
-DEMO := $(if $(MODEL)$(TRUTH),,$(shell grep -s '^model: demo' recipes/$(DEVICE).yaml))
-# Whether the device has an NPU of Rockchip's.
+MODEL_OPTION := $(if $(MODEL),--model "$(MODEL)")
+# Not empty if the demo is evaluated, whose ground-truth images can be drawn.
+DEMO := $(if $(MODEL)$(GROUND_TRUTH),,$(shell grep -s '^model: demo' recipes/$(DEVICE).yaml))
+# Not empty if the device has a Rockchip NPU.
 RKNN := $(shell grep -s '^rknn:' recipes/$(DEVICE).yaml)
-SIGNS := artifacts/.work/truth
+SIGNS := artifacts/.work/ground-truth
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format clean open-clip \
-	bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size bench-kernels bench-peers bench-interop \
-	bench-onnx bench-onnx-full-size bench-rknn bench-rknn-pictures bench-rknn-folding
+.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format docs clean \
+	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size \
+	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-rknn bench-rknn-images \
+	bench-rknn-folding
 
-help:  ## this list
-	@sed -n '3,9s/^# *//p' Makefile
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:  ## show this help
+	@sed -n '3,13s/^# *//p' Makefile && echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(SET_UP)  ## the virtual environment in .venv (every other target calls it)
+setup: $(SET_UP)  ## create the virtual environment in .venv (other targets do this on first use)
 
-# torch comes first: what depends on it must find it there.
+# torch is installed first, because packages that depend on it look for it while they are installed.
 $(SET_UP): pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): torch and what else is needed, a few minutes." >&2
+	@echo "Creating $(VENV) with torch and all other dependencies. This takes a few minutes." >&2
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN)/pip install --quiet --constraint constraints.txt torch
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-setup-rknn: $(SET_UP_RKNN)  ## rknn-toolkit2 in .venv-rknn, which reads torch from .venv (what needs it calls this)
+setup-rknn: $(SET_UP_RKNN)  ## create .venv-rknn with rknn-toolkit2 (targets that need it do this on first use)
 
+# The toolkit needs older libraries than edgepress. It uses torch from .venv, whose packages beside.pth adds to its path.
 $(SET_UP_RKNN): constraints-rknn.txt $(SET_UP)
-	@echo "Setting up $(VENV_RKNN): rknn-toolkit2, half a minute." >&2
+	@echo "Creating $(VENV_RKNN) with rknn-toolkit2. This takes half a minute." >&2
 	$(PYTHON) -m venv --clear $(VENV_RKNN)
 	$(VENV_RKNN)/bin/pip install --quiet --no-deps --requirement constraints-rknn.txt
 	@$(RUN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$($(VENV_RKNN)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	@touch $@
 
-quantize: $(SET_UP)  ## press MODEL for DEVICE to OUTPUT, then compare CHECK pictures (CHECK=0: none)
-	$(EDGEPRESS) quantize --recipe $(DEVICE) --output "$(OUTPUT)" $(CHOSEN_MODEL) \
-		$(if $(METHOD),--method $(METHOD)) $(if $(MEMORY),--memory $(MEMORY)) \
+quantize: $(SET_UP)  ## quantize MODEL for DEVICE to OUTPUT, then compare CHECK images
+	$(EDGEPRESS) quantize --recipe $(DEVICE) --output "$(OUTPUT)" $(MODEL_OPTION) \
+		$(if $(METHOD),--method $(METHOD)) $(if $(MAX_MEMORY),--max-memory $(MAX_MEMORY)) \
 		$(if $(FORCE),--force) $(if $(RESTART),--restart)
 ifneq ($(CHECK),0)
-	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(CHOSEN_MODEL) \
+	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)/model" $(MODEL_OPTION) \
 		--limit $(CHECK) --no-gates --no-noise-floor --output "$(OUTPUT)/evaluation/check"
 endif
 
-export: $(SET_UP) $(if $(RKNN),$(SET_UP_RKNN))  ## graphs of the pressed pipeline in OUTPUT, as the recipe of DEVICE wants them
+export: $(SET_UP) $(if $(RKNN),$(SET_UP_RKNN))  ## export the quantized pipeline in OUTPUT as the recipe of DEVICE says
 	$(EDGEPRESS) export onnx --recipe $(DEVICE) --output "$(OUTPUT)"
 ifneq ($(RKNN),)
-	$(EDGEPRESS) export rknn --recipe $(DEVICE) --output "$(OUTPUT)" $(CHOSEN_MODEL)
+	$(EDGEPRESS) export rknn --recipe $(DEVICE) --output "$(OUTPUT)" $(MODEL_OPTION)
 endif
 
-# The true signs need fonts; where there are none, all are compared with the reference alone.
-evaluate: $(SET_UP)  ## compare all that OUTPUT holds with the reference, and hold it to the recipe's limits
+# Drawing ground-truth signs needs fonts. Without them (exit code 3), images are compared with the reference only.
+evaluate: $(SET_UP)  ## compare everything in OUTPUT with the reference and apply the recipe's gates
 ifneq ($(DEMO),)
-	$(RUN)/python -m edgepress.demo.signs.ground_truth --output $(SIGNS) || { code=$$?; rm -rf $(SIGNS); test $$code = 3; }
+	$(RUN)/python -m edgepress.demo.signs.ground_truth --output $(SIGNS) || \
+		{ code=$$?; rm -rf $(SIGNS); test $$code = 3; }
 	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)" --output "$(OUTPUT)/evaluation" \
-		$$(test -d $(SIGNS) && echo --truth $(SIGNS))
+		$$(test -d $(SIGNS) && echo --ground-truth $(SIGNS))
 else
 	$(EDGEPRESS) evaluate --recipe $(DEVICE) --candidate "$(OUTPUT)" --output "$(OUTPUT)/evaluation" \
-		$(CHOSEN_MODEL) $(if $(TRUTH),--truth "$(TRUTH)")
+		$(MODEL_OPTION) $(if $(GROUND_TRUTH),--ground-truth "$(GROUND_TRUTH)")
 endif
 
-artifact:  ## quantize, export and evaluate: the whole artifact of DEVICE
+artifact:  ## quantize, export and evaluate: the whole artifact for DEVICE
 	$(MAKE) quantize CHECK=0
 	$(MAKE) export
 	$(MAKE) evaluate
 
-bench: $(SET_UP)  ## time what OUTPUT exported, on this machine: start-up, image, step, memory
+bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: start-up, image, step, memory
 	$(EDGEPRESS) bench "$(OUTPUT)" $(if $(DEMO),--prompts demo/pipeline/prompts/evaluation.jsonl)
 
-test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) browser  ## all tests that need no device
+test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) browser  ## run all tests that need no device
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m "not device" --numprocesses logical --maxprocesses 4 --dist loadfile
 
-test-fast: $(SET_UP)  ## the tests that take seconds
+test-fast: $(SET_UP)  ## run the tests that take seconds
 	$(RUN)/pytest -m "not device and not slow"
 
-# Root on a machine without one installs it, which is what CI is; others are told how by the test that needs it.
-browser:  ## a Chromium, in which the tests look at the report of an evaluation
+# As root, for example in CI, it is installed. Otherwise the test that needs it says how to install it.
+browser:  ## install Chromium, in which tests open the evaluation report
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v $$name >/dev/null && exit 0; \
 	done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing Chromium from Debian, for the test of the report." >&2; \
+		echo "Installing Chromium for the tests of the report." >&2; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium fonts-liberation >/dev/null || \
-			echo "Chromium could not be installed." >&2; \
+			echo "Installing Chromium failed." >&2; \
 	fi
 
-check: $(SET_UP)  ## lint, format, types
+check: $(SET_UP)  ## run lint, format and type checks
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	@mkdir -p build/view && ln -sfn ../.. build/view/edgepress
 	$(RUN)/mypy
 
-format: $(SET_UP)  ## let ruff mend what it can
+format: $(SET_UP)  ## let ruff fix and format the code
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-bench-quality: $(SET_UP)  ## RTN, AWQ and best on the demo, into docs/benchmarks.md (as all that follow)
+docs: $(SET_UP_DOCS)  ## build the documentation site in build/site
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+$(SET_UP_DOCS): $(SET_UP)
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+readme-images: $(SET_UP)  ## draw the comparison of four prompts in docs/images
+	$(RUN)/python -m edgepress.benchmarks.evaluation.readme_images
+
+bench-quality: $(SET_UP)  ## image quality of RTN, AWQ and best on the demo (bench-* targets write to docs/benchmarks)
 	$(RUN)/python -m edgepress.benchmarks.quantization.quality
 
-bench-ladder: $(SET_UP)  ## what each step of the ladder gains on the demo
-	$(RUN)/python -m edgepress.benchmarks.quantization.quality --ladder
+bench-ladder: $(SET_UP)  ## what each quantization step gains on the demo
+	$(RUN)/python -m edgepress.benchmarks.quantization.quality --steps
 
-bench-evaluate: $(SET_UP)  ## what measuring 500 pairs of pictures costs
+bench-evaluate: $(SET_UP)  ## time of scoring 500 pairs of images
 	$(RUN)/python -m edgepress.benchmarks.evaluation.throughput
 
 bench-clip: $(SET_UP)  ## what the demo's CLIP can tell apart
@@ -138,40 +157,40 @@ bench-clip: $(SET_UP)  ## what the demo's CLIP can tell apart
 bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo
 	$(RUN)/python -m edgepress.benchmarks.quantization.cost
 
-bench-full-size: $(SET_UP)  ## time, memory and traffic of quantizing random weights of full size (COMPONENT=…)
+bench-full-size: $(SET_UP)  ## time, memory and disk traffic of quantizing random full-size weights (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.full_size --component $(COMPONENT)
 
-bench-kernels: $(SET_UP)  ## the int4 product against dequantizing, by shape and rows
+bench-kernels: $(SET_UP)  ## the int4 kernel against dequantizing, by shape and number of rows
 	$(RUN)/python -m edgepress.benchmarks.quantization.kernels
 
-bench-peers: $(SET_UP)  ## what other tools make of the demo at the same bits, each in its own environment
+bench-peers: $(SET_UP)  ## other quantization tools on the demo, each in its own environment
 	$(RUN)/python -m edgepress.benchmarks.peers
 
-bench-interop: $(SET_UP)  ## whether stock transformers reads the artifact's text encoder
+bench-interop: $(SET_UP)  ## whether stock transformers reads a quantized text encoder
 	$(RUN)/python -m edgepress.benchmarks.quantization.interop
 
-open-clip: $(OPEN_CLIP)  ## open_clip beside the environment, for the test that compares with it
+open-clip: $(OPEN_CLIP)  ## install open_clip in build/open_clip, for the test that compares with it
 
-# Beside it, for torchvision would break the environment.
+# Not in .venv, because its torchvision would break the environment.
 $(OPEN_CLIP): $(SET_UP)
 	$(RUN)/pip install --quiet --no-deps --target build/open_clip --upgrade open-clip-torch==3.3.0 timm==1.0.31 \
 		ftfy==6.3.1 wcwidth==0.9.4 torchvision==0.28.0
 	@touch $@
 
-bench-onnx: $(SET_UP)  ## ONNX graphs in every precision, and ONNX Runtime's own: time, memory, bytes, pictures
+bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's quantizers: speed, memory, size, quality
 	$(RUN)/python -m edgepress.benchmarks.onnx.graphs
 
-bench-onnx-full-size: $(SET_UP)  ## exporting, loading and running graphs of full size (COMPONENT=…)
+bench-onnx-full-size: $(SET_UP)  ## exporting, loading and running full-size graphs (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.onnx.full_size --component $(COMPONENT)
 
-bench-rknn: $(SET_UP) $(SET_UP_RKNN)  ## blocks of full size for an NPU: building and simulating them, and the plan
+bench-rknn: $(SET_UP) $(SET_UP_RKNN)  ## building and simulating full-size blocks for Rockchip's NPUs
 	$(RUN)/python -m edgepress.benchmarks.rknn.blocks
 
-bench-rknn-pictures: $(SET_UP) $(SET_UP_RKNN)  ## the demo's pictures on a simulated NPU, in fp16, w8a8 and mixed
+bench-rknn-images: $(SET_UP) $(SET_UP_RKNN)  ## the demo's images on a simulated NPU in fp16, w8a8 and mixed precision
 	$(RUN)/python -m edgepress.benchmarks.rknn.images
 
-bench-rknn-folding: $(SET_UP) $(SET_UP_RKNN)  ## what folding is worth to the demo on a simulated NPU in w8a8
+bench-rknn-folding: $(SET_UP) $(SET_UP_RKNN)  ## what scale folding gains for the demo in w8a8 on a simulated NPU
 	$(RUN)/python -m edgepress.benchmarks.rknn.folding
 
-clean:  ## remove artifacts and caches (the environment stays)
+clean:  ## remove artifacts and caches (the environments stay)
 	rm -rf artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
