@@ -1,7 +1,71 @@
-"""edgepress presses text-to-image pipelines until they fit edge devices.
+"""edgepress quantizes text-to-image pipelines until they fit edge devices.
 
-Importing this package is light: neither torch nor diffusers is imported. `import edgepress.loading` registers the
-INT4 loader, after which `from_pretrained` reads pressed pipelines.
+    import edgepress
+
+    edgepress.quantize("pi5", output="artifacts/pi5")
+    edgepress.export_onnx("pi5", output="artifacts/pi5")
+    image = edgepress.ImagePipeline("artifacts/pi5")("a plain white wall", seed=0)
+
+Importing this package is light: each name below is imported when it is first used. `import edgepress.loading` registers
+the AWQ loader, after which `from_pretrained` of diffusers and transformers reads quantized pipelines.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
+    from .api.inspection import info
+    from .common.errors import UserError
+    from .recipes.loader import load_recipe
+    from .recipes.schema import Recipe
+    from .runtime.pipeline import ImagePipeline
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ImagePipeline",
+    "Recipe",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "export_onnx",
+    "export_rknn",
+    "info",
+    "load_recipe",
+    "plan_rknn",
+    "quantize",
+]
+
+_MODULES = {
+    "ImagePipeline": "runtime.pipeline",
+    "Recipe": "recipes.schema",
+    "UserError": "common.errors",
+    "export_onnx": "api.functions",
+    "export_rknn": "api.functions",
+    "info": "api.inspection",
+    "load_recipe": "recipes.loader",
+    "plan_rknn": "api.functions",
+}
+_CALLABLE_PACKAGES = ("evaluate", "quantize")  # packages that are functions of the API as well
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CALLABLE_PACKAGES:
+        return import_module(f".{name}", __name__)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f".{_MODULES[name]}", __name__)
+    except ModuleNotFoundError as error:
+        from .common.requirements import missing_package
+
+        raise missing_package(error, "runtime") from error
+    globals()[name] = value = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

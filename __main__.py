@@ -1,7 +1,5 @@
 """`python -m edgepress` is the command `edgepress`."""
 
-import sys
-
 from edgepress.cli.main import main
 
-sys.exit(main())
+main(prog_name="edgepress")

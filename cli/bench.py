@@ -1,4 +1,4 @@
-"""`edgepress bench`: times an artifact on this machine, and says which machine that was."""
+"""`edgepress bench`: measures an artifact on this machine, and says which machine that was."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from ..common.errors import UserError
-from ..common.progress import progress_bars
-from .options import ImageSize
+from ..common.requirements import requires_extra
+from .console import print_json, show_progress
+from .options import (
+    FOLDER,
+    Command,
+    ImageSize,
+    accept_old_names,
+    json_option,
+    output_option,
+    verbosity_options,
+)
 
 if TYPE_CHECKING:
     from ..perf.schema import BenchResults
@@ -19,21 +28,25 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPTS = "smoke"  # the set of prompts
 REPORT_FILE = "bench.md"
-REFRESH_PER_SECOND = 1  # drawings of the bar a second: ten would cost a small board a share of a core
+REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small board's core
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="After a first one.")
-@click.option("--prompt", metavar="TEXT", help="What to paint, each time.")
-@click.option("--prompts", metavar="FILE|SET", help=f"What to paint, in turn.  [{DEFAULT_PROMPTS}]")
-@click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the artifact's own]")
+@accept_old_names({"--one-graph": "--low-memory"})
+@click.command(cls=Command)
+@click.argument("artifact", type=FOLDER)
+@click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="Images after a first one.")
+@click.option("--prompt", metavar="TEXT", help="What each image shows.")
+@click.option("--prompts", metavar="FILE|SET", help=f"Prompts to use in turn.  [default: {DEFAULT_PROMPTS}]")
+@click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the artifact's]")
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
-@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first picture.")
-@click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side, as generate does.")
-@click.option("--one-graph", is_flag=True, help="One graph in memory at a time, as generate does; loading counts then.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; may be repeated.  [CPU]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="[bench, in the artifact]")
+@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Seed of the first image.")
+@click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side, as in generate.")
+@click.option("--low-memory", is_flag=True, help="One graph in memory at a time, as in generate; loading counts then.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; repeatable.  [CPU]")
+@output_option("Folder of the results.  [default: bench, in the artifact]")
+@json_option
+@verbosity_options
+@requires_extra("runtime")
 def bench(
     artifact: Path,
     images: int,
@@ -43,53 +56,54 @@ def bench(
     steps: int,
     seed: int,
     tile: int | None,
-    one_graph: bool,
+    low_memory: bool,
     providers: tuple[str, ...],
     output: Path | None,
+    as_json: bool,
 ) -> None:
-    """Measure start-up, time per image and step, and memory, in a process that does nothing but paint.
+    """Measure start-up, time per image and step, and memory, in a process that does nothing else.
 
     Writes bench.json and bench.md. A run that ends early keeps what it has measured, says so, and exits with 2.
     """
     if not sys.platform.startswith("linux"):
-        raise UserError("edgepress bench needs Linux, whose /proc says what a process holds in memory.")
+        raise UserError("edgepress bench needs Linux: it reads the memory of a process from /proc.")
     folder = _require_writable(output or _default_output(artifact))
     name, prompt_list = _resolve_prompts(prompt, prompts)
     from ..perf.runner import BenchConfig, run_benchmark
     from ..runtime.rknn import exported
 
     if providers and exported.is_rknn_artifact(artifact):
-        raise UserError(f"{artifact} holds parts for an NPU, which ONNX Runtime does not run; leave --provider out.")
+        raise UserError(f"{artifact} holds parts for an NPU, which ONNX Runtime does not run. Remove --provider.")
 
-    plan = BenchConfig(artifact, prompt_list, name, images, size, steps, tile, seed, not one_graph, providers)
-    with progress_bars(REFRESH_PER_SECOND) as progress:
-        results = run_benchmark(plan, lambda found: _write(found, folder), progress)
+    config = BenchConfig(artifact, prompt_list, name, images, size, steps, tile, seed, not low_memory, providers)
+    with show_progress(REFRESH_PER_SECOND) as progress:
+        results = run_benchmark(config, lambda partial: _write(partial, folder), progress)
     _write(results, folder)
-    _print_results(results, folder)
+    _print_results(results, folder, as_json)
 
 
 def _default_output(artifact: Path) -> Path:
-    """Not within what is measured."""
+    """Next to the exports, not in what is measured."""
     return (artifact.parent if artifact.name in ("onnx", "rknn") else artifact) / "bench"
 
 
 def _require_writable(folder: Path) -> Path:
-    """A folder that is there and can be written to, or can be made; it is made when there is something to write."""
+    """A folder that can be written to, or created; it is created when there is something to write."""
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"Nothing can be written to {folder}; give a folder as --output that may be written to.")
+        raise UserError(f"{folder} cannot be written to. Choose another --output.")
     return folder
 
 
 def _resolve_prompts(prompt: str | None, prompts: str | None) -> tuple[str, list[Prompt]]:
-    """The set's name and what is in it."""
+    """The name of the prompt set and its prompts."""
     from ..prompts import sets
     from ..prompts.prompt import Prompt
 
     if prompt is None:
         return prompts or DEFAULT_PROMPTS, sets.load_prompt_set(prompts or DEFAULT_PROMPTS)
     if prompts is not None:
-        raise UserError("--prompt and --prompts both say what to paint; give one of them.")
+        raise UserError("--prompt and --prompts exclude each other. Give one of them.")
     return "--prompt", [Prompt(id="prompt", prompt=prompt, language="en")]
 
 
@@ -102,17 +116,21 @@ def _write(results: BenchResults, folder: Path) -> None:
     replace_text(folder / REPORT_FILE, render_report(results))
 
 
-def _print_results(results: BenchResults, folder: Path) -> None:
-    """The report, and where it stands; a run that ended early is an error."""
+def _print_results(results: BenchResults, folder: Path, as_json: bool) -> None:
+    """Prints the report, and where it is; a run that ended early is an error."""
     from ..perf.report import render_report
     from ..perf.runner import INTERRUPTED
 
-    click.echo(render_report(results))
     where = f"bench.json and {REPORT_FILE} in {folder}"
+    if as_json:
+        print_json(results.model_dump(mode="json"))
+    else:
+        click.echo(render_report(results))
+        if results.incomplete_reason is None:
+            click.echo(f"Written: {where}")
     if results.incomplete_reason is None:
-        click.echo(f"written: {where}")
         return
     count = f"{len(results.images) - 1} of {results.settings.num_images} images"
     if results.incomplete_reason == INTERRUPTED:
-        raise KeyboardInterrupt(f"Interrupted after {count}; what was measured stands in {where}.")
-    raise UserError(f"{results.incomplete_reason} What was measured, {count}, stands in {where}.")
+        raise KeyboardInterrupt(f"Interrupted after {count}. What was measured is in {where}.")
+    raise UserError(f"{results.incomplete_reason} What was measured, {count}, is in {where}.")

@@ -1,4 +1,4 @@
-"""`edgepress export`: what is made of a pipeline for runtimes on devices, one command a format."""
+"""`edgepress export`: what a device's runtime reads, one command per format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .export_rknn import rknn
 
 @click.group()
 def export() -> None:
-    """Turn a pipeline into what a device's runtime reads."""
+    """Export a pipeline for a runtime."""
 
 
 export.add_command(onnx)

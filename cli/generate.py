@@ -1,4 +1,4 @@
-"""`edgepress generate`: paints a picture from an exported artifact, without torch."""
+"""`edgepress generate`: generates an image from an exported artifact, without torch."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from typing import TYPE_CHECKING
 import click
 
 from ..common.errors import UserError
-from ..common.progress import progress_bars
-from .options import ImageSize
+from ..common.requirements import requires_extra
+from .console import print_json, show_progress
+from .options import FOLDER, Command, ImageSize, json_option, output_option, verbosity_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SEED_LIMIT = 2**63
-TEST_SIZE = (16, 16)  # pixels of the picture that a format is tried with
+TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--prompt", required=True, metavar="TEXT", help="What to paint.")
-@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True, help="Of the noise.")
+@click.command(cls=Command)
+@click.argument("artifact", type=FOLDER)
+@click.option("--prompt", required=True, metavar="TEXT", help="What the image shows.")
+@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
-@click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the pipeline's own]")
+@click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the pipeline's]")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; may be repeated.  [CPU]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Such as out.png.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; repeatable.  [CPU]")
+@output_option("The image file, such as out.png.", required=True, metavar="FILE")
+@json_option
+@verbosity_options
+@requires_extra("runtime")
 def generate(
     artifact: Path,
     prompt: str,
@@ -38,44 +42,46 @@ def generate(
     tile: int | None,
     providers: tuple[str, ...],
     output: Path,
+    as_json: bool,
 ) -> None:
-    """Paint a picture from the ONNX graphs or the RKNN parts of an artifact.
+    """Generate an image from the ONNX graphs or the RKNN parts of an artifact.
 
-    The same seed gives the noise that it gives in torch. One graph is in memory at a time.
+    The same seed gives the same noise as in torch. One graph is in memory at a time.
     """
     image_format = _resolve_format(output)
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import GenerationRequest, ImagePipeline
 
     pipeline = ImagePipeline(artifact, keep_loaded=False, providers=providers or CPU_PROVIDERS)
-    with progress_bars() as progress:
+    request = GenerationRequest(prompt, seed, steps, size, tile)
+    with show_progress() as progress:
         try:
-            image = pipeline.generate(GenerationRequest(prompt, seed, steps, size, tile), progress, _warn)
+            image = pipeline.generate(request, progress)
         except MemoryError as error:
-            raise UserError("There is too little memory for the picture; give a smaller --size, or --tile.") from error
+            raise UserError("There is not enough memory for the image. Choose a smaller --size, or --tile.") from error
     _save(image, output, image_format)
-    click.echo(f"painted {output}")
-
-
-def _warn(sentence: str) -> None:
-    click.echo(sentence, err=True)
+    if as_json:
+        size = (image.height, image.width)
+        print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": steps, "size": size})
+    else:
+        click.echo(f"Generated {output}")
 
 
 def _resolve_format(output: Path) -> str:
-    """The picture format that a file's name asks for; the file must be one that can be written."""
+    """The image format that a file's name asks for; the file must be one that can be written."""
     from PIL import Image
 
     image_format = Image.registered_extensions().get(output.suffix.lower(), "")
     if not _can_save(image_format):
-        raise UserError(f"{output} names no picture format that can be written; end it in .png.")
+        raise UserError(f"{output} names no image format that can be written. End it in .png.")
     folder = output.parent
     if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{output} cannot be written; give a file in a folder that is there and may be written to.")
+        raise UserError(f"{output} cannot be written. Give a file in an existing folder with write permission.")
     return image_format
 
 
 def _can_save(image_format: str) -> bool:
-    """Whether pictures can be saved in a format, which is tried: some are read alone, or hold no colours."""
+    """Whether images can be saved in a format, which is tried: some can only be read, or hold no colors."""
     from PIL import Image
 
     try:
@@ -86,7 +92,7 @@ def _can_save(image_format: str) -> bool:
 
 
 def _save(image: Image, output: Path, image_format: str) -> None:
-    """Under a temporary name first, so that a cut run leaves no half picture."""
+    """Saves under a temporary name first, so that an interrupted run leaves no half image."""
     temporary = output.with_name(output.name + ".new")
     try:
         image.save(temporary, image_format)

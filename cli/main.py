@@ -1,39 +1,52 @@
-"""The root command: registers one command a verb, and turns errors into sentences."""
+"""The root command: registers one command per verb, and turns errors into sentences."""
 
 from __future__ import annotations
 
 import errno
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import click
 
 from .. import __version__
 from ..common.errors import UserError
+from ..common.requirements import missing_package
 from .bench import bench
+from .console import log_to_terminal
 from .evaluate import evaluate
 from .export import export
 from .generate import generate
+from .info import info
 from .quantize import quantize
+from .recipes import recipes
 
 USER_ERROR_EXIT_CODE = 2
 DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 RESUMABLE_COMMANDS = ("quantize", "evaluate")  # verbs that keep what is finished
+LIBRARIES = {"torch": "torch", "ONNX Runtime": "onnxruntime"}  # that --version names
+RKNN_TOOLKIT = "rknn-toolkit2"
 
 
 class RootGroup(click.Group):
-    """A group whose user errors are one sentence and exit code 2; `--debug` shows the traceback."""
+    """A group that prints a user's error as one sentence and exits with code 2; `--debug` shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _record_interrupts() as signals:
+        with _record_interrupts() as signals, log_to_terminal():
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
-                cause = KeyboardInterrupt() if signals and not isinstance(error, KeyboardInterrupt) else error
+                cause: BaseException = error
+                if signals and not isinstance(error, KeyboardInterrupt):
+                    cause = KeyboardInterrupt()
+                elif isinstance(error, ModuleNotFoundError):
+                    cause = missing_package(error, "all")
                 if ctx.params["debug"] or not _is_user_facing(cause):
                     raise
                 click.echo(f"Error: {_format_error(cause, ctx.invoked_subcommand in RESUMABLE_COMMANDS)}", err=True)
@@ -42,9 +55,9 @@ class RootGroup(click.Group):
 
 @contextmanager
 def _record_interrupts() -> Iterator[list[int]]:
-    """Notes that Ctrl-C was pressed, and interrupts as Python does: a library in C may make another error of that.
+    """Records that Ctrl-C was pressed, and interrupts as Python does: a C library may raise another error then.
 
-    A request to end (SIGTERM) is heard in the same way, so that what was begun is cleared up.
+    SIGTERM is handled in the same way, so that what was begun is cleaned up.
     """
     signals: list[int] = []
 
@@ -54,48 +67,82 @@ def _record_interrupts() -> Iterator[list[int]]:
 
     is_main = threading.current_thread() is threading.main_thread()
     replaced = {
-        number: usual for number, usual in DEFAULT_HANDLERS.items() if is_main and signal.getsignal(number) is usual
+        number: default
+        for number, default in DEFAULT_HANDLERS.items()
+        if is_main and signal.getsignal(number) is default
     }
     for number in replaced:
         signal.signal(number, handler)
     try:
         yield signals
     finally:
-        for number, usual in replaced.items():
-            signal.signal(number, usual)
+        for number, default in replaced.items():
+            signal.signal(number, default)
 
 
 def _is_user_facing(error: BaseException) -> TypeGuard[UserError | KeyboardInterrupt | OSError]:
-    """Whether an error is a sentence rather than a defect."""
-    return isinstance(error, UserError | KeyboardInterrupt) or (isinstance(error, OSError) and error.errno is not None)
+    """Whether an error is a sentence for the user rather than a defect."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EPIPE)  # a reader that left is click's to handle
+    return isinstance(error, UserError | KeyboardInterrupt)
 
 
 def _format_error(error: UserError | KeyboardInterrupt | OSError, resumable: bool) -> str:
     if isinstance(error, KeyboardInterrupt):
-        resume_hint = "what is finished is kept, and the same command goes on from there"
-        return str(error) or f"Interrupted; {resume_hint if resumable else 'the same command starts over'}."
+        hint = "finished work is kept, and the same command resumes." if resumable else "the same command starts over."
+        return str(error) or f"Interrupted; {hint}"
     if isinstance(error, UserError):
         return str(error)
-    where = f" at {error.filename}" if error.filename else ""
+    where = f": {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"There is no room left{where} ({error.strerror}); free some or give another --output."
+        return f"No space left{where} ({error.strerror}). Free some, or choose another --output."
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"Access is not allowed{where} ({error.strerror}); mend the rights, or give another --output."
+        return f"Permission denied{where} ({error.strerror}). Change the permissions, or choose another --output."
     return f"{error.strerror}{where}."
 
 
-@click.group(cls=RootGroup)
-@click.version_option(__version__)
+def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo(f"edgepress {__version__}")
+    click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for title, distribution in LIBRARIES.items():
+        click.echo(f"{title} {_find_version(distribution)}")
+    click.echo(f"{RKNN_TOOLKIT} {_find_version(RKNN_TOOLKIT, _toolkit_paths())}")
+    ctx.exit()
+
+
+def _find_version(distribution: str, paths: list[str] | None = None) -> str:
+    versions = [
+        found.version for found in metadata.distributions(name=distribution, path=sys.path if paths is None else paths)
+    ]
+    return versions[0] if versions else "not installed"
+
+
+def _toolkit_paths() -> list[str]:
+    """Where packages of the toolkit's own environment are."""
+    from ..runtime.rknn.toolkit import find_interpreter
+
+    try:
+        environment = find_interpreter().absolute().parents[1]
+    except UserError:
+        return []
+    return [str(path) for path in Path(environment).glob("lib/python*/site-packages")]
+
+
+@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Show versions and exit.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Press text-to-image pipelines until they fit edge devices."""
+    """Quantize text-to-image pipelines until they fit edge devices."""
 
 
-main.add_command(quantize)
-main.add_command(export)
-main.add_command(evaluate)
-main.add_command(generate)
-main.add_command(bench)
-
-if __name__ == "__main__":
-    sys.exit(main())
+for command in (quantize, export, evaluate, generate, bench, recipes, info):
+    main.add_command(command)

@@ -1,0 +1,283 @@
+"""Quantize, export and evaluate with one call each, from a recipe's name and a model's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.errors import UserError
+from ..common.progress import Progress, no_progress
+from ..common.requirements import requires_extra
+from ..pipelines.hub import resolve_pipeline
+from ..recipes.loader import load_recipe
+from ..recipes.schema import METHOD_STEPS, Recipe
+from ..storage.layout import Artifact
+
+if TYPE_CHECKING:
+    from ..evaluate.plan import EvaluationOptions, EvaluationPlan
+    from ..evaluate.results.schema import Results
+    from ..export.onnx.exporter import ExportResult
+    from ..export.rknn.exporter import RknnExportResult
+    from ..export.rknn.planning.memory_plan import MemoryPlan
+    from ..quantize.pipeline import QuantizeResult
+
+DEFAULT_MAX_MEMORY = 6 * 2**30
+
+
+@requires_extra("quantize")
+def quantize(
+    recipe: Recipe | str | Path,
+    *,
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    method: str | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    force: bool = False,
+    restart: bool = False,
+    progress: Progress = no_progress,
+) -> QuantizeResult:
+    """Quantizes a pipeline to 4 bits. Interrupted work resumes when the same call is made again.
+
+    Args:
+        recipe: A shipped recipe's name such as `orin`, a YAML file, or a recipe.
+        model: A diffusers folder, a hub id, or `demo`; default: the recipe's.
+        output: The artifact's folder; default: `artifacts/<device>`.
+        method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
+        max_memory: Bytes that the run may use.
+        force: Replace an artifact that was made from something else.
+        restart: Start over instead of resuming interrupted work.
+        progress: Called with a stage, what is done and the total.
+
+    Returns:
+        The artifact, its manifest, and the seconds of each stage. `print` shows a summary.
+
+    Raises:
+        UserError: Bad input, an artifact of something else in the way, no space left, or a package that is missing.
+    """
+    from ..quantize.pipeline import quantize_pipeline
+
+    resolved = _override(_load(recipe), model, method)
+    return quantize_pipeline(
+        resolved,
+        resolve_pipeline(resolved.model),
+        _output_folder(output, resolved),
+        force=force,
+        restart=restart,
+        max_memory=max_memory,
+        progress=progress,
+    )
+
+
+@requires_extra("export")
+def export_onnx(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
+    verify: bool = True,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> ExportResult:
+    """Exports a pipeline to ONNX graphs, in `output/onnx`.
+
+    Args:
+        recipe: As for `quantize`; None if both `model` and `output` are given.
+        model: A diffusers folder, an artifact, a hub id, or `demo`; default: the artifact in `output`.
+        output: The artifact's folder; default: `artifacts/<device>`.
+        sizes: Heights and widths in pixels of the images to verify and, with fixed shapes, to export for.
+        verify: Whether to compare the graphs with torch.
+        progress: Called with a stage, what is done and the total.
+        settings: Settings of the recipe's section `export` to override, such as `precision="fp16"`.
+
+    Returns:
+        The published folder, and how far the graphs are from torch. `print` shows both.
+
+    Raises:
+        UserError: Bad input, graphs that are too far from torch, or a package that is missing.
+    """
+    from ..export.onnx.exporter import export_onnx as export
+
+    if recipe is None and (model is None or output is None):
+        raise UserError("Give --recipe, or both --model and --output.")
+    resolved = _load(recipe) if recipe is not None else None
+    target = _output_folder(output, resolved)
+    source = _source_folder(model) if model is not None else target
+    section = resolved.export if resolved else None
+    return export(source, target, section, sizes=sizes, verify=verify, progress=progress, **settings)
+
+
+@requires_extra("export")
+def export_rknn(
+    recipe: Recipe | str | Path,
+    *,
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    components: Sequence[str] = (),
+    precision: str | None = None,
+    timeout_s: float = 3600,
+    progress: Progress = no_progress,
+) -> RknnExportResult:
+    """Exports a pipeline to parts for the NPU of a Rockchip board, in `output/rknn`, built and simulated.
+
+    Args:
+        recipe: As for `quantize`; it must have a section `rknn`.
+        model: A diffusers folder, an artifact, a hub id, or `demo`; default: the recipe's.
+        output: The artifact's folder; default: `artifacts/<device>`.
+        components: Components to export; empty: all.
+        precision: `fp16`, `w8a8`, `w4a16` or `auto`, instead of the recipe's.
+        timeout_s: Seconds that the toolkit may take for one part.
+        progress: Called with a stage, what is done and the total.
+
+    Returns:
+        The published folder, its parts, and how close they are to floats. `print` shows them.
+
+    Raises:
+        UserError: Bad input, no toolkit, a board that cannot hold the parts, a part that is too far from its reference,
+            or a package that is missing.
+    """
+    from ..export.rknn.exporter import export_rknn as export
+
+    resolved = _load(recipe)
+    if precision is not None and resolved.rknn is not None:
+        resolved = _validated(resolved, rknn=resolved.rknn.model_dump() | {"precision": precision})
+    source = _source_folder(model if model is not None else resolved.model)
+    target = _output_folder(output, resolved)
+    return export(source, target, resolved, components=components, progress=progress, timeout_s=timeout_s)
+
+
+@requires_extra("export")
+def plan_rknn(recipe: Recipe | str | Path, *, model: str | Path | None = None) -> MemoryPlan:
+    """Plans an export to an NPU from configs alone: its parts, their memory, and whether the board can hold them.
+
+    Args:
+        recipe: As for `export_rknn`.
+        model: A diffusers folder, an artifact, a hub id, or `demo`; default: the recipe's.
+
+    Returns:
+        The plan. `print` shows it as a report.
+
+    Raises:
+        UserError: Bad input, or a package that is missing.
+    """
+    from ..export.rknn.planning.estimator import plan_rknn as plan
+
+    resolved = _load(recipe)
+    return plan(_source_folder(model if model is not None else resolved.model), resolved)
+
+
+@requires_extra("evaluate")
+def evaluate(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    candidates: Sequence[str | Path] = (),
+    pairs: tuple[str | Path, str | Path] | None = None,
+    output: str | Path | None = None,
+    progress: Progress = no_progress,
+    **options: Any,
+) -> Results:
+    """Compares candidates with their reference on the same prompts and noise, and writes results and reports.
+
+    Args:
+        recipe: As for `quantize`: what is compared, how, and the gates; None if `model` and `candidates`, or `pairs`,
+            are given.
+        model: The reference; default: the recipe's model.
+        candidates: Quantized pipelines, exports, artifacts or folders of images, as `[NAME=]DIR[@DTYPE]`; default: the
+            recipe's artifact.
+        pairs: Two folders of images to compare by name, instead of `model` and `candidates`.
+        output: Folder of the results; default: `evaluation` next to the first candidate.
+        progress: Called with a stage, what is done and the total.
+        options: Further fields of `edgepress.evaluate.plan.EvaluationOptions`, such as `limit=16`.
+
+    Returns:
+        What results.json holds: every score, the means with intervals, and the verdict of each gate.
+
+    Raises:
+        UserError: Bad input, something that cannot be measured at all, or a package that is missing.
+    """
+    plan = plan_evaluation(recipe, model=model, candidates=candidates, pairs=pairs, output=output, **options)
+    return run_evaluation(plan, progress)
+
+
+@requires_extra("evaluate")
+def plan_evaluation(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    candidates: Sequence[str | Path] = (),
+    pairs: tuple[str | Path, str | Path] | None = None,
+    output: str | Path | None = None,
+    **options: Any,
+) -> EvaluationPlan:
+    """Decides everything that an evaluation depends on, as `evaluate` does, and runs nothing.
+
+    An earlier verdict in `output` does not survive a plan that is refused: those files are renamed.
+    """
+    from ..evaluate import plan as plans
+    from ..evaluate.report.previous_files import stash_previous
+
+    folder = Path(output) if output is not None else None
+    names = tuple(map(str, candidates))
+    chosen = plans.EvaluationOptions(
+        model=str(model) if model is not None else None, candidates=names, output=folder, **options
+    )
+    try:
+        resolved = Recipe(device="custom") if recipe is None else _load(recipe)
+        if pairs is not None:
+            _require_no_pipelines(chosen)
+            return plans.plan_image_pairs(resolved, Path(pairs[0]), Path(pairs[1]), chosen)
+        if recipe is None and not (chosen.model and chosen.candidates):
+            raise UserError("Nothing to compare. Give --recipe, or --model and --candidate, or --pairs.")  # noqa: TRY301
+        return plans.plan_evaluation(resolved, chosen)
+    except UserError:
+        if folder:
+            stash_previous(folder)
+        raise
+
+
+@requires_extra("evaluate")
+def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Results:
+    """Runs a planned evaluation, and writes results.json and the reports into the plan's output folder."""
+    from ..evaluate import evaluator, report
+
+    results = evaluator.run_evaluation(plan, progress)
+    report.write_report(results, plan.output)
+    return results
+
+
+def _require_no_pipelines(options: EvaluationOptions) -> None:
+    if options.model or options.candidates or options.seeds > 1:
+        raise UserError("--pairs names both folders, with one image each. Leave out --model, --candidate and --seeds.")
+
+
+def _load(recipe: Recipe | str | Path) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+
+
+def _override(recipe: Recipe, model: str | Path | None, method: str | None) -> Recipe:
+    changes: dict[str, Any] = {}
+    if model is not None:
+        changes["model"] = str(model)
+    if method is not None:
+        if method not in METHOD_STEPS:
+            raise UserError(f"Unknown method {method!r}. Methods: {', '.join(METHOD_STEPS)}.")
+        changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
+    return recipe.model_copy(update=changes)
+
+
+def _validated(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
+    return Recipe.model_validate(recipe.model_dump() | sections)
+
+
+def _output_folder(output: str | Path | None, recipe: Recipe | None) -> Path:
+    if output is not None:
+        return Path(output)
+    assert recipe is not None  # callers ask for one of the two
+    return Artifact.of_device(recipe.device).path
+
+
+def _source_folder(model: str | Path) -> Path:
+    """A folder as it is, since an artifact is a source as well; anything else is a name."""
+    return Path(model) if str(model) != "demo" and Path(model).is_dir() else resolve_pipeline(str(model))

@@ -1,0 +1,326 @@
+"""Says what a folder is, a pipeline or an artifact, from configs and headers alone: no weight is read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..models.registry import load_families
+from ..storage.layout import Artifact, is_export, is_pipeline
+from ..storage.manifest import Manifest, read_manifest
+from ..storage.pipeline_config import read_onnx_config, read_rknn_config
+from ..storage.safetensors_header import TensorHeader, read_tensor_headers
+
+INT4_PER_INT32 = 8
+GRID_SUFFIXES = (".qzeros", ".scales")  # what the AWQ layout stores beside the codes
+BITS_OF = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16, "I8": 8, "U8": 8}
+
+
+@dataclass(frozen=True)
+class ComponentInfo:
+    """A component of a pipeline.
+
+    Attributes:
+        name: Its folder.
+        model_class: Its class in diffusers or transformers.
+        parameters: Number of weights; 4-bit codes are counted one by one. 0 for what has no weights.
+        nbytes: Bytes of all its tensors.
+        dtypes: Share of the bytes in each dtype, such as `{"int4": 0.9, "bf16": 0.1}`.
+        quantization: Its `quantization_config`, in short; empty if it has none.
+    """
+
+    name: str
+    model_class: str
+    parameters: int
+    nbytes: int
+    dtypes: Mapping[str, float]
+    quantization: str = ""
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Stored bits for each weight, scales and zero points included; None without weights."""
+        return self.nbytes * 8 / self.parameters if self.parameters else None
+
+
+@dataclass(frozen=True)
+class PipelineInfo:
+    """A diffusers pipeline.
+
+    Attributes:
+        folder: Its folder.
+        pipeline_class: Class that model_index.json names.
+        components: Its components, in the order of model_index.json.
+        supported: What edgepress can do with it: some of `quantize`, `export onnx`, `export rknn`, `generate`.
+    """
+
+    folder: Path
+    pipeline_class: str
+    components: tuple[ComponentInfo, ...]
+    supported: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"Pipeline {self.folder}: {self.pipeline_class}", *_component_table(self.components), ""]
+        can = ", ".join(self.supported) if self.supported else "nothing: this class is not supported yet"
+        return "\n".join([*lines, f"edgepress can: {can}"])
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """An export in an artifact.
+
+    Attributes:
+        folder: Its folder.
+        pipeline_class: Class of the pipeline.
+        summary: Precision and format in a few words.
+        graphs: Names of its graphs or parts.
+        nbytes: Bytes of all its files.
+        verification: How it was compared with torch, in a few words.
+    """
+
+    folder: Path
+    pipeline_class: str
+    summary: str
+    graphs: tuple[str, ...]
+    nbytes: int
+    verification: str
+
+    def __str__(self) -> str:
+        graphs = ", ".join(self.graphs)
+        return (
+            f"Export {self.folder}: {self.pipeline_class}, {self.summary}, {self.nbytes / 1e6:.1f} MB\n"
+            f"  graphs: {graphs}\n  {self.verification}"
+        )
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """An artifact: what was made for one device.
+
+    Attributes:
+        folder: Its folder.
+        device: Device of its recipe; empty if there is no manifest.
+        source: Pipeline that it was made from; empty if there is no manifest.
+        method: Quantization method or steps; empty if nothing was quantized.
+        model: The quantized pipeline, if any.
+        exports: Its exports.
+        evaluation: Verdict and scores of the last evaluation; empty if there is none.
+    """
+
+    folder: Path
+    device: str
+    source: str
+    method: str
+    model: PipelineInfo | None
+    exports: tuple[ExportInfo, ...]
+    evaluation: str
+
+    def __str__(self) -> str:
+        title = f"Artifact {self.folder}" + (f" for {self.device}, made from {self.source}" if self.device else "")
+        lines = [title]
+        if self.model:
+            lines += ["", f"model/: {self.model.pipeline_class}, method {self.method}"]
+            lines += _component_table(self.model.components)
+        for export in self.exports:
+            lines += ["", str(export)]
+        lines += ["", f"Evaluation: {self.evaluation or 'none yet; run edgepress evaluate'}"]
+        return "\n".join(lines)
+
+
+Info = PipelineInfo | ExportInfo | ArtifactInfo
+
+
+def info(path: str | Path) -> Info:
+    """Says what a folder is, from configs and headers alone.
+
+    Args:
+        path: A diffusers pipeline, an artifact, or the folder of one of its exports.
+
+    Returns:
+        What it is. `print` shows it; `to_dict` of this module turns it into JSON.
+
+    Raises:
+        UserError: It is none of these, or a file in it is corrupt.
+    """
+    folder = Path(path)
+    artifact = Artifact(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder. Give a diffusers pipeline or an artifact.")
+    if is_pipeline(folder):
+        return _inspect_pipeline(folder)
+    if is_export(folder):
+        return _inspect_export(folder)
+    if artifact.has_model or artifact.has_onnx or artifact.has_rknn:
+        return _inspect_artifact(artifact)
+    raise UserError(f"{folder} is neither a pipeline (no model_index.json) nor an artifact (no model, onnx or rknn).")
+
+
+def to_dict(result: Info) -> dict[str, Any]:
+    """The result of `info` as JSON, with its kind and the bits of each component."""
+    kinds = {PipelineInfo: "pipeline", ExportInfo: "export", ArtifactInfo: "artifact"}
+    content: dict[str, Any] = json.loads(json.dumps({"kind": kinds[type(result)]} | asdict(result), default=str))
+    return content
+
+
+def _inspect_pipeline(folder: Path) -> PipelineInfo:
+    index = _read_json(folder / "model_index.json")
+    entries = {
+        name: value[1] for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]
+    }
+    pipeline_class = str(index.get("_class_name", ""))
+    components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())
+    return PipelineInfo(folder, pipeline_class, components, _supported(pipeline_class, components))
+
+
+def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:
+    headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_tensor_headers(file)]
+    config = _read_json(folder / "config.json") if headers else {}
+    sizes: Counter[str] = Counter()
+    for header in headers:
+        sizes[_dtype_of(header)] += header.nbytes
+    nbytes = sum(sizes.values())
+    dtypes = {dtype: size / nbytes for dtype, size in sizes.most_common()} if nbytes else {}
+    return ComponentInfo(
+        folder.name,
+        model_class,
+        sum(map(_count_parameters, headers)),
+        nbytes,
+        dtypes,
+        _describe_quantization(config.get("quantization_config")),
+    )
+
+
+def _count_parameters(header: TensorHeader) -> int:
+    """Weights in a tensor: eight in each int32 of AWQ's codes, none in its scales and zero points."""
+    if header.name.endswith(GRID_SUFFIXES):
+        return 0
+    return header.numel * (INT4_PER_INT32 if header.name.endswith(".qweight") else 1)
+
+
+def _dtype_of(header: TensorHeader) -> str:
+    if header.name.endswith((".qweight", ".qzeros")):
+        return "int4"
+    names = {"F": "fp", "B": "bf", "I": "int", "U": "uint"}
+    if header.dtype not in BITS_OF:
+        return header.dtype.lower()
+    return f"{names[header.dtype[0]]}{BITS_OF[header.dtype]}"
+
+
+def _describe_quantization(config: Any) -> str:
+    if not isinstance(config, Mapping):
+        return ""
+    method, bits, group = config.get("quant_method", "unknown method"), config.get("bits"), config.get("group_size")
+    words = [str(method), *([f"{bits} bits"] if bits else []), *([f"groups of {group}"] if group else [])]
+    return ", ".join(words)
+
+
+def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tuple[str, ...]:
+    family = load_families().get(pipeline_class)
+    if family is None:
+        return ()
+    is_quantized = any(component.quantization for component in components)
+    can = {
+        "quantize": not is_quantized and any(component.blocks for component in family.components),
+        "export onnx": bool(family.graphs),
+        "export rknn": bool(family.npu),
+        "generate": bool(family.host),
+    }
+    return tuple(name for name, possible in can.items() if possible)
+
+
+def _inspect_export(folder: Path) -> ExportInfo:
+    nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if "target" in _read_json(folder / "pipeline.json"):
+        rknn = read_rknn_config(folder)
+        parts = [part for graph in rknn.graphs.values() for part in graph]
+        precisions = ", ".join(sorted({part.precision or "CPU" for part in parts}))
+        summary = f"RKNN for {rknn.target}, {precisions}, {rknn.size[0]}x{rknn.size[1]}"
+        status = "verified on a board" if rknn.verified_on_a_board else "simulated, not verified on a board"
+        return ExportInfo(folder, rknn.family, summary, tuple(part.name for part in parts), nbytes, status)
+    onnx = read_onnx_config(folder)
+    summary = f"ONNX {onnx.precision}, format {onnx.format}, opset {onnx.opset}, {onnx.shapes} shapes"
+    return ExportInfo(folder, onnx.family, summary, tuple(onnx.graphs), nbytes, _describe_parity(onnx.parity))
+
+
+def _describe_parity(parity: Mapping[str, Any]) -> str:
+    if not parity:
+        return "not compared with torch"
+    last = list(parity.values())[-1]
+    worst = max(error.relative for error in last.graphs.values())
+    image = ""
+    if last.image_compared:
+        image = ", image equal" if last.psnr is None else f", image {last.psnr:.1f} dB PSNR"
+    return f"largest relative error to torch {worst:.2g}{image}"
+
+
+def _inspect_artifact(artifact: Artifact) -> ArtifactInfo:
+    manifest = read_manifest(artifact.path)
+    exports = [folder for folder in (artifact.onnx, artifact.rknn) if is_export(folder)]
+    return ArtifactInfo(
+        artifact.path,
+        manifest.device if manifest else "",
+        manifest.source if manifest else "",
+        _describe_method(manifest),
+        _inspect_pipeline(artifact.model) if artifact.has_model else None,
+        tuple(map(_inspect_export, exports)),
+        _describe_evaluation(artifact.evaluation / "results.json"),
+    )
+
+
+def _describe_method(manifest: Manifest | None) -> str:
+    if manifest is None:
+        return ""
+    settings = manifest.recipe.get("quantize", {})
+    steps = settings.get("steps")
+    return "+".join(steps) if steps else str(settings.get("method", ""))
+
+
+def _describe_evaluation(file: Path) -> str:
+    if not file.exists():
+        return ""
+    results = _read_json(file)
+    gates = results.get("gates") or []
+    failed = [gate.get("name") for gate in gates if gate.get("verdict") == "failed"]
+    verdict = results.get("verdict") or "measured, no gates"
+    return f"{verdict}" + (f" ({', '.join(map(str, failed))})" if failed else "") + f", {file}"
+
+
+def _component_table(components: tuple[ComponentInfo, ...]) -> list[str]:
+    rows = [("component", "class", "parameters", "MB", "bits/weight", "stored as")]
+    for component in components:
+        bits = component.bits_per_weight
+        stored = ", ".join(f"{share:.0%} {dtype}" for dtype, share in component.dtypes.items())
+        rows.append(
+            (
+                component.name,
+                component.model_class,
+                f"{component.parameters:,}" if component.parameters else "",
+                f"{component.nbytes / 1e6:.2f}" if component.nbytes else "",
+                f"{bits:.3f}" if bits else "",
+                f"{stored} ({component.quantization})" if component.quantization else stored,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    numbers = {2, 3, 4}
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not valid JSON ({error}). Restore it, or make the folder again.") from error
+    return content if isinstance(content, dict) else {}

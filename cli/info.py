@@ -1,0 +1,27 @@
+"""`edgepress info`: says what a pipeline folder or an artifact is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..api import inspection
+from .console import print_json
+from .options import FOLDER, Command, json_option, verbosity_options
+
+
+@click.command(cls=Command)
+@click.argument("path", type=FOLDER)
+@json_option
+@verbosity_options
+def info(path: Path, as_json: bool) -> None:
+    """Show what PATH is: a diffusers pipeline, an artifact, or an export in it.
+
+    Only configs and headers are read, so it takes a moment at any size.
+    """
+    result = inspection.info(path)
+    if as_json:
+        print_json(inspection.to_dict(result))
+    else:
+        click.echo(str(result))

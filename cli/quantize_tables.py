@@ -1,0 +1,85 @@
+"""The tables that `edgepress quantize` prints: sizes, savings, errors and times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+
+from ..numerics.awq_packing import bits_per_weight
+from ..quantize.result import QuantizeResult
+from ..quantize.solver.block import LayerStats
+from ..recipes.schema import QuantizationSettings, Scheme
+
+STEP_NAMES = {"rtn": "rounding to nearest"}
+
+
+def build_tables(result: QuantizeResult) -> Iterator[Table]:
+    """The tables of a result, in the order in which they are read."""
+    settings = QuantizationSettings.model_validate(result.manifest.recipe["quantize"])
+    yield _size_table(result)
+    yield _savings_table(result)
+    yield _layer_table(result, settings)
+    for name, scheme in settings.extra_schemes.items():
+        if scheme.quantizes_activations:
+            yield _activation_table(result, name, scheme)
+    if result.seconds:
+        yield _time_table(result)
+
+
+def _size_table(result: QuantizeResult) -> Table:
+    table = Table("component", "before", "after", "share", title="Size in MB")
+    rows = {name: (size["before"], size["after"]) for name, size in result.manifest.sizes.items()}
+    rows["all"] = (sum(before for before, _ in rows.values()), sum(after for _, after in rows.values()))
+    for name, (before, after) in rows.items():
+        table.add_row(name, f"{before / 1e6:.2f}", f"{after / 1e6:.2f}", f"{after / before:.0%}" if before else "")
+    return table
+
+
+def _savings_table(result: QuantizeResult) -> Table:
+    savings = result.manifest.size_savings
+    table = Table("saved by", *savings, title="Saved in MB")
+    for measure in next(iter(savings.values())):
+        saved = [component[measure] for component in savings.values()]
+        if any(saved):
+            table.add_row(measure, *(f"{size / 1e6:.2f}" for size in saved))
+    return table
+
+
+def _time_table(result: QuantizeResult) -> Table:
+    table = Table("stage", "seconds", title="Time of this run")
+    for stage, seconds in result.seconds.items():
+        table.add_row(stage, f"{seconds:.1f}")
+    return table
+
+
+def _layer_table(result: QuantizeResult, settings: QuantizationSettings) -> Table:
+    layers = result.layers()
+    table = Table("4-bit layers", "value", title=f"Steps: {', '.join(settings.resolved_steps) or STEP_NAMES['rtn']}")
+    table.add_row("layers quantized", str(len(layers)))
+    table.add_row("matrices left in 16 bits", str(result.manifest.num_unquantized))
+    table.add_row("bits per weight", f"{bits_per_weight(int(settings.scheme.group_size)):.3f}")
+    steps = ("rtn", *settings.resolved_steps) if layers else ()
+    for number, step in enumerate(steps, 1):
+        mean = sum(_error_after(layer, steps[:number]) for layer in layers) / len(layers)
+        table.add_row(f"mean output error, {STEP_NAMES.get(step, f'after {step}')}", f"{mean:.3%}")
+    return table
+
+
+def _activation_table(result: QuantizeResult, name: str, scheme: Scheme) -> Table:
+    """A scheme with quantized activations: what they cost, and which layers stay in floats because of them."""
+    layers = result.layers(name)
+    table = Table("8-bit layers", "value", title=f"{name}: activations in 8 bits, {scheme.activations}")
+    table.add_row("layers in 8 bits", str(sum(not layer.stays_float for layer in layers)))
+    for step, label in {"rtn": STEP_NAMES["rtn"], "smooth": "smoothed", "solved": "in the end"}.items():
+        mean = sum(layer.steps[step] for layer in layers) / max(1, len(layers))
+        table.add_row(f"mean output error, {label}", f"{mean:.3%}")
+    for layer in layers:
+        if layer.stays_float:
+            table.add_row(f"stays in floats: {layer.layer}", f"{layer.error:.3%}")
+    return table
+
+
+def _error_after(layer: LayerStats, steps: Sequence[str]) -> float:
+    """The error after some steps; a layer that skips the last one has the error of the step before."""
+    return next(layer.steps[step] for step in reversed(steps) if step in layer.steps)
