@@ -1,1 +1,1 @@
-"""RKNN: float ONNX made for Rockchip's NPUs, built by the vendor's toolkit, and believed as far as it simulates."""
+"""Exports pipelines to RKNN: graphs are split into parts, built with rknn-toolkit2, and verified in its simulator."""

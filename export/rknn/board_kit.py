@@ -1,4 +1,4 @@
-"""The board kit: what an artifact's folder holds for the owner of a board to try it and to report."""
+"""The board kit: a script in the exported folder that checks the parts on a board and reports the result."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ SCRIPT = "check_board.py"
 
 
 def write_board_kit(folder: Path) -> None:
-    """Lays the script beside the parts; it needs rknn-toolkit-lite2 and numpy, and nothing of edgepress."""
+    """Copies the script to a folder. It needs rknn-toolkit-lite2 and numpy, but not edgepress."""
     text = (files(__package__) / "board" / SCRIPT).read_text("utf-8")
     (folder / SCRIPT).write_text(text, "utf-8")

@@ -1,16 +1,14 @@
-"""What parts are given and what they give while pictures are painted: golden calls, and samples to calibrate on."""
+"""Generates images with parts in floats, and saves the inputs of each part as calibration samples."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
@@ -19,92 +17,93 @@ from ...models.base.npu import GraphPart
 from ...prompts.prompt import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...runtime.noise import torch_randn
-from ...runtime.onnx.sessions import SessionPool
 from ...runtime.rknn.part_chain import Arrays, RunPart
 from ...runtime.rknn.simulator import save_calibration_samples
 from ...runtime.rknn.vae_tiling import chain_graphs
 from ...runtime.scheduler import make_schedule
 from ...runtime.tokenizer import PromptTokenizer
-from ..verification.golden import TorchReference
-from ..verification.image_parity import ReferenceImage, generate_reference, generate_with_graphs
-from .building.simulation import GoldenSample
+from .part_calls import PartCalls
 from .prepare import RknnJob
 
-NUM_GOLDEN_CALLS = 3  # calls of a part that it is simulated on: the first, one in the middle, the last
-THIN_ABOVE = 32  # calls of which every second goes, but for the first and the last
 NUM_STEPS = 8
-PartCalls = dict[str, list[GoldenSample]]  # of parts, by name
 
 
-def generate_torch_image(job: RknnJob) -> ReferenceImage:
-    """The picture of the first prompt that the pipeline is evaluated with, by the model as it was given."""
-    reference = TorchReference(job.model.folder, job.model.family, {})
-    return generate_reference(reference, job.host, reference.tokenize(job.host), job.image_size)
+def write_calibration_samples(
+    job: RknnJob,
+    parts: Iterable[GraphPart],
+    run_part: RunPart,
+    calls: PartCalls,
+    tokenizer: Path,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Writes the calibration samples of those parts that are quantized.
 
-
-def record_calls(
-    job: RknnJob, run_part: RunPart, reference_image: ReferenceImage | None, onnx_files: Mapping[str, Path]
-) -> PartCalls:
-    """What parts are given and give while they paint, a few calls of each.
-
-    Where not all graphs are there, a prompt is read as far as they go, and other inputs are drawn at random; those of
-    tiles are what decoding random latents gives them.
+    Parts whose activations stay floats get a single sample: the toolkit requires one, and does not use its values.
 
     Args:
-        run: parts in floats. files: their ONNX, by name.
+        job: The export.
+        parts: The parts to write samples of.
+        run_part: Runs all parts in floats.
+        calls: Recorded calls of all parts.
+        tokenizer: Folder of the tokenizer's files.
+        folder: Each part's samples go to the folder of its name in it.
+        progress: Called with the stage "calibrating".
+
+    Raises:
+        UserError: Graphs are missing that generate images.
     """
-    calls: dict[str, list[GoldenSample]] = {part.name: [] for part in job.parts}
-
-    def record(name: str, inputs: Arrays) -> NDArray[np.float32]:
-        output = run_part(name, inputs)
-        calls[name].append(GoldenSample(inputs, output))
-        if len(calls[name]) == THIN_ABOVE:  # tiles are many, and large
-            calls[name][1:-1] = calls[name][1:-1:2]
-        return output
-
-    graphs = chain_graphs(job.host, job.part_refs, record)
-    if reference_image is not None:
-        generate_with_graphs(replace(reference_image, host=job.host), graphs)
-    else:
-        with suppress(UserError):  # of the first graph that is not there
-            job.host.encode_prompt(graphs, TorchReference(job.model.folder, job.model.family, {}).tokenize(job.host))
-        for name, (first, *_) in job.graphs.items():
-            if not calls[first.name]:
-                is_begin = job.host.decoder_tiling and name == job.host.decoder_tiling.first_graph
-                graphs(job.host.decoder_graph if is_begin else name, make_random_inputs(onnx_files[first.name]))
-    return {name: pick_evenly(found) for name, found in calls.items()}
-
-
-def rerun_calls(calls: Iterable[GoldenSample], name: str, onnx_file: Path) -> list[GoldenSample]:
-    """The same inputs, and what another ONNX of the part answers."""
-    session = SessionPool({name: onnx_file})
-    return [GoldenSample(one.inputs, session(name, one.inputs)) for one in calls]
+    quantized = [(part, scheme) for part in parts if (scheme := job.get_scheme(part))]
+    calibrated = [part for part, scheme in quantized if scheme.quantizes_activations]
+    if calibrated and not job.is_complete:
+        raise UserError("Calibration generates images, which needs all components. Remove --component.")
+    if calibrated:
+        collect_calibration_samples(job, run_part, calibrated, tokenizer, folder, progress)
+    for part, scheme in quantized:
+        if not scheme.quantizes_activations:
+            save_calibration_samples([calls[part.name][0].inputs], folder / part.name)
 
 
 def collect_calibration_samples(
     job: RknnJob, run_part: RunPart, parts: Iterable[GraphPart], tokenizer: Path, folder: Path, progress: Progress
 ) -> None:
-    """Leaves samples of parts in folders of their names: every step of some prompts, painted by parts in floats."""
+    """Saves the inputs of parts at every step of some calibration prompts.
+
+    Args:
+        job: The export; its settings say how many prompts.
+        run_part: Runs the parts in floats.
+        parts: The parts to save inputs of.
+        tokenizer: Folder of the tokenizer's files.
+        folder: Each part's samples go to the folder of its name in it.
+        progress: Called with the stage "calibrating".
+    """
     samples: dict[str, list[Arrays]] = {part.name: [] for part in parts}
 
-    def sample(name: str, inputs: Arrays) -> NDArray[np.float32]:
+    def record_inputs(name: str, inputs: Arrays) -> NDArray[np.float32]:
         if name in samples:
             samples[name].append(inputs)
         return run_part(name, inputs)
 
-    reader = PromptTokenizer(tokenizer, job.host.chat_template_kwargs, job.host.max_tokens)
-    prompts = load_prompts(resolve_prompt_set(job.model.folder, "own", "calibration"))[: job.settings.samples]
+    prompt_tokenizer = PromptTokenizer(tokenizer, job.host.chat_template_kwargs, job.host.max_tokens)
+    prompts = load_prompts(resolve_prompt_set(job.model.folder, "auto", "calibration"))[: job.settings.samples]
     for number, prompt in enumerate(prompts):
         progress("calibrating", number, len(prompts))
-        deque(denoise(job, sample, reader.tokenize(prompt.prompt).ids, number), maxlen=0)
+        deque(denoise(job, record_inputs, prompt_tokenizer.tokenize(prompt.prompt).ids, number), maxlen=0)
     progress("calibrating", len(prompts), len(prompts))
-    for name, found in samples.items():
-        save_calibration_samples(found, folder / name)
+    for name, inputs in samples.items():
+        save_calibration_samples(inputs, folder / name)
 
 
 @dataclass(frozen=True)
 class DenoisingStep:
-    """A step of painting: latents and a timestep, the prompt as the host has read it, and the velocity there."""
+    """A step of generating an image.
+
+    Attributes:
+        latents: Latents before the step, float32.
+        timestep: Timestep of the schedule.
+        encoded_prompt: The prompt, as the host encodes it.
+        velocity: The predicted velocity, of the latents' shape.
+    """
 
     latents: NDArray[np.float32]
     timestep: float
@@ -113,31 +112,21 @@ class DenoisingStep:
 
 
 def denoise(job: RknnJob, run_part: RunPart, token_ids: NDArray[np.int64], seed: int) -> Iterator[DenoisingStep]:
-    """Paints a prompt of some tokens with parts, to the end."""
-    graphs = chain_graphs(job.host, job.part_refs, run_part)
+    """Generates an image with parts, decoding included, and yields every step.
+
+    Args:
+        job: The export.
+        run_part: Runs a part by name.
+        token_ids: Tokens of the prompt.
+        seed: Seed of the noise.
+    """
+    run_graph = chain_graphs(job.host, job.part_refs, run_part)
     latents = torch_randn(job.host.latent_shape(*job.image_size), seed)
-    plan = make_schedule(job.model.configs()["scheduler"], NUM_STEPS, job.host.count_image_tokens(*job.image_size))
-    caption = job.host.encode_prompt(graphs, token_ids)
-    for number, timestep in enumerate(plan.timesteps):
-        velocity = job.host.predict_velocity(graphs, latents, float(timestep), caption)
-        yield DenoisingStep(latents, float(timestep), caption, velocity)
-        latents = plan.step(latents, velocity, number)
-    job.host.decode_latents(graphs, latents)
-
-
-def make_random_inputs(file: Path) -> Arrays:
-    """Normal inputs of a graph, by the shapes that the ONNX of its first part has."""
-    generator = np.random.default_rng(0)
-    graph = ir.load(file).graph
-    return {str(port.name): generator.standard_normal(_get_static_shape(port), np.float32) for port in graph.inputs}
-
-
-def _get_static_shape(port: ir.Value) -> tuple[int, ...]:
-    assert port.shape is not None
-    return port.shape.numpy()
-
-
-def pick_evenly(calls: Sequence[Any]) -> list[Any]:
-    """The first, the last, and some between."""
-    places = np.linspace(0, len(calls) - 1, min(NUM_GOLDEN_CALLS, len(calls))).round().astype(int)
-    return [calls[place] for place in places]
+    num_tokens = job.host.count_image_tokens(*job.image_size)
+    schedule = make_schedule(job.model.configs["scheduler"], NUM_STEPS, num_tokens)
+    encoded_prompt = job.host.encode_prompt(run_graph, token_ids)
+    for number, timestep in enumerate(schedule.timesteps):
+        velocity = job.host.predict_velocity(run_graph, latents, float(timestep), encoded_prompt)
+        yield DenoisingStep(latents, float(timestep), encoded_prompt, velocity)
+        latents = schedule.step(latents, velocity, number)
+    job.host.decode_latents(run_graph, latents)

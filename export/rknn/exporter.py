@@ -1,199 +1,211 @@
-"""From a pipeline folder to the parts that a Rockchip board's NPU runs, simulated and published as one folder."""
+"""Exports a pipeline to parts for the NPU of a Rockchip board: builds, simulates and publishes them as one folder."""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.npu import GraphPart
-from ...recipes.schema import RknnSettings
-from ...runtime.rknn.exported import EMBEDDINGS_FILE, RKNN_FOLDER, SIMULATOR_FOLDER
-from ...runtime.rknn.part_chain import RunPart
-from ...runtime.rknn.simulator import save_calibration_samples, simulate
-from ...runtime.rknn.toolkit import Toolkit
-from ...runtime.rknn.vae_tiling import chain_graphs
-from ...storage import publishing
-from ..verification.image_parity import ReferenceImage, compute_psnr, generate_with_graphs
+from ...recipes.schema import Recipe, RknnSettings
+from ...runtime.rknn.exported import EMBEDDINGS_FILE, SIMULATOR_FOLDER
+from ...runtime.rknn.part_chain import RunPart, dispatch_parts
+from ...runtime.rknn.simulator import simulate
+from ...runtime.rknn.toolkit import Toolkit, find_interpreter
+from ...storage.layout import Artifact
+from ...storage.publishing import artifact_lock, publish_folder
+from ..graph.source_model import SourcePipeline, open_source
+from ..verification.image_parity import ReferenceImage
 from .board_kit import write_board_kit
 from .building.builder import BuiltPart, build_part
 from .building.precision import BuildOption, list_build_options
-from .building.simulation import BuildRequest, GoldenSample
-from .calibration import PartCalls, collect_calibration_samples, generate_torch_image, record_calls, rerun_calls
+from .building.simulation import BuildRequest
+from .calibration import write_calibration_samples
 from .float_parts import FloatParts
+from .image_check import measure_image_psnr, require_min_psnr
+from .part_calls import PartCalls, generate_torch_image, record_calls, rerun_calls, save_first_calls
 from .pipeline_config import write_pipeline_config
+from .planning.estimator import make_memory_plan
 from .prepare import RknnJob, prepare_job
+from .settings import require_rknn_settings
 
-MIN_PSNR = {"fp16": 35.0, "w8a8": 0.0, "w4a16": 0.0, "auto": 0.0}  # dB, of the simulated picture and torch's
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RknnExportResult:
-    """What exporting left: the published folder, and the parts that it holds for the NPU.
+    """The result of an export. `str()` gives a summary.
 
-    picture: decibels from torch's picture, by whom it was painted (None: equal); empty where not all parts could be run
-    together.
+    Attributes:
+        folder: The published folder.
+        parts: The built parts, by name.
+        image_psnr: PSNR to torch's image in dB, of the "float" and of the "simulated" parts; None: the image is equal.
+            Empty if no image was generated.
     """
 
     folder: Path
-    parts: dict[str, BuiltPart]
-    image_psnr: dict[str, float | None]
+    parts: Mapping[str, BuiltPart]
+    image_psnr: Mapping[str, float | None]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.parts), default=0)
+        lines = [
+            f"  {name:{width}}  {part.precision:5}  {len(part.measurement.build_log.layers)} layers on the NPU, "
+            f"relative error {part.measurement.relative_error:.2g}, cosine {part.measurement.cosine:.5f}"
+            for name, part in self.parts.items()
+        ]
+        for name, psnr in self.image_psnr.items():
+            lines.append(f"  {name} image: " + ("equal to torch's" if psnr is None else f"{psnr:.1f} dB PSNR"))
+        return "\n".join([f"RKNN parts in {self.folder}, simulated and not verified on a board:", *lines])
 
 
 def export_rknn(
     source: Path,
     output: Path,
-    settings: RknnSettings,
+    recipe: Recipe,
+    *,
     components: Sequence[str] = (),
     progress: Progress = no_progress,
     timeout_s: float = 3600,
 ) -> RknnExportResult:
-    """Exports the pipeline in `source` to `output/rknn`; an older export there is replaced, or else left as it is.
+    """Exports a pipeline to `output/rknn`. An older export is replaced; after an error it is left unchanged.
 
     Args:
-        source: a diffusers folder or an artifact folder; 4- and 8-bit solutions come from `output/model`.
-        components: to export; none: all.
-        limit: seconds that the toolkit may take for a part.
+        source: A diffusers folder or an artifact folder.
+        output: Artifact folder. 4- and 8-bit solutions come from its folder `model`, if there is one.
+        recipe: A recipe with a section `rknn`.
+        components: Components to export; empty: all, and then the board must have the memory for them.
+        progress: Called with the stages of the export.
+        timeout_s: Time that the toolkit may take for a part, in seconds.
+
+    Returns:
+        The published folder, its parts, and how close they are to floats.
 
     Raises:
-        UserError: bad input or no toolkit (before anything is written), a part or picture that is further from its
-            reference than its precision may be.
+        UserError: The input is invalid, the toolkit is missing, or the board cannot hold the parts (all checked before
+            anything is written); or a part or the image is too far from its reference.
     """
-    job = prepare_job(source, output, settings, components)
-    with publishing.artifact_lock(output) as work:
+    settings = require_rknn_settings(recipe)
+    find_interpreter()
+    model = open_source(source)
+    if not components:
+        make_memory_plan(model, recipe).require_recipe_fits()
+    return export_rknn_parts(model, output, settings, components=components, progress=progress, timeout_s=timeout_s)
+
+
+def export_rknn_parts(
+    model: SourcePipeline,
+    output: Path,
+    settings: RknnSettings,
+    *,
+    components: Sequence[str] = (),
+    progress: Progress = no_progress,
+    timeout_s: float = 3600,
+) -> RknnExportResult:
+    """Exports an opened pipeline as `export_rknn` does, whether or not the board has the memory for it."""
+    job = prepare_job(model, output, settings, components)
+    with artifact_lock(output) as work:
         stage = work / "export-rknn"
         shutil.rmtree(stage, ignore_errors=True)
         (stage / SIMULATOR_FOLDER).mkdir(parents=True)
         try:
             with Toolkit(timeout_s) as toolkit:
-                parts, picture = RknnExporter(job, stage, toolkit, progress).run()
-            publishing.publish_folder(stage, output / RKNN_FOLDER)
+                parts, image_psnr = RknnExporter(job, stage, toolkit, progress).run()
+            publish_folder(stage, Artifact(output).rknn)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-    return RknnExportResult(output / RKNN_FOLDER, parts, picture)
+    return RknnExportResult(Artifact(output).rknn, parts, image_psnr)
 
 
 class RknnExporter:
-    """One export at work in a folder: `stage`."""
+    """Writes, builds and verifies all parts of one export.
+
+    Args:
+        job: The export.
+        stage: Folder that everything is written to.
+        toolkit: The toolkit that builds and simulates.
+        progress: Called with the stages of the export.
+    """
 
     def __init__(self, job: RknnJob, stage: Path, toolkit: Toolkit, progress: Progress) -> None:
         self._job, self._stage, self._toolkit, self._progress = job, stage, toolkit, progress
         self._float_parts = FloatParts(job, stage)
 
     def run(self) -> tuple[dict[str, BuiltPart], dict[str, float | None]]:
-        """Everything but publishing: the parts for the NPU, and what was measured of the picture."""
-        job = self._job
-        sources = job.model.verify_and_hash(self._progress)
-        version = str(self._toolkit.call("hello").answer["toolkit"])
-        self._float_parts.write_all(self._progress)
-        np.save(self._stage / EMBEDDINGS_FILE, job.embeddings)
-        job.write_tokenizer(self._stage / "tokenizer")
-        painted = generate_torch_image(job) if job.is_complete else None
-        calls = record_calls(job, self._float_parts.open_sessions(), painted, self._float_parts.onnx_files)
-        self._save_samples(calls)
-        parts = self._build_parts(calls)
-        pictures = self._measure_image_psnr(painted)
-        self._save_goldens(calls)
-        write_pipeline_config(job, self._stage, version, parts, pictures, [file.model_dump() for file in sources])
-        write_board_kit(self._stage)
-        return parts, pictures
+        """Writes all files of the export.
 
-    def _save_samples(self, calls: PartCalls) -> None:
-        """Calibration samples of the parts that are rounded; where activations stay floats the toolkit reads none.
+        Returns:
+            The built parts by name, and the PSNR of the images.
 
         Raises:
-            UserError: graphs are missing that painting takes.
+            UserError: A part or the image is rejected, or the toolkit fails.
         """
-        job = self._job
-        rounded = [(part, scheme) for part in job.npu_parts if (scheme := job.get_scheme(part))]
-        eight = [part for part, scheme in rounded if scheme.quantizes_activations]
-        if eight and not job.is_complete:
-            raise UserError("Calibration paints, which takes all components; leave --component out.")
-        folder = self._stage / SIMULATOR_FOLDER
-        if eight:
-            collect_calibration_samples(
-                job, self._float_parts.open_sessions(), eight, self._stage / "tokenizer", folder, self._progress
-            )
-        for part, scheme in rounded:
-            if not scheme.quantizes_activations:
-                save_calibration_samples([calls[part.name][0].inputs], folder / part.name)
+        job, stage, progress = self._job, self._stage, self._progress
+        sources = job.model.verify_and_hash(progress)
+        toolkit_version = str(self._toolkit.call("version").answer["toolkit"])
+        self._float_parts.write_all(progress)
+        np.save(stage / EMBEDDINGS_FILE, job.embeddings)
+        job.model.write_tokenizer_files(stage / "tokenizer")
+        reference_image = generate_torch_image(job) if job.is_complete else None
+        calls = record_calls(job, self._float_parts.open_sessions(), reference_image, self._float_parts.onnx_files)
+        run_part, samples_folder = self._float_parts.open_sessions(), stage / SIMULATOR_FOLDER
+        write_calibration_samples(job, job.npu_parts, run_part, calls, stage / "tokenizer", samples_folder, progress)
+        parts = self._build_parts(calls)
+        image_psnr = self._check_image(reference_image)
+        save_first_calls(calls, stage / "golden")
+        write_pipeline_config(job, stage, toolkit_version, parts, image_psnr, sources)
+        write_board_kit(stage)
+        return parts, image_psnr
 
     def _build_parts(self, calls: PartCalls) -> dict[str, BuiltPart]:
-        """Builds the NPU's parts, each in the first precision that is good enough.
-
-        Raises:
-            UserError: none is.
-        """
-        parts, found = self._job.npu_parts, {}
+        """Builds the parts on the NPU, each with the first option that is accepted."""
+        parts, built = self._job.npu_parts, {}
         for number, part in enumerate(parts):
             self._progress("building", number, len(parts))
-            choices = list_build_options(
-                self._job.get_precision(part), self._job.settings.target, self._job.get_scheme(part)
-            )
-            found[part.name] = self._build_part(part, choices, calls)
+            built[part.name] = self._build_part(part, calls)
             if not self._float_parts.is_small:
-                self._toolkit.call("drop", model=part.name)
+                self._toolkit.call("release", model=part.name)
         self._progress("building", len(parts), len(parts))
-        return found
+        return built
 
-    def _build_part(
-        self, part: GraphPart, choices: Sequence[BuildOption], calls: dict[str, list[GoldenSample]]
-    ) -> BuiltPart:
-        samples, rknn = self._stage / SIMULATOR_FOLDER / part.name, self._stage / f"{part.name}.rknn"
+    def _build_part(self, part: GraphPart, calls: PartCalls) -> BuiltPart:
+        scheme = self._job.get_scheme(part)
+        options = list_build_options(self._job.get_precision(part), self._job.settings.target, scheme)
+        samples = self._stage / SIMULATOR_FOLDER / part.name
 
-        def files(way: BuildOption) -> BuildRequest:
-            if not way.build_config.is_quantized and self._job.get_scheme(
-                part
-            ):  # what is not rounded loses nothing by a solution
+        def make_request(option: BuildOption) -> BuildRequest:
+            if scheme and not option.build_config.is_quantized:  # in fp16 the model's own weights are closer
                 shutil.rmtree(samples)
-                self._float_parts.write(part, self._job.float_weights[part.graph.component])
+                self._float_parts.write(part, self._job.weights[part.graph.component].unquantized)
                 calls[part.name] = rerun_calls(calls[part.name], part.name, self._float_parts.onnx_files[part.name])
-            return BuildRequest(self._float_parts.onnx_files[part.name], samples, rknn, calls[part.name])
+            rknn_file = self._stage / f"{part.name}.rknn"
+            return BuildRequest(self._float_parts.onnx_files[part.name], samples, rknn_file, calls[part.name])
 
-        return build_part(self._toolkit, part, choices, files, self._float_parts.is_small)
+        built = build_part(self._toolkit, part, options, make_request, self._float_parts.is_small)
+        for rejection in built.rejections:
+            logger.info(
+                "Part %s is built in %s, because %s was rejected: %s.",
+                *(part.name, built.precision, rejection.precision, rejection.reason),
+            )
+        return built
 
-    def _measure_image_psnr(self, reference_image: ReferenceImage | None) -> dict[str, float | None]:
-        """Decibels from torch's picture, of the float parts and of the simulated ones.
+    def _check_image(self, reference_image: ReferenceImage | None) -> dict[str, float | None]:
+        """Measures the PSNR of the image of the float parts and of the simulated ones; of small models only.
 
         Raises:
-            UserError: too few.
+            UserError: It is too low.
         """
         if reference_image is None or not self._float_parts.is_small:
             return {}
-        job, floats = self._job, self._float_parts.open_sessions()
-        on_npu = {part.name for part in job.npu_parts}
-        simulated: RunPart = lambda name, inputs: (  # noqa: E731
-            simulate(self._toolkit, name, inputs) if name in on_npu else floats(name, inputs)
-        )
-        found = {}
-        painters: list[tuple[str, RunPart]] = [("float", floats), ("simulated", simulated)]
-        for number, (name, run) in enumerate(painters):
-            self._progress("painting", number, len(painters))
-            found[name] = compute_psnr(
-                reference_image.pixels,
-                generate_with_graphs(
-                    replace(reference_image, host=job.host), chain_graphs(job.host, job.part_refs, run)
-                ),
-            )
-        self._progress("painting", len(painters), len(painters))
-        least, decibels = MIN_PSNR[job.settings.precision], found["simulated"]
-        if decibels is not None and decibels < least:
-            raise UserError(
-                f"The simulated picture is {decibels:.1f} dB from torch's, where {least:.0f} dB is the least; "
-                "nothing was published."
-            )
-        return found
-
-    def _save_goldens(self, calls: PartCalls) -> None:
-        """The first call of each part as golden/NAME.npz: inputs as `in.PORT` in their order, the output as `out`."""
-        folder = self._stage / "golden"
-        folder.mkdir()
-        for name, (first, *_) in calls.items():
-            arrays: dict[str, Any] = {f"in.{port}": array for port, array in first.inputs.items()}
-            np.savez(folder / f"{name}.npz", **arrays, out=first.output)
+        run_float = self._float_parts.open_sessions()
+        npu_parts = {part.name for part in self._job.npu_parts}
+        run_simulated = dispatch_parts(npu_parts, lambda name, inputs: simulate(self._toolkit, name, inputs), run_float)
+        runners: dict[str, RunPart] = {"float": run_float, "simulated": run_simulated}
+        image_psnr = measure_image_psnr(self._job, reference_image, runners, self._progress)
+        require_min_psnr(image_psnr["simulated"], self._job.settings.precision)
+        return image_psnr

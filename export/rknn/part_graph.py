@@ -1,4 +1,4 @@
-"""A part as float ONNX that the toolkit reads: fixed shapes, opset 19, weights beside it, heads in halves."""
+"""Writes a part as float ONNX that the toolkit reads: fixed shapes, opset 19, external weights, split-half rotary."""
 
 from __future__ import annotations
 
@@ -21,11 +21,20 @@ from ..graph.trace_cache import trace_cached
 from .group_norm import decompose_group_norm
 
 NPU_OPSET = 19  # the last that rknn-toolkit2 2.5.0 reads
-CPU_OPSET = 21  # of parts that ONNX Runtime runs: the oldest with 4 bits
+CPU_OPSET = 21  # of parts that ONNX Runtime runs: the first with 4-bit weights
 
 
 class SplitHalfRotaryWeights(WeightSource):
-    """A component's tensors with the rows of some modules in halves of heads: even channels, then odd ones."""
+    """Weights for a rotary embedding that rotates the halves of a head, instead of neighbouring channels.
+
+    The rows of some modules are reordered: in each head the even channels come first, then the odd ones.
+
+    Args:
+        checkpoint: Weights of the component.
+        solution: Weights that replace those of the checkpoint, if any.
+        modules: Patterns of the modules that are reordered.
+        head_dim: Channels of a head.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, solution: Checkpoint | None, modules: tuple[str, ...], head_dim: int
@@ -34,7 +43,7 @@ class SplitHalfRotaryWeights(WeightSource):
         self._modules, self._head_dim = modules, head_dim
 
     def materialize(self, name: str) -> Tensor:
-        """What a graph calls `name`."""
+        """Returns the tensor that a graph calls `name`."""
         tensor = super().materialize(name)
         module = name.rpartition(".")[0]
         if not any(fnmatch(module, pattern) for pattern in self._modules):
@@ -48,13 +57,20 @@ class SplitHalfRotaryWeights(WeightSource):
 def make_part_weights(
     model: SourcePipeline, npu: NpuSpec, component: str, solution: Checkpoint | None = None
 ) -> WeightSource:
-    """The tensors of a component as an NPU's graphs want them; those of a solution take the place of the model's."""
+    """Returns the weights of a component as the graphs of the NPU read them.
+
+    Args:
+        model: The pipeline.
+        npu: The graphs that the NPU runs.
+        component: Name of the component.
+        solution: Quantized weights that replace those of the model.
+    """
     checkpoint = model.open_checkpoint(component)
     modules = npu.split_half_modules.get(component, ())
     if not modules:
         return WeightSource(checkpoint, solution)
-    width, heads = (checkpoint.load_config()[key] for key in npu.head_config_keys)
-    return SplitHalfRotaryWeights(checkpoint, solution, modules, width // heads)
+    width, num_heads = (checkpoint.load_config()[key] for key in npu.head_config_keys)
+    return SplitHalfRotaryWeights(checkpoint, solution, modules, width // num_heads)
 
 
 def write_part_onnx(
@@ -65,17 +81,23 @@ def write_part_onnx(
     folder: Path,
     for_cpu: bool = False,
 ) -> Path:
-    """Writes NAME.onnx and its weights into a folder; gives the file.
+    """Writes NAME.onnx and its weights to a folder.
 
     Args:
-        sizes: of the axes.
-        cpu: whether ONNX Runtime runs it on the CPU: then packed linears stay packed.
+        part: The part.
+        model: The pipeline.
+        weights: Weights of the part's component.
+        axis_sizes: Size of every axis that the graph names.
+        folder: The folder to write to.
+        for_cpu: Whether ONNX Runtime runs the part on the CPU; 4-bit linears then stay packed.
+
+    Returns:
+        Path of the ONNX file.
     """
     graph = trace_cached(part.graph, model.folder / part.graph.component, sizes=axis_sizes, blocks=part.blocks)
     if for_cpu:
-        graph = lower_graph(
-            replace_with_matmul_nbits(graph, weights.int4_linears, accuracy_level=0), CPU_OPSET, allow_contrib_ops=True
-        )
+        graph = replace_with_matmul_nbits(graph, weights.int4_linears, accuracy_level=0)
+        graph = lower_graph(graph, CPU_OPSET, allow_contrib_ops=True)
     else:
         graph = lower_graph(decompose_group_norm(graph), NPU_OPSET, allow_contrib_ops=False)
         # The toolkit fails on constants that are nodes with anything but a tensor.

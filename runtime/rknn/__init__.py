@@ -1,1 +1,1 @@
-"""Rockchip NPUs: graphs as chains of parts, simulated by the vendor's toolkit or run by its runtime on a board."""
+"""Runs graphs as chains of parts on a Rockchip NPU: with the runtime of a board, or in the simulator of the toolkit."""

@@ -1,4 +1,4 @@
-"""Parts on a board, through rknn-toolkit-lite2. Not verified: no board was at hand."""
+"""Runs parts on the NPU of a board, with rknn-toolkit-lite2. Not verified: no board was available."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from .part_chain import Arrays
 
 
 def has_npu_runtime() -> bool:
-    """Whether this machine has the board's runtime."""
+    """Returns whether rknn-toolkit-lite2 is installed."""
     return importlib.util.find_spec("rknnlite") is not None
 
 
 class NpuBackend:
-    """Runs an artifact's NPU parts by name; each is loaded when it is first asked for, and stays.
+    """Runs the NPU parts of an artifact by name. A part is loaded when it is first run, and stays loaded.
 
-    loading: seconds that this has taken so far.
+    Args:
+        exported: The artifact.
+
+    Attributes:
+        engine: Name of the runtime.
+        load_seconds: Time spent on loading parts so far.
     """
 
     engine = "rknn-toolkit-lite2"
@@ -33,12 +38,13 @@ class NpuBackend:
         self.load_seconds = 0.0
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
+        """Returns the output of a part; its inputs are cast to float32."""
         if name not in self._loaded:
-            began = perf_counter()
+            started = perf_counter()
             self._loaded[name] = self._load(name)
-            self.load_seconds += perf_counter() - began
-        given = [np.asarray(array, np.float32) for array in inputs.values()]
-        output: NDArray[Any] = self._loaded[name].inference(inputs=given, data_format=["nchw"] * len(given))[0]
+            self.load_seconds += perf_counter() - started
+        arrays = [np.asarray(array, np.float32) for array in inputs.values()]
+        output: NDArray[Any] = self._loaded[name].inference(inputs=arrays, data_format=["nchw"] * len(arrays))[0]
         return output.astype(np.float32, copy=False)
 
     def _load(self, name: str) -> Any:
@@ -48,5 +54,5 @@ class NpuBackend:
         file = self._exported.rknn_file(name)
         for call, code in (("load_rknn", model.load_rknn(str(file))), ("init_runtime", model.init_runtime())):
             if code != 0:
-                raise UserError(f"{file} cannot be run here ({call} returned {code}); run check_board.py beside it.")
+                raise UserError(f"Cannot run {file}: {call} returned {code}. Run check_board.py beside it.")
         return model

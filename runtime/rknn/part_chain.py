@@ -1,8 +1,8 @@
-"""Graphs as chains of parts: each takes what the one before gives, and whatever else of the graph's inputs it reads."""
+"""Runs graphs as chains of parts: the output of each part is the first input of the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,36 +12,57 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 
 Arrays = dict[str, NDArray[Any]]
-RunPart = Callable[[str, Arrays], NDArray[np.float32]]
+RunPart = Callable[[str, Arrays], NDArray[np.float32]]  # by the part's name
 
 
 @dataclass(frozen=True)
 class PartRef:
-    """A part by name, and its inputs in order; of every part but the first, the first one is what it is handed."""
+    """A part of a graph.
+
+    Attributes:
+        name: Name of the part.
+        inputs: Names of its inputs, in order. In all parts but the first, the first input is the output of the part
+            before; all others are inputs of the graph.
+    """
 
     name: str
     inputs: tuple[str, ...]
 
 
 class ChainedGraphs:
-    """Runs graphs by name, part after part."""
+    """Runs graphs by name, part after part.
 
-    def __init__(self, graphs: Mapping[str, Sequence[PartRef]], run: RunPart) -> None:
-        self._graphs, self._run = graphs, run
+    Args:
+        graphs: The parts of each graph, in order.
+        run_part: Runs a part by name.
+    """
+
+    def __init__(self, graphs: Mapping[str, Sequence[PartRef]], run_part: RunPart) -> None:
+        self._graphs, self._run_part = graphs, run_part
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
-        """The output of a graph.
+        """Returns the output of a graph.
 
         Raises:
-            UserError: it was not exported.
+            UserError: The graph was not exported.
         """
         if name not in self._graphs:
             raise UserError(
-                f"The artifact has no graph {name!r}, only {', '.join(self._graphs)}; export all components."
+                f"Graph {name!r} is missing from the artifact, which has {', '.join(self._graphs)}. Export all "
+                "components."
             )
         first, *rest = self._graphs[name]
-        output = self._run(first.name, {port: inputs[port] for port in first.inputs})
-        for link in rest:
-            handed, *others = link.inputs
-            output = self._run(link.name, {handed: output} | {port: inputs[port] for port in others})
+        output = self._run_part(first.name, {port: inputs[port] for port in first.inputs})
+        for part in rest:
+            chained_port, *graph_ports = part.inputs
+            output = self._run_part(part.name, {chained_port: output} | {port: inputs[port] for port in graph_ports})
         return output
+
+
+def dispatch_parts(npu_parts: Container[str], run_npu: RunPart, run_cpu: RunPart) -> RunPart:
+    """Returns a function that runs a part on the NPU if it is one of `npu_parts`, and on the CPU otherwise."""
+
+    def run_part(name: str, inputs: Arrays) -> NDArray[np.float32]:
+        return (run_npu if name in npu_parts else run_cpu)(name, inputs)
+
+    return run_part

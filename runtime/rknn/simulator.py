@@ -1,4 +1,4 @@
-"""Parts in the toolkit's simulator, which computes what the NPU would, as far as the vendor says so."""
+"""Builds parts and runs them in the simulator of rknn-toolkit2, which its vendor says computes as the NPU does."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from .exported import BuildConfig, ExportedPart, ExportedRknn
+from .exported import BuildConfig, ExportedRknn
 from .part_chain import Arrays
 from .toolkit import Toolkit, ToolkitReply
+
+SAMPLE_ORDER_FILE = "inputs.txt"  # in a folder of samples: the names of the inputs, in order
 
 
 def build_model(
@@ -23,10 +25,18 @@ def build_model(
     samples_folder: Path,
     rknn_file: Path | None = None,
 ) -> ToolkitReply:
-    """Builds a part under a name; `samples` is the folder of its calibration samples, where it is quantized.
+    """Builds a part, which then can be simulated.
+
+    Args:
+        toolkit: The toolkit that builds.
+        name: Name of the model in the toolkit.
+        onnx_file: Float ONNX of the part.
+        build_config: How it is built.
+        samples_folder: Folder of its calibration samples; read if the build quantizes.
+        rknn_file: Path the model is written to; None: it is not written.
 
     Raises:
-        UserError: the toolkit refuses, or there are no samples.
+        UserError: The toolkit fails, or there are no samples.
     """
     dataset = _write_dataset(toolkit, samples_folder) if build_config.is_quantized else None
     return toolkit.call(
@@ -41,20 +51,32 @@ def build_model(
 
 
 def simulate(toolkit: Toolkit, name: str, inputs: Arrays) -> NDArray[np.float32]:
-    """The first output of a part that was built under a name; inputs in the part's order."""
-    given, answer = toolkit.folder / "inputs.npz", toolkit.folder / "outputs.npz"
+    """Returns the first output of a model that was built.
+
+    Args:
+        toolkit: The toolkit that built it.
+        name: Name of the model in the toolkit.
+        inputs: Arrays by input name, in the order of the model's inputs; they are cast to float32.
+    """
+    inputs_file, outputs_file = toolkit.folder / "inputs.npz", toolkit.folder / "outputs.npz"
     arrays: dict[str, Any] = {port: np.asarray(array, np.float32) for port, array in inputs.items()}
-    np.savez(given, **arrays)
-    toolkit.call("run", model=name, inputs=str(given), outputs=str(answer))
-    with np.load(answer) as stored:
-        output: NDArray[np.float32] = stored["arr_0"]
+    np.savez(inputs_file, **arrays)
+    toolkit.call("run", model=name, inputs=str(inputs_file), outputs=str(outputs_file))
+    with np.load(outputs_file) as outputs:
+        output: NDArray[np.float32] = outputs["arr_0"]
     return output
 
 
 class SimulatorBackend:
-    """Runs an artifact's NPU parts by name; each is built when it is first asked for, and stays.
+    """Runs the NPU parts of an artifact by name. A part is built when it is first run, and stays built.
 
-    loading: seconds that this has taken so far. engine: with the version of the toolkit that exported.
+    Args:
+        exported: The artifact.
+        toolkit: The toolkit that builds and simulates.
+
+    Attributes:
+        engine: Name of the simulator, and the version of the toolkit that exported the artifact.
+        load_seconds: Time spent on building parts so far.
     """
 
     def __init__(self, exported: ExportedRknn, toolkit: Toolkit) -> None:
@@ -64,45 +86,40 @@ class SimulatorBackend:
         self.load_seconds = 0.0
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
-        part = self._exported.parts[name]
+        """Returns the output of a part; its inputs are cast to float32."""
         if name not in self._built:
-            began = perf_counter()
-            self._build(part)
+            started = perf_counter()
+            part, exported = self._exported.parts[name], self._exported
+            config = BuildConfig(part.config, part.quantized, part.float_layers)
+            build_model(self._toolkit, name, exported.onnx_file(part), config, exported.samples_folder(name))
             self._built.add(name)
-            self.load_seconds += perf_counter() - began
+            self.load_seconds += perf_counter() - started
         return simulate(self._toolkit, name, inputs)
 
-    def _build(self, part: ExportedPart) -> None:
-        build_model(
-            self._toolkit,
-            part.name,
-            self._exported.onnx_file(part),
-            part.build_config,
-            self._exported.samples_folder(part.name),
-        )
 
-
-def _write_dataset(toolkit: Toolkit, samples: Path) -> Path:
-    """The list of a part's samples as the toolkit reads it: a line each, paths in the order of the inputs.
+def _write_dataset(toolkit: Toolkit, samples_folder: Path) -> Path:
+    """Writes the list of a part's samples as the toolkit reads it: a sample per line, paths in the order of the inputs.
 
     Raises:
-        UserError: there are none.
+        UserError: There are no samples.
     """
-    order = samples / "inputs.txt"
-    if not order.exists():
-        raise UserError(f"{order} is missing; the calibration samples are gone, export the artifact again.")
-    ports = order.read_text("utf-8").split()
-    numbers = sorted({path.name.partition("-")[0] for path in samples.glob(f"*-{ports[0]}.npy")})
-    lines = [" ".join(str((samples / f"{number}-{port}.npy").absolute()) for port in ports) for number in numbers]
+    order_file = samples_folder / SAMPLE_ORDER_FILE
+    if not order_file.exists():
+        raise UserError(f"The calibration samples are missing: {order_file} does not exist. Export the artifact again.")
+    ports = order_file.read_text("utf-8").split()
+    numbers = sorted({path.name.partition("-")[0] for path in samples_folder.glob(f"*-{ports[0]}.npy")})
+    lines = [
+        " ".join(str((samples_folder / f"{number}-{port}.npy").absolute()) for port in ports) for number in numbers
+    ]
     dataset = toolkit.folder / "dataset.txt"
     dataset.write_text("\n".join(lines) + "\n", "utf-8")
     return dataset
 
 
 def save_calibration_samples(samples: list[dict[str, NDArray[Any]]], folder: Path) -> None:
-    """Writes calibration samples as `_dataset` reads them."""
+    """Writes calibration samples to a new folder: an array per sample and input, and the order of the inputs."""
     folder.mkdir(parents=True)
     for number, sample in enumerate(samples):
         for port, array in sample.items():
             np.save(folder / f"{number:04d}-{port}.npy", array)
-    (folder / "inputs.txt").write_text("\n".join(samples[0]) + "\n", "utf-8")
+    (folder / SAMPLE_ORDER_FILE).write_text("\n".join(samples[0]) + "\n", "utf-8")

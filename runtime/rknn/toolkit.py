@@ -1,6 +1,6 @@
-"""Drives rknn-toolkit2, which lives in an environment of its own: one process, one job at a time, nothing of it left.
+"""Drives rknn-toolkit2 in an environment of its own: a worker process that does one job at a time.
 
-The toolkit wants older libraries than edgepress does. Its licence is proprietary: nothing of it is part of edgepress.
+The toolkit needs older libraries than edgepress. Its licence is proprietary: nothing of it is part of edgepress.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ from typing import Any
 from ...common.errors import UserError
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
-PYTHON_VARIABLE = "EDGEPRESS_RKNN"  # names another Python that has the toolkit
-INSTALL_HINT = "run 'make setup-rknn', or name a Python that has it in EDGEPRESS_RKNN"
+PYTHON_VARIABLE = "EDGEPRESS_RKNN"  # environment variable: the path of another Python that has the toolkit
+INSTALL_HINT = "Run 'make setup-rknn', or set EDGEPRESS_RKNN to a Python that has it"
 WORKER_SCRIPT = Path(__file__).with_name("toolkit_worker.py")
-EXIT_TIMEOUT_S = 5  # seconds that a worker may take to end by itself
+EXIT_TIMEOUT_S = 5  # for a worker to exit by itself
 ANSI_COLORS = re.compile(r"\x1b\[[0-9;]*m")
-MAX_ERROR_CHARS = 200  # characters of an error
+MAX_ERROR_CHARS = 200
 
 
 @dataclass(frozen=True)
 class ToolkitReply:
-    """A job: what the worker answered, the toolkit's log of it, and seconds.
+    """The result of a job.
 
-    peak: the worker's largest resident set so far, in bytes.
+    Attributes:
+        answer: What the worker answered.
+        log: The toolkit's log of the job.
+        seconds: Time of the job.
+        peak_bytes: Peak resident memory of the worker so far.
     """
 
     answer: dict[str, Any]
@@ -44,10 +48,13 @@ class ToolkitReply:
 
 
 class Toolkit:
-    """A worker, started at the first job and ended, with all that it started, when the context is left."""
+    """A worker process with the toolkit. It starts with the first job, and ends when the context is left.
+
+    Args:
+        timeout_s: Time that a job may take, in seconds.
+    """
 
     def __init__(self, timeout_s: float = 3600) -> None:
-        """limit: seconds that a job may take."""
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._reply_pipe = -1
@@ -63,44 +70,53 @@ class Toolkit:
 
     @property
     def folder(self) -> Path:
-        """Where the worker runs, for files that are handed to it; it goes when the toolkit is closed."""
+        """Working directory of the worker, for files that are passed to it; deleted when the toolkit is closed."""
         self._ensure_started()
         assert self._folder is not None
         return Path(self._folder.name)
 
-    def call(self, name: str, **job: Any) -> ToolkitReply:
-        """Has the worker do a job.
+    def call(self, name: str, **arguments: Any) -> ToolkitReply:
+        """Runs a job in the worker.
+
+        Args:
+            name: Name of a method of `toolkit_worker.ModelStore`.
+            **arguments: Its arguments, as JSON can hold them.
 
         Raises:
-            UserError: there is no toolkit; the job failed, took too long, or ended the worker.
+            UserError: The toolkit is not installed; or the job failed, exceeded its time, or ended the worker.
         """
         process = self._ensure_started()
         assert process.stdin is not None
         log = self.folder / "log"
-        begin, started = log.stat().st_size, monotonic()
+        log_offset, started = log.stat().st_size, monotonic()
         line = ""
         try:
-            process.stdin.write(json.dumps({"call": name} | job).encode() + b"\n")
+            process.stdin.write(json.dumps({"call": name} | arguments).encode() + b"\n")
             process.stdin.flush()
             line = self._read_reply(started + self._timeout_s)
-        except (BrokenPipeError, TimeoutError) as error:
-            late = isinstance(error, TimeoutError)
-            said = "" if late else _get_last_line(_read_log(log, begin))
+        except TimeoutError as error:
             self.close()
-            what = f"took more than {self._timeout_s:.0f} s" if late else f"ended{said}"
             raise UserError(
-                f"rknn-toolkit2 {what} in '{name}'; give it more time or memory, or smaller parts."
+                f"rknn-toolkit2 took more than {self._timeout_s:.0f} s in '{name}'. Raise --timeout, or make parts "
+                "smaller (rknn.blocks)."
             ) from error
-        except BaseException:  # an answer that comes later would be taken for another job's
+        except BrokenPipeError as error:
+            last_line = _format_last_line(_read_log(log, log_offset))
+            self.close()
+            raise UserError(
+                f"rknn-toolkit2 exited unexpectedly in '{name}'{last_line}. It may need more memory, or smaller parts "
+                "(rknn.blocks)."
+            ) from error
+        except BaseException:  # a late reply would be taken for that of another job
             self.close()
             raise
         answer = json.loads(line)
         if "error" in answer:
-            raise UserError(f"rknn-toolkit2 refuses to {name}: {answer['error'][-MAX_ERROR_CHARS:]}.")
-        return ToolkitReply(answer, _read_log(log, begin), monotonic() - started, _get_peak_bytes(process.pid))
+            raise UserError(f"rknn-toolkit2 failed in '{name}': {answer['error'][-MAX_ERROR_CHARS:]}.")
+        return ToolkitReply(answer, _read_log(log, log_offset), monotonic() - started, _get_peak_bytes(process.pid))
 
     def close(self) -> None:
-        """Ends the worker and whatever it started."""
+        """Ends the worker and all processes that it started."""
         if self._process is not None:
             _terminate(self._process)
             self._process = None
@@ -113,48 +129,53 @@ class Toolkit:
         if self._process is None:
             python = find_interpreter()
             self._folder = tempfile.TemporaryDirectory(prefix="edgepress-rknn-")
-            self._reply_pipe, writing = os.pipe()
+            self._reply_pipe, worker_end = os.pipe()
             with (Path(self._folder.name) / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [python, "-I", WORKER_SCRIPT, str(writing)],
+                    [python, "-I", WORKER_SCRIPT, str(worker_end)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                     cwd=self._folder.name,
-                    pass_fds=(writing,),
+                    pass_fds=(worker_end,),
                     start_new_session=True,
                 )
-            os.close(writing)
+            os.close(worker_end)
         return self._process
 
     def _read_reply(self, deadline: float) -> str:
-        """The next answer; raises TimeoutError at the deadline and BrokenPipeError where the worker ended."""
-        found = b""
-        while not found.endswith(b"\n"):
+        """Reads the next reply.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+            BrokenPipeError: The worker exited.
+        """
+        reply = b""
+        while not reply.endswith(b"\n"):
             ready, _, _ = select.select([self._reply_pipe], [], [], max(deadline - monotonic(), 0))
             if not ready:
                 raise TimeoutError
-            piece = os.read(self._reply_pipe, 65536)
-            if not piece:
+            chunk = os.read(self._reply_pipe, 65536)
+            if not chunk:
                 raise BrokenPipeError
-            found += piece
-        return found.decode()
+            reply += chunk
+        return reply.decode()
 
 
 def find_interpreter() -> Path:
-    """The Python that has the toolkit.
+    """Returns the Python that has the toolkit.
 
     Raises:
-        UserError: there is none.
+        UserError: There is none.
     """
     python = Path(os.environ.get(PYTHON_VARIABLE) or REPOSITORY_ROOT / ".venv-rknn/bin/python")
     if not python.exists():
-        raise UserError(f"rknn-toolkit2 is not installed ({python} is missing); {INSTALL_HINT}.")
+        raise UserError(f"rknn-toolkit2 is not installed ({python} is missing). {INSTALL_HINT}.")
     return python
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """Asks a worker to end, then kills it and all processes of its session."""
+    """Lets a worker exit, then kills it and all processes of its session."""
     assert process.stdin is not None
     try:
         process.stdin.close()
@@ -167,21 +188,21 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _read_log(log: Path, begin: int) -> str:
+def _read_log(log: Path, offset: int) -> str:
     with log.open("rb") as stream:
-        stream.seek(begin)
+        stream.seek(offset)
         return ANSI_COLORS.sub("", stream.read().decode("utf-8", "replace"))
 
 
-def _get_last_line(log: str) -> str:
-    words = [line.strip() for line in log.splitlines() if line.strip()]
-    return f" ({words[-1][-MAX_ERROR_CHARS:]})" if words else ""
+def _format_last_line(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return f" ({lines[-1][-MAX_ERROR_CHARS:]})" if lines else ""
 
 
-def _get_peak_bytes(process: int) -> int:
-    """The largest resident set of a process so far, in bytes; 0 where the system does not say."""
+def _get_peak_bytes(pid: int) -> int:
+    """Returns the peak resident memory of a process so far, in bytes; 0 if the system does not report it."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     except OSError:
         return 0
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)

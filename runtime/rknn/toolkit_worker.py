@@ -1,8 +1,8 @@
-"""Runs inside the environment of rknn-toolkit2, and imports nothing of edgepress.
+"""The worker: runs in the environment of rknn-toolkit2, and imports nothing of edgepress.
 
-Reads jobs from its input, one JSON object a line, and answers each with one JSON object a line to the descriptor that
-is its one argument: what the job gives, or `error`. Its output and errors are the toolkit's log. Built models stay,
-by name, because the toolkit simulates only what it built itself.
+It reads jobs from its standard input, a JSON object per line, and writes the reply to each, a JSON object per line, to
+the file descriptor in its only argument: the result, or `error`. Its standard output and error are the toolkit's log.
+Built models stay in memory by name, because the toolkit simulates only what it built itself.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from typing import Any
 
 import numpy as np
 
-EMPTY_FLOAT_LAYERS = "custom_quantize_layers: {}"  # of the toolkit's hybrid quantization
-PR_SET_PDEATHSIG = 1  # prctl's PR_SET_PDEATHSIG
+EMPTY_FLOAT_LAYERS = "custom_quantize_layers: {}"  # in the settings of the toolkit's hybrid quantization
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that this process gets when its parent dies
 
 
 class ModelStore:
-    """The models that were built, by name."""
+    """The built models, by name. Every public method is a job; what it returns is the reply."""
 
     def __init__(self) -> None:
-        self._built: dict[str, Any] = {}
+        self._models: dict[str, Any] = {}
         self._simulated: set[str] = set()
 
-    def hello(self) -> dict[str, Any]:
-        """Which toolkit this is."""
+    def version(self) -> dict[str, Any]:
+        """Returns the version of the toolkit."""
         from importlib.metadata import version
 
-        import rknn.api  # noqa: F401  that it can be imported is what is asked
+        import rknn.api  # noqa: F401  fails if the toolkit cannot be imported
 
         return {"toolkit": version("rknn-toolkit2")}
 
@@ -50,12 +50,14 @@ class ModelStore:
         """Builds an ONNX file.
 
         Args:
-            config: the toolkit's own settings.
-            dataset: of samples, where the model is quantized.
-            float_layers: outputs of layers that are not quantized though the others are.
-            rknn: where the model is written to, if it is.
+            model: Name to store the model under.
+            onnx: Path of the ONNX file.
+            config: The toolkit's settings.
+            dataset: Path of the list of calibration samples; None: the model is not quantized.
+            float_layers: Outputs of the layers that are not quantized.
+            rknn: Path the model is written to; None: it is not written.
         """
-        self.drop(model)
+        self.release(model)
         built = _create_configured(config)
         _check_code("load_onnx", built.load_onnx(onnx))
         if float_layers:
@@ -64,32 +66,44 @@ class ModelStore:
             _check_code("build", built.build(do_quantization=dataset is not None, dataset=dataset))
         if rknn:
             _check_code("export_rknn", built.export_rknn(rknn))
-        self._built[model] = built
+        self._models[model] = built
         return {}
 
     def run(self, model: str, inputs: str, outputs: str) -> dict[str, Any]:
-        """Simulates a built model on the arrays of an .npz, which stand in the order of its inputs."""
-        built = self._built[model]
+        """Simulates a built model.
+
+        Args:
+            model: Name of the model.
+            inputs: Path of an .npz file with the inputs in the model's order.
+            outputs: Path of the .npz file that the outputs are written to.
+        """
+        built = self._models[model]
         if model not in self._simulated:
             _check_code("init_runtime", built.init_runtime())
             self._simulated.add(model)
-        with np.load(inputs) as stored:
-            given = [stored[name] for name in stored.files]
-        found = built.inference(inputs=given, data_format=["nchw"] * len(given))
-        if not found:
-            raise RuntimeError("the simulator answers nothing")
-        np.savez(outputs, *(np.asarray(one, np.float32) for one in found))
+        with np.load(inputs) as file:
+            arrays = [file[name] for name in file.files]
+        results = built.inference(inputs=arrays, data_format=["nchw"] * len(arrays))
+        if not results:
+            raise RuntimeError("the simulator returned no output")
+        np.savez(outputs, *(np.asarray(result, np.float32) for result in results))
         return {}
 
-    def analyse(self, model: str, inputs: list[str], folder: str) -> dict[str, Any]:
-        """Lays the toolkit's analysis of every layer's accuracy into a folder; inputs are .npy files."""
-        _check_code("accuracy_analysis", self._built[model].accuracy_analysis(inputs=inputs, output_dir=folder))
+    def analyze(self, model: str, inputs: list[str], folder: str) -> dict[str, Any]:
+        """Writes the toolkit's analysis of the accuracy of every layer.
+
+        Args:
+            model: Name of the model.
+            inputs: Paths of .npy files with the inputs in the model's order.
+            folder: Folder to write to.
+        """
+        _check_code("accuracy_analysis", self._models[model].accuracy_analysis(inputs=inputs, output_dir=folder))
         return {}
 
-    def drop(self, model: str) -> dict[str, Any]:
-        """Frees a model."""
+    def release(self, model: str) -> dict[str, Any]:
+        """Frees a model, if there is one of that name."""
         self._simulated.discard(model)
-        built = self._built.pop(model, None)
+        built = self._models.pop(model, None)
         if built is not None:
             built.release()
         return {}
@@ -104,17 +118,17 @@ def _create_configured(config: dict[str, Any]) -> Any:
 
 
 def _build_hybrid(first: Any, config: dict[str, Any], dataset: str | None, float_layers: list[str]) -> Any:
-    """The toolkit's hybrid quantization: one object writes down how it would quantize, another builds by that."""
+    """Builds with the toolkit's hybrid quantization: one object writes its settings, another builds by them."""
     _check_code("hybrid_quantization_step1", first.hybrid_quantization_step1(dataset=dataset))
     first.release()
     (settings,) = Path().glob("*.quantization.cfg")
     stem = settings.name.removesuffix(".quantization.cfg")
-    said = settings.read_text("utf-8")
-    if EMPTY_FLOAT_LAYERS not in said:
+    text = settings.read_text("utf-8")
+    if EMPTY_FLOAT_LAYERS not in text:
         raise RuntimeError(f"{settings.name} has no line '{EMPTY_FLOAT_LAYERS}'")
-    # As text, for the toolkit refuses ranges that any YAML library has written again.
-    listed = "".join(f"\n    {dumps(layer)}: float16" for layer in float_layers)
-    settings.write_text(said.replace(EMPTY_FLOAT_LAYERS, EMPTY_FLOAT_LAYERS.removesuffix(" {}") + listed, 1), "utf-8")
+    # Edited as text, because the toolkit rejects ranges that a YAML library has written.
+    lines = "".join(f"\n    {dumps(layer)}: float16" for layer in float_layers)
+    settings.write_text(text.replace(EMPTY_FLOAT_LAYERS, EMPTY_FLOAT_LAYERS.removesuffix(" {}") + lines, 1), "utf-8")
     built = _create_configured(config)
     code = built.hybrid_quantization_step2(f"{stem}.model", f"{stem}.data", settings.name)
     for file in Path().glob(f"{stem}.*"):
@@ -124,7 +138,7 @@ def _build_hybrid(first: Any, config: dict[str, Any], dataset: str | None, float
 
 
 def _get_last_line(text: str) -> str:
-    """Of a traceback, which the toolkit puts into its errors, what it is about."""
+    """Returns the last line of a traceback, which the toolkit puts into the text of its errors."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
@@ -134,20 +148,20 @@ def _check_code(call: str, code: Any) -> None:
         raise RuntimeError(f"{call} returned {code}")
 
 
-def serve(answers: Any) -> None:
-    """Does the jobs of the standard input until it ends."""
+def serve(replies: Any) -> None:
+    """Runs the jobs on the standard input until it ends."""
     models = ModelStore()
     for line in sys.stdin:
         job = loads(line)
-        do: Callable[..., dict[str, Any]] = getattr(models, job.pop("call"))
+        method: Callable[..., dict[str, Any]] = getattr(models, job.pop("call"))
         try:
-            answer = do(**job)
-        except Exception as error:  # whatever the toolkit raises is an answer
-            answer = {"error": _get_last_line(str(error)) or type(error).__name__}
+            reply = method(**job)
+        except Exception as error:  # whatever the toolkit raises is a reply
+            reply = {"error": _get_last_line(str(error)) or type(error).__name__}
         sys.stdout.flush()
-        ctypes.CDLL(None).fflush(None)  # what the toolkit's own code has said is in C's buffers still
-        answers.write(dumps(answer) + "\n")
-        answers.flush()
+        ctypes.CDLL(None).fflush(None)  # the toolkit's native code logs through C's buffers
+        replies.write(dumps(reply) + "\n")
+        replies.flush()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Decodes pictures in tiles on an NPU, whose parts have one output and fixed shapes, to the picture decoded whole.
+"""Decodes images in tiles on an NPU, with the result of decoding them whole.
 
-The way is that of `runtime/tiles.py`, but for a graph that measures, which runs in every pass over the tiles, and one
-that makes features, which runs in a last pass when moments are known. All tiles with their margins are of one size.
+The method is that of `runtime/vae_tiling.py`. Parts on an NPU have one output and fixed shapes, so each stage has two
+graphs: one measures the moments of its norms and runs in every pass over the tiles; the other computes its features
+and runs in a last pass, when the moments are known. All tiles, margins included, have one size.
 """
 
 from __future__ import annotations
@@ -20,73 +21,86 @@ from .part_chain import Arrays, ChainedGraphs, PartRef, RunPart
 
 
 def chain_graphs(host: NpuHost, graphs: Mapping[str, Sequence[PartRef]], run_part: RunPart) -> RunGraph:
-    """Runs graphs by name, part after part, and the host's decoder in tiles where it has a tiling."""
-    chains = ChainedGraphs(graphs, run_part)
-    return make_tiled_decoder(chains, host.decoder_graph, host.decoder_tiling) if host.decoder_tiling else chains
+    """Returns a function that runs graphs by name, part after part, and the host's decoder in tiles if it is tiled.
+
+    Args:
+        host: The host of the graphs.
+        graphs: The parts of each graph, in order.
+        run_part: Runs a part by name.
+    """
+    chained = ChainedGraphs(graphs, run_part)
+    return make_tiled_decoder(chained, host.decoder_graph, host.decoder_tiling) if host.decoder_tiling else chained
 
 
 def make_tiled_decoder(
-    run: RunGraph, decoder: str, tiling: DecoderTiling, tolerance: float = CONVERGENCE_TOLERANCE
+    run_graph: RunGraph, decoder: str, tiling: DecoderTiling, tolerance: float = CONVERGENCE_TOLERANCE
 ) -> RunGraph:
-    """A runner of graphs that decodes in tiles instead of running the graph `decoder`.
+    """Returns a function that runs graphs by name, and decodes in tiles instead of running the graph `decoder`.
 
-    still: passes end where moments move by less.
+    Args:
+        run_graph: Runs a graph by name.
+        decoder: Name of the decoder's graph.
+        tiling: The graphs of the tiles.
+        tolerance: Passes over the tiles end when no moment changes by more.
     """
 
-    def run_graph(name: str, inputs: Arrays) -> Array:
+    def run_tiled(name: str, inputs: Arrays) -> Array:
         if name != decoder:
-            return run(name, inputs)
-        features = run(tiling.first_graph, inputs)
+            return run_graph(name, inputs)
+        features = run_graph(tiling.first_graph, inputs)
         for stage in tiling.stages:
             tiles = make_tiles(features, tiling.tile_size // UPSCALE, stage.margin, uniform=True)
-            moments = _pack_moments(_converge_moments(run, stage, features, tiles, tolerance))
-            pieces = (run(stage.graph, {"features": tile.crop(features), "moments": moments}) for tile in tiles)
+            moments = _pack_moments(_converge_moments(run_graph, stage, features, tiles, tolerance))
+            pieces = (run_graph(stage.graph, {"features": tile.crop(features), "moments": moments}) for tile in tiles)
             features = stitch(pieces, tiles)
         return features
 
-    return run_graph
+    return run_tiled
 
 
 def _converge_moments(
-    run: RunGraph, stage: TileStageGraphs, features: Array, tiles: Sequence[Tile], tolerance: float
+    run_graph: RunGraph, stage: TileStageGraphs, features: Array, tiles: Sequence[Tile], tolerance: float
 ) -> Array:
-    """Means and variances (norms, 2, groups) over all features: the first norm's are right after one pass over the
-    tiles, the second's after two, and so on."""
+    """Measures means and variances (num_norms, 2, num_groups) over all features.
+
+    Those of the first norm are exact after one pass over the tiles, those of the second after two, and so on.
+    """
     moments = np.ones((stage.num_norms, 2, stage.num_groups), np.float32)
     for number in range(stage.num_norms):
-        before, moments = moments, _measure_moments(run, stage, features, tiles, None if not number else moments)
-        if number and max_moment_change(before, moments) < tolerance:
+        previous, moments = moments, _measure_moments(run_graph, stage, features, tiles, moments if number else None)
+        if number and max_moment_change(previous, moments) < tolerance:
             break
     return moments
 
 
 def _measure_moments(
-    run: RunGraph, stage: TileStageGraphs, features: Array, tiles: Sequence[Tile], moments: Array | None
+    run_graph: RunGraph, stage: TileStageGraphs, features: Array, tiles: Sequence[Tile], moments: Array | None
 ) -> Array:
-    """What a pass over all tiles measures where norms have some moments, or None: each tile its own."""
-    own = np.full((1, 1, 1, 1), moments is None, np.float32)
+    """Measures the moments of all tiles in one pass, while norms use `moments`; None: those of each tile itself."""
+    use_own = np.full((1, 1, 1, 1), moments is None, np.float32)
     given = np.ones((stage.num_norms, 2, stage.num_groups), np.float32) if moments is None else moments
-    found = []
+    measured = []
     for tile in tiles:
         inputs = {
             "features": tile.crop(features),
             "moments": _pack_moments(given),
             "weights": _make_tile_weights(tile),
-            "own": own,
+            "own": use_own,
         }
-        means, deviations = run(stage.moments_graph, inputs).reshape(given.shape).transpose(1, 0, 2)
-        found.append(np.stack([means, np.square(deviations)], axis=1))
-    return pool_moments(found, [tile.area for tile in tiles])
+        means, deviations = run_graph(stage.moments_graph, inputs).reshape(given.shape).transpose(1, 0, 2)
+        measured.append(np.stack([means, np.square(deviations)], axis=1))
+    return pool_moments(measured, [tile.area for tile in tiles])
 
 
 def _pack_moments(moments: Array) -> Array:
-    """Means and variances (norms, 2, groups) as the means and deviations (1, norms · 2 · groups, 1, 1) of a graph."""
+    """Packs means and variances (num_norms, 2, num_groups) as a graph's input (1, num_norms · 2 · num_groups, 1, 1) of
+    means and standard deviations."""
     means, variances = moments.transpose(1, 0, 2)
     return np.stack([means, np.sqrt(variances)], axis=1).reshape(1, -1, 1, 1)
 
 
 def _make_tile_weights(tile: Tile) -> NDArray[np.float32]:
-    """(1, 1, height, width) of what a stage makes of a tile with its margin: 0 in the margin, and of mean 1."""
-    inside = np.outer(tile.rows.mask, tile.columns.mask).repeat(UPSCALE, 0).repeat(UPSCALE, 1)
-    weights: NDArray[np.float32] = (inside / inside.mean())[None, None].astype(np.float32)
+    """Returns weights (1, 1, height, width) of a stage's output for a tile with its margin: 0 in the margin, mean 1."""
+    mask = np.outer(tile.rows.mask, tile.columns.mask).repeat(UPSCALE, 0).repeat(UPSCALE, 1)
+    weights: NDArray[np.float32] = (mask / mask.mean())[None, None].astype(np.float32)
     return weights

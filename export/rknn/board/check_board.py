@@ -1,7 +1,9 @@
-"""Replays the golden inputs of an RKNN artifact on a Rockchip board, and prints a report to send back.
+"""Checks the parts of an RKNN artifact on a Rockchip board, and prints a report as JSON.
 
-NOT VERIFIED by its authors: no board was at hand. Run it where the artifact's folder `rknn` is, with rknn-toolkit-lite2
-and numpy installed: python check_board.py > report.json
+It runs each part on its golden inputs, and compares the output with that of the float graph. Run it in the artifact's
+folder `rknn`, with rknn-toolkit-lite2 and numpy installed: python check_board.py > report.json
+
+NOT VERIFIED by its authors: no board was available. Please send them the report.
 """
 
 from __future__ import annotations
@@ -16,43 +18,44 @@ from typing import Any
 
 import numpy as np
 
-NUM_TIMED_RUNS = 5  # runs of a part that are timed, after one that is not
+NUM_TIMED_RUNS = 5  # of each part, after a first run that is not timed
 DRIVER_VERSION_FILE = Path("/sys/kernel/debug/rknpu/version")
 LIBRARY_FILES = (Path("/usr/lib/librknnrt.so"), Path("/usr/lib/aarch64-linux-gnu/librknnrt.so"))
+LIBRARY_VERSION_MARKER = b"librknnrt version: "
 
 
-def collect_versions(content: dict[str, Any]) -> dict[str, str]:
-    """What the parts were built with, and what runs them here."""
+def collect_versions(config: dict[str, Any]) -> dict[str, str]:
+    """Returns the version of the toolkit that built the parts, and those of what runs them on this board."""
     return {
-        "built with rknn-toolkit2": content["toolkit"],
+        "built with rknn-toolkit2": config["toolkit"],
         "rknn-toolkit-lite2": _get_package_version("rknn-toolkit-lite2"),
         "librknnrt": _read_library_version(),
         "driver": _read_driver_version(),
-        "target": content["target"],
+        "target": config["target"],
         "machine": f"{platform.machine()} {platform.release()}",
         "python": platform.python_version(),
     }
 
 
-def find_outdated(found: dict[str, str]) -> list[str]:
-    """What does not fit together: a runtime older than the toolkit cannot load what that built."""
-    built = found["built with rknn-toolkit2"]
+def find_outdated(versions: dict[str, str]) -> list[str]:
+    """Returns a warning for each library that is older than the toolkit: it cannot load what that built."""
+    built_with = versions["built with rknn-toolkit2"]
     return [
-        f"{name} is {found[name]}, and the parts were built with {built}: use one that is as new"
+        f"{name} is {versions[name]}, but the parts were built with {built_with}. Install {built_with} or later."
         for name in ("rknn-toolkit-lite2", "librknnrt")
-        if _parse_version(found[name]) < _parse_version(built)
+        if _parse_version(versions[name]) < _parse_version(built_with)
     ]
 
 
 def check_part(folder: Path, part: str) -> dict[str, Any]:
-    """Loads a part, runs it on its golden inputs, and says how far it is from the float output and how long it took."""
+    """Runs a part on its golden inputs, compares the output with the float one, and measures the time."""
     from rknnlite.api import RKNNLite
 
     model = RKNNLite()
     try:
         for call, code in (
             ("load_rknn", model.load_rknn(str(folder / f"{part}.rknn"))),
-            ("init", model.init_runtime()),
+            ("init_runtime", model.init_runtime()),
         ):
             if code != 0:
                 return {"failed": f"{call} returned {code}"}
@@ -68,15 +71,15 @@ def _run_part(model: Any, inputs: list[Any], expected: Any) -> dict[str, Any]:
     seconds = []
     for _ in range(NUM_TIMED_RUNS + 1):
         started = time.perf_counter()
-        output = model.inference(inputs=inputs, data_format=["nchw"] * len(inputs))[0]
+        raw_output = model.inference(inputs=inputs, data_format=["nchw"] * len(inputs))[0]
         seconds.append(time.perf_counter() - started)
-    found = np.asarray(output, np.float64).reshape(expected.shape)
-    norms = float(np.linalg.norm(found)), float(np.linalg.norm(expected))
+    output = np.asarray(raw_output, np.float64).reshape(expected.shape)
+    norm, expected_norm = float(np.linalg.norm(output)), float(np.linalg.norm(expected))
     return {
-        "relative error": float(np.linalg.norm(found - expected)) / norms[1],
-        "cosine": float((found * expected).sum()) / (norms[0] * norms[1]),
-        "finite": bool(np.isfinite(found).all()),
-        "milliseconds": [round(1000 * one, 2) for one in sorted(seconds[1:])],
+        "relative error": float(np.linalg.norm(output - expected)) / expected_norm,
+        "cosine": float((output * expected).sum()) / (norm * expected_norm),
+        "finite": bool(np.isfinite(output).all()),
+        "milliseconds": [round(1000 * duration, 2) for duration in sorted(seconds[1:])],
     }
 
 
@@ -88,12 +91,12 @@ def _get_package_version(package: str) -> str:
 
 
 def _read_library_version() -> str:
-    """The version that librknnrt's own text says."""
+    """Returns the version of librknnrt, which is a string in the library itself."""
     for path in LIBRARY_FILES:
         if path.exists():
-            text = path.read_bytes()
-            at = text.find(b"librknnrt version: ")
-            return text[at + 19 : at + 40].split(b" ")[0].decode("ascii", "replace") if at >= 0 else "unknown"
+            content = path.read_bytes()
+            _, marker, rest = content.partition(LIBRARY_VERSION_MARKER)
+            return rest[:21].split(b" ")[0].decode("ascii", "replace") if marker else "unknown"
     return "not found"
 
 
@@ -108,17 +111,22 @@ def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdigit())
 
 
+def _get_simulated_error(part: dict[str, Any]) -> float:
+    simulated = part["simulated"]
+    error: float = simulated["relative_error"] if "relative_error" in simulated else simulated["relative"]
+    return error
+
+
 def main(folder: Path) -> None:
-    """Checks all parts of a folder."""
-    content = json.loads((folder / "pipeline.json").read_text("utf-8"))
-    found = collect_versions(content)
-    parts = [part for graph in content["graphs"].values() for part in graph if part["device"] == "npu"]
+    """Checks all parts of a folder that run on the NPU."""
+    config = json.loads((folder / "pipeline.json").read_text("utf-8"))
+    versions = collect_versions(config)
+    parts = [part for graph in config["graphs"].values() for part in graph if part["device"] == "npu"]
     report = {
-        "versions": found,
-        "warnings": find_outdated(found),
+        "versions": versions,
+        "warnings": find_outdated(versions),
         "parts": {
-            part["name"]: check_part(folder, part["name"]) | {"simulated": part["simulated"]["relative"]}
-            for part in parts
+            part["name"]: check_part(folder, part["name"]) | {"simulated": _get_simulated_error(part)} for part in parts
         },
     }
     json.dump(report, sys.stdout, indent=2)

@@ -1,1 +1,1 @@
-"""TODO export/rknn/building."""
+"""Builds parts with rknn-toolkit2, simulates them, and accepts or rejects what was built."""

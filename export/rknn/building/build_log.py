@@ -1,6 +1,6 @@
-"""What the toolkit's log of a build says: where each operator runs, how much memory it takes, and what went wrong.
+"""Parses the log of a build: where each operator runs, how much memory it takes, and which errors occurred.
 
-The toolkit returns 0 where an operator found no place on the NPU; only the log tells.
+The toolkit returns 0 even if an operator does not run on the NPU. Only the log says so.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ LAYER_ROW = re.compile(
     r"RKNN: \[[^\]]*\]\s+\d+\s+(?P<operator>\S+)\s+(?P<dtype>\S+)\s+(?P<target>CPU|GPU|NPU)\s+(?P<rest>.*)$"
 )
 TABLE_TITLE = "Network Layer Information Table"
-IO_OPERATORS = {"InputOperator", "OutputOperator"}  # always on the CPU: they hand arrays over
+IO_OPERATORS = {"InputOperator", "OutputOperator"}  # always on the CPU: they only pass arrays
 MEMORY_SIZE = re.compile(r"Total (Internal|Weight) Memory Size: ([\d.]+)\s*([KMG]?)B")
 BYTES_PER_UNIT = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-ERROR_LINE = re.compile(r"^E RKNN|^E \S|Unkown op target|REGTASK")
+ERROR_LINE = re.compile(r"^E RKNN|^E \S|Unkown op target|REGTASK")  # "Unkown" is the toolkit's spelling
 TIMESTAMP = re.compile(r"RKNN: \[[^\]]*\]\s*")
 
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """An operator of the built model: its type, what it computes in, where, and its name, which may be empty."""
+    """An operator of a built model.
+
+    Attributes:
+        operator: Its type.
+        dtype: The dtype it computes in, such as "FLOAT16".
+        target: The processor it runs on: "NPU", "CPU" or "GPU".
+        name: Its name; empty for an operator that the toolkit inserted.
+    """
 
     operator: str
     dtype: str
@@ -31,7 +38,14 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class BuildLog:
-    """What a build's log says. weights, internal: memory on the device in bytes. faults: lines, without the clock."""
+    """The content of a build's log.
+
+    Attributes:
+        layers: All operators but inputs and outputs.
+        weight_bytes: Memory of the weights on the device.
+        internal_bytes: Memory of the activations on the device.
+        errors: Lines that report an error, without timestamps, each once.
+    """
 
     layers: tuple[BuiltLayer, ...]
     weight_bytes: int
@@ -45,7 +59,7 @@ class BuildLog:
 
 
 def parse_build_log(log: str) -> BuildLog:
-    """Reads a log; of several tables the last one is of what was built."""
+    """Parses a log. If it has several tables of layers, the last one describes the built model."""
     memory = {kind: int(float(size) * BYTES_PER_UNIT[unit]) for kind, size, unit in MEMORY_SIZE.findall(log)}
     lines = [line.strip() for line in log.splitlines()]
     errors = [TIMESTAMP.sub("", line) for line in lines if ERROR_LINE.search(line)]
@@ -67,6 +81,6 @@ def _parse_layers(table: str) -> list[BuiltLayer]:
 
 
 def _parse_layer_name(rest: str) -> str:
-    """The last column, `Operator:name`; empty for what the toolkit put in by itself."""
+    """Returns the name in the last column, `Operator:name`; empty for an operator that the toolkit inserted."""
     last = rest.split()[-1] if rest.split() else ""
     return last.partition(":")[2]

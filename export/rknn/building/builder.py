@@ -1,10 +1,9 @@
-"""The parts built for the NPU, each in the lowest precision in which it is near enough to its float."""
+"""Builds a part in the first precision whose simulated output is close enough to the float one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ....common.errors import UserError
 from ....models.base.npu import GraphPart
@@ -17,7 +16,7 @@ from .simulation import BuildMeasurement, BuildRequest, analyze_layers, build_an
 
 @dataclass(frozen=True)
 class Rejection:
-    """A precision that a part was not published in, and why."""
+    """A precision that was rejected for a part, and why."""
 
     precision: str
     reason: str
@@ -25,16 +24,19 @@ class Rejection:
 
 @dataclass(frozen=True)
 class BuiltPart:
-    """A part that may be published: how it was built, and what was measured of it."""
+    """A part that may be published.
+
+    Attributes:
+        precision: Its precision: "fp16", "w8a8" or "w4a16".
+        build_config: How the toolkit built it.
+        measurement: What was measured of it.
+        rejections: Precisions that were rejected before.
+    """
 
     precision: str
     build_config: BuildConfig
     measurement: BuildMeasurement
     rejections: tuple[Rejection, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """In pipeline.json's words."""
-        return {"precision": self.precision, "refused": [asdict(each) for each in self.rejections]}
 
 
 def build_part(
@@ -44,50 +46,47 @@ def build_part(
     make_request: Callable[[BuildOption], BuildRequest],
     always_analyze: bool,
 ) -> BuiltPart:
-    """Builds a part in the first way that is good enough.
+    """Builds a part with the first option that is accepted.
 
     Args:
-        files: of a way, as what it reads is of that way's weights.
-        is_small: whether layers are looked at even where the part is good enough.
+        toolkit: The toolkit that builds.
+        part: The part to build.
+        options: Options to try, in order.
+        make_request: Returns what an option builds, since options may differ in weights.
+        always_analyze: Whether to analyze layers even if the part is accepted.
 
     Raises:
-        UserError: none is.
+        UserError: No option is accepted, or the toolkit fails.
     """
     rejections: list[Rejection] = []
-    for way in options:
-        recipe, measured = build_with_float_layers(toolkit, part, way, make_request(way), always_analyze)
-        reason = get_rejection_reason(way.precision, measured)
+    for option in options:
+        config, measurement = build_with_float_layers(toolkit, part, option, make_request(option), always_analyze)
+        reason = get_rejection_reason(option.precision, measurement)
         if reason is None:
-            return BuiltPart(way.precision, recipe, measured, tuple(rejections))
-        rejections.append(Rejection(way.precision, reason))
-    said = "; ".join(f"{each.precision}: {each.reason}" for each in rejections)
-    raise UserError(f"The part {part.name} is refused ({said}); nothing was published.")
+            return BuiltPart(option.precision, config, measurement, tuple(rejections))
+        rejections.append(Rejection(option.precision, reason))
+    reasons = "; ".join(f"{rejection.precision}: {rejection.reason}" for rejection in rejections)
+    raise UserError(f"The part {part.name} was rejected ({reasons}). Nothing was published.")
 
 
 def build_with_float_layers(
     toolkit: Toolkit, part: GraphPart, option: BuildOption, request: BuildRequest, always_analyze: bool
 ) -> tuple[BuildConfig, BuildMeasurement]:
-    """Builds a part, and once more with layers in float16 where the analysis names some that lose much by rounding."""
-    recipe, measured = (
-        option.build_config,
-        _measure_build(toolkit, part, option, option.build_config, request, always_analyze),
-    )
-    float_layers = select_float_layers(option.precision, measured.layer_errors)
+    """Builds a part, and builds it again with its sensitive layers in float16 if the analysis finds some."""
+    config = option.build_config
+    measurement = _measure_build(toolkit, part, option.precision, config, request, always_analyze)
+    float_layers = select_float_layers(option.precision, measurement.layer_errors)
     if float_layers:
-        recipe = replace(recipe, float_layers=float_layers)
-        measured = _measure_build(toolkit, part, option, recipe, request, always_analyze)
-    return recipe, measured
+        config = replace(config, float_layers=float_layers)
+        measurement = _measure_build(toolkit, part, option.precision, config, request, always_analyze)
+    return config, measurement
 
 
 def _measure_build(
-    toolkit: Toolkit,
-    part: GraphPart,
-    option: BuildOption,
-    build_config: BuildConfig,
-    request: BuildRequest,
-    always_analyze: bool,
+    toolkit: Toolkit, part: GraphPart, precision: str, config: BuildConfig, request: BuildRequest, always_analyze: bool
 ) -> BuildMeasurement:
-    measured = build_and_simulate(toolkit, part.name, request, build_config)
-    if always_analyze or (build_config.is_quantized and get_rejection_reason(option.precision, measured)):
-        measured = replace(measured, layers=analyze_layers(toolkit, part.name, request.golden_samples[0].inputs))
-    return measured
+    measurement = build_and_simulate(toolkit, part.name, request, config)
+    if always_analyze or (config.is_quantized and get_rejection_reason(precision, measurement)):
+        layer_errors = analyze_layers(toolkit, part.name, request.golden_samples[0].inputs)
+        measurement = replace(measurement, layer_errors=layer_errors)
+    return measurement

@@ -1,4 +1,7 @@
-"""What a part holds and works with, told by running it on tensors that have shapes and no data."""
+"""Measures the footprint of a part: its parameters, and the peak of its activations.
+
+The part runs once on fake tensors, which have shapes and dtypes but no data.
+"""
 
 from __future__ import annotations
 
@@ -23,76 +26,89 @@ from ...graph.trace import WEIGHT_PREFIX, build_empty_component, build_fake_modu
 
 @dataclass(frozen=True)
 class Footprint:
-    """sizes: how many numbers each weight that it uses holds, by name. live: numbers of activations that are there at
-    once, inputs too, at most, in the order in which torch computes."""
+    """The size of a part.
+
+    Attributes:
+        weight_elements: Number of elements of each weight that the part uses, by name.
+        live_elements: Largest number of activation elements, inputs included, that are alive at one time when torch
+            runs the part.
+    """
 
     weight_elements: Mapping[str, int]
     live_elements: int
 
     @property
     def parameters(self) -> int:
+        """Number of elements of all weights."""
         return sum(self.weight_elements.values())
 
 
 def measure_footprint(part: GraphPart, folder: Path, axis_sizes: Mapping[str, int]) -> Footprint:
-    """A part of a component folder, of which only config.json is read, and only once. Attention has all its scores.
+    """Measures a part. Attention counts with all its scores. Equal parts are measured once per process.
 
     Args:
-        sizes: of the axes.
+        part: The part to measure.
+        folder: Folder of its component; only its config.json is read.
+        axis_sizes: Size of every axis that the graph names.
 
     Raises:
-        UserError: the folder has no config.json that names a known class.
+        UserError: The folder has no config.json that names a known class.
     """
     return _measure_footprint(part.graph, part.blocks, folder, tuple(sorted(axis_sizes.items())))
 
 
 @cache
 def _measure_footprint(
-    graph: Graph, blocks: range | None, folder: Path, sizes: tuple[tuple[str, int], ...]
+    graph: Graph, blocks: range | None, folder: Path, axis_sizes: tuple[tuple[str, int], ...]
 ) -> Footprint:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     component = build_empty_component(folder)
-    with (
-        torch.no_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        FakeTensorMode(allow_non_fake_inputs=True),
-        _LiveTensorCounter() as watch,
-    ):
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), fake_mode, _LiveTensorCounter() as counter:
         module = build_fake_module(graph, component, torch.float32, blocks)
-        watch.start(module)
-        module(*module.example(dict(sizes)))
-    names = {name: each.numel() for name, each in module.named_parameters() if id(each) in watch.used_parameters}
-    return Footprint({name.removeprefix(WEIGHT_PREFIX): size for name, size in names.items()}, watch.peak_elements)
+        counter.start(module)
+        module(*module.example(dict(axis_sizes)))
+    elements = {
+        name.removeprefix(WEIGHT_PREFIX): parameter.numel()
+        for name, parameter in module.named_parameters()
+        if id(parameter) in counter.used_parameters
+    }
+    return Footprint(elements, counter.peak_elements)
 
 
 class _LiveTensorCounter(TorchDispatchMode):
-    """Notes which parameters are used, and how many numbers live in tensors that operations made."""
+    """Records which parameters operations read, and how many elements their outputs keep alive.
+
+    Attributes:
+        used_parameters: `id` of every parameter that was read.
+        peak_elements: Largest number of elements alive so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.used_parameters: set[int] = set()
         self.peak_elements = 0
         self._live_elements = 0
-        self._tensors_by_storage: Counter[int] = Counter()  # tensors by storage: views share one
+        self._tensors_by_storage: Counter[int] = Counter()  # views share a storage
         self._parameter_storages: set[int] | None = None
 
     def start(self, module: nn.Module) -> None:
-        """Counts from here; parameters are no activations."""
+        """Starts counting. Parameters of `module` do not count as activations."""
         self._parameter_storages = {_get_storage_id(parameter) for parameter in module.parameters()}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
+        outputs = func(*args, **(kwargs or {}))
         if self._parameter_storages is not None:
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, nn.Parameter):
                     self.used_parameters.add(id(leaf))
-            for leaf in tree_leaves(made):
+            for leaf in tree_leaves(outputs):
                 if isinstance(leaf, Tensor):
                     self._track(leaf)
-        return made
+        return outputs
 
     def _track(self, tensor: Tensor) -> None:
         storage = _get_storage_id(tensor)
@@ -103,10 +119,10 @@ class _LiveTensorCounter(TorchDispatchMode):
             self._tensors_by_storage[storage] += 1
             weakref.finalize(tensor, self._release, storage, _count_elements(tensor))
 
-    def _release(self, storage: int, numbers: int) -> None:
+    def _release(self, storage: int, elements: int) -> None:
         self._tensors_by_storage[storage] -= 1
         if not self._tensors_by_storage[storage]:
-            self._live_elements -= numbers
+            self._live_elements -= elements
 
 
 def _get_storage_id(tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Where a graph is cut: into as few runs of blocks as keep every part within what one model may take."""
+"""Splits a graph between its blocks, into the fewest parts that stay within the limits of one part."""
 
 from __future__ import annotations
 
@@ -14,41 +14,55 @@ from ....models.base.npu import BlockStack, GraphPart, split_graph
 from ...graph.trace import build_empty_component
 from .footprint import measure_footprint
 
-DOMAIN_BYTES = 4 * 2**30  # bytes that one memory domain of the NPU addresses
-WEIGHT_BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4}  # of a weight
-# Bytes on the device for a number of the activations that are there at once, in fp16, and for a parameter and such a
-# number while building and simulating, besides a start; seconds of building on two cores, which grow with the square of
-# the parameters. From blocks of full size and the small text encoder beside them (`make bench-rknn`); the bytes are of
-# one block, as three took a tenth less than they say; those for activations while building, from blocks of 1,088 and of
-# 4,224 tokens in earlier trials.
-BYTES_PER_LIVE_ELEMENT = 3.5
-BUILD_BASE_BYTES, BUILD_BYTES_PER_PARAMETER, BUILD_BYTES_PER_LIVE_ELEMENT = 0.37e9, 22.2, 5.0
-BUILD_BASE_SECONDS, BUILD_SECONDS_PER_PARAMETER, BUILD_SECONDS_PER_SQUARED_PARAMETER = 2.5, 0.035e-6, 1.44e-15
+DOMAIN_BYTES = 4 * 2**30  # that one memory domain of the NPU addresses
+WEIGHT_BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4}
+# The cost model, from blocks of full size and the small text encoder beside them (`make bench-rknn`). Its bytes fit
+# one block; three blocks took 10 % less. The bytes of live elements while building come from earlier trials with blocks
+# of 1,088 and of 4,224 tokens. The time is for two cores, and grows with the square of the parameters.
+BYTES_PER_LIVE_ELEMENT = 3.5  # on the device, in fp16
+BUILD_BASE_BYTES = 0.37e9
+BUILD_BYTES_PER_PARAMETER = 22.2
+BUILD_BYTES_PER_LIVE_ELEMENT = 5.0
+BUILD_BASE_SECONDS = 2.5
+BUILD_SECONDS_PER_PARAMETER = 0.035e-6
+BUILD_SECONDS_PER_SQUARED_PARAMETER = 1.44e-15
 
 
 @dataclass(frozen=True)
 class PartLimits:
-    """What one part may be. memory: bytes on the device. build: bytes that its building may take. blocks: at most."""
+    """The limits of one part.
+
+    Attributes:
+        device_bytes: Bytes on the device, for weights and activations.
+        build_bytes: Bytes that building and simulating it may take.
+        max_blocks: Largest number of blocks.
+    """
 
     device_bytes: int
     build_bytes: int
     max_blocks: int
 
-    def max_parameters(self, bits: int, live_elements: int) -> int:
-        """That a part may have, with so many numbers of activations at once."""
-        build_limit = (
+    def compute_max_parameters(self, bits: int, live_elements: int) -> int:
+        """Computes how many parameters a part may have.
+
+        Args:
+            bits: Bits of a weight on the device.
+            live_elements: Peak number of activation elements.
+        """
+        built = (
             self.build_bytes - BUILD_BASE_BYTES - BUILD_BYTES_PER_LIVE_ELEMENT * live_elements
         ) / BUILD_BYTES_PER_PARAMETER
-        return int(min(build_limit, (self.device_bytes - BYTES_PER_LIVE_ELEMENT * live_elements) * 8 / bits))
+        held = (self.device_bytes - BYTES_PER_LIVE_ELEMENT * live_elements) * 8 / bits
+        return int(min(built, held))
 
 
 def estimate_build_bytes(parameters: int, live_elements: int) -> int:
-    """Bytes that building a part takes."""
+    """Estimates the memory that building and simulating a part takes, in bytes."""
     return int(BUILD_BASE_BYTES + BUILD_BYTES_PER_PARAMETER * parameters + BUILD_BYTES_PER_LIVE_ELEMENT * live_elements)
 
 
 def estimate_build_seconds(parameters: int) -> float:
-    """Seconds that building a part takes on two cores."""
+    """Estimates the time to build a part on two cores, in seconds."""
     return (
         BUILD_BASE_SECONDS
         + BUILD_SECONDS_PER_PARAMETER * parameters
@@ -57,7 +71,7 @@ def estimate_build_seconds(parameters: int) -> float:
 
 
 def split_evenly(count: int, pieces: int) -> list[range]:
-    """range(count) in runs as equal as can be, the longer ones last."""
+    """Splits `range(count)` into consecutive ranges of as equal lengths as possible, the longer ones last."""
     ends = [count * number // pieces for number in range(pieces + 1)]
     return [range(begin, end) for begin, end in pairwise(ends)]
 
@@ -65,19 +79,22 @@ def split_evenly(count: int, pieces: int) -> list[range]:
 def split_blocks(
     block_parameters: Sequence[int], extra_parameters: int, bits: int, limits: PartLimits, live_elements: int = 0
 ) -> list[range]:
-    """The fewest runs of blocks within limits.
+    """Splits blocks into the fewest ranges that stay within the limits.
 
     Args:
-        blocks: parameters of each. around: parameters that come on top, all of them counted in the first part.
-        live: numbers of activations that are there at once.
+        block_parameters: Number of parameters of each block.
+        extra_parameters: Parameters outside the blocks; all of them count in the first part.
+        bits: Bits of a weight on the device.
+        limits: The limits of one part.
+        live_elements: Peak number of activation elements of one part.
 
     Raises:
-        UserError: one block alone is too large.
+        UserError: A single block is too large.
     """
-    max_parameters = limits.max_parameters(bits, live_elements)
+    max_parameters = limits.compute_max_parameters(bits, live_elements)
     for pieces in range(1, len(block_parameters) + 1):
         ranges = split_evenly(len(block_parameters), pieces)
-        sizes = [sum(block_parameters[run.start : run.stop]) for run in ranges]
+        sizes = [sum(block_parameters[blocks.start : blocks.stop]) for blocks in ranges]
         sizes[0] += extra_parameters
         if max(sizes) <= max_parameters and max(map(len, ranges)) <= limits.max_blocks:
             return ranges
@@ -85,45 +102,55 @@ def split_blocks(
 
 
 def partition_graph(
-    graph: Graph, stack: BlockStack | None, folder: Path, axis_sizes: Mapping[str, int], bits: int, limits: PartLimits
+    graph: Graph,
+    stack: BlockStack | None,
+    folder: Path,
+    axis_sizes: Mapping[str, int],
+    bits: int,
+    limits: PartLimits,
 ) -> list[GraphPart]:
-    """The parts of a graph of a component folder, its axes of some sizes.
+    """Splits a graph into parts.
+
+    Args:
+        graph: The graph to split.
+        stack: The blocks between which it can be split; None: it cannot be.
+        folder: Folder of the graph's component.
+        axis_sizes: Size of every axis that the graph names.
+        bits: Bits of a weight on the device.
+        limits: The limits of one part.
 
     Raises:
-        UserError: what cannot be cut any further is too large.
+        UserError: What cannot be split any further is too large.
     """
     smallest = measure_footprint(GraphPart(graph.name, graph, range(1) if stack else None), folder, axis_sizes)
     if stack is None:
-        if smallest.parameters > limits.max_parameters(bits, smallest.live_elements):
-            raise _make_too_large_error(smallest.parameters, limits.max_parameters(bits, smallest.live_elements))
+        max_parameters = limits.compute_max_parameters(bits, smallest.live_elements)
+        if smallest.parameters > max_parameters:
+            raise _make_too_large_error(smallest.parameters, max_parameters)
         return split_graph(graph, None, [])
     component = build_empty_component(folder)
-    extra_parameters = sum(_count_parameters(component.get_submodule(path)) for path in stack.extra_modules)
-    return split_graph(
-        graph,
-        stack,
-        split_blocks(count_block_parameters(stack, folder), extra_parameters, bits, limits, smallest.live_elements),
-    )
+    extra = sum(_count_parameters(component.get_submodule(path)) for path in stack.extra_modules)
+    ranges = split_blocks(count_block_parameters(stack, folder), extra, bits, limits, smallest.live_elements)
+    return split_graph(graph, stack, ranges)
 
 
 def make_single_part(graph: Graph, stack: BlockStack | None, folder: Path) -> GraphPart:
-    """A graph of a component folder in one piece."""
+    """Returns a graph as one part with all its blocks."""
     return GraphPart(graph.name, graph, range(len(count_block_parameters(stack, folder))) if stack else None)
+
+
+def count_block_parameters(stack: BlockStack, folder: Path) -> list[int]:
+    """Counts the parameters of each block that the graph runs."""
+    component = build_empty_component(folder)
+    modules = list(getattr(getattr(component, "base_model", component), stack.path))
+    return [_count_parameters(module) for module in modules[: len(modules) - stack.unused_blocks]]
 
 
 def _make_too_large_error(parameters: int, max_parameters: int) -> UserError:
     return UserError(
-        f"A part of {parameters / 1e6:.0f} million parameters is the smallest that can be, and "
-        f"{max(max_parameters, 0) / 1e6:.0f} million fit what one part may take; raise rknn.build_memory in the recipe, or make "
-        "rknn.size smaller."
+        f"The smallest possible part has {parameters / 1e6:.0f} million parameters, but the limits of one part allow "
+        f"only {max(max_parameters, 0) / 1e6:.0f} million. Raise rknn.build_memory in the recipe, or reduce rknn.size."
     )
-
-
-def count_block_parameters(stack: BlockStack, folder: Path) -> list[int]:
-    """Parameters of each block that is run."""
-    component = build_empty_component(folder)
-    modules = list(getattr(getattr(component, "base_model", component), stack.path))
-    return [_count_parameters(module) for module in modules[: len(modules) - stack.unused_blocks]]
 
 
 def _count_parameters(module: Any) -> int:

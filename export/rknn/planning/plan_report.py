@@ -1,69 +1,79 @@
-"""A plan as text: Markdown tables, for a terminal and for the docs."""
+"""Renders a memory plan as Markdown, for the terminal and for the documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .memory_plan import Deployment, MemoryPlan, PartEstimate
+if TYPE_CHECKING:
+    from .memory_plan import Deployment, MemoryPlan, PartEstimate
 
 MIB, GIB = 2**20, 2**30
 
 
 def render_plan(plan: MemoryPlan) -> str:
-    """All that a plan says."""
-    high, wide = plan.image_size
-    head = (
-        f"{plan.target} with {plan.board_bytes / GIB:.3g} GiB; pictures of {high}x{wide} pixels, prompts of up to "
+    """Renders a summary, a table of all deployments, and a table of the graphs of each one on the NPU."""
+    height, width = plan.image_size
+    summary = (
+        f"{plan.target} with {plan.board_bytes / GIB:.3g} GiB; images of {height}x{width} pixels, prompts of up to "
         f"{plan.max_prompt_tokens} tokens."
     )
-    return "\n\n".join(
-        [head, _render_deployments(plan.deployments), *(_render_parts(way) for way in plan.deployments if way.domains)]
-    )
+    graphs = [_render_graphs(deployment) for deployment in plan.deployments if deployment.domains]
+    return "\n\n".join([summary, _render_deployments(plan.deployments), *graphs])
 
 
-def _render_deployments(ways: Sequence[Deployment]) -> str:
+def _render_deployments(deployments: Sequence[Deployment]) -> str:
     header = [
-        "way",
+        "deployment",
         "parts",
         "weights",
         "working memory",
         "host",
-        "all, with 1 GiB for the system",
-        "building",
+        "total, with 1 GiB for the system",
+        "build time",
         "verdict",
     ]
-    return _format_table(header, [_make_deployment_row(way) for way in ways])
+    return _format_table(header, [_make_deployment_row(deployment) for deployment in deployments])
 
 
-def _make_deployment_row(way: Deployment) -> list[str]:
-    if not way.parts:
-        return [way.name, *["–"] * 6, way.verdict]
-    building = f"{way.build_seconds / 60:.0f} min" if way.domains else "none"
-    memory = [
-        f"{each / GIB:.2f} GiB" for each in (way.weight_bytes, way.internal_bytes, way.host_bytes, way.peak_bytes)
+def _make_deployment_row(deployment: Deployment) -> list[str]:
+    if not deployment.parts:
+        return [deployment.name, *["–"] * 6, deployment.verdict]
+    sizes = (deployment.weight_bytes, deployment.internal_bytes, deployment.host_bytes, deployment.peak_bytes)
+    memory = [f"{size / GIB:.2f} GiB" for size in sizes]
+    build_time = f"{deployment.build_seconds / 60:.0f} min" if deployment.domains else "none"
+    return [deployment.name, str(len(deployment.parts)), *memory, build_time, deployment.verdict]
+
+
+def _render_graphs(deployment: Deployment) -> str:
+    header = [
+        "graph",
+        "parts",
+        "parameters",
+        "weights, MiB per part",
+        "working memory",
+        "domain",
+        "to build, per part",
     ]
-    return [way.name, str(len(way.parts)), *memory, building, way.verdict]
+    graphs = dict.fromkeys(part.graph for part in deployment.parts)
+    rows = [
+        _make_graph_row(graph, [part for part in deployment.parts if part.graph == graph], deployment)
+        for graph in graphs
+    ]
+    return f"{deployment.name}:\n\n" + _format_table(header, rows)
 
 
-def _render_parts(way: Deployment) -> str:
-    header = ["graph", "parts", "parameters", "on the device, MiB each", "working memory", "domain", "to build, each"]
-    graphs = dict.fromkeys(part.graph for part in way.parts)
-    rows = [_make_graph_row(graph, [part for part in way.parts if part.graph == graph], way) for graph in graphs]
-    return f"{way.name}:\n\n" + _format_table(header, rows)
-
-
-def _make_graph_row(name: str, parts: Sequence[PartEstimate], way: Deployment) -> list[str]:
-    millions = f"{sum(part.parameters for part in parts) / 1e6:.0f} M"
-    device = _format_range([part.weight_bytes / MIB for part in parts])
+def _make_graph_row(graph: str, parts: Sequence[PartEstimate], deployment: Deployment) -> list[str]:
+    parameters = f"{sum(part.parameters for part in parts) / 1e6:.0f} M"
+    weights = _format_range([part.weight_bytes / MIB for part in parts])
     internal = f"{_format_range([part.internal_bytes / MIB for part in parts])} MiB"
     if parts[0].on_cpu:
-        return [name, "CPU, int4", millions, device, internal, "–", "–"]
-    here = {part.name for part in parts}
-    domains = [str(number) for number, domain in enumerate(way.domains, 1) if here & set(domain)]
-    build = (
-        f"{max(part.build_bytes for part in parts) / GIB:.1f} GiB, {max(part.build_seconds for part in parts):.0f} s"
-    )
-    return [name, str(len(parts)), millions, device, internal, ", ".join(domains), build]
+        return [graph, "CPU, int4", parameters, weights, internal, "–", "–"]
+    names = {part.name for part in parts}
+    domains = [str(number) for number, domain in enumerate(deployment.domains, 1) if names & set(domain)]
+    build_bytes, build_seconds = (max(part.build_bytes for part in parts), max(part.build_seconds for part in parts))
+    build = f"{build_bytes / GIB:.1f} GiB, {build_seconds:.0f} s"
+    return [graph, str(len(parts)), parameters, weights, internal, ", ".join(domains), build]
 
 
 def _format_range(values: Sequence[float]) -> str:
