@@ -1,14 +1,14 @@
-"""Registers the loader: after `import edgepress.loading`, diffusers and transformers read pressed components.
+"""Registers the INT4 loader: after `import edgepress.loading`, `from_pretrained` loads quantized pipelines.
 
-A pressed component's config.json says `quantization_config: {quant_method: awq, ...}`. Its linears are replaced by
-`Int4Linear`, and the embeddings that an extra key `embeddings` names by `Int8Embedding`.
+It works for diffusers and for transformers. The config.json of a quantized component contains
+`quantization_config: {quant_method: awq, ...}`; its linear layers are loaded as `Int4Linear`, and its embeddings with
+8 bits as `Int8Embedding`.
 """
 
 from __future__ import annotations
 
 from diffusers.quantizers import auto as diffusers_auto
 from transformers.quantizers import auto as transformers_auto
-from transformers.utils.quantization_config import AwqConfig as StockAwqConfig
 
 from .pipelines.hf_quantizers import (
     AwqConfig,
@@ -17,10 +17,6 @@ from .pipelines.hf_quantizers import (
     TransformersAwqConfig,
     TransformersAwqQuantizer,
 )
-
-# transformers compares names of classes where a config comes with the call and with the model.
-TransformersAwqConfig.__name__ = StockAwqConfig.__name__
-
 
 diffusers_auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AWQ.value] = DiffusersAwqQuantizer
 diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AWQ.value] = AwqConfig

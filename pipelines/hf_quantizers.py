@@ -1,4 +1,4 @@
-"""TODO"""
+"""Quantizers that let diffusers and transformers load quantized components; edgepress.loading registers them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transformers.utils.quantization_config import AwqConfig as StockAwqConfig
 
 from .quantized_modules import FixedScaleModule, replace_modules
 
-UNSUPPORTED_FORMAT = "only 4 bits in the gemm layout can be read, not {} bits in {!r}"
+UNSUPPORTED_FORMAT = "unsupported AWQ format: {} bits, version {!r}. Only 4 bits with version 'gemm' can be loaded"
 
 
 class QuantMethod(StrEnum):
-    """diffusers asks a quantization method for its `.value`."""
+    """The names of quantization methods; diffusers expects an enum with a `value`."""
 
     AWQ = "awq"
 
@@ -28,10 +28,22 @@ def _is_supported(bits: int, version: str) -> bool:
 
 
 class AwqConfig(QuantizationConfigMixin):
-    """`quantization_config` of a pressed diffusers component, in AutoAWQ's words and three more.
+    """The `quantization_config` of a quantized diffusers component: AutoAWQ's keys and three more.
 
-    embeddings: those in 8 bits. unread: blocks that compute what nobody reads; not stored. dropped: modules that nobody
-    runs; not stored either.
+    Args:
+        bits: Bits per weight; only 4 is supported.
+        group_size: Number of input channels that share a scale.
+        zero_point: Whether quantization is asymmetric.
+        version: The layout of the packed weights; only `gemm` is supported.
+        modules_to_not_convert: Linear layers that are not quantized.
+        embeddings: Embeddings that are stored with 8 bits.
+        unused_blocks: Blocks whose output is never used. They are not stored and pass their input on.
+        unused_modules: Modules that the pipeline never runs. They are not stored.
+        old_keys: `unread` and `dropped`, as earlier releases called `unused_blocks` and `unused_modules`; further keys
+            are ignored.
+
+    Raises:
+        ValueError: The format is not supported.
     """
 
     def __init__(
@@ -44,22 +56,24 @@ class AwqConfig(QuantizationConfigMixin):
         embeddings: list[str] | None = None,
         unused_blocks: list[str] | None = None,
         unused_modules: list[str] | None = None,
-        **_: Any,
+        **old_keys: Any,
     ) -> None:
         if not _is_supported(bits, version):
             raise ValueError(UNSUPPORTED_FORMAT.format(bits, version))
         self.quant_method = QuantMethod.AWQ
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
         self.modules_to_not_convert = modules_to_not_convert or []
-        self.embeddings, self.unread, self.dropped = embeddings or [], unused_blocks or [], unused_modules or []
+        self.embeddings = embeddings or []
+        self.unused_blocks: list[str] = unused_blocks or old_keys.get("unread") or []
+        self.unused_modules: list[str] = unused_modules or old_keys.get("dropped") or []
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What diffusers prints and saves of it."""
+        """What diffusers prints and saves."""
         return dict(self.to_dict())
 
 
 class DiffusersAwqQuantizer(DiffusersQuantizer):
-    """Reads pressed components of diffusers classes."""
+    """Loads quantized components of diffusers classes."""
 
     requires_calibration = True
     required_packages: list[str] = []  # noqa: RUF012  diffusers reads the class attribute
@@ -69,7 +83,7 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
         self._file_scales: dict[str, Tensor] = {}
 
     def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Keeps the file's scales, which diffusers casts to the model's dtype before it hands them over."""
+        """Keeps the scales as stored: diffusers casts them to the model's dtype before `create_quantized_param`."""
         self._file_scales |= {name: tensor for name, tensor in state_dict.items() if name.endswith(".scales")}
         return state_dict
 
@@ -86,15 +100,15 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
     def check_quantized_param_shape(self, param_name: str, current_param: Tensor, loaded_param: Tensor) -> bool:
         if current_param.shape != loaded_param.shape:
             raise ValueError(
-                f"{param_name} is {tuple(loaded_param.shape)} in the file, where quantization_config means "
-                f"{tuple(current_param.shape)}"
+                f"{param_name} has the shape {tuple(loaded_param.shape)} in the file, but "
+                f"{tuple(current_param.shape)} according to quantization_config"
             )
         return True
 
     def create_quantized_param(
         self, model: nn.Module, param_value: Tensor, param_name: str, target_device: torch.device, *_: Any, **__: Any
     ) -> None:
-        """Puts a stored tensor in its buffer, in the dtype of the file."""
+        """Assigns a stored tensor to its buffer, in the dtype of the file."""
         owner, buffer = param_name.rsplit(".", 1)
         value = self._file_scales.pop(param_name, param_value)
         setattr(model.get_submodule(owner), buffer, value.to(target_device))
@@ -109,7 +123,7 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
 
 
 class TransformersAwqConfig(StockAwqConfig):
-    """transformers' own class, which would forget the keys `embeddings`, `unread` and `dropped`."""
+    """transformers' own AWQ config with edgepress's keys, which transformers would discard; see `AwqConfig`."""
 
     def __init__(
         self,
@@ -117,14 +131,22 @@ class TransformersAwqConfig(StockAwqConfig):
         embeddings: list[str] | None = None,
         unused_blocks: list[str] | None = None,
         unused_modules: list[str] | None = None,
+        unread: list[str] | None = None,
+        dropped: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.embeddings, self.unread, self.dropped = embeddings or [], unused_blocks or [], unused_modules or []
+        self.embeddings = embeddings or []
+        self.unused_blocks = unused_blocks or unread or []
+        self.unused_modules = unused_modules or dropped or []
         super().__init__(*args, **kwargs)
 
 
+# transformers compares names of classes if a config is given both in the call and by the model.
+TransformersAwqConfig.__name__ = StockAwqConfig.__name__
+
+
 class TransformersAwqQuantizer(HfQuantizer):
-    """Reads pressed components of transformers classes without the CUDA packages that the stock AWQ loader asks for."""
+    """Loads quantized components of transformers classes, without the CUDA packages of the stock AWQ quantizer."""
 
     requires_calibration = True
 

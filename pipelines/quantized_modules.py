@@ -1,4 +1,4 @@
-"""TODO"""
+"""Modules that compute with quantized weights, and what puts them into a model before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..numerics.int8_rows import Int8Rows, dequantize_rows
 
 
 class FixedScaleModule(nn.Module):
-    """A module whose scales stay as they are stored when the model around it is cast: `model.to(torch.bfloat16)`."""
+    """A module whose scales keep their dtype when the model is cast, as by `model.to(torch.bfloat16)`."""
 
     scales: Tensor
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FixedScaleModule:
-        """Hides the scales behind integers, which no cast touches, while they move to another device."""
+        """Applies `fn` to the scales viewed as integers, so that they move to another device but are not cast."""
         dtype = self.scales.dtype
         self.scales = self.scales.view(torch.int16)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -28,10 +28,16 @@ class FixedScaleModule(nn.Module):
 
 
 class Int4Linear(FixedScaleModule):
-    """A linear layer whose weight is stored in AutoAWQ's GEMM layout.
+    """A linear layer with 4-bit weights in AutoAWQ's GEMM layout.
 
-    The buffers are what the file holds, and on a CPU nothing else stays in memory. On CUDA, a product with few rows
-    leaves tinygemm's packing beside them.
+    The buffers are those of the file. A CPU needs no other memory; on CUDA, tinygemm's packing of the weight is cached
+    once it has been used.
+
+    Attributes:
+        qweight: Packed codes, (in_features, out_features / 8) int32.
+        qzeros: Packed zero points, (groups, out_features / 8) int32.
+        scales: Scales, (groups, out_features) float16.
+        bias: Bias, (out_features,), or None.
     """
 
     qweight: Tensor
@@ -50,14 +56,15 @@ class Int4Linear(FixedScaleModule):
 
     @property
     def awq_tensors(self) -> AwqTensors:
-        """The stored weight."""
+        """The stored tensors of the weight."""
         return AwqTensors(self.qweight, self.qzeros, self.scales)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight (out, in)."""
+        """The dequantized weight, (out_features, in_features)."""
         return int4_matmul.dequantize_awq(self.awq_tensors, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Multiplies (..., in_features) by the weight, with the fastest kernel that supports the operands."""
         rows = x.reshape(-1, self.in_features)
         if int4_matmul.cpu_int4_supported(rows, self.awq_tensors):
             out = int4_matmul.int4_matmul_cpu(rows, self.awq_tensors)
@@ -69,7 +76,7 @@ class Int4Linear(FixedScaleModule):
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
     def _get_tinygemm_operands(self) -> tuple[Tensor, Tensor]:
-        """Tinygemm's operands, packed again when other tensors have taken the place of those that were packed."""
+        """Tinygemm's operands, packed again if the stored tensors were replaced."""
         if self._tinygemm_cache is None or any(
             a is not b for a, b in zip(self._tinygemm_cache[0], self.awq_tensors, strict=True)
         ):
@@ -77,7 +84,7 @@ class Int4Linear(FixedScaleModule):
         return self._tinygemm_cache[1]
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        """Forgets the packing: new values may be written into the same tensors."""
+        """Drops the cached packing, since new values may be written into the same tensors."""
         self._tinygemm_cache = None
         super()._load_from_state_dict(*args)
 
@@ -86,7 +93,13 @@ class Int4Linear(FixedScaleModule):
 
 
 class Int8Embedding(FixedScaleModule):
-    """An embedding whose rows are stored in 8 bits (`int8.Int8Rows`); those asked for come back in `dtype`."""
+    """An embedding with 8-bit rows, each with a scale of its own.
+
+    Attributes:
+        codes: Codes, (num_embeddings, embedding_dim) int8.
+        scales: Scales, (num_embeddings, 1) float16.
+        dtype: The dtype of the output.
+    """
 
     codes: Tensor
 
@@ -97,10 +110,11 @@ class Int8Embedding(FixedScaleModule):
         self.register_buffer("scales", torch.zeros(num_embeddings, 1, dtype=torch.float16))
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The dequantized rows of token ids: (...) to (..., embedding_dim)."""
         return dequantize_rows(Int8Rows(self.codes[ids], self.scales[ids])).to(self.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FixedScaleModule:
-        """Follows a cast of the model around it, as a floating-point weight would."""
+        """Changes `dtype` when the model is cast, as a floating-point weight would change."""
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         return super()._apply(fn, recurse)
 
@@ -109,15 +123,20 @@ class Int8Embedding(FixedScaleModule):
 
 
 def replace_modules(model: nn.Module, config: Any) -> None:
-    """Puts packed modules without values where `quantization_config` says so, and leaves out what nobody reads."""
-    strip_modules(model, config.unread, config.dropped)
+    """Prepares a model, in place, for loading quantized weights.
+
+    Args:
+        model: The model without weights.
+        config: Its `quantization_config`: an `AwqConfig` or a `TransformersAwqConfig`.
+    """
+    strip_modules(model, config.unused_blocks, config.unused_modules)
     with torch.device("meta"):
         replace_linears(model, config.group_size, config.modules_to_not_convert or [])
         replace_embeddings(model, config.embeddings)
 
 
-def replace_linears(model: nn.Module, group_size: int, skip: list[str]) -> None:
-    """Puts an `Int4Linear` in the place of every linear that `kept` does not name, in place."""
+def replace_linears(model: nn.Module, group_size: int, skip: Sequence[str]) -> None:
+    """Replaces all linear layers by an `Int4Linear`, in place, but those named in `skip`."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and name not in skip:
             model.set_submodule(
@@ -125,24 +144,32 @@ def replace_linears(model: nn.Module, group_size: int, skip: list[str]) -> None:
             )
 
 
-def replace_embeddings(model: nn.Module, names: list[str]) -> None:
-    """Puts an `Int8Embedding` in the place of every embedding named, in place.
+def replace_embeddings(model: nn.Module, names: Sequence[str]) -> None:
+    """Replaces the named embeddings by an `Int8Embedding`, in place.
 
     Raises:
-        ValueError: a name is no plain embedding of the model; classes of their own do more than look up a row.
+        ValueError: A name is not a plain `nn.Embedding` of the model. Subclasses do more than look up rows.
     """
     embeddings = {name: module for name, module in model.named_modules() if type(module) is nn.Embedding}
     for name in names:
         if name not in embeddings:
-            raise ValueError(f"quantization_config: {name!r} is none of the model's embeddings, {list(embeddings)}")
-        old = embeddings[name]
-        model.set_submodule(name, Int8Embedding(old.num_embeddings, old.embedding_dim, old.weight.dtype))
+            raise ValueError(
+                f"quantization_config: {name!r} is not an embedding of the model; it has {list(embeddings)}"
+            )
+        embedding = embeddings[name]
+        replacement = Int8Embedding(embedding.num_embeddings, embedding.embedding_dim, embedding.weight.dtype)
+        model.set_submodule(name, replacement)
 
 
 def strip_modules(model: nn.Module, unused_blocks: Sequence[str], unused_modules: Sequence[str]) -> None:
-    """Takes the weights out of modules, in place: unread blocks hand on their input, dropped ones refuse to run.
+    """Removes the weights of modules that are not stored, in place.
 
-    They stay of their class, because transformers collects hidden states from blocks of that class.
+    The modules keep their class, because transformers collects the hidden states of blocks by class.
+
+    Args:
+        model: The model.
+        unused_blocks: Blocks whose output is never used; they pass their input on.
+        unused_modules: Modules that are never run; calling them raises NotImplementedError.
     """
     for paths, forward in ((unused_blocks, _identity_forward), (unused_modules, _raise_stripped)):
         for path in paths:
@@ -158,5 +185,6 @@ def _identity_forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
 
 def _raise_stripped(*_: Any, **__: Any) -> Tensor:
     raise NotImplementedError(
-        "this part was not stored, since the pipeline never runs it; load the component from the original pipeline"
+        "this module was removed during quantization, since the pipeline never runs it. Load the component from the "
+        "original pipeline"
     )

@@ -82,7 +82,7 @@ def _require_nonempty(prompts: list[Prompt], path: Path) -> list[Prompt]:
 
 def resolve_prompt_set(folder: Path, name_or_path: str, purpose: str) -> Path:
     """The set for `calibration` or `evaluation`: by name or path, or with `own` the pipeline's or the shipped one."""
-    if name_or_path != "own":
+    if name_or_path != "auto":
         return Path(name_or_path)
     bundled = folder / "prompts" / f"{purpose}.jsonl"
     return bundled if bundled.exists() else PACKAGE_ROOT / "recipes" / "prompts" / f"{purpose}.jsonl"

@@ -1,63 +1,94 @@
-"""TODO"""
+"""Loads the recipes that are shipped, and those that users write."""
 
 from __future__ import annotations
 
 import difflib
+import logging
+from collections.abc import Hashable
 from pathlib import Path
-from typing import cast, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from ..common.errors import UserError
-from .schema import Recipe
+from .deprecation import upgrade_settings
+from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
 RECIPES_DIR = Path(__file__).parent
 
+_logger = logging.getLogger("edgepress")
+
 
 def recipe_names() -> list[str]:
-    """The devices that recipes are shipped for."""
+    """The names of the recipes that are shipped, sorted."""
     return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe of a device that is shipped, or of a YAML file.
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Loads a shipped recipe by name, or a YAML file.
+
+    Keys of earlier releases are read, with a warning that names the new key.
+
+    Args:
+        name_or_path: The name of a shipped recipe, such as `orin`, or the path of a file that ends in .yaml or .yml.
 
     Raises:
-        UserError: unknown device, unreadable file, unknown key (the nearest known one is suggested), wrong value.
+        UserError: There is no such recipe, the file cannot be read, a key is unknown (the message suggests the nearest
+            one) or given twice, or a value is invalid.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES_DIR / f"{name}.yaml"
-    if not path.exists():
-        known = f"Devices: {', '.join(recipe_names())}."
-        if path.parent == RECIPES_DIR:
-            raise UserError(f"There is no recipe for the device {name!r}. {known}")
-        raise UserError(f"There is no recipe file {path}. {known}")
+    path = _find_recipe(str(name_or_path))
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"Recipe {path} is not a mapping of keys to values; start it with 'device: NAME'.")
+        raise UserError(f"Recipe {path} is not a mapping of keys to values. Start it with 'device: NAME'.")
+
+    def warn(old: str, new: str) -> None:
+        _logger.warning("Recipe %s: '%s' is deprecated; write '%s' instead.", path, old, new)
+
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"Recipe {path}: {_explain_error(error)}") from error
+    upgrade_settings(content, report=warn)
+    return recipe
+
+
+def _find_recipe(name: str) -> Path:
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else RECIPES_DIR / f"{name}.yaml"
+    if path.exists() and (is_path or name in recipe_names()):
+        return path
+    known = f"Shipped recipes: {', '.join(recipe_names())}."
+    raise UserError(f"There is no recipe file {path}. {known}" if is_path else f"There is no recipe {name!r}. {known}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain YAML and rejects duplicate keys, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        duplicates = [key for number, key in enumerate(keys) if key in keys[:number]]
+        if duplicates:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {duplicates[0]!r} is given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def _explain_error(error: ValidationError) -> str:
-    """The first thing that is wrong, in a sentence."""
+    """The first mistake, as a sentence."""
     errors = error.errors()
-    # A typo comes first: the key that was meant may be missing because of it.
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    # Report a typo first: the key that was meant may be missing because of it.
+    first = next((details for details in errors if details["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _sibling_keys(first["loc"])
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}."
-        return f"the key {key!r} is unknown; {hint}"
+        matches = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        hint = f"did you mean {matches[0]!r}?" if matches else f"known keys: {', '.join(known)}."
+        return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it."
     message = first["msg"].removeprefix("Value error, ")
@@ -65,12 +96,13 @@ def _explain_error(error: ValidationError) -> str:
 
 
 def _sibling_keys(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Recipe
+    """The keys that are known where an unknown one was given."""
+    section: type[FrozenModel] = Recipe
     parts = iter(location[:-1])
     for part in parts:
-        annotation = section.model_fields[str(part)].annotation
-        if get_origin(annotation) is dict:
+        nested = nested_section(section, str(part))
+        assert nested is not None  # only sections reject unknown keys
+        if is_mapping(section, str(part)):
             next(parts, None)
-            annotation = get_args(annotation)[1]
-        section = cast(type[BaseModel], annotation)
+        section = nested
     return list(section.model_fields)

@@ -1,8 +1,13 @@
-"""Recipes: one YAML file says one device's artifact."""
+"""The schema of recipes: one recipe describes what is made for one device, and how.
+
+docs/recipes.md and `edgepress recipes show` are generated from the descriptions of the fields.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -15,159 +20,295 @@ from pydantic import (
     model_validator,
 )
 
+from ..numerics.quant_spec import QuantSpec
+
+PRIMARY = "model"  # the scheme that the quantized model is stored in; `extra_schemes` are stored beside it
+Step = Literal["scale", "clip", "range_search", "gptq", "scale_refit"]
+METHOD_STEPS: dict[str, tuple[Step, ...]] = {
+    "rtn": (),
+    "awq": ("scale", "clip"),
+    "gptq": ("gptq",),
+    "best": ("gptq",),
+}
+ImageSize = Literal["native"] | tuple[PositiveInt, PositiveInt]
+
 
 class FrozenModel(BaseModel):
+    """An immutable section of a recipe. It rejects unknown keys, and reads the keys and values of earlier releases.
+
+    Attributes:
+        RENAMED_KEYS: Keys of earlier releases, with what they are called now.
+        RENAMED_VALUES: For each key, values of earlier releases with what they are called now.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    RENAMED_KEYS: ClassVar[Mapping[str, str]] = {}
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
+    @classmethod
+    def upgrade_entry(cls, key: Any, value: Any) -> tuple[Any, Any]:
+        """The key and value of this release for those of an earlier one; others are returned as they are."""
+        key = cls.RENAMED_KEYS.get(key, key)
+        replacements = cls.RENAMED_VALUES.get(key, {})
+        if isinstance(value, list | tuple):
+            return key, [replacements.get(entry, entry) if isinstance(entry, str) else entry for entry in value]
+        return key, replacements.get(value, value) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        for old, new in cls.RENAMED_KEYS.items():
+            if old in content and new in content:
+                raise ValueError(f"{old} is the old name of {new}; give only one of them")
+        return dict(cls.upgrade_entry(key, value) for key, value in content.items())
 
 
 class Scheme(FrozenModel):
-    """The grid: w = (q - z) * s over groups of input channels, or over all of them (`channel`).
+    """How weights, and possibly activations, are quantized: w ≈ (q - zero_point) * scale."""
 
-    `narrow` grids have no zero point and no lowest code: s is the largest |w| of a group over 7 (127 with 8 bits).
+    RENAMED_KEYS = {"zero_point": "symmetric", "narrow": "narrow_range", "keep_above": "max_output_error"}
+    RENAMED_VALUES = {"activations": {"float": "none"}}
 
-    activations: `float` leaves them as they are; 8-bit weights may be multiplied with activations in 8 bits too, on a
-    scale of each token (`dynamic`) or on one from calibration for all tokens (`static`). keep_above: the share of a
-    linear's output power that both roundings may cost; a linear that loses more stays in floats.
-    """
+    bits: Literal[4, 8] = Field(default=4, description="Bits per weight.")
+    group_size: Literal[32, 64, 128, "channel"] = Field(
+        default=128,
+        description="Number of input channels that share a scale, or `channel` for one scale per output channel.",
+    )
+    symmetric: bool = Field(
+        default=False, description="Quantize symmetrically, without zero points, as TensorRT and NPUs require."
+    )
+    narrow_range: bool = Field(
+        default=False,
+        description="Leave out the lowest code, so that codes run from -7 to 7 with 4 bits and from -127 to 127 with "
+        "8 bits. The scale is then max|w| / 7 or max|w| / 127. Requires `symmetric: true`.",
+    )
+    activations: Literal["none", "dynamic", "static"] = Field(
+        default="none",
+        description="Quantization of activations: `none` leaves them in floating point, `dynamic` quantizes them to "
+        "8 bits with one scale per token, and `static` with one calibrated scale for all tokens. `dynamic` and "
+        "`static` require `bits: 8`, `group_size: channel`, `symmetric: true` and `narrow_range: true`.",
+    )
+    max_output_error: float = Field(
+        default=5e-4,
+        gt=0,
+        description="With quantized activations: the largest error that a linear layer may have, as a share of the "
+        "power of its output. A layer with a larger error stays in floating point.",
+    )
 
-    bits: Literal[4, 8] = 4
-    group_size: Literal[32, 64, 128, "channel"] = 128
-    zero_point: bool = True
-    narrow_range: bool = False
-    activations: Literal["float", "dynamic", "static"] = "float"
-    max_output_error: float = Field(default=5e-4, gt=0)
+    @classmethod
+    def upgrade_entry(cls, key: Any, value: Any) -> tuple[Any, Any]:
+        """As in other sections; `symmetric` is the opposite of the earlier `zero_point`."""
+        is_inverted = key == "zero_point" and isinstance(value, bool)
+        return super().upgrade_entry(key, not value if is_inverted else value)
 
     @model_validator(mode="after")
     def _check_narrow_range(self) -> Scheme:
-        if self.narrow_range and self.zero_point:
-            raise ValueError("narrow grids have no zero point; add zero_point: false")
+        if self.narrow_range and not self.symmetric:
+            raise ValueError("narrow_range requires symmetric: true")
         return self
 
     @model_validator(mode="after")
     def _check_activations(self) -> Scheme:
         if self.quantizes_activations and (self.bits, self.group_size, self.narrow_range) != (8, "channel", True):
             raise ValueError(
-                "activations in 8 bits go with weights of bits: 8, group_size: channel, zero_point: false, narrow: true"
+                f"activations: {self.activations} requires bits: 8, group_size: channel, symmetric: true and "
+                "narrow_range: true"
             )
         return self
 
     @property
     def quantizes_activations(self) -> bool:
-        return self.activations != "float"
+        """Whether activations are quantized too."""
+        return self.activations != "none"
 
-    def resolve_group_size(self, width: int) -> int:
-        """The size of a group in a linear of that many inputs."""
-        return width if self.group_size == "channel" else self.group_size
+    def resolve_group_size(self, in_features: int) -> int:
+        """The number of inputs that share a scale in a linear layer with `in_features` inputs."""
+        return in_features if self.group_size == "channel" else self.group_size
 
-
-PRIMARY = "model"  # the solution that the model is made of, beside those of `also`
-Step = Literal["scale", "clip", "range", "gptq", "refit"]
-METHOD_STEPS: dict[str, tuple[Step, ...]] = {"rtn": (), "awq": ("scale", "clip"), "best": ("gptq",)}
+    def to_spec(self, in_features: int) -> QuantSpec:
+        """The integer format of the weight of a linear layer with `in_features` inputs."""
+        return QuantSpec(self.bits, self.resolve_group_size(in_features), self.symmetric, self.narrow_range)
 
 
 class QuantizationSettings(FrozenModel):
-    """What is pressed, on which grid, by which method.
+    """Which components are quantized, to which scheme and by which method."""
 
-    steps: the rungs of the ladder by name, in its order, instead of a method. also: further grids to solve for from the
-    same statistics, by name. embeddings: token embeddings in 8 bits, or as they are. fp16_safe: powers of two are
-    folded so that float16 does not overflow.
-    """
+    RENAMED_KEYS = {"also": "extra_schemes"}
+    RENAMED_VALUES = {"steps": {"range": "range_search", "refit": "scale_refit"}}
 
-    method: Literal["rtn", "awq", "best"] = "best"
-    steps: tuple[Step, ...] | None = None
-    components: tuple[str, ...] = ("transformer", "text_encoder")
-    scheme: Scheme = Scheme()
-    extra_schemes: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], Scheme] = {}
-    embeddings: Literal["keep", "int8"] = "keep"
-    fp16_safe: bool = False
+    method: Literal["rtn", "awq", "gptq", "best"] = Field(
+        default="best",
+        description="`rtn` rounds to nearest. `awq` searches for scales and clipping as AWQ does. `gptq` rounds with "
+        "error feedback as GPTQ does. `best` is the most accurate method, at present the same as `gptq`.",
+    )
+    steps: tuple[Step, ...] | None = Field(
+        default=None,
+        description="The steps to run, instead of those of `method`: any of `scale`, `clip`, `range_search`, `gptq` "
+        "and `scale_refit`, in this order.",
+    )
+    components: tuple[str, ...] = Field(
+        default=("transformer", "text_encoder"),
+        description="The pipeline's components to quantize, by folder name. The weights of a VAE are not quantized; "
+        "naming it removes its encoder, which generation does not use.",
+    )
+    scheme: Scheme = Field(
+        default=Scheme(), description="The primary scheme: 4 bits in groups, which is stored in AutoAWQ's layout."
+    )
+    extra_schemes: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], Scheme] = Field(
+        default={},
+        description="Further schemes by name. They are solved from the same calibration and stored beside the model, "
+        "for exports that need them.",
+    )
+    embeddings: Literal["keep", "int8"] = Field(
+        default="keep", description="`int8` stores token embeddings with 8 bits, `keep` leaves them as they are."
+    )
+    fp16_safe: bool = Field(
+        default=False,
+        description="Fold powers of two into the weights so that activations do not overflow float16.",
+    )
 
     @property
     def resolved_steps(self) -> tuple[Step, ...]:
-        """The steps above rounding alone."""
+        """The steps to run after plain rounding: those of `steps`, or else those of `method`."""
         return METHOD_STEPS[self.method] if self.steps is None else self.steps
 
     @property
     def quantizes_activations(self) -> bool:
-        """Whether a further grid is solved for activations in 8 bits."""
+        """Whether one of the extra schemes quantizes activations."""
         return any(scheme.quantizes_activations for scheme in self.extra_schemes.values())
 
     @model_validator(mode="after")
     def _check_steps(self) -> QuantizationSettings:
         order = list(get_args(Step))
         if self.steps is not None and list(self.steps) != sorted(set(self.steps), key=order.index):
-            raise ValueError(f"quantize.steps must be some of {', '.join(order)}, each once and in this order")
+            raise ValueError(f"quantize.steps accepts {', '.join(order)}, each at most once and in this order")
         return self
 
     @model_validator(mode="after")
     def _check_schemes(self) -> QuantizationSettings:
         if PRIMARY in self.extra_schemes:
-            raise ValueError(f"quantize.also must not hold the name {PRIMARY}, which is that of the main grid")
+            raise ValueError(f"quantize.extra_schemes cannot contain {PRIMARY!r}, the name of the primary scheme")
         if self.scheme.bits != 4 or self.scheme.group_size == "channel":
             raise ValueError(
-                "quantize.scheme must have 4 bits and groups of 32, 64 or 128; others go into quantize.also"
+                "quantize.scheme must have 4 bits and groups of 32, 64 or 128; put other schemes into "
+                "quantize.extra_schemes"
             )
         return self
 
 
 class ExportSettings(FrozenModel):
-    """Graphs for a device.
+    """Settings of `edgepress export onnx`."""
 
-    precision: fp32, fp16, the pressed model's own int4, or w8a8 from a solution of `quantize.also` that rounds
-    activations. flavour: of int4 and w8a8; `ort` multiplies by the codes with ONNX Runtime's operators, `qdq`
-    dequantizes with ONNX's own, as TensorRT wants. accuracy_level: of int4 as ONNX Runtime multiplies; 0 in floats, 4
-    in 8-bit integers. activations: of w8a8; on a scale of each token, or on one from calibration, as `qdq` needs.
+    RENAMED_KEYS = {
+        "flavour": "format",
+        "floats": "float_dtype",
+        "tokens": "max_prompt_tokens",
+        "graphs": "extra_graphs",
+    }
 
-    floats: of int4, what is not in codes. sizes: heights and widths of the pictures that are checked; none: the model's
-    native one. shapes: `fixed` makes a file of each graph for each of the sizes and for prompts of up to `tokens`
-    tokens, all with the same weights. graphs: further ones, which painting does not need.
-    """
-
-    precision: Literal["fp32", "fp16", "int4", "w8a8"] = "int4"
-    format: Literal["ort", "qdq"] = "ort"
-    opset: int = 23
-    accuracy_level: Literal[0, 4] = 0
-    activations: Literal["dynamic", "static"] = "dynamic"
-    float_dtype: Literal["fp32", "fp16"] = "fp32"
-    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
-    shapes: Literal["dynamic", "fixed"] = "dynamic"
-    max_prompt_tokens: PositiveInt = 128
-    extra_graphs: tuple[str, ...] = ()
+    precision: Literal["fp32", "fp16", "int4", "w8a8"] = Field(
+        default="int4",
+        description="`fp32` or `fp16` for floating point, `int4` for the quantized model's own weights, or `w8a8` for "
+        "an extra scheme with quantized activations.",
+    )
+    format: Literal["ort", "qdq"] = Field(
+        default="ort",
+        description="How `int4` and `w8a8` are expressed: `ort` uses ONNX Runtime's quantized operators, `qdq` uses "
+        "ONNX's QuantizeLinear and DequantizeLinear, as TensorRT requires.",
+    )
+    opset: int = Field(default=23, description="The ONNX opset version.")
+    accuracy_level: Literal[0, 4] = Field(
+        default=0,
+        description="How ONNX Runtime multiplies `int4` weights: 0 in floating point, 4 in 8-bit integers.",
+    )
+    activations: Literal["dynamic", "static"] = Field(
+        default="dynamic",
+        description="How `w8a8` quantizes activations: with one scale per token, or with a calibrated scale, as `qdq` "
+        "requires.",
+    )
+    float_dtype: Literal["fp32", "fp16"] = Field(
+        default="fp32", description="The floating-point type of what `int4` does not quantize."
+    )
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+        default=(),
+        description="Image sizes as [height, width] in pixels to verify, and with `shapes: fixed` to export. Empty "
+        "for the model's native size.",
+    )
+    shapes: Literal["dynamic", "fixed"] = Field(
+        default="dynamic",
+        description="`fixed` exports each graph once for each of `sizes` and for prompts of up to `max_prompt_tokens` "
+        "tokens, all with the same weights. `dynamic` exports one graph for all shapes.",
+    )
+    max_prompt_tokens: PositiveInt = Field(
+        default=128, description="The length of the longest prompt in tokens, for `shapes: fixed`."
+    )
+    extra_graphs: tuple[str, ...] = Field(
+        default=(), description="Further graphs to export, such as `vae_encoder`, which generation does not need."
+    )
 
 
 class RknnSettings(FrozenModel):
-    """Parts for the NPU of a Rockchip board.
+    """Settings of `edgepress export rknn`."""
 
-    precision: fp16; w8a8 and w4a16 take solutions of `quantize.also`, and what has none stays fp16; `auto` tries the
-    one that the target has, and takes fp16 for parts that lose too much by it. size and tokens: of every picture and of
-    the longest prompt, as shapes are fixed. cpu: graphs that ONNX Runtime runs on the CPU, in the model's own INT4.
-    blocks: most that one part may have, as the time to build it grows faster than they do. build_memory: GiB that
-    building a part may take. samples: prompts that are painted to calibrate w8a8. memory: GiB that the board has. tile:
-    side in pixels of the tiles that pictures are decoded in, for those whose decoder takes too much memory as a whole.
-    """
+    RENAMED_KEYS = {"tokens": "max_prompt_tokens"}
 
-    target: Literal["rk3588", "rk3576"] = "rk3588"
-    memory: float = Field(default=8, gt=0)
-    precision: Literal["fp16", "w8a8", "w4a16", "auto"] = "fp16"
-    size: Literal["native"] | tuple[PositiveInt, PositiveInt] = "native"
-    max_prompt_tokens: int = Field(default=96, ge=32, multiple_of=32)
-    cpu: tuple[str, ...] = ()
-    blocks: int = Field(default=3, ge=1)
-    build_memory: float = Field(default=8, gt=0)
-    samples: int = Field(default=4, ge=1)
-    tile: Annotated[int, Field(ge=64, multiple_of=16)] | None = None
+    target: Literal["rk3588", "rk3576"] = Field(default="rk3588", description="The Rockchip processor.")
+    memory: float = Field(default=8, gt=0, description="Memory of the board in GiB.")
+    precision: Literal["fp16", "w8a8", "w4a16", "auto"] = Field(
+        default="fp16",
+        description="`fp16`, or `w8a8` or `w4a16` for components that have an extra scheme for it (others stay in "
+        "fp16). `auto` tries the quantized precision that the target supports and falls back to fp16 for parts that "
+        "lose too much accuracy.",
+    )
+    size: ImageSize = Field(
+        default="native",
+        description="Size of the images as [height, width] in pixels, or `native`. The NPU has fixed shapes.",
+    )
+    max_prompt_tokens: int = Field(
+        default=96, ge=32, multiple_of=32, description="The length of the longest prompt in tokens."
+    )
+    cpu: tuple[str, ...] = Field(
+        default=(), description="Graphs that ONNX Runtime runs on the CPU, with the model's own 4-bit weights."
+    )
+    blocks: int = Field(
+        default=3,
+        ge=1,
+        description="The largest number of blocks in one part. The time to build a part grows faster than their "
+        "number.",
+    )
+    build_memory: float = Field(default=8, gt=0, description="Memory in GiB that building a part may use.")
+    samples: int = Field(
+        default=4, ge=1, description="Number of prompts that images are generated for to calibrate `w8a8`."
+    )
+    tile: Annotated[int, Field(ge=64, multiple_of=16)] | None = Field(
+        default=None,
+        description="Side in pixels of the tiles that the VAE decodes, for boards with too little memory to decode "
+        "the image as a whole.",
+    )
 
 
-GateLimit = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of a gate
+GateLimit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class GenerationSettings(FrozenModel):
-    """Prompts to run, and how. `own` prompts come with the pipeline folder, or else from recipes/prompts/."""
+    """Prompts and the settings to generate images with."""
 
-    prompts: str = "own"
-    count: int = Field(default=32, ge=1)
-    size: Literal["native"] | tuple[PositiveInt, PositiveInt] = "native"
-    steps: int = Field(default=8, ge=1)
-    guidance: float = Field(default=0.0, ge=0)
+    RENAMED_VALUES = {"prompts": {"own": "auto"}}
+
+    prompts: str = Field(
+        default="auto",
+        description="A prompt set: the name of a shipped set or the path of a file. `auto` takes the set in the "
+        "pipeline's folder `prompts`, or else the shipped one.",
+    )
+    count: int = Field(default=32, ge=1, description="Number of prompts to use, from the start of the set.")
+    size: ImageSize = Field(
+        default="native", description="Size of the images as [height, width] in pixels, or `native`."
+    )
+    steps: int = Field(default=8, ge=1, description="Number of denoising steps.")
+    guidance: float = Field(default=0.0, ge=0, description="Guidance scale; 0 disables classifier-free guidance.")
 
     @field_validator("size", mode="wrap")
     @classmethod
@@ -179,18 +320,25 @@ class GenerationSettings(FrozenModel):
 
 
 class EvaluationSettings(GenerationSettings):
-    """What is painted to compare, and what a variant must not lose.
+    """What `edgepress evaluate` generates and measures, and the limits that a candidate must keep."""
 
-    gates: limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`, in the score's unit, or with `%` relative
-    to the reference's mean (docs/evaluate.md). strict: a gate that stays inconclusive fails. noise_floor: the reference
-    is run again, and compared with itself. clip: as `--clip`; `own` is the one that comes with the pipeline, if any.
-    """
+    RENAMED_VALUES = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
 
-    count: int = Field(default=64, ge=1)
-    gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]] = {}
-    strict: bool = False
-    noise_floor: bool = False
-    clip: str = "own"
+    count: int = Field(default=64, ge=1, description="Number of prompts to use, from the start of the set.")
+    gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]] = Field(
+        default={},
+        description="Limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`: in the unit of the score, or "
+        "with `%` relative to the reference's mean. docs/evaluate.md lists them.",
+    )
+    strict: bool = Field(default=False, description="Count an inconclusive gate as failed.")
+    noise_floor: bool = Field(
+        default=False, description="Generate the reference's images twice and compare them with each other."
+    )
+    clip: str = Field(
+        default="auto",
+        description="The CLIP model, in the form that `evaluate --clip` accepts. `auto` takes the one that comes with "
+        "the pipeline, if any.",
+    )
 
     @field_validator("gates", mode="wrap")
     @classmethod
@@ -198,24 +346,36 @@ class EvaluationSettings(GenerationSettings):
         try:
             return check(value)
         except ValidationError as error:
-            raise ValueError("write names with numbers such as 2, or with per cent such as 2%") from error
+            raise ValueError("write names with numbers such as 2, or with percentages such as 2%") from error
 
 
 class Recipe(FrozenModel):
-    """One device's artifact.
+    """Everything that is made for one device."""
 
-    `dtype` is what the reference computes in; `auto` takes float32 for weights under 1 GB and bfloat16 above.
-    """
-
-    device: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    description: str = ""
-    model: str = "demo"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    quantize: QuantizationSettings = QuantizationSettings()
-    export: ExportSettings = ExportSettings()
-    rknn: RknnSettings | None = None
-    calibration: GenerationSettings = GenerationSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    device: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the device. The artifact is written to artifacts/DEVICE.",
+    )
+    description: str = Field(default="", description="What the recipe is for, in a line.")
+    model: str = Field(
+        default="demo", description="The pipeline: a diffusers folder, a Hugging Face Hub id, or `demo`."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="What the reference computes in. `auto` is float32 for pipelines under 1 GB and bfloat16 for "
+        "larger ones.",
+    )
+    quantize: QuantizationSettings = Field(
+        default=QuantizationSettings(), description="Which components are quantized, and how."
+    )
+    export: ExportSettings = Field(default=ExportSettings(), description="Settings of the ONNX export.")
+    rknn: RknnSettings | None = Field(default=None, description="Settings of the RKNN export, for Rockchip's NPUs.")
+    calibration: GenerationSettings = Field(
+        default=GenerationSettings(), description="Prompts and settings to calibrate with."
+    )
+    evaluation: EvaluationSettings = Field(
+        default=EvaluationSettings(), description="What is evaluated, and which limits a candidate must keep."
+    )
 
     @model_validator(mode="after")
     def _check_components(self) -> Recipe:
@@ -224,3 +384,27 @@ class Recipe(FrozenModel):
         if len(set(self.quantize.components)) < len(self.quantize.components):
             raise ValueError("quantize.components names a component twice; name each once")
         return self
+
+
+def nested_section(section: type[FrozenModel], key: str) -> type[FrozenModel] | None:
+    """The model of a section within a section, or of the values of a mapping such as `extra_schemes`.
+
+    Returns:
+        None if `key` is unknown or holds a plain value.
+    """
+    field = section.model_fields.get(key)
+    annotation = field.annotation if field else None
+    if is_mapping(section, key):
+        annotation = get_args(annotation)[1]
+    candidates = [option for option in get_args(annotation) or (annotation,) if option is not NoneType]
+    return candidates[0] if len(candidates) == 1 and is_section(candidates[0]) else None
+
+
+def is_mapping(section: type[FrozenModel], key: str) -> bool:
+    """Whether a key holds a mapping from names that the user chooses, such as `extra_schemes`."""
+    return key in section.model_fields and get_origin(section.model_fields[key].annotation) is dict
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a type is a section of a recipe."""
+    return isinstance(annotation, type) and issubclass(annotation, FrozenModel)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Files: hashing, and writing that leaves either the old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,68 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..common.progress import Progress, no_progress
+
+
+class FileRecord(BaseModel):
+    """A file with its size and hash."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str = Field(description="The path relative to a root folder, with forward slashes.")
+    bytes: int = Field(description="The size in bytes.")
+    sha256: str = Field(description="The SHA-256 in hexadecimal.")
+
 
 def hash_file(file: Path) -> str:
-    """The SHA-256 of a file in hexadecimal, read in pieces."""
+    """The SHA-256 of a file in hexadecimal. The file is read in pieces."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_files(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> list[FileRecord]:
+    """Hashes every file below a folder.
+
+    Links are followed, as the cache of the Hugging Face Hub needs; hidden files and folders are left out.
+
+    Args:
+        folder: The folder to search.
+        progress: Is called with bytes.
+        stage: The name of the stage that progress is reported under.
+
+    Returns:
+        The files, sorted by path.
+    """
+    sizes = {name: (folder / name).stat().st_size for name in _list_files(folder)}
+    records: list[FileRecord] = []
+    for name, size in sizes.items():
+        progress(stage, sum(record.bytes for record in records), sum(sizes.values()))
+        records.append(FileRecord(path=name, bytes=size, sha256=hash_file(folder / name)))
+    progress(stage, sum(sizes.values()), sum(sizes.values()))
+    return records
+
+
+def _list_files(folder: Path) -> list[str]:
+    """Relative paths with forward slashes, sorted."""
+    paths = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [(Path(parent) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
+    return sorted(paths)
+
+
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
-    """Has a file written under a temporary name, puts it on the disk, then renames it."""
+    """Writes a file in one piece: under a temporary name, synced to disk, and then renamed.
+
+    Args:
+        path: The file to write.
+        write: Writes the content to the temporary path that it is given.
+    """
     temporary = path.with_name(path.name + ".new")
     write(temporary)
-    temporary.chmod(0o666 & ~_read_umask())  # safetensors lets nobody else read what it writes
+    temporary.chmod(0o666 & ~_read_umask())  # safetensors creates files that only the owner can read
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)
@@ -29,17 +79,21 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
 
 @cache
 def _read_umask() -> int:
-    """The rights that the process keeps from new files; it can be asked only by setting it."""
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Writes JSON in one piece."""
+    """Writes a JSON file in one piece.
+
+    Raises:
+        ValueError: The content has a number that JSON cannot express, such as NaN.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(path, lambda new: _write_text(text, new))
 
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, "utf-8")
 
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text, "utf-8")
+    atomic_write(path, write)

@@ -1,105 +1,124 @@
-"""manifest.json: what an artifact is made of, from what, and how sure that is."""
+"""manifest.json: what an artifact was made from, what it consists of, and how accurate it is."""
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from ..common.errors import UserError
-from ..common.progress import Progress, no_progress
-from .files import hash_file, write_json
+from ..recipes.deprecation import upgrade_settings
+from ..recipes.schema import QuantizationSettings
+from .files import FileRecord as FileRecord
+from .files import hash_files as hash_files
+from .files import write_json
+from .layout import Artifact
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")
-
-
-class FileRecord(BaseModel):
-    """A file by its path relative to some root, its size in bytes, and its SHA-256."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: str
-    bytes: int
-    sha256: str
+RENAMED_KEYS = {
+    "also": "extra_scheme_layers",
+    "kept": "num_unquantized",
+    "savings": "size_savings",
+    "overflowing": "fp16_overflows",
+}
+RENAMED_LAYER_KEYS = {"kept": "stays_float"}
 
 
 class Manifest(BaseModel):
-    """An artifact's manifest.
-
-    key: what the work was keyed by. sources: every file of the original pipeline. files: every file of `model/`.
-    layers: for each quantized linear its error by rounding alone, after each step and as solved. also: the same for
-    further grids, by name. kept: linears left in 16 bits in the pressed components. sizes: bytes before and after by
-    component. savings: bytes that each measure saved, by component. overflowing: activations that float16 cannot hold,
-    where the recipe asks for fp16_safe.
-    """
+    """The content of manifest.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    schema_version: int = 2
-    device: str
-    key: str
-    source: str
-    recipe: dict[str, Any]
-    prompts_sha256: str
-    sources: list[FileRecord]
-    files: list[FileRecord]
-    layers: list[dict[str, Any]]
-    extra_scheme_layers: dict[str, list[dict[str, Any]]] = {}
-    num_unquantized: int
-    sizes: dict[str, dict[str, int]]
-    size_savings: dict[str, dict[str, int]]
-    fp16_overflows: list[str]
-    versions: dict[str, str]
-
-
-def hash_files(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> list[FileRecord]:
-    """Every file below a folder, in the order of their paths; links are followed, hidden names left out."""
-    sizes = {name: (folder / name).stat().st_size for name in _list_files(folder)}
-    records: list[FileRecord] = []
-    for name, size in sizes.items():
-        progress(stage, sum(file.bytes for file in records), sum(sizes.values()))
-        records.append(FileRecord(path=name, bytes=size, sha256=hash_file(folder / name)))
-    progress(stage, sum(sizes.values()), sum(sizes.values()))
-    return records
+    schema_version: int = Field(default=2, description="The version of this schema.")
+    device: str = Field(description="The device that the recipe is for.")
+    key: str = Field(description="A hash of everything that the quantized weights depend on.")
+    source: str = Field(description="The folder of the original pipeline.")
+    recipe: dict[str, Any] = Field(description="The recipe with all its defaults.")
+    prompts_sha256: str = Field(description="A hash of the calibration prompts.")
+    sources: list[FileRecord] = Field(description="The files of the original pipeline.")
+    files: list[FileRecord] = Field(description="The files of the quantized pipeline, in `model`.")
+    layers: list[dict[str, Any]] = Field(
+        description="The output error of each quantized linear layer: with plain rounding, after each step, and in the end."
+    )
+    extra_scheme_layers: dict[str, list[dict[str, Any]]] = Field(
+        default={}, description="The same as `layers` for each extra scheme, by its name."
+    )
+    num_unquantized: int = Field(description="Number of linear layers in quantized components that stay in 16 bits.")
+    sizes: dict[str, dict[str, int]] = Field(description="Bytes of each component, `before` and `after` quantization.")
+    size_savings: dict[str, dict[str, int]] = Field(
+        description="Bytes that each measure saved, by component and measure."
+    )
+    fp16_overflows: list[str] = Field(
+        description="Activations that exceed the range of float16; only looked for if the recipe sets `fp16_safe`."
+    )
+    versions: dict[str, str] = Field(description="The versions of edgepress and of the libraries.")
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of what takes part in pressing and painting."""
+    """The versions of edgepress and of the libraries that take part in quantizing and generating."""
     return {"edgepress": __version__} | {library: version(library) for library in LIBRARIES}
 
 
 def write_manifest(manifest: Manifest, artifact: Path) -> None:
-    write_json(manifest.model_dump(mode="json"), artifact / "manifest.json")
+    """Writes the manifest of an artifact folder."""
+    write_json(manifest.model_dump(mode="json"), Artifact(artifact).manifest)
 
 
 def read_manifest(artifact: Path) -> Manifest | None:
-    """The manifest of an artifact folder, or None where there is none.
+    """Reads the manifest of an artifact folder; manifests of earlier releases are read as well.
+
+    Returns:
+        None if there is none.
 
     Raises:
-        UserError: there is one that cannot be read.
+        UserError: The manifest is corrupt, or of an unknown version.
     """
-    path = artifact / "manifest.json"
+    path = Artifact(artifact).manifest
     if not path.exists():
         return None
     try:
-        return Manifest.model_validate(json.loads(path.read_text("utf-8")))
+        return Manifest.model_validate(_upgrade(json.loads(path.read_text("utf-8"))))
     except (OSError, ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no manifest of this version ({reason}); use --force to replace it.") from error
+        raise UserError(f"{path} is not a valid manifest: {reason}. Use --force to replace the artifact.") from error
 
 
-def _list_files(folder: Path) -> list[str]:
-    """Relative paths with forward slashes, sorted."""
-    paths = []
-    for top, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [(Path(top) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
-    return sorted(paths)
+def _upgrade(content: Any) -> Any:
+    """Replaces the keys of earlier releases."""
+    if not isinstance(content, Mapping):
+        return content
+    upgraded = {RENAMED_KEYS.get(key, key): value for key, value in content.items()}
+    if isinstance(upgraded.get("recipe"), Mapping):
+        upgraded["recipe"] = upgrade_settings(upgraded["recipe"])
+    upgraded["layers"] = _upgrade_layers(upgraded.get("layers"))
+    if isinstance(extra := upgraded.get("extra_scheme_layers"), Mapping):
+        upgraded["extra_scheme_layers"] = {name: _upgrade_layers(layers) for name, layers in extra.items()}
+    return upgraded
 
 
-# ---------------------------------------------------------------- working on an artifact
+def _upgrade_layers(layers: Any) -> Any:
+    """The statistics of layers with the keys and the steps of this release."""
+    if not isinstance(layers, list):
+        return layers
+    return [
+        {
+            RENAMED_LAYER_KEYS.get(key, key): _upgrade_steps(value) if key == "steps" else value
+            for key, value in layer.items()
+        }
+        if isinstance(layer, Mapping)
+        else layer
+        for layer in layers
+    ]
+
+
+def _upgrade_steps(steps: Any) -> Any:
+    return (
+        {QuantizationSettings.RENAMED_VALUES["steps"].get(step, step): error for step, error in steps.items()}
+        if isinstance(steps, Mapping)
+        else steps
+    )

@@ -98,12 +98,12 @@ def test_a_folder_that_names_no_class_is_refused(tmp_path: Path, content: str | 
 def test_prompts_are_those_asked_for_else_the_pipelines_own_else_the_shipped_ones(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "p")
     assert sets.resolve_prompt_set(folder, "mine.jsonl", "evaluation") == Path("mine.jsonl")
-    shipped = sets.resolve_prompt_set(folder, "own", "evaluation")
+    shipped = sets.resolve_prompt_set(folder, "auto", "evaluation")
     assert shipped.parts[-3:] == ("recipes", "prompts", "evaluation.jsonl")
     (folder / "prompts").mkdir()
     (folder / "prompts" / "evaluation.jsonl").touch()
-    assert sets.resolve_prompt_set(folder, "own", "evaluation") == folder / "prompts" / "evaluation.jsonl"
-    assert sets.resolve_prompt_set(folder, "own", "calibration").parts[-3:] == (
+    assert sets.resolve_prompt_set(folder, "auto", "evaluation") == folder / "prompts" / "evaluation.jsonl"
+    assert sets.resolve_prompt_set(folder, "auto", "calibration").parts[-3:] == (
         "recipes",
         "prompts",
         "calibration.jsonl",

@@ -16,14 +16,14 @@ from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 from optimum.commands.export.base import ExportCommand
 
 DESCRIPTION = (
-    "Press a diffusers pipeline's weights to 4 bits, in AutoAWQ's GEMM layout. Runs `edgepress quantize`, whose "
-    "recipes say more than these options. Interrupted work goes on where it was when the same command is given again."
+    "Quantize a diffusers pipeline's weights to 4 bits, in AutoAWQ's GEMM layout. Runs `edgepress quantize`, whose "
+    "recipes can say more than these options. Interrupted work resumes when the same command is given again."
 )
 
 
 def build_recipe(args: Namespace) -> dict[str, Any]:
-    """The recipe that the options stand for; what they do not name has its default."""
-    scheme = {"bits": args.bits, "group_size": args.group_size, "zero_point": args.zero_point}
+    """The recipe that the options stand for; everything else has its default."""
+    scheme = {"bits": args.bits, "group_size": args.group_size, "symmetric": not args.zero_point}
     return {
         "device": "generic",
         "quantize": {"method": args.method, "scheme": scheme},
@@ -35,13 +35,13 @@ def build_arguments(args: Namespace, recipe: Path) -> list[str]:
     """The command line of edgepress that the options stand for."""
     flags = [f"--{name}" for name in ("force", "restart") if getattr(args, name)]
     paths = ["--recipe", str(recipe), f"--model={args.model}", f"--output={args.output}"]
-    return [*(["--debug"] if args.debug else []), "quantize", *paths, "--memory", str(args.memory), *flags]
+    return [*(["--debug"] if args.debug else []), "quantize", *paths, "--max-memory", str(args.max_memory), *flags]
 
 
 class AwqExport(BaseOptimumCLICommand):
-    """One of optimum's commands: it says its options, is made again with what was given, and runs."""
+    """A command of optimum, which creates it twice: to parse its options, and to run it with what was given."""
 
-    COMMAND = CommandInfo(name="awq", help="Press a diffusers pipeline to 4-bit AWQ weights (edgepress).")
+    COMMAND = CommandInfo(name="awq", help="Quantize a diffusers pipeline to 4-bit AWQ weights (edgepress).")
 
     @staticmethod
     def parse_args(parser: ArgumentParser) -> None:
@@ -53,29 +53,35 @@ class AwqExport(BaseOptimumCLICommand):
             "--output",
             type=_require_name,
             required=True,
-            help="Artifact folder; its folder model is the pipeline.",
+            help="Artifact folder; the pipeline is its subfolder model.",
         )
-        add("--dataset", default="own", help="Calibration prompts, a JSON-lines file (default: the pipeline's own).")
+        add("--dataset", default="auto", help="Calibration prompts, a JSON Lines file (default: the pipeline's).")
         add(
             "--count", "--num-samples", type=_parse_positive, default=32, help="Calibration prompts used (default: 32)."
         )
         add("--steps", type=_parse_positive, default=8, help="Denoising steps in calibration (default: 8).")
-        add("--bits", type=int, choices=(4,), default=4, help="Bits of a weight (default: 4).")
-        add("--group-size", type=int, choices=(32, 64, 128), default=128, help="Inputs to a scale (default: 128).")
-        add("--zero-point", action=BooleanOptionalAction, default=True, help="Asymmetric groups (the default).")
+        add("--bits", type=int, choices=(4,), default=4, help="Bits per weight (default: 4).")
+        add(
+            "--group-size",
+            type=int,
+            choices=(32, 64, 128),
+            default=128,
+            help="Input channels per scale (default: 128).",
+        )
+        add("--zero-point", action=BooleanOptionalAction, default=True, help="Quantize with zero points (the default).")
         add(
             "--method",
-            choices=("rtn", "awq", "best"),
+            choices=("rtn", "awq", "gptq", "best"),
             default="best",
-            help="rtn rounds, awq is AutoAWQ's algorithm, best is the best of the same size (default: best).",
+            help="rtn rounds, awq and gptq are those algorithms, best is the most accurate of them (default: best).",
         )
-        add("--memory", type=_check_size, default="6GiB", help="What the run may take, such as 2GiB (default: 6GiB).")
+        add("--max-memory", "--memory", type=_check_size, default="6GiB", help="What the run may use (default: 6GiB).")
         add("--force", action="store_true", help="Replace an artifact that was made from something else.")
-        add("--restart", action="store_true", help="Begin anew instead of going on with interrupted work.")
+        add("--restart", action="store_true", help="Start over instead of resuming interrupted work.")
         add("--debug", action="store_true", help="Show the traceback of an error.")
 
     def run(self) -> None:
-        """Leaves with edgepress's exit code: 0, or 2 after one sentence on what is wrong."""
+        """Exits with the code of edgepress: 0, or 2 after one sentence that says what is wrong."""
         from edgepress.cli.main import main
 
         with TemporaryDirectory() as folder:
@@ -85,23 +91,23 @@ class AwqExport(BaseOptimumCLICommand):
 
 
 def _require_name(text: str) -> str:
-    """An empty model would stand for the recipe's own, and an empty output for the folder one is in."""
+    """An empty model would mean the recipe's, and an empty output the current folder."""
     if not text:
-        raise ArgumentTypeError("nothing is named.")
+        raise ArgumentTypeError("it must not be empty.")
     return text
 
 
 def _parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no number above 0.")
+        raise ArgumentTypeError(f"{text!r} is not a number above 0.")
     return int(text)
 
 
 def _check_size(text: str) -> str:
-    """Checks a size as `edgepress quantize` does, so that what is said names this command."""
+    """Checks a size as `edgepress quantize` does, so that the message names this command."""
     from click import BadParameter
 
-    from edgepress.cli.quantize import ByteSize
+    from edgepress.cli.options import ByteSize
 
     try:
         ByteSize().convert(text, None, None)

@@ -1,0 +1,110 @@
+"""Where things are in an artifact: the only module that knows its folders and files by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL, ONNX, RKNN = "model", "onnx", "rknn"
+EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
+MANIFEST, MODEL_INDEX, CONFIG = "manifest.json", "model_index.json", "pipeline.json"
+ARTIFACTS = Path("artifacts")  # where artifacts are written by default
+GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is made for one device, as a folder.
+
+    Only paths are computed; nothing is read or created unless a method says so.
+
+    Attributes:
+        path: The artifact's folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def of_device(cls, device: str) -> Artifact:
+        """The artifact that a device's recipe is written to by default."""
+        return cls(ARTIFACTS / device)
+
+    @classmethod
+    def containing(cls, folder: Path) -> Artifact:
+        """The artifact that a folder `model`, `onnx` or `rknn` is part of."""
+        return cls(folder.parent)
+
+    @property
+    def model(self) -> Path:
+        """The quantized diffusers pipeline."""
+        return self.path / MODEL
+
+    @property
+    def onnx(self) -> Path:
+        """The exported ONNX graphs."""
+        return self.path / ONNX
+
+    @property
+    def rknn(self) -> Path:
+        """The exported RKNN parts."""
+        return self.path / RKNN
+
+    @property
+    def evaluation(self) -> Path:
+        """Results and reports of `edgepress evaluate`."""
+        return self.path / EVALUATION
+
+    @property
+    def bench(self) -> Path:
+        """Results of `edgepress bench`."""
+        return self.path / BENCH
+
+    @property
+    def manifest(self) -> Path:
+        """The file that says what `model` was made from."""
+        return self.path / MANIFEST
+
+    @property
+    def timings(self) -> Path:
+        """The file with the duration of each stage of quantization."""
+        return self.path / "timings.json"
+
+    @property
+    def work(self) -> Path:
+        """Unfinished work, the lock, and backups of folders that are being replaced."""
+        return self.path / WORK
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a quantized pipeline."""
+        return is_pipeline(self.model)
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether there are exported ONNX graphs."""
+        return is_export(self.onnx)
+
+    @property
+    def has_rknn(self) -> bool:
+        """Whether there are exported RKNN parts."""
+        return is_export(self.rknn)
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder is a diffusers pipeline."""
+    return (folder / MODEL_INDEX).exists()
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds exported graphs, ONNX or RKNN."""
+    return (folder / CONFIG).exists()
+
+
+def solution_folder(model: Path, scheme: str, component: str) -> Path:
+    """The weights of a component in one of the extra schemes, stored beside the quantized pipeline in `model`."""
+    return model / SOLUTIONS / scheme / component
+
+
+def solution_folders(model: Path, component: str) -> list[Path]:
+    """The weights of a component in all extra schemes, in the order of the schemes' names."""
+    return sorted(model.glob(f"{SOLUTIONS}/*/{component}"))

@@ -1,0 +1,271 @@
+"""pipeline.json: what is written is read again, files of earlier releases are read, and damaged ones are rejected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepress.common.errors import UserError
+from edgepress.storage.files import FileRecord
+from edgepress.storage.pipeline_config import (
+    CONFIG_NAME,
+    BucketConfig,
+    BuildRecord,
+    GraphConfig,
+    LayerErrorConfig,
+    OnnxPipelineConfig,
+    OperatorsConfig,
+    OutputErrorConfig,
+    ParityConfig,
+    PartConfig,
+    PartMemoryConfig,
+    PortConfig,
+    RejectionConfig,
+    RknnPipelineConfig,
+    SimulationConfig,
+    read_onnx_config,
+    read_rknn_config,
+    write_config,
+)
+
+SOURCE = FileRecord(path="vae/config.json", bytes=2, sha256="00" * 32)
+IDS = PortConfig(name="ids", dtype="int64", shape=(1, "T"))
+ONNX = OnnxPipelineConfig(
+    family="ZImagePipeline",
+    precision="int4",
+    format="qdq",
+    opset=21,
+    float_dtype="fp16",
+    sizes=((128, 64),),
+    shapes="fixed",
+    max_prompt_tokens=64,
+    graphs={
+        "text_encoder": GraphConfig(file="text_encoder.onnx", component="text_encoder", inputs=(IDS,), outputs=(IDS,)),
+        "transformer": GraphConfig(buckets=(BucketConfig(file="transformer-0.onnx", axes={"T": 64}),)),
+    },
+    host={"vae": {"sample_size": 128}, "max_prompt_tokens": 64},
+    sources=(SOURCE,),
+    parity={
+        "exact": ParityConfig(
+            graphs={"transformer": OutputErrorConfig(max_abs=0.5, relative=0.25)}, psnr=None, image_compared=True
+        )
+    },
+)
+CPU_PART = PartConfig(
+    name="text_encoder",
+    inputs=("ids",),
+    device="cpu",
+    config={},
+    quantized=False,
+    float_layers=(),
+    status="not simulated",
+)
+NPU_PART = PartConfig(
+    name="transformer-0",
+    inputs=("latents", "t"),
+    device="npu",
+    config={"quantized_dtype": "w8a8"},
+    quantized=True,
+    float_layers=("x",),
+    bytes=5,
+    sha256="11" * 32,
+    operators=OperatorsConfig(npu=4, not_on_npu=("Gather g",)),
+    errors=(),
+    memory=PartMemoryConfig(weights=3, internal=2),
+    simulated=SimulationConfig(relative_error=0.5, cosine=0.75),
+    worst_layers=(LayerErrorConfig(operator="MatMul", name="m", error=0.5),),
+    build=BuildRecord(seconds=1.5, peak_bytes=7),
+    precision="w8a8",
+    rejected=(RejectionConfig(precision="w4a16", reason="too far"),),
+    status="simulated",
+)
+RKNN = RknnPipelineConfig(
+    family="ZImagePipeline",
+    target="rk3588",
+    toolkit="2.3.2",
+    size=(128, 64),
+    max_prompt_tokens=96,
+    settings={"memory": 8.0},
+    graphs={"text_encoder": (CPU_PART,), "transformer": (NPU_PART,)},
+    host={},
+    image_psnr={"float": None, "simulated": 40.0},
+    sources=(SOURCE,),
+)
+# As commit 0b5298e wrote the same.
+OLD_ONNX: dict[str, Any] = {
+    "schema_version": 1,
+    "family": "ZImagePipeline",
+    "precision": "int4",
+    "flavour": "qdq",
+    "opset": 21,
+    "accuracy_level": 0,
+    "activations": "dynamic",
+    "floats": "fp16",
+    "sizes": [[128, 64]],
+    "shapes": "fixed",
+    "tokens": 64,
+    "graphs": {
+        "text_encoder": {
+            "file": "text_encoder.onnx",
+            "component": "text_encoder",
+            "inputs": [{"name": "ids", "dtype": "int64", "shape": [1, "T"]}],
+            "outputs": [{"name": "ids", "dtype": "int64", "shape": [1, "T"]}],
+        },
+        "transformer": {
+            "buckets": [{"file": "transformer-0.onnx", "axes": {"T": 64}}],
+            "component": "",
+            "inputs": [],
+            "outputs": [],
+        },
+    },
+    "host": {"vae": {"sample_size": 128}, "max_prompt_tokens": 64},
+    "sources": [SOURCE.model_dump()],
+    "parity": {"exact": {"graphs": {"transformer": {"largest": 0.5, "relative": 0.25}}, "psnr": None, "painted": True}},
+}
+OLD_RKNN: dict[str, Any] = {
+    "schema_version": 1,
+    "family": "ZImagePipeline",
+    "target": "rk3588",
+    "toolkit": "2.3.2",
+    "size": [128, 64],
+    "tokens": 96,
+    "tile": None,
+    "settings": {"memory": 8.0},
+    "graphs": {
+        "text_encoder": [
+            {
+                "name": "text_encoder",
+                "inputs": ["ids"],
+                "device": "cpu",
+                "config": {},
+                "quantized": False,
+                "float_layers": [],
+                "status": "not simulated",
+            }
+        ],
+        "transformer": [
+            {
+                "name": "transformer-0",
+                "inputs": ["latents", "t"],
+                "device": "npu",
+                "config": {"quantized_dtype": "w8a8"},
+                "quantized": True,
+                "float_layers": ["x"],
+                "bytes": 5,
+                "sha256": "11" * 32,
+                "operators": {"npu": 4, "elsewhere": ["Gather g"]},
+                "faults": [],
+                "memory": {"weights": 3, "internal": 2},
+                "simulated": {"relative": 0.5, "cosine": 0.75},
+                "worst": [{"operator": "MatMul", "name": "m", "error": 0.5}],
+                "build": {"seconds": 1.5, "peak": 7},
+                "precision": "w8a8",
+                "refused": [{"precision": "w4a16", "reason": "too far"}],
+                "status": "simulated",
+            }
+        ],
+    },
+    "host": {},
+    "picture": {"float": None, "simulated": 40.0},
+    "verified_on_a_board": False,
+    "sources": [SOURCE.model_dump()],
+}
+RENAMED = {
+    "flavour": "format",
+    "floats": "float_dtype",
+    "tokens": "max_prompt_tokens",
+    "largest": "max_abs",
+    "painted": "image_compared",
+    "picture": "image_psnr",
+    "elsewhere": "not_on_npu",
+    "faults": "errors",
+    "worst": "worst_layers",
+    "peak": "peak_bytes",
+    "refused": "rejected",
+}
+
+
+def write_content(folder: Path, content: Any) -> Path:
+    (folder / CONFIG_NAME).write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return folder
+
+
+def rename(content: Any) -> Any:
+    """The content with today's keys."""
+    if isinstance(content, dict):
+        renamed = RENAMED | ({"relative": "relative_error"} if "cosine" in content else {})
+        return {renamed.get(key, key): rename(value) for key, value in content.items()}
+    return [rename(entry) for entry in content] if isinstance(content, list) else content
+
+
+def test_a_config_that_was_written_is_read_again(tmp_path: Path) -> None:
+    write_config(ONNX, tmp_path)
+    assert read_onnx_config(tmp_path) == ONNX
+    write_config(RKNN, tmp_path)
+    assert read_rknn_config(tmp_path) == RKNN
+
+
+def test_files_of_the_first_release_are_read(tmp_path: Path) -> None:
+    assert read_onnx_config(write_content(tmp_path, OLD_ONNX)) == ONNX
+    assert read_rknn_config(write_content(tmp_path, OLD_RKNN)) == RKNN
+
+
+@pytest.mark.parametrize(("config", "old"), [(ONNX, OLD_ONNX), (RKNN, OLD_RKNN)], ids=["onnx", "rknn"])
+def test_keys_are_written_in_the_order_of_the_first_release(
+    config: OnnxPipelineConfig | RknnPipelineConfig, old: dict[str, Any], tmp_path: Path
+) -> None:
+    write_config(config, tmp_path)
+    expected = json.dumps(rename(old), indent=2, ensure_ascii=False) + "\n"
+    assert (tmp_path / CONFIG_NAME).read_text("utf-8") == expected
+
+
+def test_keys_of_later_releases_are_ignored(tmp_path: Path) -> None:
+    assert read_onnx_config(write_content(tmp_path, rename(OLD_ONNX) | {"new": 1})) == ONNX
+
+
+def test_a_missing_file_is_reported_with_the_command_that_creates_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pipeline\.json does not exist\. Run 'edgepress export onnx' to create it"):
+        read_onnx_config(tmp_path)
+    with pytest.raises(UserError, match=r"Run 'edgepress export rknn' to create it"):
+        read_rknn_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00"])
+def test_a_file_that_is_not_json_is_corrupt(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*Run 'edgepress export rknn' again\."):
+        read_rknn_config(write_content(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [[], {}, {"schema_version": 2}, {"schema_version": "1"}, 1])
+def test_another_schema_version_is_rejected(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(UserError, match=r"has schema version .*, but this edgepress reads version 1"):
+        read_onnx_config(write_content(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": None}, "family: "),
+        ({"graphs": []}, "graphs: "),
+        ({"graphs": {"vae_decoder": [1]}}, r"graphs\.vae_decoder: "),
+        ({"graphs": {"vae_decoder": {}}}, r"graphs\.vae_decoder: .*either a file or buckets"),
+        ({"graphs": {"v": {"file": "a", "buckets": [{"file": "a", "axes": {}}]}}}, "either a file or buckets"),
+        ({"graphs": {"v": {"file": "v.onnx", "inputs": [{"name": "x"}]}}}, r"graphs\.v\.inputs\.0\.dtype: "),
+        ({"sizes": [[64]]}, r"sizes\.0\.1: "),
+        ({"host": 1}, "host: "),
+    ],
+)
+def test_a_damaged_file_is_reported_with_the_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"pipeline\.json is corrupt: .*{message}") as raised:
+        read_onnx_config(write_content(tmp_path, OLD_ONNX | changes))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["family", "target", "toolkit", "size", "tokens", "graphs", "host"])
+def test_a_missing_key_is_reported(tmp_path: Path, key: str) -> None:
+    content = {name: value for name, value in OLD_RKNN.items() if name != key}
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*: Field required"):
+        read_rknn_config(write_content(tmp_path, content))
