@@ -1,1 +1,1 @@
-"""TODO numerics."""
+"""Integer formats of weights: quantizing, packing, and multiplying by packed codes. Needs nothing but PyTorch."""

@@ -1,8 +1,9 @@
-"""The affine grid: w = (q - z) * s over groups of input channels, with codes of 4 or 8 bits.
+"""Affine quantization of weights: w = (q - zero_point) * scale, with one scale and zero point per group.
 
-Everything here works on plain tensors: no modules, no files. Weights are (out, in) as in `nn.Linear`; codes are
-(out, in) uint8; scales and zero points are (out, groups), group g being input channels
-g * group_size ... (g + 1) * group_size - 1.
+Every function works on plain tensors. A weight is (out, in), as in `nn.Linear`, and so are its codes (uint8). Scales
+and zero points are (out, groups); group g holds the input channels g * group_size ... (g + 1) * group_size - 1.
+
+All functions are elementwise or reduce within a group, so they accept any memory layout and keep it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MIN_SCALE = 2.0**-24  # fp16's smallest subnormal: a group of zeros still gets a scale that is not zero
+from .quant_spec import QuantSpec
+
+MIN_SCALE = 2.0**-24  # fp16's smallest subnormal, so that a group of zeros has a scale other than zero
 
 
 class QParams(NamedTuple):
-    """A grid for each group: scales (out, groups) fp16 values held as float32, zeros (out, groups) uint8.
+    """Quantization parameters of a weight.
 
-    Codes run from `lowest` to `highest`.
+    Attributes:
+        scales: (out, groups) float32 that fp16 holds exactly.
+        zero_points: (out, groups) uint8.
+        qmin: The lowest code in use.
+        qmax: The highest code in use.
     """
 
     scales: Tensor
@@ -28,67 +35,76 @@ class QParams(NamedTuple):
 
 
 class QuantizedWeight(NamedTuple):
-    """A quantized weight: codes (out, in) uint8 and the grid that they stand on."""
+    """A quantized weight.
+
+    Attributes:
+        codes: (out, in) uint8.
+        qparams: The parameters that turn the codes back into values.
+    """
 
     codes: Tensor
     qparams: QParams
 
 
-def choose_qparams(
-    low: Tensor, high: Tensor, zero_point: bool = True, bits: int = 4, narrow_range: bool = False
-) -> QParams:
-    """The grid that covers [low, high] and 0, with scales that fp16 can hold.
+def choose_qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
+    """Chooses the parameters that cover [low, high] and 0.
+
+    Unlike AutoAWQ's, the range always includes 0: without it, a group of weights in [0.5, 1] would become constant.
 
     Args:
-        low, high: smallest and largest weight of each group, (out, groups).
-        zero_point: False puts every zero point in the middle, at 8 (128 with 8 bits), and covers
-            -max|w| ... 7/8 max|w| or more.
-        narrow: without zero point and without the lowest code: the scale is max|w| / 7 (127).
-
-    The range includes 0, unlike AutoAWQ's: a group of weights in [0.5, 1] would otherwise come back constant.
+        low: Smallest value of each group, of any shape; usually (out, groups).
+        high: Largest value of each group, of the same shape.
+        spec: Symmetric formats cover at least [-max|w|, 7/8 max|w|], or [-max|w|, max|w|] with a narrow range.
     """
     low, high = low.float().clamp(max=0), high.float().clamp(min=0)
-    highest = 2**bits - 1
-    middle = 2 ** (bits - 1)
-    if zero_point and not narrow_range:
-        scales = _round_to_fp16((high - low) / highest)
-        zeros = torch.round(-low / scales).clamp(0, highest)
-    else:
-        below = middle - 1 if narrow_range else middle
+    qmax = 2**spec.bits - 1
+    middle = 2 ** (spec.bits - 1)
+    if spec.symmetric:
+        below = middle - 1 if spec.narrow_range else middle
         exact = torch.maximum(-low / below, high / (middle - 1))
-        # Narrow scales are rounded down: the largest weight must reach the end, by which readers find the scale.
-        scales = _round_to_fp16(exact, round_down=narrow_range)
-        zeros = torch.full_like(scales, middle)
-    return QParams(scales, zeros.to(torch.uint8), int(narrow_range), highest)
+        # Readers of a narrow range recover the scale from the largest weight, which must therefore reach the last code.
+        scales = _round_to_fp16(exact, round_down=spec.narrow_range)
+        zero_points = torch.full_like(scales, middle)
+    else:
+        scales = _round_to_fp16((high - low) / qmax)
+        zero_points = torch.round(-low / scales).clamp(0, qmax)
+    return QParams(scales, zero_points.to(torch.uint8), int(spec.narrow_range), qmax)
 
 
-def minmax_qparams(
-    weight: Tensor, group_size: int, zero_point: bool = True, bits: int = 4, narrow_range: bool = False
-) -> QParams:
-    """The min-max grid of a weight (out, in)."""
-    groups = to_groups(weight, group_size)
-    return choose_qparams(groups.amin(-1), groups.amax(-1), zero_point, bits, narrow_range)
+def minmax_qparams(weight: Tensor, spec: QuantSpec) -> QParams:
+    """Chooses the parameters that cover each group of a weight (out, in) from its minimum to its maximum.
+
+    Raises:
+        ValueError: The group size does not divide the input width.
+    """
+    groups = to_groups(weight, spec.group_size)
+    return choose_qparams(groups.amin(-1), groups.amax(-1), spec)
 
 
 def quantize(weight: Tensor, qparams: QParams) -> QuantizedWeight:
-    """The nearest codes of a weight (out, in) on a grid."""
+    """Rounds a weight (out, in) to the nearest codes."""
     groups = to_groups(weight, weight.shape[1] // qparams.scales.shape[1]).float()
     codes = torch.round(groups / qparams.scales[..., None]) + qparams.zero_points[..., None]
-    return QuantizedWeight(codes.clamp(qparams.qmin, qparams.qmax).to(torch.uint8).reshape(weight.shape), qparams)
+    return QuantizedWeight(codes.clamp_(qparams.qmin, qparams.qmax).to(torch.uint8).reshape(weight.shape), qparams)
 
 
 def dequantize(quantized: QuantizedWeight) -> Tensor:
-    """The weight (out, in) in float32 that the codes stand for."""
-    codes, grid = quantized
-    groups = to_groups(codes, codes.shape[1] // grid.scales.shape[1]).float()
-    return ((groups - grid.zero_points[..., None].float()) * grid.scales[..., None]).reshape(codes.shape)
+    """Returns the values (out, in) float32 that the codes stand for."""
+    codes, qparams = quantized
+    groups = to_groups(codes, codes.shape[1] // qparams.scales.shape[1]).float()
+    return groups.sub_(qparams.zero_points[..., None]).mul_(qparams.scales[..., None]).reshape(codes.shape)
+
+
+def round_to_nearest(weight: Tensor, spec: QuantSpec) -> Tensor:
+    """Quantizes a weight (out, in) with min-max parameters and dequantize it: what RTN makes of it, in float32."""
+    return dequantize(quantize(weight, minmax_qparams(weight, spec)))
 
 
 def to_groups(weight: Tensor, group_size: int) -> Tensor:
-    """View (out, in) as (out, groups, group_size).
+    """Views (out, in) as (out, groups, group_size).
 
     Raises:
-        ValueError: the group size does not divide the input width.
+        ValueError: The group size does not divide the input width.
     """
     if weight.shape[1] % group_size:
         raise ValueError(f"group size {group_size} does not divide the input width {weight.shape[1]}")
@@ -96,9 +112,9 @@ def to_groups(weight: Tensor, group_size: int) -> Tensor:
 
 
 def _round_to_fp16(scales: Tensor, round_down: bool = False) -> Tensor:
-    """Scales rounded to fp16, so that what is measured is what is stored; never 0, never infinite."""
+    """Rounds scales to fp16, so that what is measured is what is stored. Never returns 0 or infinity."""
     exact = scales.clamp(MIN_SCALE, torch.finfo(torch.float16).max)
-    stored = exact.to(torch.float16)
+    rounded = exact.to(torch.float16)
     if round_down:
-        stored = torch.where(stored.float() > exact, torch.nextafter(stored, torch.zeros_like(stored)), stored)
-    return stored.float()
+        rounded = torch.where(rounded.float() > exact, torch.nextafter(rounded, torch.zeros_like(rounded)), rounded)
+    return rounded.float()

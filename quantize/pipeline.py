@@ -1,11 +1,12 @@
-"""Pressing a pipeline, start to end: plan, calibrate, solve, write, publish."""
+"""Quantizes a pipeline: plan, calibrate, quantize block by block, write, publish."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,87 +15,87 @@ import torch
 from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
-from ..pipelines.sampling import resolve_dtype, resolve_sampling
-from ..prompts import sets
+from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
-from ..prompts.sets import resolve_prompt_set
+from ..prompts.sets import load_prompt_set, resolve_prompt_set
 from ..recipes.schema import PRIMARY, Recipe
-from ..storage import manifest as artifact
 from ..storage.checkpoint import write_tensors
-from ..storage.files import write_json
+from ..storage.files import FileRecord, hash_files, write_json
+from ..storage.layout import Artifact
+from ..storage.manifest import Manifest, library_versions, read_manifest
 from .algorithms.fp16_range import find_fp16_overflows
 from .calibration.collector import hessians_fit, run_calibration
 from .calibration.streaming import validate_weights
-from .plan import QuantBlock, QuantizationPlan, build_plan
-from .solver.block import BlockResult, LayerStats, quantize_block
-from .workspace import Workspace, compute_key, locked
-from .writer import compute_savings, save_quantized_pipeline, unquantized_modules
+from .plan import QuantizationPlan, build_plan
+from .result import QuantizeResult
+from .solver.block import BlockResult, quantize_block
+from .workspace import Workspace, WorkspaceState, read_metadata
+from .writer import compute_savings, list_unquantized_modules, save_quantized_pipeline
 
-DEFAULT_MAX_MEMORY = 6 * 2**30  # bytes that a run may take
-# What solving takes at least: the process, and about seven float32 matrices of the widest input's square.
-BASE_MEMORY, BYTES_PER_SQUARED_WIDTH = 2**30, 28
-MAX_TEXT_PROMPTS = 128  # at most, by what only reads the prompt
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class QuantizeResult:
-    """What pressing left: the artifact folder, its manifest, whether it was there already, and seconds by stage."""
-
-    output: Path
-    manifest: artifact.Manifest
-    created: bool
-    seconds: dict[str, float] = field(default_factory=dict)
+DEFAULT_MAX_MEMORY = 6 * 2**30  # bytes
+# Quantizing a linear takes at least the process and about seven float32 matrices of its squared input width.
+BASE_MEMORY = 2**30
+BYTES_PER_SQUARED_WIDTH = 28
+MAX_TEXT_PROMPTS = 128  # that components which only read the prompt are calibrated on
 
 
 def quantize_pipeline(
     recipe: Recipe,
     source: Path,
     output: Path,
-    progress: Progress = no_progress,
+    *,
     force: bool = False,
     restart: bool = False,
     max_memory: int = DEFAULT_MAX_MEMORY,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> QuantizeResult:
-    """Presses the pipeline in `source` to `output/model` and writes `output/manifest.json`.
+    """Quantizes a pipeline folder and publishes it as `output/model` with `output/manifest.json`.
 
-    A run that was interrupted goes on where it was; an artifact that is there already with the same key is kept.
+    An interrupted run is resumed, with the same result to the byte. An artifact that is already up to date is returned
+    as it is. Warnings are logged, for example where unfinished work of another recipe cannot be used.
 
     Args:
-        force: replace an artifact of another key. restart: begin anew, whatever is there.
-        memory: bytes that the run may take. tell: is given a sentence on unfinished work that is not used.
+        recipe: Schemes, method, components and calibration.
+        source: A diffusers folder in its original precision.
+        output: The artifact folder. Created where it does not exist.
+        force: Replace an artifact that was made from something else.
+        restart: Use neither unfinished work nor a finished artifact; start over.
+        max_memory: Bytes that the run may take.
+        progress: Called with the stage, what is done of it, and the total.
 
     Raises:
-        UserError: bad input (before any long work), an artifact of another key without `force`, no room, no right to
-            write.
+        UserError: Invalid input, found before any long work; an artifact of other inputs without `force`; a full disk
+            or missing permissions; another process that works on `output`.
     """
     if output.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"The output {output} lies inside the model folder {source}; give another --output.")
-    clock = StageTimer(progress)
-    run = _prepare(recipe, source, output, max_memory, clock)
-    work = run.work
-    if not force and not work.manifest_file.exists() and (present := _present(work)) and not restart:
-        if work.folder.exists():  # left by a run that was cut right after publishing
-            with locked(work):
-                work.clear()
-        return QuantizeResult(output, present, created=False)
-    with locked(work):
-        if restart:
-            work.restart()
-        _tell_of_others(work, run.content, tell)
-        _tell_of_memory(run.plan, max_memory, tell)
-        if not work.manifest_file.exists():
-            run.press(clock)
-            write_json(run.manifest().model_dump(mode="json"), work.manifest_file)
-        work.publish()
-    published = artifact.read_manifest(output)
-    assert published is not None
-    write_json(clock.seconds, output / "timings.json")
-    return QuantizeResult(output, published, created=True, seconds=clock.seconds)
+        raise UserError(f"The output folder {output} is inside the model folder {source}. Choose another --output.")
+    timer = StageTimer(progress)
+    job = _prepare_job(recipe, source, max_memory, timer)
+    workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
+    if workspace.state is WorkspaceState.DONE and workspace.published is not None:
+        if workspace.folder.exists():  # left by a run that was interrupted right after publishing
+            with workspace.lock():
+                workspace.clear()
+        return QuantizeResult(output, workspace.published, created=False)
+    with workspace.lock():
+        if workspace.state is WorkspaceState.NEW:
+            workspace.reset()
+        _warn_about_stale_work(workspace)
+        _warn_about_memory(job.plan, max_memory)
+        if not workspace.manifest_file.exists():
+            job.run(workspace, timer)
+            write_json(job.build_manifest(workspace).model_dump(mode="json"), workspace.manifest_file)
+        workspace.publish()
+    manifest = read_manifest(output)
+    assert manifest is not None
+    write_json(timer.seconds, Artifact(output).timings)
+    return QuantizeResult(output, manifest, created=True, seconds=timer.seconds)
 
 
 class StageTimer:
-    """Passes progress on, and keeps how long each stage took from its first word to its last."""
+    """Passes progress on and measures how long each stage takes, from its first report to its last."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -110,168 +111,138 @@ class StageTimer:
         return {stage: round(last - first, 2) for stage, (first, last) in self._spans.items()}
 
 
-def _present(work: Workspace) -> artifact.Manifest | None:
-    """The manifest of an artifact that is there already and was made from the same; None where there is none.
-
-    Raises:
-        UserError: there is another artifact.
-    """
-    present = artifact.read_manifest(work.output)
-    model = work.output / "model"
-    if present is not None and present.key == work.key and model.is_dir():
-        _check_whole(model, present.files)
-        return present
-    if model.exists():
-        raise UserError(
-            f"{model} exists and was made from another recipe, prompt set, model or version of edgepress; "
-            "use --force to replace it or --output for another folder."
-        )
-    return None
-
-
-def _check_whole(model: Path, files: Sequence[artifact.FileRecord]) -> None:
-    """Raises UserError where a published file is missing or of another size."""
-    for file in files:
-        path = model / file.path
-        if not path.exists() or path.stat().st_size != file.bytes:
-            raise UserError(
-                f"{path} is not the file that was published (it is missing or of another size); "
-                "use --force to press again, or --output for another folder."
-            )
-
-
-def _tell_of_others(work: Workspace, content: dict[str, Any], tell: Callable[[str], None]) -> None:
-    """Says of unfinished work of another key what has changed since, and writes down what this work is made from."""
-    write_json(content, work.inputs_file)
-    for folder in work.stale_workspaces():
-        before = json.loads((folder / "made-from.json").read_text("utf-8"))
-        changed = [name for name in content if before.get(name) != content[name]]
-        tell(
-            f"Unfinished work in {folder} is not used, and goes when this is finished: "
-            f"it was begun with another {', '.join(changed)}."
-        )
-
-
-def _tell_of_memory(plan: QuantizationPlan, memory: int, tell: Callable[[str], None]) -> None:
-    """Says so where solving the widest input takes more than the run may."""
-    widths = [
-        part.checkpoint.shape(f"{linear}.weight")[1]
-        for part in plan.components
-        for unit in part.blocks
-        for linear in unit.linears
-    ]
-    widest = max(widths, default=0)
-    needed = BASE_MEMORY + BYTES_PER_SQUARED_WIDTH * widest**2
-    if needed > memory:
-        tell(f"Inputs {widest} wide take about {needed / 2**30:.1f} GiB to solve, which is more than --memory.")
-
-
 @dataclass(frozen=True)
-class _Run:
-    """All that one pressing is made from. content: the same in words, which the key is a digest of."""
+class QuantizationJob:
+    """One quantization, its inputs read and checked.
+
+    Attributes:
+        prompts: For calibration; images are generated for the first `recipe.calibration.count` of them.
+        files: Every file of the source pipeline.
+        dtype: What the reference computes in.
+        max_memory: Bytes.
+    """
 
     recipe: Recipe
     plan: QuantizationPlan
     prompts: Sequence[Prompt]
-    sources: list[artifact.FileRecord]
-    memory: int
-    content: dict[str, Any]
-    work: Workspace
+    sampling: SamplingParams
+    files: list[FileRecord]
+    dtype: torch.dtype
+    max_memory: int
 
-    @property
-    def dtype(self) -> torch.dtype:
-        found: torch.dtype = getattr(torch, resolve_dtype(self.recipe.dtype, self.plan.source))
-        return found
-
-    def press(self, progress: Progress) -> None:
-        """Everything but publishing."""
-        missing = [unit for unit in self.plan.blocks if not self.work.block_file(unit.name).exists()]
-        if missing:
-            sampling = resolve_sampling(self.recipe.calibration, self.plan.source)
-            painted = self.recipe.calibration.count
-            found = run_calibration(
-                self.plan, self.work, self.prompts, painted, sampling, self.dtype, self.memory, progress
-            )
-            done = len(self.plan.blocks) - len(missing)
-            progress("solving", done, len(self.plan.blocks))
-            for number, unit in enumerate(missing, done + 1):
-                part, quantization = self.plan.get_component(unit.component), self.plan.quantization
-                self._store(
-                    unit,
-                    quantize_block(part, unit, found, quantization, self.dtype),
-                    find_fp16_overflows(unit, found.abs_max_by_module),
-                )
-                progress("solving", number, len(self.plan.blocks))
-        save_quantized_pipeline(self.plan, self.sources, self.work, self.dtype, progress)
-
-    def _store(self, unit: QuantBlock, solutions: dict[str, BlockResult], overflow: list[str]) -> None:
-        """One file a unit; a tensor's name there begins with its solution's."""
-        tensors = {
-            f"{name}:{key}": tensor for name, found in solutions.items() for key, tensor in found.tensors.items()
+    def collect_inputs(self) -> dict[str, Any]:
+        """Returns everything that the result depends on, by topic, as JSON."""
+        settings = self.recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"})
+        return {
+            "version of edgepress": code_fingerprint(__name__),
+            "versions of libraries": library_versions(),
+            "recipe": settings | {"steps": list(self.recipe.quantize.resolved_steps)},
+            "model family": repr(self.plan.family.components),
+            "prompt set": prompt_set_digest(self.prompts),
+            "model": [file.model_dump() for file in self.files],
+            "kind of statistics": {part.name: hessians_fit(part, self.max_memory) for part in self.plan.components},
         }
-        layers = {name: [asdict(layer) for layer in found.layers] for name, found in solutions.items()}
-        note = {"layers": layers, "overflowing": overflow}
-        write_tensors(tensors, self.work.block_file(unit.name), json.dumps(note))
 
-    def manifest(self) -> artifact.Manifest:
-        notes = [self.work.read_metadata(self.work.block_file(unit.name)) for unit in self.plan.blocks]
-        files = artifact.hash_files(self.work.model_folder)
-        names = sorted({file.path.split("/")[0] for file in [*self.sources, *files] if "/" in file.path})
-        asked = self.plan.quantization.fp16_safe
-        return artifact.Manifest(
+    def run(self, workspace: Workspace, progress: Progress) -> None:
+        """Calibrate, quantize the blocks that are missing, and assemble the model in the workspace."""
+        blocks = self.plan.blocks
+        missing = [block for block in blocks if not workspace.block_file(block.name).exists()]
+        if missing:
+            calibration = run_calibration(
+                self.plan,
+                workspace,
+                self.prompts,
+                self.recipe.calibration.count,
+                self.sampling,
+                self.dtype,
+                self.max_memory,
+                progress,
+            )
+            done = len(blocks) - len(missing)
+            progress("quantizing", done, len(blocks))
+            for number, block in enumerate(missing, done + 1):
+                component = self.plan.get_component(block.component)
+                results = quantize_block(component, block, calibration, self.plan.settings, self.dtype)
+                overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
+                _save_block(results, overflows, workspace.block_file(block.name))
+                progress("quantizing", number, len(blocks))
+        save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
+
+    def build_manifest(self, workspace: Workspace) -> Manifest:
+        plan = self.plan
+        blocks = [read_metadata(workspace.block_file(block.name)) for block in plan.blocks]
+        files = hash_files(workspace.model_folder)
+        folders = sorted({file.path.split("/")[0] for file in [*self.files, *files] if "/" in file.path})
+        return Manifest(
             device=self.recipe.device,
-            key=self.work.key,
-            source=str(self.plan.source.resolve()),
+            key=workspace.key,
+            source=str(plan.source.resolve()),
             recipe=self.recipe.model_dump(mode="json"),
             prompts_sha256=prompt_set_digest(self.prompts),
-            sources=self.sources,
+            sources=self.files,
             files=files,
-            layers=[layer for note in notes for layer in note["layers"][PRIMARY]],
-            extra_scheme_layers={
-                name: [layer for note in notes for layer in note["layers"][name]]
-                for name in self.plan.quantization.extra_schemes
+            layers=_collect_layers(blocks, PRIMARY),
+            extra_scheme_layers={name: _collect_layers(blocks, name) for name in plan.settings.extra_schemes},
+            num_unquantized=sum(len(list_unquantized_modules(component)) for component in plan.components),
+            sizes={
+                folder: {"before": _count_bytes(self.files, folder), "after": _count_bytes(files, folder)}
+                for folder in folders
             },
-            num_unquantized=sum(len(unquantized_modules(part)) for part in self.plan.components),
-            sizes={name: {"before": _bytes(self.sources, name), "after": _bytes(files, name)} for name in names},
-            size_savings={part.name: compute_savings(part, self.plan, self.dtype) for part in self.plan.components},
-            fp16_overflows=[name for note in notes for name in note["overflowing"]] if asked else [],
-            versions=artifact.library_versions(),
+            size_savings={part.name: compute_savings(part, plan, self.dtype) for part in plan.components},
+            fp16_overflows=[name for block in blocks for name in block["overflows"]] if plan.settings.fp16_safe else [],
+            versions=library_versions(),
         )
 
 
-def _prepare(recipe: Recipe, source: Path, output: Path, memory: int, progress: Progress) -> _Run:
-    """Looks at everything that pressing needs, before any long work."""
+def _prepare_job(recipe: Recipe, source: Path, max_memory: int, progress: Progress) -> QuantizationJob:
+    """Reads and checks everything that quantization needs, before any long work."""
     plan = build_plan(source, recipe.quantize, progress)
     validate_weights(plan)
-    resolve_sampling(recipe.calibration, source)
-    prompts = sets.load_prompt_set(resolve_prompt_set(source, recipe.calibration.prompts, "calibration"))
+    sampling = resolve_sampling(recipe.calibration, source)
+    prompts = load_prompt_set(resolve_prompt_set(source, recipe.calibration.prompts, "calibration"))
     prompts = prompts[: max(recipe.calibration.count, MAX_TEXT_PROMPTS)]
-    sources = artifact.hash_files(source, progress)
-    content = {
-        "version of edgepress": _algorithm(),
-        "version of a library": artifact.library_versions(),
-        "recipe": recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"})
-        | {"steps": list(recipe.quantize.resolved_steps)},
-        "family": repr(plan.family.components),
-        "prompt set": prompt_set_digest(prompts),
-        "model": [file.model_dump() for file in sources],
-        "memory": {part.name: hessians_fit(part, memory) for part in plan.components},
-    }
-    return _Run(recipe, plan, prompts, sources, memory, content, Workspace(output, compute_key(content)))
+    dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
+    return QuantizationJob(recipe, plan, prompts, sampling, hash_files(source, progress), dtype, max_memory)
 
 
-def _algorithm() -> str:
-    """A digest of the code that decides the weights."""
-    return code_fingerprint(
-        f"{__package__}.solver.block", f"{__package__}.calibration.collector", f"{__package__}.writer"
-    )
+def _save_block(results: dict[str, BlockResult], overflows: list[str], file: Path) -> None:
+    """Stores a block: its tensors, named `scheme:name`, and as metadata its layers' statistics and overflows."""
+    tensors = {f"{name}:{key}": tensor for name, result in results.items() for key, tensor in result.tensors.items()}
+    layers = {name: [asdict(layer) for layer in result.layers] for name, result in results.items()}
+    write_tensors(tensors, file, json.dumps({"layers": layers, "overflows": overflows}))
 
 
-def _bytes(files: Sequence[artifact.FileRecord], folder: str) -> int:
+def _collect_layers(blocks: Sequence[dict[str, Any]], scheme: str) -> list[dict[str, Any]]:
+    return [layer for block in blocks for layer in block["layers"][scheme]]
+
+
+def _count_bytes(files: Sequence[FileRecord], folder: str) -> int:
     return sum(file.bytes for file in files if file.path.startswith(f"{folder}/"))
 
 
-def get_layer_stats(manifest: artifact.Manifest, solution: str = PRIMARY) -> list[LayerStats]:
-    """The reports of the model's own grid, or of a further one."""
-    layers = manifest.layers if solution == PRIMARY else manifest.extra_scheme_layers[solution]
-    return [LayerStats(**layer) for layer in layers]
+def _warn_about_stale_work(workspace: Workspace) -> None:
+    for folder, changed in workspace.find_stale().items():
+        logger.warning(
+            "Unfinished work in %s cannot be resumed, because this differs: %s. It is deleted when this run finishes.",
+            folder,
+            ", ".join(changed),
+        )
+
+
+def _warn_about_memory(plan: QuantizationPlan, max_memory: int) -> None:
+    """Logs a warning where the widest input needs more memory than the run may take."""
+    widths = [
+        component.checkpoint.shape(f"{linear}.weight")[1]
+        for component in plan.components
+        for block in component.blocks
+        for linear in block.linears
+    ]
+    widest = max(widths, default=0)
+    needed = BASE_MEMORY + BYTES_PER_SQUARED_WIDTH * widest**2
+    if needed > max_memory:
+        logger.warning(
+            "Quantizing inputs of width %d takes about %.1f GiB, more than the limit of %.1f GiB (--max-memory).",
+            widest,
+            needed / 2**30,
+            max_memory / 2**30,
+        )

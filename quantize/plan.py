@@ -1,4 +1,4 @@
-"""What will be quantized: the blocks of a pipeline folder, from its family's data, checked before any long work."""
+"""What will be quantized: the blocks of a pipeline folder, checked before any long work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from ..storage.checkpoint import PICKLE_PATTERNS, Checkpoint
 
 @dataclass(frozen=True)
 class QuantBlock:
-    """One block: the piece of work that is solved, stored and resumed as a whole."""
+    """One block of a component. It is quantized, stored and resumed as a whole.
+
+    Attributes:
+        component: The component's name.
+        path: The block's path in the component, such as `layers.3`.
+        spec: The family's description of such blocks.
+    """
 
     component: str
     path: str
@@ -30,17 +36,25 @@ class QuantBlock:
 
     @property
     def linears(self) -> list[str]:
-        """Module names within the component."""
+        """Paths of the linears in the component."""
         return [f"{self.path}.{linear}" for linear in self.spec.linears]
 
     def input_module(self, fold: Fold) -> str:
-        """The module whose input stands for what all readers of a fold read."""
+        """Returns the path of one of the fold's linears; all of them read the same input."""
         return f"{self.path}.{fold.linears[0]}"
 
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """A component folder with its weights and its units; `unread` are the paths of blocks that are not stored."""
+    """A component folder and the blocks in it.
+
+    Attributes:
+        spec: The family's description of the component.
+        checkpoint: Its weights.
+        config: Its config.json.
+        blocks: The blocks that are quantized, in order.
+        unused_blocks: Paths of blocks whose output the pipeline never uses; they are not stored.
+    """
 
     spec: Component
     checkpoint: Checkpoint
@@ -53,124 +67,133 @@ class ComponentPlan:
         return self.spec.name
 
     @property
+    def unused_prefixes(self) -> tuple[str, ...]:
+        """What the names of tensors begin with that the pipeline never uses."""
+        return tuple(f"{path}." for path in (*self.unused_blocks, *self.spec.unused_modules))
+
+    @property
     def used_tensor_names(self) -> list[str]:
-        """The names of all tensors but those that the pipeline never reads, sorted."""
-        unread = tuple(f"{path}." for path in (*self.unused_blocks, *self.spec.unused_modules))
-        return sorted(name for name in self.checkpoint.names() if not name.startswith(unread))
+        """Names of all tensors that the pipeline uses, sorted."""
+        return sorted(name for name in self.checkpoint.names() if not name.startswith(self.unused_prefixes))
 
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Everything that will be pressed, in the order of work; `others` are components that only run."""
+    """Everything that will be quantized, in order.
+
+    Attributes:
+        source: The pipeline folder.
+        family: The description of its pipeline class.
+        settings: The recipe's section `quantize`.
+        components: The components to quantize.
+        unquantized_components: Components that only run in calibration.
+    """
 
     source: Path
     family: Family
-    quantization: QuantizationSettings
+    settings: QuantizationSettings
     components: tuple[ComponentPlan, ...]
     unquantized_components: tuple[ComponentPlan, ...]
 
     @property
     def blocks(self) -> list[QuantBlock]:
-        return [unit for component in self.components for unit in component.blocks]
+        return [block for component in self.components for block in component.blocks]
 
     def get_component(self, name: str) -> ComponentPlan:
         return next(component for component in self.components if component.name == name)
 
 
-def build_plan(source: Path, quantization: QuantizationSettings, progress: Progress = no_progress) -> QuantizationPlan:
-    """The plan for a pipeline folder; all its weights are looked at.
+def build_plan(source: Path, settings: QuantizationSettings, progress: Progress = no_progress) -> QuantizationPlan:
+    """Plans the quantization of a pipeline folder. All its weights are read and checked.
 
     Raises:
-        UserError: unknown pipeline or component class, one that is only exported, unreadable or unsound weights, a
-            group size or an output width that does not fit a layer.
+        UserError: Unknown pipeline or component class, or one that can only be exported; unreadable weights, or NaN in
+            them; a group size or an output width that does not fit a layer.
     """
     family = get_family(read_pipeline_class(source))
-    known = [component.name for component in family.components]
     if not any(component.blocks for component in family.components):
         raise UserError(
-            f"Nothing of a {family.pipeline_class} can be quantized yet; 'edgepress export onnx --precision fp32' takes it "
-            "as it is."
+            f"{family.pipeline_class} cannot be quantized yet. To export it as it is, use "
+            "'edgepress export onnx --precision fp32'."
         )
-    for name in quantization.components:
-        if family.component(name) is None:
-            raise UserError(
-                f"{family.pipeline_class} has no component {name!r} to quantize; it has {', '.join(known)}."
-            )
+    names = [component.name for component in family.components]
+    for name in settings.components:
+        if name not in names:
+            raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
     components = [_plan_component(source, component) for component in family.components]
-    quantized = tuple(part for part in components if part.name in quantization.components)
-    unquantized = tuple(part for part in components if part.name not in quantization.components)
-    for part in quantized:
-        _check_component(part, quantization)
-    for folder in _weight_folders(source):
+    quantized = tuple(component for component in components if component.name in settings.components)
+    unquantized = tuple(component for component in components if component.name not in settings.components)
+    for component in quantized:
+        _check_component(component, settings)
+    for folder in _find_weight_folders(source):
         Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
-    return QuantizationPlan(source, family, quantization, quantized, unquantized)
+    return QuantizationPlan(source, family, settings, quantized, unquantized)
 
 
-def _weight_folders(source: Path) -> list[Path]:
-    """The component folders that hold weights of any kind."""
-    kinds = ("*.safetensors", "*.safetensors.index.json", *PICKLE_PATTERNS)
+def _find_weight_folders(source: Path) -> list[Path]:
+    """Finds the component folders that hold weights of any kind."""
+    patterns = ("*.safetensors", "*.safetensors.index.json", *PICKLE_PATTERNS)
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [folder for folder in folders if any(next(folder.glob(kind), None) for kind in kinds)]
+    return [folder for folder in folders if any(next(folder.glob(pattern), None) for pattern in patterns)]
 
 
-def _plan_component(source: Path, component: Component) -> ComponentPlan:
-    checkpoint = Checkpoint(source / component.name)
+def _plan_component(source: Path, spec: Component) -> ComponentPlan:
+    checkpoint = Checkpoint(source / spec.name)
     config = checkpoint.load_config()
     class_name = config.get("_class_name") or (config.get("architectures") or [None])[0]
-    prefixes = {component.model_class: ""} | dict(component.weight_prefixes)
+    prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
     if class_name not in prefixes:
         raise UserError(
-            f"{checkpoint.folder / 'config.json'} is of class {class_name!r}, where {component.model_class!r} was expected."
+            f"{checkpoint.folder / 'config.json'} describes a {class_name!r}, but a {spec.model_class!r} was expected."
         )
     if prefixes[class_name]:
-        checkpoint = Checkpoint(source / component.name, prefixes[class_name])
-        config = config | {"architectures": [component.model_class]}
-    paths = [(path, block) for block in component.blocks for path in _expand_pattern(checkpoint, block.path)]
-    used, unused = paths[: len(paths) - component.unused_blocks], paths[len(paths) - component.unused_blocks :]
-    if component.blocks and not used:
-        raise UserError(f"{checkpoint.folder} holds none of the blocks {[b.path for b in component.blocks]}.")
-    units = tuple(QuantBlock(component.name, path, block) for path, block in used)
-    return ComponentPlan(component, checkpoint, config, units, tuple(path for path, _ in unused))
+        checkpoint = Checkpoint(source / spec.name, prefixes[class_name])
+        config = config | {"architectures": [spec.model_class]}
+    paths = [(path, block) for block in spec.blocks for path in _expand_pattern(checkpoint, block.path)]
+    num_used = len(paths) - spec.unused_blocks
+    if spec.blocks and num_used <= 0:
+        raise UserError(f"{checkpoint.folder} has none of the blocks {[block.path for block in spec.blocks]}.")
+    blocks = tuple(QuantBlock(spec.name, path, block) for path, block in paths[:num_used])
+    return ComponentPlan(spec, checkpoint, config, blocks, tuple(path for path, _ in paths[num_used:]))
 
 
-def _check_component(component: ComponentPlan, quantization: QuantizationSettings) -> None:
-    """Raises UserError where a component cannot be pressed as the recipe says."""
+def _check_component(component: ComponentPlan, settings: QuantizationSettings) -> None:
+    """Raises UserError where a component cannot be quantized as the recipe says."""
     if "quantization_config" in component.config:
         raise UserError(
-            f"{component.checkpoint.folder} is quantized already; give the pipeline in its original precision."
+            f"{component.checkpoint.folder} is already quantized. Use the pipeline in its original precision."
         )
-    schemes = {"scheme": quantization.scheme} | {
-        f"also.{name}": one for name, one in quantization.extra_schemes.items()
-    }
+    schemes = {"scheme": settings.scheme}
+    schemes |= {f"extra_schemes.{name}": scheme for name, scheme in settings.extra_schemes.items()}
     for key, scheme in schemes.items():
-        for unit in component.blocks:
-            _check_block(component.checkpoint, unit, scheme, f"quantize.{key}.group_size")
+        for block in component.blocks:
+            _check_block(component.checkpoint, block, scheme, f"quantize.{key}.group_size")
 
 
 def _expand_pattern(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """The paths that match a pattern such as `layers.*`, in the order of their index."""
+    """Returns the paths that match a pattern such as `layers.*`, in the order of their index."""
     expression = re.compile(re.escape(pattern).replace(r"\*", r"\d+") + r"(?=\.)")
     paths = {match.group() for name in checkpoint.names() if (match := expression.match(name))}
-    return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)])
+    return sorted(paths, key=lambda path: [int(index) for index in re.findall(r"\d+", path)])
 
 
 def _check_block(checkpoint: Checkpoint, block: QuantBlock, scheme: Scheme, key: str) -> None:
-    sources = [f"{block.path}.{fold.prev_op}" for fold in block.spec.folds]
-    for module in [*block.linears, *sources]:
+    folded = [f"{block.path}.{fold.prev_op}" for fold in block.spec.folds]
+    for module in [*block.linears, *folded]:
         if f"{module}.weight" not in checkpoint:
-            raise UserError(f"{checkpoint.folder} lacks the weight {module}.weight; the download is incomplete.")
+            raise UserError(f"Weight '{module}.weight' is missing from {checkpoint.folder}. Download the model again.")
     for linear in block.linears:
         _check_shape(checkpoint.shape(f"{linear}.weight"), f"{block.component}.{linear}", scheme, key)
 
 
 def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme, key: str) -> None:
     if len(shape) != 2:
-        raise UserError(f"The weight of {name} has the shape {shape}, where a matrix was expected.")
-    height, width = shape
-    if width % scheme.resolve_group_size(width):
+        raise UserError(f"The weight of {name} has shape {shape}, but a matrix was expected.")
+    out_features, in_features = shape
+    if in_features % scheme.resolve_group_size(in_features):
         raise UserError(
-            f"The group size {scheme.group_size} does not divide the input width {width} of {name}; "
-            f"choose a {key} of 32, 64 or 128 so that it does."
+            f"{key}: {scheme.group_size} does not divide the input width {in_features} of {name}. "
+            "Choose 32, 64 or 128 so that it does."
         )
-    if height % 8:
-        raise UserError(f"The output width {height} of {name} is no multiple of 8, as AWQ's layout needs.")
+    if out_features % 8:
+        raise UserError(f"The output width {out_features} of {name} is not a multiple of 8, as AWQ's layout requires.")

@@ -1,7 +1,8 @@
-"""The work folder: where an unfinished run keeps what it has, so that being killed costs one unit.
+"""The workspace of a quantization: what an unfinished run has computed, so that the next one can resume it.
 
-A unit is one file, written under a temporary name, synced, renamed. The folder's name is a key of everything that the
-result depends on; another recipe, prompt set or weight file is another folder.
+Every finished piece of work is one file, written under a temporary name, synced and renamed; a killed run loses at most
+one of them. The folder's name is a hash of everything the result depends on, so that another recipe, prompt set, model
+or version of the code gets another folder.
 """
 
 from __future__ import annotations
@@ -9,132 +10,239 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..storage import publishing
+from ..common.errors import UserError
 from ..storage.checkpoint import open_safetensors
+from ..storage.files import FileRecord, write_json
+from ..storage.layout import Artifact
+from ..storage.manifest import Manifest, read_manifest
+from ..storage.publishing import artifact_lock, fsync_folder, publish_folder
 
 KEY_LENGTH = 16
+INPUTS_FILES = ("inputs.json", "made-from.json")  # the second is how earlier releases called it
+
+
+class WorkspaceState(StrEnum):
+    """What there is to do.
+
+    Attributes:
+        DONE: The artifact is published and complete.
+        RESUMABLE: An interrupted run left work that can be used.
+        NEW: Nothing can be used.
+    """
+
+    DONE = "done"
+    RESUMABLE = "resumable"
+    NEW = "new"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The work of one run: `output/.work/key`."""
+    """The unfinished work of one quantization, in `output/.work/key`.
+
+    Attributes:
+        output: The artifact folder.
+        key: Hash of everything that the result depends on.
+        inputs: What the key was computed from, by topic.
+        state: What an earlier run left, as `open` saw it.
+        published: The manifest of the published artifact, where the state is DONE.
+    """
 
     output: Path
     key: str
+    inputs: dict[str, Any] = field(default_factory=dict, repr=False)
+    state: WorkspaceState = WorkspaceState.NEW
+    published: Manifest | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, output: Path, inputs: dict[str, Any], *, force: bool = False, restart: bool = False) -> Workspace:
+        """Looks at what earlier runs left. Nothing is written.
+
+        Args:
+            output: The artifact folder.
+            inputs: Everything that the result depends on, as JSON, by topic.
+            force: Replace an artifact that was made from other inputs.
+            restart: Use nothing of what is there.
+
+        Raises:
+            UserError: The artifact was made from other inputs, or its files have changed since, and `force` is off.
+        """
+        key = compute_key(inputs)
+        workspace = cls(output, key, inputs)
+        publishing = workspace.manifest_file.exists()  # all that is missing is to publish
+        published = None if force or publishing else _find_published(output, key)
+        if restart:
+            return workspace
+        if published is not None:
+            return cls(output, key, inputs, WorkspaceState.DONE, published)
+        return cls(output, key, inputs, WorkspaceState.RESUMABLE) if workspace.folder.exists() else workspace
+
+    # ------------------------------------------------------------ places
+
+    @property
+    def artifact(self) -> Artifact:
+        return Artifact(self.output)
 
     @property
     def folder(self) -> Path:
-        return self.output / ".work" / self.key
+        return self.artifact.work / self.key
+
+    @property
+    def inputs_file(self) -> Path:
+        """The inputs that the key stands for."""
+        return self.folder / INPUTS_FILES[0]
 
     @property
     def statistics_file(self) -> Path:
         return self.folder / "statistics.safetensors"
 
     def denoiser_outputs_file(self, batch: int) -> Path:
-        """What the denoiser's finished calls in a batch returned."""
+        """What the denoiser's finished calls in a batch of images returned."""
         return self.folder / f"outputs-{batch}.pt"
 
-    def new_sample_file(self, unit: str, call: int, run: int) -> Path:
-        """Tokens that one run of a unit left at its inputs, in one call of what it belongs to."""
-        folder = self.folder / "samples" / unit
+    def new_sample_file(self, block: str, call: int, run: int) -> Path:
+        """Tokens that a block read in one call of its component; `run` counts its runs in that call."""
+        folder = self.folder / "samples" / block
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{call:05d}-{run}.safetensors"
 
-    def sample_files(self, unit: str) -> list[Path]:
-        return sorted((self.folder / "samples" / unit).glob("*.safetensors"))
+    def sample_files(self, block: str) -> list[Path]:
+        return sorted((self.folder / "samples" / block).glob("*.safetensors"))
 
-    def block_file(self, name: str) -> Path:
-        return self.folder / "units" / f"{name}.safetensors"
-
-    @property
-    def inputs_file(self) -> Path:
-        """What the key stands for, in words."""
-        return self.folder / "made-from.json"
+    def block_file(self, block: str) -> Path:
+        """The tensors and statistics of a quantized block."""
+        return self.folder / "blocks" / f"{block}.safetensors"
 
     @property
     def model_folder(self) -> Path:
-        """Where the pressed pipeline is put together before it is published."""
+        """Where the quantized pipeline is assembled before it is published."""
         return self.folder / "model"
 
     @property
     def manifest_file(self) -> Path:
-        """The manifest to be published; once it is there, all that is left is to publish."""
+        """The manifest to publish. Once it exists, publishing is all that is left to do."""
         return self.folder / "manifest.json"
 
-    def publish(self) -> None:
-        """Puts the model and then the manifest in their places, by renaming; can be cut anywhere and called again.
+    # ------------------------------------------------------------ life
 
-        An older manifest goes first, so that none ever vouches for another model.
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Creates the workspace and keep other processes from the artifact folder.
+
+        Raises:
+            UserError: Another process is working on the artifact.
+        """
+        with artifact_lock(self.output):
+            self._create_folders()
+            for path in self.folder.rglob("*.new"):  # half-written files of a killed run
+                path.unlink()
+            write_json(self.inputs, self.inputs_file)
+            yield
+
+    def reset(self) -> None:
+        """Forgets what an earlier run finished."""
+        shutil.rmtree(self.folder)
+        self._create_folders()
+        write_json(self.inputs, self.inputs_file)
+
+    def _create_folders(self) -> None:
+        self.block_file("").parent.mkdir(parents=True, exist_ok=True)
+
+    def publish(self) -> None:
+        """Moves the model and then the manifest to their places. Can be interrupted anywhere and called again.
+
+        An older manifest is removed first, so that no manifest ever describes another model.
         """
         if self.model_folder.exists():
-            (self.output / "manifest.json").unlink(missing_ok=True)
-            publishing.publish_folder(self.model_folder, self.output / "model")
-        self.manifest_file.replace(self.output / "manifest.json")
-        publishing.fsync_folder(self.output)
+            self.artifact.manifest.unlink(missing_ok=True)
+            publish_folder(self.model_folder, self.artifact.model)
+        self.manifest_file.replace(self.artifact.manifest)
+        fsync_folder(self.output)
         self.clear()
 
-    def stale_workspaces(self) -> list[Path]:
-        """Unfinished work of other keys on the same output."""
-        folders = [path.parent for path in (self.output / ".work").glob("*/made-from.json")]
-        return sorted(folder for folder in folders if folder != self.folder)
-
-    def restart(self) -> None:
-        """Forgets what is finished of this work."""
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        (self.folder / "units").mkdir()
-
     def clear(self) -> None:
-        """Removes this work, and what runs of other keys left behind."""
-        for path in (self.output / ".work").iterdir():
+        """Removes this workspace and those of other inputs."""
+        for path in self.artifact.work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
 
-    def read_tensors(self, file: Path) -> dict[str, Tensor]:
-        """The tensors of a file that this run or an earlier one wrote."""
-        with open_safetensors(file) as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-
-    def read_tensor(self, file: Path, name: str) -> Tensor:
-        """One tensor of a file, the others left on disk."""
-        with open_safetensors(file) as stored:
-            tensor: Tensor = stored.get_tensor(name)
-            return tensor
-
-    def tensor_names(self, file: Path) -> list[str]:
-        with open_safetensors(file) as stored:
-            return list(stored.keys())
-
-    def read_metadata(self, file: Path) -> Any:
-        """What was noted beside the tensors."""
-        with open_safetensors(file) as stored:
-            return json.loads(stored.metadata()["format"])
+    def find_stale(self) -> dict[Path, list[str]]:
+        """Returns the workspaces of other inputs in the same artifact, each with the topics that differ."""
+        stale = {}
+        for name in INPUTS_FILES:
+            for file in self.artifact.work.glob(f"*/{name}"):
+                if file.parent != self.folder:
+                    inputs = json.loads(file.read_text("utf-8"))
+                    stale[file.parent] = [topic for topic in self.inputs if inputs.get(topic) != self.inputs[topic]]
+        return dict(sorted(stale.items()))
 
 
-def compute_key(content: dict[str, Any]) -> str:
-    """A key for everything that a result depends on."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+# ---------------------------------------------------------------- files
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Loads all tensors of a safetensors file."""
+    with open_safetensors(file) as stored:
+        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+
+
+def read_tensor(file: Path, name: str) -> Tensor:
+    """Loads one tensor of a safetensors file; the others stay on disk."""
+    with open_safetensors(file) as stored:
+        tensor: Tensor = stored.get_tensor(name)
+        return tensor
+
+
+def list_tensor_names(file: Path) -> list[str]:
+    with open_safetensors(file) as stored:
+        return list(stored.keys())
+
+
+def read_metadata(file: Path) -> Any:
+    """Returns the JSON that was stored beside the tensors of a safetensors file."""
+    with open_safetensors(file) as stored:
+        return json.loads(stored.metadata()["format"])
+
+
+def compute_key(inputs: dict[str, Any]) -> str:
+    """Hashes everything that a result depends on."""
+    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
-@contextmanager
-def locked(work: Workspace) -> Iterator[None]:
-    """Makes the work folder and holds its output against a second process."""
-    with publishing.artifact_lock(work.output):
-        (work.folder / "units").mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(work.folder)
-        yield
+def _find_published(output: Path, key: str) -> Manifest | None:
+    """Returns the manifest of a published artifact with this key, or None where nothing is published.
+
+    Raises:
+        UserError: The artifact was made from something else, or its files have changed.
+    """
+    model = Artifact(output).model
+    manifest = read_manifest(output)
+    if manifest is not None and manifest.key == key and model.is_dir():
+        _verify_files(model, manifest.files)
+        return manifest
+    if model.exists():
+        raise UserError(
+            f"{model} was made from another recipe, prompt set, model or version of edgepress. "
+            "Use --force to replace it, or --output to write to another folder."
+        )
+    return None
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Half-written files of a killed run."""
-    for path in folder.rglob("*.new"):
-        path.unlink()
+def _verify_files(model: Path, files: Sequence[FileRecord]) -> None:
+    """Raises UserError where a published file is missing or of another size."""
+    for file in files:
+        path = model / file.path
+        if not path.exists() or path.stat().st_size != file.bytes:
+            raise UserError(
+                f"{path} is missing or has another size than when it was published. "
+                "Use --force to quantize again, or --output to write to another folder."
+            )

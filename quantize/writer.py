@@ -1,7 +1,7 @@
-"""Writing the pressed pipeline: a diffusers folder in which solved blocks replace the original weights.
+"""Writes the quantized pipeline: a diffusers folder in which the results of blocks replace the original weights.
 
-Solutions on further grids stand beside the components, in `solutions/NAME/COMPONENT`: only what was solved, with the
-scheme and, where it rounds activations, what every linear loses and which ones were kept in floats for that.
+Extra schemes are stored beside the components, in `solutions/SCHEME/COMPONENT`: only the tensors that were quantized,
+the scheme and, where it quantizes activations, the error of every linear and the linears that stay in floating point.
 """
 
 from __future__ import annotations
@@ -20,191 +20,202 @@ from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, quantize_rows
 from ..recipes.schema import PRIMARY, Scheme
 from ..storage.checkpoint import PICKLE_PATTERNS, write_sharded
-from ..storage.files import write_json
-from ..storage.manifest import FileRecord
+from ..storage.files import FileRecord, write_json
+from ..storage.layout import solution_folder
 from .plan import ComponentPlan, QuantizationPlan
-from .workspace import Workspace
+from .workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 
 AWQ_TENSOR_NAMES = AwqTensors._fields
-ROWS_PER_CHUNK = 8192  # of an embedding, put into 8 bits at once
+ROWS_PER_CHUNK = 8192  # of an embedding, quantized at once
 WEIGHT_FILE_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
 def save_quantized_pipeline(
     plan: QuantizationPlan,
-    sources: Sequence[FileRecord],
+    files: Sequence[FileRecord],
     workspace: Workspace,
     dtype: torch.dtype,
     progress: Progress = no_progress,
 ) -> None:
-    """Puts the pressed pipeline together in the work folder; what is not pressed is copied as it is.
+    """Assembles the quantized pipeline in the workspace. Files that quantization does not change are copied.
 
     Args:
-        dtype: what the reference computes in; matrices that keep their precision are stored no wider than that.
+        files: Every file of the source pipeline.
+        dtype: What the reference computes in. Tensors that keep their precision are stored no wider than that.
     """
-    shutil.rmtree(workspace.model_folder, ignore_errors=True)
-    for file in sources:
+    model = workspace.model_folder
+    shutil.rmtree(model, ignore_errors=True)
+    for file in files:
         if not _is_regenerated(plan, Path(file.path)):
-            (workspace.model_folder / file.path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(plan.source / file.path, workspace.model_folder / file.path)
-    for part in plan.components:
-        config = part.config | {"quantization_config": quantization_config(part, plan)}
-        tensors = _with_progress(quantized_tensors(part, plan, workspace, dtype), part, progress)
-        _write_component(workspace.model_folder / part.name, part, tensors, config)
-        for name, scheme in plan.quantization.extra_schemes.items() if part.blocks else ():
-            folder = workspace.model_folder / "solutions" / name / part.name
-            config = _solution_config(part, workspace, name, scheme)
-            _write_component(folder, part, solved_tensors(part, workspace, name), config)
+            (model / file.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(plan.source / file.path, model / file.path)
+    for component in plan.components:
+        config = component.config | {"quantization_config": build_quantization_config(component, plan)}
+        tensors = _iterate_tensors(component, plan, workspace, dtype)
+        _write_component(model / component.name, component, _with_progress(tensors, component, progress), config)
+        for name, scheme in plan.settings.extra_schemes.items() if component.blocks else ():
+            config = _build_scheme_config(component, workspace, name, scheme)
+            tensors = _iterate_scheme_tensors(component, workspace, name)
+            _write_component(solution_folder(model, name, component.name), component, tensors, config)
 
 
 def _write_component(
-    folder: Path, part: ComponentPlan, tensors: Iterator[tuple[str, Tensor]], config: dict[str, Any]
+    folder: Path, component: ComponentPlan, tensors: Iterator[tuple[str, Tensor]], config: dict[str, Any]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_sharded(tensors, folder, WEIGHT_FILE_STEMS["diffusers" if "_class_name" in part.config else "transformers"])
+    library = "diffusers" if "_class_name" in component.config else "transformers"
+    write_sharded(tensors, folder, WEIGHT_FILE_STEMS[library])
     write_json(config, folder / "config.json")
 
 
 def _with_progress(
-    tensors: Iterator[tuple[str, Tensor]], part: ComponentPlan, progress: Progress
+    tensors: Iterator[tuple[str, Tensor]], component: ComponentPlan, progress: Progress
 ) -> Iterator[tuple[str, Tensor]]:
-    """The same tensors, with word of how many have passed."""
-    total = len(part.used_tensor_names) + (len(AWQ_TENSOR_NAMES) - 1) * sum(len(unit.linears) for unit in part.blocks)
+    """Yields the same tensors and reports how many have been written."""
+    num_linears = sum(len(block.linears) for block in component.blocks)
+    total = len(component.used_tensor_names) + (len(AWQ_TENSOR_NAMES) - 1) * num_linears
     for number, tensor in enumerate(tensors, 1):
         yield tensor
-        progress(f"writing {part.name}", min(number, total), total)
+        progress(f"writing {component.name}", min(number, total), total)
 
 
-def quantized_tensors(
-    part: ComponentPlan, plan: QuantizationPlan, work: Workspace, dtype: torch.dtype
+def _iterate_tensors(
+    component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a pressed component, in the order of the original's names, one in memory at a time."""
-    solved = dict(_locate_solution_tensors(part, work, PRIMARY))
-    small = {f"{name}.weight" for name in int8_embeddings(part, plan)}
-    for name in part.used_tensor_names:
+    """Yields all tensors of a quantized component in the order of the original's names, one in memory at a time."""
+    results = dict(_locate_results(component, workspace, PRIMARY))
+    embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
+    for name in component.used_tensor_names:
         packed = [name.removesuffix("weight") + kind for kind in AWQ_TENSOR_NAMES]
-        if packed[0] in solved:
-            yield from ((key, work.read_tensor(*solved[key])) for key in packed)
-        elif name in small:
-            for kind, tensor in zip(
-                Int8Rows._fields, _quantize_embedding(part.checkpoint.load_tensor(name)), strict=True
-            ):
+        if packed[0] in results:
+            yield from ((key, read_tensor(*results[key])) for key in packed)
+        elif name in embeddings:
+            rows = _quantize_embedding(component.checkpoint.load_tensor(name))
+            for kind, tensor in rows._asdict().items():
                 yield name.removesuffix("weight") + kind, tensor
-        elif name in solved:
-            yield name, _downcast(work.read_tensor(*solved[name]), dtype)
+        elif name in results:
+            yield name, _downcast(read_tensor(*results[name]), dtype)
         else:
-            yield name, _downcast(part.checkpoint.load_tensor(name), dtype)
+            yield name, _downcast(component.checkpoint.load_tensor(name), dtype)
 
 
 def _quantize_embedding(weight: Tensor) -> Int8Rows:
-    """A matrix in 8 bits, worked on some rows at a time."""
-    parts = [quantize_rows(rows) for rows in weight.split(ROWS_PER_CHUNK)]
-    return Int8Rows(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    """Quantizes a matrix to 8 bits, some rows at a time."""
+    chunks = [quantize_rows(rows) for rows in weight.split(ROWS_PER_CHUNK)]
+    return Int8Rows(*(torch.cat(tensors) for tensors in zip(*chunks, strict=True)))
 
 
-def solved_tensors(part: ComponentPlan, work: Workspace, solution: str) -> Iterator[tuple[str, Tensor]]:
-    """What was solved of a component on one grid."""
-    for name, where in sorted(_locate_solution_tensors(part, work, solution)):
-        yield name, work.read_tensor(*where)
+def _iterate_scheme_tensors(
+    component: ComponentPlan, workspace: Workspace, scheme: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a component that an extra scheme quantized, sorted by name."""
+    for name, location in sorted(_locate_results(component, workspace, scheme)):
+        yield name, read_tensor(*location)
 
 
-def _solution_config(part: ComponentPlan, work: Workspace, solution: str, scheme: Scheme) -> dict[str, Any]:
-    """The scheme; where it rounds activations also each linear's error, by its name in the component, and the kept."""
+def _build_scheme_config(component: ComponentPlan, workspace: Workspace, name: str, scheme: Scheme) -> dict[str, Any]:
+    """Describes an extra scheme; where it quantizes activations, also each linear's error and those that stay float."""
     if not scheme.quantizes_activations:
-        return {"scheme": scheme.model_dump(mode="json", exclude={"activations", "keep_above"})}
-    notes = [
-        layer for unit in part.blocks for layer in work.read_metadata(work.block_file(unit.name))["layers"][solution]
-    ]
-    layers = {note["layer"].removeprefix(f"{part.name}."): note for note in notes}
-    errors = {name: layer["error"] for name, layer in layers.items()}
-    kept = [name for name, layer in layers.items() if layer["kept"]]
-    return {"scheme": scheme.model_dump(mode="json"), "errors": errors, "kept": kept}
+        return {"scheme": scheme.model_dump(mode="json", exclude={"activations", "max_output_error"})}
+    files = [workspace.block_file(block.name) for block in component.blocks]
+    layers = [layer for file in files for layer in read_metadata(file)["layers"][name]]
+    stats = {layer["layer"].removeprefix(f"{component.name}."): layer for layer in layers}
+    return {
+        "scheme": scheme.model_dump(mode="json"),
+        "errors": {linear: layer["error"] for linear, layer in stats.items()},
+        "float_modules": [linear for linear, layer in stats.items() if layer["stays_float"]],
+    }
 
 
-def _locate_solution_tensors(
-    part: ComponentPlan, work: Workspace, solution: str
+def _locate_results(
+    component: ComponentPlan, workspace: Workspace, scheme: str
 ) -> Iterator[tuple[str, tuple[Path, str]]]:
-    """The names of solved tensors, and where in the work folder they are: the file, and the name there."""
-    for unit in part.blocks:
-        file = work.block_file(unit.name)
-        for key in work.tensor_names(file):
-            made_for, _, name = key.partition(":")
-            if made_for == solution:
+    """Yields the names of quantized tensors with their file in the workspace and their name in it."""
+    for block in component.blocks:
+        file = workspace.block_file(block.name)
+        for key in list_tensor_names(file):
+            key_scheme, _, name = key.partition(":")
+            if key_scheme == scheme:
                 yield name, (file, key)
 
 
 def _downcast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor stored no wider than the reference computes with it."""
+    """Returns a tensor no wider than the reference computes with it."""
     return tensor.to(dtype) if tensor.is_floating_point() and tensor.itemsize > dtype.itemsize else tensor
 
 
-def quantization_config(part: ComponentPlan, plan: QuantizationPlan) -> dict[str, Any]:
-    """The `quantization_config` of a component, in the words of AutoAWQ's checkpoints and, where needed, three more."""
-    scheme = plan.quantization.scheme
-    said: dict[str, Any] = {
+def build_quantization_config(component: ComponentPlan, plan: QuantizationPlan) -> dict[str, Any]:
+    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, three more of this package."""
+    scheme = plan.settings.scheme
+    config: dict[str, Any] = {
         "quant_method": "awq",
         "bits": scheme.bits,
         "group_size": scheme.group_size,
-        "zero_point": scheme.zero_point,
+        "zero_point": not scheme.symmetric,
         "version": "gemm",
-        "modules_to_not_convert": unquantized_modules(part),
+        "modules_to_not_convert": list_unquantized_modules(component),
     }
-    more = {
-        "embeddings": int8_embeddings(part, plan),
-        "unread": list(part.unused_blocks),
-        "dropped": list(part.spec.unused_modules),
+    optional = {
+        "embeddings": list_int8_embeddings(component, plan),
+        "unused_blocks": list(component.unused_blocks),
+        "unused_modules": list(component.spec.unused_modules),
     }
-    return said | {key: names for key, names in more.items() if names}
+    return config | {key: names for key, names in optional.items() if names}
 
 
-def int8_embeddings(part: ComponentPlan, plan: QuantizationPlan) -> list[str]:
-    """The token embeddings that are stored in 8 bits."""
-    return list(part.spec.embeddings) if plan.quantization.embeddings == "int8" else []
+def list_int8_embeddings(component: ComponentPlan, plan: QuantizationPlan) -> list[str]:
+    """Lists the token embeddings that are stored in 8 bits."""
+    return list(component.spec.embeddings) if plan.settings.embeddings == "int8" else []
 
 
-def unquantized_modules(part: ComponentPlan) -> list[str]:
-    """Modules with a two-dimensional weight that stay in their original precision."""
-    quantized = {f"{linear}.weight" for unit in part.blocks for linear in unit.linears}
-    matrices = (name for name in part.used_tensor_names if name.endswith(".weight"))
-    kept = [name for name in matrices if name not in quantized and len(part.checkpoint.shape(name)) == 2]
-    return sorted(name.removesuffix(".weight") for name in kept)
+def list_unquantized_modules(component: ComponentPlan) -> list[str]:
+    """Lists the modules with a two-dimensional weight that keep their original precision."""
+    quantized = _quantized_weights(component)
+    names = [name for name in component.used_tensor_names if name.endswith(".weight") and name not in quantized]
+    return sorted(name.removesuffix(".weight") for name in names if len(component.checkpoint.shape(name)) == 2)
 
 
-def compute_savings(part: ComponentPlan, plan: QuantizationPlan, dtype: torch.dtype) -> dict[str, int]:
-    """Bytes of a component's weights that each measure saves."""
-    stored = {name: part.checkpoint.nbytes(name) for name in part.checkpoint.names()}
-    quantized = {f"{linear}.weight" for unit in part.blocks for linear in unit.linears}
-    small = {f"{name}.weight" for name in int8_embeddings(part, plan)}
-    kept = set(part.used_tensor_names) - quantized - small
-    scheme = plan.quantization.scheme
-    packed = {name: _packed_bytes(part.checkpoint.shape(name), scheme) for name in quantized}
+def _quantized_weights(component: ComponentPlan) -> set[str]:
+    return {f"{linear}.weight" for block in component.blocks for linear in block.linears}
+
+
+def compute_savings(component: ComponentPlan, plan: QuantizationPlan, dtype: torch.dtype) -> dict[str, int]:
+    """Returns the bytes of a component's weights that each measure saves."""
+    checkpoint = component.checkpoint
+    stored = {name: checkpoint.nbytes(name) for name in checkpoint.names()}
+    used = component.used_tensor_names
+    embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
+    quantized = _quantized_weights(component)
+    unquantized = set(used) - quantized - embeddings
+    unused_bytes = checkpoint.ignored_bytes() + sum(stored[name] for name in stored.keys() - used)
     return {
-        "4-bit linears": sum(stored[name] - size for name, size in packed.items()),
-        "8-bit embeddings": sum(stored[name] - _row_bytes(part.checkpoint.shape(name)) for name in small),
-        "unread parts": part.checkpoint.ignored_bytes()
-        + sum(stored[name] for name in stored.keys() - part.used_tensor_names),
-        "kept matrices": sum(stored[name] - _downcast_bytes(part, name, dtype) for name in kept),
+        "4-bit linears": sum(stored[n] - _awq_bytes(checkpoint.shape(n), plan.settings.scheme) for n in quantized),
+        "8-bit embeddings": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in embeddings),
+        "unused modules": unused_bytes,
+        "unquantized matrices": sum(stored[name] - _downcast_bytes(component, name, dtype) for name in unquantized),
     }
 
 
-def _packed_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
-    """AWQ's layout: 4 bits a weight, and for each group 16 of scale and 4 of zero point."""
+def _awq_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
+    """Returns the size in AWQ's layout: 4 bits per weight and, per group, 16 of scale and 4 of zero point."""
     height, width = shape
     return height * width // 2 + height * (width // scheme.resolve_group_size(width)) * 20 // 8
 
 
-def _row_bytes(shape: tuple[int, ...]) -> int:
+def _int8_rows_bytes(shape: tuple[int, ...]) -> int:
+    """Returns the size in 8 bits with an fp16 scale per row."""
     height, width = shape
     return height * (width + 2)
 
 
-def _downcast_bytes(part: ComponentPlan, name: str, dtype: torch.dtype) -> int:
-    return min(part.checkpoint.nbytes(name), math.prod(part.checkpoint.shape(name)) * dtype.itemsize)
+def _downcast_bytes(component: ComponentPlan, name: str, dtype: torch.dtype) -> int:
+    checkpoint = component.checkpoint
+    return min(checkpoint.nbytes(name), math.prod(checkpoint.shape(name)) * dtype.itemsize)
 
 
 def _is_regenerated(plan: QuantizationPlan, path: Path) -> bool:
-    """Whether a file of the source is not to be copied: weights and config of pressed components, and any pickle."""
+    """Returns whether a source file is not copied: weights and config of quantized components, and any pickle."""
     if any(path.match(pattern) for pattern in PICKLE_PATTERNS):
         return True
-    pressed = len(path.parts) == 2 and path.parts[0] in {part.name for part in plan.components}
-    return pressed and (path.name == "config.json" or ".safetensors" in path.name)
+    is_quantized = len(path.parts) == 2 and path.parts[0] in {component.name for component in plan.components}
+    return is_quantized and (path.name == "config.json" or ".safetensors" in path.name)

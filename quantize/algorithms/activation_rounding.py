@@ -1,4 +1,4 @@
-"""Activations in 8 bits as devices round them, and what that and a rounded weight cost a linear's outputs."""
+"""8-bit activations as devices round them, and what rounding them and a weight costs in a linear's outputs."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...recipes.schema import Scheme
-from .rounding import round_to_nearest
+from ...numerics.affine import round_to_nearest
+from ...numerics.quant_spec import QuantSpec
 
 QMAX = 127  # the code -128 is not used: the range is symmetric
-MIN_SCALE = 1e-30  # zeros alone still get a scale that is not zero
+MIN_SCALE = 1e-30  # so that zeros have a scale other than zero
 
-ActivationMode = Literal["float", "dynamic", "static"]
+ActivationMode = Literal["none", "dynamic", "static"]
 
 
 def fake_quantize_per_token(x: Tensor) -> Tensor:
-    """Tokens (..., channels), each rounded to multiples of its largest |x| over 127."""
+    """Rounds tokens (..., channels) to multiples of 1/127 of each token's largest |x|."""
     scales = x.abs().amax(-1, keepdim=True).clamp(min=MIN_SCALE) / QMAX
     return torch.round(x / scales) * scales
 
 
 def fake_quantize_per_tensor(x: Tensor, scale: float) -> Tensor:
-    """Values rounded to multiples of a scale, up to 127 of it."""
+    """Rounds values to multiples of a scale, clipped to 127 times the scale."""
     return torch.round(x / scale).clamp(-QMAX, QMAX) * scale
 
 
 @dataclass(frozen=True)
 class CalibrationActivations:
-    """What some linears read.
+    """The input that one or more linears read, as calibration recorded it.
 
-    tokens: some of it, (n, in) float32. largest: the largest |x| of each channel over all tokens, (in,). how: on a
-    scale of each token (`dynamic`), on one for all tokens (`static`), or not at all.
+    Attributes:
+        tokens: A sample, (n, in) float32.
+        abs_max: Largest |x| of each channel over all tokens, (in,).
+        mode: `dynamic` rounds with a scale per token, `static` with one scale for all tokens, `none` does not round.
     """
 
     tokens: Tensor
@@ -43,35 +45,38 @@ class CalibrationActivations:
 
     @property
     def scale(self) -> float:
-        """The static scale, under which no token of the calibration is cut off."""
+        """The static scale, which clips no token of the calibration."""
         return max(float(self.abs_max.max()), MIN_SCALE) / QMAX
 
     @cached_property
     def fake_quantized(self) -> Tensor:
         """The tokens as a device multiplies with them, (n, in)."""
-        if self.mode == "float":
+        if self.mode == "none":
             return self.tokens
-        return (
-            fake_quantize_per_token(self.tokens)
-            if self.mode == "dynamic"
-            else fake_quantize_per_tensor(self.tokens, self.scale)
-        )
+        if self.mode == "dynamic":
+            return fake_quantize_per_token(self.tokens)
+        return fake_quantize_per_tensor(self.tokens, self.scale)
 
     def divide_by(self, scale: Tensor) -> CalibrationActivations:
-        """The same with every channel divided by its scale, (in,)."""
+        """Returns the same activations with every channel divided by its scale, (in,)."""
         return CalibrationActivations(self.tokens / scale, self.abs_max / scale, self.mode)
 
-    def output_error(self, weight: Tensor, rounded: Tensor) -> float:
-        """The power that rounding a weight (out, in) and its inputs costs, as a share of the outputs' power."""
+    def output_error(self, weight: Tensor, quantized: Tensor) -> float:
+        """Returns the squared output error of rounding the weight and its inputs, relative to the squared output.
+
+        Args:
+            weight: The original weight, (out, in).
+            quantized: The weight that its codes stand for, (out, in).
+        """
         exact = self.tokens @ weight.T
         power = _sum_of_squares(exact)
-        return _sum_of_squares(self.fake_quantized @ rounded.T - exact) / power if power else 0.0
+        return _sum_of_squares(self.fake_quantized @ quantized.T - exact) / power if power else 0.0
 
-    def rtn_error(self, weight: Tensor, scheme: Scheme) -> float:
-        """The same where the weight is rounded to the nearest."""
-        return self.output_error(weight, round_to_nearest(weight, scheme))
+    def rtn_error(self, weight: Tensor, spec: QuantSpec) -> float:
+        """Returns the output error of a weight (out, in) that is rounded to the nearest codes."""
+        return self.output_error(weight, round_to_nearest(weight, spec))
 
 
 def _sum_of_squares(values: Tensor) -> float:
-    """The sum of squares of (n, out); added in one order by any number of threads."""
+    """Sums the squares of (n, out), in the same order with any number of threads."""
     return float(values.square().sum(0, dtype=torch.float64).sum())

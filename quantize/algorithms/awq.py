@@ -1,9 +1,9 @@
-"""Activation-aware weight quantization as AutoAWQ does it: the search for input scales and for clipped ranges.
+"""AWQ as AutoAWQ does it: the search for input scales and for clipped ranges.
 
-After Lin et al. 2023 (arXiv 2306.00978) and AutoAWQ's published quantizer, with its grid of ratios, "duo" scaling and
-rules of clipping, so that it stands for AutoAWQ in a comparison. Three things differ: losses are exact mean output
-errors of the linears from H = E[x x^T], where AutoAWQ runs the attention, the feed-forward or the linear; the range of
-a group includes 0; and the identity is a candidate, so that a scale that helps nothing is not taken.
+After Lin et al. 2023 (arXiv 2306.00978) and AutoAWQ's published quantizer, with its grid of ratios, its "duo" scaling
+and its rules of clipping, so that it stands for AutoAWQ in a comparison. Three things differ: the loss is the exact
+mean output error of the linears from H = E[x x^T], where AutoAWQ runs the attention, the feed-forward or the linear;
+the range of a group always includes 0; and not scaling is a candidate, so a scale that does not help is not used.
 """
 
 from __future__ import annotations
@@ -13,44 +13,54 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...numerics.affine import QParams, choose_qparams, dequantize, quantize, to_groups
-from ...recipes.schema import Scheme
+from ...numerics.affine import (
+    QParams,
+    QuantSpec,
+    choose_qparams,
+    dequantize,
+    quantize,
+    round_to_nearest,
+    to_groups,
+)
 from ..calibration.statistics import output_errors
-from .rounding import round_to_nearest
 
-NUM_SCALE_STEPS = 20  # exponents 0/20 ... 19/20 of the activations' part
+NUM_SCALE_STEPS = 20  # exponents 0/20 ... 19/20 of the activations' share
 NUM_CLIP_STEPS = 10  # ranges clipped to 1, 0.95 ... 0.55
 MIN_SCALE = 1e-4
-MAX_ROWS = 512  # of each weight that a scale is judged by; all rows share it
-NEVER_CLIPPED = ("q_", "k_", "query", "key", "Wqkv")  # in a linear's name
+MAX_ROWS = 512  # of each weight that a scale is evaluated on; all rows share the scale
+NEVER_CLIPPED = ("q_", "k_", "query", "key", "Wqkv")  # parts of a linear's name
 
 
 def search_scale(
-    weights: list[Tensor], hessian: Tensor, mean_abs: Tensor, scheme: Scheme, channel: Tensor | None = None
+    weights: list[Tensor], hessian: Tensor, mean_abs: Tensor, spec: QuantSpec, channel: Tensor | None = None
 ) -> Tensor:
-    """The input scale, (channels,), that loses least when W * s is rounded and x / s is multiplied.
+    """Chooses the input scale with the smallest output error when W * s is rounded and multiplied by x / s.
 
-    The losses of several readers are added relative to their outputs: a normalized query must not outweigh a value.
+    The errors of several linears are added relative to their outputs: a normalized query must not outweigh a value.
 
     Args:
-        weights: the linears that read the input, each (out, in); of large ones some rows stand for all.
-        gram: H of the input, (in, in). magnitude: mean |x|, (in,).
-        channel: for each input, the channel whose scale it must take, (in,); None where each has its own.
+        weights: The linears that read the input, each (out, in). Large ones are represented by some of their rows.
+        hessian: H of the input, (in, in).
+        mean_abs: Mean |x| of each channel, (in,).
+        channel: The channel whose scale each input takes, (in,); by default each input has its own.
+
+    Returns:
+        (channels,)
     """
     channel = torch.arange(len(mean_abs)) if channel is None else channel
-    shared_x = _mean_by_channel(mean_abs, channel)
-    shared_w = _mean_by_channel(relative_weight_magnitude(weights, scheme.resolve_group_size(len(mean_abs))), channel)
-    judged = [weight[:: max(1, len(weight) // MAX_ROWS)] for weight in weights]
-    best, least = torch.ones_like(shared_x), float("inf")
-    for scale in (best, *scale_candidates(shared_x, shared_w)):
-        loss = sum(_compute_scale_loss(weight, hessian, scale[channel], scheme) for weight in judged)
+    channel_x = _mean_by_channel(mean_abs, channel)
+    channel_w = _mean_by_channel(relative_weight_magnitude(weights, spec.group_size), channel)
+    sampled = [weight[:: max(1, len(weight) // MAX_ROWS)] for weight in weights]
+    best, least = torch.ones_like(channel_x), float("inf")
+    for scale in (best, *scale_candidates(channel_x, channel_w)):
+        loss = sum(_compute_scale_loss(weight, hessian, scale[channel], spec) for weight in sampled)
         if loss < least:
             best, least = scale, loss
     return best
 
 
 def scale_candidates(x: Tensor, w: Tensor) -> Iterator[Tensor]:
-    """Scales to try: x^r / w^(1-r), each brought to a geometric mid-range of 1."""
+    """Yields scales to try: x^r / w^(1-r), each normalized to a geometric mid-range of 1."""
     for step in range(NUM_SCALE_STEPS):
         ratio = step / NUM_SCALE_STEPS
         scale = (x.pow(ratio) / (w.pow(1 - ratio) + MIN_SCALE)).clamp(min=MIN_SCALE)
@@ -58,7 +68,7 @@ def scale_candidates(x: Tensor, w: Tensor) -> Iterator[Tensor]:
 
 
 def relative_weight_magnitude(weights: list[Tensor], group_size: int) -> Tensor:
-    """Mean over all rows of |w| relative to the largest of its group, (in,)."""
+    """Returns the mean over all rows of |w| relative to the largest of its group, (in,)."""
     total = torch.zeros(weights[0].shape[1])
     for weight in weights:
         groups = to_groups(weight, group_size).abs()
@@ -67,44 +77,48 @@ def relative_weight_magnitude(weights: list[Tensor], group_size: int) -> Tensor:
 
 
 def is_clippable(linear: str) -> bool:
-    """Whether AutoAWQ would clip a linear of this name."""
+    """Returns whether AutoAWQ would clip a linear of this name."""
     return not any(part in linear for part in NEVER_CLIPPED)
 
 
-def search_clip(weight: Tensor, hessian: Tensor, scheme: Scheme) -> QParams:
-    """For each group of each row, the grid of the weights clipped to +-(a share of the largest) that loses least.
+def search_clip(weight: Tensor, hessian: Tensor, spec: QuantSpec) -> QParams:
+    """Choose, for each group of each row, the best range with the weights clipped to a share of the largest.
 
-    The loss of a group is e^T H_gg e with H_gg its own block of H: errors of other groups are left out, as in AutoAWQ.
+    The error of a group is e H_gg e^T with the group's own block of H; as in AutoAWQ, other groups are left out.
+
+    Args:
+        weight: (out, in).
+        hessian: H, (in, in).
     """
-    size = scheme.resolve_group_size(weight.shape[1])
+    size = spec.group_size
     groups = to_groups(weight, size)
     blocks = torch.stack(
         [hessian[start : start + size, start : start + size] for start in range(0, len(hessian), size)]
     )
     low, high = groups.amin(-1), groups.amax(-1)
-    largest = torch.maximum(-low, high)
+    abs_max = torch.maximum(-low, high)
     best_low, best_high = low.clone(), high.clone()
     least = torch.full_like(low, float("inf"))
     for step in range(NUM_CLIP_STEPS):
-        limit = largest * (1 - step / NUM_SCALE_STEPS)
-        below, above = torch.maximum(low, -limit), torch.minimum(high, limit)
-        grid = choose_qparams(below, above, scheme.zero_point, scheme.bits, scheme.narrow_range)
-        error = to_groups(dequantize(quantize(weight, grid)) - weight, size)
+        limit = abs_max * (1 - step / NUM_SCALE_STEPS)
+        clipped_low, clipped_high = torch.maximum(low, -limit), torch.minimum(high, limit)
+        qparams = choose_qparams(clipped_low, clipped_high, spec)
+        error = to_groups(dequantize(quantize(weight, qparams)) - weight, size)
         loss = (torch.einsum("ogi,gij->ogj", error, blocks) * error).sum(-1)
         better = loss < least
         least = torch.where(better, loss, least)
-        best_low, best_high = torch.where(better, below, best_low), torch.where(better, above, best_high)
-    return choose_qparams(best_low, best_high, scheme.zero_point, scheme.bits, scheme.narrow_range)
+        best_low, best_high = torch.where(better, clipped_low, best_low), torch.where(better, clipped_high, best_high)
+    return choose_qparams(best_low, best_high, spec)
 
 
-def _compute_scale_loss(weight: Tensor, gram: Tensor, scale: Tensor, scheme: Scheme) -> float:
-    error = round_to_nearest(weight * scale, scheme) / scale - weight
-    power = float(output_errors(weight.T, gram).sum())
-    return float(output_errors(error.T, gram).sum()) / power if power else 0.0
+def _compute_scale_loss(weight: Tensor, hessian: Tensor, scale: Tensor, spec: QuantSpec) -> float:
+    error = round_to_nearest(weight * scale, spec) / scale - weight
+    power = float(output_errors(weight, hessian).sum())
+    return float(output_errors(error, hessian).sum()) / power if power else 0.0
 
 
 def _mean_by_channel(values: Tensor, channel: Tensor) -> Tensor:
-    """The mean of `values` over the inputs that share a channel."""
+    """Averages `values` (in,) over the inputs that share a channel, (channels,)."""
     count = int(channel.max()) + 1
     total = torch.zeros(count, dtype=values.dtype).index_add_(0, channel, values)
     return total / torch.bincount(channel, minlength=count)

@@ -1,10 +1,11 @@
-"""Rounding with error feedback: each input channel's rounding error is made up for by the channels after it.
+"""GPTQ: each input channel's rounding error is compensated by the channels rounded after it.
 
 GPTQ (Frantar et al. 2022, arXiv 2210.17323) in the form of LDLQ (Chee et al. 2023, arXiv 2307.13304), which needs no
-inverse: with H = M D M^T, M unit upper triangular, the output error tr(E^T H E) is the sum over channels k of
-D_k ||e_k + sum_{j<k} M_jk e_j||^2, and rounding w_k + sum_{j<k} M_jk e_j makes each term small in turn.
+inverse: with H = M D M^T, M unit upper triangular, the output error tr(E H E^T) is the sum over channels k of
+D_k ||e_k + sum_{j<k} M_jk e_j||^2. Rounding w_k + sum_{j<k} M_jk e_j therefore minimizes one term after the other.
 
-Weights here stand channels first, (in, out): a channel's row is then contiguous.
+Weights are (out, in). The inner loops walk through input channels, so they run on the transposed weight, in which a
+channel is contiguous; a weight that is already stored channel by channel is not copied.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...numerics.affine import QParams
-from .rounding import Rounded
+from ...numerics.affine import QParams, QuantizedWeight
 
-BLOCK_SIZE = 32  # channels rounded one by one before their errors are passed on in one product
-CHOLESKY_BLOCK = 128  # columns of a Cholesky factor made at once
-DAMPING = 0.05  # of the mean of H's diagonal, added to it: inputs of the pressed model differ from those calibrated on
-DAMPING_GROWTH = 10.0  # times the damping where H is not positive definite in float32
+BLOCK_SIZE = 32  # channels rounded one by one before their errors reach the later ones in one product
+CHOLESKY_BLOCK = 128  # columns of a Cholesky factor computed at once
+# Added to H's diagonal, as a share of its mean: the quantized model's inputs differ from those of the calibration.
+DAMPING = 0.05
+DAMPING_GROWTH = 10.0  # factor on the damping where H is not positive definite in float32
 
 
 class LdlFactor(NamedTuple):
-    """H = M D M^T after reordering channels; what D is does not matter to rounding.
+    """H = M D M^T after reordering channels. Rounding does not need D.
 
-    order: (in,), the channel that comes k-th. feedback: M (in, in), unit upper triangular, in the dtype of products.
+    Attributes:
+        order: (in,) the channel that is rounded k-th.
+        feedback: M, (in, in), unit upper triangular, in the dtype of large matrix products.
     """
 
     order: Tensor
@@ -34,7 +37,7 @@ class LdlFactor(NamedTuple):
 
 
 def add_damping(hessian: Tensor, damping: float = DAMPING) -> Tensor:
-    """H with a share of its diagonal's mean added to the diagonal; the identity where H is 0. (in, in) float32."""
+    """Adds a share of the diagonal's mean to the diagonal of H, (in, in) float32. H = 0 gives the identity."""
     mean = float(hessian.diagonal().mean())
     if not mean:
         return torch.eye(len(hessian))
@@ -44,9 +47,9 @@ def add_damping(hessian: Tensor, damping: float = DAMPING) -> Tensor:
 
 
 def activation_order(hessian: Tensor, group_size: int) -> Tensor:
-    """Channels in the order of rounding, (in,): groups by their energy, and channels within a group by theirs.
+    """Sorts channels for rounding, (in,): groups by their energy, then the channels of a group by theirs.
 
-    What is rounded early can be made up for by what follows, so that the loud come first. Groups stay whole.
+    Later channels can compensate errors of earlier ones, so the largest inputs come first. Groups stay together.
     """
     energy = hessian.diagonal().reshape(-1, group_size)
     groups = energy.sum(1).argsort(descending=True, stable=True)
@@ -55,7 +58,7 @@ def activation_order(hessian: Tensor, group_size: int) -> Tensor:
 
 
 def ldl_factorize(hessian: Tensor, group_size: int, matmul_dtype: torch.dtype = torch.float32) -> LdlFactor:
-    """M of a damped H (in, in), by a Cholesky factorization from the last channel to the first."""
+    """Computes M of a damped H (in, in), by a Cholesky factorization from the last channel to the first."""
     order = activation_order(hessian, group_size)
     backwards = order.flip(0)
     reordered = hessian.index_select(0, backwards).index_select(1, backwards)
@@ -65,7 +68,7 @@ def ldl_factorize(hessian: Tensor, group_size: int, matmul_dtype: torch.dtype = 
 
 
 def _robust_cholesky(hessian: Tensor) -> Tensor:
-    """The lower factor; H is damped further where it is not positive definite in float32."""
+    """Factorizes H, with more damping where it is not positive definite in float32."""
     lower = cholesky(hessian)
     damping = DAMPING
     while lower is None:
@@ -75,10 +78,10 @@ def _robust_cholesky(hessian: Tensor) -> Tensor:
 
 
 def cholesky(matrix: Tensor) -> Tensor | None:
-    """The lower Cholesky factor (n, n), or None where the matrix is not positive definite.
+    """Returns the lower Cholesky factor (n, n), or None where the matrix is not positive definite.
 
-    LAPACK's depends on the number of threads in its last bits, and codes with it; products do not, and small blocks are
-    factorized in one thread.
+    LAPACK's result depends in its last bits on the number of threads, and the codes would depend on it too. Matrix
+    products do not, and small blocks are factorized by a single thread.
     """
     lower = torch.zeros_like(matrix)
     for start in range(0, len(matrix), CHOLESKY_BLOCK):
@@ -93,52 +96,53 @@ def cholesky(matrix: Tensor) -> Tensor | None:
     return lower
 
 
-def gptq_quantize(weight: Tensor, factor: LdlFactor, grid: QParams) -> Rounded:
-    """Rounds a weight (in, out) on a grid (groups, out), group after group."""
-    size = len(weight) // len(grid.scales)
-    error = torch.zeros_like(weight)  # of the channels in the order of rounding
-    codes = torch.empty(weight.shape, dtype=torch.uint8)
-    for start in range(0, len(weight), size):
+def gptq_quantize(weight: Tensor, factor: LdlFactor, qparams: QParams) -> QuantizedWeight:
+    """Quantizes a weight (out, in) with error feedback, group after group. Scales and zero points stay."""
+    channels = weight.T.contiguous()  # (in, out)
+    size = len(channels) // qparams.scales.shape[1]
+    error = torch.zeros_like(channels)  # of the channels in the order of rounding
+    codes = torch.empty(channels.shape, dtype=torch.uint8)
+    for start in range(0, len(channels), size):
         span = slice(start, start + size)
-        channels = factor.order[span]
-        exact = weight[channels]
+        indices = factor.order[span]
+        exact = channels[indices]
         target = exact.clone()
         if start:
             above = factor.feedback[:start, span]
             target += (above.T @ error[:start].to(above.dtype)).float()
-        group = group_qparams(grid, int(channels[0]) // size)
-        error[span], codes[channels] = _quantize_group(exact, target, factor.feedback[span, span], group)
-    return Rounded(codes, grid)
+        group = group_qparams(qparams, int(indices[0]) // size)
+        error[span], codes[indices] = _quantize_group(exact, target, factor.feedback[span, span], group)
+    return QuantizedWeight(codes.T, qparams)
 
 
-def group_qparams(grid: QParams, number: int) -> QParams:
-    """The grid of one group, scales and zeros (out,)."""
-    return grid._replace(scales=grid.scales[number], zeros=grid.zero_points[number])
+def group_qparams(qparams: QParams, group: int) -> QParams:
+    """Selects the parameters of one group; scales and zero points are (out,)."""
+    return qparams._replace(scales=qparams.scales[:, group], zero_points=qparams.zero_points[:, group])
 
 
 def abs_max_mask(weight: Tensor) -> Tensor:
-    """Marks the weight of each output that is largest in a group (size, out).
+    """Marks the largest |weight| of each output in a group (size, out).
 
-    On a narrow grid it must stay at the end of the range: who reads the weights finds the scale by it.
+    With a narrow range it must stay at the last code: readers recover the scale from it.
     """
     return torch.zeros_like(weight, dtype=torch.bool).scatter_(0, weight.abs().argmax(0, keepdim=True), True)
 
 
-def _quantize_group(exact: Tensor, target: Tensor, feedback: Tensor, grid: QParams) -> tuple[Tensor, Tensor]:
-    """Errors (size, out) and codes (size, out) of one group; `target` is brought up to date on the way."""
-    held = abs_max_mask(target) if grid.qmin else None
-    scale, zero = grid.scales, grid.zero_points.float()
+def _quantize_group(exact: Tensor, target: Tensor, feedback: Tensor, qparams: QParams) -> tuple[Tensor, Tensor]:
+    """Quantizes one group and returns its errors and codes, (size, out) each. `target` is updated in place."""
+    fixed = abs_max_mask(target) if qparams.qmin else None
+    scale, zero_point = qparams.scales, qparams.zero_points.float()
     error, codes = torch.empty_like(exact), torch.empty(exact.shape, dtype=torch.uint8)
     for start in range(0, len(exact), BLOCK_SIZE):
         stop = min(start + BLOCK_SIZE, len(exact))
         triangle = feedback[start:stop, start:stop].float()
         for row in range(start, stop):
-            code = (torch.round(target[row] / scale) + zero).clamp_(grid.qmin, grid.qmax)
-            if held is not None:
-                end = torch.where(target[row] < 0, float(grid.qmin), float(grid.qmax))
-                code = torch.where(held[row], end, code)
+            code = (torch.round(target[row] / scale) + zero_point).clamp_(qparams.qmin, qparams.qmax)
+            if fixed is not None:
+                end = torch.where(target[row] < 0, float(qparams.qmin), float(qparams.qmax))
+                code = torch.where(fixed[row], end, code)
             codes[row] = code.to(torch.uint8)
-            error[row] = exact[row] - (code - zero) * scale
+            error[row] = exact[row] - (code - zero_point) * scale
             target[row + 1 : stop].addr_(triangle[row - start, row + 1 - start :], error[row])
         if stop < len(exact):
             target[stop:] += (feedback[start:stop, stop:].T @ error[start:stop].to(feedback.dtype)).float()

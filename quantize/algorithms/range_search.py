@@ -1,4 +1,4 @@
-"""The search for the range of each group: clipping a few large weights a little makes all other steps finer."""
+"""Searches of each group's clipping range: clipping a few large weights slightly makes all other steps finer."""
 
 from __future__ import annotations
 
@@ -6,41 +6,57 @@ import torch
 from torch import Tensor
 
 from ...numerics.affine import QParams, choose_qparams
-from ...recipes.schema import Scheme
+from ...numerics.quant_spec import QuantSpec
 
-CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)  # of the distances from 0 to a group's two ends
-
-
-def group_grid(weight: Tensor, scheme: Scheme, share: float = 1.0) -> QParams:
-    """The min-max grid of one group, (size, out), its ends shortened; scales and zeros are (out,)."""
-    low, high = weight.amin(0) * share, weight.amax(0) * share
-    return choose_qparams(low, high, scheme.zero_point, scheme.bits, scheme.narrow_range)
+CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)  # of a group's minimum and maximum
 
 
-def search_clip_range(weight: Tensor, hessian: Tensor, scheme: Scheme) -> QParams:
-    """The grid of one group that loses least.
+def search_clip_range(weight: Tensor, hessian: Tensor, spec: QuantSpec) -> QParams:
+    """Choose, for each group of each output, the clipped range whose rounding error is smallest.
+
+    The error of a group is e H_gg e^T with the group's own block of H; other groups are left out.
 
     Args:
-        weight: (size, out). gram: H of the group, (size, size).
+        weight: (out, in).
+        hessian: Damped H, (in, in).
+    """
+    channels = weight.T.contiguous()  # (in, out): a group is then one contiguous block
+    groups: list[QParams] = []
+    for start in range(0, len(channels), spec.group_size):
+        span = slice(start, start + spec.group_size)
+        groups.append(_search_group(channels[span], hessian[span, span], spec))
+    scales = torch.stack([group.scales for group in groups], dim=1)
+    zero_points = torch.stack([group.zero_points for group in groups], dim=1)
+    return groups[0]._replace(scales=scales, zero_points=zero_points)
+
+
+def _search_group(weight: Tensor, hessian: Tensor, spec: QuantSpec) -> QParams:
+    """Chooses the best range of one group.
+
+    Args:
+        weight: (size, out).
+        hessian: H of the group, (size, size).
 
     Returns:
-        scales and zeros (out,).
+        Scales and zero points (out,).
     """
-    best = group_grid(weight, scheme)
-    least = _loss(weight, hessian, best)
-    for share in CLIP_RATIOS[1:]:
-        grid = group_grid(weight, scheme, share)
-        loss = _loss(weight, hessian, grid)
+    low, high = weight.amin(0), weight.amax(0)
+    best = choose_qparams(low, high, spec)
+    least = _compute_loss(weight, hessian, best)
+    for ratio in CLIP_RATIOS[1:]:
+        candidate = choose_qparams(low * ratio, high * ratio, spec)
+        loss = _compute_loss(weight, hessian, candidate)
         better = loss < least
         least = torch.where(better, loss, least)
-        scales, zeros = (torch.where(better, new, old) for new, old in zip(grid[:2], best[:2], strict=True))
-        best = best._replace(scales=scales, zeros=zeros)
+        scales = torch.where(better, candidate.scales, best.scales)
+        zero_points = torch.where(better, candidate.zero_points, best.zero_points)
+        best = best._replace(scales=scales, zero_points=zero_points)
     return best
 
 
-def _loss(weight: Tensor, gram: Tensor, grid: QParams) -> Tensor:
-    """What rounding to the grid loses, for each output: (out,)."""
-    zeros = grid.zero_points.float()
-    error = weight / grid.scales
-    error.round_().clamp_(grid.qmin - zeros, grid.qmax - zeros).mul_(grid.scales).sub_(weight)
-    return (error * (gram @ error)).sum(0)
+def _compute_loss(weight: Tensor, hessian: Tensor, qparams: QParams) -> Tensor:
+    """Returns the error of rounding a group (size, out), for each output, (out,)."""
+    zero_points = qparams.zero_points.float()
+    error = weight / qparams.scales
+    error.round_().clamp_(qparams.qmin - zero_points, qparams.qmax - zero_points).mul_(qparams.scales).sub_(weight)
+    return (error * (hessian @ error)).sum(0)

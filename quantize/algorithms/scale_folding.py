@@ -1,4 +1,4 @@
-"""Folding: a scale leaves the inputs of some linears and enters what comes before them; the output stays."""
+"""Folds a scale: it leaves the inputs of some linears and enters the module before them. The output does not change."""
 
 from __future__ import annotations
 
@@ -9,39 +9,44 @@ from torch import Tensor
 
 from ...models.base.family import Fold
 
-Weights = dict[str, Tensor]  # parameter name, relative to the block -> tensor
+Weights = dict[str, Tensor]  # by the parameter's name within the block
 
 
 def channel_map(fold: Fold, config: dict[str, Any], width: int) -> Tensor:
-    """For each of `width` inputs of `fold.into`, the output channel of `fold.source` that feeds it, (width,)."""
+    """Return, for each of `width` inputs of the fold's linears, the output channel of `prev_op` it reads, (width,)."""
     if fold.gqa_config_keys is None:
         return torch.arange(width)
-    heads, shared = (int(config[key]) for key in fold.gqa_config_keys)
+    heads, kv_heads = (int(config[key]) for key in fold.gqa_config_keys)
     size = width // heads
-    head = torch.arange(heads) // (heads // shared)
+    head = torch.arange(heads) // (heads // kv_heads)
     return (head[:, None] * size + torch.arange(size)).reshape(-1)
 
 
 def fold_scale(weights: Weights, fold: Fold, scale: Tensor, channel: Tensor, storage_dtype: torch.dtype) -> Tensor:
-    """Divides the source by `scale`, (channels,), and multiplies the readers' columns, in place.
+    """Divides `prev_op` by a scale and multiplies the input columns of the fold's linears by it, in place.
 
-    A norm is kept in the dtype `stored`, and rounding it there changes the scale a little; the columns are multiplied
-    by what was really divided by, so that nothing is lost. Returns that scale, (channels,).
+    A norm is stored in `storage_dtype`, and rounding it there changes the scale slightly. The columns are multiplied by
+    what the norm was really divided by, so that the output is exact.
+
+    Args:
+        weights: The block's parameters, (out, in) for linears; those that the fold touches are replaced.
+        scale: (channels,) of `prev_op`.
+        channel: The channel that each input of the linears reads, (in,).
+
+    Returns:
+        The scale that was really folded, (channels,).
     """
-    source = weights[f"{fold.prev_op}.weight"]
+    name = f"{fold.prev_op}.weight"
+    weight = weights[name]
     if fold.kind == "norm":
-        divided = (source / scale).to(storage_dtype).float()
-        scale = torch.where(divided != 0, source / divided, torch.ones_like(scale))
-        divided = torch.where(scale == 1, source, divided)
+        divided = (weight / scale).to(storage_dtype).float()
+        scale = torch.where(divided != 0, weight / divided, torch.ones_like(scale))
+        weights[name] = torch.where(scale == 1, weight, divided)
     else:
-        divided = source / scale[:, None]
-        _divide_bias(weights, fold, scale)
-    weights[f"{fold.prev_op}.weight"] = divided
-    for name in fold.linears:
-        weights[f"{name}.weight"] = weights[f"{name}.weight"] * scale[channel]
+        weights[name] = weight / scale[:, None]
+        bias = f"{fold.prev_op}.bias"
+        if bias in weights:
+            weights[bias] = weights[bias] / scale
+    for linear in fold.linears:
+        weights[f"{linear}.weight"] = weights[f"{linear}.weight"] * scale[channel]
     return scale
-
-
-def _divide_bias(weights: Weights, fold: Fold, scale: Tensor) -> None:
-    if f"{fold.prev_op}.bias" in weights:
-        weights[f"{fold.prev_op}.bias"] = weights[f"{fold.prev_op}.bias"] / scale

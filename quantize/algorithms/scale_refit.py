@@ -1,7 +1,10 @@
-"""Descent from a rounded weight: scales by least squares, then codes one channel at a time, each a step down.
+"""Coordinate descent on a quantized weight: scales by least squares, then codes one channel at a time.
 
-The output error tr(E^T H E) is a quadratic function of each group's scale and of each code while all others stay; both
-are moved to its minimum (on fp16 scales and whole codes) in turn, group after group.
+The output error tr(E H E^T) is a quadratic function of each group's scale and of each code while everything else stays.
+Both are moved to its minimum in turn, group after group, scales rounded to fp16 and codes to integers, and only where
+that lowers the error.
+
+Weights are (out, in). The loops walk through input channels, so they run on transposed tensors, as in gptq.
 """
 
 from __future__ import annotations
@@ -11,71 +14,80 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...numerics.affine import QParams
-from .rounding import Rounded
+from ...numerics.affine import QParams, QuantizedWeight
 
-BLOCK_SIZE = 32  # channels whose codes move one by one before the slopes of the others are brought up to date
+BLOCK_SIZE = 32  # channels whose codes move one by one before the slopes of the later ones are updated
 NUM_SWEEPS = 1  # over all groups; more changed the demo's velocities by less than 0.1 dB
 
 
 class _Group(NamedTuple):
-    """One group while it is worked on: views of steps (size, out) = q - z, and error (size, out)."""
+    """One group while it is worked on. `steps`, `error` and `slope` are updated in place.
+
+    Attributes:
+        steps: q - zero_point, (size, out).
+        error: Dequantized minus original weight, (size, out).
+        curvature: H of the group, (size, size).
+        slope: H E of the group, (size, out).
+    """
 
     steps: Tensor
     error: Tensor
-    curvature: Tensor  # H of the group, (size, size)
-    slope: Tensor  # H E of the group, (size, out)
+    curvature: Tensor
+    slope: Tensor
 
 
 def refit_scales(
-    weight: Tensor, rounded: Rounded, hessian: Tensor, matmul_dtype: torch.dtype = torch.float32
-) -> Rounded:
-    """Better codes and scales for a weight (in, out); zero points stay.
+    weight: Tensor, quantized: QuantizedWeight, hessian: Tensor, matmul_dtype: torch.dtype = torch.float32
+) -> QuantizedWeight:
+    """Improves the scales and codes of a quantized weight (out, in). Zero points stay.
 
     Args:
-        gram: damped H, (in, in) float32. products: the dtype of the large products.
+        hessian: Damped H, (in, in) float32.
+        matmul_dtype: The dtype of large matrix products.
     """
-    codes, grid = rounded
-    size = len(weight) // len(grid.scales)
-    zeros = grid.zero_points.float().repeat_interleave(size, 0)
-    steps = codes.float() - zeros
-    scales = grid.scales.clone()
-    error = steps * scales.repeat_interleave(size, 0) - weight
-    rough = hessian.to(matmul_dtype)
+    codes, qparams = quantized.codes.T.contiguous(), quantized.qparams  # codes (in, out)
+    num_groups = qparams.scales.shape[1]
+    size = len(codes) // num_groups
+    group_zero_points = qparams.zero_points.T.float()  # (groups, out)
+    zero_points = group_zero_points.repeat_interleave(size, 0)
+    scales = qparams.scales.T.clone(memory_format=torch.contiguous_format)
+    steps = codes.float() - zero_points
+    error = steps * scales.repeat_interleave(size, 0) - weight.T
+    hessian_lp = hessian.to(matmul_dtype)
     for _ in range(NUM_SWEEPS):
-        for number in range(len(scales)):
+        for number in range(num_groups):
             rows = slice(number * size, (number + 1) * size)
-            slope = (rough[rows] @ error.to(matmul_dtype)).float()
+            slope = (hessian_lp[rows] @ error.to(matmul_dtype)).float()
             group = _Group(steps[rows], error[rows], hessian[rows, rows], slope)
             scales[number] = _fit_scale(group, scales[number])
-            bounds = (grid.qmin - grid.zero_points[number].float(), grid.qmax - grid.zero_points[number].float())
-            _descend_codes(group, scales[number], bounds, _range_end_mask(codes[rows], grid))
-    return Rounded((steps + zeros).to(torch.uint8), grid._replace(scales=scales))
+            bounds = (qparams.qmin - group_zero_points[number], qparams.qmax - group_zero_points[number])
+            _descend_codes(group, scales[number], bounds, _range_end_mask(codes[rows], qparams))
+    return QuantizedWeight((steps + zero_points).to(torch.uint8).T, qparams._replace(scales=scales.T))
 
 
 def _fit_scale(group: _Group, scale: Tensor) -> Tensor:
-    """The scale (out,) that is best for the codes as they are, where its fp16 neighbour goes down; error follows."""
+    """Returns the best scale (out,) for the codes as they are, rounded to fp16, where that lowers the error."""
     bend = group.curvature @ group.steps
     curvature, slope = (group.steps * bend).sum(0), (group.steps * group.slope).sum(0)
     fitted = (scale - slope / curvature.clamp(min=torch.finfo(torch.float32).tiny)).half().float()
-    moved = fitted - scale
-    good = (fitted > 0) & torch.isfinite(fitted) & (2 * moved * slope + moved.square() * curvature < 0)
-    moved = torch.where(good, moved, 0)
-    group.error.addcmul_(group.steps, moved)
-    group.slope.addcmul_(bend, moved)
-    return torch.where(good, fitted, scale)
+    change = fitted - scale
+    better = (fitted > 0) & torch.isfinite(fitted) & (2 * change * slope + change.square() * curvature < 0)
+    change = torch.where(better, change, 0)
+    group.error.addcmul_(group.steps, change)
+    group.slope.addcmul_(bend, change)
+    return torch.where(better, fitted, scale)
 
 
-def _range_end_mask(codes: Tensor, grid: QParams) -> Tensor | None:
-    """On a narrow grid, one code of each output at an end of the range: the scale is found by it, so it stays."""
-    if not grid.qmin:
+def _range_end_mask(codes: Tensor, qparams: QParams) -> Tensor | None:
+    """Marks one code of each output at an end of a narrow range, which must stay: readers recover the scale from it."""
+    if not qparams.qmin:
         return None
-    at_end = (codes == grid.qmin) | (codes == grid.qmax)
+    at_end = (codes == qparams.qmin) | (codes == qparams.qmax)
     return torch.zeros_like(at_end).scatter_(0, at_end.byte().argmax(0, keepdim=True), True)
 
 
-def _descend_codes(group: _Group, scale: Tensor, bounds: tuple[Tensor, Tensor], held: Tensor | None) -> None:
-    """Each channel's codes to the best for the others' as they are; steps and error follow."""
+def _descend_codes(group: _Group, scale: Tensor, bounds: tuple[Tensor, Tensor], fixed: Tensor | None) -> None:
+    """Moves each channel's codes to the best for all others as they are; steps, error and slope follow."""
     size = len(group.steps)
     for start in range(0, size, BLOCK_SIZE):
         stop = min(start + BLOCK_SIZE, size)
@@ -83,11 +95,11 @@ def _descend_codes(group: _Group, scale: Tensor, bounds: tuple[Tensor, Tensor], 
         for row in range(start, stop):
             bend = float(group.curvature[row, row])
             best = torch.round(group.steps[row] - group.slope[row] / (scale * bend)).clamp_(*bounds)
-            if held is not None:
-                best = torch.where(held[row], group.steps[row], best)
-            moved = (best - group.steps[row]) * scale
+            if fixed is not None:
+                best = torch.where(fixed[row], group.steps[row], best)
+            change = (best - group.steps[row]) * scale
             group.steps[row] = best
-            group.error[row] += moved
-            group.slope[row + 1 : stop].addr_(group.curvature[row, row + 1 : stop], moved)
+            group.error[row] += change
+            group.slope[row + 1 : stop].addr_(group.curvature[row, row + 1 : stop], change)
         if stop < size:
             group.slope[stop:] += group.curvature[stop:, start:stop] @ (group.error[start:stop] - before)

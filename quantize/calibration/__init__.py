@@ -1,1 +1,1 @@
-"""TODO quantize/calibration."""
+"""Runs the reference model over calibration prompts and gathers statistics of every quantized linear's input."""

@@ -1,11 +1,11 @@
-"""Calibration: the reference runs once over the prompts, and every quantized layer's input leaves its statistics.
+"""Calibration: runs the reference model over prompts and gathers statistics of the inputs of quantized linears.
 
-Components that only read the prompt run over all prompts of the set; the denoiser paints the first `count` of them,
-over all steps. Statistics are Gram matrices where those of a component fit a share of the memory, and else equal
-samples of tokens from every call, on disk. Where a recipe rounds activations, some tokens are kept beside the matrices.
+Components that only read the prompt run over all prompts. The denoiser generates images for the first of them, over all
+steps. The statistics are H matrices where those of a component fit a share of the memory; otherwise equal samples of
+tokens from every call are stored on disk. Where a recipe quantizes activations, some tokens are kept beside H.
 
-A call of the denoiser, or a batch of prompts through the rest, is the unit of this work. Finished calls are stored with
-what they returned; a run that goes on is handed those outputs again instead of computing them.
+Work is stored after calls of the denoiser, and after batches of prompts for the other components. A resumed run replays
+the stored outputs of the denoiser's finished calls instead of computing them again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from .state import Calibration, load_denoiser_outputs, load_state, save_state
 from .statistics import ACTIVATION_TOKENS, ActivationStats
 from .streaming import load_streaming_pipeline, stop_at_denoiser
 
-SAVE_INTERVAL_S = 20.0  # seconds; a killed calibration loses at most this and one call
-HESSIAN_MEMORY_SHARE = 0.25  # of the memory may be taken by a component's Gram matrices
-TOKENS_PER_INPUT = 4096  # that stand for an input where its Gram matrix is too large to keep
-PIXELS_PER_BATCH = 4 * PIXELS_PER_BATCH  # pixels painted at once: each batch reads all blocks from disk once a step
-PROMPTS_PER_BATCH = 32  # that the text encoder reads
+SAVE_INTERVAL_S = 20.0  # a killed calibration loses at most this and one call
+HESSIAN_MEMORY_SHARE = 0.25  # of the memory limit, for the H matrices of one component
+TOKENS_PER_INPUT = 4096  # that stand for an input whose H is too large to store
+# Pixels generated at once: four times as many as elsewhere, since each batch reads all blocks from disk in every step.
+CALIBRATION_PIXELS = 4 * PIXELS_PER_BATCH
+PROMPTS_PER_BATCH = 32  # through the text encoders
 
 
 def run_calibration(
@@ -49,28 +50,40 @@ def run_calibration(
     max_memory: int,
     progress: Progress,
 ) -> Calibration:
-    """Statistics of every input that the plan needs; the first `painted` prompts are painted.
+    """Gathers statistics of every input that the plan needs.
 
-    Goes on from what an interrupted run stored in `work`; sums are added in the same order, so that the result is the
+    Resumes what an interrupted run stored in the workspace. Sums are added in the same order, so that the result is the
     same to the bit.
 
+    Args:
+        prompts: For the components that only read the prompt.
+        num_images: How many of the prompts, from the first, images are generated for.
+        dtype: What the reference computes in.
+        max_memory: Bytes that the whole run may take.
+
     Raises:
-        UserError: activations that are not finite, inputs that no token reached.
+        UserError: Activations are not finite, or no token reached an input.
     """
     run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress)
-    names = {unit.component for unit in plan.blocks}
-    if names - {plan.family.denoiser}:
-        run.calibrate_text_encoder(list(batched(prompts, PROMPTS_PER_BATCH)))
-    if plan.family.denoiser in names:
-        run.calibrate_denoiser(
-            list(batched(prompts[:num_images], max(1, PIXELS_PER_BATCH // (sampling.height * sampling.width))))
-        )
+    components = {block.component for block in plan.blocks}
+    if components - {plan.family.denoiser}:
+        run.calibrate_text_encoders(list(batched(prompts, PROMPTS_PER_BATCH)))
+    if plan.family.denoiser in components:
+        batch_size = max(1, CALIBRATION_PIXELS // (sampling.height * sampling.width))
+        run.calibrate_denoiser(list(batched(prompts[:num_images], batch_size)))
     run.check()
     return Calibration(workspace, run.state)
 
 
 class _CalibrationRun:
-    """One process's part of a calibration."""
+    """The part of a calibration that this process computes.
+
+    Attributes:
+        stores_hessian: Whether H is stored for the inputs of a component, by its name.
+        outputs: What the finished calls of the denoiser returned, in the current batch.
+        tokens_per_call: Tokens of an input that one call adds to the sample which stands for H.
+        extra_tokens_per_call: Tokens of an input that one call adds to the sample beside H.
+    """
 
     def __init__(
         self,
@@ -78,18 +91,17 @@ class _CalibrationRun:
         workspace: Workspace,
         sampling: SamplingParams,
         dtype: torch.dtype,
-        memory: int,
+        max_memory: int,
         progress: Progress,
     ) -> None:
-        self.plan, self.work, self.sampling, self.dtype, self.progress = plan, workspace, sampling, dtype, progress
+        self.plan, self.workspace, self.sampling, self.dtype = plan, workspace, sampling, dtype
         self.state = load_state(workspace)
-        self.stores_hessian = {part.name: hessians_fit(part, memory) for part in plan.components}
+        self.stores_hessian = {component.name: hessians_fit(component, max_memory) for component in plan.components}
         self.outputs = load_denoiser_outputs(workspace, self.state)
         self.last_saved = time.monotonic()
-        self.tokens_per_call = self.extra_tokens_per_call = (
-            0  # tokens of an input that one call leaves in the sample, and beside a Gram matrix
-        )
-        self._blocks = _BlockCounter(progress)
+        self.tokens_per_call = 0
+        self.extra_tokens_per_call = 0
+        self._counter = _BlockCounter(progress)
 
     @cached_property
     def pipeline(self) -> Any:
@@ -97,52 +109,49 @@ class _CalibrationRun:
 
     @property
     def denoiser(self) -> nn.Module:
-        found: nn.Module = getattr(self.pipeline, self.plan.family.denoiser)
-        return found
+        model: nn.Module = getattr(self.pipeline, self.plan.family.denoiser)
+        return model
 
-    def calibrate_text_encoder(self, parts: list[Sequence[Prompt]]) -> None:
-        """Runs what comes before the denoiser over batches of prompts."""
-        read = [part for part in self.plan.components if part.blocks and part.name != self.plan.family.denoiser]
-        self._start("calibrating on prompts", read, len(parts), self.state.text_batches)
-        for number in range(self.state.text_batches, len(parts)):
-            with self.observe(read, number), stop_at_denoiser(self.denoiser):
-                generate_images(self.pipeline, parts[number], self.sampling, output_type="latent")
+    def calibrate_text_encoders(self, batches: list[Sequence[Prompt]]) -> None:
+        """Runs everything before the denoiser over batches of prompts."""
+        denoiser = self.plan.family.denoiser
+        components = [part for part in self.plan.components if part.blocks and part.name != denoiser]
+        self._start("calibrating on prompts", components, len(batches), self.state.text_batches)
+        for number in range(self.state.text_batches, len(batches)):
+            with self.observe(components, number), stop_at_denoiser(self.denoiser):
+                generate_images(self.pipeline, batches[number], self.sampling, output_type="latent")
             self.state.text_batches = number + 1
-            self.save(number + 1 == len(parts))
+            self.save(force=number + 1 == len(batches))
 
-    def calibrate_denoiser(self, parts: list[Sequence[Prompt]]) -> None:
-        """Paints batches of prompts, as far as the decoder."""
-        steps, painter = self.sampling.steps, self.plan.get_component(self.plan.family.denoiser)
-        self._start(
-            "calibrating on pictures",
-            [painter],
-            len(parts) * steps,
-            self.state.image_batches * steps + self.state.denoiser_calls,
-        )
-        for number in range(self.state.image_batches, len(parts)):
-            with self.replay_finished_calls(painter):
-                generate_images(self.pipeline, parts[number], self.sampling, output_type="latent")
+    def calibrate_denoiser(self, batches: list[Sequence[Prompt]]) -> None:
+        """Generates the latents of batches of images."""
+        steps, component = self.sampling.steps, self.plan.get_component(self.plan.family.denoiser)
+        finished = self.state.image_batches * steps + self.state.denoiser_calls
+        self._start("calibrating on images", [component], len(batches) * steps, finished)
+        for number in range(self.state.image_batches, len(batches)):
+            with self.replay_finished_calls(component):
+                generate_images(self.pipeline, batches[number], self.sampling, output_type="latent")
             self.state.image_batches, self.state.denoiser_calls, self.outputs = number + 1, 0, []
-            self.save(number + 1 == len(parts))
+            self.save(force=number + 1 == len(batches))
 
-    def _start(self, stage: str, parts: Sequence[ComponentPlan], calls: int, finished: int) -> None:
-        blocks = sum(len(part.blocks) for part in parts)
+    def _start(self, stage: str, components: Sequence[ComponentPlan], calls: int, finished: int) -> None:
+        blocks = sum(len(component.blocks) for component in components)
         self.tokens_per_call = -(-TOKENS_PER_INPUT // calls)
-        self.extra_tokens_per_call = (
-            -(-ACTIVATION_TOKENS // calls) if self.plan.quantization.quantizes_activations else 0
-        )
-        self._blocks.start(stage, finished * blocks, calls * blocks)
+        extra_tokens = ACTIVATION_TOKENS if self.plan.settings.quantizes_activations else 0
+        self.extra_tokens_per_call = -(-extra_tokens // calls)
+        self._counter.start(stage, finished * blocks, calls * blocks)
 
     @contextmanager
-    def replay_finished_calls(self, painter: ComponentPlan) -> Iterator[None]:
-        """Watches the denoiser's calls, and hands out again what those returned that are finished."""
-        denoiser, handed = self.denoiser, iter(list(self.outputs))
+    def replay_finished_calls(self, component: ComponentPlan) -> Iterator[None]:
+        """Returns the stored outputs of the denoiser's finished calls, then compute and observe the other calls."""
+        denoiser, finished = self.denoiser, iter(list(self.outputs))
         compute = denoiser.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            for output in handed:
+            for output in finished:
                 return output
-            with self.observe([painter], self.state.image_batches * self.sampling.steps + self.state.denoiser_calls):
+            call = self.state.image_batches * self.sampling.steps + self.state.denoiser_calls
+            with self.observe([component], call):
                 self.outputs.append(compute(*args, **kwargs))
             self.state.denoiser_calls += 1
             self.save()
@@ -155,54 +164,53 @@ class _CalibrationRun:
             denoiser.forward = compute
 
     @contextmanager
-    def observe(self, parts: Sequence[ComponentPlan], call: int) -> Iterator[None]:
-        """Adds the inputs of the parts' layers to what was found while the pipeline runs."""
+    def observe(self, components: Sequence[ComponentPlan], call: int) -> Iterator[None]:
+        """Adds the inputs of the components' linears to the statistics while the pipeline runs."""
         handles = []
-        for part in parts:
-            model: nn.Module = getattr(self.pipeline, part.name)
+        for component in components:
+            model: nn.Module = getattr(self.pipeline, component.name)
             mask: dict[str, Tensor | None] = {"tokens": None}
             handles.append(model.register_forward_pre_hook(_mask_hook(mask), with_kwargs=True))
-            for unit in part.blocks:
-                handles += _BlockObserver(self, unit, mask, call).hooks(model)
-                handles.append(model.get_submodule(unit.path).register_forward_hook(self._blocks.count_block))
+            for block in component.blocks:
+                handles += _BlockObserver(self, block, mask, call).register_hooks(model)
+                handles.append(model.get_submodule(block.path).register_forward_hook(self._counter.count_block))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def save(self, now: bool = False) -> None:
-        """Stores what is finished, every now and then."""
-        if now or time.monotonic() - self.last_saved > SAVE_INTERVAL_S:
+    def save(self, force: bool = False) -> None:
+        """Stores what is finished, every `SAVE_INTERVAL_S` seconds or at once with `force`."""
+        if force or time.monotonic() - self.last_saved > SAVE_INTERVAL_S:
             self.check()
-            # Outputs of a batch are stored first, in a file of the batch: the state never counts calls they lack.
-            atomic_write(
-                self.work.denoiser_outputs_file(self.state.image_batches), lambda path: torch.save(self.outputs, path)
-            )
-            save_state(self.work, self.state)
+            # The outputs go first, into a file of their batch: the state must never count calls whose output is lost.
+            file = self.workspace.denoiser_outputs_file(self.state.image_batches)
+            atomic_write(file, lambda path: torch.save(self.outputs, path))
+            save_state(self.workspace, self.state)
             self.last_saved = time.monotonic()
 
     def check(self) -> None:
-        """Raises UserError where statistics cannot be used; they are then never stored."""
-        for name, statistics in self.state.stats_by_input.items():
-            if not statistics.count:
-                raise UserError(f"No token reached {name} in calibration; check the tokenizer folder of the model.")
-            if not statistics.is_finite():
+        """Raises UserError where statistics cannot be used. Such statistics are never stored."""
+        for name, stats in self.state.stats_by_input.items():
+            if not stats.count:
+                raise UserError(f"Calibration reached no token at {name}. Check the model's tokenizer folder.")
+            if not stats.is_finite():
                 raise UserError(
-                    f"The reference run gave NaN or infinite activations at the input of {name}; "
-                    "set dtype: float32 or bfloat16 in the recipe, and check that the model is sound."
+                    f"The reference model produced NaN or infinite activations at the input of {name}. "
+                    "Set dtype: float32 or bfloat16 in the recipe, and check that the model is intact."
                 )
 
 
 def hessians_fit(component: ComponentPlan, max_memory: int) -> bool:
-    """Whether the Gram matrices of a component's inputs, in float32, fit their share of the memory (bytes)."""
-    inputs = [unit.input_module(fold) for unit in component.blocks for fold in unit.spec.folds]
+    """Returns whether the float32 H matrices of a component's inputs fit their share of the memory (bytes)."""
+    inputs = [block.input_module(fold) for block in component.blocks for fold in block.spec.folds]
     widths = [component.checkpoint.shape(f"{path}.weight")[1] for path in inputs]
     return sum(4 * width * width for width in widths) <= HESSIAN_MEMORY_SHARE * max_memory
 
 
 class _BlockCounter:
-    """Blocks that have run, told to a progress."""
+    """Counts blocks that have run and reports them as progress."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -218,68 +226,73 @@ class _BlockCounter:
 
 
 def _mask_hook(mask: dict[str, Tensor | None]) -> Callable[..., None]:
-    """Remembers which tokens of a padded text batch are real; the pipeline throws the others away."""
+    """Records which tokens of a padded text batch are real; the pipeline discards the others."""
 
     def hook(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
-        given = kwargs.get("attention_mask")
-        mask["tokens"] = given.bool() if isinstance(given, Tensor) and given.ndim == 2 else None
+        attention_mask = kwargs.get("attention_mask")
+        mask["tokens"] = (
+            attention_mask.bool() if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
+        )
 
     return hook
 
 
 class _BlockObserver:
-    """What one call of a block leaves: sums, peaks and, where Gram matrices are too large, some tokens in a file."""
+    """Records one call of a block: sums, largest magnitudes and, where H is too large, some tokens in a file.
+
+    Attributes:
+        runs: How often the block ran in this call; with guidance the text encoder reads two batches.
+    """
 
     def __init__(self, run: _CalibrationRun, block: QuantBlock, mask: dict[str, Tensor | None], call: int) -> None:
-        self.run, self.unit, self.mask, self.call = run, block, mask, call
+        self.run, self.block, self.mask, self.call = run, block, mask, call
         self.real_tokens: Tensor | None = None
         self.sampled_tokens: dict[str, Tensor] = {}
-        self.runs = 0  # of the block in this call: with guidance the text encoder reads two batches
+        self.runs = 0
 
-    def hooks(self, model: nn.Module) -> list[Any]:
-        block = model.get_submodule(self.unit.path)
-        found = [block.register_forward_pre_hook(self.find_real_tokens, with_kwargs=True)]
-        inputs = [self.unit.input_module(fold) for fold in self.unit.spec.folds]
-        found += [model.get_submodule(path).register_forward_pre_hook(self.input_hook(path)) for path in inputs]
-        outputs = [*self.unit.linears, self.unit.path]
-        found += [model.get_submodule(path).register_forward_hook(self.output_hook(path)) for path in outputs]
-        return [*found, block.register_forward_hook(self.write_sampled_tokens)]
+    def register_hooks(self, model: nn.Module) -> list[Any]:
+        block = model.get_submodule(self.block.path)
+        handles = [block.register_forward_pre_hook(self.find_real_tokens, with_kwargs=True)]
+        inputs = [self.block.input_module(fold) for fold in self.block.spec.folds]
+        handles += [model.get_submodule(path).register_forward_pre_hook(self.input_hook(path)) for path in inputs]
+        outputs = [*self.block.linears, self.block.path]
+        handles += [model.get_submodule(path).register_forward_hook(self.output_hook(path)) for path in outputs]
+        return [*handles, block.register_forward_hook(self.write_sampled_tokens)]
 
     def find_real_tokens(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Finds which tokens are real, where the block is told: a truth value for every token of its input."""
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        told = [value for value in given if value.dtype == torch.bool and value.shape == given[0].shape[:-1]]
-        self.real_tokens = told[0] if told else self.mask["tokens"]
+        """Finds which tokens are real: by a boolean argument of the block with a value for each token of its input."""
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        masks = [value for value in tensors if value.dtype == torch.bool and value.shape == tensors[0].shape[:-1]]
+        self.real_tokens = masks[0] if masks else self.mask["tokens"]
 
     def input_hook(self, path: str) -> Callable[..., None]:
-        name = f"{self.unit.component}.{path}"
+        name = f"{self.block.component}.{path}"
 
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             tokens = self.select_real_tokens(args[0])
-            found = self.run.state
-            if name not in found.stats_by_input:
-                found.stats_by_input[name] = ActivationStats.empty(
-                    tokens.shape[-1], self.run.stores_hessian[self.unit.component]
-                )
-            found.stats_by_input[name].add(tokens)
+            stats_by_input = self.run.state.stats_by_input
+            if name not in stats_by_input:
+                stores_hessian = self.run.stores_hessian[self.block.component]
+                stats_by_input[name] = ActivationStats.empty(tokens.shape[-1], stores_hessian)
+            stats_by_input[name].add(tokens)
             self.update_abs_max(f"{name}:in", args[0])
             self.store_tokens(name, tokens)
 
         return hook
 
     def store_tokens(self, name: str, tokens: Tensor) -> None:
-        """Keeps some tokens: of an input without a Gram matrix for the disk, of one with it beside that."""
-        statistics = self.run.state.stats_by_input[name]
-        quota = self.run.tokens_per_call if statistics.hessian is None else self.run.extra_tokens_per_call
-        if quota:
-            some = tokens[sample_indices(len(tokens), quota, f"{name}:{self.call}:{self.runs}")]
-            if statistics.hessian is None:
-                self.sampled_tokens[name] = some
+        """Samples some tokens: for the disk where they stand for H, otherwise to be kept beside H."""
+        stats = self.run.state.stats_by_input[name]
+        count = self.run.tokens_per_call if stats.hessian is None else self.run.extra_tokens_per_call
+        if count:
+            sample = tokens[sample_indices(len(tokens), count, f"{name}:{self.call}:{self.runs}")]
+            if stats.hessian is None:
+                self.sampled_tokens[name] = sample
             else:
-                statistics.keep_tokens(some)
+                stats.keep_tokens(sample)
 
     def output_hook(self, path: str) -> Callable[..., None]:
-        name = f"{self.unit.component}.{path}"
+        name = f"{self.block.component}.{path}"
 
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             self.update_abs_max(name, output[0] if isinstance(output, tuple) else output)
@@ -287,26 +300,26 @@ class _BlockObserver:
         return hook
 
     def update_abs_max(self, name: str, x: Tensor) -> None:
-        """Padding counts here: what overflows there is NaN, and not even a mask of zeros keeps NaN out."""
+        """Records the largest |x|, padding included: NaN in padding spreads, even through a mask of zeros."""
         peaks = self.run.state.abs_max_by_module
         low, high = x.detach().aminmax()
         peaks[name] = max(peaks.get(name, 0.0), -float(low), float(high))
 
     def select_real_tokens(self, x: Tensor) -> Tensor:
-        """The real tokens (n, channels) of a batch."""
+        """Returns the real tokens (n, channels) of a batch."""
         x = x.detach()
         return x.reshape(-1, x.shape[-1]) if self.real_tokens is None else x[self.real_tokens]
 
     def write_sampled_tokens(self, *_: Any) -> None:
-        """Puts the sampled tokens on disk."""
         if self.sampled_tokens:
-            write_tensors(self.sampled_tokens, self.run.work.new_sample_file(self.unit.name, self.call, self.runs))
+            file = self.run.workspace.new_sample_file(self.block.name, self.call, self.runs)
+            write_tensors(self.sampled_tokens, file)
             self.sampled_tokens = {}
         self.runs += 1
 
 
-def sample_indices(count: int, quota: int, name: str) -> Tensor:
-    """Which of `count` tokens stay: `quota` of them by a draw that depends on the name alone."""
+def sample_indices(num_tokens: int, count: int, name: str) -> Tensor:
+    """Draws `count` of `num_tokens` tokens, sorted. The draw depends on the name alone."""
     digest = hashlib.sha256(name.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randperm(count, generator=generator)[:quota].sort().values
+    return torch.randperm(num_tokens, generator=generator)[:count].sort().values

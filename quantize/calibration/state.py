@@ -1,4 +1,4 @@
-"""TODO"""
+"""What calibration has gathered: its state while it runs, on disk, and as the solver reads it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from torch import Tensor
 
 from ...storage.checkpoint import write_tensors
 from ..plan import QuantBlock
-from ..workspace import Workspace
+from ..workspace import Workspace, read_tensor, read_tensors
 from .statistics import ACTIVATION_TOKENS, ActivationStats, compute_hessian
 
 
 @dataclass
 class CalibrationState:
-    """All that calibration finds, by "component.module".
+    """Everything that calibration has gathered so far. Names are `component.module`.
 
-    inputs: statistics of each input that some fold leads into. peaks: largest |x| at the outputs of linears and
-    blocks, and, under "...:in", at those inputs. texts, pictures: batches that are finished; calls: finished calls of
-    the denoiser in the batch that is not.
+    Attributes:
+        stats_by_input: Statistics of the input of each fold's linears.
+        abs_max_by_module: Largest |x| at the outputs of linears and blocks and, under `...:in`, at folds' inputs.
+        text_batches: Finished batches of prompts through the text encoders.
+        image_batches: Finished batches of images.
+        denoiser_calls: Finished calls of the denoiser in the batch of images that is not finished.
     """
 
     stats_by_input: dict[str, ActivationStats] = field(default_factory=dict)
@@ -31,66 +34,65 @@ class CalibrationState:
 
 
 class Calibration:
-    """The statistics of a plan's inputs, as stored in a work folder."""
+    """The statistics of a plan's inputs. Sampled tokens are read from the workspace."""
 
-    def __init__(self, work: Workspace, found: CalibrationState) -> None:
-        self._workspace, self._state = work, found
+    def __init__(self, workspace: Workspace, state: CalibrationState) -> None:
+        self._workspace, self._state = workspace, state
 
     @property
     def abs_max_by_module(self) -> dict[str, float]:
         return self._state.abs_max_by_module
 
     def mean_abs(self, name: str) -> Tensor:
-        """Mean |x| of each channel of an input, (in,)."""
+        """Returns mean |x| of each channel of an input, (in,)."""
         return self._state.stats_by_input[name].mean_abs()
 
     def abs_max(self, name: str) -> Tensor:
-        """Largest |x| of each channel of an input, (in,)."""
+        """Returns the largest |x| of each channel of an input, (in,)."""
         return self._state.stats_by_input[name].abs_max
 
-    def hessian(self, unit: QuantBlock, name: str) -> Tensor:
-        """H of an input, (in, in) float32."""
-        statistics = self._state.stats_by_input[name]
-        if statistics.hessian is not None:
-            return statistics.hessian / statistics.count
-        return compute_hessian(self._read_sampled_tokens(unit, name))
+    def hessian(self, block: QuantBlock, name: str) -> Tensor:
+        """Returns H of an input, (in, in) float32."""
+        stats = self._state.stats_by_input[name]
+        if stats.hessian is not None:
+            return stats.hessian / stats.count
+        return compute_hessian(self._read_sampled_tokens(block, name))
 
-    def tokens(self, unit: QuantBlock, name: str) -> Tensor:
-        """About `TOKENS` tokens of an input, equally many of every call, (n, in)."""
-        kept = self._state.stats_by_input[name].tokens
-        if kept is not None:
-            return kept
-        sample = self._read_sampled_tokens(unit, name)
+    def tokens(self, block: QuantBlock, name: str) -> Tensor:
+        """Returns about `ACTIVATION_TOKENS` tokens of an input, equally many of every call, (n, in)."""
+        tokens = self._state.stats_by_input[name].tokens
+        if tokens is not None:
+            return tokens
+        sample = self._read_sampled_tokens(block, name)
         return sample[:: max(1, len(sample) // ACTIVATION_TOKENS)]
 
-    def _read_sampled_tokens(self, unit: QuantBlock, name: str) -> Tensor:
-        return torch.cat([self._workspace.read_tensor(file, name) for file in self._workspace.sample_files(unit.name)])
+    def _read_sampled_tokens(self, block: QuantBlock, name: str) -> Tensor:
+        return torch.cat([read_tensor(file, name) for file in self._workspace.sample_files(block.name)])
 
 
-def save_state(work: Workspace, found: CalibrationState) -> None:
-    tensors = {
-        key: tensor for name, held in found.stats_by_input.items() for key, tensor in held.state_dict(name).items()
-    }
-    position = torch.tensor([found.text_batches, found.image_batches, found.denoiser_calls])
-    peaks = {f"{name}/peak": torch.tensor(peak, dtype=torch.float64) for name, peak in found.abs_max_by_module.items()}
-    write_tensors(tensors | peaks | {"position": position}, work.statistics_file)
+def save_state(workspace: Workspace, state: CalibrationState) -> None:
+    tensors = {"position": torch.tensor([state.text_batches, state.image_batches, state.denoiser_calls])}
+    for name, stats in state.stats_by_input.items():
+        tensors |= stats.state_dict(name)
+    for name, peak in state.abs_max_by_module.items():
+        tensors[f"{name}/peak"] = torch.tensor(peak, dtype=torch.float64)
+    write_tensors(tensors, workspace.statistics_file)
 
 
-def load_state(work: Workspace) -> CalibrationState:
-    if not work.statistics_file.exists():
+def load_state(workspace: Workspace) -> CalibrationState:
+    """Returns what an interrupted run stored, or an empty state."""
+    if not workspace.statistics_file.exists():
         return CalibrationState()
-    stored = work.read_tensors(work.statistics_file)
-    names = [key.removesuffix("/count") for key in stored if key.endswith("/count")]
-    peaks = {key.removesuffix("/peak"): float(value) for key, value in stored.items() if key.endswith("/peak")}
-    texts, pictures, calls = (int(value) for value in stored["position"])
-    return CalibrationState(
-        {name: ActivationStats.from_state_dict(name, stored) for name in names}, peaks, texts, pictures, calls
-    )
+    tensors = read_tensors(workspace.statistics_file)
+    names = [key.removesuffix("/count") for key in tensors if key.endswith("/count")]
+    stats = {name: ActivationStats.from_state_dict(name, tensors) for name in names}
+    peaks = {key.removesuffix("/peak"): float(value) for key, value in tensors.items() if key.endswith("/peak")}
+    return CalibrationState(stats, peaks, *(int(value) for value in tensors["position"]))
 
 
-def load_denoiser_outputs(work: Workspace, found: CalibrationState) -> list[Any]:
-    """What the finished calls of an unfinished batch returned."""
-    if not found.denoiser_calls:
+def load_denoiser_outputs(workspace: Workspace, state: CalibrationState) -> list[Any]:
+    """Returns the outputs of the denoiser's finished calls in the batch of images that is not finished."""
+    if not state.denoiser_calls:
         return []
-    outputs: list[Any] = torch.load(work.denoiser_outputs_file(found.image_batches), weights_only=True)
-    return outputs[: found.denoiser_calls]
+    outputs: list[Any] = torch.load(workspace.denoiser_outputs_file(state.image_batches), weights_only=True)
+    return outputs[: state.denoiser_calls]

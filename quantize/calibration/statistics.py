@@ -1,6 +1,6 @@
-"""Input statistics of a linear layer: what its quantization error must be weighed by.
+"""Statistics of a linear's input, and what a weight error costs under them.
 
-The error of a candidate Q for W is tr[(W - Q) H (W - Q)^T] with H the mean of x x^T over the inputs x.
+The mean squared output error of a candidate Q for W is tr[(W - Q) H (W - Q)^T], with H the mean of x x^T over inputs x.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ACTIVATION_TOKENS = 256  # that show what rounding activations costs
-CHUNK_TOKENS = (
-    256  # tokens added to a Gram matrix at once: a short inner dimension is summed in one order by any thread count
-)
-BLOCK_ROWS = 1024  # rows of a Gram matrix made at once; what lies left of the diagonal is mirrored
+ACTIVATION_TOKENS = 256  # kept of an input, to measure what rounding activations costs
+# Tokens added to H at once: a short inner dimension is summed in the same order by any number of threads.
+CHUNK_TOKENS = 256
+BLOCK_ROWS = 1024  # rows of H computed at once; what is left of the diagonal is mirrored
 
 
 @dataclass
 class ActivationStats:
-    """Sums over the tokens seen by one input.
+    """Sums over the tokens that one input has seen. All tensors are float32 except `tokens`.
 
-    count: tokens seen. magnitude: sum of |x|, (in,). largest: largest |x|, (in,). gram: sum of x x^T, (in, in), or None
-    where samples on disk stand for it. tokens: some of them, (n, in), or None. All float32 but the tokens.
+    Attributes:
+        count: Number of tokens.
+        abs_sum: Sum of |x|, (in,).
+        abs_max: Largest |x|, (in,).
+        hessian: Sum of x x^T, (in, in); None where samples on disk stand for it.
+        tokens: A sample, (n, in), or None.
     """
 
     count: int
@@ -32,68 +35,83 @@ class ActivationStats:
     tokens: Tensor | None = None
 
     @classmethod
-    def empty(cls, width: int, gram: bool) -> ActivationStats:
-        return cls(0, torch.zeros(width), torch.zeros(width), torch.zeros(width, width) if gram else None)
+    def empty(cls, width: int, stores_hessian: bool) -> ActivationStats:
+        hessian = torch.zeros(width, width) if stores_hessian else None
+        return cls(0, torch.zeros(width), torch.zeros(width), hessian)
 
     def add(self, x: Tensor) -> None:
-        """Adds tokens (n, in)."""
+        """Adds tokens (n, in) to the sums."""
         self.count += len(x)
-        for part in x.split(CHUNK_TOKENS):
-            part = part.float()
-            size = part.abs()
-            self.abs_sum += size.sum(0)
-            self.abs_max = torch.maximum(self.abs_max, size.amax(0))
+        for chunk in x.split(CHUNK_TOKENS):
+            chunk = chunk.float()
+            magnitude = chunk.abs()
+            self.abs_sum += magnitude.sum(0)
+            self.abs_max = torch.maximum(self.abs_max, magnitude.amax(0))
             if self.hessian is not None:
-                self.hessian.addmm_(part.T, part)
+                self.hessian.addmm_(chunk.T, chunk)
 
     def keep_tokens(self, x: Tensor) -> None:
-        """Keeps tokens (n, in) as they are."""
+        """Appends tokens (n, in) to the sample."""
         self.tokens = x.clone() if self.tokens is None else torch.cat([self.tokens, x])
 
     def mean_abs(self) -> Tensor:
-        """Mean |x| of each input channel, (in,)."""
+        """Returns mean |x| of each channel, (in,)."""
         return self.abs_sum / self.count
 
     def is_finite(self) -> bool:
-        """Whether all sums are; no entry of H can pass the square of the largest magnitude."""
+        """Returns whether all sums are finite. No entry of H exceeds the square of the largest sum of |x|."""
         return bool(torch.isfinite(self.abs_sum.square()).all())
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
-        """What must be stored, under this input's name."""
-        held = {f"{name}/count": torch.tensor(self.count)}
-        held |= {f"{name}/magnitude": self.abs_sum, f"{name}/largest": self.abs_max}
-        optional = {f"{name}/gram": self.hessian, f"{name}/tokens": self.tokens}
-        return held | {key: tensor for key, tensor in optional.items() if tensor is not None}
+        """Returns the tensors to store, their names beginning with the input's name."""
+        tensors = {
+            f"{name}/count": torch.tensor(self.count),
+            f"{name}/abs_sum": self.abs_sum,
+            f"{name}/abs_max": self.abs_max,
+        }
+        optional = {f"{name}/hessian": self.hessian, f"{name}/tokens": self.tokens}
+        return tensors | {key: tensor for key, tensor in optional.items() if tensor is not None}
 
     @classmethod
-    def from_state_dict(cls, name: str, stored: dict[str, Tensor]) -> ActivationStats:
-        """The inverse of `tensors`."""
-        magnitude, largest = stored[f"{name}/magnitude"], stored[f"{name}/largest"]
-        optional = stored.get(f"{name}/gram"), stored.get(f"{name}/tokens")
-        return cls(int(stored[f"{name}/count"]), magnitude, largest, *optional)
+    def from_state_dict(cls, name: str, tensors: dict[str, Tensor]) -> ActivationStats:
+        """Restores what `state_dict` returned."""
+        return cls(
+            int(tensors[f"{name}/count"]),
+            tensors[f"{name}/abs_sum"],
+            tensors[f"{name}/abs_max"],
+            tensors.get(f"{name}/hessian"),
+            tensors.get(f"{name}/tokens"),
+        )
 
 
 def compute_hessian(tokens: Tensor) -> Tensor:
-    """H, the mean of x x^T over tokens (n, in): (in, in) float32. Half of it is computed and mirrored."""
+    """Returns H, the mean of x x^T over tokens (n, in): (in, in) float32. Half of it is computed, half mirrored."""
     x = tokens.float()
-    gram = torch.empty(x.shape[1], x.shape[1])
+    hessian = torch.empty(x.shape[1], x.shape[1])
     for start in range(0, x.shape[1], BLOCK_ROWS):
         stop = start + BLOCK_ROWS
-        gram[start:stop, start:] = x[:, start:stop].T @ x[:, start:] / len(x)
-        gram[stop:, start:stop] = gram[start:stop, stop:].T
-    return gram
+        hessian[start:stop, start:] = x[:, start:stop].T @ x[:, start:] / len(x)
+        hessian[stop:, start:stop] = hessian[start:stop, stop:].T
+    return hessian
 
 
 def output_errors(error: Tensor, hessian: Tensor) -> Tensor:
-    """For each output o the mean squared (E x)_o: diag(E^T H E), (out,) float64, for E (in, out) and H (in, in).
+    """Returns the mean squared output error of each output, diag(E H E^T).
 
-    H may be bfloat16; products are then made in it. What lies left of the diagonal is not multiplied but doubled.
+    Args:
+        error: E, the weight's error, (out, in) float32.
+        hessian: H, (in, in). Matrix products are computed in its dtype, float32 or bfloat16.
+
+    Returns:
+        (out,) float64.
     """
-    found = torch.zeros(error.shape[1], dtype=torch.float64)
-    for start in range(0, len(error), BLOCK_ROWS):
-        rows, above = error[start : start + BLOCK_ROWS], error[:start]
-        own = hessian[start : start + BLOCK_ROWS, start : start + BLOCK_ROWS] @ rows.to(hessian.dtype)
-        if start:
-            own = own.float() + 2 * (hessian[start : start + BLOCK_ROWS, :start] @ above.to(hessian.dtype)).float()
-        found += (own.float() * rows).sum(0, dtype=torch.float64)
-    return found
+    channels = error.T  # (in, out)
+    errors = torch.zeros(channels.shape[1], dtype=torch.float64)
+    for start in range(0, len(channels), BLOCK_ROWS):
+        stop = start + BLOCK_ROWS
+        rows, above = channels[start:stop], channels[:start]
+        product = hessian[start:stop, start:stop] @ rows.to(hessian.dtype)
+        if start:  # H is symmetric: what is left of the diagonal counts twice instead of being multiplied twice
+            product = product.float() + 2 * (hessian[start:stop, :start] @ above.to(hessian.dtype)).float()
+        errors += (product.float() * rows).sum(0, dtype=torch.float64)
+    return errors

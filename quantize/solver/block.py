@@ -1,8 +1,8 @@
-"""Solving one block, a pure function: (weights, statistics, schemes, steps) -> codes.
+"""Quantizes one block: a pure function of weights, statistics, schemes and steps.
 
-All grids that a recipe asks for are solved from the same statistics: the main one, whose codes go into the model, and
-further solutions by name. Where a scheme rounds activations too, smoothing takes the place of AWQ's scales, and a
-linear that loses too much stays in floats, as it is after folding.
+Every scheme of a recipe is solved from the same statistics: the primary one, whose codes become the model, and extra
+ones by name. A scheme with 8-bit activations uses SmoothQuant's scales instead of AWQ's, and a linear whose error is
+too large stays in floating point, as it is after folding.
 """
 
 from __future__ import annotations
@@ -27,26 +27,31 @@ from .layer import LayerInput, LayerResult, quantize_layer
 
 
 class CalibrationSource(Protocol):
-    """What solving needs of a calibration."""
+    """What quantizing a block reads from a calibration."""
 
     @property
     def abs_max_by_module(self) -> dict[str, float]: ...
 
     def mean_abs(self, name: str) -> Tensor: ...
 
-    def hessian(self, unit: QuantBlock, name: str) -> Tensor: ...
+    def hessian(self, block: QuantBlock, name: str) -> Tensor: ...
 
     def abs_max(self, name: str) -> Tensor: ...
 
-    def tokens(self, unit: QuantBlock, name: str) -> Tensor: ...
+    def tokens(self, block: QuantBlock, name: str) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class LayerStats:
-    """What one linear lost: mean squared output error over mean squared output.
+    """The error of one linear: mean squared output error over mean squared output.
 
-    rtn_error: by rounding alone. error: as solved. steps: after each step of the ladder. kept: it stays in floats,
-    since rounding it and its inputs would cost `error`.
+    Attributes:
+        layer: Full name, `component.module`.
+        rtn_error: With rounding to nearest alone.
+        error: Of the result.
+        weights: Number of weights.
+        steps: After each step, by the step's name.
+        stays_float: The linear is not quantized, because its `error` would exceed the scheme's limit.
     """
 
     layer: str
@@ -59,7 +64,12 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """A solved block on one grid: the tensors that replace its parameters, by full name, and reports on its linears."""
+    """A block quantized with one scheme.
+
+    Attributes:
+        tensors: What replaces the block's parameters, by full name.
+        layers: Statistics of its linears.
+    """
 
     tensors: dict[str, Tensor]
     layers: tuple[LayerStats, ...]
@@ -69,30 +79,39 @@ def quantize_block(
     component: ComponentPlan,
     block: QuantBlock,
     calibration: CalibrationSource,
-    quantization: QuantizationSettings,
+    settings: QuantizationSettings,
     matmul_dtype: torch.dtype,
 ) -> dict[str, BlockResult]:
-    """The block on every grid that the recipe asks for, the main one under MAIN.
+    """Quantizes a block with every scheme of the recipe.
 
     Args:
-        products: the dtype of large products, as the reference computes in.
+        matmul_dtype: The dtype of large matrix products, which the reference also computes in.
+
+    Returns:
+        A result for each scheme by its name; the primary one is called PRIMARY.
     """
-    weights, stored = _load_weights(component, block)
-    grams = {
+    weights, storage_dtypes = _load_weights(component, block)
+    hessians = {
         fold.prev_op: calibration.hessian(block, f"{component.name}.{block.input_module(fold)}")
         for fold in block.spec.folds
     }
-    shifts = pow2_exponents(block, calibration.abs_max_by_module) if quantization.fp16_safe else {}
-    schemes = {PRIMARY: quantization.scheme} | quantization.extra_schemes
-    block = _BlockSolver(
-        component, block, calibration, grams, stored, quantization.resolved_steps, shifts, matmul_dtype
+    shifts = pow2_exponents(block, calibration.abs_max_by_module) if settings.fp16_safe else {}
+    solver = _BlockSolver(
+        component, block, calibration, hessians, storage_dtypes, settings.resolved_steps, shifts, matmul_dtype
     )
-    return {name: block.solve(dict(weights), scheme) for name, scheme in schemes.items()}
+    schemes = {PRIMARY: settings.scheme} | settings.extra_schemes
+    return {name: solver.solve(dict(weights), scheme) for name, scheme in schemes.items()}
 
 
 @dataclass(frozen=True)
 class _BlockSolver:
-    """What all solutions of a block share. grams: H of each fold's input, by the fold's source."""
+    """What all schemes of a block share.
+
+    Attributes:
+        hessians: H of each fold's input, by the module that the fold divides.
+        storage_dtypes: The dtype of each parameter in the checkpoint.
+        pow2_shifts: The exponent k by whose power of two each linear's rows are divided.
+    """
 
     component: ComponentPlan
     block: QuantBlock
@@ -104,145 +123,141 @@ class _BlockSolver:
     matmul_dtype: torch.dtype
 
     def solve(self, weights: Weights, scheme: Scheme) -> BlockResult:
-        return (
-            self._solve_w8a8(weights, scheme)
-            if scheme.quantizes_activations
-            else self._solve_weight_only(weights, scheme)
-        )
+        solve = self._solve_w8a8 if scheme.quantizes_activations else self._solve_weight_only
+        return solve(weights, scheme)
 
     def _solve_weight_only(self, weights: Weights, scheme: Scheme) -> BlockResult:
-        """For products of codes with activations as they are."""
+        """Quantizes weights whose products take activations as they are."""
         original = dict(weights)
-        scales = self._fold_all(weights, scheme) if "scale" in self.steps else {}
-        tensors = self._unquantized(weights)
-        reports = []
+        scales = self._fold_awq_scales(weights, scheme) if "scale" in self.steps else {}
+        tensors = self._unquantized_tensors(weights)
+        layers = []
         for fold in self.block.spec.folds:
-            source = LayerInput(
-                _rescale_hessian(self.hessians[fold.prev_op], scales.get(fold.prev_op)), scheme, self.matmul_dtype
-            )
+            layer_input = self._layer_input(fold, scheme, scales.get(fold.prev_op))
+            unscaled_input = self._layer_input(fold, scheme, None)
             for linear in fold.linears:
-                climbed = quantize_layer(linear, weights.pop(f"{linear}.weight"), source, self.steps)
-                tensors |= self._packed_tensors(linear, climbed.quantized)
+                result = quantize_layer(linear, weights.pop(f"{linear}.weight"), layer_input, self.steps)
+                tensors |= self._packed_tensors(linear, result.quantized)
                 if scales:
-                    plain = LayerInput(self.hessians[fold.prev_op], scheme, self.matmul_dtype)
-                    climbed = _merge_scaled_errors(
-                        quantize_layer(linear, original[f"{linear}.weight"], plain, ()), climbed
-                    )
-                reports.append(_layer_stats(f"{self.block.name}.{linear}", climbed))
-        return BlockResult(tensors, tuple(reports))
+                    unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
+                    result = _merge_scaled_errors(unscaled, result)
+                layers.append(_layer_stats(f"{self.block.name}.{linear}", result))
+        return BlockResult(tensors, tuple(layers))
 
     def _solve_w8a8(self, weights: Weights, scheme: Scheme) -> BlockResult:
-        """For products of codes with activations in 8 bits."""
+        """Quantizes weights whose products take activations in 8 bits."""
         original = dict(weights)
-        scales = self._smooth_all(weights, scheme)
-        tensors, reports = self._unquantized(weights), []
+        scales = self._fold_smoothquant_scales(weights, scheme)
+        tensors, layers = self._unquantized_tensors(weights), []
         for fold in self.block.spec.folds:
-            plain, scale = self._activations(fold, scheme), scales[fold.prev_op]
-            inputs = plain.divide_by(scale)
-            source = LayerInput(_rescale_hessian(self.hessians[fold.prev_op], scale), scheme, self.matmul_dtype)
+            unscaled_inputs, scale = self._activations(fold, scheme), scales[fold.prev_op]
+            inputs = unscaled_inputs.divide_by(scale)
+            layer_input = self._layer_input(fold, scheme, scale)
             for linear in fold.linears:
                 weight = weights.pop(f"{linear}.weight").float()
-                codes = quantize_layer(
-                    linear, weight, source, [step for step in self.steps if step != "scale"]
-                ).quantized
-                alone = plain.rtn_error(original[f"{linear}.weight"].float(), scheme)
-                steps = {"rtn": alone, "smooth": inputs.rtn_error(weight, scheme)}
-                error = inputs.output_error(weight, dequantize(codes))
-                kept = error > scheme.max_output_error
-                steps["solved"] = error
-                reports.append(LayerStats(f"{self.block.name}.{linear}", alone, error, weight.numel(), steps, kept))
-                tensors |= self._float_tensors(linear, weight) if kept else self._packed_tensors(linear, codes)
-                if scheme.activations == "static" and not kept:
+                steps = [step for step in self.steps if step != "scale"]
+                quantized = quantize_layer(linear, weight, layer_input, steps).quantized
+                rtn_error = unscaled_inputs.rtn_error(original[f"{linear}.weight"].float(), layer_input.spec)
+                error = inputs.output_error(weight, dequantize(quantized))
+                errors = {"rtn": rtn_error, "smooth": inputs.rtn_error(weight, layer_input.spec), "solved": error}
+                stays_float = error > scheme.max_output_error
+                name = f"{self.block.name}.{linear}"
+                layers.append(LayerStats(name, rtn_error, error, weight.numel(), errors, stays_float))
+                if stays_float:
+                    tensors |= self._float_tensors(linear, weight)
+                    continue
+                tensors |= self._packed_tensors(linear, quantized)
+                if scheme.activations == "static":
                     tensors[f"{self.block.path}.{linear}.input_scale"] = self._input_scale(linear, inputs)
-        return BlockResult(tensors, tuple(reports))
+        return BlockResult(tensors, tuple(layers))
 
-    def _unquantized(self, weights: Weights) -> dict[str, Tensor]:
-        """Norms and biases; a bias is divided as all that comes out of its linear is."""
-        shared = cumulative_shifts(self.block, self.pow2_shifts)
-        names = sorted(name for name in weights if name.removesuffix(".weight") not in self.block.spec.linears)
-        found = {name: weights[name] * 2.0 ** -shared.get(name.removesuffix(".bias"), 0) for name in names}
-        return {f"{self.block.path}.{name}": found[name].to(self.storage_dtypes[name]).clone() for name in names}
+    def _layer_input(self, fold: Fold, scheme: Scheme, scale: Tensor | None) -> LayerInput:
+        """Returns the input of a fold's linears, divided by `scale`, (in,), if there is one."""
+        hessian = self.hessians[fold.prev_op]
+        if scale is not None:
+            hessian = hessian / scale / scale[:, None]
+        return LayerInput(hessian, scheme.to_spec(len(hessian)), self.matmul_dtype)
 
-    def _fold_all(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
-        """Searches and folds AWQ's scale for each fold, in order; returns each source's input scale, (in,)."""
+    def _fold_awq_scales(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
+        """Searches and folds AWQ's scale of each fold in order; returns input scales (in,) by the module divided."""
         scales = {}
         for fold in self.block.spec.folds:
-            magnitude = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(fold)}")
-            channel = channel_map(fold, self.component.config, len(magnitude))
-            readers = [weights[f"{linear}.weight"].float() for linear in fold.linears]
-            found = search_scale(readers, self.hessians[fold.prev_op], magnitude, scheme, channel)
-            scale = fold_scale(weights, fold, found, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
+            mean_abs = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(fold)}")
+            channel = channel_map(fold, self.component.config, len(mean_abs))
+            linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
+            spec = scheme.to_spec(len(mean_abs))
+            best = search_scale(linears, self.hessians[fold.prev_op], mean_abs, spec, channel)
+            scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
             scales[fold.prev_op] = scale[channel]
         return scales
 
-    def _smooth_all(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
-        """Searches and folds a smoothing scale for each fold, in order; returns each source's input scale, (in,)."""
+    def _fold_smoothquant_scales(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
+        """Searches and folds SmoothQuant's scale of each fold in order; returns input scales (in,) as for AWQ."""
         scales = {}
         for fold in self.block.spec.folds:
             inputs = self._activations(fold, scheme)
             channel = channel_map(fold, self.component.config, len(inputs.abs_max))
-            readers = [weights[f"{linear}.weight"].float() for linear in fold.linears]
-            found = search_smoothquant_scale(readers, inputs, scheme, channel)
-            scale = fold_scale(weights, fold, found, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
+            linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
+            best = search_smoothquant_scale(linears, inputs, scheme.to_spec(len(inputs.abs_max)), channel)
+            scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
             scales[fold.prev_op] = scale[channel]
         return scales
 
     def _activations(self, fold: Fold, scheme: Scheme) -> CalibrationActivations:
         name = f"{self.component.name}.{self.block.input_module(fold)}"
-        return CalibrationActivations(
-            self.calibration.tokens(self.block, name).float(), self.calibration.abs_max(name), scheme.activations
-        )
+        tokens = self.calibration.tokens(self.block, name).float()
+        return CalibrationActivations(tokens, self.calibration.abs_max(name), scheme.activations)
+
+    def _unquantized_tensors(self, weights: Weights) -> dict[str, Tensor]:
+        """Returns norms and biases. A bias is divided by the same power of two as its linear's output."""
+        shifts = cumulative_shifts(self.block, self.pow2_shifts)
+        names = sorted(name for name in weights if name.removesuffix(".weight") not in self.block.spec.linears)
+        shifted = {name: weights[name] * 2.0 ** -shifts.get(name.removesuffix(".bias"), 0) for name in names}
+        return {f"{self.block.path}.{name}": shifted[name].to(self.storage_dtypes[name]).clone() for name in names}
 
     def _float_tensors(self, linear: str, weight: Tensor) -> dict[str, Tensor]:
-        """The weight of a linear that stays in floats, its rows divided by what keeps float16 from overflowing."""
+        """Returns the weight of a linear that stays in floating point, its rows divided by their power of two."""
         name = f"{linear}.weight"
-        divided = weight * 2.0 ** -self.pow2_shifts.get(linear, 0)
-        return {f"{self.block.path}.{name}": divided.to(self.storage_dtypes[name]).clone()}
+        shifted = weight * 2.0 ** -self.pow2_shifts.get(linear, 0)
+        return {f"{self.block.path}.{name}": shifted.to(self.storage_dtypes[name]).clone()}
 
-    def _input_scale(self, linear: str, inputs: CalibrationActivations) -> Tensor:
-        """The static scale of a linear's input, (), divided as that is by the linears before it."""
-        before = cumulative_shifts(self.block, self.pow2_shifts).get(linear, 0) - self.pow2_shifts.get(linear, 0)
-        return torch.tensor(inputs.scale * 2.0**-before)
-
-    def _packed_tensors(self, linear: str, codes: QuantizedWeight) -> dict[str, Tensor]:
-        """The tensors of a linear, its rows divided by what keeps float16 from overflowing."""
-        scales = codes.qparams.scales * 2.0 ** -self.pow2_shifts.get(linear, 0)
-        codes = codes._replace(grid=codes.qparams._replace(scales=scales))
-        packed = pack_awq(codes)._asdict() if codes.qparams.qmax == QMAX else _pack_int8(codes)
+    def _packed_tensors(self, linear: str, quantized: QuantizedWeight) -> dict[str, Tensor]:
+        """Returns the stored tensors of a linear, its rows divided by their power of two."""
+        scales = quantized.qparams.scales * 2.0 ** -self.pow2_shifts.get(linear, 0)
+        quantized = quantized._replace(qparams=quantized.qparams._replace(scales=scales))
+        packed = pack_awq(quantized)._asdict() if quantized.qparams.qmax == QMAX else _pack_int8(quantized)
         return {f"{self.block.path}.{linear}.{kind}": tensor for kind, tensor in packed.items()}
 
+    def _input_scale(self, linear: str, inputs: CalibrationActivations) -> Tensor:
+        """Returns the static scale of a linear's input, (), divided as the linears before it divide that input."""
+        shifts_before = cumulative_shifts(self.block, self.pow2_shifts).get(linear, 0) - self.pow2_shifts.get(linear, 0)
+        return torch.tensor(inputs.scale * 2.0**-shifts_before)
 
-def _pack_int8(codes: QuantizedWeight) -> dict[str, Tensor]:
-    """8-bit codes in the same arrangement, a byte each: qweight (in, out), qzeros and scales (groups, out)."""
-    grid = codes.qparams
-    tensors = {"qweight": codes.codes.T, "qzeros": grid.zero_points.T, "scales": grid.scales.T.half()}
+
+def _pack_int8(quantized: QuantizedWeight) -> dict[str, Tensor]:
+    """Arranges 8-bit codes as AWQ does, one byte each: qweight (in, out), qzeros and scales (groups, out)."""
+    qparams = quantized.qparams
+    tensors = {"qweight": quantized.codes.T, "qzeros": qparams.zero_points.T, "scales": qparams.scales.T.half()}
     return {kind: tensor.contiguous() for kind, tensor in tensors.items()}
 
 
-def _merge_scaled_errors(plain: LayerResult, scaled: LayerResult) -> LayerResult:
-    """The scaled linear, with the errors of rounding it as it was before; both relative to their outputs."""
-    share = scaled.output_power / plain.output_power if plain.output_power else 0.0
-    errors = {"rtn": plain.errors["rtn"] * share, "scale": scaled.errors["rtn"]}
-    return replace(scaled, errors=errors | {name: e for name, e in scaled.errors.items() if name != "rtn"})
+def _merge_scaled_errors(unscaled: LayerResult, scaled: LayerResult) -> LayerResult:
+    """Returns the scaled linear with the RTN error of the unscaled one; each is relative to its own output."""
+    ratio = scaled.output_power / unscaled.output_power if unscaled.output_power else 0.0
+    errors = {"rtn": unscaled.errors["rtn"] * ratio, "scale": scaled.errors["rtn"]}
+    return replace(scaled, errors=errors | {step: error for step, error in scaled.errors.items() if step != "rtn"})
 
 
-def _layer_stats(layer: str, climbed: LayerResult) -> LayerStats:
-    steps = {
-        name: error / climbed.output_power if climbed.output_power else 0.0 for name, error in climbed.errors.items()
-    }
-    last = list(steps.values())[-1]
-    return LayerStats(layer, steps["rtn"], last, climbed.quantized.codes.numel(), steps)
+def _layer_stats(layer: str, result: LayerResult) -> LayerStats:
+    power = result.output_power
+    steps = {step: error / power if power else 0.0 for step, error in result.errors.items()}
+    return LayerStats(layer, steps["rtn"], list(steps.values())[-1], result.quantized.codes.numel(), steps)
 
 
-def _rescale_hessian(gram: Tensor, scale: Tensor | None) -> Tensor:
-    """H of the input divided by a scale."""
-    return gram if scale is None else gram / scale / scale[:, None]
-
-
-def _load_weights(part: ComponentPlan, unit: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:
-    """The parameters that the block's folds touch, as stored, and their dtypes."""
-    modules = {*unit.spec.linears, *(fold.prev_op for fold in unit.spec.folds)}
+def _load_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:
+    """Loads the parameters that the block's folds touch, as stored, and their dtypes."""
+    modules = {*block.spec.linears, *(fold.prev_op for fold in block.spec.folds)}
     names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
-    found = {name: f"{unit.path}.{name}" for name in names if f"{unit.path}.{name}" in part.checkpoint}
-    weights = {name: part.checkpoint.load_tensor(full) for name, full in found.items()}
+    full_names = {name: f"{block.path}.{name}" for name in names if f"{block.path}.{name}" in component.checkpoint}
+    weights = {name: component.checkpoint.load_tensor(full_name) for name, full_name in full_names.items()}
     return weights, {name: tensor.dtype for name, tensor in weights.items()}
