@@ -12,14 +12,14 @@ import numpy as np
 
 from ...common.progress import Progress, no_progress
 from ...models.base.npu import GraphPart
-from ...recipes.schema import Recipe, RknnSettings
+from ...recipes.schema import Recipe
 from ...runtime.rknn.exported import EMBEDDINGS_FILE, SIMULATOR_FOLDER
 from ...runtime.rknn.part_chain import RunPart, dispatch_parts
 from ...runtime.rknn.simulator import simulate
 from ...runtime.rknn.toolkit import Toolkit, find_interpreter
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder
-from ..graph.source_model import SourcePipeline, open_source
+from ..graph.source_model import open_source
 from ..verification.image_parity import ReferenceImage
 from .board_kit import write_board_kit
 from .building.builder import BuiltPart, build_part
@@ -95,19 +95,6 @@ def export_rknn(
     model = open_source(source)
     if not components:
         make_memory_plan(model, recipe).require_recipe_fits()
-    return export_rknn_parts(model, output, settings, components=components, progress=progress, timeout_s=timeout_s)
-
-
-def export_rknn_parts(
-    model: SourcePipeline,
-    output: Path,
-    settings: RknnSettings,
-    *,
-    components: Sequence[str] = (),
-    progress: Progress = no_progress,
-    timeout_s: float = 3600,
-) -> RknnExportResult:
-    """Exports an opened pipeline as `export_rknn` does, whether or not the board has the memory for it."""
     job = prepare_job(model, output, settings, components)
     with artifact_lock(output) as work:
         stage = work / "export-rknn"

@@ -24,8 +24,6 @@ def get_rejection_reason(precision: str, measurement: BuildMeasurement) -> str |
     if math.isnan(measurement.relative_error):
         return "the simulated output is not finite, because something overflows float16"
     if measurement.relative_error > MAX_RELATIVE_ERROR[precision]:
-        return (
-            f"the simulated error is {measurement.relative_error:.2g}, but at most "
-            f"{MAX_RELATIVE_ERROR[precision]:.2g} is allowed"
-        )
+        limit = MAX_RELATIVE_ERROR[precision]
+        return f"the simulated error is {measurement.relative_error:.2g}, the limit is {limit:.2g}"
     return None

@@ -154,7 +154,7 @@ class MemoryEstimator:
         if deployment.peak_bytes <= self.board_bytes:
             return deployment
         peak, board = deployment.peak_bytes / 2**30, self.board_bytes / 2**30
-        return replace(deployment, rejection=f"{peak:.1f} GiB, more than the {board:.3g} GiB of the board")
+        return replace(deployment, rejection=f"needs {peak:.1f} GiB, the board has {board:.3g} GiB")
 
     def _estimate_graph(self, graph: Graph, bits: int) -> list[PartEstimate]:
         """Splits a graph and estimates its parts.

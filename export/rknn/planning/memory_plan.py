@@ -81,8 +81,8 @@ class Deployment:
             return f"rejected: {self.rejection}"
         if len(self.domains) > 1:
             return (
-                f"experimental: {len(self.domains)} memory domains need one process each, because rknn-toolkit-lite2 "
-                "cannot select a domain; edgepress runs a single process"
+                f"research: needs {len(self.domains)} memory domains, one process each, which edgepress does not "
+                "support"
             )
         return "fits"
 

@@ -50,10 +50,10 @@ def _render_graphs(deployment: Deployment) -> str:
         "graph",
         "parts",
         "parameters",
-        "weights, MiB per part",
+        "on the device, MiB each",
         "working memory",
         "domain",
-        "to build, per part",
+        "to build, each",
     ]
     graphs = dict.fromkeys(part.graph for part in deployment.parts)
     rows = [

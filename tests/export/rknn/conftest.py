@@ -1,4 +1,4 @@
-"""What tests of exporting to an NPU start from."""
+"""Fixtures of the RKNN export."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from helpers import previous_export
 
 @pytest.fixture
 def occupied(tmp_path: Path) -> Path:
-    """An artifact that holds an older export."""
+    """An artifact with an older export."""
     return previous_export.write(tmp_path / "out")

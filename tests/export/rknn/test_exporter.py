@@ -1,4 +1,4 @@
-"""From a pipeline to parts: a small real conversion, simulated, and what is refused with the artifact left as it is."""
+"""A small pipeline exported with the toolkit and simulated, and exports that fail and leave the artifact unchanged."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
+from edgepress.export.graph.source_model import open_source
 from edgepress.export.rknn.building.acceptance import get_rejection_reason
 from edgepress.export.rknn.building.simulation import BuildRequest, GoldenSample, build_and_simulate
 from edgepress.export.rknn.exporter import export_rknn
 from edgepress.export.rknn.prepare import prepare_job
-from edgepress.recipes.schema import RknnSettings
+from edgepress.recipes.schema import Recipe, RknnSettings
 from edgepress.runtime.rknn import toolkit as module
 from edgepress.runtime.rknn.backend import open_backend
 from edgepress.runtime.rknn.exported import BuildConfig, load_exported_rknn
@@ -30,33 +31,34 @@ from edgepress.runtime.rknn.simulator import build_model
 from edgepress.runtime.rknn.toolkit import Toolkit
 
 SETTINGS = RknnSettings(target="rk3588", precision="fp16", max_prompt_tokens=32)
+RECIPE = Recipe(device="test", rknn=SETTINGS)
 PLAIN = BuildConfig({"target_platform": "rk3588"})
 TEXT = ("text_encoder",)
 
 
-# ---------------------------------------------------------------- a conversion
+# ---------------------------------------------------------------- an export
 
 
 @pytest.fixture(scope="module")
 def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("rknn") / "out"
-    export_rknn(tiny, output, SETTINGS, TEXT)
+    export_rknn(tiny, output, RECIPE, components=TEXT)
     return output
 
 
 @needs_toolkit
 @pytest.mark.slow
-def test_a_text_encoder_is_wholly_on_the_npu_and_near_to_its_float(exported: Path) -> None:
+def test_the_text_encoder_runs_on_the_npu_alone_and_is_close_to_its_float(exported: Path) -> None:
     content = json.loads((exported / "rknn" / "pipeline.json").read_text())
     (part,) = content["graphs"]["text_encoder"]
-    assert part["operators"]["elsewhere"] == part["faults"] == []
+    assert part["operators"]["not_on_npu"] == part["errors"] == []
     assert part["operators"]["npu"] > 30
-    assert part["simulated"]["relative"] <= 2e-3
+    assert part["simulated"]["relative_error"] <= 2e-3
     assert part["simulated"]["cosine"] > 0.99999
     assert part["status"] == "simulated"
     assert part["memory"]["weights"] > 0 < part["memory"]["internal"]
-    assert part["build"]["peak"] > 1e8
-    assert len(part["worst"]) == 5
+    assert part["build"]["peak_bytes"] > 1e8
+    assert len(part["worst_layers"]) == 5
     assert content["verified_on_a_board"] is False
     rknn = exported / "rknn" / "text_encoder.rknn"
     assert rknn.stat().st_size == part["bytes"] > 1e5
@@ -64,100 +66,99 @@ def test_a_text_encoder_is_wholly_on_the_npu_and_near_to_its_float(exported: Pat
 
 @needs_toolkit
 @pytest.mark.slow
-def test_the_artifact_answers_its_golden_inputs_through_the_simulator(exported: Path, tiny: Path) -> None:
-    """The text encoder of transformers reads the same ids beside it."""
+def test_the_artifact_encodes_a_prompt_in_the_simulator_as_transformers_does(exported: Path, tiny: Path) -> None:
     import torch
     from helpers.onnx_graphs import load
 
     host, backend = open_backend(load_exported_rknn(exported))
     ids = np.arange(40, 69)
-    fed: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
 
     def run(name: str, inputs: dict[str, Any]) -> Any:
-        fed[name] = backend(name, inputs)
-        return fed[name]
+        outputs[name] = backend(name, inputs)
+        return outputs[name]
 
-    with pytest.raises(UserError, match="no graph 'caption', only text_encoder"):
+    with pytest.raises(UserError, match="Graph 'caption' is missing from the artifact, which has text_encoder"):
         host.encode_prompt(run, ids)
     with torch.no_grad():
-        answer = load(tiny, "text_encoder")(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
-    expected = answer.hidden_states[-2].numpy()
-    found = fed["text_encoder"][:, : len(ids)]
-    assert np.linalg.norm(found - expected) <= 3e-3 * np.linalg.norm(expected)
+        reference = load(tiny, "text_encoder")(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
+    expected = reference.hidden_states[-2].numpy()
+    output = outputs["text_encoder"][:, : len(ids)]
+    assert np.linalg.norm(output - expected) <= 3e-3 * np.linalg.norm(expected)
 
 
 @needs_toolkit
 @pytest.mark.slow
-def test_the_board_kit_is_a_script_that_compiles_beside_golden_inputs(exported: Path) -> None:
+def test_the_board_kit_has_a_script_that_compiles_and_golden_inputs(exported: Path) -> None:
     script = exported / "rknn" / "check_board.py"
     compile(script.read_text("utf-8"), str(script), "exec")
     with np.load(exported / "rknn" / "golden" / "text_encoder.npz") as golden:
         assert golden.files == ["in.embeddings", "out"]
 
 
-# ---------------------------------------------------------------- faults
+# ---------------------------------------------------------------- failures
 
 
-def test_a_missing_toolkit_is_one_sentence(
+def test_a_missing_toolkit_is_reported(
     occupied: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(module.PYTHON_VARIABLE, str(tmp_path / "python"))
-    words = ["export", "rknn", "--recipe", "rk3588", "--model", str(tiny), "--output", str(occupied)]
-    result = CliRunner().invoke(main, words)
+    arguments = ["export", "rknn", "--recipe", "rk3588", "--model", str(tiny), "--output", str(occupied)]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert result.stderr.strip().startswith("Error: rknn-toolkit2 is not installed")
     assert result.stderr.strip().count("\n") == 0
     check_untouched(occupied)
 
 
-def test_a_recipe_without_the_section_is_told() -> None:
+def test_a_recipe_without_the_section_is_reported() -> None:
     result = CliRunner().invoke(main, ["export", "rknn", "--recipe", "orin"])
     assert result.exit_code == 2
-    assert "has no section rknn" in result.stderr
+    assert "has no section 'rknn'" in result.stderr
 
 
 @needs_toolkit
 @pytest.mark.parametrize(
-    ("settings", "components", "sentence"),
+    ("settings", "components", "message"),
     [
-        ({"precision": "w4a16"}, (), "rk3588 runs no 4-bit weights"),
-        ({"precision": "w8a8"}, (), "no solution for w8a8"),
-        ({"cpu": ("encoder",)}, (), "rknn.cpu names 'encoder'"),
-        ({}, ("tokenizer",), "no component 'tokenizer'"),
+        ({"precision": "w4a16"}, (), "rk3588 does not support 4-bit weights"),
+        ({"precision": "w8a8"}, (), "has no w8a8 solution"),
+        ({"cpu": ("encoder",)}, (), "Unknown graph 'encoder' in rknn.cpu"),
+        ({}, ("tokenizer",), "Unknown component 'tokenizer'"),
         ({"size": (64, 60)}, (), "64x60 cannot be painted"),
-        ({"build_memory": 0.3}, (), "raise rknn.build_memory"),
+        ({"build_memory": 0.3}, (), "Raise rknn.build_memory"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_written(
-    settings: dict[str, Any], components: Sequence[str], sentence: str, tiny: Path, occupied: Path
+def test_invalid_settings_are_reported_before_anything_is_written(
+    settings: dict[str, Any], components: Sequence[str], message: str, tiny: Path, occupied: Path
 ) -> None:
-    with pytest.raises(UserError, match=sentence):
-        prepare_job(tiny, occupied, SETTINGS.model_copy(update=settings), components)
+    with pytest.raises(UserError, match=message):
+        prepare_job(open_source(tiny), occupied, SETTINGS.model_copy(update=settings), components)
     check_untouched(occupied)
 
 
 @needs_toolkit
 @pytest.mark.slow
-def test_a_build_that_takes_too_long_leaves_the_artifact_as_it_was(tiny: Path, occupied: Path) -> None:
+def test_a_build_that_takes_too_long_leaves_the_artifact_unchanged(tiny: Path, occupied: Path) -> None:
     with pytest.raises(UserError, match="took more than"):
-        export_rknn(tiny, occupied, SETTINGS, TEXT, timeout_s=0.01)
+        export_rknn(tiny, occupied, RECIPE, components=TEXT, timeout_s=0.01)
     check_untouched(occupied)
 
 
 @needs_toolkit
 @pytest.mark.slow
-def test_a_model_that_overflows_float16_is_refused(occupied: Path, tmp_path: Path) -> None:
+def test_a_model_that_overflows_float16_is_rejected(occupied: Path, tmp_path: Path) -> None:
     write_tiny_pipeline(tmp_path / "large")
     with edit_weights(tmp_path / "large" / "text_encoder") as tensors:
         for name in ("up_proj", "down_proj"):
             tensors[f"layers.0.mlp.{name}.weight"] *= 3e3
-    with pytest.raises(UserError, match=r"text_encoder is refused .*(overflows float16|error is)"):
-        export_rknn(tmp_path / "large", occupied, SETTINGS, TEXT)
+    with pytest.raises(UserError, match=r"text_encoder was rejected .*(overflows float16|error is)"):
+        export_rknn(tmp_path / "large", occupied, RECIPE, components=TEXT)
     check_untouched(occupied)
 
 
 def _write_reciprocal_norm(file: Path, opset: int) -> None:
-    """x · (1 / sqrt |x W|), which the toolkit builds without complaint, and divides on the CPU."""
+    """Writes x · (1 / sqrt |x W|), which the toolkit builds without an error, but divides on the CPU."""
     weight = numpy_helper.from_array(np.eye(64, dtype=np.float32), "w")
     steps = [("MatMul", ["x", "w"], "a"), ("Abs", ["a"], "b"), ("Sqrt", ["b"], "c"), ("Reciprocal", ["c"], "d")]
     nodes = [helper.make_node(operator, inputs, [out]) for operator, inputs, out in steps]
@@ -168,22 +169,22 @@ def _write_reciprocal_norm(file: Path, opset: int) -> None:
 
 
 @needs_toolkit
-def test_a_build_that_returns_0_and_leaves_the_npu_is_refused(tmp_path: Path) -> None:
+def test_a_build_that_returns_0_but_uses_the_cpu_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "m.onnx"
     _write_reciprocal_norm(file, 19)
     x = 1 + np.random.default_rng(0).random((1, 32, 64), np.float32)
     with Toolkit(60) as toolkit:
-        files = BuildRequest(file, tmp_path, tmp_path / "m.rknn", [GoldenSample({"x": x}, np.sqrt(x))])
-        built = build_and_simulate(toolkit, "m", files, PLAIN)
+        request = BuildRequest(file, tmp_path, tmp_path / "m.rknn", [GoldenSample({"x": x}, np.sqrt(x))])
+        measurement = build_and_simulate(toolkit, "m", request, PLAIN)
     assert (tmp_path / "m.rknn").exists()
-    reason = get_rejection_reason("fp16", built)
+    reason = get_rejection_reason("fp16", measurement)
     assert reason is not None
     assert reason.startswith("1 operators do not run on the NPU (Div")
-    assert any("Unkown op target" in fault for fault in built.build_log.errors)
+    assert any("Unkown op target" in line for line in measurement.build_log.errors)
 
 
 @needs_toolkit
-def test_a_newer_opset_a_full_disk_and_missing_samples_are_sentences(tmp_path: Path) -> None:
+def test_a_newer_opset_a_full_disk_and_missing_samples_are_reported(tmp_path: Path) -> None:
     newer, older = tmp_path / "newer.onnx", tmp_path / "older.onnx"
     _write_reciprocal_norm(newer, 23)
     _write_reciprocal_norm(older, 19)
@@ -192,5 +193,5 @@ def test_a_newer_opset_a_full_disk_and_missing_samples_are_sentences(tmp_path: P
             build_model(toolkit, "m", newer, PLAIN, tmp_path)
         with pytest.raises(UserError, match="No space left on device"):
             build_model(toolkit, "m", older, PLAIN, tmp_path, Path("/dev/full"))
-        with pytest.raises(UserError, match=r"inputs\.txt is missing; the calibration samples are gone"):
+        with pytest.raises(UserError, match=r"calibration samples are missing: .*inputs\.txt does not exist"):
             build_model(toolkit, "m", older, BuildConfig(PLAIN.toolkit_config, is_quantized=True), tmp_path / "none")

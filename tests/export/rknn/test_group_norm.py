@@ -1,4 +1,4 @@
-"""Group norms as convolutions, beside torch's."""
+"""Decomposed group norms, against torch's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgepress.export.rknn.group_norm import decompose_group_norm
 
 
 def make_group_norm_model(shape: tuple[int, ...], groups: int) -> ir.Model:
-    """A graph of one group norm, as an NPU gets it."""
+    """Returns a graph of one decomposed group norm."""
     float32 = ir.TensorType(ir.DataType.FLOAT)
     port = ir.Value(name="x", shape=ir.Shape(shape), type=float32)
     values = [ir.Value(name=name, shape=ir.Shape([shape[1]]), type=float32) for name in ("w", "b")]
@@ -29,14 +29,14 @@ def make_group_norm_model(shape: tuple[int, ...], groups: int) -> ir.Model:
 @pytest.mark.parametrize(
     ("channels", "groups", "rest"), [(8, 4, (5, 7)), (32, 8, (5, 7)), (6, 6, (5, 7)), (6, 1, (5, 7)), (8, 4, (35,))]
 )
-def test_it_is_torchs_group_norm(channels: int, groups: int, rest: tuple[int, ...]) -> None:
+def test_it_matches_torch(channels: int, groups: int, rest: tuple[int, ...]) -> None:
     shape, generator = (1, channels, *rest), torch.Generator().manual_seed(groups)
     x = 3 + 2 * torch.randn(shape, generator=generator)
     weight, bias = (torch.randn(channels, generator=generator) for _ in range(2))
     model = make_group_norm_model(shape, groups)
-    (found,) = session(model, {"w": weight, "b": bias}).run(None, {"x": x.numpy()})
+    (output,) = session(model, {"w": weight, "b": bias}).run(None, {"x": x.numpy()})
     expected = torch.nn.functional.group_norm(x, groups, weight, bias, eps=1e-6)
-    assert np.abs(found - expected.numpy()).max() < 2e-6 * float(expected.abs().max() + 1)
+    assert np.abs(output - expected.numpy()).max() < 2e-6 * float(expected.abs().max() + 1)
     assert "InstanceNormalization" not in {node.op_type for node in model.graph}
 
 
@@ -49,13 +49,13 @@ def convert_to_fp16(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def test_what_float16_holds_does_not_overflow_as_a_square() -> None:
-    """Computed in float16 by ONNX's own evaluator; a constant, whose variance is 0, stays finite too."""
+def test_squares_do_not_overflow_float16() -> None:
+    """Computed in float16 by ONNX's reference evaluator; a constant input, whose variance is 0, stays finite too."""
     shape, ones = (1, 8, 2, 2), np.ones(8, np.float16)
     evaluator = ReferenceEvaluator(convert_to_fp16(make_group_norm_model(shape, 4)))
     x = (100 + 300 * torch.randn(shape, generator=torch.Generator().manual_seed(0))).half()
-    (found,) = evaluator.run(None, {"x": x.numpy(), "w": ones, "b": 0 * ones})
-    assert found.dtype == np.float16
-    np.testing.assert_allclose(found, torch.nn.functional.group_norm(x.float(), 4, eps=1e-6).numpy(), atol=2e-2)
+    (output,) = evaluator.run(None, {"x": x.numpy(), "w": ones, "b": 0 * ones})
+    assert output.dtype == np.float16
+    np.testing.assert_allclose(output, torch.nn.functional.group_norm(x.float(), 4, eps=1e-6).numpy(), atol=2e-2)
     (flat,) = evaluator.run(None, {"x": np.full(shape, 3, np.float16), "w": ones, "b": 0 * ones})
     np.testing.assert_array_equal(flat, 0)

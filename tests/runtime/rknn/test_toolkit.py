@@ -1,4 +1,4 @@
-"""The toolkit's process: what is said where it is missing, late, killed or refuses, and that nothing of it is left."""
+"""The toolkit's process: errors if it is missing, slow, killed or fails, and that no process is left behind."""
 
 from __future__ import annotations
 
@@ -19,55 +19,53 @@ from edgepress.runtime.rknn.toolkit import Toolkit
 
 
 def list_child_pids() -> set[str]:
-    """The numbers of this process's children."""
+    """Lists the pids of this process's children."""
     tasks = Path("/proc/self/task").iterdir()
     return {child for task in tasks for child in (task / "children").read_text("ascii").split()}
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Other files' tests may keep a worker of their own."""
+def check_children() -> Iterator[None]:
+    """No test leaves a process behind. Tests of other files may have one running."""
     before = list_child_pids()
     yield
     assert list_child_pids() <= before
 
 
-def test_a_missing_toolkit_is_named_with_the_command_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_toolkit_is_reported_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(module.PYTHON_VARIABLE, str(tmp_path / "python"))
-    with Toolkit() as toolkit, pytest.raises(UserError, match=r"not installed .*'make setup-rknn'"):
-        toolkit.call("hello")
+    with Toolkit() as toolkit, pytest.raises(UserError, match=r"not installed .*Run 'make setup-rknn'"):
+        toolkit.call("version")
 
 
-def test_a_python_without_the_toolkit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_the_toolkit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(module.PYTHON_VARIABLE, sys.executable)
     with Toolkit() as toolkit, pytest.raises(UserError, match=r"No module named|No package metadata"):
-        toolkit.call("hello")
+        toolkit.call("version")
 
 
 @needs_toolkit
-def test_the_toolkit_tells_its_version_and_what_it_took() -> None:
+def test_a_reply_has_the_version_the_time_and_the_memory() -> None:
     with Toolkit() as toolkit:
-        done = toolkit.call("hello")
+        reply = toolkit.call("version")
         folder = toolkit.folder
         assert folder.is_dir()
-    assert done.answer["toolkit"].startswith("2.")
-    assert done.peak_bytes > 50e6
-    assert done.seconds > 0
+    assert reply.answer["toolkit"].startswith("2.")
+    assert reply.peak_bytes > 50e6
+    assert reply.seconds > 0
     assert not folder.exists()
 
 
 @needs_toolkit
-def test_what_takes_too_long_is_killed_and_the_next_job_starts_anew() -> None:
-    with Toolkit(timeout_s=0.01) as toolkit, pytest.raises(UserError, match="took more than 0 s in 'hello'"):
-        toolkit.call("hello")
+def test_a_slow_job_is_killed_and_the_next_one_starts_a_new_worker() -> None:
+    with Toolkit(timeout_s=0.01) as toolkit, pytest.raises(UserError, match="took more than 0 s in 'version'"):
+        toolkit.call("version")
     with Toolkit() as toolkit:
-        assert toolkit.call("hello").answer
+        assert toolkit.call("version").answer
 
 
 @needs_toolkit
-def test_a_worker_that_is_killed_is_told() -> None:
+def test_a_killed_worker_is_reported() -> None:
     with Toolkit() as toolkit:
         toolkit.folder  # noqa: B018  starts it
         victim = toolkit._process
@@ -79,13 +77,13 @@ def test_a_worker_that_is_killed_is_told() -> None:
 
         killer = threading.Thread(target=kill)
         killer.start()
-        with pytest.raises(UserError, match=r"ended.* in 'hello'; give it more time or memory"):
-            toolkit.call("hello")
+        with pytest.raises(UserError, match=r"exited unexpectedly in 'version'.*It may need more memory"):
+            toolkit.call("version")
         killer.join()
 
 
 @needs_toolkit
-def test_what_the_toolkit_refuses_is_one_sentence(tmp_path: Path) -> None:
-    with Toolkit() as toolkit, pytest.raises(UserError, match=r"refuses to build: .*") as raised:
+def test_an_error_of_the_toolkit_is_a_single_line(tmp_path: Path) -> None:
+    with Toolkit() as toolkit, pytest.raises(UserError, match=r"failed in 'build': .*") as raised:
         toolkit.call("build", model="m", onnx=str(tmp_path / "none.onnx"), config={"target_platform": "rk3588"})
     assert "\n" not in str(raised.value)

@@ -19,9 +19,9 @@ from edgepress.recipes.schema import Scheme
 from edgepress.runtime.rknn.simulator import save_calibration_samples
 from edgepress.runtime.rknn.toolkit import Toolkit
 
-CHANNEL = Scheme(group_size="channel", zero_point=False, narrow_range=True)
-GROUPS = Scheme(group_size=32, zero_point=False, narrow_range=True)
-BYTES = Scheme(bits=8, group_size="channel", zero_point=False, narrow_range=True, activations="static")
+CHANNEL = Scheme(group_size="channel", symmetric=True, narrow_range=True)
+GROUPS = Scheme(group_size=32, symmetric=True, narrow_range=True)
+BYTES = Scheme(bits=8, group_size="channel", symmetric=True, narrow_range=True, activations="static")
 PART = GraphPart("m", Graph("m", "c", "", (Port("x", (1, 32, 64)),), (Port("y", (1, 32, 64)),)))
 
 
@@ -36,10 +36,10 @@ PART = GraphPart("m", Graph("m", "c", "", (Port("x", (1, 32, 64)),), (Port("y", 
     ],
 )
 def test_the_lowest_precision_comes_first(precision: str, scheme: Scheme | None, names: list[str]) -> None:
-    assert [way.precision for way in list_build_options(precision, "rk3576", scheme)] == names
+    assert [option.precision for option in list_build_options(precision, "rk3576", scheme)] == names
 
 
-def test_the_toolkit_rounds_in_the_groups_that_we_solved() -> None:
+def test_the_toolkit_quantizes_in_the_groups_of_the_solution() -> None:
     methods = [
         list_build_options("w4a16", "rk3576", scheme)[0].build_config.toolkit_config["quantized_method"]
         for scheme in (CHANNEL, GROUPS)
@@ -47,7 +47,7 @@ def test_the_toolkit_rounds_in_the_groups_that_we_solved() -> None:
     assert methods == ["channel", "group32"]
 
 
-def test_layers_that_lose_much_are_sensitive() -> None:
+def test_layers_with_large_errors_stay_in_float16() -> None:
     errors = {"a": 0.5, "b": 2e-5, "c": 0.0}
     layers = [LayerError("Conv", name, error) for name, error in errors.items()]
     layers.append(LayerError("exDataConvert", "a__float16", 0.5))
@@ -57,14 +57,14 @@ def test_layers_that_lose_much_are_sensitive() -> None:
 
 
 def _round_to_grid(weight: np.ndarray, group: int) -> np.ndarray:
-    """A weight (in, out) rounded to the largest of a group over 7."""
+    """Rounds a weight (in, out) symmetrically to 4 bits, in groups of input channels."""
     groups = weight.reshape(-1, group, weight.shape[1])
     scale = np.abs(groups).max(1, keepdims=True) / 7
     return (np.round(groups / scale) * scale).reshape(weight.shape).astype(np.float32)
 
 
 def _write_two_linears(folder: Path, group: int) -> tuple[Path, GoldenSample]:
-    """y = (x A) B: A stands on the grid, B on none."""
+    """Writes y = (x A) B, where A is rounded and B is not."""
     generator = np.random.default_rng(0)
     a, b = (generator.standard_normal((64, 64)).astype(np.float32) / 8 for _ in range(2))
     a = _round_to_grid(a, group)
@@ -79,35 +79,36 @@ def _write_two_linears(folder: Path, group: int) -> tuple[Path, GoldenSample]:
 
 @needs_toolkit
 @pytest.mark.parametrize("scheme", [CHANNEL, GROUPS])
-def test_what_was_not_solved_stays_in_float16_and_our_codes_are_met_exactly(scheme: Scheme, tmp_path: Path) -> None:
+def test_unquantized_linears_stay_in_float16_and_quantized_ones_are_exact(scheme: Scheme, tmp_path: Path) -> None:
     file, golden = _write_two_linears(tmp_path, scheme.resolve_group_size(64))
     save_calibration_samples([golden.inputs], tmp_path / "samples")
-    files = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+    request = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+    options = list_build_options("w4a16", "rk3576", scheme)
     with Toolkit(60) as toolkit:
-        found = build_part(toolkit, PART, list_build_options("w4a16", "rk3576", scheme), lambda _: files, True)
-    assert found.measurement.relative_error <= 1e-3
-    assert found.precision == "w4a16"
-    assert len(found.build_config.float_layers) == 1
+        built = build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
+    assert built.measurement.relative_error <= 1e-3
+    assert built.precision == "w4a16"
+    assert len(built.build_config.float_layers) == 1
 
 
 @needs_toolkit
-def test_what_8_bits_lose_too_much_of_falls_back_to_fp16_with_the_reason(tmp_path: Path) -> None:
-    """Calibration saw activations a hundred times smaller, so that they are cut off."""
-    file, near = _write_two_linears(tmp_path, 64)
-    save_calibration_samples([near.inputs], tmp_path / "samples")
-    far = GoldenSample({"x": near.inputs["x"] * 100}, near.output * 100)
-    choices = list_build_options("auto", "rk3588", BYTES)
+def test_a_part_that_is_rejected_in_8_bits_is_built_in_fp16(tmp_path: Path) -> None:
+    """Calibration saw activations a hundred times smaller, so they are clipped."""
+    file, small = _write_two_linears(tmp_path, 64)
+    save_calibration_samples([small.inputs], tmp_path / "samples")
+    large = GoldenSample({"x": small.inputs["x"] * 100}, small.output * 100)
+    options = list_build_options("auto", "rk3588", BYTES)
     with Toolkit(60) as toolkit:
 
-        def tried(golden: GoldenSample) -> BuiltPart:
-            files = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
-            return build_part(toolkit, PART, choices, lambda _: files, True)
+        def build(golden: GoldenSample) -> BuiltPart:
+            request = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+            return build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
 
-        nearby, away = tried(near), tried(far)
-    assert nearby.precision == "w8a8"
-    assert nearby.rejections == ()
-    assert nearby.measurement.relative_error < 0.05
-    assert away.precision == "fp16"
-    assert away.measurement.relative_error <= 2e-3
-    (refusal,) = away.rejections
-    assert (refusal.precision, refusal.reason) == ("w8a8", "no layer can be rounded to 8 bits without losing too much")
+        accepted, fallback = build(small), build(large)
+    assert accepted.precision == "w8a8"
+    assert accepted.rejections == ()
+    assert accepted.measurement.relative_error < 0.05
+    assert fallback.precision == "fp16"
+    assert fallback.measurement.relative_error <= 2e-3
+    (rejection,) = fallback.rejections
+    assert (rejection.precision, rejection.reason) == ("w8a8", "every layer loses too much in 8 bits")

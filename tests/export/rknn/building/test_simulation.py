@@ -1,4 +1,4 @@
-"""What is measured of a part: errors, the toolkit's analysis, and the verdict."""
+"""Measurements of a part: errors, the toolkit's analysis, and why a part is rejected."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GOOD = BuildMeasurement(BuildLog((BuiltLayer("Conv", "FLOAT16", "NPU", "a"),), 1
 ON_CPU = BuildLog((BuiltLayer("Div", "FLOAT", "CPU", "d"), *GOOD.build_log.layers), 1, 1, ())
 
 
-def test_errors_are_those_of_vectors() -> None:
+def test_outputs_are_compared_as_vectors() -> None:
     relative, cosine = compare_outputs(np.float32([[3, 4]]), np.float32([[3, 0]]))
     assert relative == pytest.approx(4 / 3)
     assert cosine == pytest.approx(3 / 5)
     assert math.isnan(compare_outputs(np.float32([np.nan]), np.float32([1]))[0])
-    with pytest.raises(ValueError, match="answers"):
+    with pytest.raises(ValueError, match="returned shape"):
         compare_outputs(np.zeros((1, 2), np.float32), np.zeros(2, np.float32))
 
 
-def test_the_analysis_gives_layers_by_their_own_error() -> None:
+def test_layers_are_sorted_by_their_own_error() -> None:
     infinite, wide, first, second = parse_layer_errors(ANALYSIS)
     assert (infinite.name, infinite.error) == ("up-rs", 2)
     assert wide == LayerError("Conv", "wide", 0.25)
@@ -46,17 +46,17 @@ def test_the_analysis_gives_layers_by_their_own_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "reason"),
+    ("measurement", "reason"),
     [
-        (replace(GOOD, relative=3e-3), "0.003, where 0.002"),
-        (replace(GOOD, relative=math.nan), "overflows float16"),
-        (replace(GOOD, report=replace(GOOD.build_log, layers=())), "no table"),
-        (replace(GOOD, report=replace(GOOD.build_log, faults=("E RKNN: Unkown op target: 0",))), "Unkown op target"),
-        (replace(GOOD, report=ON_CPU), r"1 operators do not run on the NPU \(Div d\)"),
+        (replace(GOOD, relative_error=3e-3), "0.003, the limit is 0.002"),
+        (replace(GOOD, relative_error=math.nan), "overflows float16"),
+        (replace(GOOD, build_log=replace(GOOD.build_log, layers=())), "no table"),
+        (replace(GOOD, build_log=replace(GOOD.build_log, errors=("E RKNN: Unkown op target: 0",))), "Unkown op target"),
+        (replace(GOOD, build_log=ON_CPU), r"1 operators do not run on the NPU \(Div d\)"),
     ],
 )
-def test_what_is_not_good_enough_is_refused_with_the_reason(measured: BuildMeasurement, reason: str) -> None:
+def test_a_part_is_rejected_with_the_reason(measurement: BuildMeasurement, reason: str) -> None:
     assert get_rejection_reason("fp16", GOOD) is None
-    said = get_rejection_reason("fp16", measured)
-    assert said is not None
-    assert re.search(reason, said)
+    rejection = get_rejection_reason("fp16", measurement)
+    assert rejection is not None
+    assert re.search(reason, rejection)

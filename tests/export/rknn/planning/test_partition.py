@@ -1,4 +1,4 @@
-"""Cutting stacks: the fewest parts within limits, counted by brute force."""
+"""Splitting graphs: the fewest parts within the limits."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from edgepress.models.base.npu import BlockStack, split_graph
 
 
 def make_limits(parameters: int, blocks: int = 99) -> PartLimits:
-    """Where building allows so many parameters and the device's memory any number."""
+    """Limits that allow a number of parameters when building, and any number on the device."""
     return PartLimits(2**60, estimate_build_bytes(parameters, 0) + 1, blocks)
 
 
-@pytest.mark.parametrize("most", [10, 13, 20, 31, 77, 500])
+@pytest.mark.parametrize("max_parameters", [10, 13, 20, 31, 77, 500])
 @pytest.mark.parametrize("count", [1, 2, 7, 30])
-def test_parts_hold_every_block_once_and_are_the_fewest_of_equal_ones(count: int, most: int) -> None:
-    found = split_blocks([10] * count, 0, 16, make_limits(most))
-    assert [block for run in found for block in run] == list(range(count))
-    assert max(10 * len(run) for run in found) <= most
-    assert len(found) == -(-count // (most // 10))
+def test_ranges_cover_every_block_once_and_are_as_few_as_possible(count: int, max_parameters: int) -> None:
+    ranges = split_blocks([10] * count, 0, 16, make_limits(max_parameters))
+    assert [block for blocks in ranges for block in blocks] == list(range(count))
+    assert max(10 * len(blocks) for blocks in ranges) <= max_parameters
+    assert len(ranges) == -(-count // (max_parameters // 10))
 
 
-def test_what_runs_around_the_blocks_counts_in_the_first_part() -> None:
+def test_extra_parameters_count_in_the_first_part() -> None:
     assert len(split_blocks([10, 10, 10], 0, 16, make_limits(30))) == 1
     assert len(split_blocks([10, 10, 10], 5, 16, make_limits(30))) == 2
 
 
-def test_the_device_and_the_recipe_limit_parts_too() -> None:
+def test_device_memory_and_number_of_blocks_limit_parts() -> None:
     assert len(split_blocks([100] * 4, 0, 16, PartLimits(400, 2**60, 99))) == 2
     assert len(split_blocks([100] * 4, 0, 4, PartLimits(400, 2**60, 99))) == 1
     assert len(split_blocks([100] * 4, 0, 16, make_limits(10**6, blocks=1))) == 4
@@ -50,12 +50,12 @@ def test_activations_leave_less_room_for_parameters() -> None:
     assert len(split_blocks([100] * 4, 0, 16, held, live_elements=11)) == 4
 
 
-def test_a_block_that_is_too_large_alone_is_told() -> None:
-    with pytest.raises(UserError, match=r"raise rknn\.build_memory"):
+def test_a_single_block_that_is_too_large_raises() -> None:
+    with pytest.raises(UserError, match=r"Raise rknn\.build_memory"):
         split_blocks([10, 10], 5, 16, make_limits(12))
 
 
-def test_parts_hand_over_their_first_input() -> None:
+def test_the_first_input_of_a_part_is_the_output_of_the_part_before() -> None:
     states, time, out = Port("states", (None,)), Port("time", (None,)), Port("out", (None,))
     graph = Graph("g", "c", "m:M", (states, time), (out,))
     first, last = split_graph(graph, BlockStack("layers"), [range(2), range(2, 5)])
@@ -66,7 +66,7 @@ def test_parts_hand_over_their_first_input() -> None:
     assert [part.name for part in split_graph(graph, BlockStack("layers"), [range(5)])] == ["g"]
 
 
-def test_building_takes_what_was_measured_of_blocks_of_full_size() -> None:
-    """66 s and 49 s of one block at two sizes of pictures, 450 s of three (docs/benchmarks.md)."""
+def test_estimated_build_time_matches_measurements_of_full_size_blocks() -> None:
+    """One block took 66 s and 49 s at two image sizes, three blocks took 450 s (docs/benchmarks/rknn.md)."""
     assert 49 < estimate_build_seconds(183 * 10**6) < 66
     assert estimate_build_seconds(544 * 10**6) == pytest.approx(450, rel=0.02)

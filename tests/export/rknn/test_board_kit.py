@@ -1,4 +1,4 @@
-"""The board kit's script, run as its owner runs it, with a stand-in for the board's runtime that adds its inputs."""
+"""The script of the board kit, run with a fake runtime that adds its inputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 
 from edgepress.export.rknn.board_kit import SCRIPT, write_board_kit
 
-STAND_IN = """
+FAKE_RUNTIME = """
 class RKNNLite:
     def load_rknn(self, path):
         return -1 if path.endswith("broken.rknn") else 0
     def init_runtime(self):
         return 0
     def inference(self, inputs, data_format):
-        assert data_format == ["nchw"] * len(inputs) and all(one.dtype == "float32" for one in inputs)
+        assert data_format == ["nchw"] * len(inputs) and all(array.dtype == "float32" for array in inputs)
         return [sum(inputs)]
     def release(self):
         pass
@@ -30,10 +30,10 @@ class RKNNLite:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An exported folder of two parts for the NPU, one that cannot be loaded, and one for the CPU."""
-    parts = [("good", "npu"), ("off", "npu"), ("broken", "npu"), ("text", "cpu")]
-    said = [{"name": name, "device": device, "simulated": {"relative": 1e-3}} for name, device in parts]
-    content = {"toolkit": "2.5.0", "target": "rk3588", "graphs": {"all": said}}
+    """An exported folder with two parts for the NPU, one that cannot be loaded, and one for the CPU."""
+    devices = [("good", "npu"), ("off", "npu"), ("broken", "npu"), ("text", "cpu")]
+    parts_config = [{"name": name, "device": device, "simulated": {"relative_error": 1e-3}} for name, device in devices]
+    content = {"toolkit": "2.5.0", "target": "rk3588", "graphs": {"all": parts_config}}
     (tmp_path / "pipeline.json").write_text(json.dumps(content))
     (tmp_path / "golden").mkdir()
     a, b = np.float32([[1, 2]]), np.float32([[3, 4]])
@@ -44,19 +44,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run_script(folder: Path) -> dict[str, Any]:
     package = folder / "site" / "rknnlite"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "api.py").write_text(STAND_IN)
+    (package / "api.py").write_text(FAKE_RUNTIME)
     environment = os.environ | {"PYTHONPATH": str(package.parent)}
-    done = subprocess.run([sys.executable, folder / SCRIPT], capture_output=True, env=environment, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, folder / SCRIPT], capture_output=True, env=environment, check=True)
+    report: dict[str, Any] = json.loads(process.stdout)
     return report
 
 
-def test_the_report_says_how_far_each_part_is_from_its_golden_output(folder: Path) -> None:
-    parts = run(folder)["parts"]
+def test_the_report_has_the_error_of_each_part(folder: Path) -> None:
+    parts = run_script(folder)["parts"]
     assert set(parts) == {"good", "off", "broken"}
     assert parts["good"]["relative error"] == 0
     assert parts["good"]["cosine"] == pytest.approx(1)
@@ -65,8 +65,8 @@ def test_the_report_says_how_far_each_part_is_from_its_golden_output(folder: Pat
     assert parts["broken"] == {"failed": "load_rknn returned -1", "simulated": 1e-3}
 
 
-def test_a_runtime_that_is_missing_or_older_is_warned_of(folder: Path) -> None:
-    report = run(folder)
+def test_a_missing_or_outdated_runtime_gives_a_warning(folder: Path) -> None:
+    report = run_script(folder)
     assert report["versions"]["built with rknn-toolkit2"] == "2.5.0"
     assert any(warning.startswith("rknn-toolkit-lite2 is not installed") for warning in report["warnings"])
-    assert any("use one that is as new" in warning for warning in report["warnings"])
+    assert any("Install 2.5.0 or later" in warning for warning in report["warnings"])
