@@ -138,7 +138,7 @@ class TileDecode3(TileDecode):
 
 
 def _run_attention(attention: Any, x: Tensor) -> Tensor:
-    """Computes self-attention of one head over the positions of (1, C, h, w), for the queries of some rows at a time."""
+    """Computes self-attention of one head over the positions of (1, C, h, w), the queries of some rows at a time."""
     _, _, height, width = x.shape
     normed = attention.group_norm(x)
     positions = normed.flatten(2).transpose(1, 2)

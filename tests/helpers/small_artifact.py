@@ -1,4 +1,4 @@
-"""An artifact that ONNX Runtime really runs, made in no time: graphs with the demo's ports that hardly compute."""
+"""A small artifact that ONNX Runtime can run: graphs with the ports of the demo that compute almost nothing."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ PORTS = {
 
 
 def write_small_artifact(folder: Path) -> None:
-    """Its pictures are enlarged noise."""
+    """Writes the artifact; its images are upsampled noise."""
     shutil.copytree(DEMO_PIPELINE / "tokenizer", folder / "onnx" / "tokenizer")
-    host = {name: _config(name, "config") for name in ("transformer", "vae")}
-    host["scheduler"] = _config("scheduler", "scheduler_config")
+    host = {name: _read_config(name, "config") for name in ("transformer", "vae")}
+    host["scheduler"] = _read_config("scheduler", "scheduler_config")
     graphs = {name: {"file": f"{name}.onnx"} for name in PORTS}
     content = {"schema_version": 1, "family": read_pipeline_class(DEMO_PIPELINE), "graphs": graphs, "host": host}
     (folder / "onnx" / "pipeline.json").write_text(json.dumps(content), "utf-8")
     scales = np.array([1, 1, 8, 8], np.float32)
-    _save(folder, "text_encoder", [("Cast", {"to": TensorProto.FLOAT}), ("Unsqueeze", {}, np.array([2]))])
-    _save(folder, "caption", [("Neg", {})])
-    _save(folder, "transformer", [("Neg", {})])
+    _save_graph(folder, "text_encoder", [("Cast", {"to": TensorProto.FLOAT}), ("Unsqueeze", {}, np.array([2]))])
+    _save_graph(folder, "caption", [("Neg", {})])
+    _save_graph(folder, "transformer", [("Neg", {})])
     decode = [
         ("Slice", {}, np.array([0]), np.array([3]), np.array([1])),
         ("Resize", {}, np.zeros(0, np.float32), scales),
     ]
-    _save(folder, "vae_decoder", decode)
+    _save_graph(folder, "vae_decoder", decode)
 
 
-def _config(component: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((DEMO_PIPELINE / component / f"{name}.json").read_text("utf-8"))
-    return found
+def _read_config(component: str, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((DEMO_PIPELINE / component / f"{name}.json").read_text("utf-8"))
+    return config
 
 
-def _save(folder: Path, name: str, steps: list[tuple[object, ...]]) -> None:
-    """A graph that does steps to its first input; each is an operator, its attributes, and its further inputs."""
+def _save_graph(folder: Path, name: str, operators: list[tuple[object, ...]]) -> None:
+    """Saves a graph that applies operators to its first input; each has attributes and constant inputs."""
     nodes, constants, value = [], [], PORTS[name][0]
-    for number, (operator, attributes, *more) in enumerate(steps):
-        given = [numpy_helper.from_array(array, f"c{number}_{place}") for place, array in enumerate(more)]
-        constants += given
+    for number, (operator, attributes, *arrays) in enumerate(operators):
+        tensors = [numpy_helper.from_array(array, f"c{number}_{index}") for index, array in enumerate(arrays)]
+        constants += tensors
         output = f"v{number}"
-        nodes.append(helper.make_node(operator, [value, *(one.name for one in given)], [output], **attributes))
+        nodes.append(helper.make_node(operator, [value, *(tensor.name for tensor in tensors)], [output], **attributes))
         value = output
-    inputs = [_port(port) for port in PORTS[name]]
+    inputs = [_make_port(port) for port in PORTS[name]]
     graph = helper.make_graph(nodes, name, inputs, [onnx.ValueInfoProto(name=value)], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.save(model, folder / "onnx" / f"{name}.onnx")
 
 
-def _port(name: str) -> onnx.ValueInfoProto:
+def _make_port(name: str) -> onnx.ValueInfoProto:
     kind = TensorProto.INT64 if name == "ids" else TensorProto.FLOAT
     rank = {"ids": 2, "timestep": 1, "latents": 4}.get(name, 2 if name in TABLES else 3)
     return helper.make_tensor_value_info(name, kind, [None] * rank)

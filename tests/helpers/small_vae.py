@@ -1,4 +1,4 @@
-"""A small AutoencoderKL with random weights, and latents on which tiles of its picture would differ."""
+"""A small AutoencoderKL with random weights, and latents on which the moments of tiles differ."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from edgepress.models.base.host import RunGraph
 
 
-def vae(**changed: Any) -> Any:
-    """Random weights, with norms that do something; the middle has attention, as the published decoder's has."""
+def make_vae(**changes: Any) -> Any:
+    """Makes a VAE with non-trivial norms, and with attention in its middle block as the published one has."""
     from diffusers import AutoencoderKL
 
     config: dict[str, Any] = {
@@ -26,24 +26,24 @@ def vae(**changed: Any) -> Any:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        made: Any = AutoencoderKL(**config | changed).eval().requires_grad_(False)
-        for name, parameter in made.named_parameters():
+        model: Any = AutoencoderKL(**config | changes).eval().requires_grad_(False)
+        for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter += 0.3 * torch.randn_like(parameter)
-    return made
+    return model
 
 
-def latents(component: Any, height: int, width: int) -> Any:
-    """Whose left is another than their right, so that what tiles have of their own differs."""
+def make_latents(component: Any, height: int, width: int) -> Any:
+    """Makes latents with a gradient from left to right, so that the moments of tiles differ."""
     noise = np.random.default_rng(0).standard_normal((1, component.config.latent_channels, height, width))
     return (noise + np.linspace(-2, 2, width)).astype(np.float32)
 
 
-def error_of(run: RunGraph, component: Any, height: int, width: int) -> float:
-    """The largest difference of the picture that `run` decodes from the one decoded whole, over its largest value."""
-    whole = latents(component, height, width)
-    expected = component.decode(torch.from_numpy(whole)).sample.numpy()
-    found = run("vae_decoder", {"latents": whole})
-    assert found.shape == expected.shape
-    assert found.dtype == np.float32
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+def measure_decoding_error(run: RunGraph, component: Any, height: int, width: int) -> float:
+    """Compares the image that `run` decodes with the one decoded as a whole; the error is relative to the maximum."""
+    latents = make_latents(component, height, width)
+    expected = component.decode(torch.from_numpy(latents)).sample.numpy()
+    image = run("vae_decoder", {"latents": latents})
+    assert image.shape == expected.shape
+    assert image.dtype == np.float32
+    return float(np.abs(image - expected).max() / np.abs(expected).max())

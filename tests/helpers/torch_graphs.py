@@ -1,4 +1,4 @@
-"""ZImagePipeline as torch computes it, pictures and graph by graph: what a painter and a host are held against."""
+"""ZImagePipeline in torch, as a whole and graph by graph: the reference of an image pipeline and of a host."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from edgepress.models.base.host import RunGraph
 from edgepress.runtime.pipeline import GenerationRequest
 
 
-def torchs_picture(pipeline: Any, wish: GenerationRequest) -> Image:
-    """What the pipeline itself paints."""
-    height, width = wish.size or (pipeline.vae.config.sample_size,) * 2
+def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image:
+    """Generates an image with the pipeline of diffusers."""
+    height, width = request.size or (pipeline.vae.config.sample_size,) * 2
     with torch.no_grad():
         images = pipeline(
-            wish.prompt,
+            request.prompt,
             height=height,
             width=width,
-            num_inference_steps=wish.steps,
+            num_inference_steps=request.steps,
             guidance_scale=0.0,
-            generator=torch.Generator().manual_seed(wish.seed),
+            generator=torch.Generator().manual_seed(request.seed),
         ).images
     image: Image = images[0]
     return image
 
 
 def psnr(image: Image, other: Image) -> float:
-    """Decibels of 8-bit pictures."""
+    """PSNR of 8-bit images in decibels."""
     error = np.square(np.asarray(image, np.float64) - np.asarray(other)).mean()
     return float(10 * np.log10(255**2 / error)) if error else np.inf
 
 
-def torch_run(pipeline: Any) -> RunGraph:
-    """Runs a graph by its name with the pipeline's components."""
+def make_torch_runner(pipeline: Any) -> RunGraph:
+    """Makes a function that runs a graph by name with the components of the pipeline."""
     graphs = {"text_encoder": _text_encoder, "caption": _caption, "transformer": _transformer, "vae_decoder": _decoder}
 
     def run(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         with torch.no_grad():
             output = graphs[name](pipeline, *(torch.from_numpy(value) for value in inputs.values()))
-        found: NDArray[np.float32] = output.numpy()
-        return found
+        array: NDArray[np.float32] = output.numpy()
+        return array
 
     return run
 
 
-def write_unrunnable(pipeline: Path, artifact: Path) -> None:
-    """An exported artifact of a pipeline folder whose graphs are empty files."""
+def write_stub_artifact(pipeline: Path, artifact: Path) -> None:
+    """Writes the artifact of a pipeline, with empty files in place of graphs."""
     folder = artifact / "onnx"
     (folder / "tokenizer").mkdir(parents=True)
     for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json"):
@@ -59,20 +59,19 @@ def write_unrunnable(pipeline: Path, artifact: Path) -> None:
     graphs = {name: {"file": f"{name}.onnx"} for name in ("text_encoder", "caption", "transformer", "vae_decoder")}
     for graph in graphs.values():
         (folder / graph["file"]).touch()
-    content = {"schema_version": 1, "family": "ZImagePipeline", "graphs": graphs, "host": configs(pipeline)}
+    content = {"schema_version": 1, "family": "ZImagePipeline", "graphs": graphs, "host": read_host_configs(pipeline)}
     (folder / "pipeline.json").write_text(json.dumps(content), "utf-8")
 
 
-def configs(pipeline: Path) -> dict[str, Any]:
-    """What a host is made from."""
-    found = {name: json.loads((pipeline / name / "config.json").read_text("utf-8")) for name in ("transformer", "vae")}
-    found["scheduler"] = json.loads((pipeline / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    return found
+def read_host_configs(pipeline: Path) -> dict[str, Any]:
+    """Reads the configs that a host is made from."""
+    files = {"transformer": "config.json", "vae": "config.json", "scheduler": "scheduler_config.json"}
+    return {name: json.loads((pipeline / name / file).read_text("utf-8")) for name, file in files.items()}
 
 
 def _text_encoder(pipeline: Any, ids: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = pipeline.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
-    return found
+    output: torch.Tensor = pipeline.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
+    return output
 
 
 def _caption(pipeline: Any, hidden: torch.Tensor, pad: torch.Tensor, *table: torch.Tensor) -> torch.Tensor:
@@ -100,10 +99,10 @@ def _transformer(
     states, angles = torch.cat([states, caption], 1), torch.cat([image_angles, caption_angles], 1)
     for layer in model.layers:
         states = layer(states, None, angles, time)
-    found: torch.Tensor = model.all_final_layer["2-1"](states, c=time)[:, : patches.shape[1]]
-    return found
+    output: torch.Tensor = model.all_final_layer["2-1"](states, c=time)[:, : patches.shape[1]]
+    return output
 
 
 def _decoder(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = pipeline.vae.decode(latents).sample
-    return found
+    output: torch.Tensor = pipeline.vae.decode(latents).sample
+    return output

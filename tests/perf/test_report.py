@@ -1,4 +1,4 @@
-"""What is shown of a run: numbers that algebra gives, and sentences where there is no number."""
+"""Reports of made-up results: numbers that follow by algebra, and texts where there is no number."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgepress.perf.schema import (
     summarize_timings,
 )
 
-NOWHERE = MachineInfo(
+UNKNOWN_MACHINE = MachineInfo(
     model=None, cpu=None, architecture="aarch64", cores=4, virtual=None, memory=None, swap=None, system=None,
     release=None, kernel="6.6", python="3.11.2",
 )  # fmt: skip
-PI = NOWHERE.model_copy(update={"model": "Raspberry Pi 5 | Rev 1.0", "memory": 8_000_000_000})
-UNTOLD = RunConditions(
+PI = UNKNOWN_MACHINE.model_copy(update={"model": "Raspberry Pi 5 | Rev 1.0", "memory": 8_000_000_000})
+UNKNOWN_CONDITIONS = RunConditions(
     power=PowerState(mode=None, policies=[]), temperatures={}, max_temperatures={}, throttling={}, available_memory=None
 )
-TOLD = RunConditions(
+PI_CONDITIONS = RunConditions(
     power=PowerState(
         mode=None,
         policies=[CpufreqPolicy(cores="0 1 2 3", governor="ondemand", min_hz=1_500_000_000, max_hz=2_400_000_000)],
@@ -39,8 +39,8 @@ TOLD = RunConditions(
 )
 
 
-def picture(number: int, leak: int = 0) -> ImageTiming:
-    """The first takes 2 s and 1 more to load graphs; later ones (100 + number) ms, of which 10 a step."""
+def make_timing(number: int, leak: int = 0) -> ImageTiming:
+    """The first image takes 2 s plus 1 s of loading; later ones take (100 + number) ms, with steps of 10 ms."""
     return ImageTiming(
         prompt=f"p{number}",
         seed=number,
@@ -54,31 +54,40 @@ def picture(number: int, leak: int = 0) -> ImageTiming:
     )
 
 
-def run_of(
-    images: int, leak: int = 0, partial: str | None = None, keep: bool = True, machine: MachineInfo = PI, **more: Any
-) -> BenchResults:
-    pictures = [picture(number, leak) for number in range(images + 1)]
+def make_results(num_images: int, leak: int = 0, keep_loaded: bool = True, **changes: Any) -> BenchResults:
+    images = [make_timing(number, leak) for number in range(num_images + 1)]
     settings = BenchSettings(
         num_images=100,
         size=(128, 256),
         steps=2,
         tile_size=None,
         seed=0,
-        keep_loaded=keep,
+        keep_loaded=keep_loaded,
         prompt_set="smoke",
         prompts_sha256="0" * 64,
     )
-    return BenchResults(
-        edgepress="0.1.0", started_at="2026-01-02T03:04:05+00:00", artifact="out", engine="ONNX Runtime 1.31.1, CPU",
-        simulated=more.get("simulated", False),
-        incomplete_reason=partial, machine=machine, conditions=more.get("conditions", TOLD), settings=settings,
-        summary=summarize_timings(0.5, pictures, keep), memory=MemoryPeaks(peak=300_000_000, anon=250_000_000, file_backed=50_000_000),
-        disk_bytes_read=40_000_000, file_sizes={"a.onnx": 1_000_000, "b.safetensors": 39_000_000}, truncation_notices=[], images=pictures,
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "edgepress": "0.1.0",
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "artifact": "out",
+        "engine": "ONNX Runtime 1.31.1, CPU",
+        "simulated": False,
+        "incomplete_reason": None,
+        "machine": PI,
+        "conditions": PI_CONDITIONS,
+        "settings": settings,
+        "summary": summarize_timings(0.5, images, keep_loaded),
+        "memory": MemoryPeaks(peak=300_000_000, anon=250_000_000, file_backed=50_000_000),
+        "disk_bytes_read": 40_000_000,
+        "file_sizes": {"a.onnx": 1_000_000, "b.safetensors": 39_000_000},
+        "truncation_notices": [],
+        "images": images,
+    }
+    return BenchResults(**fields | changes)
 
 
-def tables(text: str) -> dict[str, list[str]]:
-    """All rows of all tables by their first cell, as a Markdown reader of another house reads them."""
+def parse_tables(text: str) -> dict[str, list[str]]:
+    """Parses all rows of all tables with a Markdown library; returns them by their first cell."""
     rows: dict[str, list[str]] = {}
     cells: list[str] = []
     for token in MarkdownIt("commonmark").enable("table").parse(text):
@@ -91,73 +100,77 @@ def tables(text: str) -> dict[str, list[str]]:
     return rows
 
 
-def test_the_first_table_is_one_row_of_the_device() -> None:
-    found = tables(render_report(run_of(100)))
-    assert found["device"] == ["start-up", "per image", "100-image peak memory"]
+def test_first_table_has_one_row_for_the_device() -> None:
+    rows = parse_tables(render_report(make_results(100)))
+    assert rows["device"] == ["startup", "per image", "100-image peak memory"]
     device = "Raspberry Pi 5 | Rev 1.0, 4 cores, 8.0 GB; ondemand, 1.50 GHz to 2.40 GHz"
-    assert found[device] == ["1.50 s", "0.150 s", "300.0 MB"]
+    assert rows[device] == ["1.50 s", "0.150 s", "300.0 MB"]
 
 
-def test_percentiles_need_their_n() -> None:
-    many, few = tables(render_report(run_of(100))), tables(render_report(run_of(50)))
-    assert many["time"] == ["n", "p50", "p90", "p99", "longest", "mean"]
+def test_percentiles_need_enough_samples() -> None:
+    many, few = (parse_tables(render_report(make_results(count))) for count in (100, 50))
+    assert many["time"] == ["n", "p50", "p90", "p99", "max", "mean"]
     assert many["image"] == ["100", "0.150 s", "0.190 s", "0.199 s", "0.200 s", "0.150 s"]
     assert few["image"] == ["50", "0.125 s", "0.145 s", "n < 100", "0.150 s", "0.126 s"]
     assert few["step"][:4] == ["100", "10.0 ms", "10.0 ms", "10.0 ms"]
 
 
-def test_start_up_is_apart_from_the_first_picture() -> None:
-    found = tables(render_report(run_of(3)))
-    assert found["loading the graphs"] == ["1.00 s"]
-    assert found["start-up: both"] == ["1.50 s"]
-    assert found["first image, after that"] == ["2.00 s"]
-    assert found["read from the disk until then"] == ["40.0 MB of 40.0 MB"]
+def test_startup_is_separate_from_the_first_image() -> None:
+    rows = parse_tables(render_report(make_results(3)))
+    assert rows["loading the graphs"] == ["1.00 s"]
+    assert rows["startup: both"] == ["1.50 s"]
+    assert rows["first image, after startup"] == ["2.00 s"]
+    assert rows["read from disk until then"] == ["40.0 MB of 40.0 MB"]
 
 
-def test_graphs_that_come_and_go_are_part_of_each_picture() -> None:
-    found = tables(render_report(run_of(3, keep=False)))
-    assert found["loading the graphs"] == ["again for each image"]
-    assert found["start-up: both"] == ["0.500 s"]
-    assert found["first image, after that"] == ["3.00 s"]
+def test_graphs_loaded_for_each_image_are_part_of_it() -> None:
+    rows = parse_tables(render_report(make_results(3, keep_loaded=False)))
+    assert rows["loading the graphs"] == ["again for each image"]
+    assert rows["startup: both"] == ["0.500 s"]
+    assert rows["first image, after startup"] == ["3.00 s"]
 
 
 @pytest.mark.parametrize(
-    ("leak", "sentence"),
-    [(0, "Memory: no drift seen; +0.000 MB per 100 images"), (20_000, "Memory: rises; +2.000 MB per 100 images")],
+    ("leak", "text"),
+    [
+        (0, "Memory: no significant drift; +0.000 MB per 100"),
+        (20_000, "Memory: rises; +2.000 MB per 100 images"),
+    ],
 )
-def test_a_leak_is_told(leak: int, sentence: str) -> None:
-    assert sentence in render_report(run_of(100, leak))
-    assert "Memory: no drift can be told from 9 images; it takes 10." in render_report(run_of(9, leak))
+def test_memory_drift(leak: int, text: str) -> None:
+    assert text in render_report(make_results(100, leak))
+    assert "Memory: too few images for a drift (9 of at least 10)." in render_report(make_results(9, leak))
 
 
-def test_a_run_that_ended_early_says_so_first() -> None:
-    text = render_report(run_of(12, partial="interrupted"))
-    assert text.index("**Partial: 12 of 100 images.** Why: interrupted.") < text.index("## Time")
+def test_incomplete_run_is_marked_at_the_top() -> None:
+    text = render_report(make_results(12, incomplete_reason="interrupted"))
+    assert text.index("**Incomplete: 12 of 100 images.** Reason: interrupted.") < text.index("## Time")
     assert "12-image peak memory" in text
 
 
-def test_a_run_of_the_first_picture_alone_has_no_time_per_image() -> None:
-    found = tables(render_report(run_of(0, partial="interrupted")))
-    assert found["device"][2] == "0-image peak memory"
-    assert next(cells for name, cells in found.items() if name.startswith("Raspberry"))[1] == "not measured"
+def test_run_with_the_first_image_alone_has_no_time_per_image() -> None:
+    rows = parse_tables(render_report(make_results(0, incomplete_reason="interrupted")))
+    assert rows["device"][2] == "0-image peak memory"
+    assert next(cells for name, cells in rows.items() if name.startswith("Raspberry"))[1] == "not measured"
 
 
-def test_a_simulators_times_are_labelled() -> None:
-    text = render_report(run_of(3, simulated=True))
-    assert "**Simulated: neither these times nor this memory say anything of a board.**" in text
+def test_simulator_is_marked() -> None:
+    text = render_report(make_results(3, simulated=True))
+    assert "**Simulated: these times and this memory say nothing about a board.**" in text
     assert "| simulator on Raspberry Pi 5" in text
 
 
-def test_what_is_not_known_is_said() -> None:
-    found = tables(render_report(run_of(3, machine=NOWHERE, conditions=UNTOLD)))
-    assert "a machine not known (aarch64), 4 cores, not known; power mode not known" in found
+def test_missing_values_are_unknown() -> None:
+    results = make_results(3, machine=UNKNOWN_MACHINE, conditions=UNKNOWN_CONDITIONS)
+    rows = parse_tables(render_report(results))
+    assert "unknown machine (aarch64), 4 cores, unknown; power mode unknown" in rows
     names = ("model", "virtual machine", "swap", "system", "power mode (nvpmodel)", "clocks (cpufreq)")
-    names += ("temperature at the beginning, at most", "throttling before, after")
-    assert {name: found[name] for name in names} == {name: ["not known"] for name in names}
+    names += ("temperature at the start, maximum", "throttling before, after")
+    assert {name: rows[name] for name in names} == {name: ["unknown"] for name in names}
 
 
-def test_what_is_known_is_said() -> None:
-    found = tables(render_report(run_of(3)))
-    assert found["clocks (cpufreq)"] == ["cores 0 1 2 3: ondemand, 1.50 GHz to 2.40 GHz"]
-    assert found["temperature at the beginning, at most"] == ["cpu (0) 48.3, 71.2 °C"]
-    assert found["throttling before, after"] == ["vcgencmd get_throttled: never since boot, then throttled since boot"]
+def test_conditions() -> None:
+    rows = parse_tables(render_report(make_results(3)))
+    assert rows["clocks (cpufreq)"] == ["cores 0 1 2 3: ondemand, 1.50 GHz to 2.40 GHz"]
+    assert rows["temperature at the start, maximum"] == ["cpu (0) 48.3, 71.2 °C"]
+    assert rows["throttling before, after"] == ["vcgencmd get_throttled: never since boot, then throttled since boot"]

@@ -1,8 +1,9 @@
-"""Whole pictures: the host with torch's components, and exported graphs, both held against the pipeline."""
+"""Whole images: the host with components in torch, and exported graphs, against the pipeline of diffusers."""
 
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
-from helpers.torch_graphs import configs, psnr, torch_run, torchs_picture, write_unrunnable
+from helpers.torch_graphs import generate_with_torch, make_torch_runner, psnr, read_host_configs, write_stub_artifact
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines.hub import DEMO_PIPELINE
@@ -21,15 +22,15 @@ from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
 
 SIZES = [(128, 128), (96, 208), (208, 96), (80, 112), (256, 256)]  # 64, 78, 78, 35 and 256 tokens
 PROMPT = 'a plain white wall, large red letters, top: "WARM"'
-REFUSE_TORCH = """
+WITHOUT_TORCH = """
 import sys
 
-class Refusing:
+class ImportBlocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "diffusers", "transformers", "safetensors", "onnx", "onnxscript"}:
-            raise ImportError(f"{name} is not there")
+            raise ImportError(f"{name} is blocked")
 
-sys.meta_path.insert(0, Refusing())
+sys.meta_path.insert(0, ImportBlocker())
 from edgepress.cli.main import main
 main()
 """
@@ -41,107 +42,128 @@ def demo() -> Any:
 
 
 @pytest.fixture
-def hosted(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImagePipeline:
-    """A painter of the tiny pipeline whose graphs are torch's components."""
-    run = torch_run(load_pipeline(tiny, torch.float32))
-    monkeypatch.setattr(pipeline, "Sessions", lambda *_: run)
-    write_unrunnable(tiny, tmp_path / "artifact")
+def image_pipeline(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImagePipeline:
+    """The tiny pipeline; its graphs are the components in torch."""
+    run = make_torch_runner(load_pipeline(tiny, torch.float32))
+    monkeypatch.setattr(pipeline, "SessionPool", lambda *_: run)
+    write_stub_artifact(tiny, tmp_path / "artifact")
     return ImagePipeline(tmp_path / "artifact")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (80, 48)])
 @pytest.mark.parametrize("length", [0, 30, 300])
-def test_with_torchs_components_it_is_the_pipelines_picture(
-    hosted: ImagePipeline, tiny: Path, size: tuple[int, int], length: int
+def test_image_equals_that_of_diffusers(
+    image_pipeline: ImagePipeline, tiny: Path, size: tuple[int, int], length: int
 ) -> None:
-    wish = GenerationRequest("a" * length, seed=2**40 + 3, steps=3, size=size)
-    assert psnr(torchs_picture(load_pipeline(tiny, torch.float32), wish), hosted.generate(wish)) > 60
+    request = GenerationRequest("a" * length, seed=2**40 + 3, steps=3, size=size)
+    expected = generate_with_torch(load_pipeline(tiny, torch.float32), request)
+    assert psnr(expected, image_pipeline.generate(request)) > 60
 
 
-def test_the_size_left_out_is_the_pipelines_own(hosted: ImagePipeline) -> None:
-    assert hosted.generate(GenerationRequest("a", steps=1)).size == (64, 64)
+def test_default_size_is_native(image_pipeline: ImagePipeline) -> None:
+    assert image_pipeline.generate(GenerationRequest("a", steps=1)).size == (64, 64)
 
 
-def test_every_step_is_reported(hosted: ImagePipeline) -> None:
-    said: list[tuple[str, int, int]] = []
-    hosted.generate(GenerationRequest("a", steps=3), lambda *state: said.append(state))
-    assert [state for state in said if state[0] == "painting"] == [("painting", done, 3) for done in range(4)]
+def test_call_equals_generate(image_pipeline: ImagePipeline) -> None:
+    image = image_pipeline("a cat", seed=3, steps=2, size=(32, 48))
+    assert image == image_pipeline.generate(GenerationRequest("a cat", seed=3, steps=2, size=(32, 48)))
+    assert image.size == (48, 32)
 
 
-def test_a_prompt_too_long_is_cut_and_told_and_painted_all_the_same(hosted: ImagePipeline, tiny: Path) -> None:
-    told: list[str] = []
-    wish = GenerationRequest("b" * 600, steps=1)
-    found = hosted.generate(wish, warn=told.append)
-    assert psnr(torchs_picture(load_pipeline(tiny, torch.float32), wish), found) > 60
-    (sentence,) = told
-    assert "of which 512 are read" in sentence
+def test_call_with_a_list_counts_seeds_up(image_pipeline: ImagePipeline) -> None:
+    images = image_pipeline(["a cat", "rain"], seed=3, steps=1, size=(32, 32))
+    assert images == [
+        image_pipeline("a cat", seed=3, steps=1, size=(32, 32)),
+        image_pipeline("rain", seed=4, steps=1, size=(32, 32)),
+    ]
 
 
-@pytest.mark.parametrize("tile", [62, 129, 0, -128])
-def test_a_tile_that_cannot_be_is_refused(hosted: ImagePipeline, tile: int) -> None:
-    with pytest.raises(UserError, match=f"Tiles of {tile} pixels cannot be"):
-        hosted.generate(GenerationRequest("a", tile_size=tile))
+def test_progress_reports_every_step(image_pipeline: ImagePipeline) -> None:
+    reports: list[tuple[str, int, int]] = []
+    image_pipeline.generate(GenerationRequest("a", steps=3), lambda *state: reports.append(state))
+    assert [state for state in reports if state[0] == "denoising"] == [("denoising", done, 3) for done in range(4)]
 
 
-# ---------------------------------------------------------------- what pipeline.json may lack
+def test_long_prompt_is_truncated_with_a_warning(image_pipeline: ImagePipeline, tiny: Path) -> None:
+    warnings: list[str] = []
+    request = GenerationRequest("b" * 600, steps=1)
+    image = image_pipeline.generate(request, warn=warnings.append)
+    assert psnr(generate_with_torch(load_pipeline(tiny, torch.float32), request), image) > 60
+    (warning,) = warnings
+    assert "was truncated to 512" in warning
 
 
-def changed(artifact: Path, **keys: Any) -> Path:
+def test_truncation_is_logged_by_default(image_pipeline: ImagePipeline, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        image_pipeline("b" * 600, steps=1)
+    assert "was truncated to 512" in caplog.text
+
+
+@pytest.mark.parametrize("tile_size", [62, 129, 0, -128])
+def test_invalid_tile_size(image_pipeline: ImagePipeline, tile_size: int) -> None:
+    with pytest.raises(UserError, match=f"Invalid tile size {tile_size}: it must be even and at least 64"):
+        image_pipeline.generate(GenerationRequest("a", tile_size=tile_size))
+
+
+# ---------------------------------------------------------------- corrupt exports
+
+
+def change_config(artifact: Path, **keys: Any) -> Path:
     file = artifact / "onnx" / "pipeline.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | keys))
     return artifact
 
 
-def test_an_artifact_that_was_not_exported_is_told_how(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no onnx/pipeline\.json; 'edgepress export onnx' makes it"):
+def test_missing_export(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"onnx/pipeline\.json does not exist. Run 'edgepress export onnx'"):
         ImagePipeline(tmp_path)
-    with pytest.raises(UserError, match="There is no artifact folder"):
-        ImagePipeline(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"Artifact folder .*nowhere does not exist"):
+        ImagePipeline(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
-def test_another_schema_is_refused(tiny: Path, tmp_path: Path, version: Any) -> None:
-    write_unrunnable(tiny, tmp_path / "artifact")
-    with pytest.raises(UserError, match=f"of schema {version}, and this edgepress reads 1"):
-        ImagePipeline(changed(tmp_path / "artifact", schema_version=version))
+def test_unsupported_schema_version(tiny: Path, tmp_path: Path, version: Any) -> None:
+    write_stub_artifact(tiny, tmp_path / "artifact")
+    with pytest.raises(UserError, match=f"has schema version {version}, but this edgepress reads version 1"):
+        ImagePipeline(change_config(tmp_path / "artifact", schema_version=version))
 
 
-def test_a_missing_graph_is_named(tiny: Path, tmp_path: Path) -> None:
-    write_unrunnable(tiny, tmp_path / "artifact")
+def test_missing_graph_file(tiny: Path, tmp_path: Path) -> None:
+    write_stub_artifact(tiny, tmp_path / "artifact")
     (tmp_path / "artifact" / "onnx" / "caption.onnx").unlink()
-    with pytest.raises(UserError, match=r"caption\.onnx is missing"):
+    with pytest.raises(UserError, match=r"caption\.onnx, named in pipeline\.json, is missing"):
         ImagePipeline(tmp_path / "artifact")
 
 
-def test_a_damaged_pipeline_json_is_named(tiny: Path, tmp_path: Path) -> None:
-    write_unrunnable(tiny, tmp_path / "artifact")
+def test_invalid_json(tiny: Path, tmp_path: Path) -> None:
+    write_stub_artifact(tiny, tmp_path / "artifact")
     (tmp_path / "artifact" / "onnx" / "pipeline.json").write_text("{")
-    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt"):
         ImagePipeline(tmp_path / "artifact")
 
 
 @pytest.mark.parametrize("graphs", [[], {"caption": 1}, {"caption": {"file": 1}}, {"caption": {"buckets": [1]}}])
-def test_graphs_that_no_version_wrote_are_damage(tiny: Path, tmp_path: Path, graphs: Any) -> None:
-    write_unrunnable(tiny, tmp_path / "artifact")
-    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
-        ImagePipeline(changed(tmp_path / "artifact", graphs=graphs))
+def test_invalid_graphs(tiny: Path, tmp_path: Path, graphs: Any) -> None:
+    write_stub_artifact(tiny, tmp_path / "artifact")
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt"):
+        ImagePipeline(change_config(tmp_path / "artifact", graphs=graphs))
 
 
 @pytest.mark.parametrize("host", [{}, [], {"scheduler": {}}, {"transformer": {}, "vae": {}, "scheduler": {}}])
-def test_a_host_that_no_version_wrote_is_damage(tiny: Path, tmp_path: Path, host: Any) -> None:
-    write_unrunnable(tiny, tmp_path / "artifact")
-    with pytest.raises(UserError, match=r"pipeline\.json is damaged .* export the artifact again"):
-        ImagePipeline(changed(tmp_path / "artifact", host=host))
+def test_invalid_host_configs(tiny: Path, tmp_path: Path, host: Any) -> None:
+    write_stub_artifact(tiny, tmp_path / "artifact")
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt"):
+        ImagePipeline(change_config(tmp_path / "artifact", host=host))
 
 
-@pytest.mark.parametrize("lacking", ["scheduler", "transformer.in_channels", "vae.sample_size", "vae.scaling_factor"])
-def test_what_a_host_must_know_is_asked_before_painting(tiny: Path, tmp_path: Path, lacking: str) -> None:
-    write_unrunnable(tiny, tmp_path / "artifact")
-    host = configs(tiny)
-    part, _, key = lacking.partition(".")
-    (host[part] if key else host).pop(key or part)
-    with pytest.raises(UserError, match=r"pipeline\.json is damaged"):
-        ImagePipeline(changed(tmp_path / "artifact", host=host)).resolve_size()
+@pytest.mark.parametrize("key", ["scheduler", "transformer.in_channels", "vae.sample_size", "vae.scaling_factor"])
+def test_missing_key_of_the_host_is_found_before_generation(tiny: Path, tmp_path: Path, key: str) -> None:
+    write_stub_artifact(tiny, tmp_path / "artifact")
+    host = read_host_configs(tiny)
+    component, _, name = key.partition(".")
+    (host[component] if name else host).pop(name or component)
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt"):
+        ImagePipeline(change_config(tmp_path / "artifact", host=host)).resolve_size()
 
 
 # ---------------------------------------------------------------- exported graphs
@@ -149,26 +171,28 @@ def test_what_a_host_must_know_is_asked_before_painting(tiny: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-def test_exported_graphs_paint_torchs_picture(exported: Path, demo: Any, size: tuple[int, int]) -> None:
-    wish = GenerationRequest(PROMPT, seed=2**33 + 5, size=size)
-    assert psnr(torchs_picture(demo, wish), ImagePipeline(exported, keep_loaded=False).generate(wish)) > 45
+def test_exported_graphs_generate_the_image_of_diffusers(exported: Path, demo: Any, size: tuple[int, int]) -> None:
+    request = GenerationRequest(PROMPT, seed=2**33 + 5, size=size)
+    image = ImagePipeline(exported, keep_loaded=False).generate(request)
+    assert psnr(generate_with_torch(demo, request), image) > 45
 
 
 @pytest.mark.slow
-def test_it_paints_where_there_is_no_torch(exported: Path, demo: Any, tmp_path: Path) -> None:
-    """The command line with every heavy library refused."""
+def test_generation_without_torch(exported: Path, demo: Any, tmp_path: Path) -> None:
+    """The command line, with all heavy libraries blocked."""
     arguments = ["generate", exported, "--prompt", PROMPT, "--seed", "7", "--size", "96x128", "-o", tmp_path / "a.png"]
-    done = subprocess.run([sys.executable, "-c", REFUSE_TORCH, *map(str, arguments)], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    with PIL.Image.open(tmp_path / "a.png") as found:
-        assert psnr(torchs_picture(demo, GenerationRequest(PROMPT, seed=7, size=(96, 128))), found) > 45
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, check=False)
+    assert process.returncode == 0, process.stderr.decode()
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        assert psnr(generate_with_torch(demo, GenerationRequest(PROMPT, seed=7, size=(96, 128))), image) > 45
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_importing_the_runtime_leaves_torch_alone() -> None:
+def test_runtime_does_not_import_torch() -> None:
     script = (
         "import sys; import edgepress.runtime, edgepress.cli.generate, edgepress.runtime.pipeline\n"
-        "from edgepress.models.registry import families; families()\n"
+        "from edgepress.models.registry import load_families; load_families()\n"
         "sys.exit(9 if {'torch', 'diffusers', 'transformers', 'safetensors'} & set(sys.modules) else 0)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

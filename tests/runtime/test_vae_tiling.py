@@ -1,4 +1,4 @@
-"""Decoding in tiles held against diffusers' own decoder, which decodes whole."""
+"""Decoding in tiles against the decoder of diffusers, which decodes images as a whole."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.small_vae import error_of, latents, vae
+from helpers.small_vae import make_latents, make_vae, measure_decoding_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.models.shared import vae_tiling_graphs
 from edgepress.models.shared.vae_tiling import VAE_TILE_GRAPHS, plan_decoder_stages
-from edgepress.runtime import vae_tiling as module
+from edgepress.runtime import vae_tiling
 from edgepress.runtime.vae_tiling import CONVERGENCE_TOLERANCE, RunAll, make_tiled_decoder, pool_moments, split_axis
 
 
-def graphs(component: Any) -> RunAll:
-    """The stages as torch computes them."""
+def make_stage_runner(component: Any) -> RunAll:
+    """Runs the stages in torch."""
     names = {graph.name: getattr(vae_tiling_graphs, graph.module.rpartition(":")[2]) for graph in VAE_TILE_GRAPHS}
-    made = {name: wrapper(component) for name, wrapper in names.items()}
+    modules = {name: wrapper(component) for name, wrapper in names.items()}
 
     def run(name: str, inputs: dict[str, Any]) -> list[Any]:
-        outputs = made[name](*(torch.from_numpy(value) for value in inputs.values()))
+        outputs = modules[name](*(torch.from_numpy(value) for value in inputs.values()))
         return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run
 
 
-def error(component: Any, height: int, width: int, side: int, still: float = 0.0) -> float:
-    """The largest difference from the picture decoded whole, over its largest value."""
-    run = make_tiled_decoder(graphs(component), "vae_decoder", plan_decoder_stages(component.config), side, still)
-    return error_of(run, component, height, width)
+def measure_error(component: Any, height: int, width: int, tile_size: int, tolerance: float = 0.0) -> float:
+    """Compares the image decoded in tiles with the one decoded as a whole; the error is relative to the maximum."""
+    stages = plan_decoder_stages(component.config)
+    run = make_tiled_decoder(make_stage_runner(component), "vae_decoder", stages, tile_size, tolerance)
+    return measure_decoding_error(run, component, height, width)
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(16, 16, 64), (9, 20, 48), (24, 4, 64), (8, 8, 64)])
-def test_tiles_are_the_whole_picture_where_passes_go_on_to_the_end(height: int, width: int, side: int) -> None:
-    assert error(vae(), height, width, side) < 1e-5
+@pytest.mark.parametrize(("height", "width", "tile_size"), [(16, 16, 64), (9, 20, 48), (24, 4, 64), (8, 8, 64)])
+def test_tiles_equal_the_whole_image_without_tolerance(height: int, width: int, tile_size: int) -> None:
+    assert measure_error(make_vae(), height, width, tile_size) < 1e-5
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "changes",
     [
         {"layers_per_block": 2},
         {"mid_block_add_attention": False},
@@ -52,72 +53,74 @@ def test_tiles_are_the_whole_picture_where_passes_go_on_to_the_end(height: int, 
     ],
     ids=str,
 )
-def test_every_decoder_of_the_kind_can_be_tiled(changed: dict[str, Any]) -> None:
-    assert error(vae(**changed), 12, 16, 64) < 1e-5
+def test_decoder_variants(changes: dict[str, Any]) -> None:
+    assert measure_error(make_vae(**changes), 12, 16, 64) < 1e-5
 
 
-def test_where_passes_end_early_no_difference_can_be_seen() -> None:
-    """2 / 255 is a step of 8 bits, for pictures from -1 to 1."""
-    assert error(vae(), 16, 24, 64, CONVERGENCE_TOLERANCE) < 1 / 255
+def test_early_convergence_is_below_one_8_bit_step() -> None:
+    """A step of 8 bits is 2 / 255 of images in [-1, 1]."""
+    assert measure_error(make_vae(), 16, 24, 64, CONVERGENCE_TOLERANCE) < 1 / 255
 
 
-def test_a_margin_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_margin_gives_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        module, "spans", lambda length, side, margin, fixed: split_axis(length, side, margin - 1, fixed)
+        vae_tiling,
+        "split_axis",
+        lambda length, tile_size, margin, uniform: split_axis(length, tile_size, margin - 1, uniform),
     )
-    assert error(vae(), 16, 16, 64) > 1e-4
+    assert measure_error(make_vae(), 16, 16, 64) > 1e-4
 
 
-def test_one_tile_is_enough_for_a_small_picture_and_runs_once() -> None:
-    component = vae()
-    run, names = graphs(component), []
+def test_small_image_is_one_tile_in_one_pass() -> None:
+    component = make_vae()
+    run, names = make_stage_runner(component), []
 
-    def counted(name: str, inputs: dict[str, Any]) -> Any:
+    def count(name: str, inputs: dict[str, Any]) -> Any:
         names.append(name)
         return run(name, inputs)
 
-    make_tiled_decoder(counted, "vae_decoder", plan_decoder_stages(component.config), 64)(
-        "vae_decoder", {"latents": latents(component, 8, 8)}
-    )
+    run_graph = make_tiled_decoder(count, "vae_decoder", plan_decoder_stages(component.config), 64)
+    run_graph("vae_decoder", {"latents": make_latents(component, 8, 8)})
     assert names == ["vae_begin", "vae_up_1", "vae_up_2", "vae_up_3"]
 
 
-def test_no_tile_is_larger_than_asked() -> None:
-    component, seen = vae(), []
-    run = graphs(component)
+def test_tiles_are_no_larger_than_requested() -> None:
+    component, sizes = make_vae(), []
+    run = make_stage_runner(component)
 
-    def watched(name: str, inputs: dict[str, Any]) -> Any:
+    def record(name: str, inputs: dict[str, Any]) -> Any:
         if name != "vae_begin":
-            seen.append((inputs["rows"].sum(), inputs["columns"].sum()))
+            sizes.extend([inputs["rows"].sum(), inputs["columns"].sum()])
             assert max(inputs["features"].shape[2:]) <= 32 + 2 * 4
         return run(name, inputs)
 
-    make_tiled_decoder(watched, "vae_decoder", plan_decoder_stages(component.config), 64)(
-        "vae_decoder", {"latents": latents(component, 20, 9)}
-    )
-    assert max(side for tile in seen for side in tile) <= 32
+    run_graph = make_tiled_decoder(record, "vae_decoder", plan_decoder_stages(component.config), 64)
+    run_graph("vae_decoder", {"latents": make_latents(component, 20, 9)})
+    assert max(sizes) <= 32
 
 
-def test_other_graphs_are_run_as_they_are() -> None:
-    run = make_tiled_decoder(lambda name, inputs: [name, inputs], "vae_decoder", plan_decoder_stages(vae().config), 64)  # type: ignore[list-item]
-    assert run("other", {}) == "other"  # type: ignore[comparison-overlap]
+def test_graphs_other_than_the_decoder_run_unchanged() -> None:
+    stages = plan_decoder_stages(make_vae().config)
+    run = make_tiled_decoder(lambda name, inputs: [name, inputs], "vae_decoder", stages, 64)  # type: ignore[list-item]
+    assert run("transformer", {}) == "transformer"  # type: ignore[comparison-overlap]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 400), st.integers(32, 128), st.integers(0, 4))
-def test_tiles_cover_all_once(length: int, side: int, margin: int) -> None:
-    found = split_axis(length, side, margin)
-    assert (found[0].begin, found[-1].end) == (0, length)
-    assert all(before.end == after.begin for before, after in pairwise(found))
-    for span in found:
-        assert 0 < span.end - span.begin <= side
+def test_spans_cover_an_axis_once(length: int, tile_size: int, margin: int) -> None:
+    spans = split_axis(length, tile_size, margin)
+    assert (spans[0].begin, spans[-1].end) == (0, length)
+    assert all(before.end == after.begin for before, after in pairwise(spans))
+    for span in spans:
+        assert 0 < span.end - span.begin <= tile_size
         assert span.mask.sum() == span.end - span.begin
-        assert (span.padded_begin, span.padded_end) == (max(span.begin - margin, 0), min(span.end + margin, length))
+        assert span.padded_begin == max(span.begin - margin, 0)
+        assert span.padded_end == min(span.end + margin, length)
 
 
-def test_moments_of_tiles_are_pooled_to_those_of_all() -> None:
+def test_pooled_moments_are_those_of_all_values() -> None:
     values = np.random.default_rng(1).standard_normal((3, 5, 120)) + np.arange(120) / 30  # norms, groups, pixels
     pieces = np.split(values, [20, 70], axis=2)
-    measured = [np.stack([piece.mean(2), piece.var(2)], axis=1).astype(np.float32) for piece in pieces]
+    moments = [np.stack([piece.mean(2), piece.var(2)], axis=1).astype(np.float32) for piece in pieces]
     expected = np.stack([values.mean(2), values.var(2)], axis=1)
-    assert pool_moments(measured, [20, 50, 50]) == pytest.approx(expected, rel=1e-5)
+    assert pool_moments(moments, [20, 50, 50]) == pytest.approx(expected, rel=1e-5)

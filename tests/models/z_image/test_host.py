@@ -1,4 +1,4 @@
-"""The host held against the transformer's own patches, positions and tables, and the pipeline's pictures."""
+"""The host against the patches, positions and tables of the transformer, and the images of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 import torch
 from diffusers import ZImageTransformer2DModel
 from diffusers.image_processor import VaeImageProcessor
-from helpers.torch_graphs import configs, torch_run
+from helpers.torch_graphs import make_torch_runner, read_host_configs
 
 from edgepress.common.errors import UserError
 from edgepress.models.base.host import load_host
 from edgepress.models.registry import get_family
 from edgepress.models.z_image.host import (
-    ZImageHost,
     RotaryTables,
+    ZImageHost,
     make_caption_positions,
     make_image_positions,
     pad_to_multiple,
@@ -37,16 +37,16 @@ def pipeline(tiny: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def host(tiny: Path) -> ZImageHost:
-    return ZImageHost(configs(tiny))
+    return ZImageHost(read_host_configs(tiny))
 
 
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
+def make_noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclasses.dataclass
 class Sequences:
-    """What the transformer makes of an image and a caption, before any weight."""
+    """The inputs that the transformer derives from an image and a prompt, before any weight."""
 
     patches: torch.Tensor
     image_ids: torch.Tensor
@@ -56,7 +56,7 @@ class Sequences:
     caption: torch.Tensor
 
 
-def sequences(model: ZImageTransformer2DModel, latents: torch.Tensor, caption: torch.Tensor) -> Sequences:
+def make_sequences(model: ZImageTransformer2DModel, latents: torch.Tensor, caption: torch.Tensor) -> Sequences:
     patches, captions, _, image_ids, caption_ids, image_pad, caption_pad = model.patchify_and_embed(
         [latents[0][:, None]], [caption], 2, 1
     )
@@ -70,9 +70,9 @@ def sequences(model: ZImageTransformer2DModel, latents: torch.Tensor, caption: t
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 500])
-def test_patches_pads_and_positions_are_the_transformers(pipeline: Any, height: int, width: int, length: int) -> None:
-    latents, caption = random(1, 16, height // 8, width // 8), random(length, 128)
-    expected = sequences(pipeline.transformer, latents, caption)
+def test_patches_pads_and_positions_equal_diffusers(pipeline: Any, height: int, width: int, length: int) -> None:
+    latents, caption = make_noise(1, 16, height // 8, width // 8), make_noise(length, 128)
+    expected = make_sequences(pipeline.transformer, latents, caption)
     patches, pad = pad_to_multiple(patchify(latents.numpy(), 2))
     assert np.array_equal(patches, expected.patches.numpy())
     assert np.array_equal(pad[:, 0], expected.image_pad.numpy())
@@ -80,25 +80,25 @@ def test_patches_pads_and_positions_are_the_transformers(pipeline: Any, height: 
     assert np.array_equal(states, expected.caption.numpy())
     assert np.array_equal(caption_pad[:, 0], expected.caption_pad.numpy())
     assert np.array_equal(make_caption_positions(len(states)), expected.caption_ids[: len(states)].numpy())
-    found = make_image_positions(height // 16, width // 16, len(states))
-    assert np.array_equal(found, expected.image_ids.numpy())
+    positions = make_image_positions(height // 16, width // 16, len(states))
+    assert np.array_equal(positions, expected.image_ids.numpy())
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_patches_are_put_together_as_the_transformer_does(pipeline: Any, height: int, width: int) -> None:
+def test_unpatchify_equals_diffusers(pipeline: Any, height: int, width: int) -> None:
     rows, columns = height // 8, width // 8
-    patches = random(rows * columns // 4, 64)
+    patches = make_noise(rows * columns // 4, 64)
     (expected,) = pipeline.transformer.unpatchify([patches], [(1, rows, columns)], 2, 1)
-    found = unpatchify(patches.numpy(), (1, 16, rows, columns), 2)
-    assert np.array_equal(found[0], expected[:, 0].numpy())
-    assert np.array_equal(patchify(found, 2), patches.numpy())
+    latents = unpatchify(patches.numpy(), (1, 16, rows, columns), 2)
+    assert np.array_equal(latents[0], expected[:, 0].numpy())
+    assert np.array_equal(patchify(latents, 2), patches.numpy())
 
 
 @pytest.mark.parametrize(
     ("widths", "lengths", "theta"), [([16, 24, 24], [1024, 64, 64], 256.0), ([32, 48, 48], [1536, 512, 512], 256.0)]
 )
-def test_tables_are_those_of_the_embedder(widths: list[int], lengths: list[int], theta: float) -> None:
-    """To the last bits but one, over every position that the published model has."""
+def test_rotary_tables_equal_diffusers(widths: list[int], lengths: list[int], theta: float) -> None:
+    """To the second to last bit, at every position of the published model."""
     from diffusers.models.transformers.transformer_z_image import RopeEmbedder
 
     ids = torch.stack([torch.arange(lengths[0]) % length for length in lengths], 1)
@@ -112,7 +112,7 @@ def test_tables_are_those_of_the_embedder(widths: list[int], lengths: list[int],
 # ---------------------------------------------------------------- sizes
 
 
-def test_latents_have_the_pipelines_shape(host: ZImageHost, pipeline: Any) -> None:
+def test_latent_shape_equals_diffusers(host: ZImageHost, pipeline: Any) -> None:
     expected = pipeline.prepare_latents(1, 16, 80, 48, torch.float32, "cpu", torch.Generator())
     assert host.latent_shape(80, 48) == tuple(expected.shape)
     assert host.count_image_tokens(80, 48) == 15
@@ -120,8 +120,8 @@ def test_latents_have_the_pipelines_shape(host: ZImageHost, pipeline: Any) -> No
 
 
 @pytest.mark.parametrize(("height", "width"), [(65, 64), (64, 8), (8, 8), (0, 64), (64, -16)])
-def test_a_size_that_cannot_be_is_refused(host: ZImageHost, height: int, width: int) -> None:
-    with pytest.raises(UserError, match=rf"{height}x{width} cannot be painted; .* multiples of 16"):
+def test_invalid_size(host: ZImageHost, height: int, width: int) -> None:
+    with pytest.raises(UserError, match=rf"Invalid image size {height}x{width}: .* multiples of 16"):
         host.latent_shape(height, width)
 
 
@@ -130,52 +130,51 @@ def test_a_size_that_cannot_be_is_refused(host: ZImageHost, height: int, width: 
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 200])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_the_velocity_is_the_transformers_with_its_sign_turned(
+def test_velocity_equals_diffusers_with_the_sign_reversed(
     host: ZImageHost, pipeline: Any, height: int, width: int, length: int
 ) -> None:
-    """The transformer's own call, on latents and captions in lists, is the reference."""
     ids = torch.arange(length) % 250
-    latents = random(*host.latent_shape(height, width), seed=1)
+    latents = make_noise(*host.latent_shape(height, width), seed=1)
     timestep = torch.tensor(731.25)
     with torch.no_grad():
         hidden = pipeline.text_encoder(ids[None], output_hidden_states=True).hidden_states[-2][0]
         output = pipeline.transformer([latents[0][:, None]], ((1000 - timestep) / 1000)[None], [hidden]).sample
-    run = torch_run(pipeline)
-    found = host.predict_velocity(run, latents.numpy(), float(timestep), host.encode_prompt(run, ids.numpy()))
-    assert found.dtype == np.float32
+    run = make_torch_runner(pipeline)
+    velocity = host.predict_velocity(run, latents.numpy(), float(timestep), host.encode_prompt(run, ids.numpy()))
+    assert velocity.dtype == np.float32
     expected = -output[0][None, :, 0].numpy()
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-5
+    assert np.linalg.norm(velocity - expected) / np.linalg.norm(expected) < 1e-5
 
 
-def test_pads_are_not_empty_words(host: ZImageHost, pipeline: Any) -> None:
-    """Without the mark of what is pad the velocity is another one, so the tests above would see a wrong one."""
-    run, ids = torch_run(pipeline), np.arange(5)
-    latents = random(*host.latent_shape(80, 48)).numpy()
+def test_unmarked_pads_change_the_velocity(host: ZImageHost, pipeline: Any) -> None:
+    """So the test above would detect a mistake there."""
+    run, ids = make_torch_runner(pipeline), np.arange(5)
+    latents = make_noise(*host.latent_shape(80, 48)).numpy()
 
-    def unmarked(name: str, inputs: dict[str, Any]) -> Any:
+    def run_unmarked(name: str, inputs: dict[str, Any]) -> Any:
         return run(name, {key: 0 * value if key == "pad" else value for key, value in inputs.items()})
 
     expected = host.predict_velocity(run, latents, 500.0, host.encode_prompt(run, ids))
-    found = host.predict_velocity(unmarked, latents, 500.0, host.encode_prompt(unmarked, ids))
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) > 1e-2
+    velocity = host.predict_velocity(run_unmarked, latents, 500.0, host.encode_prompt(run_unmarked, ids))
+    assert np.linalg.norm(velocity - expected) / np.linalg.norm(expected) > 1e-2
 
 
-def test_eight_bits_are_the_image_processors(host: ZImageHost) -> None:
+def test_8_bit_image_equals_diffusers(host: ZImageHost) -> None:
     image = torch.linspace(-1.3, 1.3, 3 * 64 * 64).reshape(1, 3, 64, 64)
     (expected,) = VaeImageProcessor().postprocess(image)
-    found = host.decode_latents(lambda _, __: image.numpy(), np.zeros((1, 16, 8, 8), np.float32))
-    assert np.array_equal(found, np.asarray(expected))
+    decoded = host.decode_latents(lambda _, __: image.numpy(), np.zeros((1, 16, 8, 8), np.float32))
+    assert np.array_equal(decoded, np.asarray(expected))
 
 
-def test_latents_are_scaled_for_the_decoder(host: ZImageHost, pipeline: Any) -> None:
-    latents = random(1, 16, 8, 8)
+def test_decoded_latents_equal_diffusers(host: ZImageHost, pipeline: Any) -> None:
+    latents = make_noise(1, 16, 8, 8)
     config = pipeline.vae.config
     with torch.no_grad():
         image = pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor).sample
     (expected,) = VaeImageProcessor().postprocess(image)
-    found = host.decode_latents(torch_run(pipeline), latents.numpy()).astype(int)
-    assert np.abs(found - np.asarray(expected).astype(int)).max() <= 1
+    decoded = host.decode_latents(make_torch_runner(pipeline), latents.numpy()).astype(int)
+    assert np.abs(decoded - np.asarray(expected).astype(int)).max() <= 1
 
 
-def test_the_family_names_this_host(tiny: Path) -> None:
-    assert isinstance(load_host(get_family("ZImagePipeline"), configs(tiny)), ZImageHost)
+def test_family_names_this_host(tiny: Path) -> None:
+    assert isinstance(load_host(get_family("ZImagePipeline"), read_host_configs(tiny)), ZImageHost)

@@ -1,4 +1,4 @@
-"""The NPU's graphs, run in torch with halves of heads in their order, beside the component classes of the libraries."""
+"""The NPU's graphs in torch, with reordered rows for rotary embedding, against diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NPU = load_npu_spec(FAMILY)
 Arrays = dict[str, NDArray[Any]]
 
 
-def configs(pipeline: Path) -> dict[str, Any]:
+def read_configs(pipeline: Path) -> dict[str, Any]:
     names = {"transformer": "config", "vae": "config", "text_encoder": "config", "scheduler": "scheduler_config"}
     return {name: json.loads((pipeline / name / f"{file}.json").read_text()) for name, file in names.items()}
 
 
-class InTorch:
-    """Runs the graphs by name as torch modules; a stack is run in parts of one block."""
+class TorchRunner:
+    """Runs graphs by name in torch; a stack runs in parts of one block."""
 
     def __init__(self, pipeline: Path) -> None:
         self._pipeline = pipeline
@@ -42,27 +42,27 @@ class InTorch:
         graph = NPU.graph(name)
         assert graph is not None
         assert list(inputs) == [port.name for port in graph.inputs]
-        given = [torch.from_numpy(np.asarray(inputs[port.name])) for port in graph.inputs]
+        tensors = [torch.from_numpy(np.asarray(inputs[port.name])) for port in graph.inputs]
         with torch.no_grad():
-            for module in self._modules(name):
-                given[0] = module(*given)
-        output: NDArray[np.float32] = given[0].numpy()
+            for module in self._make_modules(name):
+                tensors[0] = module(*tensors)
+        output: NDArray[np.float32] = tensors[0].numpy()
         return output
 
-    def _modules(self, name: str) -> list[Any]:
+    def _make_modules(self, name: str) -> list[Any]:
         graph = NPU.graph(name)
         assert graph is not None
         module, _, cls = graph.module.partition(":")
-        make = getattr(importlib.import_module(module), cls)
+        module_class = getattr(importlib.import_module(module), cls)
         stack = NPU.stacks.get(name)
-        component = self._component(graph.component)
+        component = self._load_component(graph.component)
         if stack is None:
-            return [make(component)]
+            return [module_class(component)]
         count = len(getattr(component, stack.path)) - stack.unused_blocks
-        return [make(component, range(number, number + 1)) for number in range(count)]
+        return [module_class(component, range(number, number + 1)) for number in range(count)]
 
-    def _component(self, name: str) -> Any:
-        """The component with its rows as the graphs want them."""
+    def _load_component(self, name: str) -> Any:
+        """Loads a component and reorders its rows as the graphs require."""
         component = load(self._pipeline, name)
         if name == "transformer":
             component = with_large_pads(component)
@@ -76,14 +76,12 @@ class InTorch:
 @pytest.fixture(scope="module")
 def host(tiny: Path) -> Any:
     table = load(tiny, "text_encoder").embed_tokens.weight.detach().numpy()
-    return load_npu_host_class(NPU)(configs(tiny), SIZE, TOKENS, table)
+    return load_npu_host_class(NPU)(read_configs(tiny), SIZE, TOKENS, table)
 
 
 @pytest.mark.parametrize("length", [5, 33, 64])
-def test_a_masked_prompt_in_fixed_shapes_gives_the_velocity_of_the_prompt_alone(
-    tiny: Path, host: Any, length: int
-) -> None:
-    """Pads are large, so that one in a wrong place, or one that is read beyond them, would show."""
+def test_velocity_of_a_masked_prompt_equals_diffusers(tiny: Path, host: Any, length: int) -> None:
+    """Pads are large, so that a misplaced one or a missing mask changes the velocity."""
     ids = np.random.default_rng(length).integers(0, 250, length)
     text_encoder, transformer = load(tiny, "text_encoder"), with_large_pads(load(tiny, "transformer"))
     latents = torch.randn(host.latent_shape(*SIZE), generator=torch.Generator().manual_seed(1))
@@ -91,40 +89,38 @@ def test_a_masked_prompt_in_fixed_shapes_gives_the_velocity_of_the_prompt_alone(
         states = text_encoder(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True).hidden_states[-2]
         time = torch.tensor([(1000 - 640.0) / 1000])
         expected = -transformer([latents[0, :, None]], time, [states[0]], return_dict=False)[0][0][:, 0]
-    run = InTorch(tiny)
-    found = host.velocity(run, latents.numpy(), 640.0, host.encode(run, ids))
-    assert found.shape == (1, *expected.shape)
-    assert np.abs(found[0] - expected.numpy()).max() <= 1e-4 * float(expected.abs().max())
+    run = TorchRunner(tiny)
+    velocity = host.predict_velocity(run, latents.numpy(), 640.0, host.encode_prompt(run, ids))
+    assert velocity.shape == (1, *expected.shape)
+    assert np.abs(velocity[0] - expected.numpy()).max() <= 1e-4 * float(expected.abs().max())
 
 
-def test_shapes_are_those_of_the_one_size(host: Any) -> None:
+def test_axis_sizes(host: Any) -> None:
     patches = patchify(np.zeros(host.latent_shape(*SIZE), np.float32), 2)
-    assert host.sizes == {"T": 64, "L": 64, "N": -(-len(patches) // 32) * 32, "h": 8, "w": 6}
-    with pytest.raises(UserError, match="paint 64x48 only, not 64x64"):
+    assert host.axis_sizes == {"T": 64, "L": 64, "N": -(-len(patches) // 32) * 32, "h": 8, "w": 6}
+    with pytest.raises(UserError, match="exported for images of 64x48, but 64x64 was requested"):
         host.latent_shape(64, 64)
 
 
-def test_prompts_must_be_padded_to_what_pads_fill(tiny: Path) -> None:
+def test_prompt_tokens_must_be_a_multiple_of_32(tiny: Path) -> None:
     with pytest.raises(UserError, match="multiple of 32"):
-        load_npu_host_class(NPU)(configs(tiny), SIZE, 40, np.zeros((4, 4), np.float32))
+        load_npu_host_class(NPU)(read_configs(tiny), SIZE, 40, np.zeros((4, 4), np.float32))
 
 
-@pytest.mark.parametrize(("heads", "shared"), [(6, 6), (8, 4)])
-def test_heads_that_are_taken_some_at_a_time_find_the_same(
-    heads: int, shared: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 6), (8, 4)])
+def test_attention_of_some_heads_at_a_time(heads: int, kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, size, generator = 10, 4, torch.Generator().manual_seed(0)
-    shapes = (heads * size, shared * size, shared * size)
+    shapes = (heads * size, kv_heads * size, kv_heads * size)
     rows = tuple(torch.randn(1, tokens, width, generator=generator) for width in shapes)
     norms = torch.nn.RMSNorm(size), torch.nn.RMSNorm(size)
     angles = torch.randn(tokens, size // 2, generator=generator), torch.randn(tokens, size // 2, generator=generator)
     attention = SimpleNamespace(head_dim=size)
 
-    def attended(limit: int) -> torch.Tensor:
-        monkeypatch.setattr(npu_graphs, "TURNED_OVER", limit)
+    def attend(limit: int) -> torch.Tensor:
+        monkeypatch.setattr(npu_graphs, "MAX_TRANSPOSED_ROWS", limit)
         with torch.no_grad():
             return npu_graphs._attend(rows, attention, norms, angles, torch.zeros(1, 1, 1, tokens))
 
-    at_once = attended(heads * tokens)
+    at_once = attend(heads * tokens)
     for limit in (heads * tokens - 1, 2 * tokens, 0):
-        assert torch.allclose(attended(limit), at_once, atol=1e-6)
+        assert torch.allclose(attend(limit), at_once, atol=1e-6)
