@@ -1,0 +1,82 @@
+"""The public functions: recipes and models by name, results that print, errors that are sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import edgepress
+from edgepress.storage.layout import Artifact
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rounds the tiny pipeline, which takes a second or two."""
+    content = {
+        "device": "bench",
+        "quantize": {"method": "rtn", "scheme": {"bits": 4, "group_size": 32}},
+        "calibration": {"count": 1, "steps": 1, "size": [32, 32]},
+        "evaluation": {"count": 1, "steps": 1, "size": [32, 32]},
+    }
+    file = tmp_path_factory.mktemp("recipes") / "bench.yaml"
+    file.write_text(yaml.safe_dump(content), "utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def artifact(recipe: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api") / "artifact"
+    edgepress.quantize(recipe, model=tiny, output=folder)
+    return folder
+
+
+def test_quantize_returns_what_prints_well(recipe: Path, tiny: Path, artifact: Path) -> None:
+    again = edgepress.quantize(edgepress.load_recipe(recipe), model=str(tiny), output=str(artifact))
+    assert not again.created
+    assert str(artifact / "model") in str(again)
+    assert "already up to date" in str(again)
+
+
+def test_progress_is_reported(recipe: Path, tiny: Path, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    edgepress.quantize(recipe, model=tiny, output=tmp_path / "out", progress=lambda *state: calls.append(state))
+    assert calls
+    assert all(0 <= done <= total for _, done, total in calls)
+
+
+def test_an_export_of_the_artifact_is_the_default(recipe: Path, artifact: Path) -> None:
+    result = edgepress.export_onnx(recipe, output=artifact, precision="int4", verify=False)
+    assert result.folder == Artifact(artifact).onnx
+    assert str(result.folder) in str(result)
+
+
+def test_evaluate_writes_results_and_reports(recipe: Path, tiny: Path, artifact: Path, tmp_path: Path) -> None:
+    results = edgepress.evaluate(
+        recipe, model=tiny, candidates=[artifact / "model"], output=tmp_path / "out", metrics=("psnr",)
+    )
+    assert results.variants
+    assert {"results.json", "report.html", "report.md", "junit.xml"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: edgepress.quantize("toaster"), "There is no recipe 'toaster'"),
+        (lambda: edgepress.quantize("pi5", method="magic"), "Unknown method 'magic'. Methods: rtn, awq"),
+        (lambda: edgepress.quantize("pi5", model="./nowhere"), "nowhere"),
+        (lambda: edgepress.export_onnx(model="demo"), "Give --recipe, or both --model and --output."),
+        (lambda: edgepress.export_rknn("pi5"), "rknn"),
+        (lambda: edgepress.evaluate(model="demo"), "Nothing to compare"),
+        (lambda: edgepress.evaluate(model="demo", pairs=("a", "b")), "Leave out --model"),
+        (lambda: edgepress.ImagePipeline("nowhere"), "nowhere does not exist"),
+    ],
+)
+def test_wrong_input_is_a_user_error(call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(edgepress.UserError, match=message):
+        call()

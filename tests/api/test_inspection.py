@@ -1,0 +1,104 @@
+"""`edgepress.info`: what folders are, from headers; against safetensors' own count, and without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+import edgepress
+from edgepress.api.inspection import ArtifactInfo, ExportInfo, PipelineInfo, to_dict
+from edgepress.pipelines.hub import DEMO_PIPELINE
+
+
+def count_with_safetensors(folder: Path) -> tuple[int, int]:
+    """Elements and bytes of the tensors in a folder, as the safetensors library reads them."""
+    elements = size = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
+                part = tensors.get_slice(name)
+                count = 1
+                for side in part.get_shape():
+                    count *= side
+                elements += count
+                size += count * {"BF16": 2, "F16": 2, "F32": 4, "I32": 4}[part.get_dtype()]
+    return elements, size
+
+
+def test_a_pipeline_is_described_component_by_component() -> None:
+    info = edgepress.info(DEMO_PIPELINE)
+    assert isinstance(info, PipelineInfo)
+    assert info.pipeline_class == json.loads((DEMO_PIPELINE / "model_index.json").read_text("utf-8"))["_class_name"]
+    for component in info.components:
+        assert (component.parameters, component.nbytes) == count_with_safetensors(DEMO_PIPELINE / component.name)
+    assert info.supported == ("quantize", "export onnx", "export rknn", "generate")
+    assert "edgepress can: quantize, export onnx, export rknn, generate" in str(info)
+
+
+def test_four_bit_codes_are_counted_as_weights(quantized: Path) -> None:
+    info = edgepress.info(quantized / "model")
+    assert isinstance(info, PipelineInfo)
+    assert "quantize" not in info.supported
+    component = next(part for part in info.components if part.name == "transformer")
+    original = count_with_safetensors(DEMO_PIPELINE / "transformer")[0]
+    assert component.parameters == original  # the denoiser loses no weight by quantization
+    assert component.bits_per_weight == pytest.approx(component.nbytes * 8 / original)
+    assert component.quantization == "awq, 4 bits, groups of 128"
+    assert sum(component.dtypes.values()) == pytest.approx(1)
+
+
+def test_an_artifact_and_its_exports_are_described(quantized: Path, exported: Path) -> None:
+    info = edgepress.info(quantized)
+    assert isinstance(info, ArtifactInfo)
+    assert info.method == "rtn"
+    assert "Evaluation: none yet" in str(info)
+    graphs = edgepress.info(exported / "onnx")
+    assert isinstance(graphs, ExportInfo)
+    assert graphs.summary.startswith("ONNX fp32")
+    assert graphs.nbytes == sum(path.stat().st_size for path in (exported / "onnx").rglob("*") if path.is_file())
+    assert to_dict(edgepress.info(exported))["exports"][0]["graphs"] == list(graphs.graphs)
+
+
+def test_no_weights_and_no_torch_are_read(tmp_path: Path) -> None:
+    """Every tensor is cut off after its header, and torch may not be imported."""
+    folder = tmp_path / "headers"
+    shutil.copytree(DEMO_PIPELINE, folder)
+    for file in folder.rglob("*.safetensors"):
+        with file.open("r+b") as stream:
+            stream.truncate(8 + int.from_bytes(stream.read(8), "little"))
+    code = f"import sys, edgepress; print(edgepress.info({str(folder)!r})); sys.exit('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "15,540,032" in shown.stdout
+
+
+def test_what_is_neither_is_said(tmp_path: Path) -> None:
+    with pytest.raises(edgepress.UserError, match="is not a folder"):
+        edgepress.info(tmp_path / "nowhere")
+    with pytest.raises(edgepress.UserError, match=r"neither a pipeline \(no model_index.json\) nor an artifact"):
+        edgepress.info(tmp_path)
+
+
+def test_a_corrupt_header_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "corrupt"
+    shutil.copytree(DEMO_PIPELINE, folder)
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(
+        edgepress.UserError, match=r"diffusion_pytorch_model.safetensors is not a valid safetensors file"
+    ):
+        edgepress.info(folder)
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inspection") / "artifact"
+    recipe = edgepress.load_recipe("orin")
+    small = recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update={"count": 1, "steps": 1})})
+    edgepress.quantize(small, method="rtn", output=folder)
+    return folder
