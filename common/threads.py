@@ -1,4 +1,4 @@
-"""TODO"""
+"""Runs functions in one thread per CPU core."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
 
 def map_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The function's results in the order of the items, from a thread for each core."""
-    with _thread_pool() as pool:
+    """Applies a function to all items, and yields the results in the order of the items."""
+    with thread_pool() as pool:
         yield from pool.map(function, items)
 
 
 @contextmanager
-def _thread_pool() -> Iterator[ThreadPoolExecutor]:
-    """One for each core; what has not begun when an error or Ctrl-C comes is dropped."""
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """Opens a pool with one thread per core. On an error or Ctrl-C, pending tasks are cancelled."""
     pool = ThreadPoolExecutor(_count_cores())
     try:
         yield pool
@@ -31,5 +29,5 @@ def _thread_pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _count_cores() -> int:
-    """Those that this process may use, where the system tells that apart."""
+    """Returns the number of cores that this process may use, where the system restricts them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Settles what an evaluation compares: both sides, prompts, sampling and limits, from a recipe and options."""
+"""Decides what an evaluation compares and how: reference, candidates, prompts, sampling, metrics and gates."""
 
 from __future__ import annotations
 
@@ -11,26 +11,44 @@ from ..models.base.host import load_host
 from ..models.registry import get_family
 from ..pipelines.hub import bundled_clip, resolve_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
-from ..prompts import sets
 from ..prompts.prompt import Prompt
-from ..prompts.sets import resolve_prompt_set
+from ..prompts.sets import load_prompt_set, resolve_prompt_set
 from ..recipes.schema import EvaluationSettings, Recipe
-from ..runtime.onnx import exported as manifest
-from ..runtime.rknn import exported as parts
+from ..runtime.onnx.exported import load_exported_onnx
+from ..runtime.rknn.exported import load_exported_rknn
+from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.manifest import read_manifest
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings
 from .results.schema import PromptSubset
 
-ARTIFACTS_DIR = Path("artifacts")
-IMAGE_CACHE_DIR = ARTIFACTS_DIR / ".work" / "pictures"  # shared by all devices, whose references are often the same
-MAX_LISTED_NAMES = 3  # names that a sentence shows
+IMAGE_CACHE_DIR = ARTIFACTS / WORK / "images"  # shared by all devices, which often have the same reference
+SCORE_CACHE_FILE = "scores.sqlite"
+MAX_LISTED_NAMES = 3  # in an error message
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What a caller wants otherwise than the recipe; nothing given leaves it to the recipe."""
+    """What differs from the recipe. The recipe decides where nothing is given.
+
+    Attributes:
+        model: Reference: a diffusers folder, a model id, `demo`, an export, or a folder of images.
+        candidates: Candidates as `[NAME=]DIR[@DTYPE]`.
+        prompts: Name or file of the prompt set.
+        limit: Number of prompts to use, from the start of the set.
+        seeds: Number of images per prompt.
+        ground_truth: Folder of ground-truth images, which are named by prompt id.
+        clip: CLIP weights for the CLIP metrics, such as `local-dir:FOLDER`.
+        lpips: Folder of the LPIPS weights.
+        metrics: Names of the metrics to compute; all available ones if empty.
+        baseline: Results of an earlier run, to report changes against.
+        history: SQLite file to add the scores to.
+        gates: Whether to check the recipe's gates.
+        noise_floor: Whether to generate the reference's images twice.
+        output: Folder of the results.
+        restart: Whether to generate all images and compute all scores again instead of using cached ones.
+    """
 
     model: str | None = None
     candidates: tuple[str, ...] = ()
@@ -46,17 +64,34 @@ class EvaluationOptions:
     gates: bool = True
     noise_floor: bool | None = None
     output: Path | None = None
-    resume: bool = True
+    restart: bool = False
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """A reference, the candidates by name, and what all have to paint; seeds are 0 ... seeds - 1.
+    """Everything that an evaluation depends on.
 
-    sampling: None where all pictures were made elsewhere. dtype: of diffusers pipelines. asked: the prompt set's name.
-    limited: how much of it is left out, if any is.
-    metrics: those to measure, all where there are none. gates: limits as the recipe has them. resume: whether pictures
-    and readings of earlier runs are used.
+    Attributes:
+        reference: The reference.
+        candidates: The candidates by name.
+        prompts: The prompts.
+        sampling: How images are generated; None if all images exist already.
+        dtype: Compute dtype of diffusers pipelines that have none of their own.
+        output: Folder of the results.
+        seeds: Number of images per prompt, with seeds 0 to `seeds` - 1.
+        prompt_set: Name or file of the prompt set.
+        prompt_subset: Which part of the prompt set is used; None: all of it.
+        ground_truth: Folder of ground-truth images.
+        metric_settings: Settings of the metrics.
+        metrics: Names of the metrics to compute; all available ones if empty.
+        gates: The recipe's gates.
+        strict: Whether an inconclusive gate counts as failed.
+        noise_floor: Whether to generate the reference's images twice.
+        baseline: Results of an earlier run, to report changes against.
+        history: SQLite file to add the scores to.
+        device: The recipe's device.
+        restart: Whether to generate all images and compute all scores again instead of using cached ones.
+        image_cache: Folder of the image cache.
     """
 
     reference: ImageSource
@@ -77,33 +112,36 @@ class EvaluationPlan:
     baseline: Path | None = None
     history: Path | None = None
     device: str = "custom"
-    resume: bool = True
+    restart: bool = False
     image_cache: Path = IMAGE_CACHE_DIR
 
     @property
     def score_cache(self) -> Path:
-        """Where readings are kept, beside the cache of pictures."""
-        return self.image_cache.with_name("readings.sqlite")
+        """File of the score cache, next to the image cache."""
+        return self.image_cache.with_name(SCORE_CACHE_FILE)
 
 
 def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptions()) -> EvaluationPlan:
-    """The plan of a recipe and of what is wanted otherwise.
+    """Plans an evaluation of candidates against a reference.
+
+    Without options, the quantized pipeline in `artifacts/<device>` is compared with the pipeline that it was quantized
+    from.
 
     Raises:
-        UserError: there is no such reference, candidate, prompt file or folder of true pictures, or a side that cannot
-            paint the wanted size.
+        UserError: The reference, a candidate, the prompt set or the ground truth does not exist, external images do not
+            match the prompts, or an export does not support the image size.
     """
+    specs = options.candidates or (str(Artifact.of_device(recipe.device).model),)
     explicit_reference = _resolve_reference(options.model) if options.model else None
-    candidates = parse_candidates(options.candidates or (str(ARTIFACTS_DIR / recipe.device / "model"),))
+    candidates = parse_candidates(specs)
     first = next(iter(candidates.values()))
     reference = explicit_reference or _resolve_reference(_find_original(first) or recipe.model)
     prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
-    all_prompts = sets.load_prompt_set(prompt_set)
+    all_prompts = load_prompt_set(prompt_set)
     sources = (reference, *candidates.values())
     _require_known_images(sources, all_prompts, options.seeds, str(prompt_set))
-    prompts, prompt_subset = _select_prompts(
-        all_prompts, options, None if _are_all_images(sources) else recipe.evaluation.count
-    )
+    count = None if all(source.kind == "images" for source in sources) else recipe.evaluation.count
+    prompts, prompt_subset = _select_prompts(all_prompts, options.limit, count)
     sampling = _resolve_sampling(recipe.evaluation, sources)
     _require_size(sampling, sources)
     plan = EvaluationPlan(
@@ -113,7 +151,7 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
         prompt_subset=prompt_subset,
         sampling=sampling,
         dtype=_resolve_dtype(recipe.dtype, sources),
-        output=options.output or first.folder.parent / "evaluation",
+        output=options.output or Artifact.containing(first.folder).evaluation,
         seeds=options.seeds,
         prompt_set=str(prompt_set),
     )
@@ -123,19 +161,19 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
 def plan_image_pairs(
     recipe: Recipe, reference: Path, variant: Path, options: EvaluationOptions = EvaluationOptions()
 ) -> EvaluationPlan:
-    """Pictures made elsewhere, in two folders, paired by their names without suffixes.
+    """Plans a comparison of two folders of images, paired by file stem.
 
-    With a prompt set a picture is named by its prompt's id; without, only the two pictures are compared.
+    With a prompt set, the stems are prompt ids. Without one, only metrics that need no prompt are computed.
 
     Raises:
-        UserError: a folder without pictures, or pictures that the prompt set does not know.
+        UserError: A folder contains no images, or images that match no prompt.
     """
     sources = [_require_image_folder(folder) for folder in (reference, variant)]
-    stems = sorted({stem for side in sources for stem in list_images(side.folder)})
+    stems = sorted({stem for source in sources for stem in list_images(source.folder)})
     prompt_set = resolve_prompt_set(reference, options.prompts, "evaluation") if options.prompts else None
-    prompts = sets.load_prompt_set(prompt_set) if prompt_set else [_make_blank_prompt(stem) for stem in stems]
+    prompts = load_prompt_set(prompt_set) if prompt_set else [_make_blank_prompt(stem) for stem in stems]
     _require_known_images(sources, prompts, 1, options.prompts or "")
-    selected, prompt_subset = _select_prompts(prompts, options, None)
+    selected, prompt_subset = _select_prompts(prompts, options.limit, None)
     plan = EvaluationPlan(
         reference=sources[0],
         candidates={variant.resolve().name: sources[1]},
@@ -143,25 +181,25 @@ def plan_image_pairs(
         prompt_subset=prompt_subset,
         sampling=None,
         dtype="float32",
-        output=options.output or Path("evaluation"),
+        output=options.output or Path(EVALUATION),
         prompt_set=str(prompt_set) if prompt_set else None,
     )
     return _with_scoring(plan, recipe, options)
 
 
 def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptions) -> EvaluationPlan:
-    """The plan with what is measured and what is held against it."""
+    """Adds metrics, gates, and what results are compared with."""
     settings = recipe.evaluation
-    clip = options.clip or (bundled_clip(plan.reference.folder) if settings.clip == "own" else settings.clip)
+    clip = options.clip or (bundled_clip(plan.reference.folder) if settings.clip == "auto" else settings.clip)
     noise_floor = settings.noise_floor if options.noise_floor is None else options.noise_floor
     if options.ground_truth and not (options.ground_truth.is_dir() and list_images(options.ground_truth)):
         raise UserError(
-            f"There are no true pictures in {options.ground_truth}; --truth wants a folder with <prompt id>.png."
+            f"There are no images in {options.ground_truth}. --ground-truth requires a folder with <prompt id>.png."
         )
     return replace(
         plan,
-        truth=options.ground_truth,
-        settings=MetricSettings(clip=clip, lpips=options.lpips),
+        ground_truth=options.ground_truth,
+        metric_settings=MetricSettings(clip=clip, lpips=options.lpips),
         metrics=options.metrics,
         gates=settings.gates if options.gates else {},
         strict=settings.strict,
@@ -169,12 +207,12 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
         baseline=options.baseline,
         history=options.history,
         device=recipe.device,
-        resume=options.resume,
+        restart=options.restart,
     )
 
 
 def _resolve_reference(model: str) -> ImageSource:
-    """A pipeline by name, or a folder of any kind."""
+    """Resolves a folder of any kind, or a pipeline by name."""
     if model != "demo" and Path(model).is_dir():
         return detect_image_source(Path(model))
     return ImageSource("diffusers", resolve_pipeline(model))
@@ -182,35 +220,38 @@ def _resolve_reference(model: str) -> ImageSource:
 
 def _require_image_folder(folder: Path) -> ImageSource:
     if not folder.is_dir() or not list_images(folder):
-        raise UserError(f"There are no pictures in {folder}; --pairs wants two folders of pictures.")
+        raise UserError(f"There are no images in {folder}. --pairs requires two folders of images.")
     return ImageSource("images", folder)
 
 
-def _are_all_images(sources: Sequence[ImageSource]) -> bool:
-    return all(side.kind == "images" for side in sources)
-
-
 def _select_prompts(
-    prompts: Sequence[Prompt], options: EvaluationOptions, count: int | None
+    prompts: Sequence[Prompt], limit: int | None, count: int | None
 ) -> tuple[tuple[Prompt, ...], PromptSubset | None]:
-    """The first prompts, as many as are wanted, and what is left out; count: the recipe's."""
-    selected = tuple(prompts[: options.limit or count])
-    by = "--limit" if options.limit else "evaluation.count"
-    return selected, PromptSubset(total=len(prompts), limited_by=by) if len(selected) < len(prompts) else None
+    """Selects the first prompts.
+
+    Args:
+        prompts: The whole prompt set.
+        limit: Number of prompts given by the user.
+        count: Number of prompts given by the recipe, if the user gave none.
+    """
+    selected = tuple(prompts[: limit or count])
+    limited_by = "--limit" if limit else "evaluation.count"
+    return selected, PromptSubset(total=len(prompts), limited_by=limited_by) if len(selected) < len(prompts) else None
 
 
 def _require_known_images(
     sources: Sequence[ImageSource], prompts: Sequence[Prompt], seeds: int, prompt_set: str
 ) -> None:
-    """Refuses pictures made elsewhere that are no prompt's: they would be left out without a word."""
+    """Refuses external images that match no prompt, because they would be ignored silently."""
     known = {get_image_stem(prompt.id, seed, seeds) for prompt in prompts for seed in range(seeds)}
-    for side in sources:
-        unknown = sorted(set(list_images(side.folder)) - known) if side.kind == "images" else []
+    for source in sources:
+        unknown = sorted(set(list_images(source.folder)) - known) if source.kind == "images" else []
         if unknown:
-            more = ", each with its seed: <id>-0 and so on" if seeds > 1 else ""
+            suffix = ", each followed by its seed (<id>-0, <id>-1, ...)" if seeds > 1 else ""
             raise UserError(
-                f"{len(unknown)} pictures of {side.folder} are no prompt's of {prompt_set} ({', '.join(unknown[:MAX_LISTED_NAMES])}); "
-                f"name them by prompt ids{more}, give the set that they are of as --prompts, or move them away."
+                f"{len(unknown)} images in {source.folder} match no prompt in {prompt_set}: "
+                f"{', '.join(unknown[:MAX_LISTED_NAMES])}. Name images by prompt ids{suffix}, pass the matching prompt "
+                "set as --prompts, or remove them."
             )
 
 
@@ -219,17 +260,17 @@ def _make_blank_prompt(stem: str) -> Prompt:
 
 
 def _find_original(candidate: ImageSource) -> str | None:
-    """The pipeline that a candidate was pressed from, if its manifest names one that is still there."""
-    manifest = read_manifest(candidate.folder.parent)
+    """Returns the pipeline that a candidate was quantized from, if its manifest names one that still exists."""
+    manifest = read_manifest(Artifact.containing(candidate.folder).path)
     return manifest.source if manifest and Path(manifest.source).is_dir() else None
 
 
 def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, ...]) -> SamplingParams | None:
-    """How the sides paint that do; `native` is the first pipeline's size, or else that of the first graphs."""
-    generating = [side for side in sources if side.kind != "images"]
+    """Returns how images are generated. `native` is the size of the first pipeline, or else of the first export."""
+    generating = [source for source in sources if source.kind != "images"]
     if not generating:
         return None
-    pipelines = [side for side in generating if side.kind == "diffusers"]
+    pipelines = [source for source in generating if source.kind == "diffusers"]
     if pipelines or settings.size != "native":
         return resolve_sampling(settings, (pipelines or generating)[0].folder)
     height, width = _get_default_size(generating[0])
@@ -237,32 +278,33 @@ def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, 
 
 
 def _get_default_size(source: ImageSource) -> tuple[int, int]:
-    """What graphs paint if they are not told otherwise, and parts always."""
+    """Returns the height and width of the images that an export generates by default."""
     if source.kind == "rknn":
-        return parts.load_exported_rknn(source.folder).image_size
-    exported = manifest.load_exported_onnx(source.folder)
-    return (load_host(get_family(exported.pipeline_class), exported.host_configs).native_resolution,) * 2
+        return load_exported_rknn(source.folder).image_size
+    exported = load_exported_onnx(source.folder)
+    resolution = load_host(get_family(exported.pipeline_class), exported.host_configs).native_resolution
+    return resolution, resolution
 
 
 def _require_size(sampling: SamplingParams | None, sources: tuple[ImageSource, ...]) -> None:
-    """Refuses what paints no picture of the wanted size, before others have painted theirs."""
-    for side in sources:
-        fixed = _list_fixed_sizes(side)
-        if sampling and fixed and (sampling.height, sampling.width) not in fixed:
-            there = ", ".join(f"{height}x{width}" for height, width in fixed)
+    """Refuses exports that do not support the image size, before any image is generated."""
+    for source in sources:
+        supported = _list_fixed_sizes(source)
+        if sampling and supported and (sampling.height, sampling.width) not in supported:
+            sizes = ", ".join(f"{height}x{width}" for height, width in supported)
             raise UserError(
-                f"{side.folder} paints pictures of {there} alone, not of {sampling.height}x{sampling.width}; set "
-                "evaluation.size to one that it paints, or export it anew."
+                f"{source.folder} supports images of {sizes} only, but {sampling.height}x{sampling.width} was "
+                "requested. Set evaluation.size to a supported size, or export again."
             )
 
 
 def _list_fixed_sizes(source: ImageSource) -> tuple[tuple[int, int], ...]:
-    """Heights and widths of the pictures that graphs of fixed shapes paint; empty where any may be asked for."""
+    """Returns the image sizes (height, width) of graphs with fixed shapes; empty if any size is supported."""
     if source.kind == "rknn":
-        return (parts.load_exported_rknn(source.folder).image_size,)
-    return manifest.load_exported_onnx(source.folder).image_sizes if source.kind == "onnx" else ()
+        return (load_exported_rknn(source.folder).image_size,)
+    return load_exported_onnx(source.folder).image_sizes if source.kind == "onnx" else ()
 
 
-def _resolve_dtype(requested: str, sources: tuple[ImageSource, ...]) -> str:
-    pipelines = [side.folder for side in sources if side.kind == "diffusers"]
-    return resolve_dtype(requested, pipelines[0]) if pipelines else "float32"
+def _resolve_dtype(dtype: str, sources: tuple[ImageSource, ...]) -> str:
+    pipelines = [source.folder for source in sources if source.kind == "diffusers"]
+    return resolve_dtype(dtype, pipelines[0]) if pipelines else "float32"

@@ -1,1 +1,1 @@
-"""TODO evaluate/backends."""
+"""What metrics stand on: CLIP, LPIPS, OCR and text matching."""

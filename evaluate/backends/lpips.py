@@ -1,7 +1,7 @@
-"""LPIPS with AlexNet, version 0.1 (Zhang et al. 2018, arXiv 1801.03924): a weighted distance of a network's features.
+"""LPIPS 0.1 with AlexNet (Zhang et al. 2018, arXiv 1801.03924): a weighted distance of network features.
 
-Both files are given by whoever wants it: AlexNet's weights as torchvision publishes them, and the heads of the package
-`lpips`. The distance is that of its LPIPS(net="alex").
+The user provides both weight files: AlexNet as published by torchvision, and the heads from the package `lpips`. The
+distance equals that of `lpips.LPIPS(net="alex")`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.errors import UserError
 from ...storage.files import hash_file
@@ -20,84 +20,105 @@ if TYPE_CHECKING:
 
 BACKBONE_FILE = "alexnet-owt-7be5be79.pth"
 HEADS_FILE = "alex.pth"
-USAGE_HINT = f"pass --lpips FOLDER, which holds torchvision's {BACKBONE_FILE} and lpips/weights/v0.1/{HEADS_FILE} of the package lpips"
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in -1..1
-# Number in the file, channels in and out, kernel, stride, padding, and whether pooling comes first.
-LAYERS = (
-    (0, 3, 64, 11, 4, 2, False),
-    (3, 64, 192, 5, 1, 2, True),
-    (6, 192, 384, 3, 1, 1, True),
-    (8, 384, 256, 3, 1, 1, False),
-    (10, 256, 256, 3, 1, 1, False),
+USAGE_HINT = (
+    f"pass --lpips FOLDER, which contains torchvision's {BACKBONE_FILE} and lpips/weights/v0.1/{HEADS_FILE} of the "
+    "package lpips"
 )
+# Mean and standard deviation that images in -1..1 are normalized with.
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 EPSILON = 1e-10
 
 
+class _ConvLayer(NamedTuple):
+    """A convolution of AlexNet; `index` is its number in the weight file."""
+
+    index: int
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    padding: int
+    max_pool_first: bool
+
+
+LAYERS = (
+    _ConvLayer(0, 3, 64, 11, 4, 2, False),
+    _ConvLayer(3, 64, 192, 5, 1, 2, True),
+    _ConvLayer(6, 192, 384, 3, 1, 1, True),
+    _ConvLayer(8, 384, 256, 3, 1, 1, False),
+    _ConvLayer(10, 256, 256, 3, 1, 1, False),
+)
+
+
 class LpipsModel:
-    """The distance, with the weights of a folder.
+    """LPIPS with weights from a folder.
+
+    Args:
+        folder: Folder with `alexnet-owt-7be5be79.pth` and `alex.pth`.
+
+    Attributes:
+        version: Digests of the weights, for cache keys.
 
     Raises:
-        UserError: a file is missing, unreadable, or not what its name says.
+        UserError: A file is missing, unreadable, or not what its name says.
     """
 
     def __init__(self, folder: Path) -> None:
         self._weights = _load_weights(folder / BACKBONE_FILE, _get_backbone_shapes())
         self._heads = _load_weights(folder / HEADS_FILE, _get_head_shapes())
-        self.version = (
-            f"alex 0.1, sha256 {hash_file(folder / BACKBONE_FILE)}, heads {hash_file(folder / HEADS_FILE)[:8]}"
-        )
+        backbone_hash, heads_hash = hash_file(folder / BACKBONE_FILE), hash_file(folder / HEADS_FILE)
+        self.version = f"alex 0.1, sha256 {backbone_hash}, heads {heads_hash[:8]}"
 
     def distance(self, reference: ImageArray, variant: ImageArray) -> float:
-        """0 for identical pictures."""
+        """Returns the distance of two images; 0 for identical ones."""
         import torch
 
         with torch.inference_mode():
-            pairs = zip(self._features(reference), self._features(variant), strict=True)
-            parts = [
+            pairs = zip(self._compute_features(reference), self._compute_features(variant), strict=True)
+            distances = [
                 ((a - b).square() * self._heads[f"lin{layer}.model.1.weight"]).sum(1).mean()
                 for layer, (a, b) in enumerate(pairs)
             ]
-            return float(torch.stack(parts).sum())
+            return float(torch.stack(distances).sum())
 
-    def _features(self, picture: ImageArray) -> Iterator[Tensor]:
-        """What each layer makes of the picture, (1, channels, h, w), every pixel's channels of length 1."""
+    def _compute_features(self, image: ImageArray) -> Iterator[Tensor]:
+        """Yields the features of each layer, ``(1, channels, height, width)``, normalized per pixel."""
         import torch
         import torch.nn.functional as F
 
         shift, scale = (torch.tensor(values)[:, None, None] for values in (SHIFT, SCALE))
-        x = ((torch.tensor(picture).permute(2, 0, 1).float() / 127.5 - 1 - shift) / scale)[None]
-        for number, _, _, _, stride, padding, pooled in LAYERS:
-            x = F.max_pool2d(x, 3, 2) if pooled else x
-            weight, bias = (self._weights[f"features.{number}.{kind}"] for kind in ("weight", "bias"))
-            x = F.relu(F.conv2d(x, weight, bias, stride, padding))
+        x = ((torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1 - shift) / scale)[None]
+        for layer in LAYERS:
+            x = F.max_pool2d(x, 3, 2) if layer.max_pool_first else x
+            weight, bias = (self._weights[f"features.{layer.index}.{kind}"] for kind in ("weight", "bias"))
+            x = F.relu(F.conv2d(x, weight, bias, layer.stride, layer.padding))
             yield x / (x.square().sum(1, keepdim=True).sqrt() + EPSILON)
 
 
 def _get_backbone_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
-    for number, inputs, outputs, kernel, *_ in LAYERS:
-        shapes |= {
-            f"features.{number}.weight": (outputs, inputs, kernel, kernel),
-            f"features.{number}.bias": (outputs,),
-        }
+    for layer in LAYERS:
+        kernel = (layer.kernel_size, layer.kernel_size)
+        shapes[f"features.{layer.index}.weight"] = (layer.out_channels, layer.in_channels, *kernel)
+        shapes[f"features.{layer.index}.bias"] = (layer.out_channels,)
     return shapes
 
 
 def _get_head_shapes() -> dict[str, tuple[int, ...]]:
-    return {f"lin{layer}.model.1.weight": (1, outputs, 1, 1) for layer, (_, _, outputs, *_) in enumerate(LAYERS)}
+    return {f"lin{number}.model.1.weight": (1, layer.out_channels, 1, 1) for number, layer in enumerate(LAYERS)}
 
 
 def _load_weights(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors of these names and shapes."""
+    """Loads the tensors with these names and shapes as float32."""
     import torch
 
     if not file.is_file():
-        raise UserError(f"There is no {file}; {USAGE_HINT}.")
+        raise UserError(f"{file} does not exist; {USAGE_HINT}.")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        raise UserError(f"{file} cannot be read as weights; fetch it anew.") from error
+        raise UserError(f"{file} cannot be loaded as weights. Download it again.") from error
     for name, shape in shapes.items():
         if name not in content or tuple(content[name].shape) != shape:
-            raise UserError(f"{file} has no {name} of the shape {shape}; it must be AlexNet's.")
+            raise UserError(f"{file} has no tensor {name} of shape {shape}. It must contain the weights for AlexNet.")
     return {name: content[name].float() for name in shapes}

@@ -1,4 +1,4 @@
-"""Reads the lines of text in a picture, with RapidOCR and the models that its wheel carries."""
+"""Reads the lines of text in an image with RapidOCR and the models that come with its package."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ENGINE_OPTIONS = {
     "EngineConfig.onnxruntime.intra_op_num_threads": 1,
     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
 }
+MIN_SIDE = 512  # smaller images are upscaled to this: the detector misses letters of 10 pixels
 _THREAD_LOCAL = threading.local()
-MIN_SIDE = 512  # smaller pictures are enlarged to this: the detector was not made for letters of 10 pixels
 
 
 class TextBox(NamedTuple):
-    """A piece of text and the upright rectangle around it, in pixels."""
+    """A piece of text and its axis-aligned bounding box, in pixels."""
 
     left: float
     top: float
@@ -32,34 +32,34 @@ class TextBox(NamedTuple):
     text: str
 
 
-def recognize_lines(picture: ImageArray) -> list[str]:
-    """The lines of text, top to bottom."""
-    found = _get_engine()(upscale(picture)[..., ::-1])  # the engine wants BGR
-    if found.boxes is None or found.txts is None:
+def recognize_lines(image: ImageArray) -> list[str]:
+    """Returns the lines of text in an image, from top to bottom."""
+    result = _get_engine()(upscale(image)[..., ::-1])  # the engine takes BGR
+    if result.boxes is None or result.txts is None:
         return []
-    return group_into_lines([_make_box(corners, text) for corners, text in zip(found.boxes, found.txts, strict=True)])
+    return group_into_lines([_make_box(corners, text) for corners, text in zip(result.boxes, result.txts, strict=True)])
 
 
 def get_version() -> str:
-    """The engine and all that its reading depends on."""
+    """Returns the versions of the engine and of the packages that its results depend on."""
     names = ("rapidocr", "onnxruntime", "opencv-python-headless")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
-def upscale(picture: ImageArray) -> ImageArray:
-    """The picture with a shorter side of at least `SHORTER_SIDE`, bicubic."""
+def upscale(image: ImageArray) -> ImageArray:
+    """Upscales an image, bicubic, so that its shorter side has at least `MIN_SIDE` pixels."""
     from PIL import Image
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = MIN_SIDE / min(height, width)
     if scale <= 1:
-        return picture
+        return image
     size = (round(width * scale), round(height * scale))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def group_into_lines(boxes: Sequence[TextBox]) -> list[str]:
-    """Texts of boxes that stand side by side are joined, left to right; the lines come top to bottom."""
+    """Joins the texts of boxes that are side by side, from left to right. The lines are sorted from top to bottom."""
     lines: list[list[TextBox]] = []
     for box in sorted(boxes, key=lambda box: box.top + box.bottom):
         if lines and _share_line(lines[-1][0], box):
@@ -74,16 +74,17 @@ def _make_box(corners: npt.NDArray[np.float32], text: str) -> TextBox:
     return TextBox(float(left), float(top), float(right), float(bottom), text)
 
 
-def _share_line(one: TextBox, other: TextBox) -> bool:
-    """More than half of the lower box's height is shared."""
-    shared = min(one.bottom, other.bottom) - max(one.top, other.top)
-    return shared > 0.5 * min(one.bottom - one.top, other.bottom - other.top)
+def _share_line(a: TextBox, b: TextBox) -> bool:
+    """Returns whether two boxes overlap vertically by more than half the height of the lower one."""
+    overlap = min(a.bottom, b.bottom) - max(a.top, b.top)
+    return overlap > 0.5 * min(a.bottom - a.top, b.bottom - b.top)
 
 
 def _get_engine() -> Any:
-    """One engine a thread, on one core: two threads read faster than one on two cores, whose helpers wait busily.
+    """Returns the thread's engine, which uses a single core.
 
-    Options given to a call of RapidOCR would stick for the next, so that none are given.
+    Two such threads are faster than one engine on two cores, whose worker threads busy-wait. No options are passed to
+    calls, because RapidOCR would keep them for later calls.
     """
     from rapidocr import RapidOCR
 

@@ -1,20 +1,19 @@
-"""How much of the wanted text was read: pure functions of the wanted lines and of the lines that OCR gave.
+"""Compares the text that OCR read with the expected text.
 
-All scores are in 0..1, and 1 is right:
+All scores are in 0..1, and 1 is best:
 
-text_accuracy  share of the wanted words (English) or characters (Chinese) that were read, each as often as wanted; in
-               mixed text every Chinese character counts as a word.
-               Order and extra text do not count. OCR puts spaces between wide-set letters and drops them elsewhere,
-               so a word is also read when neighbouring tokens of a line spell it ("G OOD"), and words are all read
-               when their line, or the whole text, has the wanted letters ("GRANDOPENING").
-ned            1 - edit distance / length of the longer text, spaces removed; the larger one of two comparisons: the
-               whole texts, and each wanted line with its own best line, weighted by length. The first forgives lines
-               that OCR split or joined, the second forgives extra text.
-exact          1 if the whole texts are equal, spaces removed, else 0.
+text_accuracy  Recall: the share of expected words (English) or characters (Chinese) that were read, counting
+               repetitions. In mixed text every Chinese character counts as a word. Order and extra text do not matter.
+               OCR inserts spaces between widely spaced letters and drops others. A word therefore also counts as read
+               if neighboring tokens of a line spell it ("G OOD"), and a line or the whole text if its letters are
+               equal without spaces ("GRANDOPENING").
+ned            1 - edit distance / length of the longer text, without spaces. The larger of two comparisons: of the
+               whole texts, which tolerates lines that OCR split or joined, and of each expected line with its best
+               match, weighted by length, which tolerates extra text.
+exact          1 if the whole texts are equal without spaces, otherwise 0.
 
-Before all of them text is normalised: NFKC, case folded, punctuation dropped; white space is collapsed in English,
-dropped in Chinese, and put around every Chinese character of mixed text. Traditional and simplified characters stay
-different.
+Text is first normalized: NFKC, case-folded, without punctuation. White space is collapsed in English, removed in
+Chinese, and put around every Chinese character of mixed text. Traditional and simplified characters stay different.
 """
 
 from __future__ import annotations
@@ -25,94 +24,102 @@ from collections.abc import Iterable, Sequence
 
 from ...prompts.prompt import Language, is_cjk
 
-CONSUMED = " "  # stands for tokens that were counted; no token contains a space
+CONSUMED = " "  # replaces tokens that were counted; no token contains a space
 
 
-def score_text(wanted: Sequence[str], read: Sequence[str], language: Language) -> dict[str, float | None]:
-    """All scores; None where nothing is left of the wanted text once it is normalised."""
-    wanted = _drop_empty(normalize_text(line, language) for line in wanted)
-    read = _drop_empty(normalize_text(line, language) for line in read)
-    if not wanted:
+def score_text(expected: Sequence[str], recognized: Sequence[str], language: Language) -> dict[str, float | None]:
+    """Computes all scores.
+
+    Args:
+        expected: The lines that the prompt asks for.
+        recognized: The lines that OCR read.
+        language: Language of the prompt.
+
+    Returns:
+        The values by score name; None if nothing is left of the expected text after normalization.
+    """
+    expected = _drop_empty(normalize_text(line, language) for line in expected)
+    recognized = _drop_empty(normalize_text(line, language) for line in recognized)
+    if not expected:
         return {"text_accuracy": None, "exact": None, "ned": None}
     recall = character_recall if language == "zh" else word_recall
     return {
-        "text_accuracy": recall(wanted, read),
-        "exact": float(_join_letters(wanted) == _join_letters(read)),
-        "ned": edit_similarity(wanted, read),
+        "text_accuracy": recall(expected, recognized),
+        "exact": float(_join_letters(expected) == _join_letters(recognized)),
+        "ned": edit_similarity(expected, recognized),
     }
 
 
 def normalize_text(text: str, language: Language) -> str:
+    """Normalizes a line of text; see the description of this module."""
     folded = _to_nfkc(_to_nfkc(text).casefold())
-    kept = "".join(character for character in folded if not unicodedata.category(character).startswith("P"))
+    normalized = "".join(character for character in folded if not unicodedata.category(character).startswith("P"))
     if language == "mixed":
-        kept = "".join(f" {character} " if is_cjk(character) else character for character in kept)
-    return _to_nfkc(("" if language == "zh" else " ").join(kept.split()))
+        normalized = "".join(f" {character} " if is_cjk(character) else character for character in normalized)
+    return _to_nfkc(("" if language == "zh" else " ").join(normalized.split()))
 
 
-def character_recall(wanted: Sequence[str], read: Sequence[str]) -> float:
-    """The share of the wanted characters that were read, each as often as wanted."""
-    asked = Counter(_join_letters(wanted))
-    return (asked & Counter(_join_letters(read))).total() / asked.total()
+def character_recall(expected: Sequence[str], recognized: Sequence[str]) -> float:
+    """Returns the share of the expected characters that were read, counting repetitions."""
+    counts = Counter(_join_letters(expected))
+    return (counts & Counter(_join_letters(recognized))).total() / counts.total()
 
 
-def word_recall(wanted: Sequence[str], read: Sequence[str]) -> float:
-    """The share of the wanted words that were read, each as often as wanted; spaces are forgiven."""
-    if _join_letters(wanted) == _join_letters(read):
+def word_recall(expected: Sequence[str], recognized: Sequence[str]) -> float:
+    """Returns the share of the expected words that were read, counting repetitions and tolerating wrong spaces."""
+    if _join_letters(expected) == _join_letters(recognized):
         return 1.0
-    found = max(_count_read_words(wanted, read, whole_lines) for whole_lines in (True, False))
-    return found / sum(len(line.split()) for line in wanted)
+    num_read = max(_count_read_words(expected, recognized, whole_lines) for whole_lines in (True, False))
+    return num_read / sum(len(line.split()) for line in expected)
 
 
-def edit_similarity(wanted: Sequence[str], read: Sequence[str]) -> float:
-    """1 - normalised edit distance, of the whole texts or of the best lines, whichever is larger."""
-    whole = similarity(_join_letters(wanted), _join_letters(read))
-    return max(
-        whole,
-        _best_line_similarity([_join_letters([line]) for line in wanted], [_join_letters([line]) for line in read]),
-    )
+def edit_similarity(expected: Sequence[str], recognized: Sequence[str]) -> float:
+    """Returns 1 - normalized edit distance, of the whole texts or of the best lines, whichever is larger."""
+    whole_text = similarity(_join_letters(expected), _join_letters(recognized))
+    lines = [_join_letters([line]) for line in expected], [_join_letters([line]) for line in recognized]
+    return max(whole_text, _best_line_similarity(*lines))
 
 
-def similarity(one: str, other: str) -> float:
-    """1 - edit distance / length of the longer text; 1 for two empty ones."""
-    longest = max(len(one), len(other))
-    return 1 - edit_distance(one, other) / longest if longest else 1.0
+def similarity(a: str, b: str) -> float:
+    """Returns 1 - edit distance / length of the longer text; 1 for two empty texts."""
+    max_length = max(len(a), len(b))
+    return 1 - edit_distance(a, b) / max_length if max_length else 1.0
 
 
-def edit_distance(one: str, other: str) -> int:
-    """Levenshtein: insertions, deletions and substitutions of one character."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
+def edit_distance(a: str, b: str) -> int:
+    """Returns the Levenshtein distance: insertions, deletions and substitutions of single characters."""
+    row = list(range(len(b) + 1))
+    for i, char_a in enumerate(a, 1):
         diagonal, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+        for j, char_b in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (char_a != char_b))
     return row[-1]
 
 
-def _best_line_similarity(wanted: Sequence[str], read: Sequence[str]) -> float:
-    """Mean similarity of each wanted line to the line that is read for it, the likest pairs being matched first."""
-    pairs = [(similarity(one, other), i, j) for i, one in enumerate(wanted) for j, other in enumerate(read)]
+def _best_line_similarity(expected: Sequence[str], recognized: Sequence[str]) -> float:
+    """Returns the mean similarity of expected and recognized lines, matched greedily and weighted by length."""
+    pairs = [(similarity(a, b), i, j) for i, a in enumerate(expected) for j, b in enumerate(recognized)]
     matched: dict[int, float] = {}
     used: set[int] = set()
-    for likeness, i, j in sorted(pairs, reverse=True):
+    for value, i, j in sorted(pairs, reverse=True):
         if i not in matched and j not in used:
-            matched[i] = likeness
+            matched[i] = value
             used.add(j)
-    return sum(likeness * len(wanted[i]) for i, likeness in matched.items()) / len(_join_letters(wanted))
+    return sum(value * len(expected[i]) for i, value in matched.items()) / len(_join_letters(expected))
 
 
-def _count_read_words(wanted: Sequence[str], read: Sequence[str], whole_lines: bool) -> int:
-    """Words found in whole lines first, if asked, then as tokens, then as neighbouring tokens."""
-    lines = [line.split() for line in read]
-    left = [line for line in wanted if not (whole_lines and _consume_line(line, lines))]
-    words = [word for line in left for word in line.split()]
-    words = [word for word in words if not _consume_word(word, lines, tokens=1)]
-    words = [word for word in words if not _consume_word(word, lines, tokens=len(word))]
-    return sum(len(line.split()) for line in wanted) - len(words)
+def _count_read_words(expected: Sequence[str], recognized: Sequence[str], whole_lines: bool) -> int:
+    """Counts words that were read: in whole lines (if enabled), then as tokens, then as neighboring tokens."""
+    lines = [line.split() for line in recognized]
+    remaining = [line for line in expected if not (whole_lines and _consume_line(line, lines))]
+    missing = [word for line in remaining for word in line.split()]
+    missing = [word for word in missing if not _consume_word(word, lines, max_tokens=1)]
+    missing = [word for word in missing if not _consume_word(word, lines, max_tokens=len(word))]
+    return sum(len(line.split()) for line in expected) - len(missing)
 
 
 def _consume_line(line: str, lines: list[list[str]]) -> bool:
-    """Whether a line of tokens has these letters; if so, it is used up."""
+    """Consumes a line of tokens that has the letters of `line`, and returns whether there was one."""
     for tokens in lines:
         if "".join(tokens) == _join_letters([line]):
             tokens[:] = [CONSUMED]
@@ -120,11 +127,11 @@ def _consume_line(line: str, lines: list[list[str]]) -> bool:
     return False
 
 
-def _consume_word(word: str, lines: list[list[str]], tokens: int) -> bool:
-    """Whether at most so many neighbouring tokens of a line spell the word; if so, they are used up."""
+def _consume_word(word: str, lines: list[list[str]], max_tokens: int) -> bool:
+    """Consumes neighboring tokens of a line that spell `word`, and returns whether there were any."""
     for line in lines:
         for start in range(len(line)):
-            for end in range(start + 1, min(start + tokens, len(line)) + 1):
+            for end in range(start + 1, min(start + max_tokens, len(line)) + 1):
                 if "".join(line[start:end]) == word:
                     line[start:end] = [CONSUMED]
                     return True
@@ -136,7 +143,7 @@ def _to_nfkc(text: str) -> str:
 
 
 def _join_letters(lines: Sequence[str]) -> str:
-    """The whole text without spaces."""
+    """Returns the whole text without spaces."""
     return "".join("".join(lines).split())
 
 

@@ -1,1 +1,1 @@
-"""TODO evaluate/generation."""
+"""Generates the images of an evaluation with the reference and the candidates."""

@@ -1,4 +1,4 @@
-"""The sides of a comparison: what a folder holds, and what the candidates that are given are called."""
+"""What an evaluation compares: the reference and the candidates, each a folder of a certain kind."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.errors import UserError
-from ...runtime.onnx import exported
-from ...runtime.rknn import exported as parts
+from ...runtime.rknn.exported import is_rknn_artifact
+from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
 from ..images.image_file import list_images
 from ..results.schema import SystemKind
 
-EXPORT_FOLDERS = ("model", "onnx", parts.RKNN_FOLDER)  # what an artifact may hold that paints
 CANDIDATE_PATTERN = re.compile(r"(?:(?P<name>[^=/]+)=)?(?P<folder>.+?)(?:@(?P<dtype>float32|bfloat16))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What paints, or has painted: a folder of a kind.
+    """A folder that images come from: a diffusers pipeline, an ONNX or RKNN export, or image files.
 
-    dtype: what a diffusers pipeline computes in, where it is not the recipe's.
+    Attributes:
+        kind: What the folder contains.
+        folder: The folder.
+        dtype: Compute dtype of a diffusers pipeline; None: that of the recipe.
     """
 
     kind: SystemKind
@@ -30,65 +32,69 @@ class ImageSource:
 
 
 def detect_image_source(folder: Path) -> ImageSource:
-    """What a folder is: a diffusers pipeline, exported graphs or parts, or pictures.
+    """Detects what a folder contains.
 
     Raises:
-        UserError: it is none of these.
+        UserError: It contains no pipeline, no export and no images.
     """
-    if (folder / "model_index.json").exists():
+    if is_pipeline(folder):
         return ImageSource("diffusers", folder)
-    if (folder / exported.CONFIG_FILE).exists():
-        return ImageSource("rknn" if parts.is_rknn_artifact(folder) else "onnx", folder)
+    if is_export(folder):
+        return ImageSource("rknn" if is_rknn_artifact(folder) else "onnx", folder)
     if folder.is_dir() and list_images(folder):
         return ImageSource("images", folder)
     raise UserError(
-        f"There is no pressed pipeline in {folder}, nor graphs or pictures; run `edgepress quantize` first, or name a "
-        "folder that holds one."
+        f"{folder} contains no pipeline, no export and no images. Run `edgepress quantize` first, or give another "
+        "folder."
     )
 
 
 def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:
-    """The candidates that are given as `[NAME=]DIR[@DTYPE]`, by name; an artifact stands for all that it holds.
+    """Parses candidates given as `[NAME=]DIR[@DTYPE]`.
 
-    A folder `model`, `onnx` or `rknn` without a name is called after the folder that it is in as well.
+    An artifact stands for everything in it that can generate images. The default name is that of the folder; for
+    `model`, `onnx` and `rknn` it starts with the name of the artifact.
+
+    Returns:
+        The candidates by name.
 
     Raises:
-        UserError: a folder holds nothing that paints, or two candidates are called the same.
+        UserError: A folder contains nothing to compare, or two candidates have the same name.
     """
     candidates: dict[str, ImageSource] = {}
-    for one in specs:
-        for name, side in _parse_candidate(one):
+    for spec in specs:
+        for name, source in _parse_candidate(spec):
             if name in candidates:
-                raise UserError(f"Two candidates are called {name!r}; give names, such as --candidate int4={one}.")
-            candidates[name] = side
+                raise UserError(
+                    f"Two candidates are named {name!r}. Give them different names, such as --candidate int4={spec}."
+                )
+            candidates[name] = source
     return candidates
 
 
 def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
     match = CANDIDATE_PATTERN.fullmatch(spec)
     if match is None:
-        raise UserError("An empty --candidate was given; write --candidate [NAME=]DIR.")
+        raise UserError("--candidate is empty. Use --candidate [NAME=]DIR[@DTYPE].")
     folder, dtype = Path(match["folder"]), match["dtype"]
-    folders = [folder / form for form in EXPORT_FOLDERS if _can_generate(folder / form)]
-    if folders and not _can_generate(folder):
+    exports = [folder / name for name in GENERATORS if _can_generate(folder / name)]
+    if exports and not _can_generate(folder):
         stem = match["name"] or folder.resolve().name
-        return [(f"{stem}-{form.name}", _with_dtype(detect_image_source(form), dtype)) for form in folders]
+        return [(f"{stem}-{export.name}", _with_dtype(detect_image_source(export), dtype)) for export in exports]
     source = detect_image_source(folder)
     if dtype and source.kind != "diffusers":
-        raise UserError(f"{folder} is no diffusers pipeline, and computes in no dtype of ours; leave @{dtype} out.")
+        raise UserError(f"@{dtype} applies only to diffusers pipelines; {folder} is not one. Leave it out.")
     return [(match["name"] or _get_default_name(folder), _with_dtype(source, dtype))]
 
 
 def _can_generate(folder: Path) -> bool:
-    return (folder / "model_index.json").exists() or (folder / exported.CONFIG_FILE).exists()
+    return is_pipeline(folder) or is_export(folder)
 
 
 def _get_default_name(folder: Path) -> str:
-    name = folder.resolve().name
-    return f"{folder.resolve().parent.name}-{name}" if name in EXPORT_FOLDERS else name
+    folder = folder.resolve()
+    return f"{Artifact.containing(folder).path.name}-{folder.name}" if folder.name in GENERATORS else folder.name
 
 
 def _with_dtype(source: ImageSource, dtype: str | None) -> ImageSource:
-    if dtype and source.kind == "diffusers":
-        return ImageSource(source.kind, source.folder, dtype)
-    return source
+    return ImageSource(source.kind, source.folder, dtype) if source.kind == "diffusers" else source

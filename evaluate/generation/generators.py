@@ -1,4 +1,4 @@
-"""Paints batches of prompts: diffusers pipelines with torch, exported graphs and parts with the runtime."""
+"""Generates batches of images: diffusers pipelines run in torch, exported graphs in the runtime."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts that are painted together."""
+    """Prompts whose images are generated together, with the same seed."""
 
     prompts: tuple[Prompt, ...]
     seed: int
 
 
 class GeneratedImage(NamedTuple):
-    """A picture, whether any of its pixels was no number (those are black), and what was cut of its prompt."""
+    """A generated image.
+
+    Attributes:
+        image: The image; NaN pixels are black.
+        has_nan: Whether any pixel was NaN.
+        truncation_notice: A sentence that says which part of the prompt was not used, or an empty string.
+    """
 
     image: ImageArray
     has_nan: bool
@@ -41,17 +47,37 @@ GenerateBatch = Callable[[PromptBatch], Sequence[GeneratedImage]]
 
 
 def get_batch_size(source: ImageSource, sampling: SamplingParams) -> int:
-    """How many pictures a side paints together."""
+    """Returns how many images a source generates together."""
     return sampling.batch_size if source.kind == "diffusers" else 1
 
 
 def detect_engine(source: ImageSource) -> str | None:
-    """What runs a side's parts for an NPU here, by name and version, as their pictures depend on it.
+    """Returns name and version of what runs an RKNN export on this machine, because its images depend on it.
+
+    Returns None for other sources.
 
     Raises:
-        UserError: no runtime of a board is here, nor the toolkit with its simulator.
+        UserError: Neither the NPU runtime of a board nor the toolkit with its simulator is installed.
     """
     return _detect_npu_engine() if source.kind == "rknn" else None
+
+
+def make_generator(source: ImageSource, sampling: SamplingParams, dtype: str) -> GenerateBatch:
+    """Loads a source, and returns a function that generates images with it.
+
+    The initial noise depends on prompt id and seed only.
+
+    Args:
+        source: A diffusers pipeline, or an ONNX or RKNN export.
+        sampling: Image size, number of steps and guidance scale.
+        dtype: Compute dtype of a diffusers pipeline.
+
+    Raises:
+        UserError: The source cannot be loaded, or does not support the sampling parameters.
+    """
+    if source.kind == "diffusers":
+        return _make_pipeline_generator(source.folder, sampling, dtype)
+    return _make_export_generator(source.folder, sampling)
 
 
 @cache
@@ -64,20 +90,7 @@ def _detect_npu_engine() -> str:
     if has_npu_runtime():
         return f"on the board by rknn-toolkit-lite2 {version('rknn-toolkit-lite2')}"
     with Toolkit() as toolkit:
-        return f"simulated by rknn-toolkit2 {toolkit.call('hello').answer['toolkit']}"
-
-
-def make_generator(source: ImageSource, sampling: SamplingParams, dtype: str) -> GenerateBatch:
-    """What paints as a side does, from noise that depends on prompt id and seed alone.
-
-    Raises:
-        UserError: the side cannot be loaded, or cannot paint so.
-    """
-    return (
-        _make_pipeline_generator(source.folder, sampling, dtype)
-        if source.kind == "diffusers"
-        else _make_export_generator(source.folder, sampling)
-    )
+        return f"simulated by rknn-toolkit2 {toolkit.call('version').answer['toolkit']}"
 
 
 def _make_pipeline_generator(folder: Path, sampling: SamplingParams, dtype: str) -> GenerateBatch:
@@ -85,41 +98,43 @@ def _make_pipeline_generator(folder: Path, sampling: SamplingParams, dtype: str)
 
     pipeline = load_pipeline(folder, getattr(torch, dtype))
 
-    def paint(batch: PromptBatch) -> list[GeneratedImage]:
+    def generate(batch: PromptBatch) -> list[GeneratedImage]:
         images: Any = generate_images(pipeline, batch.prompts, sampling, batch.seed, output_type="np")
         return [_to_uint8(image) for image in images]
 
-    return paint
+    return generate
 
 
 def _to_uint8(image: npt.NDArray[np.float32]) -> GeneratedImage:
-    """0 ... 1 rounded as diffusers does it."""
-    broken = np.isnan(image)
-    return GeneratedImage((np.where(broken, 0, image) * 255).round().astype(np.uint8), bool(broken.any()))
+    """Converts pixels in 0..1 to 8 bits, rounding as diffusers does."""
+    is_nan = np.isnan(image)
+    return GeneratedImage((np.where(is_nan, 0, image) * 255).round().astype(np.uint8), bool(is_nan.any()))
 
 
 def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBatch:
     from ...runtime.pipeline import GenerationRequest, ImagePipeline
 
     if sampling.guidance:
-        raise UserError(f"{folder}: exported graphs paint without guidance; set evaluation.guidance to 0.")
-    painter = ImagePipeline(folder)
+        raise UserError(
+            f"{folder}: exported graphs do not support guidance {sampling.guidance:g}. Set evaluation.guidance to 0."
+        )
+    pipeline = ImagePipeline(folder)
     size = (sampling.height, sampling.width)
 
-    def paint(batch: PromptBatch) -> list[GeneratedImage]:
-        wishes = [
-            GenerationRequest(one.prompt, prompt_seed(one.id, batch.seed), sampling.steps, size)
-            for one in batch.prompts
+    def generate(batch: PromptBatch) -> list[GeneratedImage]:
+        requests = [
+            GenerationRequest(prompt.prompt, prompt_seed(prompt.id, batch.seed), sampling.steps, size)
+            for prompt in batch.prompts
         ]
-        return [_generate_checked(partial(painter.generate, wish)) for wish in wishes]
+        return [_generate_checked(partial(pipeline.generate, request)) for request in requests]
 
-    return paint
+    return generate
 
 
-def _generate_checked(paint: Callable[..., Image]) -> GeneratedImage:
-    """The picture; where NaN is made into a byte, numpy calls the operation invalid."""
+def _generate_checked(generate: Callable[..., Image]) -> GeneratedImage:
+    """Generates an image, and detects NaN: numpy reports an invalid operation where NaN is converted to a byte."""
     invalid: list[str] = []
-    told: list[str] = []
+    notices: list[str] = []
     with np.errstate(invalid="call", call=lambda kind, _: invalid.append(kind)):
-        picture = np.asarray(paint(tell=told.append))
-    return GeneratedImage(picture, bool(invalid), " ".join(told))
+        image = np.asarray(generate(warn=notices.append))
+    return GeneratedImage(image, bool(invalid), " ".join(notices))

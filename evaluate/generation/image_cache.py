@@ -1,7 +1,8 @@
-"""Makes the pictures of one side, and keeps them as PNG under a name that says everything they depend on.
+"""Generates the images of a source, and caches them as PNG files.
 
-A batch is one folder of the cache. Batches hold the same prompts in every run with the same prompt set, because a
-picture's last bits depend on what it was made together with; a batch that lacks a picture is made whole again.
+Each batch is one folder of the cache, whose name is a hash of everything that its images depend on. All runs with the
+same prompt set use the same batches, because the last bits of an image depend on the other images of its batch. If an
+image of a batch is missing, the whole batch is generated again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ from .generators import GeneratedImage, PromptBatch, detect_engine, get_batch_si
 
 @dataclass(frozen=True)
 class GenerationJob:
-    """A side and the way it is run. sha256: of the folder's content. run: tells a second run from the first."""
+    """A source and how images are generated with it.
+
+    Attributes:
+        source: A diffusers pipeline, or an ONNX or RKNN export.
+        sha256: SHA-256 of the content of the source's folder.
+        dtype: Compute dtype of a diffusers pipeline.
+        sampling: Image size, number of steps and guidance scale.
+        repeat: 0, or 1 to generate the same images again for the noise floor.
+    """
 
     source: ImageSource
     sha256: str
@@ -37,13 +46,13 @@ class GenerationJob:
     repeat: int = 0
 
 
-def make_batches(prompts: Sequence[Prompt], seeds: int, size: int) -> list[PromptBatch]:
-    """Every prompt with every seed 0 ... seeds - 1."""
-    return [PromptBatch(tuple(group), seed) for seed in range(seeds) for group in batched(prompts, size)]
+def make_batches(prompts: Sequence[Prompt], num_seeds: int, batch_size: int) -> list[PromptBatch]:
+    """Returns batches of all prompts with each of the seeds 0 to `num_seeds` - 1."""
+    return [PromptBatch(tuple(group), seed) for seed in range(num_seeds) for group in batched(prompts, batch_size)]
 
 
 def get_batch_files(job: GenerationJob, batch: PromptBatch, cache: Path) -> list[Path]:
-    """Where the pictures of a batch are kept, in the order of its prompts."""
+    """Returns where the images of a batch are cached, in the order of its prompts."""
     folder = cache / _compute_batch_key(job, batch)
     return [folder / f"{position}.png" for position in range(len(batch.prompts))]
 
@@ -51,24 +60,33 @@ def get_batch_files(job: GenerationJob, batch: PromptBatch, cache: Path) -> list
 def generate_cached_images(
     job: GenerationJob,
     prompts: Sequence[Prompt],
-    seeds: int,
+    num_seeds: int,
     cache: Path,
     progress: Progress = no_progress,
-    stage: str = "painting",
+    stage: str = "generating images",
     overwrite: bool = False,
 ) -> dict[tuple[str, int], Path]:
-    """Makes the pictures that the cache lacks; the side is loaded only if there are any, and freed afterwards.
+    """Generates the images that the cache lacks.
+
+    The source is only loaded if an image is missing, and is released afterwards.
 
     Args:
-        anew: make them all.
+        job: The source and how to run it.
+        prompts: The prompts.
+        num_seeds: Number of images per prompt, with seeds 0 to `num_seeds` - 1.
+        cache: Folder of the cache.
+        progress: Called with the number of images that are ready.
+        stage: Name of the stage for `progress`.
+        overwrite: Whether to generate all images again.
 
     Returns:
         The files by prompt id and seed.
+
+    Raises:
+        UserError: The source cannot be loaded, or does not support the sampling parameters.
     """
-    batches = make_batches(prompts, seeds, get_batch_size(job.source, job.sampling))
-    missing = [
-        batch for batch in batches if overwrite or not all(file.exists() for file in get_batch_files(job, batch, cache))
-    ]
+    batches = make_batches(prompts, num_seeds, get_batch_size(job.source, job.sampling))
+    missing = [b for b in batches if overwrite or not all(file.exists() for file in get_batch_files(job, b, cache))]
     total = sum(len(batch.prompts) for batch in batches)
     done = total - sum(len(batch.prompts) for batch in missing)
     progress(stage, done, total)
@@ -82,56 +100,56 @@ def generate_cached_images(
     }
 
 
-def _generate_batches(source: GenerationJob, work: Sequence[PromptBatch], cache: Path) -> Iterator[PromptBatch]:
-    """Each batch as soon as its pictures are on disk."""
-    if not work:
+def _generate_batches(job: GenerationJob, batches: Sequence[PromptBatch], cache: Path) -> Iterator[PromptBatch]:
+    """Yields each batch as soon as its images are on disk."""
+    if not batches:
         return
-    paint = make_generator(source.source, source.sampling, source.dtype)
-    for batch in work:
-        for painted, file in zip(paint(batch), get_batch_files(source, batch, cache), strict=True):
-            _save_image(painted, file)
+    generate = make_generator(job.source, job.sampling, job.dtype)
+    for batch in batches:
+        for image, file in zip(generate(batch), get_batch_files(job, batch, cache), strict=True):
+            _save_image(image, file)
         yield batch
-    del paint
+    del generate
     gc.collect()
 
 
-def _save_image(painted: GeneratedImage, file: Path) -> None:
-    """Writes under a temporary name, then renames: a killed run leaves no half picture."""
+def _save_image(generated: GeneratedImage, file: Path) -> None:
+    """Writes a PNG file under a temporary name and renames it, so that a killed run leaves no partial file."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    said = PngInfo()
-    if painted.has_nan:
-        said.add_text(NAN_TAG, "some pixels were no number")
-    if painted.truncation_notice:
-        said.add_text(TRUNCATION_TAG, painted.truncation_notice)
+    tags = PngInfo()
+    if generated.has_nan:
+        tags.add_text(NAN_TAG, "some pixels were NaN")
+    if generated.truncation_notice:
+        tags.add_text(TRUNCATION_TAG, generated.truncation_notice)
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with new.open("wb") as stream:
-        Image.fromarray(painted.image).save(stream, "PNG", pnginfo=said)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
+    with temporary.open("wb") as stream:
+        Image.fromarray(generated.image).save(stream, "PNG", pnginfo=tags)
         stream.flush()
         os.fsync(stream.fileno())
-    new.replace(file)
+    temporary.replace(file)
 
 
-def _list_generation_modules(exported: bool) -> list[str]:
-    """The modules that paint; the process of the NPU's simulator is started and not imported."""
-    if not exported:
-        return [f"{PACKAGE}.sampling"]
-    return [f"{PACKAGE}.runtime.paint", f"{PACKAGE}.runtime.rknn.worker", *model_modules()]
-
-
-def _compute_batch_key(source: GenerationJob, batch: PromptBatch) -> str:
-    exported = source.source.kind != "diffusers"
+def _compute_batch_key(job: GenerationJob, batch: PromptBatch) -> str:
+    is_export = job.source.kind != "diffusers"
     content = {
-        "weights": source.sha256,
-        "sampling": asdict(source.sampling),
-        "computed": "graphs" if exported else source.dtype,
+        "weights": job.sha256,
+        "sampling": asdict(job.sampling),
+        "dtype": "graphs" if is_export else job.dtype,
         "prompts": [(prompt.id, prompt.prompt) for prompt in batch.prompts],
         "seed": batch.seed,
-        "code": code_fingerprint(*_list_generation_modules(exported), alone=generators.__name__),
-        "engine": detect_engine(source.source),
-        "libraries": library_versions() | ({"onnxruntime": version("onnxruntime")} if exported else {}),
-        "run": source.repeat,
+        "code": code_fingerprint(*_list_generation_modules(is_export), shallow=generators.__name__),
+        "engine": detect_engine(job.source),
+        "libraries": library_versions() | ({"onnxruntime": version("onnxruntime")} if is_export else {}),
+        "repeat": job.repeat,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _list_generation_modules(is_export: bool) -> list[str]:
+    """Returns the modules that generate images. The NPU simulator runs in a process that is not imported."""
+    if not is_export:
+        return [f"{PACKAGE}.pipelines.sampling"]
+    return [f"{PACKAGE}.runtime.pipeline", f"{PACKAGE}.runtime.rknn.toolkit_worker", *model_modules()]

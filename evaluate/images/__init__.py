@@ -1,1 +1,1 @@
-"""TODO evaluate/images."""
+"""Images of an evaluation: their array type, image files, and the detection of defects."""

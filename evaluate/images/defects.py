@@ -1,6 +1,6 @@
-"""Finds pictures that show nothing: black and flat ones, and those that another prompt's picture repeats.
+"""Detects images that show nothing: black ones, flat ones, and duplicates of another prompt's image.
 
-Whether a pixel was NaN is seen where pictures are painted (`painters`); files cannot hold it.
+NaN pixels are detected where images are generated (`generation.generators`), because image files cannot store NaN.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ from typing import Literal
 from .types import ImageArray
 
 Defect = Literal["black", "flat", "nan", "duplicate"]
-FLAT_STD = 1.0  # standard deviation of a channel, in 8-bit steps
-BLACK_MEAN = 16.0  # mean of the channels, in 8-bit steps
+FLAT_STD = 1.0  # an image is flat if every channel's standard deviation is below this, in 8-bit steps
+BLACK_MEAN = 16.0  # a flat image is black if its mean is below this, in 8-bit steps
 
 
-def detect_defect(picture: ImageArray) -> Defect | None:
-    """What one picture shows by itself."""
-    if picture.std(axis=(0, 1)).max() >= FLAT_STD:
+def detect_defect(image: ImageArray) -> Defect | None:
+    """Returns the defect that a single image shows, or None."""
+    if image.std(axis=(0, 1)).max() >= FLAT_STD:
         return None
-    return "black" if picture.mean() < BLACK_MEAN else "flat"
+    return "black" if image.mean() < BLACK_MEAN else "flat"
 
 
-def find_duplicate_digests(pictures: Iterable[tuple[str, str]]) -> set[str]:
-    """The contents that pictures of several prompts share, given (prompt id, digest of the content)."""
-    prompts: dict[str, set[str]] = {}
-    for prompt, digest in pictures:
-        prompts.setdefault(digest, set()).add(prompt)
-    return {digest for digest, ids in prompts.items() if len(ids) > 1}
+def find_duplicate_digests(images: Iterable[tuple[str, str]]) -> set[str]:
+    """Returns the digests that images of different prompts share.
+
+    Args:
+        images: Prompt id and content digest of each image.
+    """
+    prompt_ids: dict[str, set[str]] = {}
+    for prompt_id, digest in images:
+        prompt_ids.setdefault(digest, set()).add(prompt_id)
+    return {digest for digest, ids in prompt_ids.items() if len(ids) > 1}

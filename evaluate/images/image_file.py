@@ -1,4 +1,4 @@
-"""Reads pictures from files, and says of each what it is: its content, size, and whether it shows nothing."""
+"""Reads image files, and records the content hash, size and defect of each."""
 
 from __future__ import annotations
 
@@ -17,27 +17,40 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-NAN_TAG = "edgepress-nan"  # the PNG text of a picture some of whose pixels were no number
-TRUNCATION_TAG = "edgepress-cut"  # that of one whose prompt was not read to its end: what was cut
+NAN_TAG = "edgepress-nan"  # PNG text of an image some of whose pixels were NaN
+TRUNCATION_TAG = "edgepress-cut"  # PNG text of an image whose prompt was truncated; the value says how
 
-LoadFailure = str  # `missing`, or `unreadable` with what is in the way, if that is known
-OPAQUE = 255
+LoadFailure = str
+"""Why an image could not be read: `missing`, `unreadable`, or `unreadable (reason)`."""
+
+OPAQUE = 255  # alpha
 
 
 class UnreadableImageError(UserError):
-    """A file that holds no picture as pipelines paint them. reason: what is in the way, or nothing."""
+    """A file that is not a readable 8-bit RGB image.
+
+    Args:
+        file: The file.
+        reason: Why an image that Pillow can open is not accepted. Empty if Pillow cannot open it.
+    """
 
     def __init__(self, file: Path, reason: str = "") -> None:
         self.reason = reason
-        known = f" ({reason}); 8-bit RGB or grey without transparency is read" if reason else ""
-        super().__init__(f"{file} is no readable picture{known}; make it anew (if it is a cached one, delete it).")
+        hint = f" ({reason}). Only 8-bit RGB or grayscale images without transparency are supported" if reason else ""
+        super().__init__(f"{file} is not a readable image{hint}. Replace it; if it is a cached image, delete it.")
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A picture's file; `digest` is that of its pixels and size, whatever format they are kept in.
+    """What an evaluation needs to know about an image file before it is scored.
 
-    cut: what was left out of the prompt that it was painted from, in a sentence.
+    Attributes:
+        file: Path of the file.
+        digest: SHA-256 of the image's shape and pixels. It does not depend on the file format.
+        height: Height in pixels.
+        width: Width in pixels.
+        defect: Why the image shows nothing, or None.
+        truncation_notice: A sentence that says which part of the prompt was not used, or an empty string.
     """
 
     file: Path
@@ -49,79 +62,94 @@ class ImageRecord:
 
     @property
     def size(self) -> str:
+        """Width and height, such as `1024x768`."""
         return f"{self.width}x{self.height}"
 
 
 def load_image(file: Path) -> ImageArray:
-    """An RGB picture; what 8 bits a colour cannot hold, or what can be seen through, is refused and never flattened.
+    """Reads an image as RGB.
+
+    Images with more than 8 bits per channel or with transparency are refused, because a conversion would change them.
 
     Raises:
-        UserError: no picture can be read from the file.
+        UnreadableImageError: The file is not a supported image.
     """
     return _load_with_tags(file)[0]
 
 
 def load_record(file: Path | None) -> ImageRecord | LoadFailure:
-    """What a file holds, or why it holds no picture; None stands for a file that is not there."""
+    """Reads an image and describes it.
+
+    Args:
+        file: Path of the image, or None if there is no such image.
+
+    Returns:
+        The record, or why the image could not be read.
+    """
     if file is None or not file.exists():
         return "missing"
     try:
-        picture, said = _load_with_tags(file)
+        image, tags = _load_with_tags(file)
     except UnreadableImageError as error:
         return f"unreadable ({error.reason})" if error.reason else "unreadable"
-    height, width = picture.shape[:2]
-    defect: Defect | None = "nan" if NAN_TAG in said else detect_defect(picture)
-    return ImageRecord(file, hash_image(picture), height, width, defect, said.get(TRUNCATION_TAG, ""))
+    height, width = image.shape[:2]
+    defect: Defect | None = "nan" if NAN_TAG in tags else detect_defect(image)
+    return ImageRecord(file, hash_image(image), height, width, defect, tags.get(TRUNCATION_TAG, ""))
 
 
-def hash_image(picture: ImageArray) -> str:
-    """SHA-256 of shape and pixels."""
-    return hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
+def hash_image(image: ImageArray) -> str:
+    """Returns the SHA-256 of an image's shape and pixels."""
+    return hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def list_images(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder by stem, in the order of their names; folders below it are not looked at.
+    """Lists the image files directly in a folder.
+
+    Returns:
+        The files by stem, sorted by file name.
 
     Raises:
-        UserError: two pictures have one stem, such as a.png and a.jpg.
+        UserError: Two images have the same stem, such as a.png and a.jpg.
     """
     images: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
             if file.stem in images:
-                raise UserError(f"{folder} holds {images[file.stem].name} and {file.name}; leave one of them.")
+                raise UserError(
+                    f"{folder} contains both {images[file.stem].name} and {file.name}. Keep only one of them."
+                )
             images[file.stem] = file
     return images
 
 
-def get_image_stem(prompt: str, seed: int, seeds: int) -> str:
-    """What a picture made elsewhere is called: by its prompt's id, where there are several seeds `<id>-<seed>`."""
-    return f"{prompt}-{seed}" if seeds > 1 else prompt
+def get_image_stem(prompt_id: str, seed: int, num_seeds: int) -> str:
+    """Returns the file stem of an external image: the prompt id, or `<id>-<seed>` if there are several seeds."""
+    return f"{prompt_id}-{seed}" if num_seeds > 1 else prompt_id
 
 
 def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
-    """The picture, and what its file says of it."""
+    """Reads an image, and the text that edgepress stored in the file with it."""
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            said = {mark: str(image.info[mark]) for mark in (NAN_TAG, TRUNCATION_TAG) if mark in image.info}
-            reason = _find_format_problem(image)
-            picture = np.asarray(image.convert("RGB"))
+        with Image.open(file) as opened:
+            tags = {tag: str(opened.info[tag]) for tag in (NAN_TAG, TRUNCATION_TAG) if tag in opened.info}
+            reason = _find_format_problem(opened)
+            image = np.asarray(opened.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(file) from error
     if reason:
         raise UnreadableImageError(file, reason)
-    return picture, said
+    return image, tags
 
 
 def _find_format_problem(image: ImageFile) -> str:
-    """Why an opened picture is not what an 8-bit RGB one would be, or nothing; Pillow would clip, drop or cut it."""
+    """Returns why Pillow would clip, drop or flatten data of an image when it converts it to RGB, or nothing."""
     if image.mode.startswith(("I", "F")) or any(";16B" in str(tile[3]) for tile in image.tile):
-        return "more than 8 bits a colour"
+        return "more than 8 bits per channel"
     if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
-        return f"of mode {image.mode}"
+        return f"mode {image.mode}"
     if not image.has_transparency_data:
         return ""
-    lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
-    return "" if lowest == OPAQUE else "transparent"
+    min_alpha = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return "" if min_alpha == OPAQUE else "transparent"

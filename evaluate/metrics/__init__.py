@@ -1,1 +1,1 @@
-"""One metric a file, each with a function `make(settings)`; `registry.discover` finds them by scanning this folder."""
+"""Metrics, one per module. Each module defines `create_metric(settings)`; `registry.load_metrics` finds them."""

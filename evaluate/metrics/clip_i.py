@@ -1,6 +1,7 @@
-"""CLIP-I: the cosine of the CLIP embeddings of two pictures of one prompt and seed; 1 means that both mean the same.
+"""CLIP-I: cosine similarity of the CLIP embeddings of two images of the same prompt and seed; 1 is best.
 
-One cosine for each pair, then their mean, as MagicBrush counts it. Numbers of different CLIPs do not compare.
+The score is the mean of the similarities of all pairs, as in MagicBrush. Scores of different CLIP models cannot be
+compared.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ NAME, TITLE = "clip_i", "CLIP-I"
 
 
 def create_metric(settings: MetricSettings) -> PairMetric | UnavailableMetric:
-    """With the CLIP that the settings name.
+    """Creates the metric with the CLIP model of the settings.
 
     Raises:
-        UserError: they name one that cannot be loaded.
+        UserError: The CLIP model cannot be loaded.
     """
     if settings.clip is None:
-        return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP was named; {USAGE_HINT}")
+        return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP model was given; {USAGE_HINT}")
     clip = load_clip(settings.clip)
 
     def measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:

@@ -1,7 +1,7 @@
-"""CLIP-T: the cosine of the CLIP embeddings of a picture and its prompt; neither clamped nor multiplied by 100.
+"""CLIP-T: cosine similarity of the CLIP embeddings of an image and its prompt, neither clamped nor multiplied by 100.
 
-A prompt that is longer than the CLIP reads is left out and said to be, for CLIP would read its beginning alone. A CLIP
-that was trained on English says little of Chinese prompts.
+Prompts that are longer than the context of the CLIP model are not scored, because CLIP would only see their beginning.
+A model that was trained on English text says little about Chinese prompts.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ NAME, TITLE = "clip_t", "CLIP-T"
 
 
 def create_metric(settings: MetricSettings) -> ImageMetric | UnavailableMetric:
-    """With the CLIP that the settings name.
+    """Creates the metric with the CLIP model of the settings.
 
     Raises:
-        UserError: they name one that cannot be loaded.
+        UserError: The CLIP model cannot be loaded.
     """
     if settings.clip is None:
-        return _unavailable(f"no CLIP was named; {USAGE_HINT}")
+        return _make_unavailable(f"no CLIP model was given; {USAGE_HINT}")
     clip = load_clip(settings.clip)
     if not clip.can_embed_text:
-        return _unavailable("the folder of CLIP holds no tokenizer; add it, or install open-clip-torch")
+        return _make_unavailable("the CLIP folder contains no tokenizer; add it, or install open-clip-torch")
 
-    def measure(picture: ImageArray, prompt: Prompt) -> MetricResult:
+    def measure(image: ImageArray, prompt: Prompt) -> MetricResult:
         if not prompt.prompt.strip():
             return MetricResult({NAME: None}, {})
         text_embedding = clip.embed_text(prompt.prompt)
         if text_embedding is None:
-            return MetricResult({NAME: None}, {NAME: ("the prompt is longer than this CLIP reads",)})
-        return MetricResult({NAME: cosine_similarity(clip.embed_image(picture), text_embedding)}, {})
+            return MetricResult({NAME: None}, {NAME: ("the prompt is longer than the context of this CLIP model",)})
+        return MetricResult({NAME: cosine_similarity(clip.embed_image(image), text_embedding)}, {})
 
     return ImageMetric(
         name=NAME,
@@ -43,5 +43,5 @@ def create_metric(settings: MetricSettings) -> ImageMetric | UnavailableMetric:
     )
 
 
-def _unavailable(reason: str) -> UnavailableMetric:
+def _make_unavailable(reason: str) -> UnavailableMetric:
     return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), reason)

@@ -1,6 +1,6 @@
-"""FLIP: how much two pictures differ to an eye that switches between them (Andersson et al. 2020).
+"""FLIP: the difference of two images as seen by a person who flips between them (Andersson et al. 2020).
 
-NVIDIA's evaluator computes it, at 67 pixels a degree of sight (a 4K screen at arm's length); 0 for identical pictures.
+Computed by NVIDIA's flip-evaluator at 67 pixels per degree (a 4K screen at arm's length). 0 for identical images.
 """
 
 from __future__ import annotations
@@ -20,20 +20,17 @@ MISSING_PACKAGE = "the package flip-evaluator is missing; pip install 'edgepress
 
 
 def compute_error_map(reference: ImageArray, variant: ImageArray) -> npt.NDArray[np.float32]:
-    """The error of each pixel, 0..1, shape (height, width)."""
+    """Returns the FLIP error of each pixel, in 0..1, with shape ``(height, width)``."""
     import flip_evaluator
 
-    pair = [picture.astype(np.float32) / 255 for picture in (reference, variant)]
+    pair = [image.astype(np.float32) / 255 for image in (reference, variant)]
     errors, _, _ = flip_evaluator.evaluate(*pair, "LDR", applyMagma=False, computeMeanError=False)
     error_map: npt.NDArray[np.float32] = np.asarray(errors, np.float32).reshape(reference.shape[:2])
     return error_map
 
 
-def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
-    return {"flip": float(compute_error_map(reference, variant).mean(dtype=np.float64))}
-
-
 def create_metric(_settings: MetricSettings) -> PairMetric | UnavailableMetric:
+    """Creates the metric, if flip-evaluator is installed."""
     if find_spec("flip_evaluator") is None:
         return UnavailableMetric("flip", SCORES, MISSING_PACKAGE)
     return PairMetric(
@@ -43,3 +40,7 @@ def create_metric(_settings: MetricSettings) -> PairMetric | UnavailableMetric:
         measure=_measure,
         against_ground_truth=True,
     )
+
+
+def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+    return {"flip": float(compute_error_map(reference, variant).mean(dtype=np.float64))}

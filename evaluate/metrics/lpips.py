@@ -1,4 +1,4 @@
-"""LPIPS: the distance of two pictures in AlexNet's features, 0 for identical ones; measured where weights are given."""
+"""LPIPS: the distance of two images in the features of AlexNet. 0 for identical images."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .base import MetricSettings, PairMetric, Score, ScoreValues, UnavailableMet
 SCORES = (Score(name="lpips", title="LPIPS", higher_is_better=False),)
 
 
-@lru_cache(maxsize=1)
-def _load_model(folder: str) -> LpipsModel:
-    return LpipsModel(Path(folder).expanduser())
-
-
 def create_metric(settings: MetricSettings) -> PairMetric | UnavailableMetric:
-    """With the weights of the folder that the settings name.
+    """Creates the metric with the weights in the folder that the settings name.
 
     Raises:
-        UserError: they name one without them.
+        UserError: The folder does not contain the weights.
     """
     if settings.lpips is None:
         return UnavailableMetric("lpips", SCORES, f"no weights were given; {USAGE_HINT}")
-    lpips = _load_model(settings.lpips)
+    model = _load_model(settings.lpips)
 
     def measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
-        return {"lpips": lpips.distance(reference, variant)}
+        return {"lpips": model.distance(reference, variant)}
 
     return PairMetric(
-        name="lpips", scores=SCORES, version=lambda: lpips.version, measure=measure, against_ground_truth=True
+        name="lpips", scores=SCORES, version=lambda: model.version, measure=measure, against_ground_truth=True
     )
+
+
+@lru_cache(maxsize=1)
+def _load_model(folder: str) -> LpipsModel:
+    return LpipsModel(Path(folder).expanduser())

@@ -1,9 +1,4 @@
-"""What a metric is, and how the ones in `metrics/` are found: a new file there is all that a new metric needs.
-
-A file has `make(settings)`, which gives its metric, or says why it cannot be measured here. A metric may look at the
-prompt's text, language and lines; its numbers are kept by these, by the pictures and by its version. Metrics are
-measured by several threads at once.
-"""
+"""Finds the metrics: every module of this package that defines one."""
 
 from __future__ import annotations
 
@@ -14,37 +9,47 @@ from typing import NamedTuple
 
 from ...common.errors import UserError
 from ...common.suggest import suggest_name
+from .. import metrics as package
 from .base import Metric, MetricSettings, UnavailableMetric
 
-NO_METRICS = {"base", "registry"}  # of the folder's files
+SUPPORT_MODULES = ("base", "registry")  # modules of the package that define no metric
 
 
 class MetricSet(NamedTuple):
+    """The metrics of an evaluation.
+
+    Attributes:
+        metrics: Metrics that can be computed.
+        unavailable: Metrics that cannot, with the reason.
+    """
+
     metrics: list[Metric]
     unavailable: list[UnavailableMetric]
 
 
-def load_metrics(settings: MetricSettings = MetricSettings(), selected: Sequence[str] = ()) -> MetricSet:
-    """The metrics of the folder `metrics/`, by file name: all of them, or those that are asked for by name.
+def load_metrics(settings: MetricSettings | None = None, selected: Sequence[str] = ()) -> MetricSet:
+    """Creates the metrics, sorted by name.
+
+    Args:
+        settings: Settings of the metrics. Default: without weights for CLIP and LPIPS.
+        selected: Names of the metrics to create; all if empty.
 
     Raises:
-        UserError: a metric that is asked for is not known, or cannot be measured.
-        ValueError: two scores bear the same name.
+        UserError: A selected metric does not exist or is not available.
+        ValueError: Two scores have the same name.
     """
-    from .. import metrics
-
-    names = sorted(module.name for module in pkgutil.iter_modules(metrics.__path__) if module.name not in NO_METRICS)
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name not in SUPPORT_MODULES)
     for name in selected:
         if name not in names:
-            raise UserError(f"There is no metric {name!r}; {suggest_name(name, names)}")
-    wanted = [name for name in names if not selected or name in selected]
-    made: list[Metric | UnavailableMetric] = [
-        import_module(f"{metrics.__name__}.{name}").make(settings) for name in wanted
+            raise UserError(f"Unknown metric {name!r}: {suggest_name(name, names)}")
+    modules = [import_module(f"{package.__name__}.{name}") for name in names if not selected or name in selected]
+    created: list[Metric | UnavailableMetric] = [
+        module.create_metric(settings or MetricSettings()) for module in modules
     ]
-    scores = [score.name for metric in made for score in metric.scores]
+    scores = [score.name for metric in created for score in metric.scores]
     if len(scores) != len(set(scores)):
-        raise ValueError(f"two scores bear the same name: {', '.join(sorted(scores))}")
-    unavailable = [metric for metric in made if isinstance(metric, UnavailableMetric)]
+        raise ValueError(f"Two scores have the same name: {', '.join(sorted(scores))}")
+    unavailable = [metric for metric in created if isinstance(metric, UnavailableMetric)]
     if selected and unavailable:
-        raise UserError(f"The metric {unavailable[0].name!r} cannot be measured: {unavailable[0].reason}.")
-    return MetricSet([metric for metric in made if not isinstance(metric, UnavailableMetric)], unavailable)
+        raise UserError(f"The metric {unavailable[0].name!r} is not available: {unavailable[0].reason}.")
+    return MetricSet([metric for metric in created if not isinstance(metric, UnavailableMetric)], unavailable)

@@ -1,4 +1,4 @@
-"""SSIM as Wang et al. define it: Gaussian window of sigma 1.5, on RGB."""
+"""SSIM as defined by Wang et al.: on RGB, with a Gaussian window of sigma 1.5. 1 for identical images."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ...prompts.prompt import Prompt
 from ..images.types import ImageArray
 from .base import MetricSettings, PairMetric, Score, ScoreValues
 
-WINDOW_SIZE = 11  # pixels a side: 3.5 standard deviations either way
+WINDOW_SIZE = 11  # pixels: 3.5 standard deviations on either side
 
 
 def compute_ssim(reference: ImageArray, variant: ImageArray) -> float:
-    """The mean over windows that lie within the picture.
+    """Returns the mean SSIM over all windows that lie within the image.
 
     Raises:
-        UserError: the picture is smaller than a window.
+        UserError: The image is smaller than a window.
     """
     from skimage.metrics import structural_similarity
 
     height, width = reference.shape[:2]
     if min(height, width) < WINDOW_SIZE:
         raise UserError(
-            f"pictures of {width}x{height} are too small for SSIM, whose window is {WINDOW_SIZE}x{WINDOW_SIZE}; name the metrics "
-            "to measure with --metric"
+            f"an image of {width}x{height} pixels is smaller than the {WINDOW_SIZE}x{WINDOW_SIZE} window of SSIM. "
+            "Select other metrics with --metric"
         )
     similarity = structural_similarity(
         reference,
@@ -38,11 +38,8 @@ def compute_ssim(reference: ImageArray, variant: ImageArray) -> float:
     return float(similarity)
 
 
-def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
-    return {"ssim": compute_ssim(reference, variant)}
-
-
 def create_metric(_settings: MetricSettings) -> PairMetric:
+    """Creates the metric."""
     return PairMetric(
         name="ssim",
         scores=(Score(name="ssim", title="SSIM"),),
@@ -50,3 +47,7 @@ def create_metric(_settings: MetricSettings) -> PairMetric:
         measure=_measure,
         against_ground_truth=True,
     )
+
+
+def _measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
+    return {"ssim": compute_ssim(reference, variant)}

@@ -1,4 +1,4 @@
-"""Text accuracy: the picture is read by OCR and compared with the lines that the prompt asks for."""
+"""Text accuracy: OCR reads the image, and the result is compared with the lines that the prompt asks for."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ SCORES = (
     Score(name="exact", title="exact text", unit="%", binary=True),
     Score(name="ned", title="1 - NED", unit="%"),
 )
-SCORING_VERSION = 1  # to be raised when text_scores.py counts otherwise, or lines are joined otherwise
+SCORING_VERSION = 1  # raise it when text_matching.py scores differently, or ocr.py joins lines differently
+
+
+def create_metric(_settings: MetricSettings) -> ImageMetric:
+    """Creates the metric."""
+    return ImageMetric(name="text", scores=SCORES, version=_get_version, measure=_measure)
 
 
 def _get_version() -> str:
     return f"{ocr.get_version()}, scoring {SCORING_VERSION}"
 
 
-def _measure(picture: ImageArray, prompt: Prompt) -> MetricResult:
-    """The scores, and the lines that were read; a prompt that asks for no text has no scores."""
+def _measure(image: ImageArray, prompt: Prompt) -> MetricResult:
+    """Scores an image; the note `read` has the lines that OCR read. Without expected lines, all scores are None."""
     if not prompt.lines:
         return MetricResult({score.name: None for score in SCORES}, {})
-    lines = ocr.recognize_lines(picture)
+    lines = ocr.recognize_lines(image)
     return MetricResult(dict(score_text(prompt.lines, lines, prompt.language)), {"read": tuple(lines)})
-
-
-def create_metric(_settings: MetricSettings) -> ImageMetric:
-    return ImageMetric(name="text", scores=SCORES, version=_get_version, measure=_measure)

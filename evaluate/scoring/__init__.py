@@ -1,1 +1,1 @@
-"""TODO evaluate/scoring."""
+"""Applies the metrics to images and pairs, and caches the results."""

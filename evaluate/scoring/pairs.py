@@ -1,4 +1,4 @@
-"""Puts rows together: which pictures are compared, what is to be measured, and what came of it."""
+"""Builds the samples of an evaluation: which images are compared, which metrics apply, and the results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from ..metrics.base import GROUND_TRUTH_PREFIX, MetricResult, ScoreValues
 from ..results.schema import TRUNCATED, ImageResult, PairResult, SampleResult
 from .runner import ScoreTask, TaskKey
 
-SampleKey = tuple[str, int]  # prompt id and seed
+SampleKey = tuple[str, int]
+"""Prompt id and seed."""
+
 LoadedImage = ImageRecord | LoadFailure
-ResultsByTask = Mapping[TaskKey, Mapping[str, MetricResult]]  # by metric
+
+ResultsByTask = Mapping[TaskKey, Mapping[str, MetricResult]]
+"""Results of metrics by task and name of the metric."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What one side has for a prompt and seed; `repeated` are contents that several of its prompts share."""
+    """The images of the reference or of a candidate.
+
+    Attributes:
+        records: The image of each sample, or why it could not be read.
+        duplicates: Content digests that occur for several prompts.
+    """
 
     records: Mapping[SampleKey, LoadedImage]
     duplicates: frozenset[str]
@@ -28,7 +37,14 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ComparisonSet:
-    """The pictures of the reference, of the variants by name, of the reference run again; true ones by prompt id."""
+    """All images of an evaluation.
+
+    Attributes:
+        reference: Images of the reference.
+        variants: Images of the candidates, by name.
+        noise_floor: Images of the reference, generated a second time.
+        ground_truth: Ground-truth images by prompt id.
+    """
 
     reference: ImageSet
     variants: Mapping[str, ImageSet]
@@ -37,41 +53,49 @@ class ComparisonSet:
 
     @property
     def compared_sets(self) -> list[ImageSet]:
-        """All that is compared with the reference."""
+        """All sets that are compared with the reference."""
         return [*self.variants.values(), *([self.noise_floor] if self.noise_floor else [])]
 
 
-def make_image_set(shots: Mapping[SampleKey, LoadedImage]) -> ImageSet:
-    contents = [(asked[0], shot.digest) for asked, shot in shots.items() if isinstance(shot, ImageRecord)]
-    return ImageSet(shots, frozenset(find_duplicate_digests(contents)))
+def make_image_set(records: Mapping[SampleKey, LoadedImage]) -> ImageSet:
+    """Creates an image set, and finds its duplicates."""
+    digests = [(key[0], record.digest) for key, record in records.items() if isinstance(record, ImageRecord)]
+    return ImageSet(records, frozenset(find_duplicate_digests(digests)))
 
 
-def make_tasks(prompt: Prompt, seed: int, compared: ComparisonSet) -> Iterator[ScoreTask]:
-    """What is to be measured for one row."""
-    reference = compared.reference.records[prompt.id, seed]
+def make_tasks(prompt: Prompt, seed: int, images: ComparisonSet) -> Iterator[ScoreTask]:
+    """Yields the tasks of one sample; none if its reference cannot be read."""
+    reference = images.reference.records[prompt.id, seed]
     if not isinstance(reference, ImageRecord):
         return
-    others = [pictures.records[prompt.id, seed] for pictures in compared.compared_sets]
-    fit = [shot for shot in others if isinstance(shot, ImageRecord) and _find_failure(reference, shot) is None]
-    for shot in (reference, *fit):
-        yield ScoreTask((shot,), prompt)
-        if prompt.id in compared.ground_truth:
-            yield ScoreTask((compared.ground_truth[prompt.id], shot), prompt, against_ground_truth=True)
-    yield from (ScoreTask((reference, shot), prompt) for shot in fit)
+    records = [image_set.records[prompt.id, seed] for image_set in images.compared_sets]
+    comparable = [r for r in records if isinstance(r, ImageRecord) and _find_failure(reference, r) is None]
+    for record in (reference, *comparable):
+        yield ScoreTask((record,), prompt)
+        if prompt.id in images.ground_truth:
+            yield ScoreTask((images.ground_truth[prompt.id], record), prompt, against_ground_truth=True)
+    yield from (ScoreTask((reference, record), prompt) for record in comparable)
 
 
-def build_row(prompt: Prompt, seed: int, compared: ComparisonSet, readings: ResultsByTask, root: Path) -> SampleResult:
-    """The row of a prompt and seed, given the readings of its tasks; files are named relative to `root`."""
-    build = _SampleBuilder(prompt, seed, compared, readings, root)
+def build_sample(prompt: Prompt, seed: int, images: ComparisonSet, results: ResultsByTask, root: Path) -> SampleResult:
+    """Builds the result of one sample.
+
+    Args:
+        prompt: The prompt.
+        seed: The seed.
+        images: All images of the evaluation.
+        results: Results of the sample's tasks.
+        root: Folder that the names of image files are relative to.
+    """
+    builder = _SampleBuilder(prompt, seed, images, results, root)
+    ground_truth = images.ground_truth.get(prompt.id)
     return SampleResult(
         prompt=prompt,
         seed=seed,
-        ground_truth=build.format_path(compared.ground_truth[prompt.id].file)
-        if prompt.id in compared.ground_truth
-        else None,
-        reference=build.build_image(compared.reference),
-        variants={name: build.build_pair(pictures) for name, pictures in compared.variants.items()},
-        noise_floor=build.build_pair(compared.noise_floor) if compared.noise_floor else None,
+        ground_truth=builder.format_path(ground_truth.file) if ground_truth else None,
+        reference=builder.build_image(images.reference),
+        variants={name: builder.build_pair(image_set) for name, image_set in images.variants.items()},
+        noise_floor=builder.build_pair(images.noise_floor) if images.noise_floor else None,
     )
 
 
@@ -79,69 +103,71 @@ def build_row(prompt: Prompt, seed: int, compared: ComparisonSet, readings: Resu
 class _SampleBuilder:
     prompt: Prompt
     seed: int
-    compared: ComparisonSet
-    readings: ResultsByTask
+    images: ComparisonSet
+    results: ResultsByTask
     root: Path
 
-    def build_pair(self, pictures: ImageSet) -> PairResult:
-        reference, shot = (side.records[self.prompt.id, self.seed] for side in (self.compared.reference, pictures))
-        failure = _find_failure(reference, shot)
-        if failure or not (isinstance(reference, ImageRecord) and isinstance(shot, ImageRecord)):
-            return PairResult(identical=False, values={}, image=self._build_unscored_image(pictures), failure=failure)
+    def build_pair(self, image_set: ImageSet) -> PairResult:
+        """Compares an image with the reference's."""
+        reference, record = (s.records[self.prompt.id, self.seed] for s in (self.images.reference, image_set))
+        failure = _find_failure(reference, record)
+        if failure or not (isinstance(reference, ImageRecord) and isinstance(record, ImageRecord)):
+            image = self.build_image(image_set, is_scored=False)
+            return PairResult(identical=False, values={}, image=image, failure=failure)
         return PairResult(
-            identical=reference.digest == shot.digest,
-            values=self._collect_values(ScoreTask((reference, shot), self.prompt)),
-            image=self.build_image(pictures),
+            identical=reference.digest == record.digest,
+            values=self._collect_values(ScoreTask((reference, record), self.prompt)),
+            image=self.build_image(image_set),
         )
 
-    def build_image(self, pictures: ImageSet) -> ImageResult | None:
-        """A picture with its scores, or None where there is none to be read."""
-        shot = pictures.records[self.prompt.id, self.seed]
-        if not isinstance(shot, ImageRecord):
+    def build_image(self, image_set: ImageSet, is_scored: bool = True) -> ImageResult | None:
+        """Returns an image with its scores, or None if it could not be read."""
+        record = image_set.records[self.prompt.id, self.seed]
+        if not isinstance(record, ImageRecord):
             return None
-        values, notes = (
-            self._collect_values(ScoreTask((shot,), self.prompt)),
-            self._collect_notes(ScoreTask((shot,), self.prompt)),
-        )
-        if shot.truncation_notice:
-            notes[TRUNCATED] = (shot.truncation_notice,)
-        truth = self.compared.ground_truth.get(self.prompt.id)
-        against = (
-            self._collect_values(ScoreTask((truth, shot), self.prompt, against_ground_truth=True)) if truth else {}
-        )
-        values = {GROUND_TRUTH_PREFIX + name: value for name, value in against.items()} | values
         return ImageResult(
-            file=self.format_path(shot.file), values=values, notes=notes, defect=_get_defect(shot, pictures)
+            file=self.format_path(record.file),
+            values=self._collect_image_values(record) if is_scored else {},
+            notes=self._collect_notes(record) if is_scored else {},
+            defect=_get_defect(record, image_set),
         )
 
     def format_path(self, file: Path) -> str:
         return str(file.relative_to(self.root) if file.is_relative_to(self.root) else file.absolute())
 
-    def _build_unscored_image(self, pictures: ImageSet) -> ImageResult | None:
-        shot = pictures.records[self.prompt.id, self.seed]
-        if not isinstance(shot, ImageRecord):
-            return None
-        return ImageResult(file=self.format_path(shot.file), values={}, notes={}, defect=_get_defect(shot, pictures))
+    def _collect_image_values(self, record: ImageRecord) -> ScoreValues:
+        values = self._collect_values(ScoreTask((record,), self.prompt))
+        ground_truth = self.images.ground_truth.get(self.prompt.id)
+        if ground_truth is None:
+            return values
+        task = ScoreTask((ground_truth, record), self.prompt, against_ground_truth=True)
+        return {GROUND_TRUTH_PREFIX + name: value for name, value in self._collect_values(task).items()} | values
 
     def _collect_values(self, task: ScoreTask) -> ScoreValues:
-        found = self.readings[task.key].values()
-        return {name: value for reading in found for name, value in reading.values.items()}
+        results = self.results[task.key].values()
+        return {name: value for result in results for name, value in result.values.items()}
 
-    def _collect_notes(self, task: ScoreTask) -> dict[str, tuple[str, ...]]:
-        found = self.readings[task.key].values()
-        return {name: lines for reading in found for name, lines in reading.notes.items()}
+    def _collect_notes(self, record: ImageRecord) -> dict[str, tuple[str, ...]]:
+        results = self.results[ScoreTask((record,), self.prompt).key].values()
+        notes = {name: lines for result in results for name, lines in result.notes.items()}
+        if record.truncation_notice:
+            notes[TRUNCATED] = (record.truncation_notice,)
+        return notes
 
 
-def _find_failure(reference: LoadedImage, shot: LoadedImage) -> str | None:
-    """Why two pictures cannot be compared; a reference that shows nothing would have any variant that does so pass."""
+def _find_failure(reference: LoadedImage, image: LoadedImage) -> str | None:
+    """Returns why two images cannot be compared, or None.
+
+    A defective reference is a failure, because a variant with the same defect would otherwise pass.
+    """
     if not isinstance(reference, ImageRecord):
         return f"reference {reference}"
     if reference.defect:
         return f"reference {reference.defect}"
-    if not isinstance(shot, ImageRecord):
-        return shot
-    return None if shot.size == reference.size else f"size {shot.size} instead of {reference.size}"
+    if not isinstance(image, ImageRecord):
+        return image
+    return None if image.size == reference.size else f"size {image.size} instead of {reference.size}"
 
 
-def _get_defect(shot: ImageRecord, pictures: ImageSet) -> Defect | None:
-    return shot.defect or ("duplicate" if shot.digest in pictures.duplicates else None)
+def _get_defect(record: ImageRecord, image_set: ImageSet) -> Defect | None:
+    return record.defect or ("duplicate" if record.digest in image_set.duplicates else None)

@@ -1,4 +1,4 @@
-"""Measures pictures and pairs of pictures by every metric: in several threads, and nothing twice."""
+"""Applies the metrics to images and pairs of images: in several threads, and to every image only once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...common.code_fingerprint import code_fingerprint
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
-from ...common.threads import _thread_pool
+from ...common.threads import thread_pool
 from ...prompts.prompt import Prompt
 from ..images.image_file import ImageRecord, load_image
 from ..images.types import ImageArray
@@ -20,15 +20,20 @@ from ..metrics.base import ImageMetric, Metric, MetricResult
 from ..results.schema import MetricCost
 from .score_cache import ScoreCache, make_cache_key
 
-STAGE = "measuring"
+STAGE = "computing metrics"
+
 TaskKey = tuple[tuple[str, ...], str, bool]
+"""Content digests of the images, prompt id, and whether the first image is the ground truth."""
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Pictures of a prompt that belong together: one to be judged alone, or two to be compared.
+    """One image to be scored, or two to be compared.
 
-    against_truth: whether the first of two is the true picture.
+    Attributes:
+        images: The image, or the reference and the variant, or the ground truth and a generated image.
+        prompt: The prompt of all images.
+        against_ground_truth: Whether the first of two images is the ground truth.
     """
 
     images: tuple[ImageRecord, ...]
@@ -37,34 +42,40 @@ class ScoreTask:
 
     @property
     def key(self) -> TaskKey:
-        """Equal for tasks whose readings are equal: the contents, the prompt's id, and what the first picture is."""
-        return tuple(shot.digest for shot in self.images), self.prompt.id, self.against_ground_truth
+        """Identifies the results: tasks with the same key have the same results."""
+        return tuple(image.digest for image in self.images), self.prompt.id, self.against_ground_truth
 
     def accepts(self, metric: Metric) -> bool:
-        """Whether a metric is about such pictures."""
+        """Returns whether a metric applies to these images."""
         if isinstance(metric, ImageMetric):
             return len(self.images) == 1
         return len(self.images) == 2 and (metric.against_ground_truth or not self.against_ground_truth)
 
     def cache_key(self, metric: Metric, version: str) -> str:
+        """Returns the key of a metric's result in the score cache."""
         code = code_fingerprint(metric.measure.__module__)
-        return make_cache_key(metric.name, version, code, [shot.digest for shot in self.images], self.prompt)
+        return make_cache_key(metric.name, version, code, [image.digest for image in self.images], self.prompt)
 
 
 class ScoreTable(NamedTuple):
-    """For each task the readings by metric; and what each metric cost."""
+    """The results of all tasks.
+
+    Attributes:
+        results: Results by task and name of the metric.
+        costs: Cost of each metric.
+    """
 
     results: dict[TaskKey, dict[str, MetricResult]]
     costs: dict[str, MetricCost]
 
 
 class NewScore(NamedTuple):
-    """A reading that was made, and the seconds of its thread's CPU time."""
+    """A result that was computed in this run, and the CPU time that it took."""
 
     key: str
     metric: str
     result: MetricResult
-    seconds: float
+    cpu_seconds: float
 
 
 def score_images(
@@ -75,79 +86,84 @@ def score_images(
     progress: Progress = no_progress,
     overwrite: bool = False,
 ) -> ScoreTable:
-    """Takes what the memo holds, measures the rest, and keeps each reading as soon as it is made.
+    """Applies the metrics to all tasks.
+
+    Cached results are reused. New ones are cached as soon as they are computed.
 
     Args:
-        versions: of the metrics, by name.
-        anew: measure what the memo holds, too.
+        tasks: The tasks.
+        metrics: The metrics.
+        versions: Versions of the metrics by name.
+        cache: The score cache.
+        progress: Called with the number of results.
+        overwrite: Whether to compute cached results again.
+
+    Raises:
+        UserError: An image can no longer be read, or a metric fails.
     """
-    keys = [
-        {one.name: task.cache_key(one, versions[one.name]) for one in metrics if task.accepts(one)} for task in tasks
-    ]
-    wanted = {key: name for task in keys for name, key in task.items()}
-    results = {} if overwrite else {key: reading for key in wanted if (reading := cache.get(key))}
-    num_cached = Counter(wanted[key] for key in results)
+    keys = [{m.name: task.cache_key(m, versions[m.name]) for m in metrics if task.accepts(m)} for task in tasks]
+    metric_by_key = {key: name for task_keys in keys for name, key in task_keys.items()}
+    results = {} if overwrite else {key: result for key in metric_by_key if (result := cache.get(key))}
+    num_cached = Counter(metric_by_key[key] for key in results)
     new_scores: list[NewScore] = []
-    progress(STAGE, len(results), len(wanted))
-    for one in _compute_missing(_find_missing(tasks, keys, results), {metric.name: metric for metric in metrics}):
-        cache.put(one.key, one.result)
-        new_scores.append(one)
-        results[one.key] = one.result
-        progress(STAGE, len(results), len(wanted))
-    costs = {metric.name: _summarize_cost(metric.name, new_scores, num_cached[metric.name]) for metric in metrics}
-    pairs = zip(tasks, keys, strict=True)
-    return ScoreTable({task.key: {name: results[key] for name, key in own.items()} for task, own in pairs}, costs)
+    progress(STAGE, len(results), len(metric_by_key))
+    for score in _compute_missing(_find_missing(tasks, keys, results), {metric.name: metric for metric in metrics}):
+        cache.put(score.key, score.result)
+        new_scores.append(score)
+        results[score.key] = score.result
+        progress(STAGE, len(results), len(metric_by_key))
+    table = {
+        task.key: {name: results[key] for name, key in task_keys.items()}
+        for task, task_keys in zip(tasks, keys, strict=True)
+    }
+    return ScoreTable(table, {m.name: _summarize_cost(m.name, new_scores, num_cached[m.name]) for m in metrics})
 
 
 def _find_missing(
-    tasks: Sequence[ScoreTask], keys: Sequence[Mapping[str, str]], found: Mapping[str, MetricResult]
+    tasks: Sequence[ScoreTask], keys: Sequence[Mapping[str, str]], results: Mapping[str, MetricResult]
 ) -> list[tuple[ScoreTask, dict[str, str]]]:
-    """Tasks with the keys, by metric, that nobody has a reading for; each key with the first task that wants it."""
-    taken = set(found)
+    """Returns the tasks with the cache keys, by metric, that have no result. Each key occurs only once."""
+    known = set(results)
     missing = []
-    for task, wanted in zip(tasks, keys, strict=True):
-        new = {name: key for name, key in wanted.items() if key not in taken}
-        taken.update(new.values())
-        if new:
-            missing.append((task, new))
+    for task, task_keys in zip(tasks, keys, strict=True):
+        new_keys = {name: key for name, key in task_keys.items() if key not in known}
+        known.update(new_keys.values())
+        if new_keys:
+            missing.append((task, new_keys))
     return missing
 
 
 def _compute_missing(
     missing: Sequence[tuple[ScoreTask, dict[str, str]]], metrics: Mapping[str, Metric]
 ) -> Iterator[NewScore]:
-    """Readings as they come."""
-    with _thread_pool() as pool:
-        running = [pool.submit(_score_task, task, new, metrics) for task, new in missing]
-        for future in as_completed(running):
+    """Yields results in the order in which they are completed."""
+    with thread_pool() as pool:
+        futures = [pool.submit(_score_task, task, keys, metrics) for task, keys in missing]
+        for future in as_completed(futures):
             yield from future.result()
 
 
 def _score_task(task: ScoreTask, keys: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[NewScore]:
-    """All readings of a task that are wanted.
-
-    Raises:
-        UserError: a picture that can no longer be read, or one that a metric fails on.
-    """
-    pictures = [load_image(shot.file) for shot in task.images]
-    made = []
+    """Computes the results of a task for some metrics."""
+    images = [load_image(image.file) for image in task.images]
+    scores = []
     for name, key in keys.items():
         begin = time.thread_time()
         try:
-            reading = _apply_metric(metrics[name], pictures, task.prompt)
-        except Exception as error:  # metrics are anybody's: whatever stops one is told with the picture
-            said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise UserError(f"The metric {name} could not measure {task.images[-1].file}: {said}.") from error
-        made.append(NewScore(key, name, reading, time.thread_time() - begin))
-    return made
+            result = _apply_metric(metrics[name], images, task.prompt)
+        except Exception as error:  # a metric may raise anything; the message names the image
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise UserError(f"The metric {name!r} failed for {task.images[-1].file}: {reason}.") from error
+        scores.append(NewScore(key, name, result, time.thread_time() - begin))
+    return scores
 
 
-def _apply_metric(metric: Metric, pictures: Sequence[ImageArray], prompt: Prompt) -> MetricResult:
+def _apply_metric(metric: Metric, images: Sequence[ImageArray], prompt: Prompt) -> MetricResult:
     if isinstance(metric, ImageMetric):
-        return metric.measure(pictures[0], prompt)
-    return MetricResult(metric.measure(pictures[0], pictures[1], prompt), {})
+        return metric.measure(images[0], prompt)
+    return MetricResult(metric.measure(images[0], images[1], prompt), {})
 
 
-def _summarize_cost(metric: str, made: Sequence[NewScore], kept: int) -> MetricCost:
-    seconds = [one.seconds for one in made if one.metric == metric]
-    return MetricCost(computed=len(seconds), cached=kept, cpu_seconds=sum(seconds))
+def _summarize_cost(metric: str, new_scores: Sequence[NewScore], num_cached: int) -> MetricCost:
+    seconds = [score.cpu_seconds for score in new_scores if score.metric == metric]
+    return MetricCost(computed=len(seconds), cached=num_cached, cpu_seconds=sum(seconds))

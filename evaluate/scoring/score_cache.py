@@ -1,4 +1,4 @@
-"""Keeps every reading of a metric in an SQLite file, so that a picture is measured once in all runs."""
+"""Caches the results of metrics in an SQLite file, so that no run computes them again."""
 
 from __future__ import annotations
 
@@ -10,55 +10,69 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ... import __version__
-from ...common.errors import UserError
 from ...prompts.prompt import Prompt
+from ...storage.database import open_database
 from ..metrics.base import MetricResult
 
-LOCK_TIMEOUT_S = 60.0  # seconds to wait for another run that writes
+STATEMENTS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",  # results that a power failure loses are computed again
+    "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, result TEXT NOT NULL)",
+)
 
 
 def make_cache_key(metric: str, version: str, code: str, digests: Sequence[str], prompt: Prompt) -> str:
-    """Says all that a reading depends on: the metric, its version and its code, the pictures, and what was asked."""
-    asked = [prompt.prompt, prompt.language, *prompt.lines]
-    content = [__version__, metric, version, code, list(digests), asked]
+    """Returns a hash of everything that a result depends on.
+
+    Args:
+        metric: Name of the metric.
+        version: Version of the metric.
+        code: Fingerprint of the metric's source code.
+        digests: Content digests of the images.
+        prompt: The prompt; its text, language and expected lines count, its id does not.
+    """
+    content = [
+        __version__,
+        metric,
+        version,
+        code,
+        list(digests),
+        [prompt.prompt, prompt.language, *prompt.lines],
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 class ScoreCache:
-    """Readings by key; one that was kept outlives the process. Several runs may use one file."""
+    """Results of metrics by cache key, in an SQLite file that several runs may use at once.
+
+    Args:
+        connection: Connection to the file, as `open_score_cache` opens it.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def get(self, key: str) -> MetricResult | None:
-        row = self._connection.execute("SELECT reading FROM readings WHERE key = ?", (key,)).fetchone()
+        """Returns the cached result, or None."""
+        row = self._connection.execute("SELECT result FROM results WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
         values, notes = json.loads(row[0])
         return MetricResult(values, {name: tuple(lines) for name, lines in notes.items()})
 
-    def put(self, key: str, reading: MetricResult) -> None:
-        content = json.dumps(reading, ensure_ascii=False, allow_nan=False)
+    def put(self, key: str, result: MetricResult) -> None:
+        """Stores a result, and replaces an earlier one."""
+        content = json.dumps(result, ensure_ascii=False, allow_nan=False)
         with self._connection:
-            self._connection.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (key, content))
+            self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (key, content))
 
 
 @contextmanager
 def open_score_cache(file: Path) -> Iterator[ScoreCache]:
-    """The memo in a file, which is made where there is none.
+    """Opens the score cache in a file, and creates it if it does not exist.
 
     Raises:
-        UserError: the file is no memo.
+        UserError: The file is not a score cache.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        connection = sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes is measured again
-            connection.execute("CREATE TABLE IF NOT EXISTS readings (key TEXT PRIMARY KEY, reading TEXT NOT NULL)")
-            yield ScoreCache(connection)
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{file}, where readings are kept, is damaged ({error}); delete it and run again.") from error
+    with open_database(file, *STATEMENTS, kind="score cache", remedy="Delete it and run again.") as connection:
+        yield ScoreCache(connection)

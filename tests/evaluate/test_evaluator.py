@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import pytest
 from PIL import Image
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.evaluator import run_evaluation
+from edgepress.evaluate.evaluator import evaluate_images, evaluate_pipelines, run_evaluation
 from edgepress.evaluate.generation.candidates import ImageSource
 from edgepress.evaluate.images.image_file import load_image
-from edgepress.evaluate.plan import EvaluationPlan
+from edgepress.evaluate.images.types import ImageArray
+from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan
 from edgepress.evaluate.results.schema import Results, load_results
 from edgepress.pipelines.sampling import SamplingParams
-from edgepress.prompts.prompt import Prompt
+from edgepress.prompts.prompt import Prompt, save_prompts
+from edgepress.recipes.schema import EvaluationSettings, Recipe
 
 METRICS = ("psnr", "ssim", "text")
 
@@ -32,13 +35,17 @@ def plan(
         sampling=SamplingParams(height=64, width=64, steps=2, guidance=0.0),
         dtype="float32",
         output=folder / "evaluation",
-        image_cache=folder / "pictures",
+        image_cache=folder / "images",
         metrics=METRICS,
     )
 
 
+def psnr_by_definition(reference: ImageArray, image: ImageArray) -> float:
+    return float(10 * np.log10(255**2 / ((reference.astype(float) - image) ** 2).mean()))
+
+
 def without_times(results: Results) -> Results:
-    return results.model_copy(update={"created": "", "seconds": {}, "costs": {}})
+    return results.model_copy(update={"created": "", "stage_seconds": {}, "metric_costs": {}})
 
 
 def test_two_pipelines_are_compared(plan: EvaluationPlan) -> None:
@@ -47,38 +54,39 @@ def test_two_pipelines_are_compared(plan: EvaluationPlan) -> None:
     assert list(dict.fromkeys(stages)) == [
         "reading the reference",
         "reading coarse",
-        "painting with the reference",
-        "painting with coarse",
-        "measuring",
+        "generating images with the reference",
+        "generating images with coarse",
+        "computing metrics",
     ]
+    assert list(results.stage_seconds) == ["reading", "generating", "scoring"]
     assert load_results(plan.output / "results.json") == results
-    assert [row.prompt for row in results.samples] == list(plan.prompts)
+    assert [sample.prompt for sample in results.samples] == list(plan.prompts)
     assert (results.verdict, results.variants["coarse"].num_identical) == (None, 0)
-    for row in results.samples:
-        made = row.variants["coarse"]
-        assert row.reference
-        assert made.image
-        one, other = (load_image(plan.image_cache / side.file).astype(float) for side in (row.reference, made.image))
-        assert made.values["psnr"] == pytest.approx(10 * np.log10(255**2 / ((one - other) ** 2).mean()))
+    for sample in results.samples:
+        pair = sample.variants["coarse"]
+        assert sample.reference
+        assert pair.image
+        images = [load_image(plan.image_cache / image.file) for image in (sample.reference, pair.image)]
+        assert pair.values["psnr"] == pytest.approx(psnr_by_definition(*images))
     assert results.samples[2].reference
     assert results.samples[2].reference.values["text_accuracy"] is None
     assert results.variants["coarse"].groups[0].image_scores["text_accuracy"].drop.count == 2
 
 
-def test_a_second_run_makes_and_measures_nothing(plan: EvaluationPlan) -> None:
+def test_second_run_generates_and_computes_nothing(plan: EvaluationPlan) -> None:
     first = run_evaluation(plan)
-    made = {file: file.stat().st_mtime_ns for file in plan.image_cache.rglob("*.png")}
+    times = {file: file.stat().st_mtime_ns for file in plan.image_cache.rglob("*.png")}
     second = run_evaluation(replace(plan, output=plan.output.with_name("again")))
     assert without_times(second) == without_times(first)
-    assert {file: file.stat().st_mtime_ns for file in plan.image_cache.rglob("*.png")} == made
+    assert {file: file.stat().st_mtime_ns for file in plan.image_cache.rglob("*.png")} == times
     assert sum(cost.computed for cost in second.metric_costs.values()) == 0
     assert second.metric_costs["text"].cached == 6
 
 
-def test_the_reference_is_read_once_for_all_candidates(plan: EvaluationPlan) -> None:
-    """A pipeline and its copy under another name, beside the coarse one: the same pictures, measured once."""
-    copies = {"coarse": plan.candidates["coarse"], "twin": plan.candidates["coarse"], "same": plan.reference}
-    results = run_evaluation(replace(plan, candidates=copies, cache=plan.image_cache, resume=False))
+def test_equal_images_are_scored_once(plan: EvaluationPlan) -> None:
+    """Two candidates generate equal images, and a third one those of the reference."""
+    candidates = {"coarse": plan.candidates["coarse"], "twin": plan.candidates["coarse"], "same": plan.reference}
+    results = run_evaluation(replace(plan, candidates=candidates, restart=True))
     assert results.metric_costs["text"].computed == 6
     assert results.variants["twin"] == results.variants["coarse"]
     assert results.variants["same"].num_identical == 3
@@ -86,83 +94,136 @@ def test_the_reference_is_read_once_for_all_candidates(plan: EvaluationPlan) -> 
     assert results.variants["same"].groups[0].pair_scores["ssim"].mean.mean == 1
 
 
-def test_the_noise_floor_is_the_reference_run_again(plan: EvaluationPlan) -> None:
+def test_noise_floor_generates_the_reference_twice(plan: EvaluationPlan) -> None:
     results = run_evaluation(replace(plan, noise_floor=True))
     assert results.noise_floor
     assert results.noise_floor.num_identical == results.noise_floor.num_pairs == 3
-    for row in results.samples:
-        assert row.noise_floor
-        assert row.noise_floor.image
-        assert row.reference
-        assert row.noise_floor.image.file != row.reference.file
+    for sample in results.samples:
+        assert sample.noise_floor
+        assert sample.noise_floor.image
+        assert sample.reference
+        assert sample.noise_floor.image.file != sample.reference.file
 
 
-def test_true_pictures_are_what_quality_is_measured_against(plan: EvaluationPlan, tmp_path: Path) -> None:
+# ---------------------------------------------------------------- ground truth
+
+
+def test_images_are_compared_with_the_ground_truth(plan: EvaluationPlan, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for prompt in plan.prompts:
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{prompt.id}.png")
-    results = run_evaluation(replace(plan, truth=tmp_path, gates={"psnr_drop": 3, "ssim_drop": "200%"}))
-    found = results.variants["coarse"].groups[0].image_scores["truth_psnr"]
-    for row in results.samples:
-        assert row.reference
-        truth, painted = (
-            load_image(tmp_path / f"{row.prompt.id}.png"),
-            load_image(plan.image_cache / row.reference.file),
-        )
-        error = ((truth.astype(float) - painted) ** 2).mean()
-        assert row.reference.values["truth_psnr"] == pytest.approx(10 * np.log10(255**2 / error))
-    assert found.drop.mean == pytest.approx(found.reference.mean - found.variant.mean)
+    results = run_evaluation(replace(plan, ground_truth=tmp_path, gates={"psnr_drop": 3, "ssim_drop": "200%"}))
+    for sample in results.samples:
+        assert sample.reference
+        images = load_image(tmp_path / f"{sample.prompt.id}.png"), load_image(plan.image_cache / sample.reference.file)
+        assert sample.reference.values["truth_psnr"] == pytest.approx(psnr_by_definition(*images))
+    summary = results.variants["coarse"].groups[0].image_scores["truth_psnr"]
+    assert summary.drop.mean == pytest.approx(summary.reference.mean - summary.variant.mean)
     assert {gate.name: gate.verdict for gate in results.gates} == {
         "defects_max": "passed",
-        "psnr_drop": "inconclusive",  # three prompts are too few for either
+        "psnr_drop": "inconclusive",  # there are too few prompts
         "ssim_drop": "inconclusive",
     }
     assert results.verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
-    ("names", "size", "sentence"),
+    ("names", "size", "message"),
     [
-        (("a", "b"), 64, "lacks the true pictures of 1 prompts .c.; a picture is called by its prompt's id"),
-        (("a", "b", "c"), 32, "true picture .*a.png is 32x32, and what is painted 64x64"),
+        (("a", "b"), 64, r"lacks the ground-truth images of 1 prompts \(c\)\. Name each image by the id of its prompt"),
+        (("a", "b", "c"), 32, r"ground-truth image .*a\.png is 32x32, but the generated image is 64x64"),
     ],
 )
-def test_true_pictures_that_do_not_fit_are_refused(
-    names: tuple[str, ...], size: int, sentence: str, plan: EvaluationPlan, tmp_path: Path
+def test_unsuitable_ground_truth_is_refused(
+    names: tuple[str, ...], size: int, message: str, plan: EvaluationPlan, tmp_path: Path
 ) -> None:
     for name in names:
         Image.new("RGB", (size, size)).save(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match=sentence):
-        run_evaluation(replace(plan, truth=tmp_path))
+    with pytest.raises(UserError, match=message):
+        run_evaluation(replace(plan, ground_truth=tmp_path))
 
 
-def test_a_true_picture_that_cannot_be_read_is_refused(plan: EvaluationPlan, tmp_path: Path) -> None:
+def test_unreadable_ground_truth_is_refused(plan: EvaluationPlan, tmp_path: Path) -> None:
     for prompt in plan.prompts:
-        (tmp_path / f"{prompt.id}.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"true picture .*a\.png cannot be read"):
-        run_evaluation(replace(plan, truth=tmp_path))
+        (tmp_path / f"{prompt.id}.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"ground-truth image .*a\.png is unreadable\. Replace it"):
+        run_evaluation(replace(plan, ground_truth=tmp_path))
 
 
-def test_a_damaged_cache_is_named(plan: EvaluationPlan) -> None:
+# ---------------------------------------------------------------- errors
+
+
+def test_corrupt_cached_image_is_reported(plan: EvaluationPlan) -> None:
     results = run_evaluation(plan)
     assert results.samples[0].reference
     file = plan.image_cache / results.samples[0].reference.file
     content = file.read_bytes()
     file.write_bytes(content[:40])
     try:
-        with pytest.raises(UserError, match=r"0\.png is no readable picture; delete it and run again"):
+        with pytest.raises(UserError, match=r"cached image .*0\.png is not readable\. Delete it and run again"):
             run_evaluation(plan)
     finally:
         file.write_bytes(content)
 
 
-def test_gates_are_looked_up_before_anything_is_painted(plan: EvaluationPlan, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no gate 'psnr_mim'"):
-        run_evaluation(replace(plan, gates={"psnr_mim": 30}, cache=tmp_path / "pictures"))
-    assert not (tmp_path / "pictures").exists()
+def test_unknown_gate_is_refused_before_images_are_generated(plan: EvaluationPlan, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Unknown gate 'psnr_mim'"):
+        run_evaluation(replace(plan, gates={"psnr_mim": 30}, image_cache=tmp_path / "images"))
+    assert not (tmp_path / "images").exists()
 
 
-def test_comparing_nothing_is_an_error(plan: EvaluationPlan) -> None:
-    for nothing in (replace(plan, prompts=()), replace(plan, seeds=0), replace(plan, candidates={})):
-        with pytest.raises(UserError, match="nothing to compare"):
-            run_evaluation(nothing)
+def test_empty_evaluation_is_refused(plan: EvaluationPlan) -> None:
+    for empty in (replace(plan, prompts=()), replace(plan, seeds=0), replace(plan, candidates={})):
+        with pytest.raises(UserError, match="Nothing to compare"):
+            run_evaluation(empty)
+
+
+# ---------------------------------------------------------------- Python API
+
+
+@pytest.fixture
+def images(noise: ImageArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two image folders for three prompts; one image is missing."""
+    monkeypatch.chdir(tmp_path)
+    prompts = [Prompt(id=name, prompt="x", language="en") for name in "abc"]
+    save_prompts(prompts, tmp_path / "set.jsonl")
+    for folder, names in (("reference", "abc"), ("variant", "ab")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(noise + np.uint8(len(names))).save(tmp_path / folder / f"{name}.png")
+    return tmp_path
+
+
+def test_evaluate_pipelines_accepts_folders_by_name(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = Recipe(device="orin", evaluation=EvaluationSettings(gates={"psnr_min": 30}))
+    with caplog.at_level(logging.INFO, "edgepress"):
+        results = evaluate_pipelines(
+            images / "reference",
+            {"copy": images / "variant"},
+            recipe=recipe,
+            prompts=images / "set.jsonl",
+            metrics=["psnr"],
+            output="out",
+        )
+    assert load_results(Path("out") / "results.json") == results
+    assert (results.variants["copy"].num_pairs, results.verdict) == (2, "not measured")
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert messages == ["1 pair of copy could not be compared. The first one: c, seed 0: missing."]
+
+
+@pytest.mark.usefixtures("images")
+def test_evaluate_pipelines_accepts_a_single_folder() -> None:
+    results = evaluate_pipelines("reference", "variant", prompts="set.jsonl", metrics=["mae"], limit=1, output="out")
+    assert (list(results.variants), len(results.samples), results.gates) == (["variant"], 1, ())
+
+
+def test_evaluate_pipelines_requires_something_to_compare() -> None:
+    with pytest.raises(UserError, match=r"Nothing to compare\. Give a recipe, or a reference and candidates"):
+        evaluate_pipelines("demo")
+
+
+def test_evaluate_images_pairs_files_by_stem(images: Path) -> None:
+    options = EvaluationOptions(metrics=("mae",), output=Path("out"))
+    results = evaluate_images(images / "reference", images / "variant", options=options)
+    assert [sample.prompt.id for sample in results.samples] == ["a", "b", "c"]
+    assert results.variants["variant"].num_pairs == 2

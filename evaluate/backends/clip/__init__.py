@@ -1,5 +1,5 @@
-"""CLIP from weights on disk, through open_clip or transformers: never random ones, and never without saying which.
+"""CLIP models from weights on disk, loaded with open_clip or transformers.
 
-`spec` reads what `--clip` says, `open` and `stock` load it with either library, `convert` renames one's weights to the
-other's, and `embed` gives embeddings, each made once.
+`spec` parses the value of `--clip`, `open_clip_backend` and `transformers_backend` load the model,
+`checkpoint_conversion` converts open_clip checkpoints for transformers, and `embedder` computes embeddings.
 """

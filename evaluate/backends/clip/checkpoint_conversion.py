@@ -1,7 +1,8 @@
-"""open_clip's configuration and weights as transformers' CLIPModel has them, for the architectures that both know.
+"""Converts open_clip configurations and weights for transformers' CLIPModel.
 
-These are CLIP's own: a vision transformer read at its class token and a causal text transformer read at its last token.
-The two differ in names, in the projections' direction, and in that open_clip keeps query, key and value as one matrix.
+Both libraries know CLIP's own architectures: a vision transformer that is read at its class token, and a causal text
+transformer that is read at its last token. They differ in tensor names and in the orientation of the projections, and
+open_clip stores query, key and value as one matrix.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ MODEL_KEYS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
 VISION_KEYS = {"image_size", "patch_size", "layers", "width", "head_width", "mlp_ratio"}
 TEXT_KEYS = {"context_length", "vocab_size", "hf_tokenizer_name", "width", "heads", "layers", "mlp_ratio"}
 PREPROCESS_KEYS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
-# open_clip's defaults, where its configuration leaves a key out (open_clip 3.3.0, model.py and transform.py).
+# open_clip's defaults for keys that its configuration omits (open_clip 3.3.0, model.py and transform.py).
 VISION_DEFAULTS = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
 TEXT_DEFAULTS = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0}
-DEFAULT_MEAN, DEFAULT_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-RESAMPLING = {"bilinear": 2, "bicubic": 3}  # as Pillow numbers them
+DEFAULT_MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEFAULT_STD = (0.26862954, 0.26130258, 0.27577711)
+RESAMPLING = {"bilinear": 2, "bicubic": 3}  # values of Pillow's Image.Resampling
+ARGMAX_EOS_TOKEN_ID = 2  # makes transformers read the text feature at the largest token id, as open_clip does
 
 TENSOR_NAMES = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -49,51 +52,54 @@ TRANSPOSED = {"visual.proj", "text_projection"}
 BLOCK_PATTERN = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
 
 
-def convert_model_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """CLIPConfig's keys for open_clip's `model_cfg`.
+def convert_model_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts open_clip's `model_cfg` to keyword arguments of transformers' CLIPConfig.
 
     Raises:
-        UserError: an architecture that only open_clip knows.
+        UserError: Only open_clip supports the architecture.
     """
-    vision, text = settings.get("vision_cfg", {}), settings.get("text_cfg", {})
-    _reject_unknown_keys(settings, MODEL_KEYS)
+    vision, text = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg", {})
+    _reject_unknown_keys(model_cfg, MODEL_KEYS)
     _reject_unknown_keys(vision, VISION_KEYS)
     _reject_unknown_keys(text, TEXT_KEYS)
     vision, text = VISION_DEFAULTS | vision, TEXT_DEFAULTS | text
     if not isinstance(vision["layers"], int):
-        raise _make_unsupported_error("convolutional towers")
-    common = {
-        "projection_dim": settings["embed_dim"],
-        "hidden_act": "quick_gelu" if settings.get("quick_gelu") else "gelu",
+        raise _make_unsupported_error("a convolutional image encoder")
+    shared = {
+        "projection_dim": model_cfg["embed_dim"],
+        "hidden_act": "quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
         "layer_norm_eps": 1e-5,
     }
+    vision_config = {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
+    text_config = {
+        "max_position_embeddings": text["context_length"],
+        "vocab_size": text["vocab_size"],
+        "eos_token_id": ARGMAX_EOS_TOKEN_ID,
+        "bos_token_id": None,
+        "pad_token_id": None,
+    }
     return {
-        "projection_dim": settings["embed_dim"],
-        "vision_config": common
-        | _convert_sizes(vision, heads=vision["width"] // vision["head_width"])
-        | {"image_size": vision["image_size"], "patch_size": vision["patch_size"]},
-        "text_config": common
-        | _convert_sizes(text, heads=text["heads"])
-        | {"max_position_embeddings": text["context_length"], "vocab_size": text["vocab_size"]}
-        | {
-            "eos_token_id": 2,
-            "bos_token_id": None,
-            "pad_token_id": None,
-        },  # 2: the feature at the largest token is taken
+        "projection_dim": model_cfg["embed_dim"],
+        "vision_config": shared | _convert_sizes(vision, vision["width"] // vision["head_width"]) | vision_config,
+        "text_config": shared | _convert_sizes(text, text["heads"]) | text_config,
     }
 
 
-def convert_processor_config(settings: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """CLIPImageProcessor's keys for open_clip's `preprocess_cfg` and a tower of so many pixels a side.
+def convert_processor_config(preprocess_cfg: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """Converts open_clip's `preprocess_cfg` to keyword arguments of transformers' CLIPImageProcessor.
+
+    Args:
+        preprocess_cfg: open_clip's configuration.
+        image_size: Width and height of the image encoder's input, in pixels.
 
     Raises:
-        UserError: a way of resizing that only open_clip knows.
+        UserError: Only open_clip supports the resizing method.
     """
-    _reject_unknown_keys(settings, PREPROCESS_KEYS)
-    resize_mode = settings.get("resize_mode", "shortest")
+    _reject_unknown_keys(preprocess_cfg, PREPROCESS_KEYS)
+    resize_mode = preprocess_cfg.get("resize_mode", "shortest")
     if resize_mode not in ("shortest", "squash"):
         raise _make_unsupported_error(f"resize_mode: {resize_mode}")
-    interpolation = settings.get("interpolation", "bicubic")
+    interpolation = preprocess_cfg.get("interpolation", "bicubic")
     if interpolation not in RESAMPLING:
         raise _make_unsupported_error(f"interpolation: {interpolation}")
     square = {"height": image_size, "width": image_size}
@@ -102,62 +108,64 @@ def convert_processor_config(settings: Mapping[str, Any], image_size: int) -> di
         "crop_size": square,
         "do_center_crop": resize_mode == "shortest",
         "resample": RESAMPLING[interpolation],
-        "image_mean": list(settings.get("mean", DEFAULT_MEAN)),
-        "image_std": list(settings.get("std", DEFAULT_STD)),
+        "image_mean": list(preprocess_cfg.get("mean", DEFAULT_MEAN)),
+        "image_std": list(preprocess_cfg.get("std", DEFAULT_STD)),
     }
 
 
 def convert_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under transformers' names.
+    """Converts open_clip's state dict to that of transformers' CLIPModel.
 
     Raises:
-        UserError: a tensor that CLIP's own architecture does not have.
+        UserError: A tensor does not belong to CLIP's own architectures.
     """
-    return {name: tensor for key, value in weights.items() for name, tensor in _convert_tensor(key, value)}
+    return dict(pair for key, tensor in weights.items() for pair in _convert_tensor(key, tensor))
 
 
-def _convert_tensor(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _convert_tensor(key: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     block = BLOCK_PATTERN.fullmatch(key)
     if block:
-        tower = "vision_model" if block[1] else "text_model"
-        yield from _convert_block_tensor(f"{tower}.encoder.layers.{block[2]}.", block[3], value)
+        encoder = "vision_model" if block[1] else "text_model"
+        yield from _convert_block_tensor(f"{encoder}.encoder.layers.{block[2]}.", block[3], tensor)
         return
     stem, name = _match_name(key, TENSOR_NAMES)
-    yield name + key.removeprefix(stem), value.T.contiguous() if stem in TRANSPOSED else value
+    yield name + key.removeprefix(stem), tensor.T.contiguous() if stem in TRANSPOSED else tensor
 
 
-def _convert_block_tensor(prefix: str, key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _convert_block_tensor(prefix: str, key: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if key.startswith("attn.in_proj_"):
-        kind = key.removeprefix("attn.in_proj_")
-        for part, tensor in zip("qkv", value.chunk(3), strict=True):
-            yield f"{prefix}self_attn.{part}_proj.{kind}", tensor.contiguous()
+        kind = key.removeprefix("attn.in_proj_")  # weight or bias
+        for letter, chunk in zip("qkv", tensor.chunk(3), strict=True):
+            yield f"{prefix}self_attn.{letter}_proj.{kind}", chunk.contiguous()
         return
     stem, name = _match_name(key, BLOCK_TENSOR_NAMES)
-    yield prefix + name + key.removeprefix(stem), value
+    yield prefix + name + key.removeprefix(stem), tensor
 
 
 def _match_name(key: str, names: Mapping[str, str]) -> tuple[str, str]:
-    """The part of a key that has another name, and that name."""
+    """Returns the beginning of a key that has another name in transformers, and that name."""
     for stem, name in names.items():
         if key == stem or key.startswith(f"{stem}."):
             return stem, name
     raise _make_unsupported_error(f"the tensor {key}")
 
 
-def _convert_sizes(tower: Mapping[str, Any], heads: int) -> dict[str, Any]:
+def _convert_sizes(encoder: Mapping[str, Any], num_heads: int) -> dict[str, Any]:
     return {
-        "hidden_size": tower["width"],
-        "intermediate_size": int(tower["width"] * tower["mlp_ratio"]),
-        "num_hidden_layers": tower["layers"],
-        "num_attention_heads": heads,
+        "hidden_size": encoder["width"],
+        "intermediate_size": int(encoder["width"] * encoder["mlp_ratio"]),
+        "num_hidden_layers": encoder["layers"],
+        "num_attention_heads": num_heads,
     }
 
 
-def _reject_unknown_keys(settings: Mapping[str, Any], keys: set[str]) -> None:
-    unknown = sorted(set(settings) - keys)
+def _reject_unknown_keys(config: Mapping[str, Any], keys: set[str]) -> None:
+    unknown = sorted(set(config) - keys)
     if unknown:
         raise _make_unsupported_error(", ".join(unknown))
 
 
-def _make_unsupported_error(what: str) -> UserError:
-    return UserError(f"This CLIP has {what}, which transformers' does not know; install open-clip-torch to use it.")
+def _make_unsupported_error(feature: str) -> UserError:
+    return UserError(
+        f"This CLIP model has {feature}, which transformers does not support. To use it, install open-clip-torch."
+    )

@@ -1,4 +1,4 @@
-"""Embeddings of pictures and prompts by a CLIP on disk, each made once in a run."""
+"""Computes the CLIP embeddings of images and prompts, each once per run."""
 
 from __future__ import annotations
 
@@ -18,46 +18,63 @@ from .spec import ClipSpec, parse_clip_spec
 if TYPE_CHECKING:
     from torch import Tensor
 
-Embedding = npt.NDArray[np.float64]  # (width,), of length 1
-LOOKAHEAD_FACTOR = 2  # a text is cut if it reads otherwise with so many times the context
+Embedding = npt.NDArray[np.float64]
+"""A vector of shape ``(width,)`` and length 1."""
+
+LOOKAHEAD_FACTOR = 2  # a text is truncated if its tokens differ with this many times the context length
 
 
 class ClipEmbedder:
-    """A CLIP whose weights were loaded once, to know that they can be, and are loaded again when first needed."""
+    """Embeds images and texts with a CLIP model, and caches the embeddings in memory.
+
+    The weights are loaded once to check them, released, and loaded again for the first embedding.
+
+    Args:
+        spec: The CLIP model.
+
+    Attributes:
+        label: Short name for reports: model name and the first digits of the weights' SHA-256.
+        version: Everything that embeddings depend on, for cache keys.
+        can_embed_text: Whether the model has a tokenizer.
+
+    Raises:
+        UserError: The weights are incomplete or belong to another architecture.
+    """
 
     def __init__(self, spec: ClipSpec) -> None:
         self._spec = spec
-        towers = load_encoders(spec)
+        encoders = load_encoders(spec)
         digest = spec.digest
         self.label = f"{spec.name} {digest[:8]}"
-        self.version = f"{spec.name}, sha256 {digest}, settings {spec.config_digest}, {towers.library}"
-        self.can_embed_text = towers.tokenize is not None
+        self.version = f"{spec.name}, sha256 {digest}, settings {spec.config_digest}, {encoders.library}"
+        self.can_embed_text = encoders.tokenize is not None
         self._encoders: ClipEncoders | None = None
         self._lock = Lock()
         self._image_embeddings: dict[str, Embedding] = {}
         self._text_embeddings: dict[str, Embedding | None] = {}
 
-    def embed_image(self, picture: ImageArray) -> Embedding:
-        key = hash_image(picture)
+    def embed_image(self, image: ImageArray) -> Embedding:
+        """Returns the embedding of an image."""
+        key = hash_image(image)
         if key not in self._image_embeddings:
-            self._image_embeddings[key] = _normalize(self._get_encoders().encode_image(picture))
+            self._image_embeddings[key] = _normalize(self._get_encoders().encode_image(image))
         return self._image_embeddings[key]
 
     def embed_text(self, text: str) -> Embedding | None:
-        """None for a text that is longer than this CLIP reads: it would be cut without a word."""
+        """Returns the embedding of a text, or None if the text is longer than the context of the model."""
         if text not in self._text_embeddings:
             self._text_embeddings[text] = self._encode_text(text)
         return self._text_embeddings[text]
 
     def _encode_text(self, text: str) -> Embedding | None:
-        towers = self._get_encoders()
-        if towers.tokenize is None:
-            raise ValueError("this CLIP has no tokenizer")
-        tokens = towers.tokenize(text, towers.context_length)
-        longer = towers.tokenize(text, LOOKAHEAD_FACTOR * towers.context_length)
-        if not tokens.equal(longer[:, : towers.context_length]):
+        encoders = self._get_encoders()
+        if encoders.tokenize is None:
+            raise ValueError("this CLIP model has no tokenizer")
+        tokens = encoders.tokenize(text, encoders.context_length)
+        longer_tokens = encoders.tokenize(text, LOOKAHEAD_FACTOR * encoders.context_length)
+        if not tokens.equal(longer_tokens[:, : encoders.context_length]):
             return None
-        return _normalize(towers.encode_text(tokens))
+        return _normalize(encoders.encode_text(tokens))
 
     def _get_encoders(self) -> ClipEncoders:
         with self._lock:
@@ -67,7 +84,7 @@ class ClipEmbedder:
 
 
 def load_encoders(spec: ClipSpec) -> ClipEncoders:
-    """Through open_clip where it is installed or nothing else will do, else through transformers."""
+    """Loads a CLIP model with open_clip if it is installed or required, otherwise with transformers."""
     if spec.format == "transformers":
         return transformers_backend.load(spec)
     if spec.format == "name" or open_clip_backend.is_installed():
@@ -77,20 +94,20 @@ def load_encoders(spec: ClipSpec) -> ClipEncoders:
 
 @lru_cache(maxsize=1)
 def load_clip(text: str) -> ClipEmbedder:
-    """The CLIP that `--clip` names; metrics share it and its embeddings.
+    """Returns the embedder for a value of `--clip`. All metrics share it, and with it the embeddings.
 
     Raises:
-        UserError: there is no such CLIP, or its weights are incomplete or of another architecture.
+        UserError: There is no such model, or its weights are incomplete or belong to another architecture.
     """
     return ClipEmbedder(parse_clip_spec(text))
 
 
-def cosine_similarity(one: Embedding, other: Embedding) -> float:
-    """-1..1, and 1 for an embedding with itself."""
-    return float(np.clip(one @ other, -1, 1))
+def cosine_similarity(a: Embedding, b: Embedding) -> float:
+    """Returns the cosine similarity of two embeddings, in -1..1."""
+    return float(np.clip(a @ b, -1, 1))
 
 
 def _normalize(embedding: Tensor) -> Embedding:
     vector = embedding.double().numpy()
-    unit: Embedding = vector / np.linalg.norm(vector)
-    return unit
+    normalized: Embedding = vector / np.linalg.norm(vector)
+    return normalized

@@ -1,4 +1,4 @@
-"""What both loaders give: one function for pictures, one for texts."""
+"""The common interface of CLIP models, whichever library loads them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipEncoders:
-    """A loaded CLIP in float32.
+    """A CLIP model in float32.
 
-    image: a picture to its embedding (width,). text: tokens (1, context) to their embedding (width,). tokenize: a text
-    to exactly so many tokens (1, length), padded or cut. library: what computes, with its version.
+    Attributes:
+        library: The library that runs it, with its version.
+        encode_image: Encodes an image as an embedding of shape ``(width,)``.
+        encode_text: Encodes tokens of shape ``(1, context_length)`` as an embedding of shape ``(width,)``.
+        tokenize: Tokenizes a text to the given length, padded or truncated: ``(1, length)``. None without a tokenizer.
+        context_length: Number of tokens that the text encoder takes.
     """
 
     library: str

@@ -1,4 +1,4 @@
-"""Loads CLIP through open_clip, where it is installed."""
+"""Loads CLIP models with open_clip, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,77 +15,82 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUICKGELU_SUFFIX, GELU_SUFFIX = "-quickgelu", "-gelu"
+MAX_REASON_CHARS = 300  # of an error of open_clip, which may list every tensor
 
 
 def is_installed() -> bool:
+    """Returns whether open_clip is installed. It may still fail to import."""
     return find_spec("open_clip") is not None
 
 
 def load(spec: ClipSpec) -> ClipEncoders:
-    """A folder, or a name and a checkpoint.
+    """Loads a folder in open_clip's format, or an architecture and its checkpoint.
 
     Raises:
-        UserError: open_clip is missing or broken, the name is unknown or leaves the activation open, or weights do not
-            fit.
+        UserError: open_clip is missing or broken, the architecture is unknown or ambiguous, or the weights do not fit.
     """
     from safetensors import SafetensorError
 
     open_clip = _import_open_clip(spec)
-    name = (
-        f"local-dir:{spec.path}"
-        if spec.format == "local-dir"
-        else resolve_architecture(spec.name, open_clip.list_models())
-    )
-    checkpoint = None if spec.format == "local-dir" else str(spec.weights[0])
+    is_folder = spec.format == "local-dir"
+    name = f"local-dir:{spec.path}" if is_folder else resolve_architecture(spec.name, open_clip.list_models())
+    checkpoint = None if is_folder else str(spec.weights[0])
     try:
-        # This function alone refuses a model without weights; its neighbours warn and draw them at random.
+        # Of open_clip's functions only this one refuses a model without weights. The others initialize it randomly.
         model, transform = open_clip.create_model_from_pretrained(name, pretrained=checkpoint)
         _require_position_embeddings(model, spec)
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
         raise UserError(f"open_clip cannot load {spec.weights[0]} as {name} ({reason}).") from error
     return _make_encoders(model.eval(), transform, tokenizer)
 
 
 def resolve_architecture(name: str, known: list[str]) -> str:
-    """open_clip's name for an architecture, once it says which activation its weights were trained with.
+    """Returns open_clip's name of an architecture.
 
-    A checkpoint does not say so, and with the wrong one CLIP still works, only worse (open_clip issue 771).
+    Many architectures exist with GELU and with QuickGELU. A checkpoint does not say which one it was trained with, and
+    with the wrong one CLIP works, but worse (open_clip issue 771). The name must therefore say it.
+
+    Args:
+        name: Name given by the user, which may end in `-quickgelu` or `-gelu`.
+        known: Names that open_clip knows.
 
     Raises:
-        UserError: open_clip does not know the name, or knows it with both activations.
+        UserError: The name is unknown, or does not say which activation to use.
     """
-    plain = name.removesuffix(GELU_SUFFIX)
+    base_name = name.removesuffix(GELU_SUFFIX)
     if name in known and name + QUICKGELU_SUFFIX in known:
         raise UserError(
-            f"{name} exists with GELU and with QuickGELU, and a checkpoint does not say which it was trained with; "
-            f"write {name}{QUICKGELU_SUFFIX} (OpenAI's weights) or {name}{GELU_SUFFIX} (most others)."
+            f"The architecture {name} exists with GELU and with QuickGELU. Use {name}{QUICKGELU_SUFFIX} (OpenAI's "
+            f"weights) or {name}{GELU_SUFFIX} (most others)."
         )
-    if plain not in known:
-        raise UserError(f"open_clip knows no architecture {plain!r}; `open_clip.list_models()` names them.")
-    return plain
+    if base_name not in known:
+        raise UserError(
+            f"open_clip does not know the architecture {base_name!r}. `open_clip.list_models()` lists all of them."
+        )
+    return base_name
 
 
 def _import_open_clip(spec: ClipSpec) -> Any:
     if not is_installed():
         raise UserError(
-            f"--clip {spec.name}:… needs open_clip: install open-clip-torch, or give a folder as local-dir:, which "
-            "transformers can read."
+            f"--clip {spec.name}:… requires open_clip. Install open-clip-torch, or give a folder as local-dir:, which "
+            "transformers can load."
         )
     try:
         import open_clip
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"open_clip is installed but cannot be imported ({reason}); install the torchvision that belongs to this "
-            "torch, or uninstall open-clip-torch and torchvision, and transformers reads local-dir: folders."
+            f"open_clip is installed but cannot be imported ({reason}). Install the torchvision version that matches "
+            "torch, or uninstall open-clip-torch and torchvision so that transformers loads local-dir: folders."
         ) from error
     return open_clip
 
 
 def _require_position_embeddings(model: Any, spec: ClipSpec) -> None:
-    """Refuses what open_clip stretches without a word: position embeddings of another size of picture or text."""
+    """Refuses position embeddings of another image size or text length, which open_clip interpolates silently."""
     from safetensors import safe_open
 
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -100,26 +105,26 @@ def _require_position_embeddings(model: Any, spec: ClipSpec) -> None:
 def _make_encoders(model: Any, transform: Any, tokenizer: Any) -> ClipEncoders:
     import torch
 
-    def image(picture: ImageArray) -> Tensor:
+    def encode_image(image: ImageArray) -> Tensor:
         from PIL import Image
 
         with torch.inference_mode():
-            embedding: Tensor = model.encode_image(transform(Image.fromarray(picture))[None])[0]
+            embedding: Tensor = model.encode_image(transform(Image.fromarray(image))[None])[0]
         return embedding
 
-    def text(tokens: Tensor) -> Tensor:
+    def encode_text(tokens: Tensor) -> Tensor:
         with torch.inference_mode():
             embedding: Tensor = model.encode_text(tokens)[0]
         return embedding
 
-    def tokenize(words: str, length: int) -> Tensor:
-        tokens: Tensor = tokenizer([words], context_length=length)
+    def tokenize(text: str, length: int) -> Tensor:
+        tokens: Tensor = tokenizer([text], context_length=length)
         return tokens
 
     return ClipEncoders(
         library=f"open_clip {version('open-clip-torch')}",
-        encode_image=image,
-        encode_text=text,
+        encode_image=encode_image,
+        encode_text=encode_text,
         tokenize=tokenize,
         context_length=tokenizer.context_length,
     )

@@ -1,6 +1,6 @@
-"""Which CLIP: what `--clip` says, and the weights that it comes to.
+"""Parses the value of `--clip` and finds the weights that it names.
 
-local-dir:FOLDER              open_clip's folder: open_clip_config.json, weights, and a tokenizer
+local-dir:FOLDER              a folder in open_clip's format: open_clip_config.json, weights and a tokenizer
 NAME:CHECKPOINT.safetensors   an architecture that open_clip knows by name, and its weights
 transformers:FOLDER           a CLIPModel that transformers saved
 """
@@ -17,7 +17,7 @@ from ....storage.files import hash_file
 
 SPEC_FORMATS = "local-dir:FOLDER, NAME:CHECKPOINT.safetensors or transformers:FOLDER"
 USAGE_HINT = f"pass --clip {SPEC_FORMATS}"
-# Names that open_clip looks for first, in its order; any other single file will do.
+# The file names that open_clip looks for first, in its order. Any other single file is accepted as well.
 PREFERRED_CHECKPOINTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 SHARD_PATTERN = "model-*-of-*.safetensors"
 CONFIG_PATTERNS = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
@@ -27,7 +27,14 @@ SpecFormat = Literal["local-dir", "transformers", "name"]
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """A CLIP on disk. path: the folder, or with `name` the checkpoint. weights: its files, in order."""
+    """A CLIP model on disk.
+
+    Attributes:
+        format: How the model is stored.
+        name: Architecture (format `name`), or the last two parts of the folder's path.
+        path: The checkpoint (format `name`), or the folder.
+        weights: The weight files, in order.
+    """
 
     format: SpecFormat
     name: str
@@ -36,68 +43,68 @@ class ClipSpec:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights; several files' are joined by `+`."""
+        """SHA-256 of the weights; those of several files are joined by `+`."""
         return "+".join(hash_file(file) for file in self.weights)
 
     @property
     def config_digest(self) -> str:
-        """The first letters of the SHA-256 of the folder's configuration and tokenizer."""
-        files = (
-            sorted(file for pattern in CONFIG_PATTERNS for file in self.path.glob(pattern))
-            if self.path.is_dir()
-            else []
-        )
+        """The first 8 digits of the SHA-256 of configuration and tokenizer."""
+        patterns = CONFIG_PATTERNS if self.path.is_dir() else ()
+        files = sorted(file for pattern in patterns for file in self.path.glob(pattern))
         return hashlib.sha256("".join(file.name + hash_file(file) for file in files).encode()).hexdigest()[:8]
 
 
 def parse_clip_spec(text: str) -> ClipSpec:
-    """What `--clip` names.
+    """Parses a value of `--clip`.
 
     Raises:
-        UserError: no such form, folder or file, or no safetensors in it.
+        UserError: The format is unknown, or the folder or file does not exist or contains no safetensors weights.
     """
-    form, separator, rest = text.partition(":")
-    if not (form and separator and rest):
-        raise UserError(f"--clip {text} names no CLIP; write {SPEC_FORMATS}.")
+    prefix, separator, rest = text.partition(":")
+    if not (prefix and separator and rest):
+        raise UserError(f"Invalid --clip {text!r}. Use {SPEC_FORMATS}.")
     path = Path(rest).expanduser()
-    if form not in ("local-dir", "transformers"):
-        return ClipSpec("name", form, path, (_require_checkpoint(path),))
+    if prefix not in ("local-dir", "transformers"):
+        return ClipSpec("name", prefix, path, (_require_checkpoint(path),))
     if not path.is_dir():
-        raise UserError(f"--clip {text}: there is no folder {path}; give the one that holds CLIP's weights.")
-    weights = (_find_checkpoint(path),) if form == "local-dir" else _find_shards(path)
-    return ClipSpec("local-dir" if form == "local-dir" else "transformers", _get_short_name(path), path, weights)
-
-
-def _get_short_name(folder: Path) -> str:
-    """The last two names of a path, as on a hub."""
-    return "/".join(folder.resolve().parts[-2:])
+        raise UserError(f"--clip {text}: the folder {path} does not exist. Give the folder with the CLIP weights.")
+    name = "/".join(path.resolve().parts[-2:])  # as on a model hub
+    if prefix == "local-dir":
+        return ClipSpec("local-dir", name, path, (_find_checkpoint(path),))
+    return ClipSpec("transformers", name, path, _find_shards(path))
 
 
 def _require_checkpoint(path: Path) -> Path:
     if path.suffix != ".safetensors":
         raise UserError(
-            f"CLIP's checkpoint {path} is no .safetensors file; save its weights as one (others can run code)."
+            f"The CLIP checkpoint {path} is not a .safetensors file. Convert it; other formats can execute code."
         )
     if not path.is_file():
-        raise UserError(f"There is no CLIP checkpoint {path}; give the file that holds its weights.")
+        raise UserError(f"The CLIP checkpoint {path} does not exist. Give the file with the CLIP weights.")
     return path
 
 
 def _find_checkpoint(folder: Path) -> Path:
-    """The file that open_clip would take; a folder that leaves it to chance is refused."""
-    found = sorted(folder.glob("*.safetensors"))
-    chosen = [folder / name for name in PREFERRED_CHECKPOINTS if folder / name in found] or found
-    if not chosen:
-        raise UserError(f"{folder} holds no CLIP weights (*.safetensors); random ones are never used.")
-    if chosen == found and len(found) > 1 and chosen[0].name not in PREFERRED_CHECKPOINTS:
-        raise UserError(f"{folder} holds {len(found)} checkpoints; leave one, or name it {PREFERRED_CHECKPOINTS[0]}.")
-    return chosen[0]
+    """Returns the file that open_clip would load, if that is certain."""
+    files = sorted(folder.glob("*.safetensors"))
+    candidates = [folder / name for name in PREFERRED_CHECKPOINTS if folder / name in files] or files
+    if not candidates:
+        raise UserError(
+            f"{folder} contains no CLIP weights (*.safetensors). Refusing to use randomly initialized weights."
+        )
+    if candidates == files and len(files) > 1 and files[0].name not in PREFERRED_CHECKPOINTS:
+        raise UserError(
+            f"{folder} contains {len(files)} checkpoints. Keep only one, or rename it to {PREFERRED_CHECKPOINTS[0]}."
+        )
+    return candidates[0]
 
 
 def _find_shards(folder: Path) -> tuple[Path, ...]:
-    """What transformers saves: one file, or shards."""
-    single = folder / "model.safetensors"
-    files = (single,) if single.exists() else tuple(sorted(folder.glob(SHARD_PATTERN)))
+    """Returns the files that transformers saved: a single file, or shards."""
+    single_file = folder / "model.safetensors"
+    files = (single_file,) if single_file.exists() else tuple(sorted(folder.glob(SHARD_PATTERN)))
     if not files:
-        raise UserError(f"{folder} holds no CLIP weights (model.safetensors); random ones are never used.")
+        raise UserError(
+            f"{folder} contains no CLIP weights (model.safetensors). Refusing to use randomly initialized weights."
+        )
     return files

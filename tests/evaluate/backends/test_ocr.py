@@ -11,8 +11,8 @@ from edgepress.evaluate.backends.ocr import TextBox, get_version, group_into_lin
 from edgepress.evaluate.images.image_file import load_image
 from edgepress.prompts.prompt import Language, Prompt
 
-# What stands in data/words.png, one word a strip: DejaVu Sans Bold and Noto Sans CJK Bold, drawn once with Pillow.
-STRIP = 176  # pixels high, 512 wide
+# The content of data/words.png, one word per strip, drawn with Pillow in DejaVu Sans Bold and Noto Sans CJK Bold.
+STRIP_HEIGHT = 176  # pixels; the width is 512
 WORDS: dict[Language, str] = {
     "en": """MORNING Harbour CRUST Lantern OPEN Welcome Pharmacy STATION Library Garden Ticket FRAGILE Museum Kitchen
         RIVER Orchard Weekend BOARDING Printer Spoon Village Thunder Quiet SUMMIT Blanket Pepper Signal Winter MARKET
@@ -23,37 +23,39 @@ WORDS: dict[Language, str] = {
 }
 
 
-def test_true_signs_are_read(signs: list[tuple[Prompt, Path]]) -> None:
+def test_correct_signs_are_recognized(signs: list[tuple[Prompt, Path]]) -> None:
     for prompt, file in signs:
         letters = ["".join(line.split()) for line in recognize_lines(load_image(file))]
         assert letters == list(prompt.lines)
 
 
-def word_on_white(number: int, side: int) -> Image.Image:
-    """A word in the middle of a square."""
+def draw_word(number: int, size: int) -> Image.Image:
+    """Returns an image of a word on a white square."""
     sheet = Image.open(Path(__file__).parents[1] / "data" / "words.png").convert("RGB")
     square = Image.new("RGB", (512, 512), "white")
-    square.paste(sheet.crop((0, STRIP * number, 512, STRIP * (number + 1))), (0, (512 - STRIP) // 2))
-    return square.resize((side, side), Image.Resampling.BOX)
+    square.paste(
+        sheet.crop((0, STRIP_HEIGHT * number, 512, STRIP_HEIGHT * (number + 1))), (0, (512 - STRIP_HEIGHT) // 2)
+    )
+    return square.resize((size, size), Image.Resampling.BOX)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [128, 256, 512])
+@pytest.mark.parametrize("size", [128, 256, 512])
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_97_per_cent_of_rendered_words_are_read_at_128_pixels_and_up(language: Language, side: int) -> None:
-    """Every word at every size, as it stands: nothing is normalised or forgiven."""
+def test_97_percent_of_rendered_words_are_recognized_from_128_pixels(language: Language, size: int) -> None:
+    """Words must match exactly, without normalization."""
     first, words = (0 if language == "en" else len(WORDS["en"].split())), WORDS[language].split()
-    pictures = [np.asarray(word_on_white(first + number, side)) for number in range(len(words))]
-    found = list(map_threads(recognize_lines, pictures))
-    wrong = [(word, lines) for word, lines in zip(words, found, strict=True) if "".join(lines) != word]
+    images = [np.asarray(draw_word(first + number, size)) for number in range(len(words))]
+    results = list(map_threads(recognize_lines, images))
+    wrong = [(word, lines) for word, lines in zip(words, results, strict=True) if "".join(lines) != word]
     assert len(wrong) <= 0.03 * len(words), wrong
 
 
-def test_a_blank_picture_has_no_lines() -> None:
+def test_blank_image_has_no_lines() -> None:
     assert recognize_lines(np.full((128, 128, 3), 230, np.uint8)) == []
 
 
-def test_boxes_become_lines_from_top_to_bottom_and_left_to_right() -> None:
+def test_boxes_are_joined_left_to_right_and_lines_sorted_top_to_bottom() -> None:
     boxes = [
         TextBox(50, 32, 90, 62, "VOW"),
         TextBox(60, 2, 90, 30, "OOD"),
@@ -63,11 +65,11 @@ def test_boxes_become_lines_from_top_to_bottom_and_left_to_right() -> None:
     assert group_into_lines(boxes) == ["G OOD", "A VOW"]
 
 
-def test_boxes_that_overlap_a_little_are_two_lines() -> None:
+def test_boxes_that_overlap_slightly_are_two_lines() -> None:
     assert group_into_lines([TextBox(0, 210, 511, 511, "安家"), TextBox(0, 0, 511, 301, "园春")]) == ["园春", "安家"]
 
 
-def test_no_boxes_no_lines() -> None:
+def test_no_boxes_make_no_lines() -> None:
     assert group_into_lines([]) == []
 
 
@@ -75,9 +77,9 @@ def test_no_boxes_no_lines() -> None:
     ("shape", "expected"),
     [((128, 128), (512, 512)), ((100, 400), (512, 2048)), ((512, 700), (512, 700)), ((1024, 768), (1024, 768))],
 )
-def test_small_pictures_are_enlarged(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_small_images_are_upscaled(shape: tuple[int, int], expected: tuple[int, int]) -> None:
     assert upscale(np.zeros((*shape, 3), np.uint8)).shape == (*expected, 3)
 
 
-def test_version_names_the_engine() -> None:
+def test_version_contains_the_engine() -> None:
     assert get_version().startswith("rapidocr 3.")

@@ -12,17 +12,17 @@ from edgepress.prompts.prompt import Prompt
 
 
 @pytest.mark.parametrize(
-    ("colour", "defect"),
+    ("color", "defect"),
     [((0, 0, 0), "black"), ((2, 1, 3), "black"), ((128, 128, 128), "flat"), ((200, 20, 30), "flat")],
 )
-def test_pictures_that_show_nothing(colour: tuple[int, int, int], defect: str) -> None:
-    assert detect_defect(np.full((32, 32, 3), colour, np.uint8)) == defect
+def test_black_and_flat_images_are_defective(color: tuple[int, int, int], defect: str) -> None:
+    assert detect_defect(np.full((32, 32, 3), color, np.uint8)) == defect
 
 
-def test_pictures_that_show_something(noise: ImageArray, signs: list[tuple[Prompt, Path]]) -> None:
+def test_noise_and_signs_are_not_defective(noise: ImageArray, signs: list[tuple[Prompt, Path]]) -> None:
     assert detect_defect(noise) is None
     assert [detect_defect(load_image(file)) for _, file in signs] == [None] * len(signs)
 
 
-def test_what_two_prompts_share_is_repeated_and_what_two_seeds_share_is_not() -> None:
+def test_duplicates_are_shared_by_prompts_and_not_by_seeds() -> None:
     assert find_duplicate_digests([("a", "x"), ("b", "x"), ("b", "y"), ("c", "z"), ("c", "z")]) == {"x"}

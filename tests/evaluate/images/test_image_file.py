@@ -10,88 +10,100 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.images.image_file import NAN_TAG, ImageRecord, list_images, load_image, load_record
+from edgepress.evaluate.images.image_file import (
+    NAN_TAG,
+    TRUNCATION_TAG,
+    ImageRecord,
+    list_images,
+    load_image,
+    load_record,
+)
 from edgepress.evaluate.images.types import ImageArray
 
 
-def test_the_content_counts_and_not_the_file(noise: ImageArray, tmp_path: Path) -> None:
+def load_valid_record(file: Path) -> ImageRecord:
+    record = load_record(file)
+    assert isinstance(record, ImageRecord)
+    return record
+
+
+def test_digest_depends_on_content_and_not_on_the_format(noise: ImageArray, tmp_path: Path) -> None:
     for name in ("a.png", "a.bmp", "a.webp"):
         Image.fromarray(noise).save(tmp_path / name, lossless=True)
-    shots = [load_record(tmp_path / name) for name in ("a.png", "a.bmp", "a.webp")]
-    assert len({shot.digest for shot in shots if isinstance(shot, ImageRecord)}) == 1
-    turned = tmp_path / "turned.png"
-    Image.fromarray(noise.reshape(48, 64, 3)).save(turned)
-    found = load_record(turned)
-    assert isinstance(found, ImageRecord)
-    assert found.size == "64x48"
-    assert found.digest not in {shot.digest for shot in shots if isinstance(shot, ImageRecord)}
+    digests = {load_valid_record(tmp_path / name).digest for name in ("a.png", "a.bmp", "a.webp")}
+    assert len(digests) == 1
+    Image.fromarray(noise.reshape(48, 64, 3)).save(tmp_path / "reshaped.png")
+    reshaped = load_valid_record(tmp_path / "reshaped.png")
+    assert reshaped.size == "64x48"
+    assert reshaped.digest not in digests
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG", b"text", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_what_is_no_picture_is_unreadable(content: bytes, tmp_path: Path) -> None:
+def test_corrupt_files_are_unreadable(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(content)
     assert load_record(tmp_path / "0.png") == "unreadable"
-    with pytest.raises(UserError, match=r"0\.png is no readable picture"):
+    with pytest.raises(UserError, match=r"0\.png is not a readable image"):
         load_image(tmp_path / "0.png")
 
 
-def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
+def test_absent_files_are_missing(tmp_path: Path) -> None:
     assert load_record(None) == load_record(tmp_path / "0.png") == "missing"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
-def test_eight_bits_without_transparency_are_read(mode: str, noise: ImageArray, tmp_path: Path) -> None:
+def test_opaque_8_bit_modes_are_supported(mode: str, noise: ImageArray, tmp_path: Path) -> None:
     image = Image.fromarray(noise).convert(mode)
     image.save(tmp_path / "0.png")
     assert np.array_equal(load_image(tmp_path / "0.png"), np.asarray(image.convert("RGB")))
 
 
-def test_sixteen_bits_are_refused_and_not_clipped(noise: ImageArray, tmp_path: Path) -> None:
-    """Pillow makes white of every grey value above 255, so that any two pictures would be equal."""
-    Image.fromarray(noise[..., 0].astype(np.uint16) * 100 + 300).save(tmp_path / "grey.png")
-    (tmp_path / "rgb.png").write_bytes(rgb_of_16_bits(8, 8))
-    for name in ("grey.png", "rgb.png"):
-        assert load_record(tmp_path / name) == "unreadable (more than 8 bits a colour)"
-    with pytest.raises(UserError, match=r"grey\.png is no readable picture \(more than 8 bits a colour\)"):
-        load_image(tmp_path / "grey.png")
+def test_16_bit_images_are_refused(noise: ImageArray, tmp_path: Path) -> None:
+    """Pillow would clip all gray values above 255 to white, so that any two images would be equal."""
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 100 + 300).save(tmp_path / "gray.png")
+    (tmp_path / "rgb.png").write_bytes(encode_16_bit_png(8, 8))
+    for name in ("gray.png", "rgb.png"):
+        assert load_record(tmp_path / name) == "unreadable (more than 8 bits per channel)"
+    with pytest.raises(UserError, match=r"gray\.png is not a readable image \(more than 8 bits per channel\)\. Only"):
+        load_image(tmp_path / "gray.png")
 
 
-def test_what_can_be_seen_through_is_refused(noise: ImageArray, tmp_path: Path) -> None:
-    glass = Image.fromarray(noise)
-    glass.putalpha(254)
-    glass.save(tmp_path / "rgba.png")
+def test_transparent_and_cmyk_images_are_refused(noise: ImageArray, tmp_path: Path) -> None:
+    transparent = Image.fromarray(noise)
+    transparent.putalpha(254)
+    transparent.save(tmp_path / "rgba.png")
     Image.fromarray(noise).convert("P").save(tmp_path / "palette.png", transparency=0)
     for name in ("rgba.png", "palette.png"):
         assert load_record(tmp_path / name) == "unreadable (transparent)"
     Image.fromarray(noise).convert("CMYK").save(tmp_path / "print.jpg")
-    assert load_record(tmp_path / "print.jpg") == "unreadable (of mode CMYK)"
+    assert load_record(tmp_path / "print.jpg") == "unreadable (mode CMYK)"
 
 
-def rgb_of_16_bits(width: int, height: int) -> bytes:
-    """A PNG by its specification, for Pillow writes none of this kind."""
+def encode_16_bit_png(width: int, height: int) -> bytes:
+    """Encodes an RGB PNG with 16 bits per channel, which Pillow cannot write."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
+    def encode_chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    lines = zlib.compress((b"\0" + bytes(range(48)) * (width // 8)) * height)
-    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+    pixels = zlib.compress((b"\0" + bytes(range(48)) * (width // 8)) * height)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = encode_chunk(b"IHDR", header) + encode_chunk(b"IDAT", pixels) + encode_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def test_a_mark_tells_pictures_that_held_nan(noise: ImageArray, tmp_path: Path) -> None:
-    said = PngInfo()
-    said.add_text(NAN_TAG, "x")
-    Image.fromarray(noise).save(tmp_path / "0.png", pnginfo=said)
-    found = load_record(tmp_path / "0.png")
-    assert isinstance(found, ImageRecord)
-    assert found.defect == "nan"
+def test_png_tags_report_nan_and_truncated_prompts(noise: ImageArray, tmp_path: Path) -> None:
+    tags = PngInfo()
+    tags.add_text(NAN_TAG, "x")
+    tags.add_text(TRUNCATION_TAG, "The prompt was truncated.")
+    Image.fromarray(noise).save(tmp_path / "0.png", pnginfo=tags)
+    record = load_valid_record(tmp_path / "0.png")
+    assert (record.defect, record.truncation_notice) == ("nan", "The prompt was truncated.")
 
 
-def test_a_folder_is_read_by_stem(noise: ImageArray, tmp_path: Path) -> None:
+def test_images_are_listed_by_stem(noise: ImageArray, tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", ".hidden.png"):
         Image.fromarray(noise).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     assert list(list_images(tmp_path)) == ["a", "b"]
     Image.fromarray(noise).save(tmp_path / "a.bmp")
-    with pytest.raises(UserError, match=r"holds a\.bmp and a\.jpg"):
+    with pytest.raises(UserError, match=r"contains both a\.bmp and a\.jpg"):
         list_images(tmp_path)

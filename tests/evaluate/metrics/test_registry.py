@@ -7,68 +7,68 @@ import pytest
 from edgepress.common.errors import UserError
 from edgepress.evaluate import metrics
 from edgepress.evaluate.metrics.base import list_image_scores, list_pair_scores
-from edgepress.evaluate.metrics.registry import load_metrics
+from edgepress.evaluate.metrics.registry import SUPPORT_MODULES, load_metrics
 
-NEW = """
-from edgepress.evaluate.metrics.registry import PairMetric, Score
+NEW_METRIC = """
+from edgepress.evaluate.metrics.base import PairMetric, Score
 
-def make(settings):
+def create_metric(settings):
     return PairMetric("{name}", (Score(name="{score}", title="new"),), lambda: "1", lambda a, b, prompt: {{}})
 """
-LACKING = """
-from edgepress.evaluate.metrics.registry import Score, Unavailable
+LACKING_METRIC = """
+from edgepress.evaluate.metrics.base import Score, UnavailableMetric
 
-def make(settings):
-    return Unavailable("lacking", (Score(name="lacking", title="new"),), "no weights were given")
+def create_metric(settings):
+    return UnavailableMetric("lacking", (Score(name="lacking", title="new"),), "no weights were given")
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where metrics are found, too."""
+    """A second folder in which metrics are found."""
     monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
     return tmp_path
 
 
-def test_the_folder_is_what_is_found() -> None:
-    found = load_metrics()
-    files = sorted(path.stem for path in Path(metrics.__file__).parent.glob("*.py") if path.stem != "__init__")
-    assert sorted(metric.name for metric in (*found.metrics, *found.unavailable)) == files
-    assert {"psnr", "ssim"} <= {score.name for score in list_pair_scores(found.metrics)}
-    assert {"text_accuracy", "exact", "ned"} <= {score.name for score in list_image_scores(found.metrics)}
+def test_every_module_of_the_package_defines_a_metric() -> None:
+    metric_set = load_metrics()
+    files = {path.stem for path in Path(metrics.__file__).parent.glob("*.py")} - {"__init__", *SUPPORT_MODULES}
+    assert {metric.name for metric in (*metric_set.metrics, *metric_set.unavailable)} == files
+    assert {"psnr", "ssim"} <= {score.name for score in list_pair_scores(metric_set.metrics)}
+    assert {"text_accuracy", "exact", "ned"} <= {score.name for score in list_image_scores(metric_set.metrics)}
 
 
-def test_with_true_pictures_pair_scores_are_picture_scores_too() -> None:
-    metric = load_metrics(selected=["psnr"]).metrics
-    assert [score.name for score in list_image_scores(metric)] == []
-    assert [(score.name, score.unit) for score in list_image_scores(metric, ground_truth=True)] == [
+def test_ground_truth_adds_pair_scores_to_the_image_scores() -> None:
+    selected = load_metrics(selected=["psnr"]).metrics
+    assert list_image_scores(selected) == ()
+    assert [(score.name, score.unit) for score in list_image_scores(selected, ground_truth=True)] == [
         ("truth_psnr", "dB")
     ]
 
 
-def test_a_new_file_is_all_that_a_new_metric_needs(folder: Path) -> None:
-    (folder / "sharpness.py").write_text(NEW.format(name="sharpness", score="edges"))
+def test_new_module_adds_a_metric(folder: Path) -> None:
+    (folder / "sharpness.py").write_text(NEW_METRIC.format(name="sharpness", score="edges"))
     assert "sharpness" in [metric.name for metric in load_metrics().metrics]
 
 
-def test_two_scores_of_one_name_are_refused(folder: Path) -> None:
-    (folder / "second.py").write_text(NEW.format(name="second", score="psnr"))
+def test_duplicate_score_name_is_refused(folder: Path) -> None:
+    (folder / "second.py").write_text(NEW_METRIC.format(name="second", score="psnr"))
     with pytest.raises(ValueError, match="same name"):
         load_metrics()
 
 
-def test_what_cannot_be_measured_is_named_with_its_reason(folder: Path) -> None:
-    (folder / "lacking.py").write_text(LACKING)
-    found = {metric.name: metric.reason for metric in load_metrics().unavailable}
-    assert found["lacking"] == "no weights were given"
+def test_unavailable_metric_has_a_reason(folder: Path) -> None:
+    (folder / "lacking.py").write_text(LACKING_METRIC)
+    reasons = {metric.name: metric.reason for metric in load_metrics().unavailable}
+    assert reasons["lacking"] == "no weights were given"
 
 
-def test_what_is_asked_for_must_be_measured(folder: Path) -> None:
-    (folder / "lacking.py").write_text(LACKING)
-    with pytest.raises(UserError, match="'lacking' cannot be measured: no weights"):
+def test_selected_metric_must_be_available(folder: Path) -> None:
+    (folder / "lacking.py").write_text(LACKING_METRIC)
+    with pytest.raises(UserError, match="'lacking' is not available: no weights"):
         load_metrics(selected=["psnr", "lacking"])
 
 
-def test_an_unknown_metric_is_answered_with_the_one_that_was_meant() -> None:
-    with pytest.raises(UserError, match="no metric 'pnsr'; did you mean 'psnr'"):
+def test_unknown_metric_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match="Unknown metric 'pnsr': did you mean 'psnr'"):
         load_metrics(selected=["pnsr"])

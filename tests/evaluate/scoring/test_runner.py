@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,152 +7,127 @@ import pytest
 from PIL import Image
 
 from edgepress.common.errors import UserError
-from edgepress.common.threads import map_threads
 from edgepress.evaluate.images.image_file import ImageRecord, load_record
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.metrics.base import ImageMetric, Metric, MetricResult, PairMetric, Score
 from edgepress.evaluate.metrics.registry import load_metrics
 from edgepress.evaluate.scoring.runner import ScoreTable, ScoreTask, score_images
-from edgepress.evaluate.scoring.score_cache import ScoreCache, open_score_cache
+from edgepress.evaluate.scoring.score_cache import open_score_cache
 from edgepress.prompts.prompt import Prompt
 
-ASKED = Prompt(id="a", prompt="x", language="en")
+PROMPT = Prompt(id="a", prompt="x", language="en")
 
 
-class Counting:
-    """A metric of brightness, and one of the difference of two; both count how often they are asked."""
+class CountingMetrics:
+    """An image metric (brightness) and a pair metric (difference of brightness) that count their calls."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        score, difference = Score(name="light", title="light"), Score(name="difference", title="difference")
+        self.num_calls = 0
+        brightness, difference = Score(name="light", title="light"), Score(name="difference", title="difference")
         self.metrics: list[Metric] = [
-            ImageMetric("light", (score,), lambda: "1", self._light),
-            PairMetric("difference", (difference,), lambda: "1", self._difference, against_ground_truth=True),
+            ImageMetric("light", (brightness,), lambda: "1", self._measure_brightness),
+            PairMetric("difference", (difference,), lambda: "1", self._measure_difference, against_ground_truth=True),
         ]
 
-    def _light(self, picture: ImageArray, _prompt: Prompt) -> MetricResult:
-        self.asked += 1
-        return MetricResult({"light": float(picture.mean())}, {"read": (str(picture.shape),)})
+    def _measure_brightness(self, image: ImageArray, _prompt: Prompt) -> MetricResult:
+        self.num_calls += 1
+        return MetricResult({"light": float(image.mean())}, {"read": (str(image.shape),)})
 
-    def _difference(self, one: ImageArray, other: ImageArray, _prompt: Prompt) -> dict[str, float | None]:
-        self.asked += 1
-        return {"difference": float(one.mean() - other.mean())}
-
-
-@contextmanager
-def memo_in(folder: Path) -> Iterator[ScoreCache]:
-    with open_score_cache(folder / "memo.sqlite") as memo:
-        yield memo
+    def _measure_difference(
+        self, reference: ImageArray, variant: ImageArray, _prompt: Prompt
+    ) -> dict[str, float | None]:
+        self.num_calls += 1
+        return {"difference": float(reference.mean() - variant.mean())}
 
 
-def shot(value: int, file: Path) -> ImageRecord:
+def save_gray_image(value: int, file: Path) -> ImageRecord:
     Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(file)
-    found = load_record(file)
-    assert isinstance(found, ImageRecord)
-    return found
+    record = load_record(file)
+    assert isinstance(record, ImageRecord)
+    return record
 
 
-def measured(tasks: list[ScoreTask], counting: Counting, folder: Path, anew: bool = False) -> ScoreTable:
-    versions = {metric.name: metric.version() for metric in counting.metrics}
-    with memo_in(folder) as memo:
-        return score_images(tasks, counting.metrics, versions, memo, overwrite=anew)
+def run_tasks(tasks: list[ScoreTask], metrics: list[Metric], folder: Path, overwrite: bool = False) -> ScoreTable:
+    versions = {metric.name: metric.version() for metric in metrics}
+    with open_score_cache(folder / "scores.sqlite") as cache:
+        return score_images(tasks, metrics, versions, cache, overwrite=overwrite)
 
 
 @pytest.fixture
-def shots(tmp_path: Path) -> tuple[ImageRecord, ImageRecord]:
-    return shot(10, tmp_path / "0.png"), shot(30, tmp_path / "1.png")
+def images(tmp_path: Path) -> tuple[ImageRecord, ImageRecord]:
+    return save_gray_image(10, tmp_path / "0.png"), save_gray_image(30, tmp_path / "1.png")
 
 
-def test_one_is_judged_and_two_are_compared(shots: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
-    one, other = shots
+def test_metrics_apply_to_single_images_or_to_pairs(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
+    first, second = images
     tasks = [
-        ScoreTask((one,), ASKED),
-        ScoreTask((one, other), ASKED),
-        ScoreTask((other, one), ASKED, against_ground_truth=True),
+        ScoreTask((first,), PROMPT),
+        ScoreTask((first, second), PROMPT),
+        ScoreTask((second, first), PROMPT, against_ground_truth=True),
     ]
-    found = measured(tasks, Counting(), tmp_path)
-    assert [found.results[task.key] for task in tasks] == [
+    table = run_tasks(tasks, CountingMetrics().metrics, tmp_path)
+    assert [table.results[task.key] for task in tasks] == [
         {"light": MetricResult({"light": 10.0}, {"read": ("(8, 8, 3)",)})},
         {"difference": MetricResult({"difference": -20.0}, {})},
         {"difference": MetricResult({"difference": 20.0}, {})},
     ]
-    assert {name: (cost.computed, cost.cached) for name, cost in found.costs.items()} == {
-        "light": (1, 0),
-        "difference": (2, 0),
-    }
+    costs = {name: (cost.computed, cost.cached) for name, cost in table.costs.items()}
+    assert costs == {"light": (1, 0), "difference": (2, 0)}
 
 
-def test_true_pictures_are_not_compared_by_a_metric_that_does_not_ask_for_them(
-    shots: tuple[ImageRecord, ImageRecord],
-) -> None:
+def test_ground_truth_is_left_to_metrics_that_support_it(images: tuple[ImageRecord, ImageRecord]) -> None:
     metric = PairMetric("flip", (), lambda: "1", lambda *_: {})
-    assert ScoreTask(shots, ASKED).accepts(metric)
-    assert not ScoreTask(shots, ASKED, against_ground_truth=True).accepts(metric)
+    assert ScoreTask(images, PROMPT).accepts(metric)
+    assert not ScoreTask(images, PROMPT, against_ground_truth=True).accepts(metric)
 
 
-def test_a_picture_is_measured_once_in_all_runs(shots: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
-    first, second = Counting(), Counting()
-    copy = ImageRecord(shot(10, tmp_path / "copy.png").file, shots[0].digest, 8, 8, None)
-    tasks = [ScoreTask((shots[0],), ASKED), ScoreTask((copy,), ASKED.model_copy(update={"id": "b"}))]
-    once = measured(tasks, first, tmp_path)
-    again = measured(tasks, second, tmp_path)
-    assert (first.asked, second.asked) == (1, 0)
-    assert once.results == again.results
-    assert (again.costs["light"].computed, again.costs["light"].cached, again.costs["light"].cpu_seconds) == (0, 1, 0)
-    assert measured(tasks, second, tmp_path, anew=True).costs["light"].computed == 1
+def test_equal_images_are_scored_once_in_all_runs(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
+    first_run, second_run = CountingMetrics(), CountingMetrics()
+    copy = ImageRecord(save_gray_image(10, tmp_path / "copy.png").file, images[0].digest, 8, 8, None)
+    tasks = [ScoreTask((images[0],), PROMPT), ScoreTask((copy,), PROMPT.model_copy(update={"id": "b"}))]
+    computed = run_tasks(tasks, first_run.metrics, tmp_path)
+    cached = run_tasks(tasks, second_run.metrics, tmp_path)
+    assert (first_run.num_calls, second_run.num_calls) == (1, 0)
+    assert computed.results == cached.results
+    cost = cached.costs["light"]
+    assert (cost.computed, cost.cached, cost.cpu_seconds) == (0, 1, 0)
+    assert run_tasks(tasks, second_run.metrics, tmp_path, overwrite=True).costs["light"].computed == 1
 
 
-def test_a_metric_that_fails_is_named_with_the_picture(shots: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
-    def fail(_picture: ImageArray, _prompt: Prompt) -> MetricResult:
+def test_error_names_metric_and_image(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
+    def fail(_image: ImageArray, _prompt: Prompt) -> MetricResult:
         raise ValueError("win_size exceeds\nimage extent.")
 
-    counting = Counting()
-    counting.metrics = [ImageMetric("light", (), lambda: "1", fail)]
-    with pytest.raises(UserError, match=r"metric light could not measure .*0\.png: win_size exceeds image extent\.$"):
-        measured([ScoreTask((shots[0],), ASKED)], counting, tmp_path)
+    with pytest.raises(UserError, match=r"metric 'light' failed for .*0\.png: win_size exceeds image extent\.$"):
+        run_tasks([ScoreTask((images[0],), PROMPT)], [ImageMetric("light", (), lambda: "1", fail)], tmp_path)
 
 
-def test_a_cut_run_keeps_what_it_measured(shots: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
-    counting = Counting()
-    tasks = [ScoreTask((one,), ASKED) for one in shots]
+def test_interrupted_run_keeps_its_results(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
+    tasks = [ScoreTask((image,), PROMPT) for image in images]
+    versions = {"light": "1", "difference": "1"}
 
-    def cut(_stage: str, done: int, _total: int) -> None:
+    def interrupt(_stage: str, done: int, _total: int) -> None:
         if done == 1:
             raise KeyboardInterrupt
 
-    with memo_in(tmp_path) as memo, pytest.raises(KeyboardInterrupt):
-        score_images(tasks, counting.metrics, {"light": "1", "difference": "1"}, memo, cut)
-    later = Counting()
-    seen: list[tuple[str, int, int]] = []
-    with memo_in(tmp_path) as memo:
-        score_images(tasks, later.metrics, {"light": "1", "difference": "1"}, memo, lambda *state: seen.append(state))
-    assert later.asked == 1
-    assert seen == [("measuring", 1, 2), ("measuring", 2, 2)]
+    with open_score_cache(tmp_path / "scores.sqlite") as cache, pytest.raises(KeyboardInterrupt):
+        score_images(tasks, CountingMetrics().metrics, versions, cache, interrupt)
+    resumed = CountingMetrics()
+    states: list[tuple[str, int, int]] = []
+    with open_score_cache(tmp_path / "scores.sqlite") as cache:
+        score_images(tasks, resumed.metrics, versions, cache, lambda *state: states.append(state))
+    assert resumed.num_calls == 1
+    assert states == [("computing metrics", 1, 2), ("computing metrics", 2, 2)]
 
 
-def test_threads_keep_the_order() -> None:
-    threads: set[int] = set()
-
-    def double(number: int) -> int:
-        threads.add(threading.get_ident())
-        return 2 * number
-
-    assert list(map_threads(double, range(50))) == list(range(0, 100, 2))
-    assert threading.get_ident() not in threads
-
-
-def test_the_shipped_metrics_on_a_sign_and_a_lighter_copy(signs: list[tuple[Prompt, Path]], tmp_path: Path) -> None:
+def test_shipped_metrics_score_a_sign_and_a_brighter_copy(signs: list[tuple[Prompt, Path]], tmp_path: Path) -> None:
     prompt, file = signs[0]
-    sign = load_record(file)
-    picture = np.asarray(Image.open(file)) + np.uint8(4)
-    Image.fromarray(picture).save(tmp_path / "lighter.png")
-    lighter = load_record(tmp_path / "lighter.png")
+    Image.fromarray(np.asarray(Image.open(file)) + np.uint8(4)).save(tmp_path / "brighter.png")
+    sign, brighter = load_record(file), load_record(tmp_path / "brighter.png")
     assert isinstance(sign, ImageRecord)
-    assert isinstance(lighter, ImageRecord)
-    metrics = load_metrics(selected=["psnr", "ssim", "text"]).metrics
-    tasks = [ScoreTask((sign,), prompt), ScoreTask((lighter,), prompt), ScoreTask((sign, lighter), prompt)]
-    with memo_in(tmp_path) as memo:
-        found = score_images(tasks, metrics, {metric.name: metric.version() for metric in metrics}, memo)
-    assert found.results[tasks[2].key]["psnr"].values["psnr"] == pytest.approx(20 * np.log10(255 / 4))
+    assert isinstance(brighter, ImageRecord)
+    tasks = [ScoreTask((sign,), prompt), ScoreTask((brighter,), prompt), ScoreTask((sign, brighter), prompt)]
+    table = run_tasks(tasks, load_metrics(selected=["psnr", "ssim", "text"]).metrics, tmp_path)
+    assert table.results[tasks[2].key]["psnr"].values["psnr"] == pytest.approx(20 * np.log10(255 / 4))
     for task in tasks[:2]:
-        assert found.results[task.key]["text"].values == {"text_accuracy": 1, "exact": 1, "ned": 1}
+        assert table.results[task.key]["text"].values == {"text_accuracy": 1, "exact": 1, "ned": 1}

@@ -16,84 +16,86 @@ from edgepress.evaluate.metrics.base import ImageMetric, MetricSettings, PairMet
 from edgepress.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
-    from .conftest import Plain
+    from .conftest import TinyClip
 
 PROMPT = Prompt(id="a", prompt="a red wall", language="en")
 
 
-def test_a_picture_is_as_near_to_itself_as_can_be(plain: Plain, noise: ImageArray) -> None:
-    metric = clip_i.create_metric(MetricSettings(clip=f"local-dir:{plain.folder}"))
+def test_clip_i_of_identical_images_is_1(tiny_clip: TinyClip, noise: ImageArray) -> None:
+    metric = clip_i.create_metric(MetricSettings(clip=f"local-dir:{tiny_clip.folder}"))
     assert isinstance(metric, PairMetric)
     assert metric.against_ground_truth
     assert metric.measure(noise, noise.copy(), PROMPT)["clip_i"] == pytest.approx(1, abs=1e-12)
-    other = metric.measure(noise, np.zeros_like(noise), PROMPT)["clip_i"]
-    assert other is not None
-    assert other < 0.999
+    value = metric.measure(noise, np.zeros_like(noise), PROMPT)["clip_i"]
+    assert value is not None
+    assert value < 0.999
 
 
-def test_the_id_holds_the_weights_digest(plain: Plain) -> None:
-    digest = hashlib.sha256((plain.folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
+def test_version_and_title_contain_the_hash_of_the_weights(tiny_clip: TinyClip) -> None:
+    digest = hashlib.sha256((tiny_clip.folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
     for module in (clip_i, clip_t):
-        metric = module.make(MetricSettings(clip=f"local-dir:{plain.folder}"))
+        metric = module.create_metric(MetricSettings(clip=f"local-dir:{tiny_clip.folder}"))
         assert not isinstance(metric, UnavailableMetric)
         assert f"someone/small, sha256 {digest}" in metric.version()
         assert f"[someone/small {digest[:8]}]" in metric.scores[0].title
 
 
-def test_both_metrics_share_one_clip_that_embeds_a_picture_once(
-    plain: Plain, noise: ImageArray, monkeypatch: pytest.MonkeyPatch
+def test_metrics_share_an_embedder_that_embeds_each_image_once(
+    tiny_clip: TinyClip, noise: ImageArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = load_clip(f"local-dir:{plain.folder}")
-    assert load_clip(f"local-dir:{plain.folder}") is clip
-    first = clip.embed_image(noise)
-    monkeypatch.setattr(embedder, "load", lambda _: pytest.fail("loaded again"))
-    monkeypatch.setattr(clip, "_towers", None)
-    assert clip.embed_image(noise.copy()) is first
+    clip = load_clip(f"local-dir:{tiny_clip.folder}")
+    assert load_clip(f"local-dir:{tiny_clip.folder}") is clip
+    embedding = clip.embed_image(noise)
+    monkeypatch.setattr(embedder, "load_encoders", lambda _: pytest.fail("loaded again"))
+    monkeypatch.setattr(clip, "_encoders", None)
+    assert clip.embed_image(noise.copy()) is embedding
 
 
-def test_clip_t_is_the_cosine_of_picture_and_prompt(plain: Plain, noise: ImageArray) -> None:
-    spec = f"local-dir:{plain.folder}"
+def test_clip_t_is_the_similarity_of_image_and_prompt(tiny_clip: TinyClip, noise: ImageArray) -> None:
+    spec = f"local-dir:{tiny_clip.folder}"
     metric, clip = clip_t.create_metric(MetricSettings(clip=spec)), load_clip(spec)
     assert isinstance(metric, ImageMetric)
-    text = clip.embed_text(PROMPT.prompt)
-    assert text is not None
-    assert metric.measure(noise, PROMPT).values["clip_t"] == cosine_similarity(clip.embed_image(noise), text)
+    text_embedding = clip.embed_text(PROMPT.prompt)
+    assert text_embedding is not None
+    expected = cosine_similarity(clip.embed_image(noise), text_embedding)
+    assert metric.measure(noise, PROMPT).values["clip_t"] == expected
 
 
-def test_a_prompt_that_would_be_cut_is_left_out_and_said_to_be(plain: Plain, noise: ImageArray) -> None:
-    metric = clip_t.create_metric(MetricSettings(clip=f"local-dir:{plain.folder}"))
+def test_prompt_longer_than_the_context_is_not_scored(tiny_clip: TinyClip, noise: ImageArray) -> None:
+    metric = clip_t.create_metric(MetricSettings(clip=f"local-dir:{tiny_clip.folder}"))
     assert isinstance(metric, ImageMetric)
-    fits, cut = (PROMPT.model_copy(update={"prompt": "A" * count}) for count in (30, 31))  # and a start and an end
-    assert metric.measure(noise, fits).values["clip_t"] is not None
-    values, notes = metric.measure(noise, cut)
+    # 32 tokens including start and end
+    fitting, too_long = (PROMPT.model_copy(update={"prompt": "A" * length}) for length in (30, 31))
+    assert metric.measure(noise, fitting).values["clip_t"] is not None
+    values, notes = metric.measure(noise, too_long)
     assert values == {"clip_t": None}
-    assert notes == {"clip_t": ("the prompt is longer than this CLIP reads",)}
+    assert notes == {"clip_t": ("the prompt is longer than the context of this CLIP model",)}
 
 
-def test_without_a_prompt_there_is_nothing_to_compare(plain: Plain, noise: ImageArray) -> None:
-    metric = clip_t.create_metric(MetricSettings(clip=f"local-dir:{plain.folder}"))
+def test_empty_prompt_is_not_scored(tiny_clip: TinyClip, noise: ImageArray) -> None:
+    metric = clip_t.create_metric(MetricSettings(clip=f"local-dir:{tiny_clip.folder}"))
     assert isinstance(metric, ImageMetric)
     assert metric.measure(noise, Prompt(id="a", prompt="", language="en")).values == {"clip_t": None}
 
 
-def test_without_weights_neither_is_measured() -> None:
+def test_metrics_are_unavailable_without_weights() -> None:
     for module in (clip_i, clip_t):
-        metric = module.make(MetricSettings())
+        metric = module.create_metric(MetricSettings())
         assert isinstance(metric, UnavailableMetric)
         assert "pass --clip local-dir:FOLDER" in metric.reason
 
 
-def test_without_a_tokenizer_pictures_are_compared_all_the_same(changed: Path) -> None:
+def test_clip_i_needs_no_tokenizer(copied_folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (changed / name).unlink()
-    settings = MetricSettings(clip=f"local-dir:{changed}")
+        (copied_folder / name).unlink()
+    settings = MetricSettings(clip=f"local-dir:{copied_folder}")
     assert isinstance(clip_i.create_metric(settings), PairMetric)
-    missing = clip_t.create_metric(settings)
-    assert isinstance(missing, UnavailableMetric)
-    assert "tokenizer" in missing.reason
+    unavailable = clip_t.create_metric(settings)
+    assert isinstance(unavailable, UnavailableMetric)
+    assert "tokenizer" in unavailable.reason
 
 
-def test_weights_that_were_named_and_are_wrong_are_an_error(tmp_path: Path) -> None:
-    """Not something that is left unmeasured."""
-    with pytest.raises(UserError, match="random ones are never used"):
+def test_folder_without_weights_is_an_error(tmp_path: Path) -> None:
+    """The metric is not just unavailable, because the user asked for it."""
+    with pytest.raises(UserError, match="Refusing to use randomly initialized weights"):
         clip_i.create_metric(MetricSettings(clip=f"local-dir:{tmp_path}"))

@@ -1,4 +1,4 @@
-"""transformers' CLIP on open_clip's weights embeds as a plain model does; what would be random or wrong is refused."""
+"""CLIP models loaded with transformers embed like a plain torch module, and unsuitable weights are refused."""
 
 from __future__ import annotations
 
@@ -19,82 +19,84 @@ from edgepress.evaluate.backends.clip.transformers_backend import load, load_ope
 from edgepress.evaluate.images.types import ImageArray
 
 if TYPE_CHECKING:
-    from .conftest import Plain
+    from .conftest import TinyClip
 
 TEXTS = ("a plain white wall, large red letters", "白墙红字：“花园”", "")
 WEIGHTS = "open_clip_model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def picture() -> ImageArray:
-    """As large as the model wants it, so that nothing is resized."""
+def image() -> ImageArray:
+    """An image of the size of the model's input, which is not resized."""
     return np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-def read(towers: ClipEncoders, text: str) -> torch.Tensor:
-    assert towers.tokenize
-    return towers.encode_text(towers.tokenize(text, towers.context_length))
+def encode_text(encoders: ClipEncoders, text: str) -> torch.Tensor:
+    assert encoders.tokenize
+    return encoders.encode_text(encoders.tokenize(text, encoders.context_length))
 
 
-def test_pictures_and_texts_are_embedded_as_the_plain_model_does(plain: Plain, picture: ImageArray) -> None:
-    towers = load_open_clip_folder(parse_clip_spec(f"local-dir:{plain.folder}"))
-    assert towers.tokenize
-    pixels = torch.tensor(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+def test_embeddings_equal_those_of_the_torch_module(tiny_clip: TinyClip, image: ImageArray) -> None:
+    encoders = load_open_clip_folder(parse_clip_spec(f"local-dir:{tiny_clip.folder}"))
+    assert encoders.tokenize
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
-        expected = plain.model.encode_image(pixels)[0]
-        assert torch.cosine_similarity(towers.encode_image(picture), expected, dim=0) == pytest.approx(1, abs=1e-5)
+        expected = tiny_clip.model.encode_image(pixels)[0]
+        assert torch.cosine_similarity(encoders.encode_image(image), expected, dim=0) == pytest.approx(1, abs=1e-5)
         for text in TEXTS:
-            expected = plain.model.encode_text(towers.tokenize(text, towers.context_length))[0]
-            assert torch.cosine_similarity(read(towers, text), expected, dim=0) == pytest.approx(1, abs=1e-5)
+            expected = tiny_clip.model.encode_text(encoders.tokenize(text, encoders.context_length))[0]
+            assert torch.cosine_similarity(encode_text(encoders, text), expected, dim=0) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_folder_that_transformers_saved_gives_the_same(plain: Plain, saved: Path, picture: ImageArray) -> None:
-    one, other = (
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{plain.folder}")),
-        load(parse_clip_spec(f"transformers:{saved}")),
+def test_folders_of_both_libraries_have_equal_embeddings(
+    tiny_clip: TinyClip, transformers_folder: Path, image: ImageArray
+) -> None:
+    from_open_clip, from_transformers = (
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{tiny_clip.folder}")),
+        load(parse_clip_spec(f"transformers:{transformers_folder}")),
     )
-    torch.testing.assert_close(one.encode_image(picture), other.encode_image(picture))
+    torch.testing.assert_close(from_open_clip.encode_image(image), from_transformers.encode_image(image))
     for text in TEXTS:
-        torch.testing.assert_close(read(one, text), read(other, text))
+        torch.testing.assert_close(encode_text(from_open_clip, text), encode_text(from_transformers, text))
 
 
-def test_the_end_token_counts_and_not_the_padding(plain: Plain) -> None:
-    towers = load_open_clip_folder(parse_clip_spec(f"local-dir:{plain.folder}"))
-    assert towers.tokenize
-    short = towers.tokenize(TEXTS[0], towers.context_length)
-    other = short.clone()
-    other[0, int(short.argmax()) + 1 :] = 7
-    torch.testing.assert_close(towers.encode_text(short), towers.encode_text(other))
+def test_text_embedding_does_not_depend_on_the_padding(tiny_clip: TinyClip) -> None:
+    encoders = load_open_clip_folder(parse_clip_spec(f"local-dir:{tiny_clip.folder}"))
+    assert encoders.tokenize
+    tokens = encoders.tokenize(TEXTS[0], encoders.context_length)
+    other_padding = tokens.clone()
+    other_padding[0, int(tokens.argmax()) + 1 :] = 7
+    torch.testing.assert_close(encoders.encode_text(tokens), encoders.encode_text(other_padding))
 
 
-def test_the_configuration_decides_the_activation(changed: Path, plain: Plain, picture: ImageArray) -> None:
-    _edit(changed, "model_cfg", quick_gelu=True)
-    quick, plainly = (
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{folder}")) for folder in (changed, plain.folder)
+def test_activation_follows_the_configuration(copied_folder: Path, tiny_clip: TinyClip, image: ImageArray) -> None:
+    _edit_config(copied_folder, "model_cfg", quick_gelu=True)
+    quick_gelu, gelu = (
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{folder}")) for folder in (copied_folder, tiny_clip.folder)
     )
-    assert not torch.allclose(quick.encode_image(picture), plainly.encode_image(picture), atol=1e-4)
+    assert not torch.allclose(quick_gelu.encode_image(image), gelu.encode_image(image), atol=1e-4)
 
 
-def test_pictures_of_any_size_are_taken(plain: Plain) -> None:
-    towers = load_open_clip_folder(parse_clip_spec(f"local-dir:{plain.folder}"))
+def test_images_are_resized_and_center_cropped(tiny_clip: TinyClip) -> None:
+    encoders = load_open_clip_folder(parse_clip_spec(f"local-dir:{tiny_clip.folder}"))
     wide = np.zeros((50, 130, 3), np.uint8)
-    wide[:, 40:90] = 255  # the middle square
+    wide[:, 40:90] = 255  # the central square
     square = np.full((50, 50, 3), 255, np.uint8)
-    torch.testing.assert_close(towers.encode_image(wide), towers.encode_image(square), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(encoders.encode_image(wide), encoders.encode_image(square), atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", ["visual.proj", "text_projection", "visual.transformer.resblocks.1.ln_1.bias"])
-def test_weights_that_are_missing_are_never_drawn(changed: Path, name: str) -> None:
-    weights = load_file(changed / WEIGHTS)
+def test_missing_weights_are_refused(copied_folder: Path, name: str) -> None:
+    weights = load_file(copied_folder / WEIGHTS)
     del weights[name]
-    save_file(weights, changed / WEIGHTS)
+    save_file(weights, copied_folder / WEIGHTS)
     with pytest.raises(UserError, match="lacks weights"):
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{changed}"))
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{copied_folder}"))
 
 
-def test_weights_that_are_missing_are_never_drawn_by_transformers(saved: Path, tmp_path: Path) -> None:
-    """It would only report them."""
-    folder = Path(shutil.copytree(saved, tmp_path / "broken"))
+def test_missing_weights_of_a_transformers_folder_are_refused(transformers_folder: Path, tmp_path: Path) -> None:
+    """transformers itself would only report them."""
+    folder = Path(shutil.copytree(transformers_folder, tmp_path / "broken"))
     weights = load_file(folder / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -102,34 +104,36 @@ def test_weights_that_are_missing_are_never_drawn_by_transformers(saved: Path, t
         load(parse_clip_spec(f"transformers:{folder}"))
 
 
-def test_weights_of_another_architecture_are_refused(changed: Path) -> None:
-    weights = load_file(changed / WEIGHTS)
+def test_weights_of_another_architecture_are_refused(copied_folder: Path) -> None:
+    weights = load_file(copied_folder / WEIGHTS)
     weights["visual.proj"] = weights["visual.proj"][:, :5].contiguous()
-    save_file(weights, changed / WEIGHTS)
+    save_file(weights, copied_folder / WEIGHTS)
     with pytest.raises(UserError, match=r"does not fit the architecture .*visual_projection"):
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{changed}"))
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{copied_folder}"))
 
 
 @pytest.mark.parametrize(
     ("keys", "match"),
     [
-        ({"width": 33}, "describes no CLIP that can be built .*not a multiple"),
+        ({"width": 33}, "describes no valid CLIP model .*not a multiple"),
         ({"layers": 5}, "lacks weights"),
         ({"image_size": 32}, "does not fit the architecture"),
-        ({"head_width": 0}, "describes no CLIP that can be built"),
+        ({"head_width": 0}, "describes no valid CLIP model"),
     ],
 )
-def test_a_configuration_of_another_architecture_is_refused(changed: Path, keys: dict[str, object], match: str) -> None:
-    _edit(changed, "model_cfg", "vision_cfg", **keys)
+def test_configuration_of_another_architecture_is_refused(
+    copied_folder: Path, keys: dict[str, object], match: str
+) -> None:
+    _edit_config(copied_folder, "model_cfg", "vision_cfg", **keys)
     with pytest.raises(UserError, match=match):
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{changed}"))
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{copied_folder}"))
 
 
-def test_a_damaged_file_is_said_to_be(changed: Path, saved: Path, tmp_path: Path) -> None:
-    (changed / WEIGHTS).write_bytes(b"not weights")
-    with pytest.raises(UserError, match="no readable safetensors"):
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{changed}"))
-    folder = Path(shutil.copytree(saved, tmp_path / "damaged"))
+def test_corrupt_file_is_reported(copied_folder: Path, transformers_folder: Path, tmp_path: Path) -> None:
+    (copied_folder / WEIGHTS).write_bytes(b"not weights")
+    with pytest.raises(UserError, match="is not a readable safetensors file"):
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{copied_folder}"))
+    folder = Path(shutil.copytree(transformers_folder, tmp_path / "corrupt"))
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="cannot be loaded"):
         load(parse_clip_spec(f"transformers:{folder}"))
@@ -146,16 +150,16 @@ def test_a_damaged_file_is_said_to_be(changed: Path, saved: Path, tmp_path: Path
         (("preprocess_cfg",), {"interpolation": "random"}, "interpolation: random"),
     ],
 )
-def test_what_open_clip_alone_knows_needs_it(
-    changed: Path, section: tuple[str, ...], keys: dict[str, object], match: str
+def test_features_of_open_clip_require_open_clip(
+    copied_folder: Path, section: tuple[str, ...], keys: dict[str, object], match: str
 ) -> None:
-    _edit(changed, *section, **keys)
+    _edit_config(copied_folder, *section, **keys)
     with pytest.raises(UserError, match=f"{match}.*install open-clip-torch"):
-        load_open_clip_folder(parse_clip_spec(f"local-dir:{changed}"))
+        load_open_clip_folder(parse_clip_spec(f"local-dir:{copied_folder}"))
 
 
-def test_another_kind_of_model_is_refused(saved: Path, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
+def test_other_model_type_is_refused(transformers_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((transformers_folder / "model.safetensors").read_bytes())
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
     with pytest.raises(UserError, match="type 'siglip'"):
         load(parse_clip_spec(f"transformers:{tmp_path}"))
@@ -164,17 +168,17 @@ def test_another_kind_of_model_is_refused(saved: Path, tmp_path: Path) -> None:
         load(parse_clip_spec(f"transformers:{tmp_path}"))
 
 
-def test_a_folder_without_a_tokenizer_reads_no_text(changed: Path) -> None:
+def test_folder_without_tokenizer_cannot_tokenize(copied_folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (changed / name).unlink()
-    assert load_open_clip_folder(parse_clip_spec(f"local-dir:{changed}")).tokenize is None
+        (copied_folder / name).unlink()
+    assert load_open_clip_folder(parse_clip_spec(f"local-dir:{copied_folder}")).tokenize is None
 
 
-def _edit(folder: Path, *section: str, **keys: object) -> None:
-    """Sets keys of a section of open_clip's configuration."""
+def _edit_config(folder: Path, *section: str, **keys: object) -> None:
+    """Sets keys in a section of open_clip_config.json."""
     file = folder / "open_clip_config.json"
-    settings = part = json.loads(file.read_text())
+    config = current = json.loads(file.read_text())
     for name in section:
-        part = part[name]
-    part |= keys
-    file.write_text(json.dumps(settings))
+        current = current[name]
+    current |= keys
+    file.write_text(json.dumps(config))
