@@ -1,1 +1,1 @@
-"""Recipes, one YAML file a device, and the prompt sets for pipelines that bring none of their own."""
+"""Recipes: their schema, the loader, and the recipes and prompt sets that are shipped."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Hashable
 from pathlib import Path
@@ -12,10 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from ..common.errors import UserError
+from ..common.suggest import suggest_name
 from .deprecation import upgrade_settings
 from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
 RECIPES_DIR = Path(__file__).parent
+MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key <<, which may repeat keys that it merges
 
 _logger = logging.getLogger("edgepress")
 
@@ -69,7 +70,7 @@ class _Loader(yaml.SafeLoader):
     """Reads plain YAML and rejects duplicate keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE_TAG]
         duplicates = [key for number, key in enumerate(keys) if key in keys[:number]]
         if duplicates:
             raise yaml.constructor.ConstructorError(
@@ -85,10 +86,7 @@ def _explain_error(error: ValidationError) -> str:
     first = next((details for details in errors if details["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _sibling_keys(first["loc"])
-        matches = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        hint = f"did you mean {matches[0]!r}?" if matches else f"known keys: {', '.join(known)}."
-        return f"unknown key {key!r}; {hint}"
+        return f"unknown key {key!r}; {suggest_name(str(first['loc'][-1]), _sibling_keys(first['loc']))}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it."
     message = first["msg"].removeprefix("Value error, ")

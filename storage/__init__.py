@@ -1,1 +1,1 @@
-"""TODO storage."""
+"""Artifacts on disk: their layout, the files that describe them, weights, and safe replacement of folders."""

@@ -43,7 +43,7 @@ class Manifest(BaseModel):
     sources: list[FileRecord] = Field(description="The files of the original pipeline.")
     files: list[FileRecord] = Field(description="The files of the quantized pipeline, in `model`.")
     layers: list[dict[str, Any]] = Field(
-        description="The output error of each quantized linear layer: with plain rounding, after each step, and in the end."
+        description="The output error of each quantized linear layer: with plain rounding and after each step."
     )
     extra_scheme_layers: dict[str, list[dict[str, Any]]] = Field(
         default={}, description="The same as `layers` for each extra scheme, by its name."

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Publishing: replaces folders of an artifact so that neither a crash nor a second process can leave half of one."""
 
 from __future__ import annotations
 
@@ -10,41 +10,45 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..common.errors import UserError
+from .layout import Artifact
 
-WORK_DIR = ".work"  # the folder in an artifact for work in flight
-
-
-BACKUP_PREFIX = "replaced-"  # what a folder's name begins with while a new one takes its place
+BACKUP_PREFIX = "replaced-"  # of the backup of a folder while it is being replaced
 
 
 @contextmanager
 def artifact_lock(artifact: Path) -> Iterator[Path]:
-    """Holds an artifact folder against a second process; gives the folder in it for work in flight.
+    """Locks an artifact folder, which is created if needed, and recovers folders that a killed process was replacing.
 
-    What a killed process was about to replace is back in its place.
+    Yields:
+        The artifact's folder for unfinished work.
 
     Raises:
-        UserError: another process holds it.
+        UserError: Another process has locked it.
     """
-    work = artifact / WORK_DIR
+    work = Artifact(artifact).work
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"Another edgepress works on {artifact}; wait for it or give another --output.") from error
+            raise UserError(
+                f"Another edgepress process is using {artifact}. Wait for it, or give another --output."
+            ) from error
         _recover_backups(artifact, work)
         yield work
 
 
 def publish_folder(staged: Path, target: Path) -> None:
-    """Puts a folder of the work in flight in its place in the artifact by renaming; one that is there goes.
+    """Moves a finished folder to its place in the artifact, and deletes the folder that it replaces.
 
-    Call it under the lock.
+    Hold the lock while calling it. If the process is killed between the two renames, the old folder is recovered when
+    the artifact is locked the next time.
 
-    A process that is killed between the two renames leaves no folder there, until the next one holds the lock.
+    Args:
+        staged: The finished folder, on the same file system.
+        target: Its place: a folder directly in the artifact.
     """
-    backup = target.parent / WORK_DIR / f"{BACKUP_PREFIX}{target.name}"
+    backup = Artifact.containing(target).work / f"{BACKUP_PREFIX}{target.name}"
     if target.exists():
         shutil.rmtree(backup, ignore_errors=True)
         target.rename(backup)
@@ -54,7 +58,7 @@ def publish_folder(staged: Path, target: Path) -> None:
 
 
 def _recover_backups(artifact: Path, work: Path) -> None:
-    """Folders that were set aside: back where nothing took their place, else gone."""
+    """Restores backups whose replacement is missing, and deletes the others."""
     for backup in work.glob(f"{BACKUP_PREFIX}*"):
         target = artifact / backup.name.removeprefix(BACKUP_PREFIX)
         if target.exists():
@@ -64,7 +68,7 @@ def _recover_backups(artifact: Path, work: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Puts a folder's names on the disk."""
+    """Flushes the names in a folder to disk, so that renames survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

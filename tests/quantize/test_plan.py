@@ -175,7 +175,7 @@ def test_parts_that_are_not_pressed_are_looked_at_too(own: Path) -> None:
     with pytest.raises(UserError, match=r"decoder\.conv_in\.bias .*NaN"):
         build_plan(own, QuantizationSettings())
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match="damaged or truncated"):
+    with pytest.raises(UserError, match="corrupt or truncated"):
         build_plan(own, QuantizationSettings())
 
 

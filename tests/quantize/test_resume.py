@@ -308,7 +308,7 @@ def test_unfinished_work_of_the_same_is_gone_on_with_in_silence(tiny: Path, tmp_
 def test_another_process_on_the_same_output_is_refused(tiny: Path, tmp_path: Path) -> None:
     with (
         locked(Workspace(tmp_path / "artifact", "another")),
-        pytest.raises(UserError, match="Another edgepress works on"),
+        pytest.raises(UserError, match="Another edgepress process is using"),
     ):
         quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
@@ -356,7 +356,7 @@ def test_a_second_process_on_the_same_output_is_refused(tiny: Path, recipe: Path
     with locked(Workspace(tmp_path / "artifact", "another")):
         done = run(command(recipe, tiny, tmp_path / "artifact"))
     assert done.returncode == 2
-    assert "Another edgepress works on" in done.stderr
+    assert "Another edgepress process is using" in done.stderr
 
 
 @pytest.mark.slow

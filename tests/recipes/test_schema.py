@@ -1,58 +1,24 @@
-"""Recipes: what is shipped loads, and a mistake is answered with one sentence that names it."""
+"""The schema of recipes: defaults, derived settings, and values that are rejected."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from helpers.recipes import load_error, write_recipe
 from pydantic import ValidationError
 
-from edgepress.common.errors import UserError
-from edgepress.recipes.loader import load_recipe, recipe_names
+from edgepress.recipes.loader import load_recipe
 from edgepress.recipes.schema import METHOD_STEPS, QuantizationSettings, Recipe, Scheme
 
-
-def write_recipe(folder: Path, text: str) -> str:
-    path = folder / "mine.yaml"
-    path.write_text(text, "utf-8")
-    return str(path)
+INT8 = "bits: 8, group_size: channel, symmetric: true, narrow_range: true"
 
 
-def load_error(folder: Path, text: str) -> str:
-    """The one sentence that refuses a recipe."""
-    path = write_recipe(folder, text)
-    with pytest.raises(UserError) as raised:
-        load_recipe(path)
-    sentence = str(raised.value)
-    assert path in sentence
-    assert "\n" not in sentence
-    return sentence
-
-
-def test_orin_is_int4_in_groups_of_128_with_zero_points() -> None:
-    recipe = load_recipe("orin")
-    assert recipe.device == "orin"
-    assert recipe.model == "demo"
-    assert recipe.quantize.method == "best"
-    assert recipe.quantize.components == ("transformer", "text_encoder")
-    assert recipe.quantize.scheme == Scheme(bits=4, group_size=128, zero_point=True, narrow_range=False)
-    assert (recipe.calibration.count, recipe.evaluation.count) == (32, 64)
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_loads_and_is_named_after_its_device(name: str) -> None:
-    assert load_recipe(name).device == name
-
-
-def test_orin_is_shipped() -> None:
-    assert "orin" in recipe_names()
-
-
-def test_a_recipe_may_leave_out_everything_but_its_device(tmp_path: Path) -> None:
+def test_only_the_device_is_required(tmp_path: Path) -> None:
     assert load_recipe(write_recipe(tmp_path, "device: shelf")) == Recipe(device="shelf")
 
 
-def test_a_recipe_from_a_file_is_read_to_its_depth(tmp_path: Path) -> None:
+def test_nested_settings_are_read(tmp_path: Path) -> None:
     text = "device: pi5\nquantize: {method: rtn, scheme: {group_size: 32}}\nevaluation: {size: [64, 96], steps: 1}\n"
     recipe = load_recipe(write_recipe(tmp_path, text))
     assert recipe.quantize.method == "rtn"
@@ -61,38 +27,36 @@ def test_a_recipe_from_a_file_is_read_to_its_depth(tmp_path: Path) -> None:
     assert recipe.evaluation.steps == 1
 
 
-def test_a_method_stands_for_its_steps_and_steps_may_be_named_instead(tmp_path: Path) -> None:
-    assert QuantizationSettings().resolved_steps == METHOD_STEPS["best"] == ("gptq",)
+def test_a_method_stands_for_steps_which_may_be_given_instead(tmp_path: Path) -> None:
+    assert QuantizationSettings().resolved_steps == METHOD_STEPS["best"] == METHOD_STEPS["gptq"] == ("gptq",)
     assert QuantizationSettings(method="awq").resolved_steps == ("scale", "clip")
     assert QuantizationSettings(method="rtn").resolved_steps == ()
-    named = load_recipe(write_recipe(tmp_path, "device: x\nquantize: {method: awq, steps: [scale, range, refit]}"))
-    assert named.quantize.resolved_steps == ("scale", "range", "refit")
+    text = "device: x\nquantize: {method: awq, steps: [scale, range_search, scale_refit]}"
+    recipe = load_recipe(write_recipe(tmp_path, text))
+    assert recipe.quantize.resolved_steps == ("scale", "range_search", "scale_refit")
     assert load_recipe(write_recipe(tmp_path, "device: x\nquantize: {steps: []}")).quantize.resolved_steps == ()
 
 
-def test_further_grids_have_names_and_may_be_what_the_main_one_may_not(tmp_path: Path) -> None:
+def test_extra_schemes_have_names_and_may_differ_from_the_primary_scheme(tmp_path: Path) -> None:
     text = "\n".join(
         (
             "device: x",
             "quantize:",
-            "  also:",
-            "    trt: {group_size: 64, zero_point: false}",
-            "    rknn: {group_size: channel, zero_point: false, narrow: true}",
+            "  extra_schemes:",
+            "    trt: {group_size: 64, symmetric: true}",
+            "    rknn: {group_size: channel, symmetric: true, narrow_range: true}",
             "    bytes: {bits: 8}",
         )
     )
     assert load_recipe(write_recipe(tmp_path, text)).quantize.extra_schemes == {
-        "trt": Scheme(group_size=64, zero_point=False),
-        "rknn": Scheme(group_size="channel", zero_point=False, narrow_range=True),
+        "trt": Scheme(group_size=64, symmetric=True),
+        "rknn": Scheme(group_size="channel", symmetric=True, narrow_range=True),
         "bytes": Scheme(bits=8),
     }
 
 
-BYTES = "bits: 8, group_size: channel, zero_point: false, narrow: true"
-
-
-def test_a_further_grid_may_round_activations_too(tmp_path: Path) -> None:
-    text = f"device: x\nquantize: {{also: {{w8a8: {{{BYTES}, activations: static, keep_above: 0.01}}}}}}"
+def test_an_extra_scheme_may_quantize_activations(tmp_path: Path) -> None:
+    text = f"device: x\nquantize: {{extra_schemes: {{w8a8: {{{INT8}, activations: static, max_output_error: 0.01}}}}}}"
     quantization = load_recipe(write_recipe(tmp_path, text)).quantize
     scheme = quantization.extra_schemes["w8a8"]
     assert (scheme.activations, scheme.max_output_error) == ("static", 0.01)
@@ -100,134 +64,92 @@ def test_a_further_grid_may_round_activations_too(tmp_path: Path) -> None:
     assert not QuantizationSettings(extra_schemes={"bytes": Scheme(bits=8)}).quantizes_activations
 
 
-def test_a_group_is_of_its_size_or_as_wide_as_the_layer() -> None:
+def test_the_group_size_channel_is_the_width_of_the_layer() -> None:
     assert Scheme(group_size=64).resolve_group_size(3840) == 64
     assert Scheme(group_size="channel").resolve_group_size(3840) == 3840
 
 
-def test_a_typo_in_a_further_grid_is_answered_with_the_nearest_key(tmp_path: Path) -> None:
-    sentence = load_error(tmp_path, "device: x\nquantize: {also: {trt: {group_sise: 64}}}")
-    assert "did you mean 'group_size'?" in sentence
+def test_an_extra_scheme_cannot_have_the_name_of_the_primary_one(tmp_path: Path) -> None:
+    message = load_error(tmp_path, "device: x\nquantize: {extra_schemes: {model: {bits: 8}}}")
+    assert "quantize.extra_schemes cannot contain 'model'" in message
 
 
-def test_a_further_grid_cannot_take_the_main_ones_name(tmp_path: Path) -> None:
-    assert "model" in load_error(tmp_path, "device: x\nquantize: {also: {model: {bits: 8}}}")
-
-
-def test_a_recipe_cannot_be_changed() -> None:
+def test_a_recipe_is_immutable() -> None:
     recipe = load_recipe("orin")
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.device = "other"
+        recipe.device = "pi5"
     with pytest.raises(ValidationError, match="frozen"):
         recipe.quantize.scheme.group_size = 64
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "near"),
+    ("text", "fragments"),
     [
-        ("device: x\nquantise: {}", "quantise", "quantize"),
-        ("device: x\nquantize: {scheme: {group_sise: 64}}", "quantize.scheme.group_sise", "group_size"),
-        ("device: x\nquantize: {metod: rtn}", "quantize.metod", "method"),
-        ("device: x\nevaluation: {step: 4}", "evaluation.step", "steps"),
-        ("devise: x", "devise", "device"),
+        ("quantize: {scheme: {group_size: 100}}", ["quantize.scheme.group_size", "100", "32, 64, 128"]),
+        ("quantize: {scheme: {bits: 5}}", ["quantize.scheme.bits", "5", "4 or 8"]),
+        ("quantize: {scheme: {bits: 8}}", ["quantize.scheme must have 4 bits", "quantize.extra_schemes"]),
+        ("quantize: {scheme: {group_size: channel}}", ["groups of 32, 64 or 128", "quantize.extra_schemes"]),
+        ("quantize: {scheme: {narrow_range: true}}", ["quantize.scheme", "symmetric: true"]),
+        ("quantize: {extra_schemes: {npu: {narrow_range: true}}}", ["extra_schemes.npu", "symmetric: true"]),
+        ("quantize: {extra_schemes: {npu: {bits: 3}}}", ["quantize.extra_schemes.npu.bits", "3", "4 or 8"]),
+        ("quantize: {extra_schemes: {npu: {group_size: rows}}}", ["extra_schemes.npu.group_size", "'channel'"]),
+        (
+            "quantize: {extra_schemes: {w: {activations: dynamic}}}",
+            ["quantize.extra_schemes.w", "bits: 8, group_size: channel"],
+        ),
+        (
+            f"quantize: {{extra_schemes: {{w: {{{INT8}, activations: 8}}}}}}",
+            ["activations", "'dynamic' or 'static'"],
+        ),
+        (
+            f"quantize: {{extra_schemes: {{w: {{{INT8}, max_output_error: 0}}}}}}",
+            ["max_output_error", "greater than 0"],
+        ),
+        ("export: {precision: w8a8, activations: none}", ["export.activations", "'dynamic' or 'static'"]),
+        ("rknn: {tile: 63}", ["rknn.tile", "63"]),
+        ("rknn: {tile: 48}", ["rknn.tile", "48", "greater than or equal to 64"]),
+        ("rknn: {tile: 100}", ["rknn.tile", "100", "multiple of 16"]),
+        ("quantize: {components: [vae, vae]}", ["quantize.components", "twice"]),
+        ("quantize: {method: hqq}", ["quantize.method", "'hqq'", "'rtn', 'awq', 'gptq' or 'best'"]),
+        (
+            "quantize: {steps: [gptq, range_search]}",
+            ["quantize.steps", "scale, clip, range_search, gptq, scale_refit", "order"],
+        ),
+        ("quantize: {steps: [gptq, gptq]}", ["quantize.steps", "at most once"]),
+        ("quantize: {steps: [hqq]}", ["quantize.steps", "'hqq'", "'scale', 'clip', 'range_search'"]),
+        ("quantize: {embeddings: int4}", ["quantize.embeddings", "'int4'", "'keep' or 'int8'"]),
+        ("dtype: float16", ["dtype", "'float16'", "'float32'", "'bfloat16'"]),
+        ("evaluation: {count: 0}", ["evaluation.count", "0", "greater than or equal to 1"]),
+        ("evaluation: {count: many}", ["evaluation.count", "'many'", "integer"]),
+        ("calibration: {guidance: -1}", ["calibration.guidance", "-1", "greater than or equal to 0"]),
+        ("calibration: {guidance: .nan}", ["calibration.guidance", "nan"]),
+        ("quantize: 4", ["quantize", "4"]),
+        ("quantize: {components: []}", ["quantize.components is empty"]),
     ],
 )
-def test_a_typo_in_a_key_is_answered_with_the_nearest_key(tmp_path: Path, text: str, key: str, near: str) -> None:
-    sentence = load_error(tmp_path, text)
-    assert repr(key) in sentence
-    assert f"did you mean {near!r}?" in sentence
-
-
-def test_a_key_like_none_is_answered_with_all_that_are_known(tmp_path: Path) -> None:
-    sentence = load_error(tmp_path, "device: x\nquantize: {scheme: {zzz: 1}}")
-    assert "'quantize.scheme.zzz' is unknown; known here: bits, group_size, zero_point" in sentence
+def test_an_invalid_value_is_reported_with_its_key_and_what_is_allowed(
+    tmp_path: Path, text: str, fragments: list[str]
+) -> None:
+    message = load_error(tmp_path, f"device: x\n{text}")
+    assert not [fragment for fragment in fragments if fragment not in message], message
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fragments"),
     [
-        ("device: x\nquantize: {scheme: {group_size: 100}}", ["quantize.scheme.group_size", "100", "32, 64, 128"]),
-        ("device: x\nquantize: {scheme: {bits: 5}}", ["quantize.scheme.bits", "5", "4 or 8"]),
-        ("device: x\nquantize: {scheme: {bits: 8}}", ["quantize.scheme must have 4 bits", "quantize.also"]),
-        ("device: x\nquantize: {scheme: {group_size: channel}}", ["groups of 32, 64 or 128", "quantize.also"]),
-        ("device: x\nquantize: {scheme: {narrow: true}}", ["quantize.scheme", "zero_point: false"]),
-        ("device: x\nquantize: {also: {npu: {narrow: true}}}", ["quantize.also.npu", "zero_point: false"]),
-        ("device: x\nquantize: {also: {npu: {bits: 3}}}", ["quantize.also.npu.bits", "3", "4 or 8"]),
-        ("device: x\nquantize: {also: {npu: {group_size: rows}}}", ["quantize.also.npu.group_size", "'channel'"]),
-        (
-            "device: x\nquantize: {also: {w: {activations: dynamic}}}",
-            ["quantize.also.w", "bits: 8, group_size: channel"],
-        ),
-        (
-            f"device: x\nquantize: {{also: {{w: {{{BYTES}, activations: 8}}}}}}",
-            ["activations", "'dynamic' or 'static'"],
-        ),
-        (f"device: x\nquantize: {{also: {{w: {{{BYTES}, keep_above: 0}}}}}}", ["keep_above", "greater than 0"]),
-        ("device: x\nexport: {precision: w8a8, activations: float}", ["export.activations", "'dynamic' or 'static'"]),
-        ("device: x\nrknn: {tile: 63}", ["rknn.tile", "63"]),
-        ("device: x\nrknn: {tile: 48}", ["rknn.tile", "48", "greater than or equal to 64"]),
-        ("device: x\nrknn: {tile: 100}", ["rknn.tile", "100", "multiple of 16"]),
         ("device: ../../evil", ["device", "pattern"]),
-        ("device: x\nquantize: {components: [vae, vae]}", ["quantize.components", "twice"]),
-        ("device: x\nquantize: {method: gptq}", ["quantize.method", "'gptq'", "'rtn', 'awq' or 'best'"]),
-        ("device: x\nquantize: {steps: [gptq, range]}", ["quantize.steps", "scale, clip, range, gptq, refit", "order"]),
-        ("device: x\nquantize: {steps: [gptq, gptq]}", ["quantize.steps", "each once"]),
-        ("device: x\nquantize: {steps: [hqq]}", ["quantize.steps", "'hqq'", "'scale', 'clip', 'range'"]),
-        ("device: x\nquantize: {embeddings: int4}", ["quantize.embeddings", "'int4'", "'keep' or 'int8'"]),
-        ("device: x\ndtype: float16", ["dtype", "'float16'", "'float32'", "'bfloat16'"]),
-        ("device: x\nevaluation: {count: 0}", ["evaluation.count", "0", "greater than or equal to 1"]),
-        ("device: x\nevaluation: {count: many}", ["evaluation.count", "'many'", "integer"]),
-        ("device: x\ncalibration: {guidance: -1}", ["calibration.guidance", "-1", "greater than or equal to 0"]),
-        ("device: x\ncalibration: {guidance: .nan}", ["calibration.guidance", "nan"]),
-        ("device: x\nquantize: 4", ["quantize", "4"]),
-        ("device: x\nquantize: {components: []}", ["quantize.components is empty"]),
         ("device: [x]", ["device", "['x']", "string"]),
         ("model: demo", ["'device' is missing"]),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, said: list[str]) -> None:
-    sentence = load_error(tmp_path, text)
-    assert not [part for part in said if part not in sentence], sentence
+def test_the_device_must_be_a_plain_name(tmp_path: Path, text: str, fragments: list[str]) -> None:
+    message = load_error(tmp_path, text)
+    assert not [fragment for fragment in fragments if fragment not in message], message
 
 
 @pytest.mark.parametrize("size", ["[64]", "[64, 64, 64]", "large", "[0, 64]", "[64, -64]", "64"])
-def test_a_wrong_size_is_answered_with_both_forms_that_are_allowed(tmp_path: Path, size: str) -> None:
-    sentence = load_error(tmp_path, f"device: x\nevaluation: {{size: {size}}}")
-    assert "evaluation.size" in sentence
-    assert "native" in sentence
-    assert "[H, W]" in sentence
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["device: [", "device: x\n\tmodel: demo", "a: &a *b", "device: 2026-13-45", "device: !!python/name:os.system"],
-)
-def test_broken_yaml_is_refused(tmp_path: Path, text: str) -> None:
-    assert "is not readable YAML" in load_error(tmp_path, text)
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_bytes(b"device: \xff\xfe")
-    with pytest.raises(UserError, match=r"mine\.yaml is not readable YAML"):
-        load_recipe(str(tmp_path / "mine.yaml"))
-
-
-@pytest.mark.parametrize("text", ["", "- device", "orin", "3"])
-def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    assert "is not a mapping" in load_error(tmp_path, text)
-
-
-def test_keys_that_are_no_strings_are_refused(tmp_path: Path) -> None:
-    assert "1" in load_error(tmp_path, "device: x\n1: one")
-
-
-@pytest.mark.parametrize("name", ["orrin", "rk9999", "", "ORIN.", "../pyproject"])
-def test_an_unknown_device_is_answered_with_the_devices_there_are(name: str) -> None:
-    with pytest.raises(UserError, match=r"There is no recipe.*Devices: .*\borin\b") as raised:
-        load_recipe(name)
-    assert name in str(raised.value)
-
-
-def test_a_missing_recipe_file_is_named_with_the_devices_there_are() -> None:
-    with pytest.raises(UserError, match=r"There is no recipe file elsewhere/mine\.yaml\. Devices: .*orin"):
-        load_recipe("elsewhere/mine.yaml")
+def test_an_invalid_size_is_reported_with_both_forms_that_are_allowed(tmp_path: Path, size: str) -> None:
+    message = load_error(tmp_path, f"device: x\nevaluation: {{size: {size}}}")
+    assert "evaluation.size" in message
+    assert "native" in message
+    assert "[H, W]" in message

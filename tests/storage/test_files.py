@@ -1,0 +1,102 @@
+"""Hashing files, and writing them in one piece."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from edgepress.storage.files import FileRecord, atomic_write, hash_file, hash_files, write_json
+
+
+def test_files_are_hashed_in_the_order_of_their_paths_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b/model.safetensors", "a.json", "b/.hidden", ".work/unit", "b/.cache/deep/x", "b/a/z.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    records = hash_files(tmp_path)
+    assert [file.path for file in records] == ["a.json", "b/a/z.txt", "b/model.safetensors"]
+    for file in records:
+        assert file.bytes == len(file.path)
+        assert file.sha256 == hashlib.sha256(file.path.encode()).hexdigest()
+
+
+def test_a_folder_below_a_hidden_one_is_hashed_too(tmp_path: Path) -> None:
+    folder = tmp_path / ".work" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("abc")
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2: of abc
+    assert hash_files(folder) == [FileRecord(path="config.json", bytes=3, sha256=sha256)]
+
+
+def test_an_empty_folder_has_no_files(tmp_path: Path) -> None:
+    assert hash_files(tmp_path) == []
+
+
+def test_links_are_followed_as_the_hub_cache_needs(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "ba78").write_text("abc")
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "file.json").symlink_to("../blobs/ba78")
+    (folder / "linked").symlink_to("../blobs", target_is_directory=True)
+    assert [(file.path, file.bytes) for file in hash_files(folder)] == [("file.json", 3), ("linked/ba78", 3)]
+
+
+def test_progress_is_reported_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(10))
+    (tmp_path / "b").write_bytes(bytes(5))
+    updates: list[tuple[str, int, int]] = []
+    hash_files(tmp_path, lambda *state: updates.append(state), "hashing")
+    assert updates == [("hashing", 0, 15), ("hashing", 10, 15), ("hashing", 15, 15)]
+
+
+def test_a_hash_is_the_published_one(tmp_path: Path) -> None:
+    """The digest of `abc` that FIPS 180-2 gives."""
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert hash_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.pt"
+    file.write_bytes(b"old")
+
+    def write(path: Path) -> None:
+        assert path.parent == tmp_path
+        assert path != file
+        path.write_bytes(b"new")
+        assert file.read_bytes() == b"old"
+
+    atomic_write(file, write)
+    assert file.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_unchanged_if_writing_fails(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.pt"
+    file.write_bytes(b"old")
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"ne")
+        raise RuntimeError("no power")
+
+    with pytest.raises(RuntimeError, match="power"):
+        atomic_write(file, fail)
+    assert file.read_bytes() == b"old"
+
+
+def test_json_is_written_with_chinese_as_it_is(tmp_path: Path) -> None:
+    content = {"prompt": "写着“晚安”的牌子", "values": [1, 2.5, None, True]}
+    write_json(content, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == content
+    assert "晚安" in (tmp_path / "results.json").read_text("utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), object()])
+def test_values_that_json_cannot_express_are_rejected_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
+    write_json({"psnr": 30.0}, tmp_path / "results.json")
+    with pytest.raises((ValueError, TypeError)):
+        write_json({"psnr": value}, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == {"psnr": 30.0}

@@ -1,0 +1,61 @@
+"""Publishing a folder of an artifact: a process that is killed at any time loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgepress.storage.publishing import artifact_lock, publish_folder
+
+
+def write_folder(path: Path, content: str) -> Path:
+    path.mkdir(parents=True)
+    (path / "file").write_text(content)
+    return path
+
+
+def read_files(artifact: Path) -> dict[str, str]:
+    """The contents of an artifact folder, without the lock."""
+    contents = {
+        path.relative_to(artifact).as_posix(): path.read_text() for path in artifact.rglob("*") if path.is_file()
+    }
+    return {name: content for name, content in contents.items() if name != ".work/lock"}
+
+
+def test_a_published_folder_replaces_the_old_one(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with artifact_lock(tmp_path) as work:
+            publish_folder(write_folder(work / "stage", content), tmp_path / "onnx")
+        assert read_files(tmp_path) == {"onnx/file": content}
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_a_kill_between_two_renames_loses_nothing(
+    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "onnx", "old")
+    renames: list[Path] = []
+    rename = Path.rename
+
+    def rename_until_killed(self: Path, target: Path) -> Path:
+        renames.append(self)
+        if len(renames) == killed_at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patched, artifact_lock(tmp_path) as work:
+        staged = write_folder(work / "stage", "new")
+        patched.setattr(Path, "rename", rename_until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish_folder(staged, tmp_path / "onnx")
+    with artifact_lock(tmp_path):
+        assert read_files(tmp_path) == {"onnx/file": "old", ".work/stage/file": "new"}
+
+
+def test_a_kill_after_both_renames_leaves_the_new_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "onnx", "new")
+    write_folder(tmp_path / ".work" / "replaced-onnx", "old")
+    write_folder(tmp_path / ".work" / "replaced-rknn", "second")
+    with artifact_lock(tmp_path):
+        assert read_files(tmp_path) == {"onnx/file": "new", "rknn/file": "second"}
