@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from ..export.rknn.planning.memory_plan import MemoryPlan
     from ..quantize.pipeline import QuantizeResult
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_MAX_MEMORY = 6 * 2**30
+
+Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+"""A folder, several folders, or folders by name."""
 
 
 @requires_extra("quantize")
@@ -55,12 +61,13 @@ def quantize(
     Raises:
         UserError: Bad input, an artifact of something else in the way, no space left, or a package that is missing.
     """
+    resolved = _override(_load(recipe), model, method)
+    source = resolve_pipeline(resolved.model)
     from ..quantize.pipeline import quantize_pipeline
 
-    resolved = _override(_load(recipe), model, method)
     return quantize_pipeline(
         resolved,
-        resolve_pipeline(resolved.model),
+        source,
         _output_folder(output, resolved),
         force=force,
         restart=restart,
@@ -97,14 +104,14 @@ def export_onnx(
     Raises:
         UserError: Bad input, graphs that are too far from torch, or a package that is missing.
     """
-    from ..export.onnx.exporter import export_onnx as export
-
     if recipe is None and (model is None or output is None):
         raise UserError("Give --recipe, or both --model and --output.")
     resolved = _load(recipe) if recipe is not None else None
     target = _output_folder(output, resolved)
     source = _source_folder(model) if model is not None else target
     section = resolved.export if resolved else None
+    from ..export.onnx.exporter import export_onnx as export
+
     return export(source, target, section, sizes=sizes, verify=verify, progress=progress, **settings)
 
 
@@ -137,13 +144,13 @@ def export_rknn(
         UserError: Bad input, no toolkit, a board that cannot hold the parts, a part that is too far from its reference,
             or a package that is missing.
     """
-    from ..export.rknn.exporter import export_rknn as export
-
     resolved = _load(recipe)
     if precision is not None and resolved.rknn is not None:
         resolved = _validated(resolved, rknn=resolved.rknn.model_dump() | {"precision": precision})
     source = _source_folder(model if model is not None else resolved.model)
     target = _output_folder(output, resolved)
+    from ..export.rknn.exporter import export_rknn as export
+
     return export(source, target, resolved, components=components, progress=progress, timeout_s=timeout_s)
 
 
@@ -161,9 +168,9 @@ def plan_rknn(recipe: Recipe | str | Path, *, model: str | Path | None = None) -
     Raises:
         UserError: Bad input, or a package that is missing.
     """
+    resolved = _load(recipe)
     from ..export.rknn.planning.estimator import plan_rknn as plan
 
-    resolved = _load(recipe)
     return plan(_source_folder(model if model is not None else resolved.model), resolved)
 
 
@@ -172,33 +179,83 @@ def evaluate(
     recipe: Recipe | str | Path | None = None,
     *,
     model: str | Path | None = None,
-    candidates: Sequence[str | Path] = (),
+    candidates: Candidates = (),
     pairs: tuple[str | Path, str | Path] | None = None,
+    prompts: str | Path | None = None,
+    limit: int | None = None,
+    seeds: int = 1,
+    ground_truth: str | Path | None = None,
+    clip: str | None = None,
+    lpips: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    baseline: str | Path | None = None,
+    history: str | Path | None = None,
+    gates: bool = True,
+    noise_floor: bool | None = None,
     output: str | Path | None = None,
+    restart: bool = False,
     progress: Progress = no_progress,
-    **options: Any,
 ) -> Results:
     """Compares candidates with their reference on the same prompts and noise, and writes results and reports.
+
+    Images and scores are cached in `artifacts/.work`, so that interrupted work resumes when the same call is made again.
+    Images that could not be compared, and gates that could not be measured, are logged as warnings.
 
     Args:
         recipe: As for `quantize`: what is compared, how, and the gates; None if `model` and `candidates`, or `pairs`,
             are given.
-        model: The reference; default: the recipe's model.
-        candidates: Quantized pipelines, exports, artifacts or folders of images, as `[NAME=]DIR[@DTYPE]`; default: the
-            recipe's artifact.
+        model: The reference: a pipeline, an export, a folder of images, or `demo`; default: what the first candidate
+            was quantized from, or else the recipe's model.
+        candidates: Quantized pipelines, exports, artifacts or folders of images, as one folder, several, or folders by
+            name; `@float32` or `@bfloat16` may follow a folder. Default: the recipe's artifact.
         pairs: Two folders of images to compare by name, instead of `model` and `candidates`.
+        prompts: Prompt set, by name or file; default: the recipe's.
+        limit: Number of prompts to use, from the start of the set; default: the recipe's.
+        seeds: Number of images per prompt.
+        ground_truth: Folder of ground-truth images named by prompt id, which all images are compared with as well.
+        clip: CLIP weights for CLIP-I and CLIP-T, such as `local-dir:FOLDER`; default: those of the pipeline, if any.
+        lpips: Folder of the weights for LPIPS.
+        metrics: Names of the metrics to compute; default: all that are available.
+        baseline: An earlier results.json, to report changes against.
+        history: SQLite file to add the scores to.
+        gates: Whether to check the recipe's gates.
+        noise_floor: Whether to run the reference twice; default: the recipe's.
         output: Folder of the results; default: `evaluation` next to the first candidate.
+        restart: Whether to generate all images and compute all scores again.
         progress: Called with a stage, what is done and the total.
-        options: Further fields of `edgepress.evaluate.plan.EvaluationOptions`, such as `limit=16`.
 
     Returns:
-        What results.json holds: every score, the means with intervals, and the verdict of each gate.
+        What results.json holds: every score, the means with intervals, and the verdict of each gate. `print` shows a
+        summary.
 
     Raises:
         UserError: Bad input, something that cannot be measured at all, or a package that is missing.
     """
-    plan = plan_evaluation(recipe, model=model, candidates=candidates, pairs=pairs, output=output, **options)
-    return run_evaluation(plan, progress)
+    from ..evaluate.evaluator import describe_unmeasured
+
+    plan = plan_evaluation(
+        recipe,
+        model=model,
+        candidates=_candidate_specs(candidates),
+        pairs=pairs,
+        prompts=str(prompts) if prompts is not None else None,
+        limit=limit,
+        seeds=seeds,
+        ground_truth=_optional_path(ground_truth),
+        clip=clip,
+        lpips=str(lpips) if lpips is not None else None,
+        metrics=tuple(metrics),
+        baseline=_optional_path(baseline),
+        history=_optional_path(history),
+        gates=gates,
+        noise_floor=noise_floor,
+        output=output,
+        restart=restart,
+    )
+    results = run_evaluation(plan, progress)
+    for sentence in describe_unmeasured(results):
+        logger.warning("%s", sentence)
+    return results
 
 
 @requires_extra("evaluate")
@@ -213,7 +270,7 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Decides everything that an evaluation depends on, as `evaluate` does, and runs nothing.
 
-    An earlier verdict in `output` does not survive a plan that is refused: those files are renamed.
+    `options` are further fields of `edgepress.evaluate.plan.EvaluationOptions`. An earlier verdict in `output` does not survive a plan that is refused: those files are renamed.
     """
     from ..evaluate import plan as plans
     from ..evaluate.report.previous_files import stash_previous
@@ -245,6 +302,17 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
     results = evaluator.run_evaluation(plan, progress)
     report.write_report(results, plan.output)
     return results
+
+
+def _candidate_specs(candidates: Candidates) -> tuple[str, ...]:
+    """Candidates as `[NAME=]DIR[@DTYPE]`."""
+    if isinstance(candidates, Mapping):
+        return tuple(f"{name}={folder}" for name, folder in candidates.items())
+    return tuple(str(folder) for folder in ([candidates] if isinstance(candidates, str | Path) else candidates))
+
+
+def _optional_path(path: str | Path | None) -> Path | None:
+    return Path(path) if path is not None else None
 
 
 def _require_no_pipelines(options: EvaluationOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +46,35 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "artifact"
     export_onnx(DEMO_PIPELINE, folder, ExportSettings(precision="fp32"), verify=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline that candidates are compared with."""
+    folder = tmp_path_factory.mktemp("pipelines") / "reference"
+    write_tiny_pipeline(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def candidate(reference: Path) -> Path:
+    """The reference with one weight matrix of the transformer rounded to multiples of 1/64."""
+    from safetensors.torch import load_file, save_file
+
+    folder = reference.with_name("candidate") / "model"
+    shutil.copytree(reference, folder)
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("feed_forward.w2.weight"))
+    tensors[name] = (tensors[name] * 64).round() / 64
+    save_file(tensors, file, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompts() -> tuple[Prompt, ...]:
+    return (
+        Prompt(id="a", prompt='a red wall: "OPEN"', language="en", lines=("OPEN",), categories={"size": "large"}),
+        Prompt(id="b", prompt="白墙红字：“花园”", language="zh", lines=("花园",), categories={"size": "small"}),
+        Prompt(id="c", prompt="an empty grey wall", language="en"),
+    )

@@ -1,4 +1,4 @@
-"""`edgepress bench` on a genuine artifact: what it leaves, when it ends early too, and one sentence for bad input."""
+"""`edgepress bench` on a small artifact: what it writes, also if it ends early, and how it rejects bad input."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from helpers.processes import find_workers
 from helpers.small_artifact import write_small_artifact
 
 from edgepress.cli import bench as command
 from edgepress.cli.main import main
-from edgepress.perf import runner as measuring
-from edgepress.perf import worker_process
-from edgepress.perf.runner import BenchConfig, run_benchmark
+from edgepress.perf import runner, worker_process
 from edgepress.perf.schema import BenchResults
-from edgepress.prompts.prompt import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -28,159 +26,118 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bench(artifact: Path, *more: object) -> Result:
-    arguments = ["bench", artifact, "--images", 3, "--steps", 2, "--size", "32x48", *more]
-    return CliRunner().invoke(main, [str(word) for word in arguments])
+def bench(artifact: Path, *arguments: object) -> Result:
+    defaults = ["bench", artifact, "--images", 3, "--steps", 2, "--size", "32x48"]
+    return CliRunner().invoke(main, [str(argument) for argument in (*defaults, *arguments)])
 
 
-def plan_of(artifact: Path, images: int) -> BenchConfig:
-    prompts = [Prompt(id="a", prompt="a cat", language="en"), Prompt(id="b", prompt="rain", language="en")]
-    return BenchConfig(artifact, prompts, "two", images, (32, 32), 1, None, 5, True, ())
-
-
-def loaded(folder: Path) -> BenchResults:
+def load_results(folder: Path) -> BenchResults:
     return BenchResults.model_validate_json((folder / "bench.json").read_text("utf-8"))
 
 
-def test_it_measures_and_shows_what_it_has_written(artifact: Path, tmp_path: Path) -> None:
-    done = bench(artifact, "-o", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    assert (tmp_path / "out" / "bench.md").read_text("utf-8") in done.stdout
-    found = loaded(tmp_path / "out")
+def test_results_and_report_are_written(artifact: Path, tmp_path: Path) -> None:
+    result = bench(artifact, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "bench.md").read_text("utf-8") in result.stdout
+    results = load_results(tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["bench.json", "bench.md"]
-    assert (found.schema_version, found.incomplete_reason, len(found.images)) == (1, None, 4)
-    assert (found.settings.size, found.settings.steps, found.settings.prompt_set) == ((32, 48), 2, "smoke")
-    assert found.engine.endswith("CPUExecutionProvider")
-    assert [picture.seed for picture in found.images] == [0, 1, 2, 3]
-    assert sum(found.file_sizes.values()) == sum(
-        f.stat().st_size for f in (artifact / "onnx").rglob("*") if f.is_file()
-    )
+    assert (results.schema_version, results.incomplete_reason, len(results.images)) == (2, None, 4)
+    assert (results.settings.size, results.settings.steps, results.settings.prompt_set) == ((32, 48), 2, "smoke")
+    assert results.engine.endswith("CPUExecutionProvider")
+    assert [image.seed for image in results.images] == [0, 1, 2, 3]
+    files = [file for file in (artifact / "onnx").rglob("*") if file.is_file()]
+    assert sum(results.file_sizes.values()) == sum(file.stat().st_size for file in files)
 
 
-def test_parts_are_parts_of_the_whole(artifact: Path, tmp_path: Path) -> None:
+def test_stages_are_parts_of_the_total_time(artifact: Path, tmp_path: Path) -> None:
     bench(artifact, "-o", tmp_path, "--prompt", "a cat")
-    found = loaded(tmp_path)
-    for picture in found.images:
-        parts = [picture.loading, picture.text_encoder, *picture.steps, picture.decoder]
-        assert min(parts[1:]) > 0
-        assert sum(parts) < picture.seconds
-        assert 20e6 < picture.rss <= picture.peak_rss <= found.memory.peak
-    assert found.images[0].loading > 0
-    assert [picture.loading for picture in found.images[1:]] == [0, 0, 0]
-    assert found.summary.startup == found.summary.process_start + found.images[0].loading > 0.05
+    results = load_results(tmp_path)
+    for image in results.images:
+        stages = [image.loading, image.text_encoder, *image.steps, image.decoder]
+        assert min(stages[1:]) > 0
+        assert sum(stages) < image.seconds
+        assert 20e6 < image.rss <= image.peak_rss <= results.memory.peak
+    assert results.images[0].loading > 0
+    assert [image.loading for image in results.images[1:]] == [0, 0, 0]
+    assert results.summary.startup == results.summary.process_start + results.images[0].loading > 0.05
 
 
-def test_with_one_graph_in_memory_each_picture_loads_again(artifact: Path, tmp_path: Path) -> None:
-    bench(artifact, "-o", tmp_path, "--one-graph", "--images", 1)
-    assert [picture.loading > 0 for picture in loaded(tmp_path).images] == [True, True]
+def test_low_memory_loads_graphs_for_each_image(artifact: Path, tmp_path: Path) -> None:
+    bench(artifact, "-o", tmp_path, "--low-memory", "--images", 1)
+    assert [image.loading > 0 for image in load_results(tmp_path).images] == [True, True]
 
 
-# ---------------------------------------------------------------- runs that end early
-
-
-def workers() -> list[int]:
-    """The children of this process that paint."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-            words = (process / "cmdline").read_text()
-        except OSError:
-            continue
-        if int(parent) == os.getpid() and "bench.worker" in words:
-            found.append(int(process.name))
-    return found
-
-
-def test_a_worker_that_is_killed_is_a_sentence_and_what_there_was_is_kept(artifact: Path) -> None:
-    def progress(stage: str, done: int, _: int) -> None:
-        if (stage, done) == ("painting", 3):
-            (worker,) = workers()
-            os.kill(worker, signal.SIGKILL)
-
-    found = run_benchmark(plan_of(artifact, 50), lambda _: None, progress)
-    assert len(found.images) == 3
-    assert [(picture.prompt, picture.seed) for picture in found.images] == [("a", 5), ("b", 6), ("a", 7)]
-    said = "The measured process was killed by signal 9 (Killed), after image 2, having held "
-    assert found.incomplete_reason is not None
-    assert found.incomplete_reason.startswith(said)
-    assert found.memory.peak == max(picture.peak_rss for picture in found.images) > 20e6
-
-
-def test_ctrl_c_keeps_what_there_was(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is cut by force leaves what it writes every few seconds, here after each picture."""
-    underway = []
+def test_ctrl_c_keeps_partial_results(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed leaves what it writes every few seconds; here after each image."""
+    interim: list[BenchResults] = []
 
     def progress(stage: str, done: int, _: int) -> None:
-        if (stage, done) == ("painting", 3):
-            underway.append(loaded(tmp_path / "out"))
+        if (stage, done) == ("generating", 3):
+            interim.append(load_results(tmp_path / "out"))
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(command, "bars", lambda _: nullcontext(progress))
-    monkeypatch.setattr(measuring, "OFTEN", 0)
-    done = bench(artifact, "--images", 50, "-o", tmp_path / "out")
-    assert (done.exit_code, underway[0].partial, len(underway[0].pictures)) == (2, "the run was cut", 3)
-    found = loaded(tmp_path / "out")
-    assert (found.incomplete_reason, found.images) == ("interrupted", underway[0].pictures)
-    assert "**Partial: 2 of 50 images.** Why: interrupted." in done.stdout
-    assert "Error: Interrupted after 2 of 50 images; what was measured stands in bench.json" in done.stderr
-    assert workers() == []
+    monkeypatch.setattr(command, "show_progress", lambda _: nullcontext(progress))
+    monkeypatch.setattr(runner, "SAVE_INTERVAL_S", 0)
+    result = bench(artifact, "--images", 50, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert (interim[0].incomplete_reason, len(interim[0].images)) == (runner.UNFINISHED, 3)
+    results = load_results(tmp_path / "out")
+    assert (results.incomplete_reason, results.images) == ("interrupted", interim[0].images)
+    assert "**Incomplete: 2 of 50 images.** Reason: interrupted." in result.stdout
+    assert "Error: Interrupted after 2 of 50 images. What was measured is in bench.json" in result.stderr
+    assert find_workers() == []
 
 
 # ---------------------------------------------------------------- bad input
 
 
-def refused(done: Result) -> str:
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    return done.stderr.strip().splitlines()[-1]
+def get_error(result: Result) -> str:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("arguments", "message"),
     [
-        (("--size", "60x64"), "60x64 cannot be painted"),
-        (("--tile", "33"), "Tiles of 33 pixels cannot be"),
+        (("--size", "60x64"), "Invalid image size 60x64"),
+        (("--tile", "33"), "Invalid tile size 33"),
         (("--provider", "NoSuchProvider"), "has no NoSuchProvider"),
-        (("--prompts", "nowhere.jsonl"), "There is no prompt set or file 'nowhere.jsonl'"),
-        (("--prompts", "smoke", "--prompt", "a cat"), "--prompt and --prompts both say what to paint"),
+        (("--prompts", "nowhere.jsonl"), "'nowhere.jsonl'"),
+        (("--prompts", "smoke", "--prompt", "a cat"), "--prompt and --prompts exclude each other"),
         (("--images", "0"), "'--images': 0 is not in the range x>=1"),
     ],
 )
-def test_what_cannot_be_is_a_sentence_and_leaves_nothing(
-    artifact: Path, tmp_path: Path, more: tuple[str, ...], said: str
+def test_bad_input_is_an_error_and_writes_nothing(
+    artifact: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert said in refused(bench(artifact, "-o", tmp_path / "out", *more))
+    assert message in get_error(bench(artifact, "-o", tmp_path / "out", *arguments))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_artifact_that_is_none_is_a_sentence(tmp_path: Path) -> None:
-    assert "There is no artifact folder" in refused(bench(tmp_path / "nowhere"))
-    assert "holds no onnx/pipeline.json" in refused(bench(tmp_path))
+def test_missing_artifact(tmp_path: Path) -> None:
+    assert "does not exist" in get_error(bench(tmp_path / "nowhere"))
+    assert "onnx/pipeline.json does not exist" in get_error(bench(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_provider_is_refused_where_an_npu_runs_the_parts(tmp_path: Path) -> None:
+def test_provider_with_rknn_parts(tmp_path: Path) -> None:
     (tmp_path / "rknn").mkdir()
     (tmp_path / "rknn" / "pipeline.json").write_text("{}")
-    said = refused(bench(tmp_path, "--provider", "CPUExecutionProvider"))
-    assert "holds parts for an NPU, which ONNX Runtime does not run; leave --provider out" in said
+    message = get_error(bench(tmp_path, "--provider", "CPUExecutionProvider"))
+    assert "holds parts for an NPU, which ONNX Runtime does not run. Remove --provider" in message
 
 
-def test_other_systems_are_told_at_once(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_other_than_linux(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
-    assert refused(bench(artifact)).startswith("Error: edgepress bench needs Linux")
+    assert get_error(bench(artifact)).startswith("Error: edgepress bench needs Linux")
 
 
-def test_an_output_that_cannot_be_is_said_before_anything_runs(tmp_path: Path) -> None:
+def test_output_is_checked_before_anything_runs(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "Nothing can be written to" in refused(bench(tmp_path / "nowhere", "-o", tmp_path / "file" / "out"))
+    assert "cannot be written to" in get_error(bench(artifact, "-o", tmp_path / "file" / "out"))
 
 
-def test_a_worker_that_breaks_is_told_with_its_last_words(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_that_fails_to_start(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "MODULE", "edgepress.perf.nowhere")
-    said = refused(bench(artifact, "-o", tmp_path))
-    assert "The measured process ended with exit code 1 (" in said
-    assert "No module named edgepress.perf.nowhere), before it could read a prompt" in said
+    assert "The worker process ended with exit code 1 (" in get_error(bench(artifact, "-o", tmp_path))

@@ -1,3 +1,5 @@
+"""`edgepress evaluate`: exit codes, what is printed and written, and what it says of wrong input."""
+
 from __future__ import annotations
 
 import json
@@ -28,8 +30,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
 
 
-def pictures(folder: str, shift: int, names: Iterable[str] = "abcdefghij", size: int = 16) -> Path:
-    """A picture of noise for each name, its values moved by `shift`."""
+def write_images(folder: str, shift: int, names: Iterable[str] = "abcdefghij", size: int = 16) -> Path:
+    """An image of noise for each name, its values shifted by `shift`."""
     Path(folder).mkdir()
     for number, name in enumerate(names):
         noise = np.random.default_rng(number).integers(20, 230, (size, size, 3))
@@ -40,15 +42,15 @@ def pictures(folder: str, shift: int, names: Iterable[str] = "abcdefghij", size:
 def test_two_folders_are_compared_and_shown(
     reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page shows the same pictures when it is made again from elsewhere, of results that were moved."""
+    """The page is the same when it is written again from another folder, from results that were moved."""
     save_prompts(list(prompts), tmp_path / "set.jsonl")
     Path("quick.yaml").write_text("device: orin\nevaluation: {steps: 1}\n")
-    result = run("--recipe", "quick.yaml", "--reference", reference, "--candidate", f"int4={candidate}",
+    result = run("--recipe", "quick.yaml", "--model", reference, "--candidate", f"int4={candidate}",
                  "--prompts", "set.jsonl", "--limit", 2, "--output", "out")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "PSNR" in result.stdout
     assert "text accuracy" in result.stdout
-    assert "written to out" in result.stdout
+    assert "Written to out" in result.stdout
     assert len(load_results(tmp_path / "out" / "results.json").samples) == 2
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "results.json",
@@ -56,7 +58,7 @@ def test_two_folders_are_compared_and_shown(
         "report.md",
         "junit.xml",
     }
-    assert (tmp_path / "artifacts" / ".work" / "pictures").is_dir()
+    assert (tmp_path / "artifacts" / ".work" / "images").is_dir()
     page = Path("out", "report.html").read_bytes()
     assert page.count(b"data:image/webp") >= 2 * 2
     (tmp_path / "moved").mkdir()
@@ -66,7 +68,7 @@ def test_two_folders_are_compared_and_shown(
     assert (tmp_path / "moved" / "report.html").read_bytes() == page
 
 
-# ---------------------------------------------------------------- pictures made elsewhere, and limits
+# ---------------------------------------------------------------- folders of images, and gates
 
 
 @pytest.mark.parametrize(
@@ -80,10 +82,10 @@ def test_two_folders_are_compared_and_shown(
     ],
 )
 def test_the_exit_code_is_the_verdict(gates: str, code: int, verdict: str | None) -> None:
-    """A shift of 5 is 34 dB; nobody asked for text, and there are no true pictures."""
+    """A shift of 5 is 34 dB. There are no prompts with text, and no ground truth."""
     Path("limits.yaml").write_text(f"device: board\nevaluation: {{gates: {gates}}}\n")
-    pictures("one", 0)
-    pictures("other", 5)
+    write_images("one", 0)
+    write_images("other", 5)
     result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
     assert result.exit_code == code, result.output
     assert load_results(Path("evaluation/results.json")).verdict == verdict
@@ -92,9 +94,9 @@ def test_the_exit_code_is_the_verdict(gates: str, code: int, verdict: str | None
 
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 1)])
 def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str, code: int) -> None:
-    pictures("one", 0)
-    other = pictures("other", 5)
-    for file in list(other.iterdir())[:4]:
+    write_images("one", 0)
+    variant = write_images("other", 5)
+    for file in list(variant.iterdir())[:4]:
         Image.fromarray(np.asarray(Image.open(file)) + np.uint8(10)).save(file)
     Path("limits.yaml").write_text(f"device: board\nevaluation: {{gates: {{psnr_min: 30}}, strict: {strict}}}\n")
     result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
@@ -102,33 +104,33 @@ def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str,
     assert "verdict: inconclusive" in result.stdout
 
 
-def test_limits_may_be_left_out() -> None:
+def test_gates_may_be_left_out() -> None:
     Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 99}}\n")
-    pictures("one", 0)
-    pictures("other", 5)
+    write_images("one", 0)
+    write_images("other", 5)
     assert run("--recipe", "limits.yaml", "--pairs", "one", "other", "--no-gates").exit_code == 0
 
 
 def test_a_baseline_and_a_history_are_shown() -> None:
-    pictures("one", 0)
-    other = pictures("other", 5)
+    write_images("one", 0)
+    variant = write_images("other", 5)
     run("--pairs", "one", "other", "--history", "history.sqlite", "--output", "first")
-    for file in other.iterdir():
+    for file in variant.iterdir():
         Image.fromarray(np.asarray(Image.open(file)) - np.uint8(3)).save(file)
     result = run("--pairs", "one", "other", "--history", "history.sqlite", "--baseline", "first/results.json")
     assert result.exit_code == 0, result.output
-    assert "Since the baseline" in result.stdout
-    found = load_results(Path("evaluation/results.json"))
-    assert found.baseline
-    gained = next(change for change in found.baseline.changes if change.score == "psnr")
+    assert "baseline" in result.stdout
+    results = load_results(Path("evaluation/results.json"))
+    assert results.baseline
+    gained = next(change for change in results.baseline.changes if change.score == "psnr")
     assert gained.change.mean == pytest.approx(20 * np.log10(5 / 2))
-    assert found.history
-    assert len([point for point in found.history if point.score == "psnr"]) == 2
+    assert results.history
+    assert len([point for point in results.history if point.score == "psnr"]) == 2
 
 
 def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
-    pictures("one", 0)
-    pictures("other", 5)
+    write_images("one", 0)
+    write_images("other", 5)
     shown = run("--pairs", "one", "other", "--output", "out").stdout
     files = {name: (tmp_path / "out" / name).read_bytes() for name in ("report.html", "report.md", "junit.xml")}
     for name in files:
@@ -143,23 +145,23 @@ def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
 
 def test_black_against_black_is_no_pass() -> None:
     """The pair is equal, and worth nothing."""
-    for folder in (pictures("one", 0), pictures("other", 5)):
+    for folder in (write_images("one", 0), write_images("other", 5)):
         Image.new("RGB", (16, 16)).save(folder / "c.png")
     Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
     result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
     assert result.exit_code == 2, result.output
-    assert "could not be compared, the first: c, seed 0: reference black" in result.stderr
-    found = load_results(Path("evaluation/results.json"))
-    assert (found.verdict, found.variants["other"].num_pairs) == ("not measured", 9)
+    assert "could not be compared. The first one: c, seed 0: reference black" in result.stderr
+    results = load_results(Path("evaluation/results.json"))
+    assert (results.verdict, results.variants["other"].num_pairs) == ("not measured", 9)
     (error,) = (
         ElementTree.parse("evaluation/junit.xml").getroot().findall(".//testcase[@name='other: c, seed 0']/error")
     )
     assert error.get("message") == "reference black"
 
 
-def test_few_pictures_are_inconclusive_whatever_they_score() -> None:
-    pictures("one", 0, "ab")
-    pictures("other", 1, "ab")
+def test_few_images_are_inconclusive_whatever_they_score() -> None:
+    write_images("one", 0, "ab")
+    write_images("other", 1, "ab")
     Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
     result = run("--recipe", "limits.yaml", "--pairs", "one", "other")
     assert result.exit_code == 0, result.output
@@ -167,42 +169,42 @@ def test_few_pictures_are_inconclusive_whatever_they_score() -> None:
     assert "verdict: inconclusive" in result.stdout
 
 
-def test_folders_of_pictures_are_compared_whole_and_a_limit_is_said() -> None:
+def test_folders_of_images_are_compared_whole_and_a_limit_is_said() -> None:
     """More than a recipe's 64 prompts."""
     names = [f"p{number}" for number in range(70)]
     save_prompts([Prompt(id=name, prompt="x", language="en") for name in names], Path("set.jsonl"))
     for folder, shift in (("one", 0), ("other", 5)):
-        pictures(folder, shift, names)
-    arguments = ("--reference", "one", "--candidate", "other", "--prompts", "set.jsonl", "--metric", "psnr")
+        write_images(folder, shift, names)
+    arguments = ("--model", "one", "--candidate", "other", "--prompts", "set.jsonl", "--metric", "psnr")
     assert run(*arguments, "--output", "out").exit_code == 0
     whole = load_results(Path("out/results.json"))
     assert (len(whole.samples), whole.prompt_subset) == (70, None)
     result = run(*arguments, "--output", "out", "--limit", 64)
-    assert "64 pairs of pictures: 64 of 70 prompts (--limit)" in result.stdout
+    assert "64 pairs of images: 64 of 70 prompts (--limit)" in result.stdout
     limited = load_results(Path("out/results.json"))
     assert limited.prompt_subset
     assert (len(limited.samples), limited.prompt_subset.total, limited.prompt_subset.limited_by) == (64, 70, "--limit")
     assert "64 of 70 prompts (--limit)" in Path("out/report.md").read_text()
     assert "64 of 70 prompts (--limit)" in Path("out/report.html").read_text()
-    pictures("extra", 0, [*names, "stranger"])
-    refused = run("--reference", "one", "--candidate", "extra", "--prompts", "set.jsonl", "--output", "out")
-    assert "1 pictures of extra are no prompt's of set.jsonl (stranger)" in str(refused.exception)
+    write_images("extra", 0, [*names, "stranger"])
+    refused = run("--model", "one", "--candidate", "extra", "--prompts", "set.jsonl", "--output", "out")
+    assert "1 images in extra match no prompt in set.jsonl: stranger" in str(refused.exception)
 
 
 @pytest.mark.parametrize(
     "second",
     [
-        ("--pairs", "one", "tiny"),  # while measuring
-        ("--pairs", "one", "other", "--truth", "nowhere"),  # while planning
+        ("--pairs", "one", "tiny"),  # while scoring
+        ("--pairs", "one", "other", "--ground-truth", "nowhere"),  # while planning
         ("--recipe", "toaster"),
         ("--pairs", "one", "other", "--baseline", "nowhere"),
         ("--pairs", "one", "other", "--metric", "psnrr"),
     ],
 )
 def test_an_error_leaves_no_older_verdict(second: tuple[str, ...]) -> None:
-    pictures("one", 0)
-    pictures("other", 5)
-    pictures("tiny", 5, size=4)
+    write_images("one", 0)
+    write_images("other", 5)
+    write_images("tiny", 5, size=4)
     assert run("--pairs", "one", "other", "--output", "out").exit_code == 0
     for file in Path("one").iterdir():
         if second[-1] == "tiny":
@@ -216,9 +218,9 @@ def test_an_error_leaves_no_older_verdict(second: tuple[str, ...]) -> None:
         assert {file.name for file in Path("out").iterdir()} == names
 
 
-def test_a_baseline_may_be_what_is_written_anew() -> None:
-    pictures("one", 0)
-    pictures("other", 5)
+def test_a_baseline_may_be_what_is_replaced() -> None:
+    write_images("one", 0)
+    write_images("other", 5)
     for _ in range(2):
         result = run("--pairs", "one", "other", "--output", "out", *(
             ("--baseline", "out/results.json") if Path("out").exists() else ()
@@ -233,33 +235,32 @@ def test_a_baseline_may_be_what_is_written_anew() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "Say what to compare"),
-        (["--reference", "x"], "Say what to compare"),
-        (["--candidate", "x"], "Say what to compare"),
-        (["--recipe", "orin", "--model", "x", "--reference", "y"], "give one of them"),
-        (["--reference", "nowhere", "--candidate", "one"], "no model folder nowhere"),
-        (["--recipe", "toaster"], "no recipe for the device 'toaster'"),
-        (["--reference", "one", "--candidate", "nowhere"], "no pressed pipeline in nowhere"),
-        (["--pairs", "one", "nowhere"], "no pictures in nowhere"),
-        (["--pairs", "one", "one", "--seeds", "2"], "leave --reference, --candidate and --seeds out"),
-        (["--pairs", "one", "one", "--metric", "psnrr"], "no metric 'psnrr'; did you mean 'psnr'"),
-        (["--pairs", "one", "one", "--truth", "nowhere"], "no true pictures in nowhere"),
-        (["--pairs", "one", "one", "--baseline", "nowhere"], "nowhere cannot be read"),
-        (["--pairs", "one", "one", "--history", "text"], "text is no history"),
-        (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "no gate 'psnr_mx'; did you mean 'psnr_m"),
+        ([], "Nothing to compare. Give --recipe"),
+        (["--model", "x"], "Nothing to compare"),
+        (["--candidate", "x"], "Nothing to compare"),
+        (["--model", "nowhere", "--candidate", "one"], "nowhere"),
+        (["--recipe", "toaster"], "There is no recipe 'toaster'"),
+        (["--model", "one", "--candidate", "nowhere"], "nowhere contains no pipeline"),
+        (["--pairs", "one", "nowhere"], "no images in nowhere"),
+        (["--pairs", "one", "one", "--seeds", "2"], "Leave out --model, --candidate and --seeds"),
+        (["--pairs", "one", "one", "--metric", "psnrr"], "'psnrr': did you mean 'psnr'"),
+        (["--pairs", "one", "one", "--ground-truth", "nowhere"], "no images in nowhere"),
+        (["--pairs", "one", "one", "--baseline", "nowhere"], "Cannot read nowhere"),
+        (["--pairs", "one", "one", "--history", "text"], "text is not an evaluation history"),
+        (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "Unknown gate 'psnr_mx': did you mean 'psnr_min'"),
         (
             ["--recipe", "wrong.yaml", "--pairs", "one", "one", "--metric", "ssim"],
-            "of what alone is measured, ssim (--no-gates",
+            "Only these metrics are measured: ssim. Use --no-gates",
         ),
         (["--recipe", "broken.yaml", "--pairs", "one", "one"], "write names with numbers"),
         (["--recipe", "endless.yaml", "--pairs", "one", "one"], "write names with numbers"),
         (["--pairs", "one", "one", "--prompts", "none.jsonl"], "none.jsonl"),
-        (["report", "text"], "text is no results file"),
-        (["report", "old.json"], "is of schema 1, and this edgepress reads 2"),
+        (["report", "text"], "text is not a results file"),
+        (["report", "old.json"], "has schema version 1"),
     ],
 )
 def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
-    pictures("one", 0, "a")
+    write_images("one", 0, "a")
     Path("text").write_text("a text of some length " * 40)
     Path("old.json").write_text(json.dumps({"schema_version": 1, "summary": {}}))
     Path("wrong.yaml").write_text("device: board\nevaluation: {gates: {psnr_mx: 30}}\n")
@@ -268,18 +269,18 @@ def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
     result = CliRunner().invoke(main, ["evaluate", *arguments])
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
-    said = result.stderr.strip()
-    assert said.startswith("Error: ")
-    assert "\n" not in said
-    assert sentence in said
+    message = result.stderr.strip()
+    assert message.startswith("Error: ")
+    assert "\n" not in message
+    assert sentence in message
 
 
-def test_pictures_that_are_too_small_for_a_metric_are_named_with_it() -> None:
-    pictures("one", 0, "a", size=10)
-    pictures("other", 5, "a", size=10)
+def test_images_that_are_too_small_for_a_metric_are_named_with_it() -> None:
+    write_images("one", 0, "a", size=10)
+    write_images("other", 5, "a", size=10)
     refused = run("--pairs", "one", "other").exception
     assert isinstance(refused, UserError)
-    assert "The metric ssim could not measure other/a.png: pictures of 10x10 are too small for SSIM" in str(refused)
+    assert "The metric 'ssim' failed for other/a.png: an image of 10x10 pixels is smaller" in str(refused)
     assert run("--pairs", "one", "other", "--metric", "psnr").exit_code == 0
 
 
@@ -288,7 +289,7 @@ def test_no_prompts_are_refused() -> None:
     assert run("--recipe", "orin", "--seeds", 0).exit_code == 2
 
 
-def test_user_errors_are_raised_for_the_root_to_tell() -> None:
+def test_user_errors_are_left_to_the_root_group() -> None:
     assert isinstance(run("--recipe", "toaster").exception, UserError)
 
 

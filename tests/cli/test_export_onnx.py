@@ -20,11 +20,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the command asks for, instead of doing it."""
     calls: list[Any] = []
 
-    def export(*words: Any) -> ExportResult:
-        calls.append(words)
-        return ExportResult(words[1] / "onnx", {"exact": Parity({"transformer": OutputError(1e-6, 2e-6)}, 61.23)})
+    def export_onnx(source: Path, output: Path, settings: ExportSettings, **options: Any) -> ExportResult:
+        calls.append((source, output, settings, options))
+        return ExportResult(output / "onnx", {"exact": Parity({"transformer": OutputError(1e-6, 2e-6)}, 61.23)})
 
-    monkeypatch.setattr(module, "export", export)
+    monkeypatch.setattr(module, "export_onnx", export_onnx)
     return calls
 
 
@@ -35,20 +35,20 @@ def run(*words: str) -> Result:
 def test_a_recipe_says_how_and_its_artifact_what(asked: list[Any]) -> None:
     result = run("--recipe", "pi5")
     assert result.exit_code == 0, result.output
-    source, target, settings, sizes, _, check = asked[0]
+    source, target, settings, options = asked[0]
     assert source == target == Path("artifacts/pi5")
     assert settings == ExportSettings(precision="int4", format="ort", accuracy_level=4)
-    assert (sizes, check) == ((), True)
+    assert (options["sizes"], options["verify"], options["precision"]) == ((), True, None)
 
 
 def test_options_override_the_recipe(asked: list[Any], tiny: Path, tmp_path: Path) -> None:
     words = ["--precision", "fp16", "--opset", "21", "--size", "64x128", "--size", "64x64", "--no-check"]
     result = run("--recipe", "pi5", "--model", str(tiny), "--output", str(tmp_path), *words)
     assert result.exit_code == 0, result.output
-    source, target, settings, sizes, _, check = asked[0]
+    source, target, settings, options = asked[0]
     assert (source, target) == (tiny, tmp_path)
-    assert (settings.precision, settings.opset, settings.accuracy_level) == ("fp16", 21, 4)
-    assert (sizes, check) == (((64, 128), (64, 64)), False)
+    assert (options["precision"], options["opset"], settings.accuracy_level) == ("fp16", 21, 4)
+    assert (options["sizes"], options["verify"]) == (((64, 128), (64, 64)), False)
 
 
 def test_errors_and_the_picture_are_shown(asked: list[Any], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_errors_and_the_picture_are_shown(asked: list[Any], tmp_path: Path) -> N
         ((), "Give --recipe, or both --model and --output."),
         (("--recipe", "pi5", "--size", "big"), "is no size"),
         (("--recipe", "nothing"), "There is no recipe"),
-        (("--recipe", "pi5", "--output", "missing"), "holds no model/"),
+        (("--recipe", "pi5", "--output", "missing"), "contains neither model/"),
         (("--model", "missing", "--output", "out"), "There is no model folder"),
         (("--recipe", "pi5", "--model", "demo", "--precision", "fp32", "--opset", "3"), "Opset 3"),
     ],

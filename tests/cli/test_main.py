@@ -1,4 +1,4 @@
-"""The command line: help, one sentence for what a user can mend, and the traceback where it is asked for."""
+"""The command line: help, one sentence for what a user can fix, and a traceback on request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run(*arguments: object) -> Result:
 
 
 def error_message(result: Result) -> str:
-    """What a user error says: one line on stderr, exit code 2, and nothing else."""
+    """The message of a user error: one line on stderr, exit code 2, and nothing else."""
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
@@ -48,7 +49,7 @@ def pipeline(folder: Path, class_name: str) -> Path:
 
 
 def failing(error: BaseException) -> click.Group:
-    """A root like edgepress's own with a command that fails."""
+    """A root group like that of edgepress with a command that fails."""
 
     @click.group(cls=RootGroup)
     @click.option("--debug", is_flag=True)
@@ -68,7 +69,11 @@ def failing(error: BaseException) -> click.Group:
 def test_help_names_every_verb() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    assert [verb for verb in ("quantize", "evaluate", "--debug", "--version") if verb not in result.stdout] == []
+    assert [
+        verb
+        for verb in ("quantize", "export", "evaluate", "generate", "bench", "recipes", "info", "--debug", "--version")
+        if verb not in result.stdout
+    ] == []
 
 
 @pytest.mark.parametrize("verb", ["quantize", "evaluate"])
@@ -81,7 +86,17 @@ def test_help_of_a_verb_names_its_options(verb: str) -> None:
 def test_version() -> None:
     result = run("--version")
     assert result.exit_code == 0
-    assert edgepress.__version__ in result.stdout
+    lines = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    assert lines["edgepress"] == edgepress.__version__
+    assert lines["torch"] == metadata.version("torch")
+    assert f"ONNX Runtime {metadata.version('onnxruntime')}" in result.stdout
+    assert "rknn-toolkit2" in lines
+
+
+def test_a_reader_that_leaves_is_not_an_error_message() -> None:
+    command = f"{sys.executable} -m edgepress recipes show pi5 | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Error" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", ["['--help']", "['quantize', '--help']", "['quantize', '--recipe', 'absent']"])
@@ -94,7 +109,7 @@ def test_help_and_early_refusals_come_without_torch(arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("press",), ("quantize",), ("quantize", "--recipe", "orin", "--method", "magic")]
+    "arguments", [("squeeze",), ("quantize",), ("quantize", "--recipe", "orin", "--method", "magic")]
 )
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
@@ -102,13 +117,13 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert "Usage:" in result.stderr
 
 
-# ---------------------------------------------------------------- what a user can mend
+# ---------------------------------------------------------------- user errors
 
 
-def test_an_unknown_device_is_answered_with_the_devices_there_are() -> None:
+def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     message = error_message(run("quantize", "--recipe", "orrin"))
     assert "'orrin'" in message
-    assert "Devices: " in message
+    assert "Shipped recipes: orin, " in message
 
 
 def test_a_typo_in_a_recipe_is_answered_with_the_key_that_was_meant(tmp_path: Path) -> None:
@@ -124,9 +139,9 @@ def test_a_missing_model_folder_is_named() -> None:
 
 
 def test_an_unknown_pipeline_class_is_answered_with_those_that_are_known(tmp_path: Path) -> None:
-    folder = pipeline(tmp_path / "other", "NoSuchPipeline")
+    folder = pipeline(tmp_path / "unknown", "NoSuchPipeline")
     message = error_message(run("quantize", "--recipe", "orin", "--model", folder, "--output", tmp_path / "out"))
-    assert "'NoSuchPipeline' is unknown here; known: " in message
+    assert "Pipeline class 'NoSuchPipeline' is not supported; supported: " in message
     assert not (tmp_path / "out").exists()
 
 
@@ -160,31 +175,31 @@ def test_the_process_prints_a_sentence_or_with_debug_a_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
-        (UserError("Something is wrong; mend it."), "Something is wrong; mend it."),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out/x"), "There is no room left at /out/x"),
-        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "There is no room left (Disk quota exceeded)"),
-        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/out"), "Access is not allowed at /out"),
-        (OSError(errno.EROFS, os.strerror(errno.EROFS), "/out"), "Access is not allowed at /out"),
-        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/x"), "No such file or directory at /x"),
+        (UserError("Something is wrong. Fix it."), "Something is wrong. Fix it."),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out/x"), "No space left: /out/x"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "No space left (Disk quota exceeded)"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/out"), "Permission denied: /out"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "/out"), "Permission denied: /out"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/x"), "No such file or directory: /x"),
         (KeyboardInterrupt(), "Interrupted"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_what_the_machine_refuses_is_a_sentence(error: BaseException, said: str) -> None:
-    assert said in error_message(CliRunner().invoke(failing(error), ["work"]))
+def test_what_the_machine_refuses_is_a_sentence(error: BaseException, message: str) -> None:
+    assert message in error_message(CliRunner().invoke(failing(error), ["work"]))
 
 
-@pytest.mark.parametrize(("verb", "said"), [("quantize", "goes on from there"), ("export", "starts over")])
-def test_ctrl_c_says_whether_the_same_command_goes_on(verb: str, said: str) -> None:
+@pytest.mark.parametrize(("verb", "message"), [("quantize", "the same command resumes"), ("export", "starts over")])
+def test_ctrl_c_says_whether_the_same_command_resumes(verb: str, message: str) -> None:
     root = failing(KeyboardInterrupt())
     root.commands = {verb: root.commands["work"]}
-    assert said in error_message(CliRunner().invoke(root, [verb]))
+    assert message in error_message(CliRunner().invoke(root, [verb]))
 
 
 @pytest.mark.parametrize("make", [RuntimeError, ValueError, OSError])
-def test_a_fault_of_the_program_is_not_hidden(make: Callable[[str], Exception]) -> None:
+def test_a_defect_is_not_hidden(make: Callable[[str], Exception]) -> None:
     """An OSError without a number comes from a library, not from the machine."""
     error = make("a fault")
     result = CliRunner().invoke(failing(error), ["work"])

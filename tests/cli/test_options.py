@@ -1,11 +1,105 @@
-"""What several commands understand alike."""
+"""Options that several commands share: sizes, old names, verbosity, completion."""
 
 from __future__ import annotations
 
+import json
+import logging
+from pathlib import Path
+
 import click
 import pytest
+from click.testing import CliRunner
 
-from edgepress.cli.options import ImageSize
+from edgepress.cli.main import main
+from edgepress.cli.options import ByteSize, ImageSize, RecipeName
+from edgepress.recipes.loader import recipe_names
+
+VERBS = {
+    ("quantize",): {"--model", "--output", "--force", "--restart", "--quiet", "--verbose", "--json"},
+    ("export", "onnx"): {"--model", "--output", "--quiet", "--verbose", "--json"},
+    ("export", "rknn"): {"--model", "--output", "--quiet", "--verbose", "--json"},
+    ("evaluate",): {"--model", "--output", "--restart", "--quiet", "--verbose", "--json"},
+    ("generate",): {"--output", "--quiet", "--verbose", "--json"},
+    ("bench",): {"--output", "--quiet", "--verbose", "--json"},
+    ("info",): {"--json"},
+    ("recipes",): {"--json"},
+    ("recipes", "show"): {"--json"},
+}
+RENAMED = {
+    ("quantize", "--recipe", "absent", "--memory", "2GiB"): ("--memory", "--max-memory"),
+    ("quantize", "--recipe", "absent", "--memory=2GiB"): ("--memory", "--max-memory"),
+    ("export", "onnx", "--recipe", "absent", "--flavour", "qdq"): ("--flavour", "--format"),
+    ("export", "onnx", "--recipe", "absent", "--with", "vae_encoder"): ("--with", "--extra-graph"),
+    ("evaluate", "--recipe", "absent", "--reference", "demo"): ("--reference", "--model"),
+    ("evaluate", "--recipe", "absent", "--truth", "images"): ("--truth", "--ground-truth"),
+    ("evaluate", "--recipe", "absent", "--no-resume"): ("--no-resume", "--restart"),
+    ("bench", "absent", "--one-graph", "--quiet"): ("--one-graph", "--low-memory"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_verbs_use_the_same_words(verb: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(main, [*verb, "--help"]).stdout
+    assert {option for option in VERBS[verb] if option not in shown} == set()
+
+
+@pytest.mark.parametrize("arguments", RENAMED, ids=" ".join)
+def test_old_names_are_read_with_a_warning(arguments: tuple[str, ...]) -> None:
+    old, new = RENAMED[arguments]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2  # there is no such recipe or artifact
+    warning, error = result.stderr.splitlines()
+    assert warning.startswith(f"Warning: {old} is deprecated")
+    assert f"Use {new} instead." in warning
+    assert error.startswith("Error: ")
+    assert (
+        old
+        not in CliRunner().invoke(main, [*arguments[: 2 if arguments[0] == "export" else 1], "--help"]).stdout.split()
+    )
+
+
+def test_a_flag_without_effect_is_said() -> None:
+    result = CliRunner().invoke(main, ["evaluate", "--recipe", "absent", "--resume"])
+    assert "Warning: --resume has no effect any more" in result.stderr
+
+
+def test_json_is_all_that_is_printed(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["recipes", "--json"])
+    assert [row["name"] for row in json.loads(result.stdout)] == recipe_names()
+    shown = CliRunner().invoke(main, ["recipes", "show", "pi5", "--json"])
+    assert json.loads(shown.stdout)["device"] == "pi5"
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "SomePipeline"}))
+    info = json.loads(CliRunner().invoke(main, ["info", str(folder), "--json"]).stdout)
+    assert (info["kind"], info["pipeline_class"], info["supported"]) == ("pipeline", "SomePipeline", [])
+
+
+def test_a_recipe_is_shown_whole_and_explained() -> None:
+    """What is shown is YAML that says the same as the recipe, once its explanations are comments."""
+    import yaml
+
+    from edgepress.recipes.loader import load_recipe
+    from edgepress.recipes.schema import Recipe
+
+    shown = CliRunner().invoke(main, ["recipes", "show", "rk3588"]).stdout
+    assert Recipe.model_validate(yaml.safe_load(shown)) == load_recipe("rk3588")
+    assert shown.count("# ") > 50
+
+
+def test_shells_complete_recipes() -> None:
+    command = main.commands["quantize"]
+    completions = RecipeName().shell_complete(click.Context(command), command.params[0], "pi5")
+    assert [item.value for item in completions if item.type == "plain"] == ["pi5", "pi5-z-image-turbo"]
+
+
+def test_verbosity_ends_with_the_command() -> None:
+    level = logging.getLogger("edgepress").level
+    CliRunner().invoke(main, ["recipes", "--verbose"])
+    assert logging.getLogger("edgepress").level == level
+
+
+# ---------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize("written", ["512x768", "512X768", "512×768"])
@@ -17,6 +111,11 @@ BAD = ["", "512", "x512", "512x", "512 x 512", "-16x16", "512x512x3", "1.5x2", "
 
 
 @pytest.mark.parametrize("written", BAD)
-def test_what_is_no_size_is_told_how_to_write_one(written: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no size; write height and width like 512x768"):
+def test_what_is_not_a_size_is_answered_with_an_example(written: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is not a size\. Write height and width like 512x768"):
         ImageSize().convert(written, None, None)
+
+
+@pytest.mark.parametrize(("written", "size"), [("6GiB", 6 * 2**30), ("500MB", 500_000_000), ("1.5KiB", 1536)])
+def test_bytes_have_a_unit(written: str, size: int) -> None:
+    assert ByteSize().convert(written, None, None) == size

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgepress.cli.main import main
-from edgepress.cli.quantize import ByteSize
+from edgepress.cli.options import ByteSize
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.loader import load_recipe
 from edgepress.storage.manifest import Manifest, read_manifest
@@ -34,8 +34,8 @@ def output(tmp_path: Path) -> Path:
 
 
 def run(recipe: Path, source: Path, output: Path, *more: str) -> Result:
-    words = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *more]
-    return CliRunner().invoke(main, words)
+    arguments = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *more]
+    return CliRunner().invoke(main, arguments)
 
 
 def manifest_of(output: Path) -> Manifest:
@@ -60,68 +60,71 @@ def megabytes(size: int) -> str:
 def test_the_tables_show_sizes_and_what_saved_them(recipe: Path, tiny: Path, output: Path) -> None:
     result = run(recipe, tiny, output)
     assert result.exit_code == 0, result.output
-    assert "--memory" not in result.stderr
-    found, output = manifest_of(output), rows(result.stdout)
-    for component, size in found.sizes.items():
-        assert output[component][:2] == [megabytes(size["before"]), megabytes(size["after"])]
-    before, after = (sum(size[when] for size in found.sizes.values()) for when in ("before", "after"))
-    assert output["all"] == [megabytes(before), megabytes(after), f"{after / before:.0%}"]
-    saved = found.size_savings["text_encoder"]
+    assert "memory" not in result.stderr
+    manifest, shown = manifest_of(output), rows(result.stdout)
+    for component, size in manifest.sizes.items():
+        assert shown[component][:2] == [megabytes(size["before"]), megabytes(size["after"])]
+    before, after = (sum(size[when] for size in manifest.sizes.values()) for when in ("before", "after"))
+    assert shown["all"] == [megabytes(before), megabytes(after), f"{after / before:.0%}"]
+    saved = manifest.size_savings["text_encoder"]
     assert [measure for measure, size in saved.items() if size] == [
         "4-bit linears",
         "8-bit embeddings",
-        "unread parts",
+        "unused modules",
     ]
     for measure, size in saved.items():
-        assert output.get(measure) == ([megabytes(size)] if size else None)
+        assert shown.get(measure) == ([megabytes(size)] if size else None)
 
 
 def test_the_tables_show_layers_and_the_error_after_each_step(recipe: Path, tiny: Path, output: Path) -> None:
     result = run(recipe, tiny, output)
-    output, layers = rows(result.stdout), manifest_of(output).layers
+    shown, layers = rows(result.stdout), manifest_of(output).layers
     assert "Steps: gptq" in result.stdout
-    assert output["layers quantized"] == [str(len(layers))] == ["14"]
-    assert output["bits a weight"] == ["4.156"]
-    for step, name in (("rtn", "rounding alone"), ("gptq", "after gptq")):
+    assert shown["layers quantized"] == [str(len(layers))] == ["14"]
+    assert shown["bits per weight"] == ["4.156"]
+    for step, name in (("rtn", "rounding to nearest"), ("gptq", "after gptq")):
         mean = sum(layer["steps"][step] for layer in layers) / len(layers)
-        assert output[f"mean output error, {name}"] == [f"{mean:.3%}"]
-    assert "solving" in output
+        assert shown[f"mean output error, {name}"] == [f"{mean:.3%}"]
+    assert "solving" in shown
     assert str(output / "model") in result.stdout.replace("\n", "")
 
 
-def test_a_table_shows_what_rounding_activations_costs_and_what_was_kept_from_it(
+def test_a_table_shows_what_quantized_activations_cost_and_which_layers_stay_in_floats(
     recipe: Path, tiny: Path, output: Path
 ) -> None:
-    scheme = "{bits: 8, group_size: channel, zero_point: false, narrow: true, activations: dynamic, keep_above: 8.5e-5}"
-    recipe.write_text(RECIPE.replace("steps: [gptq]", f"method: rtn, also: {{w8a8: {scheme}}}"))
+    grid = "bits: 8, group_size: channel, symmetric: true, narrow_range: true"
+    scheme = f"{{{grid}, activations: dynamic, max_output_error: 8.5e-5}}"
+    recipe.write_text(RECIPE.replace("steps: [gptq]", f"method: rtn, extra_schemes: {{w8a8: {scheme}}}"))
     result = run(recipe, tiny, output)
     shown, layers = (
         rows(result.stdout[result.stdout.index("w8a8: activations") :]),
         manifest_of(output).extra_scheme_layers["w8a8"],
     )
-    kept = [layer for layer in layers if layer["kept"]]
-    assert shown["layers in 8 bits"] == [str(len(layers) - len(kept))]
-    assert 0 < len(kept) < len(layers)
-    for step, name in (("rtn", "rounding alone"), ("smooth", "smoothed"), ("solved", "as solved")):
-        assert shown[f"mean output error, {name}"] == [f"{sum(one['steps'][step] for one in layers) / len(layers):.3%}"]
-    for layer in kept:
-        assert shown[f"kept in floats: {layer['layer']}"] == [f"{layer['error']:.3%}"]
+    floats = [layer for layer in layers if layer["stays_float"]]
+    assert shown["layers in 8 bits"] == [str(len(layers) - len(floats))]
+    assert 0 < len(floats) < len(layers)
+    for step, name in (("rtn", "rounding to nearest"), ("smooth", "smoothed"), ("solved", "in the end")):
+        assert shown[f"mean output error, {name}"] == [
+            f"{sum(layer['steps'][step] for layer in layers) / len(layers):.3%}"
+        ]
+    for layer in floats:
+        assert shown[f"stays in floats: {layer['layer']}"] == [f"{layer['error']:.3%}"]
 
 
-def test_a_second_run_does_nothing_and_restart_presses_again(recipe: Path, tiny: Path, output: Path) -> None:
+def test_a_second_run_does_nothing_and_restart_quantizes_again(recipe: Path, tiny: Path, output: Path) -> None:
     assert "up to date" not in run(recipe, tiny, output).stdout
-    made = (output / "manifest.json").stat().st_mtime_ns
+    created = (output / "manifest.json").stat().st_mtime_ns
     second = run(recipe, tiny, output)
     assert second.exit_code == 0
     assert "is up to date; nothing was done" in " ".join(second.stdout.split())
     assert "Size in MB" in second.stdout
     assert "Time of this run" not in second.stdout
-    assert (output / "manifest.json").stat().st_mtime_ns == made
+    assert (output / "manifest.json").stat().st_mtime_ns == created
     again = run(recipe, tiny, output, "--restart")
     assert again.exit_code == 0
     assert "up to date" not in again.stdout
     assert "Time of this run" in again.stdout
-    assert (output / "manifest.json").stat().st_mtime_ns > made
+    assert (output / "manifest.json").stat().st_mtime_ns > created
 
 
 # ---------------------------------------------------------------- options
@@ -130,7 +133,7 @@ def test_a_second_run_does_nothing_and_restart_presses_again(recipe: Path, tiny:
 def test_a_method_overrides_the_recipes_steps(recipe: Path, tiny: Path, output: Path) -> None:
     result = run(recipe, tiny, output, "--method", "rtn")
     assert result.exit_code == 0, result.output
-    assert "Steps: rounding alone" in result.stdout
+    assert "Steps: rounding to nearest" in result.stdout
     quantize = manifest_of(output).recipe["quantize"]
     assert (quantize["method"], quantize["steps"]) == ("rtn", None)
     assert all(list(layer["steps"]) == ["rtn"] for layer in manifest_of(output).layers)
@@ -139,7 +142,7 @@ def test_a_method_overrides_the_recipes_steps(recipe: Path, tiny: Path, output: 
 def test_methods_are_those_of_recipes() -> None:
     result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", "--method", "magic"])
     assert result.exit_code == 2
-    assert "'magic' is not one of 'rtn', 'awq', 'best'" in result.stderr
+    assert "'magic' is not one of 'rtn', 'awq', 'gptq', 'best'" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -151,24 +154,22 @@ def test_memory_is_given_with_a_unit(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["6", "6G", "GiB", "-1GiB", "six GiB", "6gib", "6GiB!", "1,5GiB", ""])
-def test_another_size_is_refused_with_an_example(text: str) -> None:
-    result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", f"--memory={text}"])
+def test_any_other_text_is_refused_with_an_example(text: str) -> None:
+    result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", f"--max-memory={text}"])
     assert result.exit_code == 2
-    assert f"{text!r} is no size; write it like 6GiB or 500MB." in " ".join(result.stderr.split())
+    assert f"{text!r} is not a size. Write it like 6GiB or 500MB." in " ".join(result.stderr.split())
 
 
-def test_where_memory_is_too_little_for_the_widest_input_it_says_so_and_goes_on(
-    recipe: Path, tiny: Path, output: Path
-) -> None:
-    result = run(recipe, tiny, output, "--memory", "1KB")
+def test_too_little_memory_for_the_widest_input_is_a_warning(recipe: Path, tiny: Path, output: Path) -> None:
+    result = run(recipe, tiny, output, "--max-memory", "1KB")
     assert result.exit_code == 0
     assert "Inputs 256 wide take about 1.0 GiB to solve, which is more than --memory.\n" in result.stderr
     assert len(manifest_of(output).layers) == 14
 
 
-def test_help_says_what_is_taken_when_nothing_is_said() -> None:
+def test_help_shows_the_default_memory() -> None:
     printed = CliRunner().invoke(main, ["quantize", "--help"]).stdout
-    assert re.search(r"--memory SIZE .*\[default: +6GiB\]", " ".join(printed.split()))
+    assert re.search(r"--max-memory SIZE .*\[default: +6GiB\]", " ".join(printed.split()))
     assert "--restart" in printed
 
 
@@ -181,10 +182,10 @@ def interrupted(recipe: Path, tiny: Path, output: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quantize_pipeline(load_recipe(str(recipe)), tiny, output, interrupt)
+        quantize_pipeline(load_recipe(str(recipe)), tiny, output, progress=interrupt)
 
 
-def test_unfinished_work_of_something_else_is_told_on_stderr(recipe: Path, tiny: Path, output: Path) -> None:
+def test_unfinished_work_of_something_else_is_a_warning(recipe: Path, tiny: Path, output: Path) -> None:
     interrupted(recipe, tiny, output)
     (work,) = (path for path in output.glob(".work/*") if path.is_dir())
     result = run(recipe, tiny, output, "--method", "rtn")
@@ -194,13 +195,13 @@ def test_unfinished_work_of_something_else_is_told_on_stderr(recipe: Path, tiny:
     assert "Unfinished" not in result.stdout
 
 
-def test_unfinished_work_is_gone_on_with(recipe: Path, tiny: Path, output: Path) -> None:
+def test_unfinished_work_is_resumed(recipe: Path, tiny: Path, output: Path) -> None:
     interrupted(recipe, tiny, output)
-    (unit,) = output.glob(".work/*/units/*.safetensors")
+    (block,) = output.glob(".work/*/blocks/*.safetensors")
     result = run(recipe, tiny, output)
     assert result.exit_code == 0
     assert "Unfinished" not in result.stderr
-    assert not unit.exists()
+    assert not block.exists()
 
 
 def test_each_step_has_a_row_though_some_layers_skip_it(tiny: Path, tmp_path: Path) -> None:
@@ -209,13 +210,13 @@ def test_each_step_has_a_row_though_some_layers_skip_it(tiny: Path, tmp_path: Pa
     recipe.write_text(RECIPE.replace("gptq", "clip"))
     result = run(recipe, tiny, tmp_path / "artifact")
     assert result.exit_code == 0, result.output
-    told = rows(result.output)
+    shown = rows(result.output)
     layers = manifest_of(tmp_path / "artifact").layers
     mean = sum(layer["steps"].get("clip", layer["steps"]["rtn"]) for layer in layers) / len(layers)
-    assert told["mean output error, after clip"] == [f"{mean:.3%}"]
+    assert shown["mean output error, after clip"] == [f"{mean:.3%}"]
 
 
-def test_a_vae_alone_has_no_layers_to_tell_of(tiny: Path, tmp_path: Path) -> None:
+def test_a_vae_alone_has_no_layers_to_show(tiny: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("device: test\nquantize: {components: [vae]}\n")
     result = run(recipe, tiny, tmp_path / "artifact")

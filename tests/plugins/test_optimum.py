@@ -84,7 +84,7 @@ def choices(plugin: ModuleType, option: str) -> tuple[object, ...]:
 
 @with_optimum
 def test_the_options_that_have_defaults_are_the_recipes_own(plugin: ModuleType) -> None:
-    recipe = Recipe.model_validate(plugin.recipe_of(parse(plugin, "--model", "m", "--output", "o")))
+    recipe = Recipe.model_validate(plugin.build_recipe(parse(plugin, "--model", "m", "--output", "o")))
     assert recipe == Recipe(device="generic")
 
 
@@ -99,11 +99,11 @@ def test_what_can_be_chosen_is_what_recipes_know(plugin: ModuleType) -> None:
 def test_every_option_arrives(plugin: ModuleType, tmp_path: Path) -> None:
     given = "--model=m --output=o --dataset=p.jsonl --count=3 --steps=2 --bits=4 --group-size=64 --no-zero-point"
     args = parse(plugin, *given.split(), "--method=awq", "--memory=2GiB", "--force", "--restart", "--debug")
-    recipe = Recipe.model_validate(yaml.safe_load(yaml.safe_dump(plugin.recipe_of(args))))
-    scheme = Scheme(bits=4, group_size=64, zero_point=False)
+    recipe = Recipe.model_validate(yaml.safe_load(yaml.safe_dump(plugin.build_recipe(args))))
+    scheme = Scheme(bits=4, group_size=64, symmetric=True)
     assert recipe.quantize == QuantizationSettings(method="awq", scheme=scheme)
     assert (recipe.calibration.prompts, recipe.calibration.count, recipe.calibration.steps) == ("p.jsonl", 3, 2)
-    words = plugin.words_of(args, tmp_path / "awq.yaml")
+    words = plugin.build_arguments(args, tmp_path / "awq.yaml")
     assert words[:2] == ["--debug", "quantize"]
     assert {"--model=m", "--output=o", "2GiB", "--force", "--restart"} <= set(words)
 
@@ -146,12 +146,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words: list[str], said: str, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--model", ""], "argument -m/--model: nothing is named."),
-        (["--output", ""], "argument -o/--output: nothing is named."),
+        (["--model", ""], "argument -m/--model: it must not be empty."),
+        (["--output", ""], "argument -o/--output: it must not be empty."),
         (["--bits", "3"], "argument --bits: invalid choice: 3"),
         (["--group-size", "100"], "argument --group-size: invalid choice: 100"),
-        (["--count", "0"], "argument --count/--num-samples: '0' is no number above 0."),
-        (["--memory", "much"], "argument --memory: 'much' is no size; write it like 6GiB or 500MB."),
+        (["--count", "0"], "argument --count/--num-samples: '0' is not a number above 0."),
+        (["--memory", "much"], "argument --max-memory/--memory: 'much' is not a size. Write it like 6GiB or 500MB."),
     ],
 )
 def test_wrong_usage_is_said_in_the_words_of_this_command(
