@@ -1,1 +1,1 @@
-"""The third stage: from a pipeline's folder to what a device's own runtime reads; a format a folder."""
+"""Exports pipelines to the formats of device runtimes: ONNX and RKNN."""

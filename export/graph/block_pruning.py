@@ -1,4 +1,4 @@
-"""Components with fewer copies of their blocks, for tracing: `passes/repeat.py` puts the others into the graph."""
+"""Prunes identical blocks of a component before tracing; `passes/repeat_blocks.py` copies them into the graph."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 
 from torch import nn
 
-NUM_TRACED_BLOCKS = (
-    5  # of a block: the pass copies what is read of the third and wants one after it; the last may go unread
-)
+# The pass copies the third block, by what the fourth reads of it. The outputs of the last may be unused.
+NUM_TRACED_BLOCKS = 5
 PlainValue = (bool, int, float, str, tuple, type(None))
 
 
 def prune_repeated_blocks(component: nn.Module) -> dict[str, int]:
-    """Leaves 5 copies of blocks of which there are more and all are alike, in place; gives how many went, by path."""
+    """Keeps 5 blocks of every longer list of identical blocks, in place.
+
+    Returns:
+        How many blocks were removed, by the path of their list.
+    """
     num_pruned: dict[str, int] = {}
     for path, blocks in list(component.named_modules()):
-        is_nested = any(path.startswith(f"{other}.") for other in num_pruned)
-        if (
-            isinstance(blocks, nn.ModuleList)
-            and len(blocks) > NUM_TRACED_BLOCKS
-            and not is_nested
-            and _is_homogeneous(list(blocks))
-        ):
+        is_nested = any(path.startswith(f"{outer}.") for outer in num_pruned)
+        if is_nested or not isinstance(blocks, nn.ModuleList) or len(blocks) <= NUM_TRACED_BLOCKS:
+            continue
+        if _is_homogeneous(list(blocks)):
             num_pruned[path] = len(blocks) - NUM_TRACED_BLOCKS
             component.set_submodule(path, nn.ModuleList(list(blocks)[:NUM_TRACED_BLOCKS]))
     return num_pruned
 
 
 def _is_homogeneous(blocks: Sequence[nn.Module]) -> bool:
-    """Whether blocks have the same modules, with the same weights and settings but for numbers that count them."""
+    """Whether blocks have the same modules, weights and settings, except for settings that count the blocks."""
     descriptions = [[_describe_module(module) for module in block.modules()] for block in blocks]
     if len({len(modules) for modules in descriptions}) > 1:
         return False
@@ -38,15 +38,15 @@ def _is_homogeneous(blocks: Sequence[nn.Module]) -> bool:
 
 
 def _describe_module(module: nn.Module) -> dict[str, Any]:
-    """A module's class, the shapes of its own weights, its tables, and its settings."""
+    """Returns a module's class, the shapes of its own weights, its buffers, and its settings."""
     shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters(recurse=False)}
-    tables = {name: table.numpy().tobytes() for name, table in module.named_buffers(recurse=False)}
+    buffers = {name: buffer.numpy().tobytes() for name, buffer in module.named_buffers(recurse=False)}
     settings = {name: value for name, value in vars(module).items() if isinstance(value, PlainValue)}
-    return {"class": type(module), "weights": tuple(shapes.items()), "tables": tables, **settings}
+    return {"class": type(module), "weights": tuple(shapes.items()), "buffers": buffers, **settings}
 
 
 def _is_same_module(copies: Sequence[dict[str, Any]]) -> bool:
-    """Of the copies of one module."""
+    """Whether the copies of one module in all blocks have the same description."""
     first = copies[0]
     return all(copy.keys() == first.keys() for copy in copies) and all(
         all(copy[key] == first[key] for copy in copies) or _is_counter([copy[key] for copy in copies]) for key in first
@@ -54,7 +54,7 @@ def _is_same_module(copies: Sequence[dict[str, Any]]) -> bool:
 
 
 def _is_counter(values: Sequence[Any]) -> bool:
-    """Whether values are integers one after another."""
+    """Whether values are consecutive integers."""
     return all(type(value) is int for value in values) and list(values) == list(
         range(values[0], values[0] + len(values))
     )

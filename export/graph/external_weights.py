@@ -1,7 +1,7 @@
-"""A component's weights beside its graphs: streamed into safetensors shards, and pointed at by offset.
+"""A component's weights beside its graphs: streamed into safetensors shards that initializers point into.
 
-What the graphs' initializers are called, and their shapes and dtypes, says what is written. Few tensors are in memory:
-one that is being written, and the next ones, which other threads make meanwhile.
+Initializers' names, shapes and dtypes decide what is written. Few tensors are in memory at once: the one being written,
+and the next ones, which other threads prepare meanwhile.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ from ...common.progress import Progress, no_progress
 from ...numerics.awq_packing import AwqTensors
 from ...numerics.int4_matmul import dequantize_awq
 from ...storage.checkpoint import MAX_SHARD_BYTES, Checkpoint
-from . import int8_operands
 from .int4_operands import has_symmetric_zero_points, to_matmul_nbits_operand
-from .int8_operands import Int8Tensors
+from .int8_operands import Int8Tensors, dequantize_int8, to_int8_operand
 
-ALIGNMENT = 64  # bytes: a cache line, and no register is wider
-HEADER_BYTES = 2**20  # at most, of a shard
+ALIGNMENT = 64  # bytes: a cache line, and no vector register is wider
+HEADER_BYTES = 2**20  # upper bound for the header of a shard
 CAST_CHUNK = 2**22  # elements that are cast at once
-# Bytes that are written at once, as cp does: with 4 MiB the kernel (6.18, ext4) took four times as long for its pages.
+# Bytes per write, as cp does: with 4 MiB the kernel (6.18, ext4) took four times as long for its pages.
 WRITE_CHUNK_BYTES = 2**17
-NUM_THREADS = 3  # that make tensors while others are written, or wait for the disk
+NUM_THREADS = 3  # that prepare tensors while others are written, or wait for the disk
 STORAGE_DTYPES = {
     ir.DataType.FLOAT: ("F32", torch.float32),
     ir.DataType.FLOAT16: ("F16", torch.float16),
@@ -50,7 +49,13 @@ OperandLayout = Callable[[AwqTensors, str], Tensor]
 
 @dataclass(frozen=True)
 class Int4Layout:
-    """How a 4-bit linear is stored: (outputs, inputs), inputs in a block, and whether any zero point is not 8."""
+    """Layout of an INT4 linear layer.
+
+    Attributes:
+        shape: (outputs, inputs).
+        block_size: Inputs per block.
+        has_zero_points: Whether any zero point is not 8.
+    """
 
     shape: tuple[int, int]
     block_size: int
@@ -59,17 +64,29 @@ class Int4Layout:
 
 @dataclass(frozen=True)
 class Int8Layout:
-    """How an 8-bit linear is stored: (outputs, inputs). input_scale: of all its inputs; None: a scale of each token."""
+    """Layout of an INT8 linear layer.
+
+    Attributes:
+        shape: (outputs, inputs).
+        input_scale: Static scale of its activations; None for a dynamic scale per token.
+    """
 
     shape: tuple[int, int]
     input_scale: float | None
 
 
 class WeightSource:
-    """A component's tensors by the names that graphs give them.
+    """Provides a component's tensors under the names that graphs use.
 
-    packed: its 4-bit linears, each as it is stored. bytes: its 8-bit ones. A module that a `solution` holds is taken
-    from it alone. `operands` arranges 4-bit tensors as the operator that reads them wants.
+    Args:
+        checkpoint: The component's weights.
+        solution: An alternative quantization. Modules that it contains are taken from it alone.
+        to_operand: Converts INT4 tensors to the layout of the operator that reads them.
+
+    Attributes:
+        folder: The component folder.
+        int4_linears: Layouts of INT4 linear layers by name.
+        int8_linears: Layouts of INT8 linear layers by name.
     """
 
     def __init__(
@@ -80,43 +97,39 @@ class WeightSource:
     ) -> None:
         self.folder, self._to_operand = checkpoint.folder, to_operand
         solution_tensors = dict.fromkeys(solution.names(), solution) if solution else {}
-        modules = {_get_module_name(name) for name in solution_tensors}
-        self._checkpoints = {
-            name: checkpoint for name in checkpoint.names() if _get_module_name(name) not in modules
-        } | solution_tensors
+        replaced = {_get_module_name(name) for name in solution_tensors}
+        kept = {name: checkpoint for name in checkpoint.names() if _get_module_name(name) not in replaced}
+        self._checkpoints = kept | solution_tensors
         linears = [_get_module_name(name) for name in self._checkpoints if name.endswith(".qweight")]
-        self.int4_linears = {linear: self._describe_int4(linear) for linear in linears if not self._is_int8(linear)}
-        self.int8_linears = {linear: self._describe_int8(linear) for linear in linears if self._is_int8(linear)}
+        self.int4_linears = {name: self._describe_int4(name) for name in linears if not self._is_int8(name)}
+        self.int8_linears = {name: self._describe_int8(name) for name in linears if self._is_int8(name)}
 
     @property
     def has_zero_points(self) -> bool:
-        return any(linear.has_zero_points for linear in self.int4_linears.values())
+        """Whether any INT4 linear layer has a zero point that is not 8."""
+        return any(layout.has_zero_points for layout in self.int4_linears.values())
 
     def get_embedding_dtype(self, embedding: str) -> ir.DataType:
-        """What an embedding is stored in; INT8 has a scale a row."""
+        """Returns the dtype in which an embedding is stored. INT8 has one scale per row."""
         name = f"{embedding}.weight"
         return FLOAT_DTYPES[self.load_tensor(name).dtype] if name in self._checkpoints else ir.DataType.INT8
 
     def __contains__(self, name: str) -> bool:
-        """Whether `made` can make it."""
+        """Whether `materialize` can provide a tensor."""
         return name in self._checkpoints or self._is_quantized(name)
 
     def load_tensor(self, name: str) -> Tensor:
-        """A tensor as it is on disk; nothing of it is read before it is used."""
+        """Returns a tensor as stored. It is mapped from the file, and read only when used."""
         return self._checkpoints[name].load_tensor(name)
 
     def materialize(self, name: str) -> Tensor:
-        """What a graph calls `name`: as it is stored, dequantized, or as an operator wants it."""
+        """Returns what a graph calls `name`: a tensor as stored, a dequantized weight, or an operand."""
         if not self._is_quantized(name):
             return self.load_tensor(name)
         linear, _, kind = name.rpartition(".")
         if linear in self.int8_linears:
             tensors = Int8Tensors(*self._load_linear(linear, Int8Tensors._fields))
-            return (
-                int8_operands.dequantize_int8(tensors)
-                if kind == "weight"
-                else int8_operands.to_int8_operand(tensors, kind)
-            )
+            return dequantize_int8(tensors) if kind == "weight" else to_int8_operand(tensors, kind)
         awq_tensors = AwqTensors(*self._load_linear(linear, AwqTensors._fields))
         return dequantize_awq(awq_tensors) if kind == "weight" else self._to_operand(awq_tensors, kind)
 
@@ -124,31 +137,32 @@ class WeightSource:
         return [self.load_tensor(f"{linear}.{kind}") for kind in kinds]
 
     def _is_quantized(self, name: str) -> bool:
-        """Whether a name is that of a linear's weight in 4 or 8 bits, or of an operand that makes it."""
+        """Whether a name is that of a quantized linear layer's weight or operand."""
         linear, _, kind = name.rpartition(".")
         return kind != "bias" and (linear in self.int4_linears or linear in self.int8_linears)
 
     def _is_int8(self, linear: str) -> bool:
-        """Whether a code has a byte of its own; else eight are in a word."""
-        outputs = self._checkpoints[f"{linear}.scales"].shape(f"{linear}.scales")[1]
-        return self._checkpoints[f"{linear}.qweight"].shape(f"{linear}.qweight")[1] == outputs
+        """Whether each code has a byte; otherwise eight share an int32."""
+        outputs = self._get_shape(f"{linear}.scales")[1]
+        return self._get_shape(f"{linear}.qweight")[1] == outputs
 
     def _describe_int8(self, linear: str) -> Int8Layout:
-        inputs, outputs = self._checkpoints[f"{linear}.qweight"].shape(f"{linear}.qweight")
+        inputs, outputs = self._get_shape(f"{linear}.qweight")
         scale = f"{linear}.input_scale"
         return Int8Layout((outputs, inputs), float(self.load_tensor(scale)) if scale in self._checkpoints else None)
 
     def _describe_int4(self, linear: str) -> Int4Layout:
-        groups, outputs = self._checkpoints[f"{linear}.scales"].shape(f"{linear}.scales")
-        inputs, _ = self._checkpoints[f"{linear}.qweight"].shape(f"{linear}.qweight")
-        return Int4Layout(
-            (outputs, inputs), inputs // groups, not has_symmetric_zero_points(self.load_tensor(f"{linear}.qzeros"))
-        )
+        groups, outputs = self._get_shape(f"{linear}.scales")
+        inputs, _ = self._get_shape(f"{linear}.qweight")
+        has_zero_points = not has_symmetric_zero_points(self.load_tensor(f"{linear}.qzeros"))
+        return Int4Layout((outputs, inputs), inputs // groups, has_zero_points)
+
+    def _get_shape(self, name: str) -> tuple[int, ...]:
+        return self._checkpoints[name].shape(name)
 
 
-def _get_module_name(name: str) -> str:
-    """The module that a tensor belongs to."""
-    return name.rpartition(".")[0]
+def _get_module_name(tensor: str) -> str:
+    return tensor.rpartition(".")[0]
 
 
 # ---------------------------------------------------------------- writing
@@ -156,7 +170,13 @@ def _get_module_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor that graphs ask for: its name, and its dtype and shape in them."""
+    """A tensor that graphs read.
+
+    Attributes:
+        name: Name of the initializer.
+        dtype: Dtype in the graph.
+        shape: Shape in the graph.
+    """
 
     name: str
     dtype: ir.DataType
@@ -164,29 +184,38 @@ class TensorEntry:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """As safetensors is told, which knows no 4 bits: two of them are a byte."""
+        """The shape in safetensors, which has no 4-bit dtypes: two values share a byte."""
         return (*self.shape[:-1], self.shape[-1] // 2) if self.dtype == ir.DataType.INT4 else self.shape
 
     @property
     def itemsize(self) -> int:
+        """Bytes per stored element."""
         return STORAGE_DTYPES[self.dtype][1].itemsize
 
     @property
     def nbytes(self) -> int:
+        """Stored bytes."""
         return math.prod(self.stored_shape) * self.itemsize
 
 
 def write_external_data(
     models: Sequence[ir.Model], source: WeightSource, folder: Path, name: str, progress: Progress = no_progress
 ) -> None:
-    """Writes the weights that a component's graphs lack into shards in a folder, and points the graphs at them.
+    """Writes the weights that a component's graphs read into shards, and points the graphs at them.
 
-    Shards are called STEM-00001-of-0000N.safetensors and hold at most 1e9 bytes; a larger tensor has one of its own.
-    Tensors begin at multiples of 64 bytes, and the few whose size is no such multiple come last, at multiples of
-    their elements' size.
+    Shards are named NAME-00001-of-0000N.safetensors and hold at most 1e9 bytes; a larger tensor has a shard of its own.
+    Tensors begin at multiples of 64 bytes. The few whose size is no such multiple come last, at multiples of their
+    element size.
+
+    Args:
+        models: All graphs of one component.
+        source: The component's weights.
+        folder: Folder of the shards.
+        name: Prefix of the shards' names.
+        progress: Called with bytes.
 
     Raises:
-        UserError: the component lacks a tensor.
+        UserError: The component lacks a tensor.
     """
     shards = _split_into_shards(_collect_entries(models, source))
     stage, total = f"writing {name}", sum(entry.nbytes for shard in shards for entry in shard)
@@ -201,23 +230,24 @@ def write_external_data(
                 progress(stage, num_bytes, total)
                 locations[entry.name] = (file.name, offset)
             syncs.append(pool.submit(_fsync_file, file))
-        for one in syncs:
-            one.result()
+        for sync in syncs:
+            sync.result()
     for model in models:
         _set_locations(model, locations, folder)
 
 
 def list_unset_initializers(model: ir.Model) -> list[ir.Value]:
-    """The initializers of a graph whose values are not known yet."""
+    """Returns the initializers of a graph that have no value yet."""
     return [value for value in model.graph.initializers.values() if value.const_value is None]
 
 
 def _collect_entries(models: Sequence[ir.Model], source: WeightSource) -> list[TensorEntry]:
-    """What the graphs lack, once each, in the order in which they ask for it."""
-    entries = {entry.name: entry for model in models for entry in map(_to_entry, list_unset_initializers(model))}
+    """Returns each tensor that graphs read once, in the order of their first use."""
+    values = (value for model in models for value in list_unset_initializers(model))
+    entries = {entry.name: entry for entry in map(_to_entry, values)}
     missing = [name for name in entries if name not in source]
     if missing:
-        raise UserError(f"{source.folder} lacks the weight {missing[0]}; the model is incomplete.")
+        raise UserError(f"Weight {missing[0]!r} is missing from {source.folder}. The model is incomplete.")
     return list(entries.values())
 
 
@@ -229,7 +259,7 @@ def _to_entry(value: ir.Value) -> TensorEntry:
 
 
 def _split_into_shards(entries: Iterable[TensorEntry]) -> list[list[TensorEntry]]:
-    """Entries in shards; in each of them those come first that leave the next one aligned."""
+    """Splits entries into shards. In each, those that leave the next one aligned come first."""
     shards: list[list[TensorEntry]] = [[]]
     size = HEADER_BYTES
     for entry in entries:
@@ -244,7 +274,7 @@ def _split_into_shards(entries: Iterable[TensorEntry]) -> list[list[TensorEntry]
 def _write_shard(
     shard: Sequence[TensorEntry], source: WeightSource, file: Path, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[TensorEntry, int]]:
-    """Writes a shard; gives each tensor and its offset in the file once it is written."""
+    """Writes a shard, and yields each tensor with its offset in the file once it is written."""
     with file.open("xb") as stream:
         stream.write(_build_header(shard))
         for entry, tensor in _materialize_ahead(shard, source, pool):
@@ -256,55 +286,51 @@ def _write_shard(
 def _materialize_ahead(
     shard: Sequence[TensorEntry], source: WeightSource, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[TensorEntry, Tensor]]:
-    """Every tensor of a shard in its order, a few being made while one is written."""
+    """Yields the tensors of a shard in order, and prepares the next few meanwhile."""
     pending: deque[tuple[TensorEntry, Future[Tensor]]] = deque()
     for entry in shard:
         pending.append((entry, pool.submit(source.materialize, entry.name)))
         if len(pending) == NUM_THREADS:
-            first, made = pending.popleft()
-            yield first, made.result()
-    for entry, made in pending:
-        yield entry, made.result()
+            first, future = pending.popleft()
+            yield first, future.result()
+    for entry, future in pending:
+        yield entry, future.result()
 
 
 def _fsync_file(file: Path) -> None:
-    """Puts a file on the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def _build_header(shard: Sequence[TensorEntry]) -> bytes:
-    """What a safetensors file begins with: a length, then dtype, shape and place of each tensor, and filling spaces."""
+    """Returns the header of a safetensors file: its length, dtype, shape and offsets of each tensor, and padding."""
     tensors: dict[str, object] = {}
     end = 0
     for entry in shard:
         start, end = end, end + entry.nbytes
-        tensors[entry.name] = {
-            "dtype": STORAGE_DTYPES[entry.dtype][0],
-            "shape": entry.stored_shape,
-            "data_offsets": [start, end],
-        }
+        dtype, _ = STORAGE_DTYPES[entry.dtype]
+        tensors[entry.name] = {"dtype": dtype, "shape": entry.stored_shape, "data_offsets": [start, end]}
     text = json.dumps(tensors, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
 
 
 def _write_tensor(entry: TensorEntry, tensor: Tensor, stream: BinaryIO) -> None:
-    """Writes a tensor in the entry's dtype, cast piece by piece.
+    """Writes a tensor in the entry's dtype, cast in chunks.
 
     Raises:
-        ValueError: it has another number of elements.
+        ValueError: The tensor has another number of elements.
     """
     if tensor.numel() != math.prod(entry.stored_shape):
-        raise ValueError(f"{entry.name} is {tuple(tensor.shape)}, where the graph has {entry.shape}")
-    for piece in tensor.flatten().split(CAST_CHUNK):
-        content = memoryview(piece.to(STORAGE_DTYPES[entry.dtype][1]).view(torch.uint8).numpy())
+        raise ValueError(f"{entry.name} has the shape {tuple(tensor.shape)}, but the graph expects {entry.shape}")
+    for chunk in tensor.flatten().split(CAST_CHUNK):
+        content = memoryview(chunk.to(STORAGE_DTYPES[entry.dtype][1]).view(torch.uint8).numpy())
         for start in range(0, len(content), WRITE_CHUNK_BYTES):
             stream.write(content[start : start + WRITE_CHUNK_BYTES])
 
 
 def _set_locations(model: ir.Model, locations: dict[str, tuple[str, int]], folder: Path) -> None:
-    """Points the initializers of a graph at where their values are."""
+    """Points the initializers of a graph at their values in the shards."""
     for value in list_unset_initializers(model):
         entry = _to_entry(value)
         file, offset = locations[entry.name]

@@ -1,6 +1,6 @@
-"""AutoAWQ's 4-bit tensors in ONNX's layouts, code for code: MatMulNBits, and DequantizeLinear over blocks.
+"""Converts AutoAWQ's packed INT4 tensors to the layouts of MatMulNBits and DequantizeLinear, code for code.
 
-Nibbles move as they stand in AWQ's words, eight to an int32: unpacking them to bytes first takes longer.
+Nibbles are moved within AWQ's int32 words, eight at a time: unpacking them to bytes first takes longer.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from ...numerics.awq_packing import AWQ_ORDER, AwqTensors
 
 LOW_NIBBLES = 0x0F0F0F0F  # the low nibble of each byte of a word
 PACKED_ZERO_POINTS = -0x77777778  # a word of eight zero points of 8, as int32
-# What is worked on at once: it stays in the cache, and is too little for torch to share out among threads. A matrix of
-# 3840 x 10240 took 29 ms of CPU so, 142 ms in one piece.
+# A tile stays in the cache, and is too small for torch to split among threads. A matrix of 3840 x 10240 took 29 ms of
+# CPU time in tiles, and 142 ms in one piece.
 TILE_ROWS, TILE_WORDS = 512, 128
 
 
@@ -22,37 +22,45 @@ def has_symmetric_zero_points(qzeros: Tensor) -> bool:
     return bool((qzeros == PACKED_ZERO_POINTS).all())
 
 
-def to_matmul_nbits_operand(packed: AwqTensors, operand: str) -> Tensor:
-    """An operand of MatMulNBits for the same weight, to the bit.
+def to_matmul_nbits_operand(tensors: AwqTensors, operand: str) -> Tensor:
+    """Returns an operand of MatMulNBits that encodes the same weight exactly.
 
-    qweight: uint8 (out, groups, size / 2), in each byte the even input's code low. scales: float32 (out, groups).
-    zero_points: uint8 (out, groups / 2, rounded up), in each byte the even group's low.
+    Args:
+        tensors: A packed linear layer.
+        operand: One of
+            `qweight`: uint8 (out, groups, group size / 2), each byte with the code of the even input in the low nibble;
+            `scales`: float32 (out, groups);
+            `zero_points`: uint8 (out, ceil(groups / 2)), each byte with that of the even group in the low nibble.
     """
-    groups, outputs = packed.scales.shape
+    groups, outputs = tensors.scales.shape
     if operand == "qweight":
-        return _pack_row_pairs(packed.qweight).reshape(outputs, groups, -1)
+        return _pack_row_pairs(tensors.qweight).reshape(outputs, groups, -1)
     if operand == "scales":
-        return packed.scales.T.float().contiguous()
-    padding = packed.qzeros.new_zeros(groups % 2, outputs // 8)
-    return _pack_row_pairs(torch.cat([packed.qzeros, padding]))
+        return tensors.scales.T.float().contiguous()
+    padding = tensors.qzeros.new_zeros(groups % 2, outputs // 8)
+    return _pack_row_pairs(torch.cat([tensors.qzeros, padding]))
 
 
-def to_dequantize_linear_operand(packed: AwqTensors, operand: str) -> Tensor:
-    """An operand of DequantizeLinear along axis 0 for the same weight, to the bit.
+def to_dequantize_linear_operand(tensors: AwqTensors, operand: str) -> Tensor:
+    """Returns an operand of DequantizeLinear with blocks along axis 0 that encodes the same weight exactly.
 
-    qweight: INT4 (in, out) as uint8 (in, out / 2), in each byte the even output's code low. scales: float32 (groups,
-    out).
+    Args:
+        tensors: A packed linear layer.
+        operand: One of
+            `qweight`: INT4 (in, out) as uint8 (in, out / 2), each byte with the code of the even output in the low
+            nibble;
+            `scales`: float32 (groups, out).
 
     Raises:
-        ValueError: a zero point is not 8, and signed codes cannot say so.
+        ValueError: A zero point is not 8, which signed codes cannot express.
     """
-    if not has_symmetric_zero_points(packed.qzeros):
+    if not has_symmetric_zero_points(tensors.qzeros):
         raise ValueError("signed codes need all zero points at 8")
-    return _to_signed_in_order(packed.qweight) if operand == "qweight" else packed.scales.float()
+    return _to_signed_in_order(tensors.qweight) if operand == "qweight" else tensors.scales.float()
 
 
 def _pack_row_pairs(words: Tensor) -> Tensor:
-    """AWQ's words int32 (rows, out / 8) as uint8 (out, rows / 2): in each byte the even row's code low."""
+    """Converts AWQ's words int32 (rows, out / 8) to uint8 (out, rows / 2), the even row's code in the low nibble."""
     rows, width = words.shape
     pairs = torch.empty(width, len(AWQ_ORDER), rows // 2, dtype=torch.uint8)
     for left in range(0, width, TILE_WORDS):
@@ -63,9 +71,9 @@ def _pack_row_pairs(words: Tensor) -> Tensor:
 
 
 def _pack_tile(words: Tensor, pairs: Tensor) -> None:
-    """Puts words (rows, words) into pairs (words, 8, rows / 2).
+    """Writes words int32 (rows, width) into pairs uint8 (width, 8, rows / 2).
 
-    Every second nibble of the two rows goes into one word, the others into another; their bytes are output channels.
+    Every second nibble of two rows goes into one word, the rest into another; their bytes are output channels.
     """
     even, odd = words[::2], words[1::2]
     first = (even & LOW_NIBBLES) | ((odd & LOW_NIBBLES) << 4)
@@ -78,10 +86,10 @@ def _pack_tile(words: Tensor, pairs: Tensor) -> None:
 
 
 def _to_signed_in_order(words: Tensor) -> Tensor:
-    """AWQ's words int32 (in, out / 8) as uint8 (in, out / 2), channels in their order, each code less 8 as INT4."""
-    ordered = torch.full_like(words, PACKED_ZERO_POINTS)  # flipping a code's highest bit subtracts 8
+    """Converts AWQ's words int32 (in, out / 8) to uint8 (in, out / 2): codes less 8 as INT4, channels in order."""
+    ordered = torch.full_like(words, PACKED_ZERO_POINTS)  # flipping the highest bit of a code subtracts 8
     step = max(1, TILE_ROWS * TILE_WORDS // 2 // words.shape[1])
-    for old, new in zip(words.split(step), ordered.split(step), strict=True):
+    for source, target in zip(words.split(step), ordered.split(step), strict=True):
         for nibble, channel in enumerate(AWQ_ORDER):
-            new ^= ((old >> (4 * nibble)) & 15) << (4 * channel)
+            target ^= ((source >> (4 * nibble)) & 15) << (4 * channel)
     return ordered.view(torch.uint8)

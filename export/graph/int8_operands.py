@@ -1,4 +1,4 @@
-"""Linears of a solution (quantize.also) in 8 bits: their codes in ONNX's layouts, code for code, and in torch."""
+"""INT8 linear layers of a solution: their tensors, their operands in ONNX, and a torch module for reference."""
 
 from __future__ import annotations
 
@@ -8,31 +8,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ZERO_POINT = 128  # the code that stands for 0
+ZERO_POINT = 128  # of unsigned codes
 
 
 class Int8Tensors(NamedTuple):
-    """A linear in 8 bits, a scale for each output: qweight uint8 (in, out), scales fp16 (1, out)."""
+    """An INT8 linear layer with one scale per output.
+
+    Attributes:
+        qweight: Codes, uint8 (in, out).
+        scales: Scales, fp16 (1, out).
+    """
 
     qweight: Tensor
     scales: Tensor
 
 
-def to_int8_operand(linear: Int8Tensors, kind: str) -> Tensor:
-    """An operand of a product with 8-bit integers for the same weight, to the bit.
+def to_int8_operand(linear: Int8Tensors, operand: str) -> Tensor:
+    """Returns an operand of an int8 product that encodes the same weight exactly.
 
-    qweight: int8 (in, out). scales: float32 (out,).
+    Args:
+        linear: The layer's tensors.
+        operand: `qweight` for int8 (in, out), or `scales` for float32 (out,).
     """
-    return _to_signed(linear.qweight) if kind == "qweight" else linear.scales.float().flatten()
+    return _to_signed(linear.qweight) if operand == "qweight" else linear.scales.float().flatten()
 
 
 def dequantize_int8(linear: Int8Tensors) -> Tensor:
-    """The weight (out, in) float32 that the codes stand for."""
+    """Returns the weight, float32 (out, in)."""
     return (_to_signed(linear.qweight).float() * linear.scales.float()).T
 
 
 class Int8Linear(nn.Module):
-    """A linear whose weight is dequantized as it is used; its inputs are not rounded."""
+    """A linear layer that dequantizes its INT8 weight on use. Activations stay floats.
+
+    Args:
+        inputs: Number of input channels.
+        outputs: Number of output channels.
+        bias: Whether there is a bias.
+    """
 
     qweight: Tensor
     scales: Tensor
@@ -49,5 +62,5 @@ class Int8Linear(nn.Module):
 
 
 def _to_signed(codes: Tensor) -> Tensor:
-    """Codes less 128 as int8: flipping the highest bit subtracts it."""
+    """Returns codes less 128 as int8; flipping the highest bit subtracts it."""
     return (codes ^ ZERO_POINT).view(torch.int8)

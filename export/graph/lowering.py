@@ -1,4 +1,4 @@
-"""From a traced graph to the operators that a target has: fused where it has them, their parts where not."""
+"""Lowers a traced graph to the operators of a target: fused where it has them, decomposed where not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ SUPPORTED_OPSETS = range(18, 25)
 
 
 def lower_graph(model: ir.Model, opset: int, allow_contrib_ops: bool) -> ir.Model:
-    """Rewrites what `trace` gives for an opset, in place.
+    """Rewrites a traced graph for an opset, in place.
 
     Args:
-        microsoft: whether ONNX Runtime's own operators may be used.
+        model: What `trace_graph` returned.
+        opset: Target opset.
+        allow_contrib_ops: Whether to use ONNX Runtime's own operators (domain com.microsoft).
 
     Raises:
-        UserError: the graph cannot be written in that opset.
+        UserError: The graph cannot be written in that opset.
     """
     if opset not in SUPPORTED_OPSETS:
         raise UserError(
-            f"Opset {opset} cannot be written; give one from {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}."
+            f"Opset {opset} is not supported. Choose one from {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}."
         )
     if allow_contrib_ops:
         attention.fuse_attention(model)
@@ -42,7 +44,7 @@ def lower_graph(model: ir.Model, opset: int, allow_contrib_ops: bool) -> ir.Mode
 
 
 def _require_supported_nodes(model: ir.Model, opset: int) -> None:
-    """Raises UserError where a node is of an operator, or has an attribute, that the opset does not know."""
+    """Raises UserError where the opset lacks an operator, or an attribute of it, that the graph uses."""
     for node in model.graph:
         if node.domain == "":
             try:
@@ -52,4 +54,4 @@ def _require_supported_nodes(model: ir.Model, opset: int) -> None:
             else:
                 is_supported = set(node.attributes) <= set(schema.attributes) and not schema.deprecated
             if not is_supported:
-                raise UserError(f"Opset {opset} has no {node.op_type} as the graph needs it; give a later --opset.")
+                raise UserError(f"Opset {opset} does not support {node.op_type} as the graph uses it. Raise --opset.")

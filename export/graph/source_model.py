@@ -1,10 +1,10 @@
-"""The pipeline folder that is exported: where it is, whether it is what was pressed, and where its weights are."""
+"""The diffusers pipeline that is exported, opened once: its family, configs, weights and tokenizers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,132 +13,178 @@ from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.registry import get_family
 from ...pipelines.hub import read_pipeline_class
-from ...storage import manifest as artifact
+from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
+from ...storage.files import FileRecord
+from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, solution_folders
+from ...storage.manifest import Manifest, hash_files, read_manifest
+
+TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 
 
-@dataclass(frozen=True)
 class SourcePipeline:
-    """A diffusers folder and its family; `manifest` is that of the artifact that it is part of, if it is."""
+    """A diffusers folder whose configs and checkpoints are each read once. Create it with `open_source`.
 
-    folder: Path
-    family: Family
-    manifest: artifact.Manifest | None
+    Attributes:
+        folder: The diffusers folder.
+        family: Its model family, with the graphs to export.
+        configs: The configs of components and scheduler by folder name, without how weights are stored.
+        manifest: The manifest of the artifact that contains the folder; None outside of an artifact.
+    """
+
+    def __init__(
+        self, folder: Path, family: Family, configs: Mapping[str, Any], manifest: Manifest | None = None
+    ) -> None:
+        self.folder, self.family, self.configs, self.manifest = folder, family, configs, manifest
+        self._checkpoints: dict[str, Checkpoint] = {}
 
     def open_checkpoint(self, component: str) -> Checkpoint:
-        """The weights of a component, by the names of its modules; a prefix is only left out where names have it.
+        """Returns a component's weights under the names of its modules, opened at the first call.
 
         Raises:
-            UserError: no such component, or its weights cannot be read.
+            UserError: The component is missing, or its weights cannot be read.
         """
-        checkpoint = Checkpoint(self.folder / component)
-        known = self.family.component(component)
-        wrapped = dict(known.weight_prefixes) if known else {}
-        prefix = wrapped.get((checkpoint.load_config().get("architectures") or [""])[0], "")
-        is_prefixed = any(name.startswith(prefix) for name in checkpoint.names())
-        return Checkpoint(checkpoint.folder, prefix) if prefix and is_prefixed else checkpoint
+        if component not in self._checkpoints:
+            description = self.family.component(component)
+            prefixes = dict(description.weight_prefixes) if description else {}
+            architectures = self.configs.get(component, {}).get("architectures") or [""]
+            checkpoint = Checkpoint(self.folder / component, prefixes.get(architectures[0], ""))
+            if checkpoint.prefix and not checkpoint.names():  # weights without the prefix of their class
+                checkpoint = Checkpoint(self.folder / component)
+            self._checkpoints[component] = checkpoint
+        return self._checkpoints[component]
 
     def find_symmetric_solution(self, component: str) -> Checkpoint | None:
-        """A component's symmetric 4-bit solution, beside what its folder holds; the first by name."""
+        """Returns the first symmetric INT4 solution of a component, by name."""
 
-        def is_symmetric_int4(scheme: dict[str, Any]) -> bool:
-            symmetric = scheme.get("bits") == 4 and not scheme.get("zero_point")
-            return symmetric and scheme.get("group_size") != "channel"
+        def is_symmetric_int4(scheme: Scheme) -> bool:
+            return scheme.bits == 4 and scheme.symmetric and scheme.group_size != "channel"
 
         return self._find_solution(component, is_symmetric_int4)
 
     def find_int8_solution(self, component: str, activations: str) -> Checkpoint | None:
-        """A component's solution for activations that are rounded as said; the first by name."""
-        return self._find_solution(component, lambda scheme: scheme.get("activations") == activations)
+        """Returns the first solution of a component whose activations are quantized as given, by name.
 
-    def _find_solution(self, component: str, is_suitable: Callable[[dict[str, Any]], bool]) -> Checkpoint | None:
-        """The first solution by name whose scheme fits."""
-        solutions = (Checkpoint(folder) for folder in sorted(self.folder.glob(f"solutions/*/{component}")))
-        return next((one for one in solutions if is_suitable(one.load_config().get("scheme", {}))), None)
+        Args:
+            component: Name of the component.
+            activations: `dynamic` or `static`.
+        """
+        return self._find_solution(component, lambda scheme: scheme.activations == activations)
 
-    def configs(self) -> dict[str, Any]:
-        """What the family's host reads: each component's config, without how its weights are stored, by folder."""
-        return _load_configs(self.folder)
+    def _find_solution(self, component: str, is_suitable: Callable[[Scheme], bool]) -> Checkpoint | None:
+        for folder in solution_folders(self.folder, component):
+            solution = Checkpoint(folder)
+            if is_suitable(Scheme.model_validate(solution.load_config().get("scheme", {}))):
+                return solution
+        return None
 
     def require_valid_size(self, height: int, width: int) -> None:
-        """Looks at a size in pixels, where the family has no host to say what is wrong.
+        """Checks an image size in pixels where the family has no host that does.
 
         Raises:
-            UserError: a picture cannot have it, or the VAE is of an unknown class.
+            UserError: The pipeline cannot generate such images, or its VAE has an unknown class.
         """
-        blocks = self.configs().get("vae", {}).get("block_out_channels")
+        blocks = self.configs.get("vae", {}).get("block_out_channels")
         if blocks is None:
-            raise UserError(f"{self.folder / 'vae'} holds no AutoencoderKL, which is all that can be exported.")
+            raise UserError(f"{self.folder / 'vae'} is not an AutoencoderKL. No other VAE can be exported.")
         multiple = self.family.patch_size * 2 ** (len(blocks) - 1)
         if height % multiple or width % multiple or min(height, width) <= 0:
             raise UserError(
-                f"A picture of {height}x{width} cannot be painted; both sides must be multiples of {multiple}."
+                f"Invalid image size {height}x{width}: height and width must be positive multiples of {multiple}."
             )
 
-    def with_extra_graphs(self, names: Sequence[str]) -> SourcePipeline:
-        """The model with further graphs of its family.
+    def verify_and_hash(self, progress: Progress = no_progress) -> list[FileRecord]:
+        """Hashes every file, and compares the hashes with the manifest where there is one.
 
         Raises:
-            UserError: the family has none of that name.
+            UserError: A file changed since the pipeline was quantized.
         """
-        extra_graphs = {graph.name: graph for graph in self.family.optional_graphs}
-        unknown = [name for name in names if name not in extra_graphs]
-        if unknown:
-            available = f"there is {', '.join(extra_graphs)}" if extra_graphs else "there is none"
-            raise UserError(
-                f"There is no further graph {unknown[0]!r} of the class {self.family.pipeline_class}; {available}."
-            )
-        return replace(
-            self, family=replace(self.family, graphs=(*self.family.graphs, *(extra_graphs[name] for name in names)))
-        )
-
-    def verify_and_hash(self, progress: Progress = no_progress) -> list[artifact.FileRecord]:
-        """Every file with its SHA-256.
-
-        Raises:
-            UserError: a file is not what it was when the pipeline was pressed.
-        """
-        files = artifact.hash_files(self.folder, progress)
+        files = hash_files(self.folder, progress)
         recorded = self.manifest.files if self.manifest else files
         changed = sorted({file.path for file in set(files) ^ set(recorded)})
         if changed:
             raise UserError(
-                f"{self.folder / changed[0]} was changed since it was quantized (manifest.json has another SHA-256); "
-                "quantize again."
+                f"{self.folder / changed[0]} was changed since it was quantized: its SHA-256 is not the one in "
+                "manifest.json. Quantize again."
             )
         return files
 
+    def list_tokenizer_folders(self) -> list[Path]:
+        """Returns the folders of the pipeline's tokenizers, sorted."""
+        return [path for path in sorted(self.folder.glob("tokenizer*")) if path.is_dir()]
 
-def open_source(folder: Path) -> SourcePipeline:
-    """The model of a diffusers folder, or of an artifact folder.
+    def read_tokenizer_files(self) -> dict[str, str]:
+        """Returns the text of the files that the runtime's tokenizer reads, by name.
+
+        A chat template inside tokenizer_config.json becomes a file of its own.
+
+        Raises:
+            UserError: A file is missing.
+        """
+        folder = self.folder / "tokenizer"
+        files = {name: (folder / name).read_text("utf-8") for name in TOKENIZER_FILES if (folder / name).is_file()}
+        config = json.loads(files.get("tokenizer_config.json", "{}"))
+        if "chat_template.jinja" not in files and isinstance(config.get("chat_template"), str):
+            files["chat_template.jinja"] = config["chat_template"]
+        missing = [name for name in TOKENIZER_FILES if name not in files]
+        if missing:
+            raise UserError(f"{folder / missing[0]} is missing. Save the pipeline again with save_pretrained().")
+        return files
+
+    def write_tokenizer_files(self, folder: Path) -> None:
+        """Writes the files that the runtime's tokenizer reads into a new folder."""
+        folder.mkdir(parents=True)
+        for name, text in self.read_tokenizer_files().items():
+            (folder / name).write_text(text, "utf-8")
+
+
+def open_source(folder: Path, extra_graphs: Sequence[str] = ()) -> SourcePipeline:
+    """Opens a diffusers folder, or the model of an artifact folder.
+
+    Args:
+        folder: A diffusers folder, quantized or not, or an artifact folder.
+        extra_graphs: Names of optional graphs of the family to export too.
 
     Raises:
-        UserError: it is neither, the artifact has no manifest, or nothing is known of its pipeline's class.
+        UserError: The folder is neither, the artifact has no manifest, the pipeline's class is unknown, or its family
+            has no such optional graph.
     """
-    model_folder = folder / "model"
-    if not (folder / "model_index.json").exists():
-        if not model_folder.is_dir():
-            raise UserError(
-                f"{folder} holds no model/ and no model_index.json; make one with 'edgepress quantize', or give a "
-                "diffusers folder with --model."
-            )
-        manifest = artifact.read_manifest(folder)
-        if manifest is None:
-            raise UserError(
-                f"{folder / 'manifest.json'} is missing, so that nothing says whether model/ is what was quantized; "
-                f"quantize again, or give --model {model_folder} to take it as it is."
-            )
-        return SourcePipeline(model_folder, _load_family(model_folder), manifest)
-    manifest = artifact.read_manifest(folder.parent) if folder.name == "model" else None
-    return SourcePipeline(folder, _load_family(folder), manifest)
+    if is_pipeline(folder):
+        manifest = read_manifest(folder.parent) if folder.name == MODEL else None
+    else:
+        folder, manifest = _open_artifact(Artifact(folder))
+    configs = _load_configs(folder)
+    return SourcePipeline(folder, _load_family(folder, configs, extra_graphs), configs, manifest)
 
 
-def _load_family(folder: Path) -> Family:
-    """The family of a pipeline folder, with the graphs that its configs ask for."""
-    family, configs = get_family(read_pipeline_class(folder)), _load_configs(folder)
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+def _open_artifact(artifact: Artifact) -> tuple[Path, Manifest]:
+    """Returns the model folder of an artifact, and the manifest."""
+    if not artifact.model.is_dir():
+        raise UserError(
+            f"{artifact.path} contains neither model/ nor model_index.json. Create an artifact with "
+            "'edgepress quantize', or pass a diffusers folder with --model."
+        )
+    manifest = read_manifest(artifact.path)
+    if manifest is None:
+        raise UserError(
+            f"Cannot verify {artifact.model}: {artifact.manifest} is missing. Quantize again, or pass --model "
+            f"{artifact.model} to export it unverified."
+        )
+    return artifact.model, manifest
+
+
+def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequence[str]) -> Family:
+    """Returns the family of a pipeline folder, with the graphs that its configs and `extra_graphs` call for."""
+    family = get_family(read_pipeline_class(folder))
+    index = json.loads((folder / MODEL_INDEX).read_text("utf-8"))
     graphs = [graph for graph in family.graphs if not graph.optional or any(index.get(graph.component) or ())]
-    return replace(family, graphs=tuple(graph.for_config(configs.get(graph.component, {})) for graph in graphs))
+    graphs = [graph.for_config(configs.get(graph.component, {})) for graph in graphs]
+    optional = {graph.name: graph for graph in family.optional_graphs}
+    unknown = [name for name in extra_graphs if name not in optional]
+    if unknown:
+        available = ", ".join(optional) or "none"
+        raise UserError(f"{family.pipeline_class} has no optional graph {unknown[0]!r}. Available: {available}.")
+    return replace(family, graphs=(*graphs, *(optional[name] for name in extra_graphs)))
 
 
 def _load_configs(folder: Path) -> dict[str, Any]:
@@ -148,25 +194,3 @@ def _load_configs(folder: Path) -> dict[str, Any]:
             content = json.loads(path.read_text("utf-8"))
             configs[path.parent.name] = {key: value for key, value in content.items() if key != "quantization_config"}
     return configs
-
-
-def list_tokenizer_folders(model: SourcePipeline) -> list[Path]:
-    """The folders of the pipeline's tokenizers."""
-    return [path for path in sorted(model.folder.glob("tokenizer*")) if path.is_dir()]
-
-
-def read_tokenizer_files(model: SourcePipeline, names: Sequence[str]) -> dict[str, str]:
-    """The tokenizer's files by name, as text; a chat template that stands in tokenizer_config.json becomes a file.
-
-    Raises:
-        UserError: one is missing.
-    """
-    folder = model.folder / "tokenizer"
-    files = {name: (folder / name).read_text("utf-8") for name in names if (folder / name).is_file()}
-    config = json.loads(files.get("tokenizer_config.json", "{}"))
-    if "chat_template.jinja" not in files and isinstance(config.get("chat_template"), str):
-        files["chat_template.jinja"] = config["chat_template"]
-    missing = [name for name in names if name not in files]
-    if missing:
-        raise UserError(f"{folder / missing[0]} is missing; save the pipeline anew with save_pretrained().")
-    return files

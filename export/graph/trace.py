@@ -1,7 +1,7 @@
-"""From a graph's description to an ONNX model without weights: traced with tensors that have shapes and no data.
+"""Traces a graph of a component to ONNX without its weights.
 
-The component is never loaded: its classes are made from config.json with empty parameters, so that memory and time do
-not grow with the weights.
+The component is never loaded: it is built from config.json with empty parameters, so that neither memory nor time grows
+with the weights.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
 from .passes.simplify import fold_constants, remove_dead_code
 
-TRACE_OPSET = 23  # of what is traced: the first with attention, and what the passes read
-WEIGHT_PREFIX = "model."  # what the family's modules call their component
-TRACE_SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing: all different, so that none is taken for another
+TRACE_OPSET = 23  # the first opset with Attention; the passes expect it
+WEIGHT_PREFIX = "model."  # the attribute under which a family's graph modules hold their component
+TRACE_SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing, all different so that axes stay distinct
 
 
 def trace_graph(
@@ -38,18 +38,20 @@ def trace_graph(
     sizes: Mapping[str, int] | None = None,
     blocks: range | None = None,
 ) -> ir.Model:
-    """The graph of a component folder, in opset 23, with constants folded and norms and attention as one operator each.
+    """Traces a graph of a component in opset 23, with constants folded and each norm and attention as one operator.
 
-    Every initializer that is a weight bears its module's name and has a shape and a dtype but no value; tables that the
-    component computes for itself have theirs. Of many blocks that are alike, five are traced.
+    Initializers that are weights have the name of their module, a shape and a dtype, but no value. Tables that the
+    component computes itself have their values. Of a list of identical blocks, five are traced and the rest copied.
 
     Args:
-        dtype: of the weights and what is computed with them; inputs and outputs are as the graph says.
-        sizes: of all axes, by name, where none is to be dynamic.
-        blocks: of the component, where the graph's module is to run only those.
+        graph: What to trace.
+        folder: Component folder.
+        dtype: Dtype of weights and of what is computed with them. Inputs and outputs keep the dtypes of the graph.
+        sizes: Sizes of all axes by name; None keeps them dynamic.
+        blocks: The blocks of the component that the graph's module runs; None runs all.
 
     Raises:
-        UserError: the folder has no config.json that names a class of diffusers or transformers.
+        UserError: The folder has no config.json that names a class of diffusers or transformers.
     """
     component = build_empty_component(folder)
     num_pruned = prune_repeated_blocks(component) if blocks is None else {}
@@ -62,7 +64,6 @@ def trace_graph(
 def _trace_component(
     graph: Graph, component: nn.Module, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None
 ) -> ir.Model:
-    """The graph of a component, all of it traced."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with _silence_exporter(), FakeTensorMode(allow_non_fake_inputs=True):
@@ -79,21 +80,23 @@ def _trace_component(
             output_names=[port.name for port in graph.outputs],
         )
     assert program is not None
-    return remove_dead_code(fuse_rms_norm(fold_constants(_clean_names(program.model, graph, sizes is None))))
+    model = _clean_names(program.model, graph, sizes is None)
+    return remove_dead_code(fuse_rms_norm(fold_constants(model)))
 
 
 def build_empty_component(folder: Path) -> Any:
-    """The component with all its parameters on the meta device; what it computes for itself is real.
+    """Builds a component with its parameters on the meta device. Buffers that it computes itself are real.
 
     Raises:
-        UserError: no readable config.json, or one of an unknown class.
+        UserError: config.json is missing, unreadable, or names an unknown class.
     """
     from accelerate import init_empty_weights
 
     config = load_component_config(folder)
-    library, name = (
-        ("diffusers", config.get("_class_name")) if "_class_name" in config else _get_transformers_class(config)
-    )
+    if "_class_name" in config:
+        library, name = "diffusers", config["_class_name"]
+    else:
+        library, name = "transformers", (config.get("architectures") or ["?"])[0]
     cls = getattr(importlib.import_module(library), str(name), None)
     if cls is None:
         raise UserError(f"{folder / 'config.json'} names the class {name!r}, which {library} does not have.")
@@ -106,21 +109,21 @@ def build_empty_component(folder: Path) -> Any:
 
 
 def load_component_config(folder: Path) -> dict[str, Any]:
-    """A component's config, without what it says of how its weights are stored."""
+    """Reads a component's config.json, without how its weights are stored.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); the component folder needs its config.") from error
+        raise UserError(f"Cannot read {path} ({error}). A component folder needs its config.") from error
     return {key: value for key, value in config.items() if key != "quantization_config"}
 
 
-def _get_transformers_class(config: dict[str, Any]) -> tuple[str, str]:
-    return "transformers", (config.get("architectures") or ["?"])[0]
-
-
 def build_fake_module(graph: Graph, component: nn.Module, dtype: torch.dtype, blocks: range | None) -> Any:
-    """The graph's module with fake parameters, within a FakeTensorMode."""
+    """Builds the graph's module around a component whose parameters become fake. Needs an active FakeTensorMode."""
     _make_parameters_fake(component, dtype)
     name, _, cls = graph.module.partition(":")
     module = getattr(importlib.import_module(name), cls)
@@ -128,7 +131,7 @@ def build_fake_module(graph: Graph, component: nn.Module, dtype: torch.dtype, bl
 
 
 def _make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:
-    """Puts parameters of the current fake mode in the place of those on the meta device, in place."""
+    """Replaces parameters on the meta device by ones of the active FakeTensorMode, in place."""
     for name, parameter in list(component.named_parameters()):
         owner, _, attribute = name.rpartition(".")
         empty = nn.Parameter(torch.empty_like(parameter, dtype=dtype, device="cpu"), requires_grad=False)
@@ -136,12 +139,13 @@ def _make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _list_dynamic_shapes(graph: Graph) -> tuple[dict[int, Any], ...]:
+    """Returns the dynamic axes of each input as torch.export describes them."""
     dims = {axis: torch.export.Dim(axis, min=1) for axis in graph.dynamic_axes}
-    return tuple({at: dims[axis] for at, axis in enumerate(port.axes) if axis} for port in graph.inputs)
+    return tuple({index: dims[axis] for index, axis in enumerate(port.axes) if axis} for port in graph.inputs)
 
 
 def _clean_names(model: ir.Model, graph: Graph, dynamic: bool) -> ir.Model:
-    """Strips the prefix from weights' names and the fake values from the weights, and names the outputs' axes."""
+    """Strips the prefix from the names of weights and drops their fake values; names the axes of outputs."""
     for value in list(model.graph.initializers.values()):
         if value.name is not None and value.name.startswith(WEIGHT_PREFIX):
             value.name = value.name.removeprefix(WEIGHT_PREFIX)
@@ -155,7 +159,7 @@ def _clean_names(model: ir.Model, graph: Graph, dynamic: bool) -> ir.Model:
 
 @contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """Keeps the exporter's own words on libraries that are not needed here from the user."""
+    """Hides warnings of torch.onnx about optional libraries."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Traced graphs, kept for later exports: tracing is half of what exporting takes, and its result depends on little.
+"""Cache of traced graphs: tracing is half of the time of an export, and its result depends on little.
 
-A graph is kept by a digest of all that it is made from: its description, the component's config, our code that traces,
-and the versions of the libraries. It has no weights, and is a megabyte or less.
+The key of a graph is a digest of all that it depends on: its description, the component's config, the code that traces
+and the versions of the libraries. Graphs hold no weights, and take a megabyte or less.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ...models.base.graph import Graph
 from .external_weights import list_unset_initializers
 from .trace import load_component_config, trace_graph
 
-MAX_ENTRIES = 100  # files that are kept
+MAX_ENTRIES = 100
 CACHE_SUFFIX = ".graph"
 DIGEST_BYTES = hashlib.sha256().digest_size
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "onnx", "onnx-ir", "onnxscript", "numpy")
-NO_LOCATION = ""  # where an initializer's values are as long as the weights are not attached
+NO_LOCATION = ""  # location of initializers whose weights are not attached yet
 
 
 def trace_cached(
@@ -37,25 +37,25 @@ def trace_cached(
     sizes: Mapping[str, int] | None = None,
     blocks: range | None = None,
 ) -> ir.Model:
-    """What `trace` gives for the same arguments, which is done only where no graph is kept.
+    """Returns what `trace_graph` returns for the same arguments, from the cache where possible.
 
     Raises:
-        UserError: the folder has no config.json that names a class of diffusers or transformers.
+        UserError: The folder has no config.json that names a class of diffusers or transformers.
     """
     key = _compute_key(graph, folder, dtype, sizes, blocks)
     content = _read_entry(key)
     if content is None:
         content = _serialize(trace_graph(graph, folder, dtype, sizes, blocks))
-        with suppress(OSError, RuntimeError):  # no home, or a read-only one: costs tracing again, and nothing else
+        with suppress(OSError, RuntimeError):  # no home folder, or a read-only one: the next export traces again
             _write_entry(content, _get_cache_file(key))
     return _deserialize(content)
 
 
 def get_cache_folder() -> Path:
-    """Where the user's programs keep what they can make again (XDG Base Directory Specification).
+    """Returns the folder of traced graphs in the user's cache (XDG Base Directory Specification).
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: The user has no home folder.
     """
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "edgepress" / "graphs"
@@ -74,18 +74,18 @@ def _compute_key(
         "dtype": str(dtype),
         "sizes": sizes and dict(sizes),
         "blocks": repr(blocks),
-        "code": code_fingerprint(trace_graph.__module__, *model_modules(), alone=__name__),
+        "code": code_fingerprint(trace_graph.__module__, *model_modules(), shallow=__name__),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _read_entry(key: str) -> bytes | None:
-    """What a file holds behind its SHA-256; None where it is not there, or damaged."""
+    """Returns the content of an entry behind its SHA-256, or None where it is missing or corrupt."""
     try:
         file = _get_cache_file(key)
         stored = file.read_bytes()
-        os.utime(file)  # what is used stays
+        os.utime(file)  # recently used entries are evicted last
     except (OSError, RuntimeError):
         return None
     digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
@@ -93,22 +93,23 @@ def _read_entry(key: str) -> bytes | None:
 
 
 def _write_entry(content: bytes, file: Path) -> None:
-    """Writes a file, which other exports may do meanwhile; those not used for longest go where there are too many."""
+    """Writes an entry atomically, as other processes may write too, and evicts the least recently used ones."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(f".{os.getpid()}.new")
+    temporary = file.with_suffix(f".{os.getpid()}.new")
     try:
-        with new.open("wb") as stream:
+        with temporary.open("wb") as stream:
             stream.write(hashlib.sha256(content).digest() + content)
             os.fsync(stream.fileno())
-        new.replace(file)
+        temporary.replace(file)
     finally:
-        new.unlink(missing_ok=True)
-    for old in sorted(file.parent.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)[MAX_ENTRIES:]:
-        old.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+    entries = sorted(file.parent.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in entries[MAX_ENTRIES:]:
+        entry.unlink(missing_ok=True)
 
 
 def _serialize(model: ir.Model) -> bytes:
-    """A graph as protobuf, which knows no initializers without values: theirs are said to be nowhere."""
+    """Returns a graph as protobuf. That has no initializers without values, so they get an empty location."""
     for value in list_unset_initializers(model):
         assert value.dtype is not None
         assert value.shape is not None

@@ -1,1 +1,1 @@
-"""ONNX: graphs traced without weights, shaped by passes, then given the weights as files beside them."""
+"""Exports pipelines to ONNX: plan, trace, write, verify, publish."""

@@ -1,58 +1,147 @@
-"""From a pipeline folder to the graphs, weights and words that a device runs, published as one folder."""
+"""Exports a pipeline to ONNX graphs with their weights beside them, published as one folder."""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ...common.progress import Progress, no_progress
 from ...recipes.schema import ExportSettings
-from ...storage import publishing
+from ...storage.layout import Artifact
+from ...storage.publishing import artifact_lock, publish_folder
 from ..verification.parity import Parity
-from .job import Sizes
-from .prepare import plan_export
+from .prepare import ImageSizes, plan_export
+from .traced_graphs import trace_graphs
+from .verifier import verify_graphs
+from .writer import OnnxWriter
+
+PARITY_TITLES = {"exact": "Graphs against torch", "exported": "Graphs with int8 products against torch"}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What exporting left: the published folder, and how far the graphs are from torch (empty: not looked at).
+    """A published export. `print` shows it as a table.
 
-    without_script: why there is no script for TensorRT, though the flavour is its; else empty.
+    Attributes:
+        folder: The published folder.
+        parity: The difference from torch: `exact` without int8 products, and `exported` with them if there are any.
+            Empty if the graphs were not verified.
+        tensorrt_unsupported_reason: Why there is no script for TensorRT although the format is qdq; else empty.
     """
 
     folder: Path
-    parity: dict[str, Parity]
+    parity: Mapping[str, Parity] = field(default_factory=dict)
     tensorrt_unsupported_reason: str = ""
+
+    @property
+    def graph_files(self) -> list[Path]:
+        """The published graphs, sorted by name."""
+        return sorted(self.folder.glob("*.onnx"))
+
+    def __str__(self) -> str:
+        lines = [f"ONNX export in {self.folder}"]
+        for name, parity in self.parity.items():
+            lines += ["", f"{PARITY_TITLES[name]}:", *str(parity).splitlines()]
+        if not self.parity:
+            lines.append("not verified")
+        if self.tensorrt_unsupported_reason:
+            lines += ["", self.tensorrt_unsupported_reason]
+        return "\n".join(lines)
 
 
 def export_onnx(
-    source: Path,
-    output: Path,
-    settings: ExportSettings,
-    sizes: Sizes = (),
-    progress: Progress = no_progress,
+    source: str | Path,
+    output: str | Path,
+    settings: ExportSettings | None = None,
+    *,
+    precision: Literal["fp32", "fp16", "int4", "w8a8"] | None = None,
+    format: Literal["ort", "qdq"] | None = None,  # noqa: A002
+    activations: Literal["dynamic", "static"] | None = None,
+    accuracy_level: Literal[0, 4] | None = None,
+    float_dtype: Literal["fp32", "fp16"] | None = None,
+    opset: int | None = None,
+    shapes: Literal["dynamic", "fixed"] | None = None,
+    max_prompt_tokens: int | None = None,
+    extra_graphs: Sequence[str] | None = None,
+    sizes: ImageSizes = (),
     verify: bool = True,
+    progress: Progress = no_progress,
 ) -> ExportResult:
-    """Exports the pipeline in `source` to `output/onnx`; an older export there is replaced, or else left as it is.
+    """Exports a pipeline to `output/onnx`. An existing export there is replaced on success, and else left alone.
 
     Args:
-        source: a diffusers folder, pressed or not, or an artifact folder.
-        sizes: (height, width) in pixels of the pictures that parity is looked at with; none: the model's native size.
-        check: whether to hold the graphs against torch, which takes the memory of running both.
+        source: A diffusers folder, quantized or not, or an artifact folder.
+        output: The artifact folder. The export goes to its subfolder `onnx`.
+        settings: Settings of the export, such as those of a recipe. Further arguments override single ones.
+        precision: Precision of the graphs: `int4` takes the weights of a quantized model, `w8a8` an INT8 solution.
+        format: `ort` uses ONNX Runtime's operators, `qdq` standard ONNX with DequantizeLinear, as TensorRT needs.
+        activations: For w8a8, `dynamic` scales per token or `static` scales from calibration.
+        accuracy_level: For int4 in ONNX Runtime, 0 multiplies in floats and 4 in int8.
+        float_dtype: For int4, the dtype of what is not quantized.
+        opset: ONNX opset.
+        shapes: `dynamic` axes, or `fixed` ones with one file per image size and prompt length.
+        max_prompt_tokens: With fixed shapes, tokens of the longest prompt.
+        extra_graphs: Optional graphs, such as `vae_encoder`.
+        sizes: Heights and widths in pixels of the images to verify, and with fixed shapes to export. Default: those of
+            the settings, or else the model's native size.
+        verify: Whether to compare the graphs with torch, which takes the memory of running both.
+        progress: Called with a stage, what is done and the total.
+
+    Returns:
+        The published folder, and how far the graphs are from torch.
 
     Raises:
-        UserError: bad input (before anything is written), weights that changed since they were quantized, graphs that
-            are further from torch than the precision may be.
+        UserError: An input is invalid (raised before anything is written), weights changed since they were quantized,
+            or graphs deviate more from torch than the precision may.
+        ValueError: A setting has an invalid value.
     """
-    job = plan_export(source, output, settings, sizes)
-    with publishing.artifact_lock(output) as work:
-        stage = work / "export-onnx"
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir()
-        try:
-            parity = job.write(stage, progress, verify)
-            publishing.publish_folder(stage, output / "onnx")
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-    return ExportResult(output / "onnx", parity, job.tensorrt_unsupported_reason)
+    overrides = {
+        "precision": precision,
+        "format": format,
+        "activations": activations,
+        "accuracy_level": accuracy_level,
+        "float_dtype": float_dtype,
+        "opset": opset,
+        "shapes": shapes,
+        "max_prompt_tokens": max_prompt_tokens,
+        "extra_graphs": extra_graphs,
+    }
+    values = (settings or ExportSettings()).model_dump()
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    merged = ExportSettings.model_validate(values)
+    artifact = Artifact(Path(output))
+    plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
+    with artifact_lock(artifact.path) as work, _stage_folder(work / "export-onnx") as stage:
+        with ThreadPoolExecutor(1) as pool:
+            hashes = pool.submit(plan.source.verify_and_hash, progress)  # meanwhile: tracing and writing take longer
+            graphs = trace_graphs(plan, progress)
+            writer = OnnxWriter(plan, graphs, stage)
+            writer.write_graphs(progress)
+            sources = hashes.result()
+        writer.write_tokenizers()
+        parity = verify_graphs(plan, graphs, stage, progress) if verify else {}
+        writer.remove_reference_graphs()
+        writer.write_engine_script()
+        writer.write_config(sources, parity)
+        publish_folder(stage, artifact.onnx)
+    if plan.tensorrt_unsupported_reason:
+        logger.warning(plan.tensorrt_unsupported_reason)
+    return ExportResult(artifact.onnx, parity, plan.tensorrt_unsupported_reason)
+
+
+@contextmanager
+def _stage_folder(folder: Path) -> Iterator[Path]:
+    """Creates an empty folder for an export, and removes what is left of it at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

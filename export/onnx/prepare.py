@@ -1,8 +1,9 @@
-"""TODO"""
+"""Plans an export: opens its inputs, and checks everything that can be wrong before anything is written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...common.errors import UserError
@@ -13,102 +14,170 @@ from ...storage.checkpoint import Checkpoint
 from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.lowering import SUPPORTED_OPSETS
-from ..graph.passes.dequantize_linear import MIN_OPSET as DEQUANTIZE_OPSET
-from ..graph.source_model import SourcePipeline, open_source, read_tokenizer_files
-from .job import TOKENIZER_FILES, ExportJob, Sizes
+from ..graph.passes.dequantize_linear import MIN_OPSET as DEQUANTIZE_MIN_OPSET
+from ..graph.source_model import SourcePipeline, open_source
+from .tensorrt import get_unsupported_reason
+
+ImageSizes = Sequence[tuple[int, int]]
 
 
-def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Sizes) -> ExportJob:
-    """Looks at all that can be wrong before anything is written.
+@dataclass(frozen=True)
+class ExportPlan:
+    """The checked inputs of an export.
+
+    Attributes:
+        source: The pipeline.
+        host: The host of its family; None if the family has none.
+        settings: Settings of the export.
+        sizes: Heights and widths in pixels of the images to check.
+        solutions: Solutions that replace a component's own weights, by component.
+        weights: Weights of each component, those of its solution included.
+    """
+
+    source: SourcePipeline
+    host: Host | None
+    settings: ExportSettings
+    sizes: ImageSizes
+    solutions: Mapping[str, Checkpoint]
+    weights: Mapping[str, WeightSource] = field(repr=False)
+
+    @property
+    def is_w8a8(self) -> bool:
+        """Whether weights and activations are INT8."""
+        return self.settings.precision == "w8a8"
+
+    @property
+    def is_fp16(self) -> bool:
+        """Whether unquantized values are float16."""
+        settings = self.settings
+        return (settings.float_dtype if settings.precision == "int4" else settings.precision) == "fp16"
+
+    @property
+    def int4_format(self) -> str | None:
+        """The format of INT4 linear layers, `ort` or `qdq`; None where there are none."""
+        return self.settings.format if self.settings.precision == "int4" else None
+
+    @property
+    def uses_int8_matmul(self) -> bool:
+        """Whether graphs multiply in int8, an error that parity must tell from mistakes."""
+        return self.is_w8a8 or bool(self.settings.precision == "int4" and self.settings.accuracy_level)
+
+    @property
+    def tensorrt_unsupported_reason(self) -> str:
+        """Why TensorRT cannot read the INT4 weights; empty if it can, or if the format is not for TensorRT."""
+        weights = self.weights.values() if self.int4_format == "qdq" else ()
+        return get_unsupported_reason(
+            layout.block_size for source in weights for layout in source.int4_linears.values()
+        )
+
+
+def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: ImageSizes) -> ExportPlan:
+    """Opens and checks the inputs of an export.
+
+    Args:
+        source: A diffusers folder, quantized or not, or an artifact folder.
+        output: The artifact folder to export to.
+        settings: Settings of the export.
+        sizes: Heights and widths in pixels of the images to check; empty for the model's native size.
 
     Raises:
-        UserError: it is.
+        UserError: An input is invalid.
     """
     _check_opset(settings)
-    model = open_source(source).with_extra_graphs(settings.extra_graphs)
-    if output.resolve().is_relative_to(model.folder.resolve()):
-        raise UserError(f"The output {output} lies inside the model folder {model.folder}; give another --output.")
-    host = load_host(model.family, model.configs()) if model.family.host else None
-    sizes = sizes or [(read_native_size(model.folder),) * 2]
-    for size in sizes:
-        model.require_valid_size(*size) if host is None else host.latent_shape(*size)
-    if host is None and settings.shapes == "fixed":
-        raise UserError(
-            f"Nothing here knows the shapes of the class {model.family.pipeline_class}; give shapes: dynamic."
-        )
+    pipeline = open_source(source, settings.extra_graphs)
+    if output.resolve().is_relative_to(pipeline.folder.resolve()):
+        raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
+    host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
+    sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
+    _check_shapes(pipeline, host, settings, sizes)
     if host is not None:
-        _check_tokens(host, settings)
-        read_tokenizer_files(model, TOKENIZER_FILES)
-    components = list(dict.fromkeys(graph.component for graph in model.family.graphs))
-    signed = settings.precision == "int4" and settings.format == "qdq"
-    plain = {name: WeightSource(model.open_checkpoint(name)) for name in components}
-    _check_parts(model)
-    if settings.precision == "int4" and not any(part.int4_linears for part in plain.values()):
+        pipeline.read_tokenizer_files()
+    components = list(dict.fromkeys(graph.component for graph in pipeline.family.graphs))
+    is_signed = settings.precision == "int4" and settings.format == "qdq"
+    to_operand = to_dequantize_linear_operand if is_signed else to_matmul_nbits_operand
+    weights = {name: WeightSource(pipeline.open_checkpoint(name), to_operand=to_operand) for name in components}
+    _check_submodules(pipeline)
+    if settings.precision == "int4" and not any(source.int4_linears for source in weights.values()):
         raise UserError(
-            f"{model.folder} has no 4-bit weights; press it with 'edgepress quantize', or give --precision fp32."
+            f"{pipeline.folder} has no INT4 weights. Quantize it with 'edgepress quantize', or pass --precision fp32."
         )
-    asking = [name for name, part in plain.items() if signed and part.has_zero_points]
-    solutions = {name: _symmetric(model, name) for name in asking}
-    if settings.precision == "w8a8":
-        solutions = _in_bytes(model, components, settings)
-    if signed or solutions:
-        operands = to_dequantize_linear_operand if signed else to_matmul_nbits_operand
-        plain = {name: WeightSource(model.open_checkpoint(name), solutions.get(name), operands) for name in components}
-    return ExportJob(model, host, settings, sizes, solutions, plain)
+    solutions: dict[str, Checkpoint] = {}
+    if is_signed:
+        asymmetric = [name for name, source in weights.items() if source.has_zero_points]
+        solutions = {name: _get_symmetric_solution(pipeline, name) for name in asymmetric}
+    elif settings.precision == "w8a8":
+        solutions = _find_int8_solutions(pipeline, components, settings)
+    for name, solution in solutions.items():
+        weights[name] = WeightSource(pipeline.open_checkpoint(name), solution, to_operand)
+    return ExportPlan(pipeline, host, settings, sizes, solutions, weights)
 
 
-def _symmetric(model: SourcePipeline, component: str) -> Checkpoint:
-    solution = model.find_symmetric_solution(component)
+def _check_opset(settings: ExportSettings) -> None:
+    """Raises UserError where the opset is not supported, or too low for the format."""
+    is_signed = settings.precision == "int4" and settings.format == "qdq"
+    lowest = DEQUANTIZE_MIN_OPSET if is_signed else min(SUPPORTED_OPSETS)
+    if not lowest <= settings.opset <= max(SUPPORTED_OPSETS):
+        raise UserError(
+            f"Opset {settings.opset} does not support {settings.precision} in the format {settings.format}. "
+            f"Choose an --opset from {lowest} to {max(SUPPORTED_OPSETS)}."
+        )
+
+
+def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportSettings, sizes: ImageSizes) -> None:
+    """Raises UserError where an image size or prompt length is not possible, or not known to be."""
+    for size in sizes:
+        if host is None:
+            pipeline.require_valid_size(*size)
+        else:
+            host.latent_shape(*size)
+    if host is None and settings.shapes == "fixed":
+        raise UserError(f"Fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'.")
+    if host is not None and settings.max_prompt_tokens > host.max_tokens:
+        raise UserError(
+            f"max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most {host.max_tokens} "
+            f"tokens of a prompt. Set export.max_prompt_tokens to {host.max_tokens} or less."
+        )
+
+
+def _check_submodules(pipeline: SourcePipeline) -> None:
+    """Raises UserError where a graph needs a submodule that was removed from its component."""
+    for graph in pipeline.family.graphs:
+        names = pipeline.open_checkpoint(graph.component).names() if graph.submodule else ()
+        if graph.submodule and not any(name.startswith(f"{graph.submodule}.") for name in names):
+            raise UserError(
+                f"The {graph.submodule} was removed from {pipeline.folder / graph.component} during quantization. "
+                f"Leave out {graph.name}, or export it from the original pipeline."
+            )
+
+
+def _get_symmetric_solution(pipeline: SourcePipeline, component: str) -> Checkpoint:
+    solution = pipeline.find_symmetric_solution(component)
     if solution is None:
         raise UserError(
-            f"The {component} in {model.folder} has zero points, which the flavour qdq has no room for; quantize with "
-            "a symmetric solution beside it (quantize.also: {qdq: {group_size: 128, zero_point: false}})."
+            f"The {component} in {pipeline.folder} has zero points, which the format qdq does not support. Quantize "
+            "with an additional symmetric scheme (quantize.extra_schemes: {qdq: {group_size: 128, symmetric: true}})."
         )
     return solution
 
 
-def _in_bytes(model: SourcePipeline, components: Sequence[str], settings: ExportSettings) -> dict[str, Checkpoint]:
-    """The solutions for products of 8-bit integers, of the components that were pressed."""
+def _find_int8_solutions(
+    pipeline: SourcePipeline, components: Sequence[str], settings: ExportSettings
+) -> dict[str, Checkpoint]:
+    """Returns the INT8 solutions of the components that have one.
+
+    Raises:
+        UserError: No component has one, or the format does not support the activations.
+    """
     if settings.format == "qdq" and settings.activations == "dynamic":
         raise UserError(
-            "The flavour qdq has no scale of each token; give --activations static, or --flavour ort, which has one."
+            "The format qdq does not support dynamic activations. Pass --activations static, or --format ort."
         )
-    found = {name: model.find_int8_solution(name, settings.activations) for name in components}
-    solutions = {name: solution for name, solution in found.items() if solution is not None}
+    candidates = {name: pipeline.find_int8_solution(name, settings.activations) for name in components}
+    solutions = {name: solution for name, solution in candidates.items() if solution is not None}
     if not solutions:
         raise UserError(
-            f"{model.folder} has no solution for {settings.activations} activations in 8 bits; quantize with one "
-            "beside it (quantize.also: {w8a8: {bits: 8, group_size: channel, zero_point: false, narrow: true, "
-            f"activations: {settings.activations}}}}})."
+            f"{pipeline.folder} has no INT8 solution with {settings.activations} activations. Quantize with an "
+            "additional scheme (quantize.extra_schemes: {w8a8: {bits: 8, group_size: channel, symmetric: true, "
+            f"narrow_range: true, activations: {settings.activations}}}}})."
         )
     return solutions
-
-
-def _check_tokens(host: Host, settings: ExportSettings) -> None:
-    """Raises UserError where graphs would read more of a prompt than the pipeline does."""
-    if settings.max_prompt_tokens > host.max_tokens:
-        raise UserError(
-            f"The pipeline reads {host.max_tokens} tokens of a prompt at most, and export.tokens asks for "
-            f"{settings.max_prompt_tokens}; give export.tokens {host.max_tokens} or fewer."
-        )
-
-
-def _check_parts(model: SourcePipeline) -> None:
-    """Raises UserError where a graph that was asked for needs what a component has lost."""
-    for graph in model.family.graphs:
-        names = model.open_checkpoint(graph.component).names() if graph.submodule else ()
-        if graph.submodule and not any(name.startswith(f"{graph.submodule}.") for name in names):
-            raise UserError(
-                f"{model.folder / graph.component} has lost its {graph.submodule} to pressing; leave {graph.name} out, or "
-                "export it from the pipeline that was pressed."
-            )
-
-
-def _check_opset(settings: ExportSettings) -> None:
-    """Raises UserError where the opset is not one that can be written, or lacks what the flavour needs."""
-    least = DEQUANTIZE_OPSET if settings.precision == "int4" and settings.format == "qdq" else min(SUPPORTED_OPSETS)
-    if not least <= settings.opset <= max(SUPPORTED_OPSETS):
-        raise UserError(
-            f"Opset {settings.opset} cannot be exported with {settings.precision} and the flavour "
-            f"{settings.format}; give --opset {least} to {max(SUPPORTED_OPSETS)}."
-        )

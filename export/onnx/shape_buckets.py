@@ -1,7 +1,6 @@
-"""With which shapes a host asks each graph, for pictures of some sizes and prompts of all lengths up to one.
+"""The shapes with which a host runs each graph, for some image sizes and all prompt lengths up to a maximum.
 
-The host itself is asked: it runs with graphs that answer zeros. Graphs of the text alone know nothing of the picture;
-all others are asked once for each shape that those are asked with.
+They are recorded from the host itself, which runs with graphs that return zeros.
 """
 
 from __future__ import annotations
@@ -18,31 +17,34 @@ from ...models.base.reference import Arrays, GoldenInput
 from ...runtime.onnx.shape_buckets import BucketedGraph, ShapeBucket
 from ..verification.golden import GOLDEN_TIMESTEP, run_all_graphs
 
-Axes = dict[str, int]
+AxisSizes = dict[str, int]
 
 
 def build_bucketed_graphs(
     models: Mapping[str, ir.Model], buckets: Mapping[str, Sequence[ShapeBucket]]
 ) -> dict[str, BucketedGraph]:
-    """Graphs by name, for picking the file that takes an input."""
-    return {name: BucketedGraph(get_input_axes(models[name]), found) for name, found in buckets.items()}
+    """Returns graphs with the files that were made of them, by name."""
+    return {name: BucketedGraph(get_input_axes(models[name]), files) for name, files in buckets.items()}
 
 
 def build_dynamic_buckets(models: Mapping[str, ir.Model]) -> dict[str, list[ShapeBucket]]:
-    """One file a graph."""
+    """Returns one bucket with dynamic axes for each graph."""
     return {name: [ShapeBucket(name, {})] for name in models}
 
 
-def build_fixed_buckets(shapes: Mapping[str, Sequence[Axes]]) -> dict[str, list[ShapeBucket]]:
-    """A file for each shape that a graph is asked with, such as transformer-N1536-L64."""
+def build_fixed_buckets(shapes: Mapping[str, Sequence[AxisSizes]]) -> dict[str, list[ShapeBucket]]:
+    """Returns a bucket for each shape of each graph, with names such as transformer-N1536-L64."""
     return {
-        name: [ShapeBucket("-".join([name, *(f"{axis}{size}" for axis, size in axes.items())]), axes) for axes in found]
-        for name, found in shapes.items()
+        name: [
+            ShapeBucket("-".join([name, *(f"{axis}{size}" for axis, size in axis_sizes.items())]), axis_sizes)
+            for axis_sizes in graph_shapes
+        ]
+        for name, graph_shapes in shapes.items()
     }
 
 
 def get_input_axes(model: ir.Model) -> dict[str, tuple[int | str, ...]]:
-    """The axes of a graph's inputs: sizes, or names where they are dynamic."""
+    """Returns the axes of each input: sizes, or names where they are dynamic."""
     axes = {}
     for value in model.graph.inputs:
         assert value.name is not None
@@ -52,38 +54,55 @@ def get_input_axes(model: ir.Model) -> dict[str, tuple[int | str, ...]]:
 
 
 def collect_shapes(
-    host: Host, family: Family, models: Mapping[str, ir.Model], sizes: Sequence[tuple[int, int]], tokens: int
-) -> dict[str, list[Axes]]:
-    """The axes that each graph of a family is asked with, each once; graphs that are not asked are not there.
+    host: Host,
+    family: Family,
+    models: Mapping[str, ir.Model],
+    sizes: Sequence[tuple[int, int]],
+    max_prompt_tokens: int,
+) -> dict[str, list[AxisSizes]]:
+    """Returns the different axis sizes with which each graph is run. Graphs that are never run are left out.
 
     Args:
-        sizes: height and width of pictures, in pixels. tokens: of the longest prompt.
+        host: The family's host.
+        family: The family, with the graphs to export.
+        models: Traced graphs by name.
+        sizes: Heights and widths of images in pixels.
+        max_prompt_tokens: Tokens of the longest prompt.
     """
-    lengths: dict[str, int] = {}
-    for length in range(1, tokens + 1):
+    lengths: dict[str, int] = {}  # one prompt length for each shape that the graphs of the text see
+    for length in range(1, max_prompt_tokens + 1):
         text_recorder = ShapeRecorder(models)
         host.encode_prompt(text_recorder, np.zeros(length, np.int64))
-        lengths.setdefault(str(text_recorder.axes), length)
+        lengths.setdefault(str(text_recorder.shapes), length)
     recorder = ShapeRecorder(models)
     for size in sizes:
         latents = np.zeros(host.latent_shape(*size), np.float32)
         for length in lengths.values():
-            run_all_graphs(host, recorder, GoldenInput(np.zeros(length, np.int64), latents, GOLDEN_TIMESTEP), family)
-    return recorder.axes
+            golden_input = GoldenInput(np.zeros(length, np.int64), latents, GOLDEN_TIMESTEP)
+            run_all_graphs(host, recorder, golden_input, family)
+    return recorder.shapes
 
 
 class ShapeRecorder:
-    """Runs graphs by answering zeros, and keeps the axes of what they are asked with."""
+    """Runs graphs by returning zeros, and records the axis sizes of their inputs.
+
+    Args:
+        models: Traced graphs by name.
+
+    Attributes:
+        shapes: The different axis sizes of each graph, in order of their first use.
+    """
 
     def __init__(self, models: Mapping[str, ir.Model]) -> None:
         self._models = models
-        self.axes: dict[str, list[Axes]] = {}
+        self.shapes: dict[str, list[AxisSizes]] = {}
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
+        """Returns zeros in the shape of a graph's first output."""
         model = self._models[name]
-        axes = BucketedGraph(get_input_axes(model), []).axis_sizes(inputs)
-        if axes not in self.axes.setdefault(name, []):
-            self.axes[name].append(axes)
+        axis_sizes = BucketedGraph(get_input_axes(model), []).axis_sizes(inputs)
+        if axis_sizes not in self.shapes.setdefault(name, []):
+            self.shapes[name].append(axis_sizes)
         shape = model.graph.outputs[0].shape
         assert shape is not None
-        return np.zeros(shape.evaluate(axes).numpy(), np.float32)
+        return np.zeros(shape.evaluate(axis_sizes).numpy(), np.float32)

@@ -1,1 +1,1 @@
-"""TODO export/verification."""
+"""Compares exported graphs with torch: on golden inputs, and by the image they generate."""

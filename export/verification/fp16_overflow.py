@@ -1,6 +1,6 @@
-"""Whether float16 can hold what a graph computes, looked at node by node.
+"""Checks node by node whether float16 can hold what a graph computes.
 
-ONNX Runtime computes float16 graphs on most CPUs in float32, so that its outputs do not tell.
+On most CPUs ONNX Runtime computes float16 graphs in float32, so its outputs do not show an overflow.
 """
 
 from __future__ import annotations
@@ -10,39 +10,44 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
 from ...models.base.reference import Arrays
+from ...runtime.onnx.sessions import create_session
 from ..graph.passes.pattern import NodeBuilder
 
 FP16_MAX = float(np.finfo(np.float16).max)
 
 
 def find_fp16_overflow(file: Path, inputs: Arrays) -> str | None:
-    """The first value of a graph that is no finite number in float16 for some inputs, None where there is none."""
+    """Returns the name of the first value that is not a finite float16 number for some inputs, or None.
+
+    Args:
+        file: A graph; a temporary copy is written beside it.
+        inputs: Arrays by port name.
+    """
     model = ir.load(file)
     values = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT16]
     if not values:
         return None
     output_names = _add_magnitude_outputs(model, values)
-    copy = file.with_suffix(".watched.onnx")
+    copy = file.with_suffix(".magnitudes.onnx")
     ir.save(model, copy)
     try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(copy, options, providers=["CPUExecutionProvider"])
-        magnitudes = session.run(output_names, inputs)
+        magnitudes = create_session(copy).run(output_names, inputs)
     finally:
         copy.unlink()
-    return next((value.name for value, size in zip(values, magnitudes, strict=True) if not size <= FP16_MAX), None)
+    return next(
+        (value.name for value, magnitude in zip(values, magnitudes, strict=True) if not magnitude <= FP16_MAX), None
+    )
 
 
 def _add_magnitude_outputs(model: ir.Model, values: Sequence[ir.Value]) -> list[str]:
-    """Adds the largest magnitudes of values to a graph's outputs, in float32; gives their names."""
+    """Adds the largest magnitude of each value to a graph's outputs, in float32, and returns their names."""
     op = NodeBuilder()
-    for number, value in enumerate(values):
-        size = op("ReduceMax", op("Abs", op("Cast", value, to=ir.DataType.FLOAT)), keepdims=0)
-        size.name, size.type, size.shape = f"largest.{number}", ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-        model.graph.outputs.append(size)
+    names = [f"magnitude.{number}" for number in range(len(values))]
+    for name, value in zip(names, values, strict=True):
+        magnitude = op("ReduceMax", op("Abs", op("Cast", value, to=ir.DataType.FLOAT)), keepdims=0)
+        magnitude.name, magnitude.type, magnitude.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        model.graph.outputs.append(magnitude)
     model.graph.extend(op.nodes)
-    return [f"largest.{number}" for number in range(len(values))]
+    return names

@@ -1,6 +1,6 @@
-"""Golden inputs of each graph, and what torch answers them: component classes as they are, in float32.
+"""Golden inputs of each graph, and torch's outputs for them: components as they are, in float32.
 
-Where a family has a host, it makes the inputs. Where it has none, they are what the pipeline itself asks.
+Where a family has a host, the host makes the inputs. Otherwise they are recorded while the pipeline runs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ from ...storage.checkpoint import Checkpoint
 from ..graph.external_weights import WeightSource
 from ..graph.int8_operands import Int8Linear
 
-PROGRESS_STAGE = "asking torch"
-GOLDEN_TIMESTEP = 750.0  # where golden latents stand
+PROGRESS_STAGE = "running torch"
+GOLDEN_TIMESTEP = 750.0  # the timestep of golden latents
 
 
 @dataclass(frozen=True)
 class TorchReference:
-    """The pipeline folder that graphs are held against; a component's solution takes the place of what it replaces."""
+    """The pipeline in torch that graphs are compared with.
+
+    Attributes:
+        folder: The diffusers folder.
+        family: Its model family.
+        solutions: Solutions that replace the weights of components, by component.
+    """
 
     folder: Path
     family: Family
@@ -42,37 +48,36 @@ class TorchReference:
 
     @property
     def prompt(self) -> str:
-        """The first prompt that the pipeline is evaluated with."""
-        return load_prompts(resolve_prompt_set(self.folder, "own", "evaluation"))[0].prompt
+        """The first prompt of the pipeline's evaluation set."""
+        return load_prompts(resolve_prompt_set(self.folder, "auto", "evaluation"))[0].prompt
 
     def tokenize(self, host: Host) -> NDArray[np.int64]:
-        """The prompt's tokens, as the pipeline makes them."""
+        """Returns the token ids of the prompt (tokens,), as the pipeline computes them."""
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer")
         messages = [{"role": "user", "content": self.prompt}]
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **host.chat_template_kwargs
-        )
+        options = host.chat_template_kwargs
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
         return np.array(tokenizer(text, truncation=True, max_length=host.max_tokens).input_ids, np.int64)
 
     def load_component(self, name: str) -> nn.Module:
-        """One component in float32, the others left on disk."""
+        """Loads one component in float32, without the others."""
         index = json.loads((self.folder / "model_index.json").read_text("utf-8"))
-        replacements = {part: None for part in index if not part.startswith("_") and part != name}
-        module: nn.Module = getattr(load_pipeline_with(self.folder, torch.float32, replacements), name)
+        omitted = {component: None for component in index if not component.startswith("_") and component != name}
+        module: nn.Module = getattr(load_pipeline_with(self.folder, torch.float32, omitted), name)
         self.load_solution(name, module)
         return module
 
     def load_pipeline(self) -> Any:
-        """All of it, in float32."""
+        """Loads the whole pipeline in float32."""
         pipeline = load_pipeline(self.folder, torch.float32)
         for name in self.solutions:
             self.load_solution(name, getattr(pipeline, name))
         return pipeline
 
     def load_solution(self, name: str, module: nn.Module) -> None:
-        """Puts the values of a component's solution, where it has one, in its place."""
+        """Replaces a component's weights by those of its solution, if it has one, in place."""
         solution = self.solutions.get(name)
         if solution is None:
             return
@@ -81,16 +86,14 @@ class TorchReference:
             owner, _, attribute = key.rpartition(".")
             holder = module.get_submodule(owner)
             if isinstance(holder, Int8Linear) and attribute in ("qzeros", "input_scale"):
-                continue  # always 128, and of what the reference does not round
+                continue  # always 128, and for activations, which the reference does not quantize
             target: torch.Tensor = getattr(holder, attribute)
             target.data = solution.load_tensor(key).to(target.dtype)
 
 
 def _swap_linears(module: nn.Module, solution: Checkpoint) -> None:
-    """Puts linears without values in the place of 4-bit ones that a solution has in 8 bits or in floats."""
-    from ...pipelines.quantized_modules import (
-        Int4Linear,  # brings diffusers, two seconds that an export without check can do without
-    )
+    """Replaces INT4 linear layers that a solution has in INT8 or in floats by ones without values, in place."""
+    from ...pipelines.quantized_modules import Int4Linear  # imports diffusers: two seconds that only a check needs
 
     int8_linears, names = WeightSource(solution).int8_linears, solution.names()
     for name, linear in list(module.named_modules()):
@@ -103,50 +106,59 @@ def _swap_linears(module: nn.Module, solution: Checkpoint) -> None:
 
 
 def build_golden_inputs(host: Host, ids: NDArray[np.int64], sizes: Sequence[tuple[int, int]]) -> list[GoldenInput]:
-    """One case a size (height, width) in pixels."""
+    """Returns a golden input for each size (height, width) in pixels.
+
+    Args:
+        host: The family's host.
+        ids: Token ids of the prompt (tokens,).
+        sizes: Image sizes.
+    """
     noise = np.random.default_rng(0)
     shapes = [host.latent_shape(*size) for size in sizes]
     return [GoldenInput(ids, noise.standard_normal(shape, np.float32), GOLDEN_TIMESTEP) for shape in shapes]
 
 
 def compute_goldens(
-    reference: TorchReference, host: Host, cases: Sequence[GoldenInput], progress: Progress = no_progress
+    reference: TorchReference, host: Host, inputs: Sequence[GoldenInput], progress: Progress = no_progress
 ) -> list[GoldenIO]:
-    """Every graph in every case, one component in memory at a time.
+    """Computes inputs and outputs of every graph for every golden input, with one component in memory at a time.
 
-    Inputs are what the host makes of torch's own outputs, so that the errors of one graph are not those of another.
+    The host makes each graph's inputs from torch's own outputs, so errors of one graph do not reach the next.
     """
-    answers: list[GraphOutputs] = [{} for _ in cases]
+    outputs: list[GraphOutputs] = [{} for _ in inputs]
     run_component = load_reference(reference.family)
     names = list(dict.fromkeys(graph.component for graph in reference.family.graphs))
     for number, name in enumerate(names):
         progress(PROGRESS_STAGE, number, len(names))
         module = reference.load_component(name)
-        for case, found in zip(cases, answers, strict=True):
-            found |= run_component(name, module, case, found)
+        for golden_input, graph_outputs in zip(inputs, outputs, strict=True):
+            graph_outputs |= run_component(name, module, golden_input, graph_outputs)
     progress(PROGRESS_STAGE, len(names), len(names))
-    fed = zip(cases, answers, strict=True)
-    return [one for case, found in fed for one in _record_host_inputs(reference.family, host, case, found)]
+    return [
+        golden
+        for golden_input, graph_outputs in zip(inputs, outputs, strict=True)
+        for golden in _record_host_inputs(reference.family, host, golden_input, graph_outputs)
+    ]
 
 
-def _record_host_inputs(family: Family, host: Host, case: GoldenInput, answers: GraphOutputs) -> list[GoldenIO]:
-    """What the host feeds each graph when the graphs answer as torch does."""
+def _record_host_inputs(family: Family, host: Host, golden_input: GoldenInput, outputs: GraphOutputs) -> list[GoldenIO]:
+    """Returns what the host feeds each graph when graphs return torch's outputs."""
     graph_inputs: dict[str, Arrays] = {}
 
     def run(name: str, inputs: Arrays) -> NDArray[np.float32]:
         graph_inputs[name] = inputs
-        return answers[name]
+        return outputs[name]
 
-    run_all_graphs(host, run, case, family)
-    first = {graph.name: graph.outputs[0].name for graph in family.graphs}
-    return [GoldenIO(name, inputs, {first[name]: answers[name]}) for name, inputs in graph_inputs.items()]
+    run_all_graphs(host, run, golden_input, family)
+    ports = {graph.name: graph.outputs[0].name for graph in family.graphs}
+    return [GoldenIO(name, inputs, {ports[name]: outputs[name]}) for name, inputs in graph_inputs.items()]
 
 
-def run_all_graphs(host: Host, run: RunGraph, case: GoldenInput, family: Family) -> None:
-    """Has a host run every graph of a family that it asks by itself."""
-    prompt = host.encode_prompt(run, case.ids)
-    host.predict_velocity(run, case.latents, case.timestep, prompt)
-    image = host.decode_latents(run, case.latents)
+def run_all_graphs(host: Host, run: RunGraph, golden_input: GoldenInput, family: Family) -> None:
+    """Has a host run every graph of its family that it uses on its own, once."""
+    prompt = host.encode_prompt(run, golden_input.ids)
+    host.predict_velocity(run, golden_input.latents, golden_input.timestep, prompt)
+    image = host.decode_latents(run, golden_input.latents)
     if family.graph(host.encoder_graph):
         host.encode_image(run, image)
 
@@ -154,10 +166,15 @@ def run_all_graphs(host: Host, run: RunGraph, case: GoldenInput, family: Family)
 def record_pipeline_io(
     reference: TorchReference, sizes: Sequence[tuple[int, int]], progress: Progress = no_progress
 ) -> list[GoldenIO]:
-    """Every graph at every size (height, width) in pixels, as the pipeline asks while it paints; all of it in memory.
+    """Records inputs and outputs of every graph while the whole pipeline generates an image of each size.
+
+    Args:
+        reference: The pipeline.
+        sizes: Heights and widths in pixels.
+        progress: Called with images.
 
     Raises:
-        UserError: the pipeline refuses a size.
+        UserError: The pipeline does not accept a size.
     """
     pipeline, observe = reference.load_pipeline(), load_observer(reference.family)
     goldens: list[GoldenIO] = []
@@ -166,15 +183,15 @@ def record_pipeline_io(
         try:
             goldens += observe(pipeline, reference.prompt, (height, width))
         except ValueError as error:
-            raise UserError(f"The pipeline refuses a picture of {height}x{width}: {error}") from error
+            raise UserError(f"The pipeline does not support images of {height}x{width}: {error}") from error
     progress(PROGRESS_STAGE, len(sizes), len(sizes))
     return goldens
 
 
 def save_goldens(goldens: Sequence[GoldenIO], folder: Path) -> None:
-    """Writes the first case of each graph as NAME.npz: inputs as `in.PORT`, what torch answers as `out.PORT`."""
+    """Writes the first inputs and outputs of each graph as NAME.npz, with the keys `in.PORT` and `out.PORT`."""
     folder.mkdir()
-    for one in {one.graph: one for one in reversed(goldens)}.values():
-        arrays: dict[str, Any] = {f"in.{port}": array for port, array in one.inputs.items()}
-        arrays |= {f"out.{port}": array for port, array in one.outputs.items()}
-        np.savez(folder / f"{one.graph}.npz", **arrays)
+    for golden in {golden.graph: golden for golden in reversed(goldens)}.values():
+        arrays: dict[str, Any] = {f"in.{port}": array for port, array in golden.inputs.items()}
+        arrays |= {f"out.{port}": array for port, array in golden.outputs.items()}
+        np.savez(folder / f"{golden.graph}.npz", **arrays)

@@ -1,4 +1,4 @@
-"""Graphs of fixed shapes, for runtimes that know no others."""
+"""Graphs of fixed shapes, for runtimes without dynamic axes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from .simplify import fold_constants
 
 
 def fix_shapes(model: ir.Model, axes: Mapping[str, int]) -> ir.Model:
-    """Gives the axes of a graph sizes by their names, in place, and computes what depends on nothing else.
+    """Gives the dynamic axes of a graph sizes, in place, and folds what becomes constant.
 
-    axes: all that the graph's inputs name.
+    Args:
+        model: A graph with dynamic axes.
+        axes: The size of every axis that the inputs name.
     """
     for value in _iter_values(model):
         if value.shape is not None:

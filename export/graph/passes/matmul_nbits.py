@@ -1,4 +1,4 @@
-"""Linears of 4 bits as MatMulNBits, ONNX Runtime's operator, which multiplies by the codes themselves."""
+"""INT4 linear layers as MatMulNBits, ONNX Runtime's operator that multiplies by packed weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ BITS = 4
 
 
 def replace_with_matmul_nbits(model: ir.Model, linears: Mapping[str, Int4Layout], accuracy_level: int) -> ir.Model:
-    """Replaces the products of a graph with its `packed` linears, in place.
+    """Replaces the MatMul nodes of INT4 linear layers, in place.
 
-    Scales are in the dtype that the graph has the weight in. accuracy_level: MatMulNBits' own; 0 multiplies in the
-    inputs' precision, 4 in 8-bit integers.
+    Scales have the dtype of the weight in the graph.
+
+    Args:
+        model: A traced graph.
+        linears: Layouts by layer name.
+        accuracy_level: Attribute of MatMulNBits. 0 multiplies in the precision of the inputs, 4 in int8.
     """
     for name, layout in linears.items():
         dtype = get_weight_dtype(model, name)
@@ -26,16 +30,17 @@ def replace_with_matmul_nbits(model: ir.Model, linears: Mapping[str, Int4Layout]
                 get_or_add_initializer(model, f"{name}.{kind}", *spec)
                 for kind, spec in _describe_operands(layout, dtype).items()
             ]
-            node = ir.node(
-                "MatMulNBits", [matmul.inputs[0], *operands], _build_attributes(layout, accuracy_level), domain=DOMAIN
-            )
+            outputs, inputs = layout.shape
+            sizes = {"N": outputs, "K": inputs, "bits": BITS, "block_size": layout.block_size}
+            attributes = sizes | {"accuracy_level": accuracy_level}
+            node = ir.node("MatMulNBits", [matmul.inputs[0], *operands], attributes, domain=DOMAIN)
             replace_node(model, matmul, [node])
             model.graph.opset_imports[DOMAIN] = 1
     return model
 
 
 def set_accuracy_level(model: ir.Model, accuracy_level: int) -> ir.Model:
-    """Changes the accuracy level of every MatMulNBits of a graph, in place."""
+    """Sets the accuracy level of every MatMulNBits node, in place."""
     for node in model.graph:
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", accuracy_level)
@@ -43,19 +48,13 @@ def set_accuracy_level(model: ir.Model, accuracy_level: int) -> ir.Model:
 
 
 def _describe_operands(layout: Int4Layout, dtype: ir.DataType) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
-    """The dtypes and shapes of what follows the input, by name."""
+    """Returns dtype and shape of each operand after the activations, in order."""
     outputs, inputs = layout.shape
     groups = inputs // layout.block_size
     operands: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {
         "qweight": (ir.DataType.UINT8, (outputs, groups, layout.block_size // 2)),
         "scales": (dtype, (outputs, groups)),
     }
-    return operands | (
-        {"zero_points": (ir.DataType.UINT8, (outputs, -(-groups // 2)))} if layout.has_zero_points else {}
-    )
-
-
-def _build_attributes(layout: Int4Layout, accuracy_level: int) -> dict[str, int]:
-    outputs, inputs = layout.shape
-    sizes = {"N": outputs, "K": inputs, "bits": BITS, "block_size": layout.block_size}
-    return sizes | {"accuracy_level": accuracy_level}
+    if layout.has_zero_points:
+        operands["zero_points"] = (ir.DataType.UINT8, (outputs, -(-groups // 2)))
+    return operands
