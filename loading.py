@@ -7,18 +7,6 @@ It works for diffusers and for transformers. The config.json of a quantized comp
 
 from __future__ import annotations
 
-from diffusers.quantizers import auto as diffusers_auto
-from transformers.quantizers import auto as transformers_auto
+from .pipelines.hf_quantizers import register_quantizers
 
-from .pipelines.hf_quantizers import (
-    AwqConfig,
-    DiffusersAwqQuantizer,
-    QuantMethod,
-    TransformersAwqConfig,
-    TransformersAwqQuantizer,
-)
-
-diffusers_auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AWQ.value] = DiffusersAwqQuantizer
-diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AWQ.value] = AwqConfig
-transformers_auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AWQ.value] = TransformersAwqQuantizer
-transformers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AWQ.value] = TransformersAwqConfig
+register_quantizers()

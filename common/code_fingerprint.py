@@ -1,6 +1,6 @@
-"""One SHA-256 of the source that a module's results depend on: what is kept from earlier is not used once that changes.
+"""Fingerprints of source code, for the keys of caches: a result is not reused once the code that computes it changes.
 
-The package's version alone would not do, as code changes between releases.
+The package's version would not do, since code changes between releases.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[1]
+# Modules that find others by scanning a package, instead of importing them, with the package's name.
+SCANNED_PACKAGES = {f"{PACKAGE}.models.registry": f"{PACKAGE}.models"}
 
 
 @cache
 def code_fingerprint(*modules: str, shallow: str | None = None) -> str:
-    """Of the modules' files and of all files of this package that they import, at whatever depth.
+    """A SHA-256 of the source of modules and of everything in this package that they import, directly or indirectly.
+
+    Modules outside the package, and imports for type checkers only, do not count.
 
     Args:
-        alone: another module, whose imports do not count.
+        modules: The full names of the modules.
+        shallow: A further module that counts without its imports.
     """
     sources: dict[str, bytes] = {}
     queue = list(modules)
@@ -30,20 +35,28 @@ def code_fingerprint(*modules: str, shallow: str | None = None) -> str:
         if module not in sources and file:
             sources[module] = file.read_bytes()
             queue += _find_imports(module, file, sources[module])
+            queue += _find_modules(SCANNED_PACKAGES[module]) if module in SCANNED_PACKAGES else []
     if shallow and (file := _find_module_file(shallow)):
         sources[shallow] = file.read_bytes()
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
 def model_modules() -> list[str]:
-    """All of models/, whose files are found by scanning the folder and not by imports."""
-    return [f"{PACKAGE}.models.{file.parent.name}.{file.stem}" for file in sorted((ROOT / "models").glob("*/*.py"))]
+    """The names of all modules of `models`, some of which are loaded by name and imported by no other module."""
+    return _find_modules(f"{PACKAGE}.models")
+
+
+def _find_modules(package: str) -> list[str]:
+    """The names of all modules in a package and its sub-packages, sorted."""
+    files = ROOT.joinpath(*package.split(".")[1:]).rglob("*.py")
+    names = (".".join([PACKAGE, *file.relative_to(ROOT).with_suffix("").parts]) for file in files)
+    return sorted(name.removesuffix(".__init__") for name in names)
 
 
 def _find_imports(module: str, file: Path, source: bytes) -> Iterator[str]:
-    """The names of modules that a file imports, within functions too, and of what might be modules of its packages."""
+    """The names of all modules that a file imports, in functions too; names that are not modules are among them."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(source)):
+    for node in _walk_executed(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -54,10 +67,19 @@ def _find_imports(module: str, file: Path, source: bytes) -> Iterator[str]:
             yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
+def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below a node, but those that only type checkers read."""
+    yield node
+    is_for_type_checkers = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    children = node.orelse if is_for_type_checkers else ast.iter_child_nodes(node)  # type: ignore[attr-defined]
+    for child in children:
+        yield from _walk_executed(child)
+
+
 def _find_module_file(module: str) -> Path | None:
-    """Where a module of this package stands; None for any other."""
+    """The file of a module of this package; None for any other module."""
     first, *rest = module.split(".")
     if first != PACKAGE:
         return None
-    place = ROOT.joinpath(*rest)
-    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()), None)
+    path = ROOT.joinpath(*rest)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)

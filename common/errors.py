@@ -1,10 +1,11 @@
-"""The one exception that a user is meant to read."""
+"""The exception for mistakes that users can fix."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Bad input or circumstances: one sentence that says what is wrong, where, and what to do.
+    """Invalid input, or a condition that the user can change, such as a missing file.
 
-    Libraries raise it; the command line prints it without a traceback and exits with code 2.
+    The message says what is wrong, where, and what to do. The library raises it; the command line prints the message
+    without a traceback and exits with code 2.
     """

@@ -1,4 +1,4 @@
-"""How long-running work says how far it is, so that libraries need not print; and the bars that show it."""
+"""Progress of long work: the callback that reports it, and progress bars that show it."""
 
 from __future__ import annotations
 
@@ -8,44 +8,58 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called with the first and with every later state of a stage; `done` may start above 0 on a resumed run."""
+    """A callback that receives the progress of long work. Any function with these three parameters is one.
 
-    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
+    Work consists of stages, one after another or interleaved. For each stage, the first call announces it and each
+    later call updates it, until `done` equals `total`.
+
+    Example:
+        def print_progress(stage: str, done: int, total: int) -> None:
+            print(f"{stage}: {done}/{total}")
+
+        edgepress.quantize("pi5", progress=print_progress)
+    """
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        """Receives the state of a stage.
+
+        Args:
+            stage: The name of the stage, such as `calibrating`.
+            done: How much of it is done; the first value is above 0 if earlier work is resumed.
+            total: How much there is to do, in the same unit: blocks, images, steps or bytes.
+        """
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Says nothing."""
+    """Ignores progress."""
 
 
 @contextmanager
 def progress_bars(refresh_per_second: float = 10) -> Iterator[Progress]:
-    """A bar for each stage on the terminal's error stream, with the time left.
+    """Shows a progress bar for each stage on the terminal's error stream.
 
-    refresh: times a second that it is drawn; seldom where drawing would slow what is being timed.
+    Args:
+        refresh_per_second: How often the bars are drawn. Draw them seldom if drawing would disturb measurements.
+
+    Yields:
+        The callback that updates the bars.
     """
-    from rich import progress as rich_progress
+    from rich import progress
     from rich.console import Console
 
-    description_column, bar_column, percent_column = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.TaskProgressColumn(),
-    )
-    time_column = rich_progress.TimeRemainingColumn()
-    console = Console(stderr=True)
-    display = rich_progress.Progress(
-        description_column,
-        bar_column,
-        percent_column,
-        time_column,
-        console=console,
+    display = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
         refresh_per_second=refresh_per_second,
     )
-    tasks: dict[str, rich_progress.TaskID] = {}
+    tasks: dict[str, progress.TaskID] = {}
 
     def report(stage: str, done: int, total: int, /) -> None:
         if stage not in tasks:
-            display.start()  # not before: where nothing is begun, an error is the only line
+            display.start()  # not earlier: if no stage begins, an error is the only output
             tasks[stage] = display.add_task(stage, total=total)
         display.update(tasks[stage], completed=done)
 

@@ -1,4 +1,4 @@
-"""Quantizers that let diffusers and transformers load quantized components; edgepress.loading registers them."""
+"""Quantizers that let diffusers and transformers load quantized components; `register_quantizers` installs them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from enum import StrEnum
 from typing import Any
 
 import torch
+from diffusers.quantizers import auto as diffusers_auto
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import Tensor, nn
+from transformers.quantizers import auto as transformers_auto
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import AwqConfig as StockAwqConfig
 
@@ -165,3 +167,11 @@ class TransformersAwqQuantizer(HfQuantizer):
     @property
     def is_trainable(self) -> bool:
         return False
+
+
+def register_quantizers() -> None:
+    """Makes diffusers and transformers load components with `quant_method: awq` by the quantizers of this module."""
+    diffusers_auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AWQ.value] = DiffusersAwqQuantizer
+    diffusers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AWQ.value] = AwqConfig
+    transformers_auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AWQ.value] = TransformersAwqQuantizer
+    transformers_auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AWQ.value] = TransformersAwqConfig

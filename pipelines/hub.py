@@ -1,4 +1,4 @@
-"""Where a pipeline comes from: the embedded demo, a folder, or a hub id."""
+"""Finds pipelines: the demo that is shipped, a local folder, or a model of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..storage.layout import MODEL_INDEX, is_pipeline
 
 PACKAGE_ROOT = Path(__file__).parents[1]
 DEMO_PIPELINE = PACKAGE_ROOT / "demo" / "pipeline"
@@ -14,15 +15,18 @@ DEMO_CLIP = PACKAGE_ROOT / "demo" / "clip"
 
 
 def resolve_pipeline(model: str) -> Path:
-    """The folder of a pipeline: `demo`, a path, or a hub id that is downloaded where there is a network.
+    """Finds the folder of a pipeline; a model of the Hugging Face Hub is downloaded.
+
+    Args:
+        model: `demo`, the path of a diffusers folder, or a Hub id such as `Tongyi-MAI/Z-Image-Turbo`.
 
     Raises:
-        UserError: no such folder, no `model_index.json` in it, or a hub id that cannot be had.
+        UserError: There is no such folder, it is not a diffusers pipeline, or the download failed.
     """
     if model == "demo":
         return _require_pipeline(DEMO_PIPELINE)
     path = Path(model)
-    with suppress(RuntimeError):  # nobody has that home
+    with suppress(RuntimeError):  # no user with that home directory
         path = path.expanduser()
     if path.exists() or not _looks_like_hub_id(model):
         return _require_pipeline(path)
@@ -30,15 +34,19 @@ def resolve_pipeline(model: str) -> Path:
 
 
 def read_pipeline_class(folder: Path) -> str:
-    """The class that `model_index.json` names."""
+    """Reads the class of a pipeline from its model_index.json.
+
+    Raises:
+        UserError: The file is missing, corrupt, or does not name a class.
+    """
     try:
-        return str(json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"])
+        return str(json.loads((folder / MODEL_INDEX).read_text("utf-8"))["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'model_index.json'} names no pipeline class; is it a diffusers folder?") from error
+        raise UserError(f"{folder / MODEL_INDEX} does not name a pipeline class. Give a diffusers folder.") from error
 
 
 def bundled_clip(folder: Path) -> str | None:
-    """The CLIP that comes with a pipeline, in the words of `evaluate --clip`: the demo alone has one."""
+    """The CLIP model that is shipped with a pipeline, in the form that `evaluate --clip` accepts; only the demo has one."""
     return f"local-dir:{DEMO_CLIP}" if folder.resolve() == DEMO_PIPELINE.resolve() and DEMO_CLIP.is_dir() else None
 
 
@@ -48,9 +56,11 @@ def _looks_like_hub_id(model: str) -> bool:
 
 def _require_pipeline(folder: Path) -> Path:
     if not folder.is_dir():
-        raise UserError(f"There is no model folder {folder}; give a diffusers folder, a hub id, or 'demo'.")
-    if not (folder / "model_index.json").exists():
-        raise UserError(f"{folder} has no model_index.json; give the top folder of a diffusers pipeline.")
+        raise UserError(
+            f"There is no model folder {folder}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'."
+        )
+    if not is_pipeline(folder):
+        raise UserError(f"{folder} has no {MODEL_INDEX}. Give the top folder of a diffusers pipeline.")
     return folder
 
 
@@ -64,5 +74,6 @@ def _download(model: str) -> Path:
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{model!r} is no folder here, and the hub does not give it ({reason}); check the name."
+            f"{model!r} is not a local folder, and downloading it from the Hugging Face Hub failed ({reason}). "
+            "Check the name and the network."
         ) from error

@@ -1,4 +1,4 @@
-"""Runs a diffusers pipeline on prompts, with noise that depends on nothing but prompt id and seed."""
+"""Loads diffusers pipelines and generates images, with noise that depends only on prompt id and seed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-AUTO_BFLOAT16_BYTES = 10**9  # bytes of weights from which `dtype: auto` means bfloat16
-PIXELS_PER_BATCH = 2**17  # eight demo pictures, or one of 512 x 512 and above
+AUTO_BFLOAT16_BYTES = 10**9  # weights of this size and more are bfloat16 with `dtype: auto`
+PIXELS_PER_BATCH = 2**17  # 8 images of the demo, or 1 of 512 x 512 and above
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How pictures are made: size in pixels, denoising steps, guidance scale."""
+    """How images are generated.
+
+    Attributes:
+        height: Height in pixels.
+        width: Width in pixels.
+        steps: Number of denoising steps.
+        guidance: Guidance scale.
+    """
 
     height: int
     width: int
@@ -33,27 +40,36 @@ class SamplingParams:
 
     @property
     def batch_size(self) -> int:
-        """Pictures made together; it depends on the size alone, so that reruns and variants make the same batches."""
+        """Images per batch. It depends on their size only, so that all runs and candidates form the same batches."""
         return max(1, PIXELS_PER_BATCH // (self.height * self.width))
 
 
 def read_native_size(pipeline: Path) -> int:
-    """The side in pixels that a pipeline folder was made for, from its VAE's `sample_size`."""
+    """Reads the native image size of a pipeline folder, in pixels, from its VAE's `sample_size`.
+
+    Raises:
+        UserError: The VAE's config is missing or does not have it.
+    """
     config = pipeline / "vae" / "config.json"
     try:
         return int(json.loads(config.read_text("utf-8"))["sample_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config} names no sample_size; give the size in the recipe (size: [H, W]).") from error
+        raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).") from error
 
 
 def resolve_sampling(settings: GenerationSettings, pipeline: Path) -> SamplingParams:
-    """How a section of the recipe wants pictures made; `native` is the size that the pipeline was made for."""
+    """The sampling parameters of a recipe's section for a pipeline folder, whose native size replaces `native`."""
     height, width = (read_native_size(pipeline),) * 2 if settings.size == "native" else settings.size
     return SamplingParams(height=height, width=width, steps=settings.steps, guidance=settings.guidance)
 
 
 def resolve_dtype(dtype: str, pipeline: Path) -> str:
-    """What the reference computes in: as asked, or with `auto` float32 for weights under 1 GB and bfloat16 above."""
+    """The dtype that `auto` means for a pipeline folder: float32 for weights under 1 GB, else bfloat16.
+
+    Args:
+        dtype: `auto`, or a dtype that is returned as it is.
+        pipeline: The pipeline's folder.
+    """
     if dtype != "auto":
         return dtype
     weights = sum(file.stat().st_size for file in pipeline.glob("*/*.safetensors"))
@@ -61,38 +77,48 @@ def resolve_dtype(dtype: str, pipeline: Path) -> str:
 
 
 def prompt_seed(prompt_id: str, seed: int) -> int:
-    """A 63-bit seed for the CPU generator, the same on every machine."""
+    """The 63-bit seed of an image's noise, equal on every machine."""
     return int.from_bytes(hashlib.sha256(f"{prompt_id}:{seed}".encode()).digest()[:8], "big") >> 1
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
-    """The diffusers pipeline of a folder, on the CPU, weights cast to `dtype`; pressed folders load too.
+    """Loads a pipeline folder, quantized or not, on the CPU and casts its weights to `dtype`.
 
     Raises:
-        UserError: the folder is no pipeline that diffusers can load.
+        UserError: diffusers cannot load the folder.
     """
     return load_pipeline_with(folder, dtype, {})
 
 
 def load_pipeline_with(folder: Path, dtype: torch.dtype, components: dict[str, Any]) -> Any:
-    """The pipeline of a folder with some parts given, the others loaded as `load_pipeline` does."""
+    """Loads a pipeline folder as `load_pipeline` does, but with some components given.
+
+    Args:
+        folder: The pipeline's folder.
+        dtype: The dtype of the weights that are loaded.
+        components: Components by name, which are not loaded.
+
+    Raises:
+        UserError: diffusers cannot load the folder.
+    """
     from diffusers import DiffusionPipeline
 
-    from .. import loading  # noqa: F401  registers the INT4 loader
+    from .hf_quantizers import register_quantizers
 
+    register_quantizers()
     try:
         with _disable_progress_bars():
             pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **components)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"The pipeline {folder} cannot be loaded: {reason}") from error
+        raise UserError(f"Cannot load the pipeline {folder}: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 @contextmanager
 def _disable_progress_bars() -> Iterator[None]:
-    """Keeps diffusers and transformers from drawing progress bars across ours."""
+    """Disables the progress bars of diffusers and transformers, which would interfere with edgepress's own."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -109,10 +135,17 @@ def _disable_progress_bars() -> Iterator[None]:
 def generate_images(
     pipeline: Any, prompts: Sequence[Prompt], sampling: SamplingParams, seed: int = 0, output_type: str = "pil"
 ) -> list[Image]:
-    """One picture a prompt, all in one batch; with the output `latent`, what the decoder would be given.
+    """Generates one image per prompt, all in one batch.
+
+    Args:
+        pipeline: A loaded diffusers pipeline.
+        prompts: The prompts.
+        sampling: Size, steps and guidance.
+        seed: Selects the noise, together with each prompt's id.
+        output_type: `pil` for images, or `latent` for the latents before decoding.
 
     Raises:
-        UserError: the pipeline refuses the size or another setting.
+        UserError: The pipeline rejects the size or another parameter.
     """
     import torch
 
@@ -129,10 +162,11 @@ def generate_images(
                 output_type=output_type,
             ).images
     except ValueError as error:
-        raise UserError(f"The pipeline refuses {sampling}: {error}") from error
+        raise UserError(f"The pipeline rejects {sampling}: {error}") from error
     return list(images)
 
 
 def batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    """Splits prompts into batches of at most `size`, in order."""
     for start in range(0, len(prompts), size):
         yield prompts[start : start + size]

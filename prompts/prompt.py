@@ -1,4 +1,4 @@
-"""Prompt sets: JSON lines, one prompt a line, with the text that its picture must show."""
+"""Prompts, and files of prompts in edgepress's own format: JSON lines, one prompt a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
 
@@ -17,60 +17,71 @@ Language = Literal["en", "zh", "mixed"]
 
 
 class Prompt(BaseModel):
-    """One prompt of a set.
-
-    `language` says how painted text is compared: by words, by characters, or (`mixed`) Chinese by characters and the
-    rest by words. `lines` is the text to be painted, top to bottom (empty: none); `categories` names the rows that it
-    counts to in tables, such as {"size": "small", "lines": "2"}.
-    """
+    """A prompt of a set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
-    prompt: str
-    language: Language
-    lines: tuple[str, ...] = ()
-    categories: dict[str, str] = {}
+    id: str = Field(description="A name that is unique in the set. The noise of the image depends on it.")
+    prompt: str = Field(description="The prompt.")
+    language: Language = Field(
+        description="How text in images is compared: `en` by words, `zh` by characters, and `mixed` by characters for "
+        "Chinese and by words for the rest."
+    )
+    lines: tuple[str, ...] = Field(
+        default=(), description="The text that the image should show, from top to bottom; empty for none."
+    )
+    categories: dict[str, str] = Field(
+        default={},
+        description='The rows of the results\' tables that it counts towards, such as {"size": "small", "lines": "2"}.',
+    )
 
 
 def load_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a file, in its order.
+    """Loads the prompts of a JSON-lines file, in order.
 
     Raises:
-        UserError: no such file, a line that is no prompt, an id that comes twice, or no prompt at all.
+        UserError: The file cannot be read or has no prompt, a line is not a prompt, or an id is not unique.
     """
-    try:
-        lines = path.read_text("utf-8").split("\n")  # not splitlines: a prompt may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Prompt file {path} cannot be read ({error}); give a UTF-8 file of JSON lines.") from error
     prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text_file(path).split("\n"), 1):  # not splitlines: a prompt may contain U+2028
         if not line.strip():
             continue
         prompt = _parse_line(line, f"{path}:{number}")
         if prompt.id in prompts:
-            raise UserError(f"{path}:{number}: the id {prompt.id!r} was used before; ids must differ.")
+            raise UserError(f"{path}:{number}: Duplicate prompt id {prompt.id!r}.")
         prompts[prompt.id] = prompt
     if not prompts:
-        raise UserError(f"Prompt file {path} holds no prompt; write one JSON object a line.")
+        raise UserError(f"Prompt file {path} has no prompts. Write one JSON object per line.")
     return list(prompts.values())
 
 
-def save_prompts(prompts: list[Prompt], path: Path) -> None:
-    """Writes a set so that `load_prompts` reads the same again."""
+def save_prompts(prompts: Sequence[Prompt], path: Path) -> None:
+    """Writes prompts as a file that `load_prompts` reads."""
     lines = [json.dumps(prompt.model_dump(), ensure_ascii=False) for prompt in prompts]
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def is_cjk(character: str) -> bool:
-    """Whether it is a Chinese character."""
+    """Whether a character is a Chinese character."""
     return unicodedata.name(character, "").startswith("CJK UNIFIED IDEOGRAPH")
 
 
 def prompt_set_digest(prompts: Sequence[Prompt]) -> str:
-    """The same for the same prompts in the same order, however their file is laid out."""
+    """A SHA-256 of prompts in order, independent of the formatting of their file."""
     content = [prompt.model_dump(mode="json") for prompt in prompts]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_text_file(path: Path) -> str:
+    """Reads a file of prompts as text.
+
+    Raises:
+        UserError: The file is missing or not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Prompt file {path} cannot be read ({error}). It must be a UTF-8 text file.") from error
 
 
 def _parse_line(line: str, where: str) -> Prompt:
@@ -79,4 +90,4 @@ def _parse_line(line: str, where: str) -> Prompt:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "line"
-        raise UserError(f"{where}: {key}: {first['msg']}; see docs/prompts.md for the format.") from error
+        raise UserError(f"{where}: {key}: {first['msg']}. See docs/prompts.md for the format.") from error

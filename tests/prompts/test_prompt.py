@@ -72,7 +72,7 @@ def test_blank_lines_are_skipped_and_windows_line_ends_are_read(tmp_path: Path) 
 
 def test_an_id_that_comes_twice_is_named_with_its_line(tmp_path: Path) -> None:
     path = write_lines(tmp_path, GOOD, "", GOOD)
-    with pytest.raises(UserError, match=r"set\.jsonl:3: the id 'one' was used before"):
+    with pytest.raises(UserError, match=r"set\.jsonl:3: Duplicate prompt id 'one'"):
         load_prompts(path)
 
 
@@ -98,7 +98,7 @@ def test_a_bad_line_is_named_with_its_number_and_its_fault(tmp_path: Path, line:
 
 @pytest.mark.parametrize("lines", [(), ("", "  ")])
 def test_a_file_without_prompts_is_refused(tmp_path: Path, lines: tuple[str, ...]) -> None:
-    with pytest.raises(UserError, match=r"set\.jsonl holds no prompt"):
+    with pytest.raises(UserError, match=r"set\.jsonl has no prompts"):
         load_prompts(write_lines(tmp_path, *lines))
 
 

@@ -34,7 +34,7 @@ def test_our_own_format_is_read_from_any_file(tmp_path: Path) -> None:
     ("name", "match"),
     [
         ("text-e", "did you mean 'text-en'"),
-        ("zzzzzz", "the sets that come with edgepress: calibration, "),
+        ("zzzzzz", "shipped sets: calibration, "),
         ("no/such.tsv", r"no prompt set or file 'no/such\.tsv'"),
     ],
 )
@@ -132,22 +132,22 @@ def test_dpg_bench_in_one_file_has_a_row_a_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("a.tsv", "Text\tKind\nsign\tx\n", "lacks a column of Prompt, Category"),
-        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"a\.tsv:2: Prompt must be a text"),
-        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "holds no prompt"),
-        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\nsign\n", "Category must be a text"),
+        ("a.tsv", "Text\tKind\nsign\tx\n", "must have the columns Prompt, Category"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"a\.tsv:2: Prompt must be a non-empty string"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "has no prompts"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\nsign\n", "Category must be a non-empty string"),
         ("a.csv", "item_id,text\n1," + "x" * 140_000, r"a\.csv cannot be read \(field larger"),
-        ("a.csv", "id,text\n1,a\n", "lacks a column of item_id, text"),
-        ("a.csv", "item_id,text\n1,\n", r"a\.csv:2: text must be a text"),
+        ("a.csv", "id,text\n1,a\n", "must have the columns item_id, text"),
+        ("a.csv", "item_id,text\n1,\n", r"a\.csv:2: text must be a non-empty string"),
         ("a.json", "[]", "has no data_list"),
         ("a.json", "{", "cannot be read"),
         ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
         ("a.json", '{"data_list": [{"index": 1, "prompt": "a", "sentence_list": []}, {"index": 1, "prompt": "b", '
-         '"sentence_list": []}]}', "the id .* stands there twice"),
-        ("a.jsonl", '{"tag": "x", "include": [], "prompt": 5}', r"a\.jsonl:1: prompt must be a text"),
+         '"sentence_list": []}]}', "Duplicate prompt id 'a-1'"),
+        ("a.jsonl", '{"tag": "x", "include": [], "prompt": 5}', r"a\.jsonl:1: prompt must be a non-empty string"),
         ("a.jsonl", '{"prompt_id": 1, "prompt": "a", "text": [1]}', "text must be a string or a list of strings"),
-        ("a.jsonl", '{"tag": "x", "include": [], "prompt": "a"}\nno json', r"a\.jsonl:2: no JSON"),
-        ("a.jsonl", "", "holds no prompt"),
+        ("a.jsonl", '{"tag": "x", "include": [], "prompt": "a"}\nno json', r"a\.jsonl:2: Invalid JSON"),
+        ("a.jsonl", "", "has no prompts"),
     ],
 )  # fmt: skip
 def test_wrong_files_are_named_with_what_is_wrong(name: str, content: str, match: str, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_wrong_files_are_named_with_what_is_wrong(name: str, content: str, match
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.json", "a.jsonl"])
 def test_what_is_no_text_is_said_to_be_unreadable(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(UserError, match=rf"{name} cannot be read .*give a UTF-8 file"):
+    with pytest.raises(UserError, match=rf"{name} cannot be read .*must be a UTF-8 text file"):
         sets.load_prompt_set(tmp_path / name)
 
 
@@ -170,5 +170,5 @@ def test_an_empty_file_of_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_holds_no_prompt(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no prompt"):
+    with pytest.raises(UserError, match="has no prompts"):
         sets.load_prompt_set(tmp_path)
