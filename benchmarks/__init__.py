@@ -1,1 +1,1 @@
-"""Measurements that README and docs rest on; each writes its own section of docs/benchmarks.md."""
+"""Benchmarks: each command measures one thing and writes its tables to docs/benchmarks/."""

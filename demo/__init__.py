@@ -1,1 +1,1 @@
-"""The demo pipeline: a small genuine ZImagePipeline that paints signs, how it was trained, and its weights."""
+"""The demo pipeline: a small genuine ZImagePipeline that draws signs, its dataset, its training, and its weights."""

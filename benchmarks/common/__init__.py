@@ -1,1 +1,1 @@
-"""TODO benchmarks/common."""
+"""What all benchmarks share: the cost of a process, and the report."""

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: one section a benchmark, rewritten in place, with its machine; and what stands in its tables."""
+"""The pages in docs/benchmarks/: sections that benchmarks rewrite in place, and the cells of their tables."""
 
 from __future__ import annotations
 
@@ -15,27 +15,53 @@ from ...evaluate.results.schema import Results, ScoreGroup
 from ...evaluate.stats.bootstrap import MeanCI, bootstrap_mean
 from ...storage.manifest import library_versions
 
-FILE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-CANDIDATE_NAME = "pressed"  # what benchmarks call the one candidate of an evaluation
-TITLE = "# Benchmarks\n\nEvery table is written by the command it names.\n"
+FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
+PAGES = {  # the page of each section
+    "quality": "quality.md",
+    "ladder": "ladder.md",
+    "peers": "peers.md",
+    "cost": "cost.md",
+    "full-size-transformer": "full-size.md",
+    "full-size-text-encoder": "full-size.md",
+    "full-size-whole": "full-size.md",
+    "kernels": "kernels.md",
+    "graphs-demo": "onnx.md",
+    "graphs-medium": "onnx.md",
+    "onnx-full-size-transformer": "onnx.md",
+    "onnx-full-size-text-encoder": "onnx.md",
+    "npu-pictures": "rknn.md",
+    "npu-folding": "rknn.md",
+    "npu": "rknn.md",
+    "evaluate": "evaluation.md",
+    "interop": "interop.md",
+    "clip": "clip.md",
+}
+CANDIDATE_NAME = "quantized"  # of the only candidate in an evaluation
 
 
 def write_section(name: str, command: str, body: str) -> None:
-    """Replaces the section between the marks of `name`, or adds it at the end."""
-    text = FILE.read_text("utf-8") if FILE.exists() else TITLE
+    """Replaces the section between the markers of `name` on its page, or adds it at the end of the page.
+
+    Args:
+        name: Name of the section, for example "full-size-transformer".
+        command: The command that produced it.
+        body: Markdown, beginning with a heading of level 2.
+    """
+    page = FOLDER / PAGES[name]
+    text = page.read_text("utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     section = f"{begin}\n{body.strip()}\n\n*`{command}`, {describe_machine()}.*\n{end}"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     replaced = pattern.sub(lambda _: section, text) if pattern.search(text) else f"{text.rstrip()}\n\n{section}\n"
-    FILE.write_text(replaced, "utf-8")
+    page.write_text(replaced, "utf-8")
 
 
 def describe_machine() -> str:
-    """The machine, the versions and the day, in a line."""
-    libraries = library_versions()
-    chosen = ", ".join(f"{name} {libraries[name]}" for name in ("torch", "diffusers", "transformers"))
+    """Returns the machine, the library versions and the date on one line."""
+    versions = library_versions()
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "transformers"))
     cpu = f"{len(os.sched_getaffinity(0))} cores of {_read_cpu_name()}"
-    return f"{cpu}; edgepress {__version__}, {chosen}; {datetime.date.today().isoformat()}"
+    return f"{cpu}; edgepress {__version__}, {libraries}; {datetime.date.today().isoformat()}"
 
 
 def _read_cpu_name() -> str:
@@ -44,32 +70,37 @@ def _read_cpu_name() -> str:
 
 
 def render_table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def get_overall_scores(results: Results) -> ScoreGroup:
-    """What the variant's pictures scored, all of them."""
+    """Returns the scores of the candidate over all prompts."""
     return results.variants[CANDIDATE_NAME].groups[0]
 
 
 def compare_paired_psnr(better: Results, base: Results) -> MeanCI:
-    """The paired difference in PSNR over all prompts, in dB; pictures that are identical to the reference have none."""
-    rows = zip(better.samples, base.samples, strict=True)
-    values = [
-        (a.variants[CANDIDATE_NAME].values["psnr"], b.variants[CANDIDATE_NAME].values["psnr"], a.prompt.id)
-        for a, b in rows
-    ]
-    differences = [(a - b, prompt) for a, b, prompt in values if a is not None and b is not None]
+    """Returns the mean paired difference in PSNR over all prompts, in dB.
+
+    Images that are identical to the reference have no PSNR and are left out.
+
+    Raises:
+        ClickException: No pair of images differs from the reference.
+    """
+    differences = []
+    for sample, base_sample in zip(better.samples, base.samples, strict=True):
+        psnr, base_psnr = (row.variants[CANDIDATE_NAME].values["psnr"] for row in (sample, base_sample))
+        if psnr is not None and base_psnr is not None:
+            differences.append((psnr - base_psnr, sample.prompt.id))
     mean = bootstrap_mean([difference for difference, _ in differences], [prompt for _, prompt in differences])
     if mean is None:
-        raise click.ClickException("no pair of pictures differed: nothing was compared")
+        raise click.ClickException("Nothing to compare: no image differs from the reference.")
     return mean
 
 
 def format_mean(mean: MeanCI, factor: float = 1.0, digits: int = 2) -> str:
-    """A mean and its interval, if it has one."""
+    """Formats a mean with its 95 % interval, if it has one."""
     if mean.low is None or mean.high is None:
         return f"{factor * mean.mean:.{digits}f}"
     low, high = factor * mean.low, factor * mean.high

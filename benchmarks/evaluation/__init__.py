@@ -1,1 +1,1 @@
-"""TODO benchmarks/evaluation."""
+"""Benchmarks of evaluation: the speed of scoring, what the demo's CLIP can tell apart, and the images of the README."""

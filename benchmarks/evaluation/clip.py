@@ -1,17 +1,11 @@
-"""What the demo's CLIP can tell apart: prompts and pictures that it was not trained on, and two pictures that differ.
+"""Measures what the demo's CLIP can tell apart: held-out images and prompts, and images that differ slightly.
 
-`make bench-clip`.
+Run by `make bench-clip`.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -19,93 +13,92 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from ...evaluate.backends.clip.embedder import ClipEmbedder, Embedding, cosine_similarity, load_clip
-from ...evaluate.images.image_file import load_image
 from ...pipelines.hub import DEMO_CLIP
 from ..common.report import render_table, write_section
-
-Trial = Mapping[str, Any]
+from .clip_perturbations import PERTURBATIONS, SignSample, make_samples
 
 
 def embed_prompt(clip: ClipEmbedder, prompt: str) -> Embedding:
-    """A prompt's embedding (width,); all of the demo's fit."""
+    """Returns the embedding of a prompt, shape (width,).
+
+    Raises:
+        ClickException: The prompt is longer than CLIP's context. No prompt of the demo is.
+    """
     embedding = clip.embed_text(prompt)
     if embedding is None:
-        raise click.ClickException(f"the demo's CLIP does not read the whole prompt {prompt!r}")
+        raise click.ClickException(f"The prompt does not fit the context of the demo's CLIP: {prompt!r}")
     return embedding
 
 
 def match_nearest(queries: npt.NDArray[np.float64], targets: npt.NDArray[np.float64]) -> list[bool]:
-    """Whether each of (n, width) is nearer to the other of its own number than to any other."""
-    matches = (queries @ targets.T).argmax(1) == np.arange(len(queries))
-    return [bool(value) for value in matches]
+    """Returns, for every row of the queries (n, width), whether its nearest target is in the same row."""
+    return ((queries @ targets.T).argmax(1) == np.arange(len(queries))).tolist()
 
 
-def measure_retrieval(clip: ClipEmbedder, signs: Sequence[Trial], folder: Path) -> dict[str, list[bool]]:
-    """What finds what, by its words, for every sign."""
-    images = np.stack([clip.embed_image(load_image(folder / sign["picture"])) for sign in signs])
-    prompts = np.stack([embed_prompt(clip, sign["prompt"]) for sign in signs])
-    wrong = [np.stack([embed_prompt(clip, prompt) for prompt in sign["misspelt"]]) for sign in signs]
+def measure_retrieval(clip: ClipEmbedder, samples: Sequence[SignSample]) -> dict[str, list[bool]]:
+    """Returns, for every question, whether each sign is answered correctly."""
+    images = np.stack([clip.embed_image(sample.image) for sample in samples])
+    prompts = np.stack([embed_prompt(clip, sample.prompt) for sample in samples])
+    misspelled = [np.stack([embed_prompt(clip, prompt) for prompt in sample.misspelled_prompts]) for sample in samples]
     spelling = [
-        bool(picture @ prompt > (others @ picture).max())
-        for picture, prompt, others in zip(images, prompts, wrong, strict=True)
+        bool(image @ prompt > (wrong @ image).max())
+        for image, prompt, wrong in zip(images, prompts, misspelled, strict=True)
     ]
     return {
-        f"a picture's own prompt is the nearest of {len(signs)}": match_nearest(images, prompts),
-        f"a prompt's own picture is the nearest of {len(signs)}": match_nearest(prompts, images),
-        f"a picture is nearer to its prompt than to {len(wrong[0])} with one wrong letter each": spelling,
+        f"an image's own prompt is the nearest of {len(samples)}": match_nearest(images, prompts),
+        f"a prompt's own image is the nearest of {len(samples)}": match_nearest(prompts, images),
+        f"an image is nearer to its prompt than to {len(misspelled[0])} with one wrong letter each": spelling,
     }
 
 
-def measure_similarity(clip: ClipEmbedder, trial: Trial, folder: Path) -> dict[str, list[float]]:
-    """CLIP-I of the first signs' pictures and changed ones, by change."""
-    first = [clip.embed_image(load_image(folder / sign["picture"])) for sign in trial["signs"]]
+def measure_similarity(clip: ClipEmbedder, samples: Sequence[SignSample]) -> dict[str, list[float]]:
+    """Returns CLIP-I between the original and the perturbed images, by perturbation."""
     return {
         name: [
-            cosine_similarity(true, clip.embed_image(load_image(folder / file)))
-            for true, file in zip(first, files, strict=False)
+            cosine_similarity(clip.embed_image(sample.image), clip.embed_image(sample.perturbed_images[name]))
+            for sample in samples
+            if sample.perturbed_images
         ]
-        for name, files in trial["changes"].items()
+        for name in PERTURBATIONS
     }
 
 
 def format_share(hits: Sequence[bool]) -> str:
-    """Per cent, and the 95 % interval after Wilson."""
+    """Formats a share in per cent with its 95 % Wilson interval."""
     interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
     return f"{np.mean(hits):.1%} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def format_range(values: Sequence[float]) -> str:
+    """Formats a mean with the central 90 % range."""
     low, high = np.quantile(values, [0.05, 0.95])
     return f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def render_section(hits: Mapping[str, Sequence[bool]], similarities: Mapping[str, Sequence[float]]) -> str:
-    """The body of the section in docs/benchmarks.md."""
-    signs, pairs = (len(next(iter(ones.values()))) for ones in (hits, similarities))
-    changes = [[name, format_range(ones)] for name, ones in similarities.items()]
+def render_section(retrieval: Mapping[str, Sequence[bool]], similarities: Mapping[str, Sequence[float]]) -> str:
+    """Returns the section of docs/benchmarks/clip.md."""
+    num_signs, num_pairs = (len(next(iter(values.values()))) for values in (retrieval, similarities))
     return "\n\n".join(
         [
             "## What the demo's CLIP can tell apart",
-            f"{signs} true signs of the evaluation set, whose words training never drew; 95 % intervals after Wilson.",
-            render_table(["", "share"], [[name, format_share(hits)] for name, hits in hits.items()]),
-            f"CLIP-I of two pictures, {pairs} of these signs: mean and the range of nine in ten.",
-            render_table(["the second picture is the first one …", "CLIP-I"], changes),
+            f"{num_signs} ground-truth signs of the evaluation set, with words that training never used. "
+            "95 % Wilson intervals.",
+            render_table(["", "share"], [[question, format_share(hits)] for question, hits in retrieval.items()]),
+            f"CLIP-I between two images of {num_pairs} of these signs: mean and central 90 % range.",
+            render_table(
+                ["the second image is the first one …", "CLIP-I"],
+                [[name, format_range(values)] for name, values in similarities.items()],
+            ),
         ]
     )
 
 
 @click.command(help=__doc__)
 def main() -> None:
-    clip = load_clip(f"local-dir:{DEMO_CLIP}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        subprocess.run(
-            [sys.executable, "-m", "edgepress.benchmarks.evaluation.clip_perturbations", "--output", name], check=True
-        )
-        trial = json.loads((folder / "trial.json").read_text("utf-8"))
-        text = render_section(measure_retrieval(clip, trial["signs"], folder), measure_similarity(clip, trial, folder))
-    write_section("clip", "make bench-clip", text)
-    click.echo(text)
+    clip, samples = load_clip(f"local-dir:{DEMO_CLIP}"), make_samples()
+    body = render_section(measure_retrieval(clip, samples), measure_similarity(clip, samples))
+    write_section("clip", "make bench-clip", body)
+    click.echo(body)
 
 
 if __name__ == "__main__":

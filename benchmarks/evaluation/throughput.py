@@ -1,23 +1,23 @@
-"""What measuring costs: 500 pairs of pictures, without painting and without CLIP, and once more from what was kept.
+"""Measures the time of scoring 500 pairs of images, and of reading their scores from the cache.
 
-`make bench-evaluate`.
+Run by `make bench-evaluate`. Neither generating images nor CLIP is included.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
 from PIL import Image
 
 from ...common.progress import Progress, progress_bars
+from ...demo.signs import ground_truth
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, EvaluationPlan, plan_image_pairs
 from ...evaluate.results.schema import Results
@@ -26,62 +26,71 @@ from ...prompts.prompt import Prompt, load_prompts, save_prompts
 from ...recipes.schema import Recipe
 from ..common.report import render_table, write_section
 
-PAIRS = 500
-NOISE = 4.0, 8.0  # standard deviation of the reference's and the variant's, in 8-bit steps
+NUM_PAIRS = 500
+NOISE_STD = {"reference": 4.0, "variant": 8.0}  # in 8-bit steps
 METRICS = ("psnr", "ssim", "mae", "text")
 
 
+class TimedResults(NamedTuple):
+    """The results of an evaluation, its wall time and its CPU time in seconds."""
+
+    results: Results
+    wall: float
+    cpu: float
+
+
 def write_images(folder: Path) -> Path:
-    """The demo's true signs, again and again with other noise: `reference/`, `variant/`, and their prompts' file."""
-    prompts = load_prompts(DEMO_PIPELINE / "prompts" / "evaluation.jsonl")
-    command = [sys.executable, "-m", "edgepress.demo.signs.ground_truth", "--output", str(folder / "truth")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    pair_prompts: list[Prompt] = []
+    """Writes noisy ground-truth signs to `reference/` and `variant/`, and their prompts; returns the prompts' file."""
+    signs = load_prompts(DEMO_PIPELINE / "prompts" / "evaluation.jsonl")
+    ground_truth.write_images(signs, folder / "ground-truth")
+    prompts: list[Prompt] = []
     rng = np.random.default_rng(0)
-    for number in range(PAIRS):
-        prompt = prompts[number % len(prompts)]
-        pair_prompts.append(prompt.model_copy(update={"id": f"{number:03d}"}))
-        sign = np.asarray(Image.open(folder / "truth" / f"{prompt.id}.png"))
-        for side, deviation in zip(("reference", "variant"), NOISE, strict=True):
-            (folder / side).mkdir(exist_ok=True)
-            noisy = (sign + rng.normal(0, deviation, sign.shape)).round().clip(0, 255).astype(np.uint8)
-            Image.fromarray(noisy).save(folder / side / f"{number:03d}.png")
-    save_prompts(pair_prompts, folder / "prompts.jsonl")
+    for number in range(NUM_PAIRS):
+        sign = signs[number % len(signs)]
+        prompts.append(sign.model_copy(update={"id": f"{number:03d}"}))
+        image = np.asarray(Image.open(folder / "ground-truth" / f"{sign.id}.png"))
+        for name, std in NOISE_STD.items():
+            (folder / name).mkdir(exist_ok=True)
+            noisy = (image + rng.normal(0, std, image.shape)).round().clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(folder / name / f"{number:03d}.png")
+    save_prompts(prompts, folder / "prompts.jsonl")
     return folder / "prompts.jsonl"
 
 
 def build_plan(folder: Path, prompts: Path) -> EvaluationPlan:
-    """All pairs, with nothing kept from earlier."""
+    """Plans the evaluation of all pairs, with a cache of its own."""
     options = EvaluationOptions(prompts=str(prompts), metrics=METRICS, output=folder / "evaluation")
-    evaluation_plan = plan_image_pairs(Recipe(device="bench"), folder / "reference", folder / "variant", options)
-    return replace(evaluation_plan, cache=folder / "pictures")
+    plan = plan_image_pairs(Recipe(device="bench"), folder / "reference", folder / "variant", options)
+    return replace(plan, image_cache=folder / "images")
 
 
-def time_evaluation(plan: EvaluationPlan, progress: Progress) -> tuple[Results, float, float]:
-    """The results, the wall time and the CPU time in seconds."""
+def time_evaluation(plan: EvaluationPlan, progress: Progress) -> TimedResults:
+    """Runs an evaluation and measures its time."""
     wall, cpu = time.monotonic(), time.process_time()
     results = run_evaluation(plan, progress)
-    return results, time.monotonic() - wall, time.process_time() - cpu
+    return TimedResults(results, time.monotonic() - wall, time.process_time() - cpu)
 
 
-def render_section(first: tuple[Results, float, float], second: tuple[Results, float, float]) -> str:
+def render_section(first: TimedResults, second: TimedResults) -> str:
+    """Returns the section of docs/benchmarks/evaluation.md."""
     cores = len(os.sched_getaffinity(0))
     rows = [
-        [name, f"{wall:.1f}", f"{cpu:.1f}", f"{cpu / wall / cores:.0%}", f"{PAIRS / wall:.1f}"]
-        for name, (_, wall, cpu) in (("all measured", first), ("all kept from earlier", second))
+        [name, f"{run.wall:.1f}", f"{run.cpu:.1f}", f"{run.cpu / run.wall / cores:.0%}", f"{NUM_PAIRS / run.wall:.1f}"]
+        for name, run in (("all computed", first), ("all from the cache", second))
     ]
     costs = [
         [name, str(cost.computed), f"{cost.cpu_seconds:.1f}", f"{1000 * cost.cpu_seconds / cost.computed:.0f}"]
-        for name, cost in first[0].metric_costs.items()
+        for name, cost in first.results.metric_costs.items()
     ]
     return "\n\n".join(
         [
-            "## What measuring costs",
-            f"{PAIRS} pairs of 128 x 128 pictures in the demo's style with text, a thread for each of {cores} cores; "
-            f"without painting and CLIP. Reading and writing files, intervals and tests are part of it.",
-            render_table(["", "wall time, s", "CPU time, s", "of the cores", "pairs a second"], rows),
-            "CPU time by metric (`text` is OCR, which reads both pictures of a pair):",
-            render_table(["metric", "measured", "CPU time, s", "ms each"], costs),
+            "## What scoring costs",
+            f"{NUM_PAIRS} pairs of 128 x 128 images with text in the demo's style, one thread for each of {cores} "
+            "cores, without generating images and without CLIP. Reading and writing files, intervals and tests are "
+            "included.",
+            render_table(["", "wall time, s", "CPU time, s", "core utilization", "pairs per second"], rows),
+            "CPU time by metric (`text` is OCR, which reads both images of a pair):",
+            render_table(["metric", "computed", "CPU time, s", "ms each"], costs),
         ]
     )
 
@@ -90,10 +99,10 @@ def render_section(first: tuple[Results, float, float], second: tuple[Results, f
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, progress_bars() as progress:
         folder = Path(name)
-        evaluation_plan = build_plan(folder, write_images(folder))
-        text = render_section(time_evaluation(evaluation_plan, progress), time_evaluation(evaluation_plan, progress))
-    write_section("evaluate", "make bench-evaluate", text)
-    click.echo(text)
+        plan = build_plan(folder, write_images(folder))
+        body = render_section(time_evaluation(plan, progress), time_evaluation(plan, progress))
+    write_section("evaluate", "make bench-evaluate", body)
+    click.echo(body)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""TODO benchmarks/quantization."""
+"""Benchmarks of quantization: image quality, cost, the int4 kernel, and interoperability."""

@@ -1,6 +1,6 @@
-"""What quantizing the demo costs: wall time and peak memory of the whole process, seen from outside.
+"""Measures wall time and peak memory of quantizing the demo, for the whole process.
 
-`make bench-quantize`.
+Run by `make bench-quantize`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import click
 from ..common.process import measure_command
 from ..common.report import render_table, write_section
 
-RUNS = 3
+NUM_RUNS = 3
 
 
-def measure_quantize(output: Path) -> tuple[float, float]:
-    """Seconds and the peak resident set in GB of one `edgepress quantize --recipe orin`."""
+def measure_run(output: Path) -> tuple[float, float]:
+    """Runs `edgepress quantize --recipe orin`; returns its time in seconds and its peak resident set in GB."""
     command = [sys.executable, "-m", "edgepress", "quantize", "--recipe", "orin", "--output", str(output)]
     cost = measure_command(command, output.with_suffix(".log"))
     return cost.seconds, cost.peak_rss / 1e9
@@ -28,16 +28,16 @@ def measure_quantize(output: Path) -> tuple[float, float]:
 @click.command(help=__doc__)
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        runs = [measure_quantize(Path(folder) / str(number)) for number in range(RUNS)]
+        runs = [measure_run(Path(folder) / str(number)) for number in range(NUM_RUNS)]
     rows = [
-        [name, *(f"{pick(values):.2f}" for pick in (min, statistics.median, max))]
+        [name, *(f"{reduce(values):.2f}" for reduce in (min, statistics.median, max))]
         for name, values in zip(("wall time, s", "peak RSS, GB"), zip(*runs, strict=True), strict=True)
     ]
     body = "\n\n".join(
         [
             "## What quantizing the demo costs",
-            f"`edgepress quantize --recipe orin`, whole process with start-up, {RUNS} runs.",
-            render_table(["", "least", "median", "most"], rows),
+            f"`edgepress quantize --recipe orin`, the whole process including start-up, {NUM_RUNS} runs.",
+            render_table(["", "minimum", "median", "maximum"], rows),
         ]
     )
     write_section("cost", "make bench-quantize", body)

@@ -1,7 +1,7 @@
-"""Whether stock transformers opens a pressed text encoder, and reads of it what edgepress reads, bit for bit.
+"""Checks that stock transformers reads a quantized text encoder exactly as edgepress does.
 
-`make bench-interop` makes an environment without edgepress in build/interop, with the AWQ backend that transformers
-asks for, and presses the demo.
+`make bench-interop` creates an environment without edgepress in build/interop, with the AWQ backend that transformers
+requires, and quantizes the demo.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...numerics import int4_matmul
 from ...numerics.awq_packing import AwqTensors, unpack_awq
+from ...numerics.int4_matmul import dequantize_awq
 from ..common.report import render_table, write_section
 from .interop_worker import TOKEN_IDS
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("interop_worker.py")
 BACKEND = "gptqmodel==7.7.0"
-# What the backend needs. It is installed without its dependencies, of which it asks for a newer torch than this project
-# pins; it works with this one.
+# The dependencies of the backend. The backend itself is installed without dependencies: it asks for a newer torch than
+# constraints.txt pins, but works with that one.
 BACKEND_REQUIREMENTS = (
     "datasets==5.2.0",
     "defuser==0.0.28",
@@ -37,7 +37,7 @@ BACKEND_REQUIREMENTS = (
     "tokenicer==0.0.14",
     "torchao==0.18.0",
 )
-SHARED_REQUIREMENTS = (
+SHARED_REQUIREMENTS = (  # pinned by constraints.txt
     "transformers",
     "accelerate",
     "safetensors",
@@ -45,51 +45,58 @@ SHARED_REQUIREMENTS = (
     "pillow",
     "protobuf",
     "requests",
-)  # pinned for all
+)
 BUILD_REQUIREMENTS = ("setuptools", "wheel", "ninja", "packaging")
 
 
 class EncoderComparison:
-    """What stock transformers read of a pressed text encoder, beside what edgepress reads of the same file."""
+    """A quantized text encoder as stock transformers reads it, and as edgepress reads it.
+
+    Args:
+        folder: The text encoder.
+        stock_tensors: What `interop_worker.py` wrote.
+    """
 
     def __init__(self, folder: Path, stock_tensors: dict[str, Tensor]) -> None:
-        self.folder, self.stock = folder, stock_tensors
+        self.folder = folder
+        self.stock_tensors = stock_tensors
         self.stored_tensors: dict[str, Tensor] = {}
         for file in sorted(folder.glob("*.safetensors")):
             self.stored_tensors |= load_file(file)
 
     def linear_names(self) -> list[str]:
+        """Returns the names of the quantized linear layers."""
         return sorted(name.removesuffix(".qweight") for name in self.stored_tensors if name.endswith(".qweight"))
 
     def find_differences(self) -> list[str]:
-        """The tensors that are not equal to the bit, or that stock transformers did not find."""
+        """Returns the names of tensors that are missing in stock transformers or not bitwise equal."""
         expected = {
             name: tensor for linear in self.linear_names() for name, tensor in self.expected_tensors(linear).items()
         }
-        return [name for name, tensor in expected.items() if not _equal(self.stock.get(name), tensor)]
+        return [name for name, tensor in expected.items() if not _is_equal(self.stock_tensors.get(name), tensor)]
 
     def expected_tensors(self, linear: str) -> dict[str, Tensor]:
-        """What `stock.unpacked` writes of a linear, by edgepress."""
+        """Returns what the worker should write for a linear layer, as edgepress computes it."""
         packed = AwqTensors(*(self.stored_tensors[f"{linear}.{kind}"] for kind in AwqTensors._fields))
-        codes, grid = unpack_awq(packed)
+        codes, qparams = unpack_awq(packed)
         return {
             f"codes.{linear}": codes.T,
-            f"zeros.{linear}": grid.zero_points.T,
-            f"weight.{linear}": int4_matmul.dequantize_awq(packed, torch.float16).T,
+            f"zeros.{linear}": qparams.zero_points.T,
+            f"weight.{linear}": dequantize_awq(packed, torch.float16).T,
         }
 
     def hidden_state_error(self) -> float:
-        """The relative difference of the hidden states, both computed in float16."""
-        expected, actual = compute_hidden_states(self.folder).double(), self.stock["hidden"].double()
+        """Returns the relative difference of the hidden states, both computed in float16."""
+        expected, actual = compute_hidden_states(self.folder).double(), self.stock_tensors["hidden"].double()
         return float((expected - actual).norm() / expected.norm())
 
 
-def _equal(actual: Tensor | None, expected: Tensor) -> bool:
+def _is_equal(actual: Tensor | None, expected: Tensor) -> bool:
     return actual is not None and actual.dtype == expected.dtype and torch.equal(actual, expected)
 
 
 def compute_hidden_states(folder: Path) -> Tensor:
-    """The second last hidden states of `stock.TOKENS` by edgepress's loader, in float16."""
+    """Returns the second-to-last hidden states of `TOKEN_IDS` in float16, with the loader of edgepress."""
     from transformers import AutoModel
 
     from ... import loading  # noqa: F401  registers the loader
@@ -101,7 +108,7 @@ def compute_hidden_states(folder: Path) -> Tensor:
 
 
 def ensure_environment(folder: Path) -> Path:
-    """The interpreter of an environment with stock transformers and its AWQ backend; made once."""
+    """Creates an environment with stock transformers and its AWQ backend, if necessary; returns its interpreter."""
     python, marker = folder / "env" / "bin" / "python", folder / "env" / ".set-up"
     requirements = "\n".join((BACKEND, *BACKEND_REQUIREMENTS))
     if marker.exists() and marker.read_text("utf-8") == requirements:
@@ -117,10 +124,10 @@ def ensure_environment(folder: Path) -> Path:
 
 
 def run_command(command: Sequence[str]) -> None:
-    """Runs a command in silence.
+    """Runs a command without showing its output.
 
     Raises:
-        ClickException: it failed; with the end of what it said.
+        ClickException: The command failed. The message holds the end of its output.
     """
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
@@ -128,52 +135,42 @@ def run_command(command: Sequence[str]) -> None:
 
 
 def render_section(comparison: EncoderComparison, differences: list[str]) -> str:
-    """The section of docs/benchmarks.md."""
+    """Returns the section of docs/benchmarks/interop.md."""
     rows = [
-        ["linears opened", str(len(comparison.linear_names()))],
+        ["linear layers loaded", str(len(comparison.linear_names()))],
         ["tensors that differ (codes, zero points, weights in float16)", str(len(differences))],
         ["hidden states, relative difference in float16", f"{comparison.hidden_state_error():.1e}"],
     ]
     return "\n\n".join(
         [
             "## The text encoder in stock transformers",
-            f"The demo's text encoder, pressed by rounding, opened without edgepress: transformers and {BACKEND}, "
-            "in which every key of the file found its place. The last layer, which the pipeline never reads, is not "
-            "stored: stock transformers fills it with chance values. Compared with what edgepress reads:",
+            f"The demo's text encoder, quantized by rounding and opened without edgepress, with transformers and "
+            f"{BACKEND}. Every key of the file was matched. The last layer, whose output the pipeline never uses, is "
+            "not stored: stock transformers initializes it randomly. Compared with what edgepress reads:",
             render_table(["", ""], rows),
         ]
     )
 
 
 @click.command(help=__doc__)
-@click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "build" / "interop", help="Where to work.")
-@click.option("--print", "only_print", is_flag=True, help="Write nothing into docs/benchmarks.md.")
-def main(folder: Path, only_print: bool) -> None:
+@click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "build" / "interop", help="Work folder.")
+@click.option("--print", "print_only", is_flag=True, help="Do not write to docs/benchmarks.")
+def main(folder: Path, print_only: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     python = ensure_environment(folder)
-    artifact, output = folder / "pressed", folder / "read.safetensors"
-    quantize = [
-        sys.executable,
-        "-m",
-        "edgepress.cli.main",
-        "quantize",
-        "--recipe",
-        "orin",
-        "--method",
-        "rtn",
-        "--force",
-    ]
+    artifact, tensors = folder / "quantized", folder / "stock.safetensors"
+    quantize = [sys.executable, "-m", "edgepress", "quantize", "--recipe", "orin", "--method", "rtn", "--force"]
     run_command([*quantize, "--output", str(artifact)])
     text_encoder = artifact / "model" / "text_encoder"
-    run_command([str(python), "-P", str(WORKER), str(text_encoder), str(output)])
-    comparison = EncoderComparison(text_encoder, load_file(output))
+    run_command([str(python), "-P", str(WORKER), str(text_encoder), str(tensors)])
+    comparison = EncoderComparison(text_encoder, load_file(tensors))
     differences = comparison.find_differences()
-    text = render_section(comparison, differences)
-    if not only_print:
-        write_section("interop", "make bench-interop", text)
-    click.echo(text)
+    body = render_section(comparison, differences)
+    if not print_only:
+        write_section("interop", "make bench-interop", body)
+    click.echo(body)
     if differences:
-        raise click.ClickException(f"not equal: {', '.join(differences)}")
+        raise click.ClickException(f"Tensors that differ: {', '.join(differences)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Opens a pressed text encoder with stock transformers; run by `interop.py` in an environment without edgepress.
+"""Opens a quantized text encoder with stock transformers. `interop.py` runs this in an environment without edgepress.
 
-    python stock.py FOLDER OUTPUT.safetensors
+    python interop_worker.py FOLDER OUTPUT.safetensors
 
-Writes what the AWQ backend itself unpacks of every linear (codes, zeros, and the weight in float16), and the second
-last hidden states of some tokens.
+Writes what the AWQ backend itself unpacks from every linear layer (codes, zero points, and the weight in float16), and
+the second-to-last hidden states for some tokens.
 """
 
 from __future__ import annotations
@@ -20,27 +20,32 @@ from torch import Tensor
 from transformers import AutoModel, AwqConfig
 
 TOKEN_IDS = range(5, 37)
-# The backend without compiled code: the default one compiles C++ for minutes at its first use.
+# A backend without compiled code: the default one compiles C++ for minutes when it is first used.
 BACKEND = "torch_awq"
 
 
 def load_model(folder: str) -> Any:
-    """The model in float16; every key of the file must have found its place, and only unread blocks may lack theirs."""
-    config = AwqConfig(backend=BACKEND)  # type: ignore[no-untyped-call, unused-ignore]
+    """Loads the model in float16.
+
+    Raises:
+        SystemExit: A key of the file has no place in the model, or a parameter outside unused blocks has no key.
+    """
     model, loading_info = AutoModel.from_pretrained(
-        folder, dtype=torch.float16, quantization_config=config, output_loading_info=True
+        folder,
+        dtype=torch.float16,
+        quantization_config=AwqConfig(backend=BACKEND),  # type: ignore[no-untyped-call, unused-ignore]
+        output_loading_info=True,
     )
-    unused = json.loads((Path(folder) / "config.json").read_text("utf-8"))["quantization_config"].get("unread", [])
-    loading_info["missing_keys"] = [
-        key for key in loading_info["missing_keys"] if not key.startswith(tuple(f"{x}." for x in unused))
-    ]
+    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))["quantization_config"]
+    unused = tuple(f"{block}." for block in config.get("unused_blocks", []))
+    loading_info["missing_keys"] = [key for key in loading_info["missing_keys"] if not key.startswith(unused)]
     if any(loading_info.values()):
-        raise SystemExit(f"keys that do not fit: {loading_info}")
+        raise SystemExit(f"Some keys of {folder} do not match the model: {loading_info}")
     return model
 
 
 def unpack_linears(model: Any) -> dict[str, Tensor]:
-    """For every packed linear, (in, out) as the backend has them: codes, zeros, weight."""
+    """Returns codes, zero points and weight of every quantized linear layer, each (in, out) as in the backend."""
     packing = importlib.import_module("gptqmodel.quantization.awq.utils.packing_utils")
     tensors = {}
     for name, module in model.named_modules():
@@ -48,10 +53,9 @@ def unpack_linears(model: Any) -> dict[str, Tensor]:
             raw = packing.unpack_awq(module.qweight, module.qzeros, module.bits)
             codes, zeros = (values & 15 for values in packing.reverse_awq_order(*raw, module.bits))
             tensors[f"codes.{name}"], tensors[f"zeros.{name}"] = codes.to(torch.uint8), zeros.to(torch.uint8)
-            weight = packing.dequantize_gemm(
+            tensors[f"weight.{name}"] = packing.dequantize_gemm(
                 module.qweight, module.qzeros, module.scales, module.bits, module.group_size
             )
-            tensors[f"weight.{name}"] = weight
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 

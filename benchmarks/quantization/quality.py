@@ -1,7 +1,7 @@
-"""What 4 bits cost the demo pipeline: rounding alone, AWQ and the best, in PSNR and in words that can be read.
+"""Measures what 4 bits cost the demo: PSNR, SSIM and text accuracy of each method, or the gain of each step.
 
-`make bench-quality`: held-out evaluation prompts are painted by the reference and by every variant.
-`make bench-ladder`: what each step of the ladder gains.
+Run by `make bench-quality` (methods) and `make bench-ladder` (steps). Images are generated for held-out evaluation
+prompts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...evaluate.plan import EvaluationOptions, plan_evaluation
 from ...evaluate.results.schema import ALL_GROUP, Results, ScoreGroup
 from ...pipelines.hub import DEMO_PIPELINE
 from ...quantize.pipeline import quantize_pipeline
-from ...recipes import loader
+from ...recipes.loader import load_recipe
 from ...recipes.schema import Step
 from ..common.report import (
     CANDIDATE_NAME,
@@ -31,28 +31,30 @@ from ..common.report import (
 )
 
 METHODS = ("rtn", "awq", "best")
-PROMPTS = 128  # held-out ones, of 305: the first
-# Ways up the ladder, for the table of rungs.
+NUM_PROMPTS = 128  # the first of 305 held-out prompts
 STEP_SETS: tuple[tuple[Step, ...], ...] = (
-    ("range",),
+    ("range_search",),
     ("scale", "clip"),
     ("gptq",),
-    ("gptq", "refit"),
-    ("range", "gptq"),
+    ("gptq", "scale_refit"),
+    ("range_search", "gptq"),
     ("scale", "gptq"),
 )
 
 
 def evaluate_quantization(quantization: dict[str, Any], folder: Path, progress: Progress) -> Results:
-    """The evaluation of one way of quantizing on the first evaluation prompts of the demo."""
-    recipe = loader.load_recipe("orin")
+    """Quantizes the demo with changed settings of the recipe orin, and evaluates it on the first evaluation prompts."""
+    recipe = load_recipe("orin")
     recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update=quantization)})
-    result = quantize_pipeline(recipe, DEMO_PIPELINE, folder, progress)
-    options = EvaluationOptions(candidates=(f"{CANDIDATE_NAME}={result.output / 'model'}",), limit=PROMPTS, gates=False)
+    result = quantize_pipeline(recipe, DEMO_PIPELINE, folder, progress=progress)
+    options = EvaluationOptions(
+        candidates=(f"{CANDIDATE_NAME}={result.output / 'model'}",), limit=NUM_PROMPTS, gates=False
+    )
     return run_evaluation(plan_evaluation(recipe, options), progress)
 
 
 def render_psnr_table(results: dict[str, Results]) -> str:
+    """Returns a table of PSNR and SSIM by method."""
     rows = []
     for method, evaluation in results.items():
         summary = get_overall_scores(evaluation).pair_scores
@@ -62,12 +64,12 @@ def render_psnr_table(results: dict[str, Results]) -> str:
 
 
 def render_text_table(results: dict[str, Results]) -> str:
-    """Reference, variants and drops, for each group that the prompts make."""
+    """Returns a table of text scores and their drops by method, for every reported group of prompts."""
     first = next(iter(results.values()))
     names = [group.name for group in first.variants[CANDIDATE_NAME].groups if _is_reported(group)]
     rows = [_text_row(name, results, score) for score in ("exact", "text_accuracy", "ned") for name in names]
     columns = [f"{method} (drop, 95 %)" for method in results]
-    return render_table(["score %", "prompts", "pictures", "reference", *columns], rows)
+    return render_table(["score %", "prompts", "images", "reference", *columns], rows)
 
 
 def _is_reported(group: ScoreGroup) -> bool:
@@ -75,16 +77,15 @@ def _is_reported(group: ScoreGroup) -> bool:
 
 
 def _text_row(name: str, results: dict[str, Results], score: str) -> list[str]:
-    groups = [next(g for g in found.variants[CANDIDATE_NAME].groups if g.name == name) for found in results.values()]
-    reference = groups[0].image_scores[score].reference
-    drops = [
-        f"{g.image_scores[score].variant.mean:.1%} ({format_mean(g.image_scores[score].drop, 100, 1)})" for g in groups
-    ]
-    return [score, name, str(groups[0].num_pairs), f"{reference.mean:.1%}", *drops]
+    all_groups = [result.variants[CANDIDATE_NAME].groups for result in results.values()]
+    groups = [next(group for group in groups if group.name == name) for groups in all_groups]
+    scores = [group.image_scores[score] for group in groups]
+    drops = [f"{value.variant.mean:.1%} ({format_mean(value.drop, 100, 1)})" for value in scores]
+    return [score, name, str(groups[0].num_pairs), f"{scores[0].reference.mean:.1%}", *drops]
 
 
 def render_gain_table(results: dict[str, Results], pairs: Sequence[tuple[str, str]]) -> str:
-    """Paired differences in PSNR of the first of each two over the second."""
+    """Returns a table of paired differences in PSNR, the first of each pair minus the second."""
     rows = [
         [better, base, format_mean(compare_paired_psnr(results[better], results[base]), 1, 2)] for better, base in pairs
     ]
@@ -92,17 +93,17 @@ def render_gain_table(results: dict[str, Results], pairs: Sequence[tuple[str, st
 
 
 @click.command(help=__doc__)
-@click.option("--ladder", is_flag=True, help="The table of rungs instead.")
-def main(ladder: bool) -> None:
+@click.option("--steps", is_flag=True, help="Compare sets of quantization steps instead of methods.")
+def main(steps: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, progress_bars() as progress:
-        if ladder:
+        if steps:
             write_steps_section(Path(folder), progress)
         else:
             write_methods_section(Path(folder), progress)
 
 
 def write_steps_section(folder: Path, progress: Progress) -> None:
-    """What each way up the ladder gains over rounding alone."""
+    """Measures what each set of steps gains over rounding, and writes docs/benchmarks/ladder.md."""
     baseline = evaluate_quantization({"method": "rtn"}, folder / "rtn", progress)
     results = {
         ", ".join(steps): evaluate_quantization({"steps": steps}, folder / "-".join(steps), progress)
@@ -110,10 +111,10 @@ def write_steps_section(folder: Path, progress: Progress) -> None:
     }
     body = "\n\n".join(
         [
-            "## What each step of the ladder gains on the demo",
-            f"Steps as in `quantize.steps`, all at 4.156 bits a weight; PSNR paired over {PROMPTS} prompts.",
+            "## What each quantization step gains on the demo",
+            f"Steps as in `quantize.steps`, all at 4.156 bits a weight; PSNR paired over {NUM_PROMPTS} prompts.",
             render_gain_table({"rtn": baseline} | results, [(name, "rtn") for name in results]),
-            "What `gptq` gains or loses by a further step:",
+            "What `gptq` gains or loses when another step is added:",
             render_gain_table(results, [(name, "gptq") for name in results if "gptq" in name and name != "gptq"]),
         ]
     )
@@ -122,17 +123,17 @@ def write_steps_section(folder: Path, progress: Progress) -> None:
 
 
 def write_methods_section(folder: Path, progress: Progress) -> None:
-    """Pictures and words by the three methods."""
+    """Measures each method, and writes docs/benchmarks/quality.md."""
     results = {method: evaluate_quantization({"method": method}, folder / method, progress) for method in METHODS}
     body = "\n\n".join(
         [
             "## What 4 bits cost the demo",
-            f"Transformer and text encoder at 4.156 bits a weight, {PROMPTS} held-out evaluation prompts, one seed, "
-            "computed in float32; intervals are bootstrapped over prompts.",
+            f"Transformer and text encoder at 4.156 bits a weight, {NUM_PROMPTS} held-out evaluation prompts, one "
+            "seed, computed in float32. Intervals are bootstrapped over prompts.",
             render_psnr_table(results),
             "Paired differences in PSNR:",
             render_gain_table(results, [("best", "rtn"), ("best", "awq"), ("awq", "rtn")]),
-            "`exact` is the share of pictures whose whole text OCR reads exactly.",
+            "`exact` is the share of images whose whole text is read exactly by OCR.",
             render_text_table(results),
         ]
     )

@@ -204,7 +204,7 @@ def estimate_footprint(case: BlockCase, graph: str, folder: Path) -> Footprint:
     npu_graph = npu.graph(graph)
     assert npu_graph is not None
     empty = np.empty((0, 0), np.float16)
-    axes = load_npu_host_class(npu)(model.configs(), (case.side, case.side), PROMPT_TOKENS, empty).axis_sizes
+    axes = load_npu_host_class(npu)(model.configs, (case.side, case.side), PROMPT_TOKENS, empty).axis_sizes
     part = make_single_part(npu_graph, npu.stacks.get(graph), model.folder / npu_graph.component)
     return measure_footprint(part, model.folder / npu_graph.component, axes)
 

@@ -25,7 +25,7 @@ DEVICE = "rk3588"
 def compare_demo(folder: Path, progress: Progress) -> dict[str, FoldingErrors]:
     recipe = loader.load_recipe(DEVICE)
     assert recipe.rknn is not None
-    quantize_pipeline(recipe, DEMO_PIPELINE, folder / "pressed", progress)
+    quantize_pipeline(recipe, DEMO_PIPELINE, folder / "pressed", progress=progress)
     return compare_folding(DEMO_PIPELINE, folder / "pressed", recipe.rknn, folder / "trials", progress)
 
 

@@ -1,11 +1,11 @@
-"""Writes a pipeline of Z-Image-Turbo's exact shapes with random weights, to measure what pressing one costs.
+"""Writes a pipeline with the exact shapes of Z-Image-Turbo and random weights, to measure the cost of quantizing it.
 
     python -m edgepress.benchmarks.synthetic.full_size --output DIR
 
-20.5 GB in bfloat16. Names and shapes come from the genuine classes on the meta device; every tensor is drawn from a
-seed of its own name and streamed to disk, so that memory holds a shard at a time. The weights paint nothing, but they
-are shaped as trained ones are: rows and columns of unequal size, stray large weights, and norms that make a few
-channels loud. Each linear keeps its output near its input's size, so that bfloat16 holds through all layers.
+It takes 20.5 GB in bfloat16. Names and shapes come from the genuine classes on the meta device. Every tensor is drawn
+from a seed derived from its name and streamed to disk, so that memory holds one shard at a time. The images are noise,
+but the weights resemble trained ones: rows and columns of unequal scale, outliers, and norms that amplify a few channels.
+Every linear layer keeps the scale of its inputs, so that bfloat16 holds through all layers.
 """
 
 from __future__ import annotations
@@ -76,25 +76,31 @@ CHAT_TEMPLATE = (
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 
-CHUNK_SIZE = 2**22  # numbers drawn at once: they stay in the cache while they are scaled
-LOG_STD = 0.3  # standard deviation of the logarithm of rows', columns' and norms' sizes
-OUTLIER_INTERVAL, OUTLIER_SCALE = 2000, 6.0  # one weight in so many is so much larger
-LOUD_INTERVAL, LOUD_MIN, LOUD_MAX = 500, 10.0, 30.0  # one channel in so many is so much louder
+CHUNK_SIZE = 2**22  # elements drawn at once, so that they are still in the cache when they are scaled
+LOG_STD = 0.3  # standard deviation of the logarithm of the scales of rows, columns and norms
+OUTLIER_INTERVAL, OUTLIER_SCALE = 2000, 6.0  # one weight in 2000 is 6 times as large
+LOUD_INTERVAL, LOUD_MIN, LOUD_MAX = 500, 10.0, 30.0  # one channel in 500 is amplified 10 to 30 times
 LOUD_NORMS = ("attention_norm1", "ffn_norm1", "input_layernorm", "post_attention_layernorm")
-# What the text encoder's blocks add to the stream that runs past them; the transformer has norms and gates for that.
+# Layers whose outputs the text encoder's blocks add to the residual stream. The transformer has norms and gates for that.
 RESIDUAL_OUTPUTS = ("o_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class PipelineShapes:
-    """The configs that the three classes with weights are built from."""
+    """The configs of the three components with weights.
+
+    Attributes:
+        transformer: Arguments of `ZImageTransformer2DModel`.
+        text_encoder: Arguments of `Qwen3Config`.
+        vae: Arguments of `AutoencoderKL`.
+    """
 
     transformer: dict[str, Any]
     text_encoder: dict[str, Any]
     vae: dict[str, Any]
 
     def with_layers(self, layers: int) -> PipelineShapes:
-        """The same widths with fewer layers, for rehearsals."""
+        """Returns shapes of the same width with fewer layers."""
         text = {"num_hidden_layers": layers, "max_window_layers": layers}
         return replace(
             self,
@@ -104,7 +110,7 @@ class PipelineShapes:
 
 
 FULL_SHAPES = PipelineShapes(TRANSFORMER, TEXT_ENCODER, VAE)
-# A transformer of 125 million parameters, for measurements that want many runs; the other components are small.
+# A transformer of 125 million parameters, for measurements that take many runs. The other components are small.
 MEDIUM_SHAPES = PipelineShapes(
     TRANSFORMER
     | {"dim": 1536, "n_layers": 4, "n_refiner_layers": 0, "n_heads": 12, "n_kv_heads": 12, "cap_feat_dim": 256},
@@ -116,7 +122,7 @@ MEDIUM_SHAPES = PipelineShapes(
 
 
 def make_wide_shapes(blocks: int) -> PipelineShapes:
-    """A transformer of so many blocks of full width, each of 181 million parameters, with little around it."""
+    """Returns a transformer of full-width blocks, 181 million parameters each, with small other components."""
     return replace(
         MEDIUM_SHAPES,
         transformer=FULL_SHAPES.transformer | {"n_layers": blocks, "n_refiner_layers": 0, "cap_feat_dim": 256},
@@ -127,7 +133,13 @@ def make_wide_shapes(blocks: int) -> PipelineShapes:
 
 
 def write_pipeline(folder: Path, shapes: PipelineShapes = FULL_SHAPES, with_weights: bool = True) -> None:
-    """Writes the pipeline folder; a finished one is kept, a half-written one begun anew; if `weighty`, with weights."""
+    """Writes the pipeline folder, unless it exists.
+
+    Args:
+        folder: The folder. It appears only when it is complete.
+        shapes: The shapes of its components.
+        with_weights: Whether to write weights, and not only configs and tokenizer.
+    """
     if folder.exists():
         return
     new = folder.with_name(folder.name + ".new")
@@ -141,7 +153,7 @@ def write_pipeline(folder: Path, shapes: PipelineShapes = FULL_SHAPES, with_weig
 
 
 def make_meta_models(shapes: PipelineShapes) -> dict[str, Any]:
-    """The genuine classes without memory for their weights, by component."""
+    """Returns the genuine models on the meta device by component, without memory for their weights."""
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3Model
 
@@ -154,11 +166,12 @@ def make_meta_models(shapes: PipelineShapes) -> dict[str, Any]:
 
 
 def count_parameters(model: nn.Module) -> int:
+    """Returns the number of parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def write_configs(models: dict[str, Any], folder: Path) -> None:
-    """All of the pipeline but its weights."""
+    """Writes everything of the pipeline except weights."""
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)
@@ -173,7 +186,7 @@ def write_configs(models: dict[str, Any], folder: Path) -> None:
 
 
 def make_byte_tokenizer() -> Any:
-    """Byte-level BPE without merges: every byte is a token."""
+    """Returns a byte-level BPE tokenizer without merges: every byte is a token."""
     from tokenizers import pre_tokenizers
     from transformers import Qwen2Tokenizer
 
@@ -190,26 +203,26 @@ def make_byte_tokenizer() -> Any:
 
 
 def draw_weights(component: str, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter of a model on the meta device, drawn as it is asked for, in bfloat16."""
+    """Yields the parameters of a model on the meta device, drawn one by one, in bfloat16."""
     for name, parameter in model.named_parameters():
         yield name, draw_tensor(name, parameter.shape, make_generator(component, name), compute_gain(name, model))
 
 
 def make_generator(component: str, name: str) -> torch.Generator:
-    """Seeded by a tensor's name."""
+    """Returns a generator that is seeded by the name of a tensor."""
     seed = hashlib.sha256(f"{component}.{name}".encode()).digest()[:8]
     return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
 
 
 def compute_gain(name: str, model: nn.Module) -> float:
-    """How much larger than its inputs a linear's outputs are: many that add up in one stream are small."""
+    """Returns the scale of a linear layer's outputs relative to its inputs; small for those that add up in the residual."""
     if not name.removesuffix(".weight").endswith(RESIDUAL_OUTPUTS):
         return 1.0
     return float(sum(module.endswith(RESIDUAL_OUTPUTS) for module, _ in model.named_modules()) ** -0.5)
 
 
 def draw_tensor(name: str, shape: torch.Size, generator: torch.Generator, gain: float) -> Tensor:
-    """One tensor; a linear or convolution makes inputs of size 1 into outputs of size `gain`."""
+    """Draws a tensor. Linear layers and convolutions turn inputs of RMS 1 into outputs of RMS `gain`."""
     if name.endswith("bias"):
         return (LOG_STD * torch.randn(shape, generator=generator)).bfloat16()
     if len(shape) == 1:
@@ -222,7 +235,7 @@ def draw_tensor(name: str, shape: torch.Size, generator: torch.Generator, gain: 
 
 
 def _draw_norm(channels: int, generator: torch.Generator, loud: bool) -> Tensor:
-    """A norm's weight, log-normal; `loud` ones have a few channels that are many times larger."""
+    """Draws the log-normal weight of a norm; `loud` norms amplify a few channels."""
     weight = (LOG_STD * torch.randn(channels, generator=generator)).exp()
     if loud:
         channels_chosen = torch.randperm(channels, generator=generator)[: channels // LOUD_INTERVAL + 1]
@@ -231,7 +244,7 @@ def _draw_norm(channels: int, generator: torch.Generator, loud: bool) -> Tensor:
 
 
 def _draw_matrix(shape: torch.Size, generator: torch.Generator, size: float) -> Tensor:
-    """Normal numbers times log-normal sizes of rows and columns, with strays; filled some rows at a time."""
+    """Draws normal numbers times log-normal scales of rows and columns, with outliers, some rows at a time."""
     rows, columns = shape[0], math.prod(shape[1:])
     across = size * _draw_sizes(columns, generator)
     matrix = torch.empty(rows, columns, dtype=torch.bfloat16)
@@ -246,18 +259,18 @@ def _draw_matrix(shape: torch.Size, generator: torch.Generator, size: float) -> 
 
 
 def _draw_sizes(count: int, generator: torch.Generator) -> Tensor:
-    """Log-normal sizes with mean square 1."""
+    """Draws log-normal scales with mean square 1."""
     return (LOG_STD * torch.randn(count, generator=generator) - LOG_STD**2).exp()
 
 
 @click.command(help=__doc__)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
-@click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal.")
-@click.option("--medium", is_flag=True, help="A transformer of 125 million parameters instead, with little around it.")
+@click.option("--layers", type=click.IntRange(2), help="Write fewer layers.")
+@click.option("--medium", is_flag=True, help="A transformer of 125 million parameters and small other components.")
 @click.option(
-    "--blocks", type=click.IntRange(1), help="A transformer of so many blocks of full width, with little around."
+    "--blocks", type=click.IntRange(1), help="A transformer with this number of full-width blocks and small other components."
 )
-@click.option("--configs", is_flag=True, help="Write no weights: enough to plan what exporting would take.")
+@click.option("--configs", is_flag=True, help="Write no weights. Enough to plan an export.")
 def main(output: Path, layers: int | None, medium: bool, blocks: int | None, configs: bool) -> None:
     shapes = make_wide_shapes(blocks) if blocks else MEDIUM_SHAPES if medium else FULL_SHAPES
     write_pipeline(output, shapes.with_layers(layers) if layers else shapes, with_weights=not configs)

@@ -1,11 +1,10 @@
-"""Writes a pipeline of which one component has Z-Image-Turbo's exact shapes and is in 4 bits, without pressing it.
+"""Writes a pipeline with one 4-bit component that has the exact shapes of Z-Image-Turbo, without quantizing anything.
 
     python -m edgepress.benchmarks.synthetic.quantized --component transformer --output DIR
 
-For measuring what comes after pressing, without the hour that this takes. Nothing is solved: codes, zero points and
-scales are drawn at random (the scales so that a linear keeps the size of its inputs), in AutoAWQ's layout and with the
-config that pressing leaves. Everything else is as in full_size.py, and the other components are tiny, but as wide where
-they meet.
+It is for measuring what follows quantization, without the hour that quantization takes. Codes, zero points and scales are
+random; the scales are such that a linear layer keeps the scale of its inputs. Layout and config are those of a quantized
+component. Everything else is as in full_size.py, with tiny other components that fit where they meet this one.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ from .full_size import (
 
 COMPONENTS = ("transformer", "text_encoder")
 GROUP_SIZE = 128
-CODE_STD = 4.6  # standard deviation of a code, any of 0 ... 15, less a zero point of 7 or 8
-ZERO_POINT_WORD = 0x77777777  # a word of eight zero points of 7
+CODE_STD = 4.6  # standard deviation of a random code, 0 ... 15, minus a zero point of 7 or 8
+PACKED_SEVENS = 0x77777777  # eight zero points of 7 in 32 bits
 TINY_SHAPES = PipelineShapes(
     transformer=FULL_SHAPES.transformer
     | {"dim": 192, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 3, "n_kv_heads": 3}
@@ -55,7 +54,13 @@ TINY_SHAPES = PipelineShapes(
 
 
 def write_quantized(folder: Path, component: str, shapes: PipelineShapes = FULL_SHAPES) -> None:
-    """Writes the pipeline folder, its `component` in 4 bits; a finished one is kept, a half-written one begun anew."""
+    """Writes the pipeline folder, unless it exists.
+
+    Args:
+        folder: The folder. It appears only when it is complete.
+        component: The component in 4 bits.
+        shapes: Its shapes.
+    """
     if folder.exists():
         return
     new = folder.with_name(folder.name + ".new")
@@ -71,7 +76,7 @@ def write_quantized(folder: Path, component: str, shapes: PipelineShapes = FULL_
 
 
 def draw_quantized_weights(component: str, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that pressing leaves of a model on the meta device, drawn as it is asked for."""
+    """Yields the tensors of a quantized component, drawn one by one, for a model on the meta device."""
     spec = _get_spec(component)
     linears, unused = set(_find_linears(spec, model)), tuple(f"{path}." for path in _find_unused_blocks(spec, model))
     for name, parameter in model.named_parameters():
@@ -89,25 +94,25 @@ def draw_quantized_weights(component: str, model: nn.Module) -> Iterator[tuple[s
 
 
 def _get_spec(component: str) -> Component:
-    return next(known for known in FAMILY.components if known.name == component)
+    return next(spec for spec in FAMILY.components if spec.name == component)
 
 
 def _find_linears(spec: Component, model: nn.Module) -> list[str]:
-    """The modules that pressing puts into 4 bits."""
+    """Returns the names of the modules that are quantized to 4 bits."""
     patterns = [f"{block.path}.{linear}" for block in spec.blocks for linear in block.linears]
     names = [name for name, _ in model.named_modules()]
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _find_unused_blocks(spec: Component, model: nn.Module) -> list[str]:
-    """The last copies of the last block, where the pipeline does not read them."""
+    """Returns the paths of the last blocks whose outputs the pipeline never uses."""
     path = spec.blocks[-1].path.removesuffix(".*")
     count = len(model.get_submodule(path)) if spec.unused_blocks else 0  # type: ignore[arg-type]
     return [f"{path}.{number}" for number in range(count - spec.unused_blocks, count)]
 
 
 def _draw_int4(shape: torch.Size, gain: float, generator: torch.Generator) -> AwqTensors:
-    """A linear (out, in) of random codes that makes inputs of size 1 into outputs of size `gain`."""
+    """Draws a linear layer (out, in) that turns inputs of RMS 1 into outputs of RMS `gain`."""
     outputs, inputs = shape
     groups = inputs // GROUP_SIZE
     size = gain * inputs**-0.5 / CODE_STD
@@ -115,19 +120,19 @@ def _draw_int4(shape: torch.Size, gain: float, generator: torch.Generator) -> Aw
     shifts = torch.arange(0, 32, 4, dtype=torch.int32)
     return AwqTensors(
         qweight=torch.randint(-(2**31), 2**31, (inputs, outputs // 8), generator=generator, dtype=torch.int32),
-        qzeros=ZERO_POINT_WORD + (zeros << shifts).sum(-1, dtype=torch.int32),
+        qzeros=PACKED_SEVENS + (zeros << shifts).sum(-1, dtype=torch.int32),
         scales=(size * torch.empty(groups, outputs).uniform_(0.5, 1.5, generator=generator)).to(torch.float16),
     )
 
 
 def _draw_int8(shape: torch.Size, generator: torch.Generator) -> Int8Rows:
-    """An embedding of random codes, its values of size 1."""
+    """Draws an embedding with values of RMS 1."""
     codes = torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
     return Int8Rows(codes, torch.full((shape[0], 1), 3**0.5 / 127, dtype=torch.float16))
 
 
 def _make_config(component: str, model: Any) -> dict[str, Any]:
-    """The component's config, with what pressing adds."""
+    """Returns the config of the quantized component."""
     spec = _get_spec(component)
     linears = set(_find_linears(spec, model))
     matrices = [
@@ -142,7 +147,7 @@ def _make_config(component: str, model: Any) -> dict[str, Any]:
         "version": "gemm",
         "modules_to_not_convert": sorted(name for name in modules if name not in linears),
     }
-    optional = {"embeddings": list(spec.embeddings), "unread": _find_unused_blocks(spec, model)}
+    optional = {"embeddings": list(spec.embeddings), "unused_blocks": _find_unused_blocks(spec, model)}
     config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
     return config | {
         "quantization_config": quantization_config | {key: names for key, names in optional.items() if names}
@@ -152,7 +157,7 @@ def _make_config(component: str, model: Any) -> dict[str, Any]:
 @click.command(help=__doc__)
 @click.option("--component", required=True, type=click.Choice(COMPONENTS))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
-@click.option("--layers", type=click.IntRange(2), help="Layers instead of all: a rehearsal.")
+@click.option("--layers", type=click.IntRange(2), help="Write fewer layers.")
 def main(component: str, output: Path, layers: int | None) -> None:
     write_quantized(output, component, FULL_SHAPES.with_layers(layers) if layers else FULL_SHAPES)
 

@@ -1,1 +1,1 @@
-"""TODO demo/signs."""
+"""The demo's dataset: signs, their prompts, and their ground-truth images."""

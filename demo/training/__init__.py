@@ -1,1 +1,1 @@
-"""TODO demo/training."""
+"""Training of the demo pipeline and of its CLIP."""

@@ -1,1 +1,1 @@
-"""Exported graphs in every precision beside those that ONNX Runtime's own tools make: time, memory, bytes, pictures."""
+"""Exported graphs in every precision against those of ONNX Runtime's own quantizers: speed, memory, size, quality."""

@@ -1,4 +1,4 @@
-"""What the demo's CLIP is tried on differs as it says."""
+"""Perturbations that need no fonts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edgepress.demo.signs import dataset
 
 
 @pytest.mark.parametrize("name", ["with noise, σ 8 of 255", "as JPEG of quality 50", "10 steps of 255 brighter"])
-def test_a_change_is_another_picture_of_the_same_size(name: str) -> None:
+def test_a_perturbed_image_differs_slightly(name: str) -> None:
     sign = dataset.held_out_signs("evaluation")[0]
-    grey = np.full((128, 128, 3), 100, np.uint8)
-    grey[:64] = 130
-    changed = PERTURBATIONS[name](sign, grey, random.Random(0))
-    assert changed.shape == grey.shape
-    assert changed.dtype == np.uint8
-    assert np.abs(changed.astype(int) - grey).mean() <= 11
+    image = np.full((128, 128, 3), 100, np.uint8)
+    image[:64] = 130
+    perturbed = PERTURBATIONS[name](sign, image, random.Random(0))
+    assert perturbed.shape == image.shape
+    assert perturbed.dtype == np.uint8
+    assert np.abs(perturbed.astype(int) - image).mean() <= 11
     if "brighter" in name:
-        assert (changed == grey + 10).all()
+        assert (perturbed == image + 10).all()

@@ -1,4 +1,4 @@
-"""Measuring a pressing of full size, on artifacts and commands that stand in for it."""
+"""The benchmark of full-size quantization, with a script in place of edgepress."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ COST = Cost(
     total_bytes_read=40_000_000_000,
     total_bytes_written=3_500_000_000,
 )
-PHASES = {"calibrating": 30.0, "solving": 90.0}
+STAGE_SECONDS = {"calibrating": 30.0, "solving": 90.0}
 LAYERS = [{"layer": "a", "rtn_error": 0.01, "error": 0.001}, {"layer": "b", "rtn_error": 0.001, "error": 0.0001}]
-WRITES_AN_ARTIFACT = """
+ARTIFACT_SCRIPT = """
 import json, sys
 from pathlib import Path
 
 output = Path(sys.argv[sys.argv.index("--output") + 1])
 output.mkdir()
 manifest = {"recipe": {"quantize": {"method": "best"}}, "sizes": {"transformer": {"before": 200, "after": 50}},
-            "layers": [{"rtn_error": 0.1, "error": 0.01}], "words": sys.argv[1:]}
+            "layers": [{"rtn_error": 0.1, "error": 0.01}], "arguments": sys.argv[1:]}
 (output / "manifest.json").write_text(json.dumps(manifest))
 (output / "timings.json").write_text(json.dumps({"solving": 1.0}))
 """
@@ -50,32 +50,32 @@ def manifest(**more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that writes an artifact in place of edgepress."""
-    script = tmp_path / "press.py"
-    script.write_text(WRITES_AN_ARTIFACT)
-    real = full_size.measure_command
+    """Replaces edgepress with a script that writes an artifact."""
+    script = tmp_path / "quantize.py"
+    script.write_text(ARTIFACT_SCRIPT)
+    measure_command = full_size.measure_command
 
-    def measured(words: list[str], log: Path) -> Cost:
-        return real([sys.executable, str(script), *words[3:]], log)
+    def measure_script(command: list[str], log: Path) -> Cost:
+        return measure_command([sys.executable, str(script), *command[3:]], log)
 
-    monkeypatch.setattr(full_size, "measured", measured)
+    monkeypatch.setattr(full_size, "measure_command", measure_script)
 
 
-def test_the_section_says_cost_shrinkage_and_errors() -> None:
+def test_the_section_reports_cost_size_and_errors() -> None:
     body = full_size.render_component_section(
-        QuantizeRun("transformer", "6GiB", 6_154_908_736, COST, manifest(), PHASES)
+        QuantizeRun("transformer", "6GiB", 6_154_908_736, COST, manifest(), STAGE_SECONDS)
     )
     assert "full-size transformer" in body
     assert "6,154,908,736 parameters" in body
     assert "| wall time | 1.5 min |" in body
     assert "| peak RSS | 5.50 GB |" in body
-    assert "| shrinkage | 72.4% |" in body
-    assert "| mean layer error on calibration tokens, rounding alone | -25.00 dB |" in body
-    assert "| mean layer error on calibration tokens, as pressed | -35.00 dB (gain 10.00 dB) |" in body
+    assert "| reduction | 72.4% |" in body
+    assert "| mean layer error on calibration tokens, rounding only | -25.00 dB |" in body
+    assert "| mean layer error on calibration tokens, as quantized | -35.00 dB (gain 10.00 dB) |" in body
 
 
-def test_phases_are_shown_with_their_shares() -> None:
-    body = full_size.render_component_section(QuantizeRun("transformer", "6GiB", 1, COST, manifest(), PHASES))
+def test_stages_are_reported_with_their_shares() -> None:
+    body = full_size.render_component_section(QuantizeRun("transformer", "6GiB", 1, COST, manifest(), STAGE_SECONDS))
     assert "| calibrating | 30.0 s | 25% |" in body
     assert "| solving | 1.5 min | 75% |" in body
 
@@ -85,7 +85,7 @@ def test_exact_layers_have_no_decibels() -> None:
     assert full_size.mean_decibels([0.0]) == float("-inf")
 
 
-def test_the_recipe_presses_one_component(tmp_path: Path) -> None:
+def test_the_recipe_quantizes_one_component(tmp_path: Path) -> None:
     full_size.write_recipe("text_encoder", tmp_path / "recipe.yaml")
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     assert recipe["device"] == "full-size"
@@ -94,37 +94,37 @@ def test_the_recipe_presses_one_component(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("command")
-def test_a_pressing_begins_anew_and_is_told_by_its_manifest(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "pressed-transformer" / ".work").mkdir(parents=True)
-    pressing = full_size.quantize_component("transformer", tiny, tmp_path, "6GiB")
-    assert not (tmp_path / "pressed-transformer" / ".work").exists()
-    assert pressing.parameters == full_size.count_parameters(tiny / "transformer") > 1e6
-    words = pressing.manifest["words"]
-    assert words[words.index("--memory") + 1] == "6GiB"
-    assert words[words.index("--model") + 1] == str(tiny)
-    assert pressing.cost.seconds > 0
+def test_unfinished_work_is_removed_before_quantizing(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "quantized-transformer" / ".work").mkdir(parents=True)
+    run = full_size.quantize_component("transformer", tiny, tmp_path, "6GiB")
+    assert not (tmp_path / "quantized-transformer" / ".work").exists()
+    assert run.num_parameters == full_size.count_parameters(tiny / "transformer") > 1e6
+    arguments = run.manifest["arguments"]
+    assert arguments[arguments.index("--max-memory") + 1] == "6GiB"
+    assert arguments[arguments.index("--model") + 1] == str(tiny)
+    assert run.cost.seconds > 0
 
 
 @pytest.mark.usefixtures("command")
-@pytest.mark.parametrize("kept", [True, False])
-def test_the_command_reports_and_clears_up(
-    kept: bool, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_command_reports_and_removes_its_files(
+    keep: bool, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sections: list[tuple[str, ...]] = []
     monkeypatch.setattr(full_size, "write_section", lambda *section: sections.append(section[:2]))
     (tmp_path / "pipeline").symlink_to(tiny)
-    words = ["--folder", str(tmp_path), "--component", "transformer", *(["--keep"] if kept else [])]
-    result = CliRunner().invoke(full_size.main, words)
+    arguments = ["--folder", str(tmp_path), "--component", "transformer", *(["--keep"] if keep else [])]
+    result = CliRunner().invoke(full_size.main, arguments)
     assert result.exit_code == 0, result.output
     assert sections == [
         ("full-size-transformer", "make bench-full-size COMPONENT=transformer"),
         ("full-size-whole", "make bench-full-size COMPONENT=none"),
     ]
-    assert "| shrinkage | 75.0% |" in result.output
-    assert (tmp_path / "pressed-transformer").exists() == kept
+    assert "| reduction | 75.0% |" in result.output
+    assert (tmp_path / "quantized-transformer").exists() == keep
 
 
-def test_the_whole_weighs_what_pressing_leaves(tiny: Path, tmp_path: Path) -> None:
+def test_the_computed_size_is_that_of_a_quantized_pipeline(tiny: Path, tmp_path: Path) -> None:
     recipe = {
         "device": "test",
         "dtype": "bfloat16",
@@ -133,10 +133,10 @@ def test_the_whole_weighs_what_pressing_leaves(tiny: Path, tmp_path: Path) -> No
     }
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe))
-    pressed = quantize_pipeline(load_recipe(str(file)), tiny, tmp_path / "artifact").output / "model"
-    row = next(line for line in full_size.render_size_section(tiny).splitlines() if "whole" in line)
+    quantized = quantize_pipeline(load_recipe(str(file)), tiny, tmp_path / "artifact").output / "model"
+    row = next(line for line in full_size.render_size_section(tiny).splitlines() if "total" in line)
     before, after = (
         sum(tensor.nbytes for file in folder.glob("*/*.safetensors") for tensor in load_file(file).values())
-        for folder in (tiny, pressed)
+        for folder in (tiny, quantized)
     )
     assert row.split("|")[-2].strip() == f"{1 - after / before:.1%}"

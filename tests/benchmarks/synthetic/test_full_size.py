@@ -1,4 +1,4 @@
-"""The generator of random pipelines: the true shapes, counted on the meta device, and tiny ones that really paint."""
+"""Random pipelines: the full-size shapes on the meta device, and small ones that generate images."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_full_shapes_have_exactly_the_true_number_of_parameters() -> None:
+def test_full_shapes_have_the_published_number_of_parameters() -> None:
     counted = {
         name: full_size.count_parameters(model) for name, model in full_size.make_meta_models(FULL_SHAPES).items()
     }
     assert counted == PARAMETERS == {"transformer": 6154908736, "text_encoder": 4022468096, "vae": 83819683}
 
 
-def test_the_feed_forward_is_as_wide_as_the_true_one() -> None:
+def test_the_feed_forward_has_the_published_width() -> None:
     transformer = full_size.make_meta_models(FULL_SHAPES)["transformer"]
     assert transformer.layers[29].feed_forward.w2.weight.shape == (3840, 10240)
 
 
-def test_a_rehearsal_has_fewer_layers_of_the_true_widths() -> None:
+def test_with_layers_keeps_the_width() -> None:
     models = full_size.make_meta_models(FULL_SHAPES.with_layers(2))
     assert len(models["transformer"].layers) == len(models["text_encoder"].layers) == 2
     assert models["transformer"].layers[0].attention.to_q.weight.shape == (3840, 3840)
 
 
-def test_the_pipeline_loads_and_paints(small: Path) -> None:
+def test_the_pipeline_loads_and_generates(small: Path) -> None:
     pipeline = load_pipeline(small, torch.bfloat16)
     assert type(pipeline).__name__ == "ZImagePipeline"
     assert pipeline.scheduler.config.shift == 3.0
     prompt = Prompt(id="p", prompt="a cat", language="en")
-    picture = np.asarray(generate_images(pipeline, [prompt], SamplingParams(64, 64, steps=8, guidance=0.0))[0])
-    assert picture.shape == (64, 64, 3)
-    assert 10 < picture.std() < 120
+    image = np.asarray(generate_images(pipeline, [prompt], SamplingParams(64, 64, steps=8, guidance=0.0))[0])
+    assert image.shape == (64, 64, 3)
+    assert 10 < image.std() < 120
     latents = pipeline("a cat", height=64, width=64, num_inference_steps=8, guidance_scale=0.0, output_type="latent")
     assert torch.isfinite(latents.images).all()
     assert 0.3 < latents.images.float().std() < 10
 
 
-def test_it_is_a_pipeline_that_can_be_pressed(small: Path) -> None:
+def test_the_pipeline_can_be_quantized(small: Path) -> None:
     assert len(build_plan(small, QuantizationSettings()).blocks) == 2 + 2 + 2
 
 
@@ -90,7 +90,7 @@ def test_no_two_layers_are_alike(small: Path) -> None:
     assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 0.05
 
 
-def test_linears_keep_the_size_of_their_inputs() -> None:
+def test_linear_layers_keep_the_scale_of_their_inputs() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = full_size.draw_tensor("layers.0.attention.to_q.weight", torch.Size((512, 3840)), generator, 1.0).float()
     output = torch.randn(256, 3840, generator=generator) @ weight.T
@@ -107,29 +107,29 @@ def test_some_channels_are_loud() -> None:
     assert weight.min() > 0.1
 
 
-def test_a_finished_folder_is_kept_and_a_half_written_one_redone(tmp_path: Path) -> None:
+def test_a_complete_folder_is_kept_and_an_incomplete_one_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "p.new" / "transformer").mkdir(parents=True)
-    (tmp_path / "p.new" / "rubbish").touch()
+    (tmp_path / "p.new" / "leftover").touch()
     full_size.write_pipeline(tmp_path / "p", SMALL)
-    assert not (tmp_path / "p" / "rubbish").exists()
+    assert not (tmp_path / "p" / "leftover").exists()
     assert not (tmp_path / "p.new").exists()
     index = tmp_path / "p" / "model_index.json"
     assert json.loads(index.read_text())["text_encoder"] == ["transformers", "Qwen3Model"]
-    index.write_text("mine")
+    index.write_text("edited")
     full_size.write_pipeline(tmp_path / "p", SMALL)
-    assert index.read_text() == "mine"
+    assert index.read_text() == "edited"
 
 
-def test_the_tokenizer_takes_thinking() -> None:
-    """The pipeline passes it; only False changes the text."""
+def test_the_chat_template_supports_thinking() -> None:
+    """The pipeline passes `enable_thinking`; only False changes the text."""
     tokenizer = full_size.make_byte_tokenizer()
     chat = [{"role": "user", "content": "a cat 猫"}]
-    thinking, silent = (
+    thinking, not_thinking = (
         tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=on)
         for on in (True, False)
     )
     assert thinking == "<|im_start|>user\na cat 猫<|im_end|>\n<|im_start|>assistant\n"
-    assert silent == f"{thinking}<think>\n\n</think>\n\n"
+    assert not_thinking == f"{thinking}<think>\n\n</think>\n\n"
     assert tokenizer.decode(tokenizer(thinking).input_ids) == thinking
 
 

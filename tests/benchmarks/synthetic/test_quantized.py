@@ -1,4 +1,4 @@
-"""The writer of pipelines in 4 bits that were never pressed: what it leaves is what pressing would."""
+"""Random quantized pipelines have the tensors and the config of quantized ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SMALL = replace(
 )
 
 
-def stored(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def list_tensors(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     checkpoint = Checkpoint(folder)
     return {name: (checkpoint.load_tensor(name).dtype, checkpoint.shape(name)) for name in checkpoint.names()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("component", quantized.COMPONENTS)
-def test_names_shapes_and_config_are_those_of_a_pressed_component(component: str, tmp_path: Path) -> None:
+def test_names_shapes_and_config_are_those_of_a_quantized_component(component: str, tmp_path: Path) -> None:
     quantized.write_quantized(tmp_path / "random", component, SMALL)
     original = tmp_path / "original"
     write_pipeline(original, replace(quantized.TINY_SHAPES, **{component: getattr(SMALL, component)}))
@@ -41,7 +41,7 @@ def test_names_shapes_and_config_are_those_of_a_pressed_component(component: str
         "calibration": {"count": 1, "steps": 1, "size": [64, 64]},
     }
     model = quantize_pipeline(Recipe.model_validate(recipe), original, tmp_path / "artifact").output / "model"
-    assert stored(tmp_path / "random" / component) == stored(model / component)
+    assert list_tensors(tmp_path / "random" / component) == list_tensors(model / component)
     random, real = (Checkpoint(folder / component).load_config() for folder in (tmp_path / "random", model))
     assert random["quantization_config"] == real["quantization_config"]
     pipeline = load_pipeline(tmp_path / "random", torch.float32)
@@ -49,7 +49,7 @@ def test_names_shapes_and_config_are_those_of_a_pressed_component(component: str
     assert torch.isfinite(image).all()
 
 
-def test_a_linear_keeps_the_size_of_its_inputs() -> None:
+def test_a_linear_layer_keeps_the_scale_of_its_inputs() -> None:
     model = make_meta_models(SMALL)["transformer"]
     tensors = dict(quantized.draw_quantized_weights("transformer", model))
     name = "layers.0.feed_forward.w1"
@@ -66,7 +66,7 @@ def test_every_zero_point_is_seven_or_eight() -> None:
     assert nibbles.unique().tolist() == [7, 8]
 
 
-def test_a_finished_folder_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    quantized.write_quantized(tmp_path / "there", "transformer", SMALL)
-    assert list((tmp_path / "there").iterdir()) == []
+def test_a_complete_folder_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "existing").mkdir()
+    quantized.write_quantized(tmp_path / "existing", "transformer", SMALL)
+    assert list((tmp_path / "existing").iterdir()) == []

@@ -36,7 +36,9 @@ class ArtifactCache:
         source = self._quantize(variant.group_size, progress) if variant.group_size else self.pipeline
         settings = ExportSettings.model_validate(variant.settings)
         return (
-            self._get_or_create(variant.name, lambda folder: export_onnx(source, folder, settings, (), progress, False))
+            self._get_or_create(
+                variant.name, lambda folder: export_onnx(source, folder, settings, verify=False, progress=progress)
+            )
             / "onnx"
         )
 
@@ -51,7 +53,7 @@ class ArtifactCache:
         content = {"device": "bench", "quantize": {**self.quantize, **options}, "calibration": self.calibration}
         recipe = Recipe.model_validate(content)
         return self._get_or_create(
-            f"pressed-{group_size}", lambda folder: quantize_pipeline(recipe, self.pipeline, folder, progress)
+            f"pressed-{group_size}", lambda folder: quantize_pipeline(recipe, self.pipeline, folder, progress=progress)
         )
 
     def _get_or_create(self, name: str, create: Callable[[Path], object]) -> Path:

@@ -23,7 +23,7 @@ def evaluate_variants(artifacts: Mapping[str, Path], prompts: int, folder: Path,
     options = EvaluationOptions(
         model=str(artifacts[BASE]),
         candidates=tuple(f"{name}={artifact}" for name, artifact in artifacts.items() if name != BASE),
-        prompts=str(resolve_prompt_set(DEMO_PIPELINE, "own", "evaluation")),
+        prompts=str(resolve_prompt_set(DEMO_PIPELINE, "auto", "evaluation")),
         limit=prompts,
         metrics=METRICS,
         gates=False,
