@@ -11,7 +11,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..models.registry import load_families
-from ..storage.layout import Artifact, is_export, is_pipeline
+from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.safetensors_header import TensorHeader, read_tensor_headers
@@ -167,7 +167,7 @@ def to_dict(result: Info) -> dict[str, Any]:
 
 
 def _inspect_pipeline(folder: Path) -> PipelineInfo:
-    index = _read_json(folder / "model_index.json")
+    index = _read_json(folder / MODEL_INDEX)
     entries = {
         name: value[1] for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]
     }
@@ -234,7 +234,7 @@ def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tu
 
 def _inspect_export(folder: Path) -> ExportInfo:
     nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if "target" in _read_json(folder / "pipeline.json"):
+    if "target" in _read_json(folder / CONFIG_NAME):
         rknn = read_rknn_config(folder)
         parts = [part for graph in rknn.graphs.values() for part in graph]
         precisions = ", ".join(sorted({part.precision or "CPU" for part in parts}))

@@ -11,6 +11,7 @@ import click
 
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
+from ..storage.layout import ONNX, RKNN, Artifact
 from .console import print_json, show_progress
 from .options import (
     FOLDER,
@@ -84,7 +85,7 @@ def bench(
 
 def _default_output(artifact: Path) -> Path:
     """Next to the exports, not in what is measured."""
-    return (artifact.parent if artifact.name in ("onnx", "rknn") else artifact) / "bench"
+    return Artifact(artifact.parent if artifact.name in (ONNX, RKNN) else artifact).bench
 
 
 def _require_writable(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..models.base.host import Host, RunGraph, load_host
 from ..models.registry import get_family
-from ..storage.pipeline_config import CONFIG_NAME
+from ..storage.layout import CONFIG_NAME
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool

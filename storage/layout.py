@@ -7,7 +7,7 @@ from pathlib import Path
 
 MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
-MANIFEST, MODEL_INDEX, CONFIG = "manifest.json", "model_index.json", "pipeline.json"
+MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 ARTIFACTS = Path("artifacts")  # where artifacts are written by default
 GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with
 
@@ -97,7 +97,7 @@ def is_pipeline(folder: Path) -> bool:
 
 def is_export(folder: Path) -> bool:
     """Whether a folder holds exported graphs, ONNX or RKNN."""
-    return (folder / CONFIG).exists()
+    return (folder / CONFIG_NAME).exists()
 
 
 def solution_folder(model: Path, scheme: str, component: str) -> Path:

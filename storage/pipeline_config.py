@@ -24,9 +24,9 @@ from pydantic import (
 
 from ..common.errors import UserError
 from .files import FileRecord, write_json
+from .layout import CONFIG_NAME
 
 SCHEMA_VERSION = 1
-CONFIG_NAME = "pipeline.json"
 
 
 class ConfigModel(BaseModel):

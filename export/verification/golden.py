@@ -25,6 +25,7 @@ from ...pipelines.sampling import load_pipeline, load_pipeline_with
 from ...prompts.prompt import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...storage.checkpoint import Checkpoint
+from ...storage.layout import MODEL_INDEX
 from ..graph.external_weights import WeightSource
 from ..graph.int8_operands import Int8Linear
 
@@ -63,7 +64,7 @@ class TorchReference:
 
     def load_component(self, name: str) -> nn.Module:
         """Loads one component in float32, without the others."""
-        index = json.loads((self.folder / "model_index.json").read_text("utf-8"))
+        index = json.loads((self.folder / MODEL_INDEX).read_text("utf-8"))
         omitted = {component: None for component in index if not component.startswith("_") and component != name}
         module: nn.Module = getattr(load_pipeline_with(self.folder, torch.float32, omitted), name)
         self.load_solution(name, module)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...storage.layout import Artifact, is_export
-from ...storage.pipeline_config import CONFIG_NAME, GraphConfig, read_onnx_config
+from ...storage.layout import CONFIG_NAME, Artifact, is_export
+from ...storage.pipeline_config import GraphConfig, read_onnx_config
 from .shape_buckets import BucketedGraph, ShapeBucket
 
 

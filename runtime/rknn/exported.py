@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...storage.layout import ONNX, RKNN, is_export
-from ...storage.pipeline_config import CONFIG_NAME, PartConfig, read_rknn_config
+from ...storage.layout import CONFIG_NAME, ONNX, RKNN, is_export
+from ...storage.pipeline_config import PartConfig, read_rknn_config
 from .part_chain import PartRef
 
 EMBEDDINGS_FILE = "embeddings.npy"

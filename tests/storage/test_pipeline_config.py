@@ -10,8 +10,8 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.storage.files import FileRecord
+from edgepress.storage.layout import CONFIG_NAME
 from edgepress.storage.pipeline_config import (
-    CONFIG_NAME,
     BucketConfig,
     BuildRecord,
     GraphConfig,
