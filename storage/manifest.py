@@ -14,9 +14,7 @@ from .. import __version__
 from ..common.errors import UserError
 from ..recipes.deprecation import upgrade_settings
 from ..recipes.schema import QuantizationSettings
-from .files import FileRecord as FileRecord
-from .files import hash_files as hash_files
-from .files import write_json
+from .files import FileRecord, write_json
 from .layout import Artifact
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")

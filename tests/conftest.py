@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests use."""
+"""Fixtures for several folders of tests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hypothesis import settings
 
 from edgepress.prompts.prompt import Prompt, save_prompts
 
-settings.register_profile("repeatable", derandomize=True)  # a push fails for what it changes, not by chance
+settings.register_profile("repeatable", derandomize=True)  # a failure is caused by a change, not by chance
 settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What programs keep for the user is kept for this session alone; graphs are traced once, which takes long."""
+def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache directory for this session only, in which each graph is traced once, since tracing is slow."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -26,7 +26,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A genuine pipeline folder with random weights and a few prompts of its own; tests must not change it."""
+    """A real pipeline folder with random weights and a few prompts. Tests must not change it."""
     folder = tmp_path_factory.mktemp("tiny") / "pipeline"
     write_tiny_pipeline(folder)
     (folder / "prompts").mkdir()
@@ -38,7 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact with the demo's graphs in float32; tests must not change it."""
+    """An artifact with the demo's graphs in float32. Tests must not change it."""
     from edgepress.export.onnx.exporter import export_onnx
     from edgepress.pipelines.hub import DEMO_PIPELINE
     from edgepress.recipes.schema import ExportSettings

@@ -15,9 +15,9 @@ from ...models.registry import get_family
 from ...pipelines.hub import read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
-from ...storage.files import FileRecord
+from ...storage.files import FileRecord, hash_files
 from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, solution_folders
-from ...storage.manifest import Manifest, hash_files, read_manifest
+from ...storage.manifest import Manifest, read_manifest
 
 TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 

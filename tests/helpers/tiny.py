@@ -1,4 +1,4 @@
-"""A genuine ZImagePipeline with random weights, small enough for tests: 64 x 64 pictures in a fraction of a second."""
+"""A real ZImagePipeline with random weights, small enough for tests: 64 x 64 images in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ CHAT_TEMPLATE = (
 
 
 def write_tiny_pipeline(folder: Path, dim: int = 384, layers: int = 1) -> None:
-    """Writes the pipeline folder; its weights are the same each time. The caller's random state is left alone.
+    """Writes a pipeline folder. Its weights are equal each time, and the caller's random state does not change.
 
-    `dim` and `layers` are the transformer's: multiples of 384, and blocks besides its two refiners.
+    Args:
+        folder: The folder to write.
+        dim: The width of the transformer, a multiple of 384.
+        layers: The number of blocks of the transformer, besides its two refiners.
     """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
@@ -42,7 +45,7 @@ def write_tiny_pipeline(folder: Path, dim: int = 384, layers: int = 1) -> None:
 
 @contextmanager
 def edit_weights(component: Path) -> Iterator[dict[str, Any]]:
-    """The tensors of a component's one weight file, by name; what is done to them is stored."""
+    """Yields the tensors of a component's only weight file by name, and stores them as changed."""
     from safetensors.torch import load_file, save_file
 
     (file,) = component.glob("*.safetensors")
@@ -52,9 +55,13 @@ def edit_weights(component: Path) -> Iterator[dict[str, Any]]:
 
 
 def store_as_published(pipeline: Path, head: bool) -> None:
-    """Stores the text encoder as a causal language model, as the published pipelines do; `head`: with its last layer.
+    """Stores the text encoder as a causal language model, as published pipelines do.
 
-    Its class in model_index.json stays the plain one.
+    Its class in model_index.json stays that of the plain model.
+
+    Args:
+        pipeline: The pipeline folder.
+        head: Whether to store the layer that predicts tokens too.
     """
     import torch
 
@@ -71,7 +78,7 @@ def store_as_published(pipeline: Path, head: bool) -> None:
 
 
 def _randomize_vectors(model: Any) -> None:
-    """Gives vectors that start as all ones or all zeros random values, as training would: norms and pad tokens."""
+    """Randomizes vectors that are initialized to ones or zeros, as training would: norms and pad tokens."""
     import torch
 
     for parameter in model.parameters():

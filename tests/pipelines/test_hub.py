@@ -1,4 +1,4 @@
-"""Where a pipeline comes from, without a network and without the demo's weights."""
+"""Finding pipelines, without a network and without the demo's weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines import hub
-from edgepress.prompts import sets
 
 
-def pipeline(folder: Path, class_name: str = "SomePipeline") -> Path:
+def write_pipeline(folder: Path, class_name: str = "SomePipeline") -> Path:
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": class_name}))
     return folder
@@ -25,24 +24,24 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_demo_is_the_embedded_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "DEMO", pipeline(tmp_path / "embedded"))
+    monkeypatch.setattr(hub, "DEMO_PIPELINE", write_pipeline(tmp_path / "embedded"))
     monkeypatch.chdir(tmp_path)
-    pipeline(tmp_path / "demo")  # a folder that bears the same name is not taken for it
+    write_pipeline(tmp_path / "demo")  # a local folder of the same name is not used
     assert hub.resolve_pipeline("demo") == tmp_path / "embedded"
 
 
-def test_the_demo_stands_in_the_package() -> None:
-    assert hub.DEMO_PIPELINE.parent.parent == Path(hub.__file__).parent
+def test_the_demo_is_in_the_package() -> None:
+    assert hub.DEMO_PIPELINE.parent.parent == Path(hub.__file__).parents[1]
 
 
-def test_demo_without_its_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "DEMO", tmp_path / "not-there")
+def test_a_missing_demo_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "DEMO_PIPELINE", tmp_path / "not-there")
     with pytest.raises(UserError, match=r"There is no model folder .*not-there"):
         hub.resolve_pipeline("demo")
 
 
-def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = pipeline(tmp_path / "models" / "mine")
+def test_a_folder_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_pipeline(tmp_path / "models" / "mine")
     assert hub.resolve_pipeline(str(folder)) == folder
     monkeypatch.chdir(tmp_path)
     assert hub.resolve_pipeline("models/mine").resolve() == folder  # though it looks like a hub id
@@ -51,60 +50,45 @@ def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./missing", "missing", "a/b/c", "~/nowhere/at/all"])
-def test_a_missing_folder_is_named(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_is_reported(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="There is no model folder") as raised:
         hub.resolve_pipeline(model)
     assert Path(model).name in str(raised.value)
 
 
-def test_a_file_is_no_pipeline(tmp_path: Path) -> None:
+def test_a_file_is_not_a_pipeline(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"There is no model folder .*model\.safetensors"):
         hub.resolve_pipeline(str(tmp_path / "model.safetensors"))
 
 
-def test_a_folder_without_model_index_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_model_index_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no model_index\.json"):
         hub.resolve_pipeline(str(tmp_path))
 
 
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize("model", ["nobody/nothing", "my models/thing", "nobody/--", "nobody/"])
-def test_a_hub_id_that_cannot_be_had_is_one_sentence(model: str) -> None:
+def test_a_failed_download_is_reported_on_one_line(model: str) -> None:
     with pytest.raises(UserError) as raised:
         hub.resolve_pipeline(model)
     assert model.rstrip("/") in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_home_that_nobody_has_is_refused() -> None:
+def test_the_home_of_an_unknown_user_is_reported() -> None:
     with pytest.raises(UserError, match="There is no model folder ~no-such-user/model"):
         hub.resolve_pipeline("~no-such-user/model")
 
 
 def test_the_pipeline_class_is_read(tmp_path: Path) -> None:
-    assert hub.read_pipeline_class(pipeline(tmp_path / "p", "ThatPipeline")) == "ThatPipeline"
+    assert hub.read_pipeline_class(write_pipeline(tmp_path / "p", "ThatPipeline")) == "ThatPipeline"
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", "\xff"])
-def test_a_folder_that_names_no_class_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_a_folder_without_a_class_is_rejected(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "model_index.json").write_text(content, "latin-1")
-    with pytest.raises(UserError, match=r"model_index\.json names no pipeline class"):
+    with pytest.raises(UserError, match=r"model_index\.json does not name a pipeline class"):
         hub.read_pipeline_class(tmp_path)
-
-
-def test_prompts_are_those_asked_for_else_the_pipelines_own_else_the_shipped_ones(tmp_path: Path) -> None:
-    folder = pipeline(tmp_path / "p")
-    assert sets.resolve_prompt_set(folder, "mine.jsonl", "evaluation") == Path("mine.jsonl")
-    shipped = sets.resolve_prompt_set(folder, "auto", "evaluation")
-    assert shipped.parts[-3:] == ("recipes", "prompts", "evaluation.jsonl")
-    (folder / "prompts").mkdir()
-    (folder / "prompts" / "evaluation.jsonl").touch()
-    assert sets.resolve_prompt_set(folder, "auto", "evaluation") == folder / "prompts" / "evaluation.jsonl"
-    assert sets.resolve_prompt_set(folder, "auto", "calibration").parts[-3:] == (
-        "recipes",
-        "prompts",
-        "calibration.jsonl",
-    )

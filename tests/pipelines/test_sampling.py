@@ -1,4 +1,4 @@
-"""What decides a picture besides the weights: seeds, batches, size and dtype."""
+"""What determines an image besides the weights: seeds, batches, size and dtype."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_the_batch_depends_on_the_size_alone(height: int, width: int, batch: int
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_batches_put_together_are_the_prompts_in_their_order(size: int) -> None:
-    pieces = list(batched(prompts(7), size))
-    assert [prompt for piece in pieces for prompt in piece] == prompts(7)
-    assert all(len(piece) == size for piece in pieces[:-1])
-    assert 0 < len(pieces[-1]) <= size
+def test_batches_contain_all_prompts_in_order(size: int) -> None:
+    batches = list(batched(prompts(7), size))
+    assert [prompt for batch in batches for prompt in batch] == prompts(7)
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert 0 < len(batches[-1]) <= size
 
 
 def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", '{"sample_size": null}', '{"sample_size": "big"}', "[]"])
-def test_a_vae_that_names_no_size_is_refused_with_a_way_out(tmp_path: Path, content: str | None) -> None:
+def test_a_vae_without_a_size_is_reported_with_what_to_do(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "vae").mkdir()
         (tmp_path / "vae" / "config.json").write_text(content)
@@ -85,7 +85,7 @@ def test_a_vae_that_names_no_size_is_refused_with_a_way_out(tmp_path: Path, cont
         read_native_size(tmp_path)
 
 
-def test_a_recipe_may_ask_for_the_native_size_or_for_height_and_width(tmp_path: Path) -> None:
+def test_a_recipe_has_the_native_size_or_height_and_width(tmp_path: Path) -> None:
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text(json.dumps({"sample_size": 96}))
     assert resolve_sampling(GenerationSettings(steps=3, guidance=1.5), tmp_path) == SamplingParams(96, 96, 3, 1.5)
@@ -94,9 +94,9 @@ def test_a_recipe_may_ask_for_the_native_size_or_for_height_and_width(tmp_path: 
     )
 
 
-@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
-def test_the_dtype_asked_for_is_taken(tmp_path: Path, asked: str) -> None:
-    assert resolve_dtype(asked, tmp_path) == asked
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_explicit_dtype_is_used(tmp_path: Path, dtype: str) -> None:
+    assert resolve_dtype(dtype, tmp_path) == dtype
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_auto_is_bfloat16_from_a_gigabyte_of_weights_on(tmp_path: Path, sizes: t
     assert resolve_dtype("auto", tmp_path) == expected
 
 
-def test_importing_it_leaves_torch_alone() -> None:
+def test_importing_it_does_not_import_torch() -> None:
     """The command line imports it to plan, long before anything is computed."""
     script = "import sys, edgepress.pipelines.sampling; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -125,8 +125,8 @@ def test_importing_it_leaves_torch_alone() -> None:
 # ---------------------------------------------------------------- running a pipeline
 
 
-def test_latents_are_what_the_decoder_is_given(tiny: Path) -> None:
-    """Decoded by hand they are the picture."""
+def test_latents_are_the_decoders_input(tiny: Path) -> None:
+    """Decoded by hand they are the image."""
     pipeline = load_pipeline(tiny, torch.float32)
     (prompt,), sampling = prompts(1), SamplingParams(64, 64, 2, 0.0)
     latents = torch.stack(generate_images(pipeline, [prompt], sampling, output_type="latent"))
@@ -140,7 +140,7 @@ def test_latents_are_what_the_decoder_is_given(tiny: Path) -> None:
     )
 
 
-def test_a_picture_depends_on_id_and_seed_and_little_on_its_batch(tiny: Path) -> None:
+def test_an_image_depends_on_id_and_seed_but_hardly_on_its_batch(tiny: Path) -> None:
     pipeline, sampling = load_pipeline(tiny, torch.float32), SamplingParams(64, 64, 1, 0.0)
     alone, second, shared = (
         torch.stack(generate_images(pipeline, selection, sampling, seed, "latent"))
@@ -151,7 +151,7 @@ def test_a_picture_depends_on_id_and_seed_and_little_on_its_batch(tiny: Path) ->
     assert not torch.allclose(shared[0], shared[1], atol=0.1)
 
 
-def test_parts_that_are_given_are_taken_and_not_loaded(tiny: Path, tmp_path: Path) -> None:
+def test_given_components_are_used_and_not_loaded(tiny: Path, tmp_path: Path) -> None:
     whole = load_pipeline(tiny, torch.float32)
     shutil.copytree(tiny, tmp_path / "lean")
     (tmp_path / "lean" / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
@@ -162,7 +162,7 @@ def test_parts_that_are_given_are_taken_and_not_loaded(tiny: Path, tmp_path: Pat
         load_pipeline(tmp_path / "lean", torch.float32)
 
 
-def test_loading_leaves_the_libraries_progress_bars_as_they_were(tiny: Path) -> None:
+def test_loading_restores_the_libraries_progress_bars(tiny: Path) -> None:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -171,6 +171,6 @@ def test_loading_leaves_the_libraries_progress_bars_as_they_were(tiny: Path) -> 
     assert [log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)] == before
 
 
-def test_a_size_that_the_pipeline_refuses_is_a_sentence(tiny: Path) -> None:
+def test_a_size_that_the_pipeline_rejects_is_reported(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"The pipeline rejects .*65"):
         generate_images(load_pipeline(tiny, torch.float32), prompts(1), SamplingParams(65, 64, 1, 0.0))

@@ -1,4 +1,4 @@
-"""Prompt sets: what was saved is read again, and a bad line is named by file and number."""
+"""Files of prompts: what was saved is loaded again, and an invalid line is reported with its number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from edgepress.common.errors import UserError
 from edgepress.prompts.prompt import Prompt, load_prompts, prompt_set_digest, save_prompts
 
-GOOD = '{"id": "one", "prompt": "A sign", "language": "en"}'
+GOOD = '{"id": "1", "prompt": "A sign", "language": "en"}'
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)  # lone surrogates cannot be stored as UTF-8
 
 
@@ -66,18 +66,19 @@ def test_separators_that_only_unicode_knows_do_not_end_a_line(tmp_path: Path) ->
 
 def test_blank_lines_are_skipped_and_windows_line_ends_are_read(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
-    path.write_bytes(f"\r\n{GOOD}\r\n   \r\n{GOOD.replace('one', 'two')}".encode())
-    assert [prompt.id for prompt in load_prompts(path)] == ["one", "two"]
+    second = GOOD.replace('"1"', '"2"')
+    path.write_bytes(f"\r\n{GOOD}\r\n   \r\n{second}".encode())
+    assert [prompt.id for prompt in load_prompts(path)] == ["1", "2"]
 
 
-def test_an_id_that_comes_twice_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_duplicate_id_is_reported_with_its_line(tmp_path: Path) -> None:
     path = write_lines(tmp_path, GOOD, "", GOOD)
-    with pytest.raises(UserError, match=r"set\.jsonl:3: Duplicate prompt id 'one'"):
+    with pytest.raises(UserError, match=r"set\.jsonl:3: Duplicate prompt id '1'"):
         load_prompts(path)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         ("not json", "JSON"),
         ('{"id": "x", "prompt": "y"', "JSON"),
@@ -89,47 +90,47 @@ def test_an_id_that_comes_twice_is_named_with_its_line(tmp_path: Path) -> None:
         ('{"id": "x", "prompt": "y", "language": "en", "lines": "SALE"}', "lines"),
     ],
 )
-def test_a_bad_line_is_named_with_its_number_and_its_fault(tmp_path: Path, line: str, said: str) -> None:
+def test_an_invalid_line_is_reported_with_its_number_and_the_reason(tmp_path: Path, line: str, reason: str) -> None:
     path = write_lines(tmp_path, GOOD, line)
-    with pytest.raises(UserError, match=rf"set\.jsonl:2: .*{said}") as raised:
+    with pytest.raises(UserError, match=rf"set\.jsonl:2: .*{reason}") as raised:
         load_prompts(path)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("lines", [(), ("", "  ")])
-def test_a_file_without_prompts_is_refused(tmp_path: Path, lines: tuple[str, ...]) -> None:
+def test_a_file_without_prompts_is_rejected(tmp_path: Path, lines: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=r"set\.jsonl has no prompts"):
         load_prompts(write_lines(tmp_path, *lines))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.jsonl cannot be read"):
         load_prompts(tmp_path / "absent.jsonl")
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"set\.jsonl cannot be read"):
         load_prompts(tmp_path / "set.jsonl")
 
 
-def test_a_prompt_cannot_be_changed() -> None:
-    prompt = Prompt(id="one", prompt="A sign", language="en")
+def test_a_prompt_is_immutable() -> None:
+    prompt = Prompt(id="1", prompt="A sign", language="en")
     with pytest.raises(ValidationError, match="frozen"):
         prompt.prompt = "another"
 
 
-def test_the_digest_of_a_set_does_not_depend_on_how_its_file_is_laid_out(tmp_path: Path) -> None:
-    first, second = Prompt(id="one", prompt="A sign", language="en"), Prompt(id="two", prompt="牌子", language="zh")
-    laid_out = '{"language": "zh",  "prompt": "\\u724c\\u5b50", "id": "two", "lines": []}'
-    loaded = load_prompts(write_lines(tmp_path, GOOD, "", laid_out))
+def test_a_digest_does_not_depend_on_formatting(tmp_path: Path) -> None:
+    first, second = Prompt(id="1", prompt="A sign", language="en"), Prompt(id="2", prompt="牌子", language="zh")
+    formatted = '{"language": "zh",  "prompt": "\\u724c\\u5b50", "id": "2", "lines": []}'
+    loaded = load_prompts(write_lines(tmp_path, GOOD, "", formatted))
     assert prompt_set_digest(loaded) == prompt_set_digest([first, second])
 
 
-def test_the_digest_of_a_set_depends_on_its_order_and_on_every_field() -> None:
-    first, second = Prompt(id="one", prompt="A sign", language="en"), Prompt(id="two", prompt="B", language="en")
+def test_a_digest_depends_on_the_order_and_on_every_field() -> None:
+    first, second = Prompt(id="1", prompt="A sign", language="en"), Prompt(id="2", prompt="B", language="en")
     changes: list[dict[str, object]] = [
-        {"id": "1"}, {"prompt": "a sign"}, {"language": "zh"}, {"lines": ("A",)}, {"categories": {"size": "small"}},
+        {"id": "3"}, {"prompt": "a sign"}, {"language": "zh"}, {"lines": ("A",)}, {"categories": {"size": "small"}},
     ]  # fmt: skip
     sets = [
         [first, second],

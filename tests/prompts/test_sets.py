@@ -1,4 +1,4 @@
-"""Published prompt sets, in little files that are laid out as theirs are; and our own by name."""
+"""Prompt sets: shipped ones by name, and files in the formats of published benchmarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_shipped_set_has_a_name() -> None:
     assert sets.load_prompt_set("smoke") == sets.load_prompt_set(sets.PROMPTS_DIR / "smoke.jsonl")
 
 
-def test_our_own_format_is_read_from_any_file(tmp_path: Path) -> None:
+def test_a_file_in_the_package_format_is_read(tmp_path: Path) -> None:
     prompts = [Prompt(id="tag", prompt="a cat", language="en", lines=("CAT",))]
     save_prompts(prompts, tmp_path / "mine.jsonl")
     assert sets.load_prompt_set(tmp_path / "mine.jsonl") == prompts
@@ -38,7 +38,7 @@ def test_our_own_format_is_read_from_any_file(tmp_path: Path) -> None:
         ("no/such.tsv", r"no prompt set or file 'no/such\.tsv'"),
     ],
 )
-def test_what_is_not_there_is_said_with_what_is(name: str, match: str) -> None:
+def test_an_unknown_set_is_answered_with_known_ones(name: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
         sets.load_prompt_set(name)
 
@@ -111,7 +111,7 @@ def test_dpg_bench(tmp_path: Path) -> None:
     ]
 
 
-def test_dpg_bench_in_one_file_has_a_row_a_question(tmp_path: Path) -> None:
+def test_dpg_bench_as_one_file_has_one_row_per_question(tmp_path: Path) -> None:
     rows = (
         "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language",
         '12,"A cat, a ""KING"" of cats.",,1,0,entity,whole,cat,Is there a cat?',
@@ -126,14 +126,14 @@ def test_dpg_bench_in_one_file_has_a_row_a_question(tmp_path: Path) -> None:
     ]
 
 
-# ---------------------------------------------------------------- wrong files
+# ---------------------------------------------------------------- invalid files
 
 
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
         ("a.tsv", "Text\tKind\nsign\tx\n", "must have the columns Prompt, Category"),
-        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"a\.tsv:2: Prompt must be a non-empty string"),
+        ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"\.tsv:2: Prompt must be a non-empty"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "has no prompts"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\nsign\n", "Category must be a non-empty string"),
         ("a.csv", "item_id,text\n1," + "x" * 140_000, r"a\.csv cannot be read \(field larger"),
@@ -150,25 +150,43 @@ def test_dpg_bench_in_one_file_has_a_row_a_question(tmp_path: Path) -> None:
         ("a.jsonl", "", "has no prompts"),
     ],
 )  # fmt: skip
-def test_wrong_files_are_named_with_what_is_wrong(name: str, content: str, match: str, tmp_path: Path) -> None:
+def test_invalid_files_are_reported_with_the_reason(name: str, content: str, match: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(UserError, match=match):
         sets.load_prompt_set(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.json", "a.jsonl"])
-def test_what_is_no_text_is_said_to_be_unreadable(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UserError, match=rf"{name} cannot be read .*must be a UTF-8 text file"):
         sets.load_prompt_set(tmp_path / name)
 
 
-def test_an_empty_file_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_an_empty_file_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "3.txt").write_text(" \n")
     with pytest.raises(UserError, match=r"3\.txt is empty"):
         sets.load_prompt_set(tmp_path)
 
 
-def test_an_empty_folder_holds_no_prompt(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_prompts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no prompts"):
         sets.load_prompt_set(tmp_path)
+
+
+# ---------------------------------------------------------------- sets of a pipeline
+
+
+def test_auto_is_the_pipelines_set_or_else_the_shipped_one(tmp_path: Path) -> None:
+    folder = tmp_path / "pipeline"
+    assert sets.resolve_prompt_set(folder, "mine.jsonl", "evaluation") == Path("mine.jsonl")
+    shipped = sets.resolve_prompt_set(folder, "auto", "evaluation")
+    assert shipped.parts[-3:] == ("recipes", "prompts", "evaluation.jsonl")
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "prompts" / "evaluation.jsonl").touch()
+    assert sets.resolve_prompt_set(folder, "auto", "evaluation") == folder / "prompts" / "evaluation.jsonl"
+    assert sets.resolve_prompt_set(folder, "auto", "calibration").parts[-3:] == (
+        "recipes",
+        "prompts",
+        "calibration.jsonl",
+    )

@@ -29,7 +29,8 @@ from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.workspace import Workspace, locked
 from edgepress.recipes.schema import Recipe
-from edgepress.storage.manifest import hash_files, read_manifest
+from edgepress.storage.files import hash_files
+from edgepress.storage.manifest import read_manifest
 
 RECIPE = """
 device: test
