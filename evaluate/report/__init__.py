@@ -1,4 +1,4 @@
-"""What is shown of an evaluation: a page, a summary for CI and a list of cases, all of them from one results.json."""
+"""Reports of an evaluation, all built from one results.json: terminal, HTML, Markdown and JUnit."""
 
 from .writer import write_report
 

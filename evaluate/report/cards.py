@@ -1,4 +1,4 @@
-"""What the page says of each score: a card with every variant's mean, interval and distribution."""
+"""Builds the score cards of the HTML report: mean, interval and distribution of each variant."""
 
 from __future__ import annotations
 
@@ -8,96 +8,125 @@ from dataclasses import dataclass
 from ..metrics.base import Score
 from ..results.schema import ImageScoreSummary, PairScoreSummary, Results, ScoreGroup
 from ..stats.bootstrap import MeanCI
-from . import charts, formatting, gallery
+from .charts import Histogram, build_histogram, get_common_range
+from .formatting import index_scores
+from .gallery import compute_loss
 
 
 @dataclass(frozen=True)
 class VariantStats:
-    """What a card shows of one variant. tally: pictures that lost, kept and gained, of a picture score."""
+    """What a card shows of one variant.
+
+    Attributes:
+        variant: name of the variant.
+        summary: aggregates over all pairs.
+        mean: the mean of a pair score, or the drop of an image score.
+        histogram: distribution of the values or drops.
+        minimum_detectable_effect: None if unknown.
+        outcome_counts: of an image score, the number of pairs in which the variant is worse, equal, and better.
+    """
 
     variant: str
     summary: PairScoreSummary | ImageScoreSummary
     mean: MeanCI
-    histogram: charts.Histogram
+    histogram: Histogram
     minimum_detectable_effect: float | None
     outcome_counts: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
 class ScoreCard:
-    """One score. floor: what the reference scores against itself."""
+    """The card of one score.
+
+    Attributes:
+        score: the score.
+        is_pair_score: whether it compares the variant's image with the reference's.
+        variants: the variants that have the score.
+        noise_floor: the score of the reference's second run against its first.
+    """
 
     score: Score
     is_pair_score: bool
-    entries: tuple[VariantStats, ...]
+    variants: tuple[VariantStats, ...]
     noise_floor: MeanCI | None
 
 
 def build_cards(results: Results) -> list[ScoreCard]:
-    """One for each score that any variant has."""
-    made = [_card(results, score) for score in formatting.scores_by_name(results).values()]
-    return [card for card in made if card.entries]
+    """Builds a card for each score that any variant has."""
+    cards = [_build_card(results, score) for score in index_scores(results).values()]
+    return [card for card in cards if card.variants]
 
 
-def _card(results: Results, score: Score) -> ScoreCard:
-    pair = score in results.pair_scores
-    values = {name: list(_values(results, name, score)) for name in results.variants}
-    ends = charts.get_common_range([some for some in values.values() if some])
-    entries = [entry for name in results.variants if (entry := _entry(results, name, score, values[name], ends))]
-    return ScoreCard(score, pair, tuple(entries), _floor(results, score))
-
-
-def _floor(results: Results, score: Score) -> MeanCI | None:
-    """None where it was not measured, or where the reference painted the same again, which is said once for all."""
-    floor = results.noise_floor
-    if not floor or not floor.groups or floor.num_identical == floor.num_pairs:
-        return None
-    found = floor.groups[0].pair_scores.get(score.name) or floor.groups[0].image_scores.get(score.name)
-    return get_primary_mean(found) if found else None
-
-
-def _entry(
-    results: Results, variant: str, score: Score, values: Sequence[float], ends: tuple[float, float]
-) -> VariantStats | None:
-    """None where the variant was not measured by this score."""
-    summary = results.variants[variant]
-    group = summary.groups[0] if summary.groups else None
-    found = group and (group.pair_scores.get(score.name) or group.image_scores.get(score.name))
-    if not found:
-        return None
-    return VariantStats(
-        variant=variant,
-        summary=found,
-        mean=get_primary_mean(found),
-        histogram=charts.build_histogram(values, ends, get_primary_mean(found)),
-        minimum_detectable_effect=summary.minimum_detectable_effect.get(score.name),
-        outcome_counts=_tally(values) if isinstance(found, ImageScoreSummary) else None,
+def _build_card(results: Results, score: Score) -> ScoreCard:
+    values = {name: list(_iter_values(results, name, score)) for name in results.variants}
+    limits = get_common_range([members for members in values.values() if members])
+    stats = [_compute_stats(results, name, score, values[name], limits) for name in results.variants]
+    return ScoreCard(
+        score=score,
+        is_pair_score=score in results.pair_scores,
+        variants=tuple(variant for variant in stats if variant),
+        noise_floor=_get_noise_floor(results, score),
     )
 
 
+def _get_noise_floor(results: Results, score: Score) -> MeanCI | None:
+    """Returns None if it was not measured, and if all images are identical, which the page says once for all scores."""
+    floor = results.noise_floor
+    if not floor or not floor.groups or floor.num_identical == floor.num_pairs:
+        return None
+    summary = get_summary(floor.groups[0], score)
+    return get_primary_mean(summary) if summary else None
+
+
+def _compute_stats(
+    results: Results, variant: str, score: Score, values: Sequence[float], limits: tuple[float, float]
+) -> VariantStats | None:
+    """Returns None if the variant does not have the score."""
+    variant_summary = results.variants[variant]
+    summary = get_summary(variant_summary.groups[0], score) if variant_summary.groups else None
+    if not summary:
+        return None
+    mean = get_primary_mean(summary)
+    return VariantStats(
+        variant=variant,
+        summary=summary,
+        mean=mean,
+        histogram=build_histogram(values, limits, mean),
+        minimum_detectable_effect=variant_summary.minimum_detectable_effect.get(score.name),
+        outcome_counts=_count_outcomes(values) if isinstance(summary, ImageScoreSummary) else None,
+    )
+
+
+def get_summary(group: ScoreGroup, score: Score) -> PairScoreSummary | ImageScoreSummary | None:
+    """Returns the summary of a score over a group; None if no pair of the group has the score."""
+    return group.pair_scores.get(score.name) or group.image_scores.get(score.name)
+
+
 def get_primary_mean(summary: PairScoreSummary | ImageScoreSummary) -> MeanCI:
-    """The mean that tells of the loss: that of a pair score, or the drop of a picture score."""
+    """Returns the mean of a pair score, or the drop of an image score."""
     return summary.mean if isinstance(summary, PairScoreSummary) else summary.drop
 
 
-def _values(results: Results, variant: str, score: Score) -> Iterator[float]:
-    """A pair score's values, or a picture score's drops, one a row that has one."""
-    turn = -1 if score in results.pair_scores and score.higher_is_better else 1
-    for row in results.samples:
-        value = gallery.compute_loss(row, variant, score)
-        if value is not None:
-            yield turn * value
+def _iter_values(results: Results, variant: str, score: Score) -> Iterator[float]:
+    """Yields the values of a pair score, or the drops of an image score, of all samples that have it."""
+    sign = -1 if score in results.pair_scores and score.higher_is_better else 1
+    for sample in results.samples:
+        loss = compute_loss(sample, variant, score)
+        if loss is not None:
+            yield sign * loss
 
 
-def _tally(drops: Sequence[float]) -> tuple[int, int, int]:
+def _count_outcomes(drops: Sequence[float]) -> tuple[int, int, int]:
     return sum(drop > 0 for drop in drops), sum(drop == 0 for drop in drops), sum(drop < 0 for drop in drops)
 
 
-def is_worse_than_overall(group: ScoreGroup, everything: ScoreGroup, score: Score) -> bool:
-    """Whether a group's whole interval is worse than the mean of all pictures."""
+def is_worse_than_overall(group: ScoreGroup, overall: ScoreGroup, score: Score) -> bool:
+    """Returns whether the whole interval of a group is worse than the mean of all pairs."""
     if score.name in group.pair_scores:
-        mean, whole = group.pair_scores[score.name].mean, everything.pair_scores[score.name].mean.mean
-        end = mean.high if score.higher_is_better else mean.low
-        return end is not None and (end < whole if score.higher_is_better else end > whole)
+        mean, overall_mean = group.pair_scores[score.name].mean, overall.pair_scores[score.name].mean.mean
+        better_end = mean.high if score.higher_is_better else mean.low
+        if better_end is None:
+            return False
+        return better_end < overall_mean if score.higher_is_better else better_end > overall_mean
     drop = group.image_scores[score.name].drop
-    return drop.low is not None and drop.low > everything.image_scores[score.name].drop.mean
+    return drop.low is not None and drop.low > overall.image_scores[score.name].drop.mean

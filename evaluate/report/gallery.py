@@ -1,12 +1,13 @@
-"""The gallery's data for the page's scripts: a case a prompt, seed and variant, with scores, pictures and readings.
+"""Builds the gallery of the HTML report: one item per sample and variant, with its scores, images and OCR result.
 
-Pictures go into the page worst first, until the budget is spent. A case that has none still shows its numbers.
+Images are embedded into the page, worst items first, until the budget is spent. An item without images still shows its
+scores.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,22 @@ from ..images.types import ImageArray
 from ..metrics.base import Score
 from ..results.aggregate import group_samples
 from ..results.schema import ALL_GROUP, ImageResult, PairResult, Results, SampleResult
-from . import formatting, text_diff
+from .formatting import get_display_format, get_short_title, index_scores, uses_ground_truth
 from .heatmap import Heatmap
+from .text_diff import diff_text
 from .thumbnails import LARGE_SIZE, SMALL_SIZE, Thumbnails
 
-NUM_LARGE = 24  # cases whose pictures are kept large
+NUM_LARGE = 24  # items whose images are embedded in the large size
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A variant's row: `row` is its number in the results."""
+    """One variant of one sample.
+
+    Attributes:
+        index: index of the sample in the results.
+        variant: name of the variant.
+    """
 
     index: int
     variant: str
@@ -35,7 +42,13 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Gallery:
-    """`data` is what the scripts read; of `painted` cases that have a picture, `shown` have it in the page."""
+    """The gallery.
+
+    Attributes:
+        data: what the scripts of the page read, as JSON values.
+        num_embedded: number of items whose image is embedded in the page.
+        num_images: number of items that have an image.
+    """
 
     data: dict[str, Any]
     num_embedded: int
@@ -43,197 +56,201 @@ class Gallery:
 
 
 def build_gallery(results: Results, folder: Path, heatmap: Heatmap, thumbnails: Thumbnails) -> Gallery:
-    """All cases, in the order of the rows; `folder` is where the page will be."""
-    order = rank_items(results)
-    album = _Album(results, folder, thumbnails, heatmap)
-    for rank, case in enumerate(order):
-        album.take(case, LARGE_SIZE if rank < NUM_LARGE else SMALL_SIZE)
-    cases = [GalleryItem(number, name) for number, row in enumerate(results.samples) for name in row.variants]
+    """Builds the gallery.
+
+    Args:
+        results: the results.
+        folder: the folder of the page, which links are relative to.
+        heatmap: how differences are rendered.
+        thumbnails: where images are embedded.
+    """
+    album = _ImageAlbum(results, folder, thumbnails, heatmap)
+    for rank, item in enumerate(rank_items(results)):
+        album.add(item, LARGE_SIZE if rank < NUM_LARGE else SMALL_SIZE)
     data = {
         "variants": list(results.variants),
-        "scores": [
-            _score_data(score, score in results.pair_scores) for score in formatting.scores_by_name(results).values()
-        ],
-        "groups": [name for name in group_samples(results.samples) if name != ALL_GROUP],
-        "rows": [_row_data(row, number, album) for number, row in enumerate(results.samples)],
-        "cases": [_case_data(results.samples[case.index], case, album) for case in cases],
+        "scores": [_export_score(score, score in results.pair_scores) for score in index_scores(results).values()],
+        "groups": list_groups(results.samples),
+        "samples": [_export_sample(sample, index, album) for index, sample in enumerate(results.samples)],
+        "items": [_export_item(item, sample, album) for item, sample in _iter_items(results)],
         "images": album.thumbnails.data_urls,
     }
-    painted = [case for case, row in _cases(results) if row.variants[case.variant].image]
-    return Gallery(data, len(album.variants), len(painted))
+    num_images = sum(sample.variants[item.variant].image is not None for item, sample in _iter_items(results))
+    return Gallery(data, len(album.variants), num_images)
 
 
 def rank_items(results: Results) -> list[GalleryItem]:
-    """What could not be compared or shows nothing, then every case by its worst place in the order of any score."""
+    """Sorts items, worst first: failures and defects, then by the worst rank of an item over all scores."""
     ranks: dict[GalleryItem, int] = {}
-    for score in formatting.scores_by_name(results).values():
-        bad = {
-            case: value
-            for case, row in _cases(results)
-            if (value := compute_loss(row, case.variant, score)) is not None
-        }
-        for rank, case in enumerate(sorted(bad, key=lambda case: -bad[case]), 1):
-            ranks[case] = min(rank, ranks.get(case, rank))
-    broken = {case for case, row in _cases(results) if _is_broken(row.variants[case.variant])}
+    for score in index_scores(results).values():
+        losses = {item: compute_loss(sample, item.variant, score) for item, sample in _iter_items(results)}
+        known = {item: loss for item, loss in losses.items() if loss is not None}
+        for rank, item in enumerate(sorted(known, key=lambda item: -known[item]), 1):
+            ranks[item] = min(rank, ranks.get(item, rank))
+    faulty = {item for item, sample in _iter_items(results) if _is_faulty(sample.variants[item.variant])}
     return sorted(
-        (case for case, _ in _cases(results)),
-        key=lambda case: (case not in broken, ranks.get(case, len(results.samples) + 1), case.index),
+        (item for item, _ in _iter_items(results)),
+        key=lambda item: (item not in faulty, ranks.get(item, len(results.samples) + 1), item.index),
     )
 
 
-def compute_loss(row: SampleResult, variant: str, score: Score) -> float | None:
-    """Higher where the variant is worse: a pair score, or the drop of a picture score; None where it has none."""
+def compute_loss(sample: SampleResult, variant: str, score: Score) -> float | None:
+    """Computes a number that is higher the worse a variant is: from a pair score, or the drop of an image score.
+
+    Returns:
+        None if the variant does not have the score.
+    """
     sign = 1 if score.higher_is_better else -1
-    seen = row.variants[variant]
-    if seen.failure is not None:
+    pair = sample.variants[variant]
+    if pair.failure is not None:
         return None
-    if score.name in seen.values:
-        value = seen.values[score.name]
+    if score.name in pair.values:
+        value = pair.values[score.name]
         return None if value is None else -sign * value
-    reference, other = _value(row.reference, score), _value(seen.image, score)
-    return None if reference is None or other is None else sign * (reference - other)
+    before, after = _get_value(sample.reference, score), _get_value(pair.image, score)
+    return None if before is None or after is None else sign * (before - after)
 
 
-def _cases(results: Results) -> Iterator[tuple[GalleryItem, SampleResult]]:
-    for number, row in enumerate(results.samples):
-        for name in row.variants:
-            yield GalleryItem(number, name), row
+def list_groups(samples: Sequence[SampleResult]) -> list[str]:
+    """Lists the groups of the samples, without the group of all."""
+    return [name for name in group_samples(samples) if name != ALL_GROUP]
 
 
-def _is_broken(seen: PairResult) -> bool:
-    return seen.failure is not None or (seen.image is not None and seen.image.defect is not None)
+def _iter_items(results: Results) -> Iterator[tuple[GalleryItem, SampleResult]]:
+    """Yields all items in the order of the samples."""
+    for index, sample in enumerate(results.samples):
+        for name in sample.variants:
+            yield GalleryItem(index, name), sample
 
 
-def _file(picture: ImageResult | None) -> str | None:
-    return picture.file if picture else None
+def _is_faulty(pair: PairResult) -> bool:
+    return pair.failure is not None or (pair.image is not None and pair.image.defect is not None)
 
 
-def _value(picture: ImageResult | None, score: Score) -> float | None:
-    return picture.values.get(score.name) if picture else None
+def _get_value(image: ImageResult | None, score: Score) -> float | None:
+    return image.values.get(score.name) if image else None
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
 @dataclass
-class _Album:
-    """Which picture of the page stands for which row and case."""
+class _ImageAlbum:
+    """The images that are embedded in the page: their indices in `thumbnails.data_urls`, by sample or item."""
 
     results: Results
     folder: Path
     thumbnails: Thumbnails
-    heat: Heatmap
+    heatmap: Heatmap
     references: dict[int, int] = field(default_factory=dict)
-    truths: dict[int, int] = field(default_factory=dict)
+    ground_truths: dict[int, int] = field(default_factory=dict)
     variants: dict[GalleryItem, int] = field(default_factory=dict)
-    heats: dict[GalleryItem, int] = field(default_factory=dict)
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # width and height of a row's pictures
+    heatmaps: dict[GalleryItem, int] = field(default_factory=dict)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # (width, height) by sample
 
-    def take(self, case: GalleryItem, side: int) -> None:
-        """Puts a case's pictures into the page, where they can be read and there is room."""
-        row = self.results.samples[case.index]
-        seen = row.variants[case.variant]
-        reference, variant, truth = (
-            self.read(file) for file in (_file(row.reference), _file(seen.image), row.ground_truth)
-        )
-        for picture, kept, key in (
-            (reference, self.references, case.index),
-            (truth, self.truths, case.index),
-            (variant, self.variants, case),
-        ):
-            if picture is not None and key not in kept:
-                self.keep(picture, kept, key, side)
+    def add(self, item: GalleryItem, max_side: int) -> None:
+        """Embeds the images of an item as far as they can be read and fit the budget.
+
+        Args:
+            item: the item.
+            max_side: the longer side of the embedded images in pixels.
+        """
+        sample = self.results.samples[item.index]
+        image = sample.variants[item.variant].image
+        reference = self.load(sample.reference.file if sample.reference else None)
+        variant = self.load(image.file if image else None)
+        self.embed(reference, self.references, item.index, max_side)
+        self.embed(self.load(sample.ground_truth), self.ground_truths, item.index, max_side)
+        self.embed(variant, self.variants, item, max_side)
         if reference is not None and variant is not None and reference.shape == variant.shape:
-            self.keep(self.heat.render(reference, variant), self.heats, case, side)
+            self.embed(self.heatmap.render(reference, variant), self.heatmaps, item, max_side)
         shown = reference if reference is not None else variant
         if shown is not None:
-            self.sizes[case.index] = (shown.shape[1], shown.shape[0])
+            self.sizes[item.index] = (shown.shape[1], shown.shape[0])
 
-    def keep(self, picture: ImageArray, kept: dict[Any, int], key: int | GalleryItem, side: int) -> None:
-        number = self.thumbnails.add(picture, side)
-        if number is not None:
-            kept[key] = number
+    def embed(self, image: ImageArray | None, indices: dict[Any, int], key: int | GalleryItem, max_side: int) -> None:
+        """Embeds an image unless it is missing, already embedded, or over budget, and stores its index."""
+        if image is None or key in indices:
+            return
+        index = self.thumbnails.add(image, max_side)
+        if index is not None:
+            indices[key] = index
 
-    def read(self, file: str | None) -> ImageArray | None:
-        """None for what is not there or cannot be read: the page then says so in its place."""
+    def load(self, file: str | None) -> ImageArray | None:
+        """Loads an image; None if it is missing or unreadable, which the page then says in its place."""
         if file is None:
             return None
         try:
-            return load_image(self.path(file))
+            return load_image(self.get_path(file))
         except UserError:
             return None
 
-    def path(self, file: str) -> Path:
+    def get_path(self, file: str) -> Path:
         return Path(self.results.identity.image_folder) / file
 
-    def link(self, file: str | None) -> str | None:
-        """The address of the original as seen from the page, if it is there."""
-        if file is None or not self.path(file).exists():
+    def get_link(self, file: str | None) -> str | None:
+        """Returns the address of the original relative to the page; None if it does not exist."""
+        if file is None or not self.get_path(file).exists():
             return None
-        return quote(os.path.relpath(self.path(file).absolute(), self.folder.absolute()))
+        return quote(os.path.relpath(self.get_path(file).absolute(), self.folder.absolute()))
 
 
-# ---------------------------------------------------------------- what the scripts read
+# ---------------------------------------------------------------- data of the scripts
 
 
-def _score_data(score: Score, pair: bool) -> dict[str, Any]:
-    factor, digits = formatting.display_format(score)
+def _export_score(score: Score, is_pair_score: bool) -> dict[str, Any]:
+    factor, digits = get_display_format(score)
     return {
         "name": score.name,
         "title": score.title,
-        "brief": formatting.short_title(score),
+        "shortTitle": get_short_title(score),
         "unit": score.unit,
-        "higher": score.higher_is_better,
-        "pair": pair,
-        "truth": formatting.uses_ground_truth(score),
+        "higherIsBetter": score.higher_is_better,
+        "isPairScore": is_pair_score,
+        "usesGroundTruth": uses_ground_truth(score),
         "factor": factor,
         "digits": digits,
     }
 
 
-def list_groups(row: SampleResult) -> list[str]:
-    """The groups that a row counts to, that of all left out."""
-    return [name for name in group_samples([row]) if name != ALL_GROUP]
-
-
-def _row_data(row: SampleResult, number: int, album: _Album) -> dict[str, Any]:
+def _export_sample(sample: SampleResult, index: int, album: _ImageAlbum) -> dict[str, Any]:
     return {
-        "id": row.prompt.id,
-        "seed": row.seed,
-        "prompt": row.prompt.prompt,
-        "lang": "en" if row.prompt.language == "en" else "zh",  # Chinese has its own forms of characters
-        "lines": row.prompt.lines,
-        "groups": list_groups(row),
-        "size": album.sizes.get(number),
-        "truth": album.truths.get(number),
-        "reference": _picture_data(row.reference, row, album.references.get(number), album),
-        "truthLink": album.link(row.ground_truth),
+        "id": sample.prompt.id,
+        "seed": sample.seed,
+        "prompt": sample.prompt.prompt,
+        "lang": "en" if sample.prompt.language == "en" else "zh",  # selects the Chinese forms of shared characters
+        "lines": sample.prompt.lines,
+        "groups": list_groups([sample]),
+        "size": album.sizes.get(index),
+        "groundTruth": album.ground_truths.get(index),
+        "groundTruthLink": album.get_link(sample.ground_truth),
+        "reference": _export_image(sample.reference, sample, album.references.get(index), album),
     }
 
 
-def _case_data(row: SampleResult, case: GalleryItem, album: _Album) -> dict[str, Any]:
-    seen = row.variants[case.variant]
+def _export_item(item: GalleryItem, sample: SampleResult, album: _ImageAlbum) -> dict[str, Any]:
+    pair = sample.variants[item.variant]
     return {
-        "row": case.index,
-        "variant": case.variant,
-        "identical": seen.identical,
-        "failure": seen.failure,
-        "values": seen.values,
-        "picture": _picture_data(seen.image, row, album.variants.get(case), album),
-        "heat": album.heats.get(case),
+        "sample": item.index,
+        "variant": item.variant,
+        "identical": pair.identical,
+        "failure": pair.failure,
+        "values": pair.values,
+        "image": _export_image(pair.image, sample, album.variants.get(item), album),
+        "heatmap": album.heatmaps.get(item),
     }
 
 
-def _picture_data(
-    picture: ImageResult | None, row: SampleResult, image: int | None, album: _Album
+def _export_image(
+    image: ImageResult | None, sample: SampleResult, index: int | None, album: _ImageAlbum
 ) -> dict[str, Any] | None:
-    if picture is None:
+    if image is None:
         return None
-    read = picture.notes.get("read")
+    lines = image.notes.get("read")
     return {
-        "image": image,
-        "link": album.link(picture.file),
-        "values": picture.values,
-        "defect": picture.defect,
-        "read": None if read is None else text_diff.diff_text(row.prompt.lines, read),
+        "index": index,
+        "link": album.get_link(image.file),
+        "values": image.values,
+        "defect": image.defect,
+        "textDiff": None if lines is None else diff_text(sample.prompt.lines, lines),
     }

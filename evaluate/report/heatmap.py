@@ -1,8 +1,8 @@
-"""Where two pictures differ, as a picture in the colours of the map `magma`: by FLIP, or by absolute difference.
+"""Renders where two images differ, in the colors of the map `magma`: by FLIP or by absolute difference.
 
-FLIP says what an eye would see. The absolute difference needs no package and takes no time; of each pixel the channel
-that differs most counts. Either scale is that of the square root, so that one step of 255 is still seen, and the same
-for all pictures.
+FLIP predicts what an observer notices when alternating between the images. The absolute difference needs no extra
+package and is fast; it takes the channel that differs most. Both use a square-root scale, so that a difference of 1 of
+255 stays visible, and the scale is the same for all images.
 """
 
 from __future__ import annotations
@@ -15,55 +15,62 @@ import numpy as np
 import numpy.typing as npt
 
 from ..images.types import ImageArray
-from ..metrics import flip
+from ..metrics.flip import compute_error_map
 
-ErrorMap = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-MAX_FLIP_PIXELS = 50_000_000  # pixels of a page that FLIP is computed for; it takes about a second a million
+ErrorMap = npt.NDArray[np.float32] | npt.NDArray[np.float64]  # (height, width)
+MAX_FLIP_PIXELS = 50_000_000  # per page; FLIP takes about a second per million
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A kind of heat map. ticks: the errors that its legend names."""
+    """A kind of heat map.
+
+    Attributes:
+        title: title of the legend.
+        ticks: the errors that the legend labels.
+        compute_errors: computes the error of each pixel, in 0..max_error.
+        max_error: the largest possible error.
+    """
 
     title: str
     ticks: tuple[float, ...]
-    compute_errors: Callable[[ImageArray, ImageArray], ErrorMap]  # of each pixel, 0..largest
+    compute_errors: Callable[[ImageArray, ImageArray], ErrorMap]
     max_error: float
 
     def render(self, reference: ImageArray, variant: ImageArray) -> ImageArray:
-        """A picture of the same size; both must have the same."""
+        """Renders the differences of two images of equal shape (height, width, 3)."""
         return apply_colormap(self.to_scale(self.compute_errors(reference, variant)))
 
     def to_scale(self, errors: npt.ArrayLike) -> ErrorMap:
-        """Where errors stand on the scale, 0..1."""
-        shares: npt.NDArray[np.float64] = np.asarray(errors, dtype=np.float64) / self.max_error
-        return np.sqrt(shares)
+        """Maps errors to 0..1 on the square-root scale."""
+        fractions: npt.NDArray[np.float64] = np.asarray(errors, dtype=np.float64) / self.max_error
+        return np.sqrt(fractions)
 
 
-def select_heatmap(pixels: int) -> Heatmap:
-    """FLIP where its package is installed and so many pixels do not take too long, else the absolute difference."""
-    return FLIP if pixels <= MAX_FLIP_PIXELS and find_spec("flip_evaluator") else DIFFERENCE
+def select_heatmap(num_pixels: int) -> Heatmap:
+    """Selects FLIP if it is installed and fast enough for so many pixels, else the absolute difference."""
+    return FLIP if num_pixels <= MAX_FLIP_PIXELS and find_spec("flip_evaluator") else DIFFERENCE
 
 
 def apply_colormap(levels: ErrorMap) -> ImageArray:
-    """Levels [height, width] in 0..1 as colours, RGB."""
+    """Maps levels in 0..1 of shape (height, width) to RGB colors."""
     import cv2
 
     steps = (255 * levels).round().astype(np.uint8)
-    mapped: ImageArray = cv2.applyColorMap(steps, cv2.COLORMAP_MAGMA)[..., ::-1]
-    return mapped
+    colors: ImageArray = cv2.applyColorMap(steps, cv2.COLORMAP_MAGMA)[..., ::-1]
+    return colors
 
 
-def sample_colormap(stops: int = 12) -> list[str]:
-    """The map's colours from one end to the other, as CSS names them."""
-    colours = apply_colormap(np.linspace(0, 1, stops)[None])[0]
-    return [f"rgb({red} {green} {blue})" for red, green, blue in colours.tolist()]
+def sample_colormap(num_stops: int = 12) -> list[str]:
+    """Returns evenly spaced colors of the map, as CSS colors."""
+    colors = apply_colormap(np.linspace(0, 1, num_stops)[None])[0]
+    return [f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist()]
 
 
-def _difference(reference: ImageArray, variant: ImageArray) -> ErrorMap:
+def _compute_difference(reference: ImageArray, variant: ImageArray) -> ErrorMap:
     errors: ErrorMap = np.abs(reference.astype(np.float64) - variant).max(axis=2)
     return errors
 
 
-DIFFERENCE = Heatmap("absolute difference, steps of 255", (0, 1, 4, 16, 64, 255), _difference, 255)
-FLIP = Heatmap("FLIP error", (0, 0.01, 0.05, 0.2, 0.5, 1), flip.compute_error_map, 1)
+DIFFERENCE = Heatmap("absolute difference, 0 to 255", (0, 1, 4, 16, 64, 255), _compute_difference, 255)
+FLIP = Heatmap("FLIP error", (0, 0.01, 0.05, 0.2, 0.5, 1), compute_error_map, 1)

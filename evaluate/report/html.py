@@ -1,9 +1,10 @@
-"""The page: one file that needs nothing else, neither the network nor the pictures that it was made from."""
+"""The HTML report: a single file that needs neither the network nor the image files it was made from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,60 +12,72 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..results.schema import Results, ScoreChange
-from . import charts, formatting, heatmap
-from . import gallery as cases
-from .cards import ScoreCard, build_cards, is_worse_than_overall
-from .formatting import MIN_GROUP_SIZE
+from . import charts, descriptions, formatting
+from .cards import ScoreCard, build_cards, get_primary_mean, get_summary, is_worse_than_overall
+from .charts import Trend
+from .gallery import build_gallery
+from .heatmap import sample_colormap, select_heatmap
 from .thumbnails import MAX_BYTES, Thumbnails
 
-Part = TypeVar("Part", charts.Trend, ScoreChange)
+ScoreItem = TypeVar("ScoreItem", Trend, ScoreChange)
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("data.js", "gallery.js", "viewer.js")  # one after the other, as one module
+SCRIPTS = ("data.js", "gallery.js", "viewer.js")  # joined in this order to one module
+NUM_COLORS = 6  # of variants, in the style sheet
+DEFAULT_SIDE = 1024  # assumed for images of unknown size
 
 
 def render(results: Results, folder: Path, max_bytes: int = MAX_BYTES) -> str:
-    """The page as it is to stand in `folder`, with at most so many bytes of pictures."""
-    drawn = heatmap.select_heatmap(_pixels(results))
-    gallery = cases.build_gallery(results, folder, drawn, Thumbnails(max_bytes))
-    template = _environment(results).get_template("report.html")
-    made = build_cards(results)
-    return template.render(
-        results=results,
-        data=_embedded(gallery.data),
-        gallery=gallery,
-        cards=made,
-        first_sort=_first_sort(results, made),
-        trends=_in_order(charts.build_trends(results.history or ()), results),
-        changes=_in_order(results.baseline.changes if results.baseline else (), results),
-        gradient=heatmap.sample_colormap(),
-        heat=drawn,
+    """Renders the page.
+
+    Args:
+        results: the results.
+        folder: the folder where the page will be saved, which links are relative to.
+        max_bytes: budget for the embedded images.
+    """
+    heatmap = select_heatmap(_count_heatmap_pixels(results))
+    gallery = build_gallery(results, folder, heatmap, Thumbnails(max_bytes))
+    cards = build_cards(results)
+    return (
+        _make_environment(results)
+        .get_template("report.html")
+        .render(
+            results=results,
+            data=_embed_json(gallery.data),
+            gallery=gallery,
+            cards=cards,
+            default_sort=_select_default_sort(results, cards),
+            trends=_order_by_score(charts.build_trends(results.history or ()), results),
+            changes=_order_by_score(results.baseline.changes if results.baseline else (), results),
+            gradient=sample_colormap(),
+            heatmap=heatmap,
+        )
     )
 
 
-def _pixels(results: Results) -> int:
-    """How many pixels all heat maps together have, as far as the results say."""
+def _count_heatmap_pixels(results: Results) -> int:
+    """Estimates the number of pixels of all heat maps."""
     sampling = results.identity.sampling
-    pairs = sum(summary.num_pairs for summary in results.variants.values())
-    return pairs * (sampling.width or 1024) * (sampling.height or 1024)
+    num_pairs = sum(summary.num_pairs for summary in results.variants.values())
+    return num_pairs * (sampling.width or DEFAULT_SIDE) * (sampling.height or DEFAULT_SIDE)
 
 
-def _in_order(parts: Sequence[Part], results: Results) -> list[Part]:
-    """What is about scores of these results, in the order of the cards."""
-    known = list(formatting.scores_by_name(results))
-    return sorted((one for one in parts if one.score in known), key=lambda one: known.index(one.score))
+def _order_by_score(items: Sequence[ScoreItem], results: Results) -> list[ScoreItem]:
+    """Sorts items about scores of these results in the order of the cards, and drops the others."""
+    names = list(formatting.index_scores(results))
+    return sorted((item for item in items if item.score in names), key=lambda item: names.index(item.score))
 
 
-def _first_sort(results: Results, made: Sequence[ScoreCard]) -> str:
-    """The score that the gallery is sorted by at first: that of the gate that fared worst, or the first one."""
-    names = [card.score.name for card in made]
-    wanted = [gate.score for verdict in ("failed", "inconclusive") for gate in results.gates if gate.verdict == verdict]
-    return next((name for name in [*wanted, *names] if name in names), ":order")
+def _select_default_sort(results: Results, cards: Sequence[ScoreCard]) -> str:
+    """Selects the score by which the gallery is sorted at first: that of the worst gate, or else the first one."""
+    names = [card.score.name for card in cards]
+    gated = [gate.score for verdict in ("failed", "inconclusive") for gate in results.gates if gate.verdict == verdict]
+    return next((name for name in [*gated, *names] if name in names), ":order")
 
 
 # ---------------------------------------------------------------- template
 
 
-def _environment(results: Results) -> Environment:
+def _make_environment(results: Results) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
@@ -73,33 +86,32 @@ def _environment(results: Results) -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "words": formatting,
+        "formatting": formatting,
+        "descriptions": descriptions,
         "charts": charts,
-        "scores": formatting.scores_by_name(results),
-        "colour": {name: number % 6 for number, name in enumerate(results.variants)},
-        "places": {(row.prompt.id, row.seed): number for number, row in enumerate(results.samples)},
-        "smallest_group": MIN_GROUP_SIZE,
-        "worse_than_all": is_worse_than_overall,
-        "asset": _asset,
+        "scores": formatting.index_scores(results),
+        "colors": {name: number % NUM_COLORS for number, name in enumerate(results.variants)},
+        "sample_indices": {(sample.prompt.id, sample.seed): index for index, sample in enumerate(results.samples)},
+        "get_summary": get_summary,
+        "get_primary_mean": get_primary_mean,
+        "is_worse_than_overall": is_worse_than_overall,
+        "read_asset": _read_asset,
         "scripts": SCRIPTS,
+        "format_gate": partial(formatting.format_gate, results=results),
+        "format_gate_value": partial(formatting.format_gate_value, results=results),
+        "format_gate_interval": partial(formatting.format_gate_interval, results=results),
+        "format_gate_remarks": partial(formatting.format_gate_remarks, results=results),
     }
-    bound: dict[str, Callable[..., str]] = {
-        "gate_title": lambda gate: formatting.format_gate(gate, results),
-        "gate_amount": lambda value, gate: formatting.format_gate_value(value, gate, results),
-        "gate_remarks": lambda gate: formatting.format_gate_remarks(gate, results),
-        "gate_interval": lambda gate: formatting.format_gate_interval(gate, results),
-    }
-    environment.globals |= bound
     return environment
 
 
-def _asset(name: str) -> Markup:
-    """A style sheet or script of our own, as it is."""
+def _read_asset(name: str) -> Markup:
+    """Reads a style sheet or script, which is inserted unescaped."""
     return Markup((ASSETS / name).read_text("utf-8"))
 
 
-def _embedded(data: dict[str, Any]) -> Markup:
-    """JSON that a script element may hold: nothing in it can end the element or begin a comment."""
+def _embed_json(data: dict[str, Any]) -> Markup:
+    """Returns JSON for a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,102 +1,97 @@
-"""JUnit's XML, as CI servers show it: a case for each gate, and one for each pair that failed or shows nothing.
+"""The JUnit report for CI: a test case for each gate, and one for each pair that failed or is defective.
 
-A gate that failed is a failure; what could not be measured is an error; an inconclusive gate is skipped, or a failure
-where the recipe is strict. Without gates one case stands for the comparison itself, so that a suite is never empty.
+A failed gate is a failure, one that was not measured is an error, and an inconclusive one is skipped, or a failure if
+the recipe is strict. A last case stands for the comparison itself, so that the report is never empty.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from ..results.schema import GateResult, Results
-from . import formatting
+from .descriptions import find_problems
+from .formatting import format_gate, format_gate_interval, format_gate_remarks, format_gate_value, pluralize
 
-INVALID_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 may not hold
+INVALID_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 forbids
 
-Outcome = Literal["failure", "error", "skipped"]
+CaseOutcome = Literal["failure", "error", "skipped"]
 
 
 class JUnitCase(NamedTuple):
-    """One test case; no outcome is a pass."""
+    """A test case; an outcome of None is a pass."""
 
     suite: str
     name: str
-    outcome: Outcome | None
+    outcome: CaseOutcome | None
     message: str
 
 
 def render(results: Results) -> str:
-    """The file's text."""
-    found = list(list_cases(results))
-    root = ElementTree.Element("testsuites", _counts("edgepress evaluate", found))
+    """Renders the XML file."""
+    cases = list(list_cases(results))
+    root = ElementTree.Element("testsuites", _count_outcomes("edgepress evaluate", cases))
     root.set("time", f"{sum(results.stage_seconds.values()):.3f}")
-    for suite in dict.fromkeys(case.suite for case in found):
-        own = [case for case in found if case.suite == suite]
-        element = ElementTree.SubElement(root, "testsuite", _counts(suite, own) | {"timestamp": results.created[:19]})
-        for case in own:
-            _add(element, case)
+    for suite in dict.fromkeys(case.suite for case in cases):
+        members = [case for case in cases if case.suite == suite]
+        attributes = _count_outcomes(suite, members) | {"timestamp": results.created[:19]}
+        element = ElementTree.SubElement(root, "testsuite", attributes)
+        for case in members:
+            _add_case(element, case)
     ElementTree.indent(root)
-    text: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
-    return text.decode() + "\n"
+    xml: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return xml.decode() + "\n"
 
 
 def list_cases(results: Results) -> Iterator[JUnitCase]:
-    """All cases, gates first."""
+    """Lists all cases, gates first."""
     for gate in results.gates:
-        name = f"{gate.variant}: {formatting.format_gate(gate, results)}"
-        yield JUnitCase("gates", name, _outcome(gate, results.strict), _message(gate, results))
-    for trouble in formatting.find_problems(results):
-        if trouble.variant is not None:
-            for prompt, seed in trouble.samples:
-                yield JUnitCase("pairs", f"{trouble.variant}: {prompt}, seed {seed}", trouble.outcome, trouble.problem)
-    pairs = sum(summary.num_pairs for summary in results.variants.values())
-    yield JUnitCase("compared", "pairs were compared", None if pairs else "error", f"{pairs} pairs")
+        name = f"{gate.variant}: {format_gate(gate, results)}"
+        yield JUnitCase("gates", name, _get_outcome(gate, results.strict), _format_message(gate, results))
+    for problem in find_problems(results):
+        if problem.variant is not None:
+            for prompt, seed in problem.samples:
+                name = f"{problem.variant}: {prompt}, seed {seed}"
+                yield JUnitCase("pairs", name, problem.outcome, problem.text)
+    num_pairs = sum(summary.num_pairs for summary in results.variants.values())
+    yield JUnitCase("compared", "pairs were compared", None if num_pairs else "error", pluralize(num_pairs, "pair"))
 
 
-def _outcome(gate: GateResult, strict: bool) -> Outcome | None:
+def _get_outcome(gate: GateResult, strict: bool) -> CaseOutcome | None:
     if gate.verdict == "inconclusive":
         return "failure" if strict else "skipped"
-    outcomes: dict[str, Outcome] = {"failed": "failure", "not measured": "error"}
+    outcomes: dict[str, CaseOutcome] = {"failed": "failure", "not measured": "error"}
     return outcomes.get(gate.verdict)
 
 
-def _message(gate: GateResult, results: Results) -> str:
-    """What was found, and why it is not enough."""
-    found = " ".join(
-        part
-        for part in (
-            formatting.format_gate_value(gate.value, gate, results),
-            formatting.format_gate_interval(gate, results),
-        )
-        if part
-    )
-    return "; ".join(part for part in (gate.verdict, found, formatting.format_gate_remarks(gate, results)) if part)
+def _format_message(gate: GateResult, results: Results) -> str:
+    """Returns the verdict, the value with its interval, and the reason."""
+    value = f"{format_gate_value(gate.value, gate, results)} {format_gate_interval(gate, results)}".strip()
+    return "; ".join(part for part in (gate.verdict, value, format_gate_remarks(gate, results)) if part)
 
 
-def _counts(name: str, own: list[JUnitCase]) -> dict[str, str]:
-    outcomes = [case.outcome for case in own]
+def _count_outcomes(name: str, cases: Sequence[JUnitCase]) -> dict[str, str]:
+    outcomes = [case.outcome for case in cases]
     return {
         "name": name,
-        "tests": str(len(own)),
+        "tests": str(len(cases)),
         "failures": str(outcomes.count("failure")),
         "errors": str(outcomes.count("error")),
         "skipped": str(outcomes.count("skipped")),
     }
 
 
-def _add(suite: ElementTree.Element, case: JUnitCase) -> None:
-    """The case, with what it says of itself."""
-    attributes = {"classname": f"edgepress.{case.suite}", "name": _allowed(case.name), "time": "0"}
+def _add_case(suite: ElementTree.Element, case: JUnitCase) -> None:
+    attributes = {"classname": f"edgepress.{case.suite}", "name": _sanitize(case.name), "time": "0"}
     element = ElementTree.SubElement(suite, "testcase", attributes)
     if case.outcome:
-        ElementTree.SubElement(element, case.outcome, {"message": _allowed(case.message)})
+        ElementTree.SubElement(element, case.outcome, {"message": _sanitize(case.message)})
     else:
-        ElementTree.SubElement(element, "system-out").text = _allowed(case.message)
+        ElementTree.SubElement(element, "system-out").text = _sanitize(case.message)
 
 
-def _allowed(text: str) -> str:
-    """The text with a mark in the place of every character that XML cannot hold."""
+def _sanitize(text: str) -> str:
+    """Replaces characters that XML forbids."""
     return INVALID_XML.sub("\ufffd", text)

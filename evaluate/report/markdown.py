@@ -1,6 +1,6 @@
-"""The summary for CI, in GitHub's Markdown: tables alone, and never more than `LIMIT` bytes.
+"""The Markdown report for CI, in GitHub's dialect: tables only, and never more than `MAX_BYTES`.
 
-What comes from prompts, OCR and paths stands in code spans, in which nothing is markup, a mention or an address.
+Text from prompts, OCR and paths is put in code spans, where nothing is interpreted as markup, a mention or a link.
 """
 
 from __future__ import annotations
@@ -20,10 +20,35 @@ from ..results.schema import (
     Verdict,
     WorstPair,
 )
-from . import formatting
-from .formatting import MIN_GROUP_SIZE
+from .descriptions import (
+    INDEPENDENCE_NOTE,
+    MIN_GROUP_SIZE,
+    NOISE_FLOOR,
+    describe_noise_floor,
+    describe_samples,
+    describe_system,
+    explain_verdict,
+    find_problems,
+    get_headline,
+    has_repeated_prompts,
+    list_details,
+    select_large_groups,
+)
+from .formatting import (
+    format_gate,
+    format_gate_interval,
+    format_gate_value,
+    format_interval,
+    format_label,
+    format_mean,
+    format_percent,
+    format_score,
+    index_scores,
+    order_scores,
+    pluralize,
+)
 
-MAX_BYTES = 60_000  # bytes; a comment on a pull request may have 65,536 characters, a step's summary 1 MiB
+MAX_BYTES = 60_000  # a comment on a pull request may have 65,536 characters, a step summary 1 MiB
 VERDICT_ICONS: dict[Verdict | None, str] = {
     "passed": "✅",
     "failed": "❌",
@@ -31,25 +56,23 @@ VERDICT_ICONS: dict[Verdict | None, str] = {
     "not measured": "⛔",
     None: "📏",
 }
-NUM_WORST = 3  # pairs that are listed for each score of a variant
-MAX_CODE_CHARS, MAX_SENTENCE_CHARS = (
-    80,
-    300,
-)  # characters that are shown: of what a prompt or a picture holds, and of our own sentences
-FLOOR = "noise floor"
+NUM_WORST = 3  # pairs listed for each score of a variant
+MAX_VARIANTS = 20  # listed in the heading
+MAX_CODE_CHARS, MAX_SENTENCE_CHARS = 80, 300  # of text from prompts and images, and of messages of edgepress
 LEFT_ALIGNED = {
     "",
-    "score",
+    "detail",
+    "expected",
     "gate",
-    "verdict",
-    "remark",
-    "prompt",
-    "worst prompt",
-    "what",
-    "which",
-    "wanted",
-    "read",
     "group",
+    "problem",
+    "prompt",
+    "read by OCR",
+    "reason",
+    "score",
+    "value",
+    "verdict",
+    "worst prompt",
 }
 
 Cells = Sequence[str]
@@ -57,7 +80,14 @@ Cells = Sequence[str]
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and a table whose first row is its head; `rows` may be cut short."""
+    """A section of the report.
+
+    Attributes:
+        title: the heading.
+        note: a sentence above the table, or empty.
+        rows: the rows of the table, the header first.
+        folded: whether the section is collapsed at first.
+    """
 
     title: str
     note: str
@@ -66,27 +96,27 @@ class Section:
 
 
 def render(results: Results) -> str:
-    """The whole summary; the most important sections come first, and the last ones are cut where there is no room."""
-    text = _heading(results)
+    """Renders the report. The most important sections come first; the last ones are cut if there is no room."""
+    text = _format_heading(results)
     for section in build_sections(results):
         if len(section.rows) > 1:
-            text += _fitted(section, MAX_BYTES - len(text.encode()))
+            text += _fit_section(section, MAX_BYTES - len(text.encode()))
     return text
 
 
 def build_sections(results: Results) -> list[Section]:
-    """All tables, most important first; those with no rows but their head are not shown."""
+    """Builds all sections, the most important first; those with only a header are not rendered."""
     return [
-        _gates(results),
-        _quality(results),
-        _fidelity(results),
-        _troubles(results),
-        _unmeasured(results),
-        _exact(results),
-        _worst(results),
-        _changes(results),
-        *_groups(results),
-        _details(results),
+        _build_gates(results),
+        _build_quality(results),
+        _build_fidelity(results),
+        _build_problems(results),
+        _build_unavailable_metrics(results),
+        _build_mcnemar(results),
+        _build_worst_pairs(results),
+        _build_baseline(results),
+        *(_build_groups(name, summary, results) for name, summary in results.variants.items()),
+        _build_details(results),
     ]
 
 
@@ -94,164 +124,175 @@ def build_sections(results: Results) -> list[Section]:
 
 
 def format_code(text: str, max_chars: int = MAX_CODE_CHARS) -> str:
-    """A text of any origin as a code span that may stand in a table: one line, of no more than so many characters."""
-    plain = "".join(_harmless(character) for character in text)
-    if len(plain) > max_chars:
-        plain = plain[: max_chars - 1] + "…"
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
-    padded = f" {plain} " if plain.startswith("`") or plain.endswith("`") or not plain.strip() else plain
+    """Formats any text as a code span for a table cell: one line of at most `max_chars` characters."""
+    line = _sanitize(text)
+    if len(line) > max_chars:
+        line = line[: max_chars - 1] + "…"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    padded = f" {line} " if line.startswith("`") or line.endswith("`") or not line.strip() else line
     return f"{fence}{padded}{fence}".replace("|", "\\|")
 
 
-def escape_text(text: str) -> str:
-    """Words of our own or of a metric's author in a cell: markup and the cell's end are escaped, the rest stands."""
-    kept = "".join(_harmless(character) for character in text)
-    return kept.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+def escape_cell(text: str) -> str:
+    """Escapes markup and the end of the cell in a text of edgepress or of the author of a metric."""
+    return _sanitize(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
 
 
-def _harmless(character: str) -> str:
-    """Line breaks as blanks; other controls, those of the direction of writing included, as a mark in their place."""
+def _escape_html(text: str) -> str:
+    """Escapes a text for an HTML element, in which code spans are not interpreted."""
+    return _sanitize(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _sanitize(text: str) -> str:
+    """Replaces line breaks by blanks, and control characters, also those of the text direction, by a mark."""
+    return "".join(_sanitize_character(character) for character in text)
+
+
+def _sanitize_character(character: str) -> str:
     if character in "\n\r\t\u2028\u2029":
         return " "
     return "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character
 
 
-def _fitted(section: Section, room: int) -> str:
-    """The section with as many rows as there is room for; nothing where there is room for none."""
-    shown = len(section.rows)
-    while len((text := _table(section, shown)).encode()) > room:
-        if shown == 2:
+def _fit_section(section: Section, max_bytes: int) -> str:
+    """Renders a section with as many rows as fit; empty if not even one fits."""
+    num_rows = len(section.rows)
+    while len((text := _format_section(section, num_rows)).encode()) > max_bytes:
+        if num_rows == 2:
             return ""
-        shown = max(2, min(shown - 1, shown * 3 // 4))
+        num_rows = max(2, min(num_rows - 1, num_rows * 3 // 4))
     return text
 
 
-def _table(section: Section, shown: int) -> str:
-    head, *rows = section.rows[:shown]
-    lines = [head, ["---" if name in LEFT_ALIGNED else "---:" for name in head], *rows]
+def _format_section(section: Section, num_rows: int) -> str:
+    header, *rows = section.rows[:num_rows]
+    lines = [header, ["---" if name in LEFT_ALIGNED else "---:" for name in header], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    if shown < len(section.rows):
-        table += f"\n\n{len(section.rows) - shown} more rows stand in report.html."
+    if num_rows < len(section.rows):
+        table += f"\n\n{pluralize(len(section.rows) - num_rows, 'more row')} in report.html."
     note = f"{section.note}\n\n" if section.note else ""
     if section.folded:
         return f"<details><summary>{section.title}</summary>\n\n{note}{table}\n\n</details>\n\n"
     return f"### {section.title}\n\n{note}{table}\n\n"
 
 
-def _heading(results: Results) -> str:
-    named = list(results.identity.variants.items())
-    sides = [("reference", results.identity.reference), *((format_code(name), subject) for name, subject in named[:20])]
-    lines = [f"- {name}: {format_code(side.folder.path)} ({formatting.describe_system(side)})" for name, side in sides]
+def _format_heading(results: Results) -> str:
+    identity = results.identity
+    variants = [(format_code(name), system) for name, system in list(identity.variants.items())[:MAX_VARIANTS]]
+    lines = [
+        f"- {name}: {format_code(system.folder.path)} ({describe_system(system)})"
+        for name, system in [("reference", identity.reference), *variants]
+    ]
+    icon = VERDICT_ICONS[results.verdict]
     return (
-        f"## {VERDICT_ICONS[results.verdict]} edgepress: {formatting.format_headline(results).lower()}\n\n{formatting.explain_verdict(results)}\n\n"
+        f"## {icon} edgepress: {get_headline(results).lower()}\n\n{explain_verdict(results)}\n\n"
         + "\n".join(lines)
-        + f"\n- compared: {formatting.describe_samples(results)}\n\n"
-        + f"Intervals are 95 %, bootstrapped over prompts. {formatting.describe_noise_floor(results)}\n\n"
+        + f"\n- compared: {describe_samples(results)}\n\n"
+        + f"Confidence intervals (95%) are bootstrapped over prompts. {describe_noise_floor(results)}\n\n"
     )
 
 
 # ---------------------------------------------------------------- tables
 
 
-def _gates(results: Results) -> Section:
-    head = ["gate", "", "verdict", "found", "95 %", "detectable", "remark"]
-    return Section("Gates", "", [head, *(_gate(gate, results) for gate in results.gates)])
+def _build_gates(results: Results) -> Section:
+    header = ["gate", "", "verdict", "measured", "95% CI", "min. detectable", "reason"]
+    return Section("Gates", "", [header, *(_format_gate_row(gate, results) for gate in results.gates)])
 
 
-def _gate(gate: GateResult, results: Results) -> Cells:
+def _format_gate_row(gate: GateResult, results: Results) -> Cells:
     return [
-        escape_text(formatting.format_gate(gate, results)),
+        escape_cell(format_gate(gate, results)),
         format_code(gate.variant),
         f"{VERDICT_ICONS[gate.verdict]} {gate.verdict}",
-        formatting.format_gate_value(gate.value, gate, results),
-        formatting.format_gate_interval(gate, results),
-        formatting.format_gate_value(gate.minimum_detectable_effect, gate, results),
+        format_gate_value(gate.value, gate, results),
+        format_gate_interval(gate, results),
+        format_gate_value(gate.minimum_detectable_effect, gate, results),
         format_code(gate.reason, MAX_SENTENCE_CHARS) if gate.reason else "",
     ]
 
 
-def _shown(results: Results) -> Iterator[tuple[str, ScoreGroup, VariantSummary]]:
-    """All pictures of each variant, and of the noise floor."""
+def _iter_summaries(results: Results) -> Iterator[tuple[str, ScoreGroup, VariantSummary]]:
+    """Yields the aggregates over all pairs of each variant and of the noise floor."""
     for name, summary in results.variants.items():
         yield format_code(name), summary.groups[0], summary
     if results.noise_floor:
-        yield FLOOR, results.noise_floor.groups[0], results.noise_floor
+        yield NOISE_FLOOR, results.noise_floor.groups[0], results.noise_floor
 
 
-def _quality(results: Results) -> Section:
-    """The columns that readers of this field know: reference, variant, drop."""
-    head = ["score", "", "pairs", "reference", "variant", "drop", "95 %", "of the reference", "detectable"]
+def _build_quality(results: Results) -> Section:
+    header = ["score", "", "pairs", "reference", "variant", "drop", "95% CI", "relative", "min. detectable"]
     rows = [
         [
-            escape_text(formatting.format_label(score)),
+            escape_cell(format_label(score)),
             name,
-            str(found.drop.count),
-            formatting.format_score(found.reference.mean, score),
-            formatting.format_score(found.variant.mean, score),
-            f"**{formatting.format_score(found.drop.mean, score)}**",
-            formatting.format_interval(found.drop, score),
-            formatting.format_percent(found.relative_drop),
-            formatting.format_optional(summary.minimum_detectable_effect.get(score.name), score),
+            str(scores.drop.count),
+            format_score(scores.reference.mean, score),
+            format_score(scores.variant.mean, score),
+            f"**{format_score(scores.drop.mean, score)}**",
+            format_interval(scores.drop, score),
+            format_percent(scores.relative_drop),
+            format_score(summary.minimum_detectable_effect.get(score.name), score),
         ]
-        for score in formatting.order_scores(results.image_scores)
-        for name, group, summary in _shown(results)
-        if (found := group.image_scores.get(score.name))
+        for score in order_scores(results.image_scores)
+        for name, group, summary in _iter_summaries(results)
+        if (scores := group.image_scores.get(score.name))
     ]
-    return Section("Quality: reference, variant, drop", "", [head, *rows])
+    return Section("Quality: reference, variant, drop", "", [header, *rows])
 
 
-def _fidelity(results: Results) -> Section:
-    head = ["score", "", "pairs", "mean", "95 %", "worst", "worst prompt", "detectable"]
+def _build_fidelity(results: Results) -> Section:
+    header = ["score", "", "pairs", "mean", "95% CI", "worst", "worst prompt", "min. detectable"]
     rows = [
         [
-            escape_text(formatting.format_label(score)),
+            escape_cell(format_label(score)),
             name,
-            str(found.mean.count),
-            f"**{formatting.format_score(found.mean.mean, score)}**",
-            formatting.format_interval(found.mean, score),
-            formatting.format_score(found.worst, score),
-            f"{format_code(found.worst_prompt)} seed {found.worst_seed}",
-            formatting.format_optional(summary.minimum_detectable_effect.get(score.name), score),
+            str(scores.mean.count),
+            f"**{format_score(scores.mean.mean, score)}**",
+            format_interval(scores.mean, score),
+            format_score(scores.worst, score),
+            f"{format_code(scores.worst_prompt)} seed {scores.worst_seed}",
+            format_score(summary.minimum_detectable_effect.get(score.name), score),
         ]
-        for score in formatting.order_scores(results.pair_scores)
-        for name, group, summary in _shown(results)
-        if (found := group.pair_scores.get(score.name))
+        for score in order_scores(results.pair_scores)
+        for name, group, summary in _iter_summaries(results)
+        if (scores := group.pair_scores.get(score.name))
     ]
     identical = [
         f"{format_code(name)}: {summary.num_identical} of {summary.num_pairs}"
         for name, summary in results.variants.items()
         if summary.num_identical
     ]
-    note = f"Identical pairs, which have no PSNR: {', '.join(identical)}." if identical else ""
-    return Section("Fidelity: variant against reference", note, [head, *rows])
+    note = f"Identical pairs, for which PSNR is undefined: {', '.join(identical)}." if identical else ""
+    return Section("Fidelity: variant vs. reference", note, [header, *rows])
 
 
-def _troubles(results: Results) -> Section:
+def _build_problems(results: Results) -> Section:
     rows = [
         [
-            format_code(trouble.variant) if trouble.variant else "reference",
-            escape_text(trouble.problem),
+            format_code(problem.variant) if problem.variant else "reference",
+            escape_cell(problem.text),
             f"{format_code(prompt)} seed {seed}",
         ]
-        for trouble in formatting.find_problems(results)
-        for prompt, seed in trouble.samples
+        for problem in find_problems(results)
+        for prompt, seed in problem.samples
     ]
-    return Section("Failures and defects", "", [["", "what", "prompt"], *rows])
+    return Section("Problems", "", [["", "problem", "prompt"], *rows])
 
 
-def _unmeasured(results: Results) -> Section:
+def _build_unavailable_metrics(results: Results) -> Section:
     rows = [
         [format_code(name), format_code(reason, MAX_SENTENCE_CHARS)]
         for name, reason in results.unavailable_metrics.items()
     ]
-    return Section("Not measured", "", [["", "what"], *rows])
+    return Section("Metrics not measured", "", [["", "reason"], *rows])
 
 
-def _exact(results: Results) -> Section:
-    scores = formatting.scores_by_name(results)
+def _build_mcnemar(results: Results) -> Section:
+    scores = index_scores(results)
     rows = [
         [
-            escape_text(formatting.format_label(scores[score])),
+            escape_cell(format_label(scores[score])),
             format_code(name),
             str(test.only_reference),
             str(test.only_variant),
@@ -260,107 +301,86 @@ def _exact(results: Results) -> Section:
         for name, summary in results.variants.items()
         for score, test in summary.mcnemar.items()
     ]
-    head = ["score", "", "right in the reference alone", "right in the variant alone", "McNemar p, exact"]
-    several = any(summary.num_pairs > summary.num_prompts for summary in results.variants.values())
-    note = "Pictures of one prompt are taken as independent, which makes p too small." if several else ""
-    return Section("Who alone is right", note, [head, *rows])
+    header = ["score", "", "only the reference is right", "only the variant is right", "p (exact)"]
+    is_repeated = any(has_repeated_prompts(summary) for summary in results.variants.values())
+    note = f"{INDEPENDENCE_NOTE[0].upper()}{INDEPENDENCE_NOTE[1:]}." if is_repeated else ""
+    return Section("McNemar's test", note, [header, *rows])
 
 
-def _worst(results: Results) -> Section:
-    """The worst pairs of every score."""
-    rows = {(row.prompt.id, row.seed): row for row in results.samples}
-    head = ["score", "", "prompt", "value", "wanted", "read"]
-    cells = [
-        _worst_row(name, worst, rows[worst.prompt, worst.seed], results)
+def _build_worst_pairs(results: Results) -> Section:
+    samples = {(sample.prompt.id, sample.seed): sample for sample in results.samples}
+    header = ["score", "", "prompt", "loss", "expected", "read by OCR"]
+    rows = [
+        _format_worst_pair(name, worst, samples[worst.prompt, worst.seed], results)
         for name, summary in results.variants.items()
-        for score in formatting.scores_by_name(results)
+        for score in index_scores(results)
         for worst in [worst for worst in summary.worst_pairs if worst.score == score][:NUM_WORST]
     ]
-    return Section("Worst pairs", "Values of pair scores, drops of the others.", [head, *cells], folded=True)
+    note = "Loss: the value of a pair score, or the drop of an image score."
+    return Section("Worst pairs", note, [header, *rows], folded=True)
 
 
-def _worst_row(name: str, worst: WorstPair, row: SampleResult, results: Results) -> Cells:
-    score = formatting.scores_by_name(results)[worst.score]
-    read = _read(row.variants[name].image)
+def _format_worst_pair(name: str, worst: WorstPair, sample: SampleResult, results: Results) -> Cells:
+    score = index_scores(results)[worst.score]
+    recognized = _get_recognized_text(sample.variants[name].image)
     return [
-        escape_text(formatting.format_label(score)),
+        escape_cell(format_label(score)),
         format_code(name),
         f"{format_code(worst.prompt)} seed {worst.seed}",
-        formatting.format_score(worst.value, score),
-        format_code(" ".join(row.prompt.lines)) if row.prompt.lines else "",
-        "" if read is None else format_code(read or "nothing"),
+        format_score(worst.value, score),
+        format_code(" ".join(sample.prompt.lines)) if sample.prompt.lines else "",
+        "" if recognized is None else format_code(recognized or "nothing"),
     ]
 
 
-def _read(picture: ImageResult | None) -> str | None:
-    lines = picture.notes.get("read") if picture else None
+def _get_recognized_text(image: ImageResult | None) -> str | None:
+    lines = image.notes.get("read") if image else None
     return None if lines is None else " ".join(lines)
 
 
-def _changes(results: Results) -> Section:
+def _build_baseline(results: Results) -> Section:
     if results.baseline is None:
-        return Section("Since the baseline", "", [[]])
-    scores = formatting.scores_by_name(results)
+        return Section("Change since the baseline", "", [[]])
+    scores = index_scores(results)
     rows = [
         [
-            escape_text(formatting.format_label(scores[change.score])),
+            escape_cell(format_label(scores[change.score])),
             format_code(change.variant),
             str(change.change.count),
-            formatting.format_score(change.baseline, scores[change.score]),
-            formatting.format_score(change.current, scores[change.score]),
-            formatting.format_score(change.change.mean, scores[change.score], signed=True),
-            formatting.format_interval(change.change, scores[change.score]),
+            format_score(change.baseline, scores[change.score]),
+            format_score(change.current, scores[change.score]),
+            format_score(change.change.mean, scores[change.score], signed=True),
+            format_interval(change.change, scores[change.score]),
         ]
         for change in results.baseline.changes
         if change.score in scores
     ]
-    head = ["score", "", "pairs", "then", "now", "change", "95 %"]
-    return Section(f"Since {format_code(results.baseline.path)}", f"Made {results.baseline.created}.", [head, *rows])
+    header = ["score", "", "pairs", "baseline", "current", "change", "95% CI"]
+    note = f"Baseline: {format_code(results.baseline.path)}, created {results.baseline.created}."
+    return Section("Change since the baseline", note, [header, *rows])
 
 
-def _groups(results: Results) -> list[Section]:
-    """A table a variant: pair scores' means and picture scores' drops of the groups that are large enough."""
-    return [_groups_of(name, summary, results) for name, summary in results.variants.items()]
+def _build_groups(name: str, summary: VariantSummary, results: Results) -> Section:
+    """Builds the table of a variant: means of pair scores and drops of image scores by group."""
+    groups = select_large_groups(summary)
+    pair_scores = [score for score in order_scores(results.pair_scores) if score.name in groups[0].pair_scores]
+    image_scores = [score for score in order_scores(results.image_scores) if score.name in groups[0].image_scores]
+    rows = []
+    for group in groups:
+        pair_summaries = [(score, group.pair_scores.get(score.name)) for score in pair_scores]
+        image_summaries = [(score, group.image_scores.get(score.name)) for score in image_scores]
+        means = [format_mean(scores.mean if scores else None, score) for score, scores in pair_summaries]
+        drops = [format_mean(scores.drop if scores else None, score) for score, scores in image_summaries]
+        rows.append([format_code(group.name), str(group.num_pairs), *means, *drops])
+    header = ["group", "pairs", *(escape_cell(format_label(score)) for score in pair_scores)]
+    header += [escape_cell(f"{score.title} drop {score.unit}".rstrip()) for score in image_scores]
+    num_hidden = len(summary.groups) - len(groups)
+    note = (
+        f"{pluralize(num_hidden, 'group')} of fewer than {MIN_GROUP_SIZE} pairs in report.html." if num_hidden else ""
+    )
+    return Section(f"Groups of {_escape_html(name)}", note, [header, *rows], folded=True)
 
 
-def _groups_of(name: str, summary: VariantSummary, results: Results) -> Section:
-    shown = [group for number, group in enumerate(summary.groups) if number == 0 or group.num_pairs >= MIN_GROUP_SIZE]
-    pairs = [
-        score for score in formatting.order_scores(results.pair_scores) if score.name in summary.groups[0].pair_scores
-    ]
-    pictures = [
-        score for score in formatting.order_scores(results.image_scores) if score.name in summary.groups[0].image_scores
-    ]
-    head = ["group", "pairs", *(escape_text(formatting.format_label(score)) for score in pairs)]
-    head += [escape_text(f"{score.title} drop {score.unit}") for score in pictures]
-    rows = [
-        [
-            format_code(group.name),
-            str(group.num_pairs),
-            *(
-                formatting.format_mean(found.mean if (found := group.pair_scores.get(score.name)) else None, score)
-                for score in pairs
-            ),
-            *(
-                formatting.format_mean(judged.drop if (judged := group.image_scores.get(score.name)) else None, score)
-                for score in pictures
-            ),
-        ]
-        for group in shown
-    ]
-    left = len(summary.groups) - len(shown)
-    note = f"{left} groups of fewer than {MIN_GROUP_SIZE} pairs are left to report.html." if left else ""
-    return Section(f"Groups of {_plain(name)}", note, [head, *rows], folded=True)
-
-
-def _plain(name: str) -> str:
-    """A name within HTML, where code spans mean nothing."""
-    kept = "".join(_harmless(character) for character in name)
-    return kept.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _details(results: Results) -> Section:
-    rows = [
-        [format_code(title), format_code(text, MAX_SENTENCE_CHARS)] for title, text in formatting.list_details(results)
-    ]
-    return Section("What was measured on, and with what", "", [["what", "which"], *rows], folded=True)
+def _build_details(results: Results) -> Section:
+    rows = [[format_code(name), format_code(text, MAX_SENTENCE_CHARS)] for name, text in list_details(results)]
+    return Section("Run details", "", [["detail", "value"], *rows], folded=True)

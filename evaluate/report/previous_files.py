@@ -1,4 +1,4 @@
-"""Puts the files of an earlier evaluation aside, so that no older verdict stands beside an error or a cut run."""
+"""Moves the files of an earlier evaluation away, so that no outdated verdict stays after an error or an aborted run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ BACKUP_SUFFIX = ".old"
 
 
 def stash_previous(folder: Path) -> None:
-    """Renames what an earlier run wrote; what was put aside before gives way to it."""
+    """Renames the files of an earlier run to backups, replacing older backups."""
     for file in (folder / name for name in EVALUATION_FILES):
         if file.exists():
-            file.replace(_backup_path(file))
+            file.replace(_get_backup_path(file))
 
 
 def discard_previous(folder: Path) -> None:
-    """Removes what was put aside, once there are newer results."""
+    """Removes the backups; called once there are new results."""
     for name in EVALUATION_FILES:
-        _backup_path(folder / name).unlink(missing_ok=True)
+        _get_backup_path(folder / name).unlink(missing_ok=True)
 
 
-def _backup_path(file: Path) -> Path:
+def _get_backup_path(file: Path) -> Path:
     return file.with_name(file.name + BACKUP_SUFFIX)

@@ -1,4 +1,4 @@
-"""What OCR read against what was wanted, character by character, to be looked at; scores are counted elsewhere."""
+"""Compares recognized with expected text, character by character, for display. The scores are computed elsewhere."""
 
 from __future__ import annotations
 
@@ -11,46 +11,52 @@ DiffKind = Literal["same", "missing", "extra"]
 
 
 class DiffSpan(NamedTuple):
-    """Some characters: read as wanted, wanted and not read, or read and not wanted."""
+    """Some characters: recognized as expected, expected but missing, or recognized but not expected."""
 
     kind: DiffKind
     text: str
 
 
-def diff_text(wanted: Sequence[str], read: Sequence[str]) -> tuple[DiffSpan, ...]:
-    """The lines that were read, with what is missing and what is too much.
+def diff_text(expected: Sequence[str], recognized: Sequence[str]) -> tuple[DiffSpan, ...]:
+    """Compares lines of text.
 
-    Case, punctuation and white space are no difference, as they are none to the scores; what was read is shown as it
-    was read.
+    Case, punctuation and white space are ignored, as in the scores. Recognized characters are returned unchanged.
+
+    Args:
+        expected: the lines that the image should show.
+        recognized: the lines that OCR recognized.
     """
-    asked, given = "\n".join(wanted), "\n".join(read)
-    keys = [_key(character) for character in asked], [_key(character) for character in given]
-    steps = difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
-    return tuple(_joined(_pieces(steps, asked, given)))
+    expected_text, recognized_text = "\n".join(expected), "\n".join(recognized)
+    keys = [[_normalize(character) for character in text] for text in (expected_text, recognized_text)]
+    operations = difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    return tuple(_merge_spans(_iter_spans(operations, expected_text, recognized_text)))
 
 
-def _pieces(steps: Iterable[tuple[str, int, int, int, int]], asked: str, given: str) -> Iterator[DiffSpan]:
-    for step, i, j, k, m in steps:
-        if step == "equal":
-            yield DiffSpan("same", given[k:m])
+def _iter_spans(
+    operations: Iterable[tuple[str, int, int, int, int]], expected: str, recognized: str
+) -> Iterator[DiffSpan]:
+    for operation, i, j, k, m in operations:
+        if operation == "equal":
+            yield DiffSpan("same", recognized[k:m])
         else:
-            yield DiffSpan("missing", "".join(character for character in asked[i:j] if _key(character)))
-            yield from (DiffSpan("extra" if _key(character) else "same", character) for character in given[k:m])
+            yield DiffSpan("missing", "".join(character for character in expected[i:j] if _normalize(character)))
+            for character in recognized[k:m]:
+                yield DiffSpan("extra" if _normalize(character) else "same", character)
 
 
-def _joined(pieces: Iterable[DiffSpan]) -> list[DiffSpan]:
-    """Neighbours of one kind as one piece; empty ones are dropped."""
-    joined: list[DiffSpan] = []
-    for piece in pieces:
-        if joined and joined[-1].kind == piece.kind:
-            joined[-1] = DiffSpan(piece.kind, joined[-1].text + piece.text)
-        elif piece.text:
-            joined.append(piece)
-    return joined
+def _merge_spans(spans: Iterable[DiffSpan]) -> list[DiffSpan]:
+    """Merges neighbors of the same kind and drops empty spans."""
+    merged: list[DiffSpan] = []
+    for span in spans:
+        if merged and merged[-1].kind == span.kind:
+            merged[-1] = DiffSpan(span.kind, merged[-1].text + span.text)
+        elif span.text:
+            merged.append(span)
+    return merged
 
 
-def _key(character: str) -> str:
-    """What a character counts as; nothing for punctuation and white space."""
+def _normalize(character: str) -> str:
+    """Returns what a character is compared by; empty for punctuation and white space."""
     if character.isspace() or unicodedata.category(character).startswith("P"):
         return ""
     return unicodedata.normalize("NFKC", character).casefold()

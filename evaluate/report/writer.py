@@ -1,4 +1,4 @@
-"""Writes what is shown of results: the page, the summary for CI and the list of cases."""
+"""Writes the reports of an evaluation: HTML, Markdown and JUnit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HTML_FILE, MARKDOWN_FILE, JUNIT_FILE = "report.html", "report.md", "junit.xml"
 
 
 def write_report(results: Results, folder: Path) -> None:
-    """Each file appears whole or not at all; equal results and pictures give equal files."""
+    """Writes all reports, each file atomically. Equal results and images give equal files."""
     from ...storage.files import atomic_write
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,8 +22,8 @@ def write_report(results: Results, folder: Path) -> None:
         JUNIT_FILE: junit.render(results),
     }
     for name, text in texts.items():
-        atomic_write(folder / name, partial(_write, text))
+        atomic_write(folder / name, partial(_write_text, text))
 
 
-def _write(text: str, new: Path) -> None:
-    new.write_bytes(text.encode())
+def _write_text(text: str, path: Path) -> None:
+    path.write_bytes(text.encode())

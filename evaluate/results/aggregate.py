@@ -1,4 +1,4 @@
-"""What the rows of a variant come to: means with intervals, drops, tests, worst pairs; nothing else is looked at."""
+"""Aggregates the samples of a variant: means with intervals, drops, tests, worst pairs. It looks at nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from ...prompts.prompt import Prompt
 from ..metrics.base import Score
 from ..stats.bootstrap import bootstrap_mean
-from ..stats.mcnemar import mcnemar_test
+from ..stats.mcnemar import McNemarResult, mcnemar_test
 from ..stats.power import minimum_detectable_effect
 from .schema import (
     ALL_GROUP,
@@ -27,90 +27,113 @@ from .schema import (
 )
 
 T = TypeVar("T")
-NUM_WORST_PAIRS = 10  # pairs that are kept for each score
+NUM_WORST_PAIRS = 10  # per score
 
 
 class VariantPair(NamedTuple):
-    """A row, and what one of the variants made of it."""
+    """A sample and the comparison of one variant.
+
+    Attributes:
+        sample: the prompt, the seed, and the reference's image.
+        result: the variant's image and its pair scores.
+    """
 
     sample: SampleResult
     result: PairResult
 
 
 class ScoredPair(NamedTuple):
-    """A pair's values of one score: of a pair score its value alone, of a picture score both pictures'."""
+    """The values of one score for a pair.
+
+    Attributes:
+        sample: the sample.
+        reference: the value of the reference's image; of a pair score, the same as `variant`.
+        variant: the value of the variant's image, or of the pair.
+    """
 
     sample: SampleResult
     reference: float
     variant: float
 
 
-def select_variant(rows: Sequence[SampleResult], variant: str) -> list[VariantPair]:
-    return [VariantPair(row, row.variants[variant]) for row in rows]
+def select_variant(samples: Sequence[SampleResult], variant: str) -> list[VariantPair]:
+    """Returns the pairs of one variant."""
+    return [VariantPair(sample, sample.variants[variant]) for sample in samples]
 
 
 def aggregate(
-    pairs: Sequence[VariantPair], pair_scores: Sequence[Score], picture_scores: Sequence[Score]
+    pairs: Sequence[VariantPair], pair_scores: Sequence[Score], image_scores: Sequence[Score]
 ) -> VariantSummary:
-    """The summary of a variant: of all pairs, and of each language and category; failed pairs count in no mean."""
+    """Aggregates the pairs of a variant, over all of them and by language and category; failed pairs are left out."""
     compared = [pair for pair in pairs if pair.result.failure is None]
     groups = {ALL_GROUP: compared} | _group_by_category([(pair.sample.prompt, pair) for pair in compared])
+    tests = {score.name: _test_binary_score(score, compared) for score in image_scores}
     return VariantSummary(
         num_pairs=len(compared),
         num_prompts=len({pair.sample.prompt.id for pair in compared}),
         num_identical=sum(pair.result.identical for pair in compared),
         failures=tuple(_list_failures(pairs)),
         defects=tuple(_list_defects(pairs)),
-        groups=tuple(_summarize_group(name, members, pair_scores, picture_scores) for name, members in groups.items()),
-        mcnemar={
-            score.name: mcnemar_test(*found) for score in picture_scores if (found := _binary_values(score, compared))
-        },
-        minimum_detectable_effect=_detectable_effects(compared, pair_scores, picture_scores),
+        groups=tuple(_summarize_group(name, members, pair_scores, image_scores) for name, members in groups.items()),
+        mcnemar={name: test for name, test in tests.items() if test},
+        minimum_detectable_effect=_compute_detectable_effects(compared, pair_scores, image_scores),
         worst_pairs=tuple(worst for score in pair_scores for worst in _find_worst_pairs(score, compared))
-        + tuple(worst for score in picture_scores for worst in _find_largest_drops(score, compared)),
+        + tuple(worst for score in image_scores for worst in _find_largest_drops(score, compared)),
     )
 
 
-def group_samples(rows: Sequence[SampleResult]) -> dict[str, list[SampleResult]]:
-    """All rows, then those of each language and of each value of each category."""
-    return {ALL_GROUP: list(rows)} | _group_by_category([(row.prompt, row) for row in rows])
+def group_samples(samples: Sequence[SampleResult]) -> dict[str, list[SampleResult]]:
+    """Groups samples: all of them, then by language, then by each category."""
+    return {ALL_GROUP: list(samples)} | _group_by_category([(sample.prompt, sample) for sample in samples])
 
 
-def find_reference_defects(rows: Sequence[SampleResult]) -> tuple[DefectRecord, ...]:
-    """The reference's pictures that show nothing."""
+def find_reference_defects(samples: Sequence[SampleResult]) -> tuple[DefectRecord, ...]:
+    """Lists the defective images of the reference."""
     return tuple(
-        DefectRecord(prompt=row.prompt.id, seed=row.seed, defect=row.reference.defect, new=False)
-        for row in rows
-        if row.reference and row.reference.defect
+        DefectRecord(prompt=sample.prompt.id, seed=sample.seed, defect=sample.reference.defect, new=False)
+        for sample in samples
+        if sample.reference and sample.reference.defect
     )
 
 
-def find_truncated_prompts(rows: Sequence[SampleResult], variant: str | None) -> list[tuple[SampleResult, str]]:
-    """Rows whose prompt a variant (None: the reference) did not read to its end, each with what was cut."""
-    pictures = [(row, row.variants[variant].image if variant else row.reference) for row in rows]
-    return [(row, " ".join(said)) for row, picture in pictures if picture and (said := picture.notes.get(TRUNCATED))]
+def find_truncated_prompts(samples: Sequence[SampleResult], variant: str | None) -> list[tuple[SampleResult, str]]:
+    """Lists the samples whose prompt was truncated.
+
+    Args:
+        samples: the samples.
+        variant: the variant that truncated it; None: the reference.
+
+    Returns:
+        Each such sample with a sentence about what was cut off.
+    """
+    images = [(sample, sample.variants[variant].image if variant else sample.reference) for sample in samples]
+    return [(sample, " ".join(lines)) for sample, image in images if image and (lines := image.notes.get(TRUNCATED))]
 
 
 def find_missing_scores(results: Results) -> list[tuple[SampleResult, str]]:
-    """Rows whose prompt or pictures a metric could not judge, each with the score and the metric's own reason.
+    """Lists the samples for which a metric could not compute an image score.
 
-    A note under the name of a score that has no value is that reason; of several pictures of a row each is told once.
+    A note under the name of a score that has no value is the metric's reason. Equal reasons of several images of a
+    sample are listed once.
+
+    Returns:
+        Each such sample with the score's title and the reason.
     """
     titles = {score.name: score.title for score in results.image_scores}
-    found: dict[tuple[int, str], SampleResult] = {}
-    for number, row in enumerate(results.samples):
-        for picture in (row.reference, *(one.image for one in row.variants.values())):
-            for name, notes in picture.notes.items() if picture else ():
-                if name in titles and picture and picture.values.get(name) is None:
-                    found[number, f"no {titles[name]}: {' '.join(notes)}"] = row
-    return [(row, said) for (_, said), row in found.items()]
+    missing: dict[tuple[int, str], SampleResult] = {}
+    for number, sample in enumerate(results.samples):
+        for image in (sample.reference, *(pair.image for pair in sample.variants.values())):
+            for name, notes in image.notes.items() if image else ():
+                if name in titles and image and image.values.get(name) is None:
+                    missing[number, f"no {titles[name]}: {' '.join(notes)}"] = sample
+    return [(sample, reason) for (_, reason), sample in missing.items()]
 
 
 # ---------------------------------------------------------------- values
 
 
-def _pair_score_values(score: Score, pairs: Sequence[VariantPair]) -> list[ScoredPair]:
-    """The pairs that a pair score was measured on."""
+def _collect_pair_values(score: Score, pairs: Sequence[VariantPair]) -> list[ScoredPair]:
+    """Returns the pairs that have a pair score."""
     return [
         ScoredPair(pair.sample, value, value)
         for pair in pairs
@@ -118,8 +141,8 @@ def _pair_score_values(score: Score, pairs: Sequence[VariantPair]) -> list[Score
     ]
 
 
-def _image_score_values(score: Score, pairs: Sequence[VariantPair]) -> list[ScoredPair]:
-    """The pairs both of whose pictures have a picture score."""
+def _collect_image_values(score: Score, pairs: Sequence[VariantPair]) -> list[ScoredPair]:
+    """Returns the pairs of which both images have an image score."""
     return [
         ScoredPair(pair.sample, reference, variant)
         for pair in pairs
@@ -128,23 +151,23 @@ def _image_score_values(score: Score, pairs: Sequence[VariantPair]) -> list[Scor
     ]
 
 
-def _get_value(score: Score, picture: ImageResult | None) -> float | None:
-    return picture.values.get(score.name) if picture else None
+def _get_value(score: Score, image: ImageResult | None) -> float | None:
+    return image.values.get(score.name) if image else None
 
 
-def _sign(score: Score) -> int:
+def _get_sign(score: Score) -> int:
     return 1 if score.higher_is_better else -1
 
 
-def _compute_drop(score: Score, one: ScoredPair) -> float:
-    return _sign(score) * (one.reference - one.variant)
+def _compute_drop(score: Score, pair: ScoredPair) -> float:
+    return _get_sign(score) * (pair.reference - pair.variant)
 
 
 # ---------------------------------------------------------------- means
 
 
 def _group_by_category(items: Sequence[tuple[Prompt, T]]) -> dict[str, list[T]]:
-    """Languages first, then categories; pictures that nobody asked for with words have no language."""
+    """Groups by language, then by category. Images that were paired without prompts have no language."""
     groups: dict[str, list[T]] = {}
     for prompt, item in items:
         language = {"language": prompt.language} if prompt.prompt else {}
@@ -154,84 +177,87 @@ def _group_by_category(items: Sequence[tuple[Prompt, T]]) -> dict[str, list[T]]:
 
 
 def _summarize_group(
-    name: str, pairs: Sequence[VariantPair], pair_scores: Sequence[Score], picture_scores: Sequence[Score]
+    name: str, pairs: Sequence[VariantPair], pair_scores: Sequence[Score], image_scores: Sequence[Score]
 ) -> ScoreGroup:
-    compared = {score.name: _summarize_pair_score(score, pairs) for score in pair_scores}
-    judged = {score.name: _summarize_image_score(score, pairs) for score in picture_scores}
+    pair_summaries = {score.name: _summarize_pair_score(score, pairs) for score in pair_scores}
+    image_summaries = {score.name: _summarize_image_score(score, pairs) for score in image_scores}
     return ScoreGroup(
         name=name,
         num_pairs=len(pairs),
-        pair_scores={name: summary for name, summary in compared.items() if summary},
-        image_scores={name: summary for name, summary in judged.items() if summary},
+        pair_scores={name: summary for name, summary in pair_summaries.items() if summary},
+        image_scores={name: summary for name, summary in image_summaries.items() if summary},
     )
 
 
 def _summarize_pair_score(score: Score, pairs: Sequence[VariantPair]) -> PairScoreSummary | None:
-    """None where no pair was measured."""
-    measured = _pair_score_values(score, pairs)
-    mean = bootstrap_mean([one.variant for one in measured], [one.sample.prompt.id for one in measured])
+    """Returns None if no pair has the score."""
+    scored = _collect_pair_values(score, pairs)
+    mean = bootstrap_mean([pair.variant for pair in scored], [pair.sample.prompt.id for pair in scored])
     if mean is None:
         return None
-    worst = min(measured, key=lambda one: _sign(score) * one.variant)
+    worst = min(scored, key=lambda pair: _get_sign(score) * pair.variant)
     return PairScoreSummary(
         mean=mean, worst=worst.variant, worst_prompt=worst.sample.prompt.id, worst_seed=worst.sample.seed
     )
 
 
 def _summarize_image_score(score: Score, pairs: Sequence[VariantPair]) -> ImageScoreSummary | None:
-    """None where no picture was measured."""
-    measured = _image_score_values(score, pairs)
-    clusters = [one.sample.prompt.id for one in measured]
-    reference = bootstrap_mean([one.reference for one in measured], clusters)
-    variant = bootstrap_mean([one.variant for one in measured], clusters)
-    drop = bootstrap_mean([_compute_drop(score, one) for one in measured], clusters)
+    """Returns None if no pair has the score."""
+    scored = _collect_image_values(score, pairs)
+    clusters = [pair.sample.prompt.id for pair in scored]
+    reference = bootstrap_mean([pair.reference for pair in scored], clusters)
+    variant = bootstrap_mean([pair.variant for pair in scored], clusters)
+    drop = bootstrap_mean([_compute_drop(score, pair) for pair in scored], clusters)
     if reference is None or variant is None or drop is None:
         return None
-    relative = drop.mean / abs(reference.mean) if reference.mean else None
-    return ImageScoreSummary(reference=reference, variant=variant, drop=drop, relative_drop=relative)
+    relative_drop = drop.mean / abs(reference.mean) if reference.mean else None
+    return ImageScoreSummary(reference=reference, variant=variant, drop=drop, relative_drop=relative_drop)
 
 
 # ---------------------------------------------------------------- tests and lists
 
 
-def _binary_values(score: Score, pairs: Sequence[VariantPair]) -> tuple[list[float], list[float]] | None:
-    """Both pictures' scores where these are 0 or 1 and there are any."""
-    measured = _image_score_values(score, pairs) if score.binary else []
-    return ([one.reference for one in measured], [one.variant for one in measured]) if measured else None
+def _test_binary_score(score: Score, pairs: Sequence[VariantPair]) -> McNemarResult | None:
+    """Returns None for a score that is not binary, and if no pair has it."""
+    scored = _collect_image_values(score, pairs) if score.binary else []
+    return mcnemar_test([pair.reference for pair in scored], [pair.variant for pair in scored]) if scored else None
 
 
-def _detectable_effects(
-    pairs: Sequence[VariantPair], pair_scores: Sequence[Score], picture_scores: Sequence[Score]
+def _compute_detectable_effects(
+    pairs: Sequence[VariantPair], pair_scores: Sequence[Score], image_scores: Sequence[Score]
 ) -> dict[str, float]:
-    """By score; left out where it is not known."""
-    values = [(score, one.sample, one.variant) for score in pair_scores for one in _pair_score_values(score, pairs)]
-    values += [
-        (score, one.sample, _compute_drop(score, one))
-        for score in picture_scores
-        for one in _image_score_values(score, pairs)
+    """Returns the minimum detectable effect by score, without those that are unknown."""
+    values = [
+        (score, [(pair.variant, pair.sample.prompt.id) for pair in _collect_pair_values(score, pairs)])
+        for score in pair_scores
     ]
-    found: dict[str, float] = {}
-    for score in (*pair_scores, *picture_scores):
-        own = [(value, row.prompt.id) for name, row, value in values if name is score]
-        numbers, clusters = [value for value, _ in own], [prompt for _, prompt in own]
-        if (smallest := minimum_detectable_effect(numbers, clusters, is_fraction=score.unit == "%")) is not None:
-            found[score.name] = smallest
-    return found
+    values += [
+        (score, [(_compute_drop(score, pair), pair.sample.prompt.id) for pair in _collect_image_values(score, pairs)])
+        for score in image_scores
+    ]
+    effects = {
+        score.name: minimum_detectable_effect(
+            [value for value, _ in scored], [prompt for _, prompt in scored], is_fraction=score.unit == "%"
+        )
+        for score, scored in values
+    }
+    return {name: effect for name, effect in effects.items() if effect is not None}
 
 
 def _find_worst_pairs(score: Score, pairs: Sequence[VariantPair]) -> list[WorstPair]:
-    measured = sorted(_pair_score_values(score, pairs), key=lambda one: _sign(score) * one.variant)
-    return [_worst(score, one, one.variant) for one in measured[:NUM_WORST_PAIRS]]
+    scored = sorted(_collect_pair_values(score, pairs), key=lambda pair: _get_sign(score) * pair.variant)
+    return [_make_worst_pair(score, pair, pair.variant) for pair in scored[:NUM_WORST_PAIRS]]
 
 
 def _find_largest_drops(score: Score, pairs: Sequence[VariantPair]) -> list[WorstPair]:
-    """The largest drops, if there are any."""
-    measured = sorted(_image_score_values(score, pairs), key=lambda one: -_compute_drop(score, one))
-    return [_worst(score, one, drop) for one in measured[:NUM_WORST_PAIRS] if (drop := _compute_drop(score, one)) > 0]
+    """Returns the pairs with the largest drops, without those that dropped nothing."""
+    scored = sorted(_collect_image_values(score, pairs), key=lambda pair: -_compute_drop(score, pair))
+    drops = [(pair, _compute_drop(score, pair)) for pair in scored[:NUM_WORST_PAIRS]]
+    return [_make_worst_pair(score, pair, drop) for pair, drop in drops if drop > 0]
 
 
-def _worst(score: Score, one: ScoredPair, value: float) -> WorstPair:
-    return WorstPair(score=score.name, prompt=one.sample.prompt.id, seed=one.sample.seed, value=value)
+def _make_worst_pair(score: Score, pair: ScoredPair, value: float) -> WorstPair:
+    return WorstPair(score=score.name, prompt=pair.sample.prompt.id, seed=pair.sample.seed, value=value)
 
 
 def _list_failures(pairs: Sequence[VariantPair]) -> list[FailedPair]:
@@ -244,11 +270,12 @@ def _list_failures(pairs: Sequence[VariantPair]) -> list[FailedPair]:
 
 def _list_defects(pairs: Sequence[VariantPair]) -> list[DefectRecord]:
     return [
-        DefectRecord(prompt=row.prompt.id, seed=row.seed, defect=picture.defect, new=not _is_defective(row.reference))
-        for row, variant in pairs
-        if (picture := variant.image) and picture.defect
+        DefectRecord(
+            prompt=sample.prompt.id,
+            seed=sample.seed,
+            defect=image.defect,
+            new=sample.reference is None or sample.reference.defect is None,
+        )
+        for sample, result in pairs
+        if (image := result.image) and image.defect
     ]
-
-
-def _is_defective(picture: ImageResult | None) -> bool:
-    return picture is not None and picture.defect is not None

@@ -1,4 +1,4 @@
-"""Compares results with earlier ones of the same prompts: what each variant's pictures gained or lost since."""
+"""Compares a run with the results of an earlier run on the same prompts, paired by prompt and seed."""
 
 from __future__ import annotations
 
@@ -15,87 +15,103 @@ SampleKey = tuple[str, int]  # prompt id and seed
 
 
 def require_comparable(path: Path, baseline: Results, current: RunIdentity) -> None:
-    """Refuses earlier results that say nothing about these.
+    """Checks that a baseline can be compared with a run.
+
+    Args:
+        path: path of the baseline, for the message.
+        baseline: results of the earlier run.
+        current: identity of the new run.
 
     Raises:
-        UserError: they have no variant in common with these, or were measured on other prompts, seeds, reference or
-            truth, or by another version of a metric, such as another OCR or CLIP.
+        UserError: prompts, sampling, reference, ground truth, or the version of a metric (such as its CLIP model)
+            differ, or the runs have no variant in common.
     """
-    other = _list_differences(baseline.identity, current)
-    if other:
+    differences = _list_differences(baseline.identity, current)
+    if differences:
         raise UserError(
-            f"The baseline {path} cannot be compared: {' and '.join(other)} differ; evaluate it again, or leave "
-            "--baseline out."
+            f"Cannot compare with the baseline {path}: {' and '.join(differences)} differ. Evaluate the baseline "
+            "again, or run without --baseline."
         )
     if not baseline.variants.keys() & current.variants.keys():
         raise UserError(
-            f"The baseline {path} has none of the variants {', '.join(current.variants)}, only {', '.join(baseline.variants)}; "
-            "name candidates alike: --candidate NAME=DIR."
+            f"The baseline {path} has no variant in common with this run: it has {', '.join(baseline.variants)}, this "
+            f"run has {', '.join(current.variants)}. Use the same name for the candidate: --candidate NAME=DIR."
         )
 
 
 def compare_runs(path: Path, baseline: Results, current: Results) -> BaselineComparison:
-    """The changes of each variant that both have, and the names of those that one lacks."""
+    """Computes the change of every score of the variants that both runs have."""
     common = [name for name in current.variants if name in baseline.variants]
-    found = [
-        _compute_change(name, score.name, _index_pairs(baseline, name), _index_pairs(current, name), pairs)
+    changes = [
+        _compute_change(name, score.name, _index_pairs(baseline, name), _index_pairs(current, name), is_pair_score)
         for name in common
-        for scores, pairs in ((current.pair_scores, True), (current.image_scores, False))
+        for scores, is_pair_score in ((current.pair_scores, True), (current.image_scores, False))
         for score in scores
     ]
     return BaselineComparison(
         path=str(path),
         created=baseline.created,
         edgepress=baseline.edgepress,
-        changes=tuple(change for change in found if change),
+        changes=tuple(change for change in changes if change),
         only_baseline=tuple(name for name in baseline.variants if name not in common),
         only_current=tuple(name for name in current.variants if name not in common),
     )
 
 
 def _list_differences(baseline: RunIdentity, current: RunIdentity) -> list[str]:
-    """What must be equal and is not."""
-    sides: dict[str, tuple[object, object]] = {
+    """Returns what must be equal but is not."""
+    values: dict[str, tuple[object, object]] = {
         "the prompts": (baseline.prompts_sha256, current.prompts_sha256),
         "size, steps, guidance or seeds": (baseline.sampling, current.sampling),
-        "the references": (_reference_key(baseline), _reference_key(current)),
-        "the true pictures": (
-            baseline.ground_truth and baseline.ground_truth.sha256,
-            current.ground_truth and current.ground_truth.sha256,
-        ),
+        "the references": (_get_reference_key(baseline), _get_reference_key(current)),
+        "the ground-truth images": (_get_ground_truth_digest(baseline), _get_ground_truth_digest(current)),
     }
     shared = sorted(baseline.metrics.keys() & current.metrics.keys())
-    sides |= {f"the metrics {name}": (baseline.metrics[name], current.metrics[name]) for name in shared}
-    return [name for name, (one, other) in sides.items() if one != other]
+    values |= {f"the versions of metric {name}": (baseline.metrics[name], current.metrics[name]) for name in shared}
+    return [name for name, (before, after) in values.items() if before != after]
 
 
-def _reference_key(identity: RunIdentity) -> tuple[str, str | None]:
+def _get_reference_key(identity: RunIdentity) -> tuple[str, str | None]:
     return identity.reference.folder.sha256, identity.reference.dtype
 
 
+def _get_ground_truth_digest(identity: RunIdentity) -> str | None:
+    return identity.ground_truth.sha256 if identity.ground_truth else None
+
+
 def _index_pairs(results: Results, variant: str) -> dict[SampleKey, PairResult]:
-    return {(row.prompt.id, row.seed): row.variants[variant] for row in results.samples}
+    return {(sample.prompt.id, sample.seed): sample.variants[variant] for sample in results.samples}
 
 
 def _compute_change(
-    variant: str, score: str, before: Mapping[SampleKey, PairResult], after: Mapping[SampleKey, PairResult], pairs: bool
+    variant: str,
+    score: str,
+    baseline: Mapping[SampleKey, PairResult],
+    current: Mapping[SampleKey, PairResult],
+    is_pair_score: bool,
 ) -> ScoreChange | None:
-    """None where no picture has the score both times."""
-    then, now = ({asked: _get_value(row, score, pairs) for asked, row in rows.items()} for rows in (before, after))
-    both = [
-        (asked[0], was, value)
-        for asked, value in now.items()
-        if value is not None and (was := then.get(asked)) is not None
+    """Returns None if no sample has the score in both runs."""
+    baseline_values, current_values = (
+        {key: _get_value(pair, score, is_pair_score) for key, pair in pairs.items()} for pairs in (baseline, current)
+    )
+    paired = [
+        (key[0], before, after)
+        for key, after in current_values.items()
+        if after is not None and (before := baseline_values.get(key)) is not None
     ]
-    prompts = [prompt for prompt, _, _ in both]
-    change = bootstrap_mean([value - was for _, was, value in both], prompts)
+    change = bootstrap_mean([after - before for _, before, after in paired], [prompt for prompt, _, _ in paired])
     if change is None:
         return None
-    means = [float(np.mean(values)) for values in ([was for _, was, _ in both], [value for _, _, value in both])]
-    return ScoreChange(variant=variant, score=score, baseline=means[0], current=means[1], change=change)
+    return ScoreChange(
+        variant=variant,
+        score=score,
+        baseline=float(np.mean([before for _, before, _ in paired])),
+        current=float(np.mean([after for _, _, after in paired])),
+        change=change,
+    )
 
 
-def _get_value(row: PairResult, score: str, pairs: bool) -> float | None:
-    if pairs:
-        return row.values.get(score)
-    return row.image.values.get(score) if row.image else None
+def _get_value(pair: PairResult, score: str, is_pair_score: bool) -> float | None:
+    if is_pair_score:
+        return pair.values.get(score)
+    return pair.image.values.get(score) if pair.image else None

@@ -1,4 +1,4 @@
-"""Says of a pipeline folder which one it was."""
+"""Identifies a folder by a digest of its files."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...common.progress import Progress, no_progress
-from ...storage.manifest import FileRecord, hash_files
+from ...storage.files import FileRecord, hash_files
 
 
 class FolderIdentity(BaseModel):
-    """A pipeline folder; `sha256` covers the path, size and content of every file that is not hidden."""
+    """A folder and the digest of its content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
-    sha256: str
-    files: int
-    bytes: int
+    path: str = Field(description="Path of the folder.")
+    sha256: str = Field(description="Digest of the path, size and content of every file that is not hidden.")
+    files: int = Field(description="Number of files.")
+    bytes: int = Field(description="Total size in bytes.")
 
 
 def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> FolderIdentity:
-    """Reads the whole folder; links are followed."""
+    """Reads all files of a folder; symbolic links are followed.
+
+    Args:
+        folder: the folder.
+        progress: called with `stage` and the number of bytes read and in total.
+        stage: name of the stage for `progress`.
+    """
     files = hash_files(folder, progress, stage)
     return FolderIdentity(
         path=str(folder),
@@ -36,6 +42,6 @@ def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "re
 
 
 def digest_files(files: Sequence[FileRecord]) -> str:
-    """One SHA-256 for the paths, sizes and contents of all files."""
+    """Returns one SHA-256 digest for the paths, sizes and contents of all files."""
     content = json.dumps([(file.path, file.bytes, file.sha256) for file in files])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""An SQLite file with a point for every score of every run, and the trend of those that can be compared."""
+"""A history of runs: an SQLite file with one row per score and run, from which comparable runs are read back."""
 
 from __future__ import annotations
 
@@ -16,30 +16,41 @@ from ..stats.bootstrap import MeanCI
 from .schema import HistoryPoint, Results, RunIdentity, VariantSummary
 
 PointKind = Literal["mean", "drop"]
-COLUMNS = ", ".join(HistoryPoint.model_fields)
+# The columns in the order of the fields of HistoryPoint. They do not follow the names of the fields: files of all
+# versions have these columns.
+COLUMNS = "created, edgepress, variant, score, kind, value, low, high, pictures"
 CREATE_TABLE = f"CREATE TABLE IF NOT EXISTS points (comparable TEXT NOT NULL, {COLUMNS})"
 INSERT_POINT = f"INSERT INTO points VALUES ({', '.join('?' * (len(HistoryPoint.model_fields) + 1))})"
-LOCK_TIMEOUT_S = 60.0  # seconds to wait for another run that writes
+SELECT_POINTS = f"SELECT comparable, {COLUMNS} FROM points ORDER BY created, rowid"
+LOCK_TIMEOUT_S = 60.0  # how long to wait for another run that writes
 
 
 def init_history(file: Path) -> None:
-    """Makes the history where there is none.
+    """Creates the history if it does not exist.
 
     Raises:
-        UserError: the file is no history.
+        UserError: the file is not a history.
     """
     with _connect(file):
         pass
 
 
 def append_run(file: Path, results: Results, metrics: Sequence[Metric]) -> tuple[HistoryPoint, ...]:
-    """Adds a run, and gives all runs whose scores can be compared with it, itself included, in the order of time.
+    """Appends a run to the history.
+
+    Args:
+        file: the history.
+        results: the run.
+        metrics: the metrics that were measured.
+
+    Returns:
+        The points of all runs whose scores are comparable, this run included, oldest first.
 
     Raises:
-        UserError: the file is no history.
+        UserError: the file is not a history.
     """
     keys = {
-        name: _comparability_key(results.identity, metric.name)
+        name: _make_comparability_key(results.identity, metric.name)
         for metric in metrics
         for score in metric.scores
         for name in (score.name, GROUND_TRUTH_PREFIX + score.name)
@@ -52,7 +63,7 @@ def append_run(file: Path, results: Results, metrics: Sequence[Metric]) -> tuple
     with _connect(file) as connection:
         with connection:
             connection.executemany(INSERT_POINT, [(key, *point.model_dump().values()) for key, point in points])
-        return tuple(_read_points(connection, set(keys.values()), set(results.variants)))
+        return tuple(_iter_points(connection, set(keys.values()), set(results.variants)))
 
 
 def _make_point(results: Results, variant: str, score: str, kind: PointKind, mean: MeanCI) -> HistoryPoint:
@@ -70,19 +81,22 @@ def _make_point(results: Results, variant: str, score: str, kind: PointKind, mea
 
 
 def _iter_means(summary: VariantSummary) -> Iterator[tuple[str, PointKind, MeanCI]]:
-    everything = summary.groups[0]
-    for score, pair in everything.pair_scores.items():
-        yield score, "mean", pair.mean
-    for score, found in everything.image_scores.items():
-        yield score, "drop", found.drop
+    overall = summary.groups[0]
+    for score, pair_summary in overall.pair_scores.items():
+        yield score, "mean", pair_summary.mean
+    for score, image_summary in overall.image_scores.items():
+        yield score, "drop", image_summary.drop
 
 
-def _comparability_key(identity: RunIdentity, metric: str) -> str:
-    """Equal for scores of the same prompts, sampling, reference and truth by the same version of a metric."""
-    reference = identity.reference
+def _make_comparability_key(identity: RunIdentity, metric: str) -> str:
+    """Returns a digest that is equal for runs whose scores by this metric are comparable.
+
+    It covers the prompts, the sampling, the reference, the ground truth, and the version of the metric.
+    """
+    reference, sampling = identity.reference, identity.sampling
     content = [
         identity.prompts_sha256,
-        identity.sampling.model_dump(),
+        sampling.model_dump(exclude={"num_seeds"}) | {"seeds": sampling.num_seeds},  # as in files of all versions
         [reference.kind, reference.folder.sha256, reference.dtype],
         identity.ground_truth.sha256 if identity.ground_truth else None,
         [metric, identity.metrics[metric]],
@@ -90,10 +104,10 @@ def _comparability_key(identity: RunIdentity, metric: str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _read_points(connection: sqlite3.Connection, keys: set[str], variants: set[str]) -> Iterator[HistoryPoint]:
-    for comparable, *values in connection.execute(f"SELECT comparable, {COLUMNS} FROM points ORDER BY created, rowid"):
+def _iter_points(connection: sqlite3.Connection, keys: set[str], variants: set[str]) -> Iterator[HistoryPoint]:
+    for key, *values in connection.execute(SELECT_POINTS):
         point = dict(zip(HistoryPoint.model_fields, values, strict=True))
-        if comparable in keys and point["variant"] in variants:
+        if key in keys and point["variant"] in variants:
             yield HistoryPoint.model_validate(point)
 
 
@@ -108,4 +122,4 @@ def _connect(file: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{file} is no history of evaluations ({error}); give another --history.") from error
+        raise UserError(f"{file} is not an evaluation history ({error}). Pass another file to --history.") from error

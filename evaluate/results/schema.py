@@ -1,4 +1,4 @@
-"""results.json: every number of an evaluation, and what it was measured on; all that is shown comes from this file."""
+"""The schema of results.json: every number of an evaluation and what it was measured on."""
 
 from __future__ import annotations
 
@@ -6,293 +6,293 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from ...common.errors import UserError
 from ...prompts.prompt import Prompt
 from ..images.defects import Defect
 from ..metrics.base import Score
 from ..stats.bootstrap import MeanCI
+from ..stats.mcnemar import McNemarResult
 from .folder_identity import FolderIdentity
+from .legacy import upgrade_version_2
 
-ALL_GROUP = "all"  # the name of the group of all pictures
-TRUNCATED = "cut"  # the note of a picture whose prompt was not read to its end
-SCHEMA_VERSION = 2
+ALL_GROUP = "all"  # the name of the group of all pairs
+TRUNCATED = "truncated"  # the note on an image whose prompt was truncated
+SCHEMA_VERSION = 3
+OLDEST_READABLE_VERSION = 2
 
 SystemKind = Literal["diffusers", "onnx", "rknn", "images"]
 Verdict = Literal["passed", "failed", "inconclusive", "not measured"]
 
 
 class ResultsModel(BaseModel):
+    """Base of all objects of results.json: immutable, unknown keys are rejected."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# ---------------------------------------------------------------- what was measured: the rows
+# ---------------------------------------------------------------- samples: what was measured
 
 
 class ImageResult(ResultsModel):
-    """One picture: its file (relative to `Identity.pictures`, or absolute), its scores and the evidence for them."""
+    """One image with its scores."""
 
-    file: str
-    values: dict[str, FiniteFloat | None]
-    notes: dict[str, tuple[str, ...]]
-    defect: Defect | None
+    file: str = Field(description="Path of the image, absolute or relative to `identity.image_folder`.")
+    values: dict[str, FiniteFloat | None] = Field(description="Image scores by name; null: could not be measured.")
+    notes: dict[str, tuple[str, ...]] = Field(
+        description="Evidence for the scores, such as the lines that OCR read (`read`), why a score is null (under the "
+        "score's name), or which part of the prompt was truncated (`truncated`)."
+    )
+    defect: Defect | None = Field(description="What is wrong with the image, such as `black`; null: nothing.")
 
 
 class PairResult(ResultsModel):
-    """A variant's picture and what it scores against the reference's (PSNR is None where they are identical).
+    """A variant's image compared with the reference's image."""
 
-    failure: why nothing was compared: `missing`, `unreadable` (which may go on to say why), `size WxH instead of WxH`,
-    or what is wrong with the reference's: `reference missing`, `reference unreadable`, `reference black`, `reference
-    flat` or `reference nan`. Such a row has no values and counts in no mean.
-    """
-
-    identical: bool
-    values: dict[str, FiniteFloat | None]
-    image: ImageResult | None
-    failure: str | None = None
+    identical: bool = Field(description="Whether both images are equal in every pixel.")
+    values: dict[str, FiniteFloat | None] = Field(
+        description="Pair scores by name; null: undefined, such as the PSNR of identical images. Empty after a failure."
+    )
+    image: ImageResult | None = Field(description="The variant's image; null: it is missing or unreadable.")
+    failure: str | None = Field(
+        default=None,
+        description="Why the images were not compared: `missing`, `unreadable` (with a reason, if known), `size WxH "
+        "instead of WxH`, or one of `reference missing`, `reference unreadable`, `reference black`, `reference flat`, "
+        "`reference nan`. Such a pair counts in no mean.",
+    )
 
 
 class SampleResult(ResultsModel):
-    """One prompt and seed. truth: the true picture's file. floor: the reference run again."""
+    """All images of one prompt and seed."""
 
-    prompt: Prompt
-    seed: int
-    ground_truth: str | None
-    reference: ImageResult | None
-    variants: dict[str, PairResult]
-    noise_floor: PairResult | None = None
+    prompt: Prompt = Field(description="The prompt.")
+    seed: int = Field(description="The seed, from 0.")
+    ground_truth: str | None = Field(description="Path of the ground-truth image, if there is one.")
+    reference: ImageResult | None = Field(description="The reference's image; null: it is missing or unreadable.")
+    variants: dict[str, PairResult] = Field(description="The comparison with the reference, by variant.")
+    noise_floor: PairResult | None = Field(
+        default=None, description="The reference run a second time, compared with its first run."
+    )
 
 
-# ---------------------------------------------------------------- what the rows come to
+# ---------------------------------------------------------------- aggregates
 
 
 class PairScoreSummary(ResultsModel):
-    """A pair score: its mean, and the pair where it is worst."""
+    """A pair score over the pairs of a group."""
 
-    mean: MeanCI
-    worst: FiniteFloat
-    worst_prompt: str
-    worst_seed: int
+    mean: MeanCI = Field(description="Mean over the pairs.")
+    worst: FiniteFloat = Field(description="Value of the worst pair.")
+    worst_prompt: str = Field(description="Prompt id of the worst pair.")
+    worst_seed: int = Field(description="Seed of the worst pair.")
 
 
 class ImageScoreSummary(ResultsModel):
-    """A picture score of the pairs where both pictures have it.
+    """An image score over the pairs of a group of which both images have it."""
 
-    drop: the mean paired loss, above 0 where the variant is worse. relative: the drop by the size of the reference's
-    mean, as a fraction; None where that is 0.
-    """
-
-    reference: MeanCI
-    variant: MeanCI
-    drop: MeanCI
-    relative_drop: FiniteFloat | None
+    reference: MeanCI = Field(description="Mean over the reference's images.")
+    variant: MeanCI = Field(description="Mean over the variant's images.")
+    drop: MeanCI = Field(description="Mean paired loss; positive: the variant is worse.")
+    relative_drop: FiniteFloat | None = Field(
+        description="The drop as a fraction of the reference's mean; null: that mean is 0."
+    )
 
 
 class ScoreGroup(ResultsModel):
-    """The pictures of all prompts, of a language, or of a category's value; scores measured on none are left out."""
+    """Aggregates of a group of pairs: all, those of one language, or those of one value of a category."""
 
-    name: str
-    num_pairs: int
-    pair_scores: dict[str, PairScoreSummary]
-    image_scores: dict[str, ImageScoreSummary]
-
-
-class McNemarResult(ResultsModel):
-    """Pairs where only one of the two pictures is right; p: exact, two-sided, that this is chance."""
-
-    only_reference: int
-    only_variant: int
-    p_value: FiniteFloat
+    name: str = Field(description="`all`, `language: <language>`, or `<category>: <value>`.")
+    num_pairs: int = Field(description="Number of compared pairs.")
+    pair_scores: dict[str, PairScoreSummary] = Field(description="Pair scores by name, without those never measured.")
+    image_scores: dict[str, ImageScoreSummary] = Field(
+        description="Image scores by name, without those never measured."
+    )
 
 
 class FailedPair(ResultsModel):
-    prompt: str
-    seed: int
-    failure: str
+    """A pair that was not compared."""
+
+    prompt: str = Field(description="Prompt id.")
+    seed: int = Field(description="Seed.")
+    failure: str = Field(description="The reason; see `PairResult.failure`.")
 
 
 class DefectRecord(ResultsModel):
-    """A picture that shows nothing, or what another prompt's does. new: the reference's picture has no defect."""
+    """An image that is defective, such as black or a duplicate of another prompt's image."""
 
-    prompt: str
-    seed: int
-    defect: Defect
-    new: bool
+    prompt: str = Field(description="Prompt id.")
+    seed: int = Field(description="Seed.")
+    defect: Defect = Field(description="What is wrong with the image.")
+    new: bool = Field(description="Whether the reference's image of this prompt and seed has no defect.")
 
 
 class WorstPair(ResultsModel):
-    """A pair among the worst by a score: the value of a pair score, the drop of a picture score."""
+    """One of the worst pairs by a score."""
 
-    score: str
-    prompt: str
-    seed: int
-    value: FiniteFloat
+    score: str = Field(description="Name of the score.")
+    prompt: str = Field(description="Prompt id.")
+    seed: int = Field(description="Seed.")
+    value: FiniteFloat = Field(description="Value of a pair score, or drop of an image score.")
 
 
 class VariantSummary(ResultsModel):
-    """Computed from the rows alone; the first group is that of all pictures.
+    """Aggregates of one variant, computed from the samples alone."""
 
-    pictures: pairs that were compared. detectable: by score, the smallest drop (of a pair score: distance of the mean)
-    that so many prompts of such spread show with 80 % power at 5 %, two-sided.
-    """
-
-    num_pairs: int
-    num_prompts: int
-    num_identical: int
-    failures: tuple[FailedPair, ...]
-    defects: tuple[DefectRecord, ...]
-    groups: tuple[ScoreGroup, ...]
-    mcnemar: dict[str, McNemarResult]
-    minimum_detectable_effect: dict[str, FiniteFloat]
-    worst_pairs: tuple[WorstPair, ...]
+    num_pairs: int = Field(description="Number of compared pairs.")
+    num_prompts: int = Field(description="Number of prompts of the compared pairs.")
+    num_identical: int = Field(description="Number of pairs whose images are equal in every pixel.")
+    failures: tuple[FailedPair, ...] = Field(description="Pairs that were not compared.")
+    defects: tuple[DefectRecord, ...] = Field(description="Defective images of the variant.")
+    groups: tuple[ScoreGroup, ...] = Field(
+        description="Aggregates by group: all pairs first, then languages, then categories."
+    )
+    mcnemar: dict[str, McNemarResult] = Field(description="McNemar's test of each binary score.")
+    minimum_detectable_effect: dict[str, FiniteFloat] = Field(
+        description="By score, the smallest drop (pair scores: change of the mean) that this number of prompts with "
+        "this spread detects with 80% power at a significance level of 5%, two-sided."
+    )
+    worst_pairs: tuple[WorstPair, ...] = Field(description="The worst pairs by each score, worst first.")
 
 
 class GateResult(ResultsModel):
-    """A limit of the recipe, and what a variant made of it.
+    """A gate of the recipe and the verdict of one variant.
 
-    limit, value, low, high, detectable: in the score's unit as it is kept (a fraction for `%`); with `relative` as
-    fractions of the reference's mean; a number of pictures for `defects_max`. score: the score that was looked at.
+    `limit`, `value`, `low`, `high` and `minimum_detectable_effect` have the unit in which the score is stored
+    (fractions for `%`). They are fractions of the reference's mean if `relative`, and numbers of images for
+    `defects_max`.
     """
 
-    variant: str
-    name: str
-    score: str
-    limit: FiniteFloat
-    relative: bool
-    value: FiniteFloat | None
-    low: FiniteFloat | None
-    high: FiniteFloat | None
-    verdict: Verdict
-    reason: str
-    minimum_detectable_effect: FiniteFloat | None
+    variant: str = Field(description="Name of the variant.")
+    name: str = Field(description="Name of the gate, such as `psnr_min`.")
+    score: str = Field(description="Name of the score that the gate checks.")
+    limit: FiniteFloat = Field(description="The limit that the recipe sets.")
+    relative: bool = Field(description="Whether the limit is a fraction of the reference's mean.")
+    value: FiniteFloat | None = Field(description="The measured mean or drop; null: not measured.")
+    low: FiniteFloat | None = Field(description="Lower end of the 95% confidence interval.")
+    high: FiniteFloat | None = Field(description="Upper end of the 95% confidence interval.")
+    verdict: Verdict = Field(description="Whether the gate passed.")
+    reason: str = Field(description="Explanation of the verdict, or empty.")
+    minimum_detectable_effect: FiniteFloat | None = Field(description="See `VariantSummary`.")
 
 
 class ScoreChange(ResultsModel):
-    """A score of a variant's pictures then and now, over the pairs measured both times; change: now - then, paired."""
+    """A score of a variant in the baseline and in this run, over the pairs that both measured."""
 
-    variant: str
-    score: str
-    baseline: FiniteFloat
-    current: FiniteFloat
-    change: MeanCI
+    variant: str = Field(description="Name of the variant.")
+    score: str = Field(description="Name of the score.")
+    baseline: FiniteFloat = Field(description="Mean in the baseline.")
+    current: FiniteFloat = Field(description="Mean in this run.")
+    change: MeanCI = Field(description="Mean paired difference, current minus baseline.")
 
 
 class BaselineComparison(ResultsModel):
-    """Earlier results that these were compared with. only_then, only_now: variants that the other lacks."""
+    """Comparison with the results of an earlier run."""
 
-    path: str
-    created: str
-    edgepress: str
-    changes: tuple[ScoreChange, ...]
-    only_baseline: tuple[str, ...]
-    only_current: tuple[str, ...]
+    path: str = Field(description="Path of the baseline's results.json.")
+    created: str = Field(description="When the baseline was created, UTC, ISO 8601.")
+    edgepress: str = Field(description="Version of edgepress that created the baseline.")
+    changes: tuple[ScoreChange, ...] = Field(description="Changes by variant and score.")
+    only_baseline: tuple[str, ...] = Field(description="Variants that only the baseline has.")
+    only_current: tuple[str, ...] = Field(description="Variants that only this run has.")
 
 
 class HistoryPoint(ResultsModel):
-    """A score of one run of the history, this one included. kind: the mean of a pair score, or a picture score's drop.
+    """One score of one variant in one run of the history; this run is included."""
 
-    created: when, UTC, ISO 8601.
-    """
-
-    created: str
-    edgepress: str
-    variant: str
-    score: str
-    kind: Literal["mean", "drop"]
-    value: FiniteFloat
-    low: FiniteFloat | None
-    high: FiniteFloat | None
-    num_pairs: int
+    created: str = Field(description="When the run was created, UTC, ISO 8601.")
+    edgepress: str = Field(description="Version of edgepress.")
+    variant: str = Field(description="Name of the variant.")
+    score: str = Field(description="Name of the score.")
+    kind: Literal["mean", "drop"] = Field(description="The mean of a pair score, or the drop of an image score.")
+    value: FiniteFloat = Field(description="The mean or drop.")
+    low: FiniteFloat | None = Field(description="Lower end of the 95% confidence interval.")
+    high: FiniteFloat | None = Field(description="Upper end of the 95% confidence interval.")
+    num_pairs: int = Field(description="Number of pairs.")
 
 
 class MetricCost(ResultsModel):
-    """What a metric cost this run: readings that were made, in CPU seconds, and those that were kept from earlier."""
+    """What one metric cost in this run."""
 
-    computed: int
-    cached: int
-    cpu_seconds: FiniteFloat
+    computed: int = Field(description="Number of results computed in this run.")
+    cached: int = Field(description="Number of results taken from the cache.")
+    cpu_seconds: FiniteFloat = Field(description="CPU time of the computed results, in seconds.")
 
 
-# ---------------------------------------------------------------- what was compared
+# ---------------------------------------------------------------- identity: what was compared
 
 
 class SamplingInfo(ResultsModel):
-    """size, steps and guidance are None where only pictures made elsewhere were compared."""
+    """How the images were generated; all but `num_seeds` are null if only existing images were compared."""
 
-    height: int | None
-    width: int | None
-    steps: int | None
-    guidance: FiniteFloat | None
-    num_seeds: int
+    height: int | None = Field(description="Image height in pixels.")
+    width: int | None = Field(description="Image width in pixels.")
+    steps: int | None = Field(description="Number of denoising steps.")
+    guidance: FiniteFloat | None = Field(description="Guidance scale.")
+    num_seeds: int = Field(description="Number of images per prompt.")
 
 
 class SystemInfo(ResultsModel):
-    """dtype: what a diffusers pipeline computed in. engine: what ran the parts for an NPU, the simulator or a board."""
+    """The reference or a variant: a pipeline, exported graphs, or a folder of images."""
 
-    kind: SystemKind
-    folder: FolderIdentity
-    dtype: str | None
-    engine: str | None = None
+    kind: SystemKind = Field(description="What the folder contains.")
+    folder: FolderIdentity = Field(description="The folder and its digest.")
+    dtype: str | None = Field(description="Compute dtype of a diffusers pipeline.")
+    engine: str | None = Field(default=None, description="What ran the RKNN parts: the simulator or a board.")
 
 
 class RunIdentity(ResultsModel):
-    """Results may be compared where all but the variants and the libraries is equal.
+    """What was compared. Runs are comparable if everything but the variants and the libraries is equal."""
 
-    prompts: the set's file, or nothing where pictures were paired without. metrics: version by name. pictures: the
-    folder that the rows' files are relative to, an absolute path. device: the recipe's, `custom` without one.
-    """
-
-    reference: SystemInfo
-    variants: dict[str, SystemInfo]
-    ground_truth: FolderIdentity | None
-    sampling: SamplingInfo
-    prompt_set: str | None
-    prompts_sha256: str
-    metrics: dict[str, str]
-    libraries: dict[str, str]
-    device: str
-    image_folder: str
+    reference: SystemInfo = Field(description="The reference.")
+    variants: dict[str, SystemInfo] = Field(description="The variants by name.")
+    ground_truth: FolderIdentity | None = Field(description="The folder of ground-truth images, if any.")
+    sampling: SamplingInfo = Field(description="How the images were generated.")
+    prompt_set: str | None = Field(description="Path of the prompt set; null: images were paired without prompts.")
+    prompts_sha256: str = Field(description="Digest of the prompts.")
+    metrics: dict[str, str] = Field(description="Version of each metric.")
+    libraries: dict[str, str] = Field(description="Version of each library.")
+    device: str = Field(description="Device of the recipe; `custom` without a recipe.")
+    image_folder: str = Field(description="Absolute path of the folder that image paths are relative to.")
 
 
 class PromptSubset(ResultsModel):
-    """prompts: of the whole set, of which only the first were compared. by: what said so."""
+    """Present if only the first prompts of the set were used."""
 
-    total: int
-    limited_by: str
+    total: int = Field(description="Number of prompts of the whole set.")
+    limited_by: str = Field(description="The option or recipe key that set the limit.")
 
 
 class Results(ResultsModel):
-    """created: UTC, ISO 8601. limited: None where the whole set was compared. seconds: wall time by stage
-    (`painting`, `measuring`). costs: by metric.
+    """The content of results.json."""
 
-    unmeasured: the reason by metric. floor: the reference against itself run again. verdict: None without gates;
-    pairs that failed make it `not measured`.
-    """
-
-    schema_version: Literal[2] = 2
-    created: str
-    edgepress: str
-    identity: RunIdentity
-    stage_seconds: dict[str, FiniteFloat]
-    metric_costs: dict[str, MetricCost]
-    pair_scores: tuple[Score, ...]
-    image_scores: tuple[Score, ...]
-    unavailable_metrics: dict[str, str]
-    reference_defects: tuple[DefectRecord, ...]
-    variants: dict[str, VariantSummary]
-    noise_floor: VariantSummary | None
-    gates: tuple[GateResult, ...]
-    strict: bool
-    verdict: Verdict | None
-    baseline: BaselineComparison | None
-    history: tuple[HistoryPoint, ...] | None
-    samples: tuple[SampleResult, ...]
-    prompt_subset: PromptSubset | None = None
+    schema_version: Literal[3] = Field(default=SCHEMA_VERSION, description="Version of this schema.")
+    created: str = Field(description="When the run was created, UTC, ISO 8601.")
+    edgepress: str = Field(description="Version of edgepress.")
+    identity: RunIdentity = Field(description="What was compared.")
+    stage_seconds: dict[str, FiniteFloat] = Field(description="Wall time of each stage, in seconds.")
+    metric_costs: dict[str, MetricCost] = Field(description="What each metric cost.")
+    pair_scores: tuple[Score, ...] = Field(description="Scores that compare a variant's image with the reference's.")
+    image_scores: tuple[Score, ...] = Field(description="Scores of a single image.")
+    unavailable_metrics: dict[str, str] = Field(description="Metrics that could not be measured, with the reason.")
+    reference_defects: tuple[DefectRecord, ...] = Field(description="Defective images of the reference.")
+    variants: dict[str, VariantSummary] = Field(description="Aggregates by variant.")
+    noise_floor: VariantSummary | None = Field(
+        description="Aggregates of the reference's second run; null: it was not measured."
+    )
+    gates: tuple[GateResult, ...] = Field(description="Gates of all variants.")
+    strict: bool = Field(description="Whether an inconclusive verdict counts as a failure.")
+    verdict: Verdict | None = Field(
+        description="The worst verdict of all gates; `not measured` if a pair failed; null without gates and failures."
+    )
+    baseline: BaselineComparison | None = Field(description="Comparison with an earlier run, if requested.")
+    history: tuple[HistoryPoint, ...] | None = Field(description="Scores of comparable runs, if requested.")
+    samples: tuple[SampleResult, ...] = Field(description="The measurements: one entry per prompt and seed.")
+    prompt_subset: PromptSubset | None = Field(default=None, description="Null if the whole prompt set was used.")
 
 
 def save_results(results: Results, path: Path) -> None:
-    """Written at once or not at all; never holds Infinity or NaN, which JSON does not know."""
+    """Writes results.json atomically. The file never contains Infinity or NaN, which JSON lacks."""
     from ...storage.files import write_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -300,22 +300,28 @@ def save_results(results: Results, path: Path) -> None:
 
 
 def load_results(path: Path) -> Results:
-    """What `save_results` wrote.
+    """Reads a file that `save_results` wrote, also one of schema version 2.
 
     Raises:
-        UserError: the file cannot be read, or another version of edgepress wrote it.
+        UserError: the file cannot be read, or has another schema version.
     """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); run `edgepress evaluate` first.") from error
+        raise UserError(f"Cannot read {path} ({error.strerror}). Run `edgepress evaluate` first.") from error
     except ValueError as error:
-        raise UserError(f"{path} is no results file: it is not JSON ({error}).") from error
+        raise UserError(f"{path} is not a results file: invalid JSON ({error}).") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} is of schema {version}, and this edgepress reads {SCHEMA_VERSION}; evaluate again.")
+    if version not in (OLDEST_READABLE_VERSION, SCHEMA_VERSION):
+        raise UserError(
+            f"{path} has schema version {version}, but this version of edgepress reads {OLDEST_READABLE_VERSION} to "
+            f"{SCHEMA_VERSION}. Run `edgepress evaluate` again."
+        )
     try:
-        return Results.model_validate(content)
+        return Results.model_validate(upgrade_version_2(content) if version == OLDEST_READABLE_VERSION else content)
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path} is no results file of schema {SCHEMA_VERSION} (see {where}).") from error
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UserError(
+            f"{path} is not a valid results file of schema version {version}: {field} is missing or wrong. Run "
+            "`edgepress evaluate` again."
+        ) from error

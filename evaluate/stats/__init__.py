@@ -1,1 +1,1 @@
-"""TODO evaluate/stats."""
+"""Statistics of scores: bootstrap intervals, McNemar's test, power analysis."""

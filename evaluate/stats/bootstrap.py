@@ -1,4 +1,4 @@
-"""Means with a bootstrap 95 % interval, clustered by prompt: pictures of one prompt are not independent."""
+"""Means with a 95% bootstrap confidence interval, clustered by prompt: images of one prompt are not independent."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 NUM_RESAMPLES = 10_000
 SEED = 0
-MAX_DRAWS_PER_CHUNK = 2**22  # numbers, to bound the memory
+MAX_DRAWS_PER_CHUNK = 2**22  # bounds the memory: each draw is an int64
 
 
 class MeanCI(BaseModel):
-    """A mean over `count` pictures and its interval; one prompt alone has no interval.
-
-    prompts: that the pictures are of; None in results of before this was kept.
-    """
+    """A mean and its 95% confidence interval; one prompt alone has no interval."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mean: FiniteFloat
-    low: FiniteFloat | None
-    high: FiniteFloat | None
-    count: int
-    num_prompts: int | None = None
+    mean: FiniteFloat = Field(description="The mean.")
+    low: FiniteFloat | None = Field(description="Lower end of the interval.")
+    high: FiniteFloat | None = Field(description="Upper end of the interval.")
+    count: int = Field(description="Number of values.")
+    num_prompts: int | None = Field(default=None, description="Number of prompts; null in files of older versions.")
 
 
 def bootstrap_mean(
     values: Sequence[float], clusters: Sequence[str], num_resamples: int = NUM_RESAMPLES
 ) -> MeanCI | None:
-    """The mean and its percentile interval; None where there is nothing to average.
+    """Computes a mean and its percentile interval. Whole clusters are resampled with replacement.
 
     Args:
-        clusters: the prompt of each value; whole prompts are drawn with replacement.
+        values: the values.
+        clusters: the prompt of each value.
+        num_resamples: how often the clusters are resampled.
+
+    Returns:
+        None if there are no values.
     """
     if not values:
         return None
@@ -49,19 +51,19 @@ def bootstrap_mean(
 def cluster_sums(
     values: Sequence[float], clusters: Sequence[str]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The sum and the number of the values of each cluster."""
+    """Returns the sum and the number of the values of each cluster, two arrays of shape (num_clusters,)."""
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums: npt.NDArray[np.float64] = np.bincount(index, np.asarray(values)).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
 
 
 def _resample_means(
-    sums: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64], resamples: int
+    sums: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64], num_resamples: int
 ) -> npt.NDArray[np.float64]:
     generator = np.random.default_rng(SEED)
-    block = max(1, MAX_DRAWS_PER_CHUNK // len(sums))
+    chunk = max(1, MAX_DRAWS_PER_CHUNK // len(sums))
     means = []
-    for start in range(0, resamples, block):
-        drawn = generator.integers(0, len(sums), (min(block, resamples - start), len(sums)))
-        means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+    for start in range(0, num_resamples, chunk):
+        indices = generator.integers(0, len(sums), (min(chunk, num_resamples - start), len(sums)))
+        means.append(sums[indices].sum(1) / sizes[indices].sum(1))
     return np.concatenate(means)

@@ -1,4 +1,4 @@
-"""The smallest change of a mean that so many prompts of such spread can show."""
+"""Power analysis: the minimum detectable effect of a sample."""
 
 from __future__ import annotations
 
@@ -15,35 +15,41 @@ EFFECT_FACTOR = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / 2) + NormalDist().
 
 
 def minimum_detectable_effect(values: Sequence[float], clusters: Sequence[str], is_fraction: bool) -> float | None:
-    """The mean that differs from 0 at a level of 5 % with a chance of 80 %, by the normal approximation.
+    """Computes the smallest mean that differs significantly from 0 with a probability of `POWER`.
+
+    Uses the normal approximation.
 
     Args:
+        values: the paired differences.
         clusters: the prompt of each value.
-        share: whether values are shares in 0..1, or differences of such.
+        is_fraction: whether values are fractions in 0..1, or differences of fractions.
 
     Returns:
-        None for one prompt alone and where all values are equal; of equal shares, what share of prompts would have to
-        be lost altogether for one of so many to show it with a chance of 80 %.
+        None for a single prompt, and if all values are equal. For equal fractions: the rate of failing prompts at which
+        at least one of the sampled prompts fails with a probability of `POWER`.
     """
-    error = clustered_standard_error(values, clusters)
-    if error is None:
+    standard_error = clustered_standard_error(values, clusters)
+    if standard_error is None:
         return None
-    if error > 0:
-        return EFFECT_FACTOR * error
+    if standard_error > 0:
+        return EFFECT_FACTOR * standard_error
     return float(1 - (1 - POWER) ** (1 / len(set(clusters)))) if is_fraction else None
 
 
 def clustered_standard_error(values: Sequence[float], clusters: Sequence[str]) -> float | None:
-    """That of the mean, whole prompts being drawn; None for fewer than two prompts.
+    """Computes the standard error of the mean of values that are clustered by prompt.
 
-    A mean over clusters of unequal sizes is a ratio, whose error is that of the clusters' deviations (Cochran, Sampling
-    Techniques, 3rd edition, 6.3 and 9.7).
+    A mean over clusters of unequal sizes is a ratio estimator, whose error follows from the deviations of the clusters
+    (Cochran, Sampling Techniques, 3rd edition, 6.3 and 9.7).
+
+    Returns:
+        None for fewer than two clusters.
     """
     sums, sizes = cluster_sums(values, clusters)
     count = len(sums)
     if count < 2:
         return None
     deviations = sums - sizes * (sums.sum() / sizes.sum())
-    if np.abs(deviations).max() <= 1e-12 * np.abs(sums).max():  # rounding alone
+    if np.abs(deviations).max() <= 1e-12 * np.abs(sums).max():  # rounding errors only
         return 0.0
     return float(np.sqrt(count / (count - 1) * (deviations**2).sum()) / sizes.sum())

@@ -33,8 +33,8 @@ FLAGS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
-TIMEOUT_S = 20.0  # seconds for one answer
-KEYS = {  # by DOM name: the code of Windows that the protocol wants, and the text that the key types
+TIMEOUT_S = 20.0  # for one answer
+KEYS = {  # by DOM name: the Windows key code that the protocol requires, and the text that the key types
     "ArrowLeft": (37, ""),
     "ArrowRight": (39, ""),
     "Enter": (13, "\r"),
@@ -45,11 +45,11 @@ KEYS = {  # by DOM name: the code of Windows that the protocol wants, and the te
 
 
 def find_browser() -> str:
-    """The path of a Chromium; without one CI fails, and a developer is told how to get it."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found:
-        return found
-    message = "No Chromium, which the report is looked at with; on Debian: sudo apt-get install chromium."
+    """Returns the path of Chromium; without one, fails in CI and skips the test elsewhere."""
+    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if browser:
+        return browser
+    message = "Chromium is required to test the report. On Debian: sudo apt-get install chromium."
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
@@ -57,25 +57,25 @@ def find_browser() -> str:
 
 @contextmanager
 def open_browser(profile: Path) -> Iterator[Page]:
-    """A blank page in a browser of its own, which ends with the block; `profile` is an empty folder."""
-    there, answers = _pipe(), _pipe()
+    """Opens a blank page in a new browser, which is closed at the end; `profile` is an empty folder."""
+    commands, answers = _pipe(), _pipe()
     arguments = [find_browser(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    plumbing = [(os.POSIX_SPAWN_DUP2, there[0], 3), (os.POSIX_SPAWN_DUP2, answers[1], 4)]
-    quiet = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_WRONLY, 0) for descriptor in (1, 2)]
-    process = os.posix_spawn(arguments[0], arguments, os.environ, file_actions=[*plumbing, *quiet], setsid=True)
-    for end in (there[0], answers[1]):
+    redirects = [(os.POSIX_SPAWN_DUP2, commands[0], 3), (os.POSIX_SPAWN_DUP2, answers[1], 4)]
+    discards = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_WRONLY, 0) for descriptor in (1, 2)]
+    process = os.posix_spawn(arguments[0], arguments, os.environ, file_actions=[*redirects, *discards], setsid=True)
+    for end in (commands[0], answers[1]):
         os.close(end)
     try:
-        yield Page(there[1], answers[0])
+        yield Page(commands[1], answers[0])
     finally:
         os.killpg(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        for end in (there[1], answers[0]):
+        for end in (commands[1], answers[0]):
             os.close(end)
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends stand above the numbers 3 and 4, which the browser reads and writes."""
+    """Creates a pipe whose descriptors are above 3 and 4, which the browser uses."""
     ends = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:
@@ -84,10 +84,10 @@ def _pipe() -> tuple[int, int]:
 
 
 class Page:
-    """One tab. `events` are all that the browser told of it, oldest first."""
+    """A tab; `events` are all events of the protocol, oldest first."""
 
-    def __init__(self, there: int, answers: int) -> None:
-        self._there, self._answers, self._rest, self._count = there, answers, b"", 0
+    def __init__(self, commands: int, answers: int) -> None:
+        self._commands, self._answers, self._buffer, self._count = commands, answers, b"", 0
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -96,12 +96,12 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """The answer to a command of the protocol."""
+        """Sends a command of the protocol and returns the answer."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
-        os.write(self._there, json.dumps(message).encode() + b"\0")
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._receive()
             if answer.get("id") == self._count:
@@ -115,16 +115,16 @@ class Page:
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression."""
+        """Returns the value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, f"{script}: {answer.get('exceptionDetails')}"
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until a JavaScript expression is true."""
+        """Waits until a JavaScript expression is true."""
         end = time.monotonic() + TIMEOUT_S
         while not self.run(f"Boolean({condition})"):
-            assert time.monotonic() < end, f"this never came true: {condition}"
+            assert time.monotonic() < end, f"timeout: {condition}"
             time.sleep(0.02)
 
     def size(self, width: int, height: int, phone: bool = False) -> None:
@@ -137,15 +137,15 @@ class Page:
         )
 
     def set_color_scheme(self, scheme: str) -> None:
-        """Tells the page that its reader prefers `light` or `dark`."""
+        """Sets the preferred color scheme of the system, `light` or `dark`."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def center(self, selector: str) -> tuple[float, float]:
-        """Where the middle of the first such element is, once it is scrolled to."""
+        """Scrolls to the first matching element and returns its center."""
         script = f"""(() => {{
-            const found = document.querySelector({json.dumps(selector)});
-            found.scrollIntoView({{block: "center", behavior: "instant"}});
-            const box = found.getBoundingClientRect();
+            const element = document.querySelector({json.dumps(selector)});
+            element.scrollIntoView({{block: "center", behavior: "instant"}});
+            const box = element.getBoundingClientRect();
             return [box.x + box.width / 2, box.y + box.height / 2];
         }})()"""
         x, y = self.run(script)
@@ -165,14 +165,14 @@ class Page:
         self.mouse("mouseReleased", *end, button="left", clickCount=1)
 
     def press_key(self, key: str) -> None:
-        """A key by its DOM name, such as `Escape` or `s`."""
+        """Presses a key, given by its DOM name, such as `Escape` or `s`."""
         code, text = KEYS.get(key, (ord(key[0].upper()), key))
         for kind in ("keyDown", "keyUp"):
-            typed = {"text": text} if text and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)
+            typing = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typing)
 
     def select(self, selector: str, value: str) -> None:
-        """What a person does with a list: sets its value, and the list tells the page."""
+        """Selects a value of a drop-down list, as a user does."""
         self.run(
             f"(() => {{ const list = document.querySelector({json.dumps(selector)});"
             f"list.value = {json.dumps(value)};"
@@ -180,29 +180,28 @@ class Page:
         )
 
     def screenshot(self) -> bytes:
-        """What is on the screen, as PNG."""
+        """Returns a screenshot as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def console_messages(self) -> list[str]:
-        """Errors and warnings of the console, and exceptions that nothing caught."""
-        kinds = ("Runtime.exceptionThrown", "Log.entryAdded")
-        told = [event["params"] for event in self.events if event["method"] in kinds]
-        called = [event["params"] for event in self.events if event["method"] == "Runtime.consoleAPICalled"]
-        return [json.dumps(one)[:500] for one in [*told, *called]]
+        """Returns errors and warnings of the console, and uncaught exceptions."""
+        methods = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+        return [json.dumps(event["params"])[:500] for event in self.events if event["method"] in methods]
 
     def requested_urls(self) -> list[str]:
-        """The addresses of all that the page asked for, but what stands in it."""
-        asked = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
-        return [one["request"]["url"] for one in asked if not one["request"]["url"].startswith(("data:", "blob:"))]
+        """Returns the URLs that the page requested, without data URLs."""
+        requests = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        urls = [request["request"]["url"] for request in requests]
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
     def _receive(self) -> dict[str, Any]:
         end = time.monotonic() + TIMEOUT_S
-        while b"\0" not in self._rest:
+        while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._answers], [], [], max(0, end - time.monotonic()))
             assert ready, "the browser does not answer"
-            part = os.read(self._answers, 2**20)
-            assert part, "the browser is gone"
-            self._rest += part
-        message, self._rest = self._rest.split(b"\0", 1)
+            chunk = os.read(self._answers, 2**20)
+            assert chunk, "the browser has exited"
+            self._buffer += chunk
+        message, self._buffer = self._buffer.split(b"\0", 1)
         answer: dict[str, Any] = json.loads(message)
         return answer

@@ -1,4 +1,4 @@
-"""Rows and results made by hand."""
+"""Hand-made samples and results of an evaluation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_prompt(name: str, language: str = "en", **categories: str) -> Prompt:
     return Prompt.model_validate({"id": name, "prompt": name, "language": language, "categories": categories})
 
 
-def image_result(text: float | None, defect: str | None = None) -> ImageResult:
+def make_image(text: float | None, defect: str | None = None) -> ImageResult:
     exact = None if text is None else float(text == 1)
     return ImageResult.model_validate(
         {
@@ -42,44 +42,48 @@ def image_result(text: float | None, defect: str | None = None) -> ImageResult:
     )
 
 
-def pair_result(psnr: float | None, text: float | None = 1, flip: float = 0, defect: str | None = None) -> PairResult:
-    return PairResult(identical=psnr is None, values={"psnr": psnr, "flip": flip}, image=image_result(text, defect))
+def make_pair(psnr: float | None, text: float | None = 1, flip: float = 0, defect: str | None = None) -> PairResult:
+    return PairResult(identical=psnr is None, values={"psnr": psnr, "flip": flip}, image=make_image(text, defect))
 
 
-def failed_pair(failure: str = "missing") -> PairResult:
+def make_failed_pair(failure: str = "missing") -> PairResult:
     return PairResult(identical=False, values={}, image=None, failure=failure)
 
 
-def sample_result(
-    asked: Prompt, psnr: float | None, texts: tuple[float | None, float | None] = (1, 1), flip: float = 0, seed: int = 0
+def make_sample(
+    prompt: Prompt,
+    psnr: float | None,
+    texts: tuple[float | None, float | None] = (1, 1),
+    flip: float = 0,
+    seed: int = 0,
 ) -> SampleResult:
-    """One variant's row; the scores of text are those of the reference and of the variant."""
-    return sample_with(asked, pair_result(psnr, texts[1], flip), texts[0], seed)
+    """A sample with one variant; `texts` are the text scores of the reference and of the variant."""
+    return make_sample_with(prompt, make_pair(psnr, texts[1], flip), texts[0], seed)
 
 
-def sample_with(
-    asked: Prompt, made: PairResult, text: float | None = 1, seed: int = 0, defect: str | None = None
+def make_sample_with(
+    prompt: Prompt, pair: PairResult, text: float | None = 1, seed: int = 0, defect: str | None = None
 ) -> SampleResult:
-    return SampleResult(
-        prompt=asked, seed=seed, ground_truth=None, reference=image_result(text, defect), variants={VARIANT: made}
-    )
+    """A sample with a given pair; `text` and `defect` are those of the reference."""
+    reference = make_image(text, defect)
+    return SampleResult(prompt=prompt, seed=seed, ground_truth=None, reference=reference, variants={VARIANT: pair})
 
 
-def truncate_prompt(made: SampleResult, said: str) -> SampleResult:
-    """The row with a variant's picture whose prompt was cut."""
-    one = made.variants[VARIANT]
-    assert one.image
-    shorter = one.image.model_copy(update={"notes": one.image.notes | {TRUNCATED: (said,)}})
-    return made.model_copy(update={"variants": {VARIANT: one.model_copy(update={"picture": shorter})}})
+def truncate_prompt(sample: SampleResult, notice: str) -> SampleResult:
+    """The sample with a variant whose prompt was truncated."""
+    pair = sample.variants[VARIANT]
+    assert pair.image
+    image = pair.image.model_copy(update={"notes": pair.image.notes | {TRUNCATED: (notice,)}})
+    return sample.model_copy(update={"variants": {VARIANT: pair.model_copy(update={"image": image})}})
 
 
-def make_identity(**changed: object) -> RunIdentity:
-    subject = SystemInfo(
+def make_identity(**changes: object) -> RunIdentity:
+    system = SystemInfo(
         kind="diffusers", folder=FolderIdentity(path="model", sha256="0" * 64, files=1, bytes=1), dtype="float32"
     )
     return RunIdentity(
-        reference=subject,
-        variants={VARIANT: subject},
+        reference=system,
+        variants={VARIANT: system},
         ground_truth=None,
         sampling=SamplingInfo(height=64, width=96, steps=2, guidance=0.0, num_seeds=1),
         prompt_set="set.jsonl",
@@ -87,34 +91,34 @@ def make_identity(**changed: object) -> RunIdentity:
         metrics={"psnr": "1", "flip": "1", "text": "1"},
         libraries={"torch": "2"},
         device="orin",
-        image_folder="pictures",
-    ).model_copy(update=changed)
+        image_folder="images",
+    ).model_copy(update=changes)
 
 
 def make_results(
-    rows: Sequence[SampleResult],
+    samples: Sequence[SampleResult],
     pair_scores: Sequence[Score] = (PSNR, FLIP),
-    picture_scores: Sequence[Score] = (TEXT, EXACT),
-    **changed: object,
+    image_scores: Sequence[Score] = (TEXT, EXACT),
+    **changes: object,
 ) -> Results:
-    """What an evaluation of these rows would have written."""
-    names = list(rows[0].variants) if rows else [VARIANT]
+    """What an evaluation with these samples would have written."""
+    names = list(samples[0].variants) if samples else [VARIANT]
     return Results(
         created="2026-11-21T12:00:00+00:00",
         edgepress="0.1.0",
         identity=make_identity(),
-        stage_seconds={"painting": 1.0},
+        stage_seconds={"generating": 1.0},
         metric_costs={},
         pair_scores=tuple(pair_scores),
-        image_scores=tuple(picture_scores),
+        image_scores=tuple(image_scores),
         unavailable_metrics={},
-        reference_defects=find_reference_defects(rows),
-        variants={name: aggregate(select_variant(rows, name), pair_scores, picture_scores) for name in names},
+        reference_defects=find_reference_defects(samples),
+        variants={name: aggregate(select_variant(samples, name), pair_scores, image_scores) for name in names},
         noise_floor=None,
         gates=(),
         strict=False,
         verdict=None,
         baseline=None,
         history=None,
-        samples=tuple(rows),
-    ).model_copy(update=changed)
+        samples=tuple(samples),
+    ).model_copy(update=changes)

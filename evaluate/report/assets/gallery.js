@@ -1,108 +1,108 @@
-// The gallery: which cases are shown, in which order; cards are made as they come into view.
+// The gallery: which items are shown, in which order. Cards are created as they come into view.
 
-const PAGE = 24; // cards that are made at once
+const PAGE_SIZE = 24; // cards created at once
 const controls = document.getElementById("controls");
-const list = document.getElementById("cases");
+const list = document.getElementById("items");
 const more = document.getElementById("more");
-let chosen = []; // the cases that the controls ask for, in their order
+let selected = []; // the items that match the filters, sorted
 
-function matches(one, { variant, group, show, search }) {
-  const sought = search.trim().toLocaleLowerCase();
-  const lost = scores[show];
+function matches(item, { variant, group, show, search }) {
+  const query = search.trim().toLocaleLowerCase();
+  const lowerScore = scores[show];
   return (
-    (!variant || one.variant === variant) &&
-    (!group || one.asked.groups.includes(group)) &&
-    (show !== ":broken" || isBroken(one)) &&
-    (show !== ":identical" || one.identical) &&
-    (!lost || badness(one, lost) > 0) &&
-    (!sought || [one.asked.id, one.asked.prompt, ...one.asked.lines].join("\n").toLocaleLowerCase().includes(sought))
+    (!variant || item.variant === variant) &&
+    (!group || item.sample.groups.includes(group)) &&
+    (show !== ":problems" || hasProblem(item)) &&
+    (show !== ":identical" || item.identical) &&
+    (!lowerScore || computeLoss(item, lowerScore) > 0) &&
+    (!query || [item.sample.id, item.sample.prompt, ...item.sample.lines].join("\n").toLocaleLowerCase().includes(query))
   );
 }
 
-/** Failures, then the rest, worst first by the chosen score and, where that is equal, by the first score of all. */
-function ordered(cases) {
+/** Sorts items: problems first, then worst first by the selected score and, if that is equal, by the first score of all. */
+function sortItems(items) {
   const sort = controls.elements.sort.value;
-  if (sort === ":order") return cases;
-  const rank = (one, score) => badness(one, score) ?? -Infinity;
-  const keys = new Map(cases.map((one) => [one, [isBroken(one) ? 1 : 0, rank(one, scores[sort]), rank(one, data.scores[0]), -one.number]]));
+  if (sort === ":order") return items;
+  const rank = (item, score) => computeLoss(item, score) ?? -Infinity;
+  const keys = new Map(items.map((item) => [item, [hasProblem(item) ? 1 : 0, rank(item, scores[sort]), rank(item, data.scores[0]), -item.number]]));
   const compare = (a, b) => {
     const place = a.findIndex((key, i) => key !== b[i]);
     return b[place] - a[place];
   };
-  return cases.toSorted((a, b) => compare(keys.get(a), keys.get(b)));
+  return items.toSorted((a, b) => compare(keys.get(a), keys.get(b)));
 }
 
-function choose() {
-  const wanted = Object.fromEntries(new FormData(controls));
-  chosen = ordered(data.cases.filter((one) => matches(one, wanted)));
+function applyFilters() {
+  const filters = Object.fromEntries(new FormData(controls));
+  selected = sortItems(data.items.filter((item) => matches(item, filters)));
   list.replaceChildren();
-  document.getElementById("count").textContent = `${chosen.length} of ${data.cases.length}`;
-  document.getElementById("none").hidden = chosen.length > 0;
-  show();
+  document.getElementById("count").textContent = `${selected.length} of ${data.items.length}`;
+  document.getElementById("none").hidden = selected.length > 0;
+  showMore();
 }
 
 /** Adds the next cards. */
-function show() {
+function showMore() {
   const start = list.children.length;
-  list.append(...chosen.slice(start, start + PAGE).map((one) => make("li", {}, card(one))));
-  more.hidden = list.children.length >= chosen.length;
+  list.append(...selected.slice(start, start + PAGE_SIZE).map((item) => createElement("li", {}, createCard(item))));
+  more.hidden = list.children.length >= selected.length;
 }
 
-function card(one) {
-  const { asked } = one;
-  const name = `${asked.id}, seed ${asked.seed}, ${one.variant}`;
-  const button = make("button", { type: "button", class: "pictures", "data-case": one.number, "aria-label": `Look closely at ${name}` },
-    framed("reference", asked.reference?.image, "no reference", asked),
-    framed(one.variant, one.picture?.image, one.failure ?? "not in the page", asked),
-    framed("difference", one.heat, one.identical ? "identical" : "none", asked));
-  return make("article", { class: "case", "data-broken": isBroken(one) },
+function createCard(item) {
+  const { sample } = item;
+  const name = `${sample.id}, seed ${sample.seed}, ${item.variant}`;
+  const button = createElement("button", { type: "button", class: "images", "data-item": item.number, "aria-label": `Open ${name}` },
+    createThumbnail("reference", sample.reference?.index, "no reference", sample),
+    createThumbnail(item.variant, item.image?.index, item.failure ?? "not in this page", sample),
+    createThumbnail("difference", item.heatmap, item.identical ? "identical" : "none", sample));
+  return createElement("article", { class: "item", "data-problem": hasProblem(item) },
     button,
-    make("header", {}, make("h3", {}, make("bdi", {}, asked.id)), make("span", { class: "seed" }, `seed ${asked.seed}`), chip(one.variant),
-      ...troubles(one).map((trouble) => make("span", { class: "trouble" }, trouble))),
-    make("p", { class: "prompt", dir: "auto", lang: asked.lang }, asked.prompt),
-    readings(one),
-    numbers(one));
+    createElement("header", {}, createElement("h3", {}, createElement("bdi", {}, sample.id)), createElement("span", { class: "seed" }, `seed ${sample.seed}`), createChip(item.variant),
+      ...listProblems(item).map((problem) => createElement("span", { class: "problem" }, problem))),
+    createElement("p", { class: "prompt", dir: "auto", lang: sample.lang }, sample.prompt),
+    createRecognizedText(item),
+    createScores(item));
 }
 
-function framed(caption, number, absent, asked) {
-  const shown = picture(number, { alt: caption, size: asked.size }, absent);
-  return make("span", { class: "framed" }, shown, make("bdi", { class: "caption" }, caption));
+function createThumbnail(caption, index, reason, sample) {
+  const image = createImage(index, { alt: caption, size: sample.size }, reason);
+  return createElement("span", { class: "thumbnail" }, image, createElement("bdi", { class: "caption" }, caption));
 }
 
-/** What was read, where it is not what was wanted. */
-function readings(one) {
-  const read = one.picture?.read;
-  if (!read || read.every(([kind]) => kind === "same")) return null;
-  return make("p", { class: "read" }, make("span", { class: "soft" }, "read "), reading(read, one.asked.lang));
+/** Creates the text that OCR read, if it is not the expected one. */
+function createRecognizedText(item) {
+  const spans = item.image?.textDiff;
+  if (!spans || spans.every(([kind]) => kind === "same")) return null;
+  return createElement("p", { class: "recognized" }, createElement("span", { class: "soft" }, "OCR: "), createTextDiff(spans, item.sample.lang));
 }
 
-/** All pair scores, and the picture scores that have changed; against the true picture that one which is sorted by. */
-function numbers(one) {
+/** Creates all pair scores and the image scores that changed; of those against the ground truth, only the one sorted by. */
+function createScores(item) {
   const rows = data.scores.flatMap((score) => {
-    if (score.truth && score.name !== controls.elements.sort.value) return [];
-    if (score.pair) return one.values[score.name] === undefined ? [] : [[score, value(one, score)]];
-    const lost = badness(one, score);
-    if (!lost) return [];
-    const [before, after] = [one.asked.reference, one.picture].map((shown) => written(shown.values[score.name], score));
+    if (score.usesGroundTruth && score.name !== controls.elements.sort.value) return [];
+    if (score.isPairScore) return item.values[score.name] === undefined ? [] : [[score, formatPairScore(item, score)]];
+    if (!computeLoss(item, score)) return [];
+    const [before, after] = [item.sample.reference, item.image].map((image) => formatScore(image.values[score.name], score));
     return [[score, `${before} → ${after}`]];
   });
-  return make("dl", {}, ...rows.map(([score, text]) => make("div", {}, make("dt", {}, score.brief), make("dd", {}, text, " ", make("small", {}, score.unit)))));
+  return createElement("dl", {}, ...rows.map(([score, text]) =>
+    createElement("div", {}, createElement("dt", {}, score.shortTitle), createElement("dd", {}, text, " ", createElement("small", {}, score.unit)))));
 }
 
-/** A pair score in words; identical pictures have no PSNR. */
-function value(one, score) {
-  return written(one.values[score.name], score) || (one.identical ? "identical" : "–");
+/** Formats a pair score; identical images have no PSNR. */
+function formatPairScore(item, score) {
+  return formatScore(item.values[score.name], score) || (item.identical ? "identical" : "–");
 }
 
-controls.addEventListener("change", choose);
-controls.addEventListener("input", (event) => { if (event.target.type === "search") choose(); });
+controls.addEventListener("change", applyFilters);
+controls.addEventListener("input", (event) => { if (event.target.type === "search") applyFilters(); });
 controls.addEventListener("submit", (event) => event.preventDefault());
-more.addEventListener("click", show);
-new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting) && !more.hidden) show(); }, { rootMargin: "600px" }).observe(more);
+more.addEventListener("click", showMore);
+new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting) && !more.hidden) showMore(); }, { rootMargin: "600px" }).observe(more);
 document.addEventListener("click", (event) => {
-  const opener = event.target.closest("[data-case], [data-row]")?.dataset;
-  if (!opener) return;
-  const number = opener.case ?? data.cases.findIndex((one) => one.row === Number(opener.row) && one.variant === opener.variant);
-  look(data.cases[number]);
+  const link = event.target.closest("[data-item], [data-sample]")?.dataset;
+  if (!link) return;
+  const number = link.item ?? data.items.findIndex((item) => item.sample === data.samples[link.sample] && item.variant === link.variant);
+  openItem(data.items[number]);
 });
-choose();
+applyFilters();

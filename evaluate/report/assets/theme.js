@@ -1,22 +1,22 @@
-// Light or dark: as the reader's system says, until the button has been pressed.
+// Light or dark: as the system prefers, until the reader uses the button.
 (() => {
   const root = document.documentElement;
-  const remembered = () => {
+  const loadTheme = () => {
     try { return localStorage.getItem("edgepress-theme"); } catch { return null; } // private windows may refuse
   };
-  const remember = (theme) => {
+  const saveTheme = (theme) => {
     try { localStorage.setItem("edgepress-theme", theme); } catch { /* the choice then lasts as long as the page */ }
   };
   const isDark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const say = () => document.getElementById("theme").setAttribute("aria-pressed", String(isDark()));
-  if (["light", "dark"].includes(remembered())) root.dataset.theme = remembered();
+  const updateButton = () => document.getElementById("theme").setAttribute("aria-pressed", String(isDark()));
+  if (["light", "dark"].includes(loadTheme())) root.dataset.theme = loadTheme();
   addEventListener("DOMContentLoaded", () => {
-    say();
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", say);
+    updateButton();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", updateButton);
     document.getElementById("theme").addEventListener("click", () => {
       root.dataset.theme = isDark() ? "light" : "dark";
-      remember(root.dataset.theme);
-      say();
+      saveTheme(root.dataset.theme);
+      updateButton();
     });
   });
 })();

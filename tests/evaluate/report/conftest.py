@@ -1,11 +1,11 @@
-"""Results with pictures that the tests of the report share, and the page that is made of them."""
+"""Results with images that the tests of the reports share, and the reports written from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from helpers import report_results as made
+from helpers.report_results import make_report_results
 
 from edgepress.evaluate.report import write_report
 from edgepress.evaluate.results.schema import Results
@@ -13,19 +13,19 @@ from edgepress.prompts.prompt import Prompt
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("report") / "pictures of it"
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report") / "its images"
 
 
 @pytest.fixture(scope="session")
-def results(signs: list[tuple[Prompt, Path]], pictures: Path) -> Results:
-    pictures.mkdir()
-    return made.make_report_results(signs, pictures)
+def results(signs: list[tuple[Prompt, Path]], image_folder: Path) -> Results:
+    image_folder.mkdir()
+    return make_report_results(signs, image_folder)
 
 
 @pytest.fixture(scope="session")
-def report(results: Results, pictures: Path) -> Path:
-    """The folder of the written report, beside the pictures."""
-    folder = pictures.parent / "evaluation"
+def report(results: Results, image_folder: Path) -> Path:
+    """The folder of the written reports, next to the folder of images."""
+    folder = image_folder.parent / "evaluation"
     write_report(results, folder)
     return folder

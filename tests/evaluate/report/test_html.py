@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 from helpers.report_results import HOSTILE, RTL
-from helpers.result_rows import failed_pair, make_prompt, make_results, sample_result, sample_with
+from helpers.result_rows import make_failed_pair, make_prompt, make_results, make_sample, make_sample_with
 
 from edgepress.evaluate.report import html, thumbnails
 from edgepress.evaluate.results.schema import Results
@@ -21,7 +21,7 @@ SCRIPTS = 3  # theme, data, the rest
 
 
 class Outline(HTMLParser):
-    """The elements of a page with their attributes, and the text of its scripts; complains of what is left open."""
+    """The elements of a page with their attributes, and the text of its scripts; fails on unclosed elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ def outline(text: str) -> Outline:
     return Outline(text)
 
 
-def test_a_hostile_prompt_stays_in_its_place(text: str, outline: Outline) -> None:
+def test_a_hostile_prompt_is_escaped(text: str, outline: Outline) -> None:
     tags = [tag for tag, _ in outline.elements]
     assert tags.count("script") == SCRIPTS
     assert "img" not in tags
     assert HOSTILE not in text
-    prompts = {row["prompt"] for row in outline.data()["rows"]}
+    prompts = {sample["prompt"] for sample in outline.data()["samples"]}
     assert {HOSTILE, RTL} <= prompts
 
 
@@ -82,7 +82,7 @@ def test_nothing_is_fetched(text: str, outline: Outline) -> None:
     assert "innerHTML" not in text  # text only ever becomes text nodes
 
 
-def test_elements_are_named_once_and_labels_lead_somewhere(outline: Outline) -> None:
+def test_ids_are_unique_and_labels_refer_to_them(outline: Outline) -> None:
     names = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
     assert len(names) == len(set(names))
     for _, attributes in outline.elements:
@@ -90,51 +90,52 @@ def test_elements_are_named_once_and_labels_lead_somewhere(outline: Outline) -> 
             assert attributes.get(name, names[0]) in names
 
 
-def test_originals_are_linked_from_where_the_page_is(outline: Outline, report: Path, pictures: Path) -> None:
+def test_originals_are_linked_relative_to_the_page(outline: Outline, report: Path, image_folder: Path) -> None:
     data = outline.data()
-    links = [row["reference"]["link"] for row in data["rows"]]
-    links += [case["picture"]["link"] for case in data["cases"] if case["picture"]]
-    assert {(report / unquote(link)).resolve() for link in links} == set(pictures.iterdir())
+    links = [sample["reference"]["link"] for sample in data["samples"]]
+    links += [item["image"]["link"] for item in data["items"] if item["image"]]
+    assert {(report / unquote(link)).resolve() for link in links} == set(image_folder.iterdir())
     assert all(" " not in link for link in links)
 
 
-def test_every_case_has_its_numbers(results: Results, outline: Outline) -> None:
+def test_every_item_has_its_scores(results: Results, outline: Outline) -> None:
     data = outline.data()
-    assert len(data["cases"]) == 2 * len(results.samples)
-    for case in data["cases"]:
-        seen = results.samples[case["row"]].variants[case["variant"]]
-        assert (case["values"], case["failure"], case["identical"]) == (seen.values, seen.failure, seen.identical)
+    assert len(data["items"]) == 2 * len(results.samples)
+    for item in data["items"]:
+        pair = results.samples[item["sample"]].variants[item["variant"]]
+        assert (item["values"], item["failure"], item["identical"]) == (pair.values, pair.failure, pair.identical)
     assert data["groups"][:2] == ["language: en", "language: zh"]
     assert "kind: a|b </td>" in data["groups"]
 
 
-def test_pictures_stop_where_the_budget_does(results: Results, report: Path) -> None:
+def test_the_budget_limits_the_embedded_images(results: Results, report: Path) -> None:
     data = Outline(html.render(results, report, max_bytes=200_000)).data()
-    shown = [case for case in data["cases"] if case["picture"] and case["picture"]["image"] is not None]
-    assert 0 < len(shown) < len(data["cases"])
-    assert sum(len(address) for address in data["images"]) < 1.4 * 200_000
-    values = [case["values"]["psnr"] for case in shown if case["values"]["psnr"] is not None]
-    assert min(case["values"].get("psnr") or 99 for case in data["cases"]) in values  # the worst one is there
+    embedded = [item for item in data["items"] if item["image"] and item["image"]["index"] is not None]
+    assert 0 < len(embedded) < len(data["items"])
+    assert sum(len(url) for url in data["images"]) < 1.4 * 200_000
+    values = [item["values"]["psnr"] for item in embedded if item["values"]["psnr"] is not None]
+    assert min(item["values"].get("psnr") or 99 for item in data["items"]) in values  # the worst one is embedded
 
 
-def test_pictures_that_are_gone_are_said_to_be(results: Results, report: Path) -> None:
-    gone = results.identity.model_copy(update={"pictures": "/nowhere"})
-    page = html.render(results.model_copy(update={"identity": gone}), report)
+def test_a_note_says_how_many_images_are_missing(results: Results, report: Path) -> None:
+    identity = results.identity.model_copy(update={"image_folder": "/missing"})
+    page = html.render(results.model_copy(update={"identity": identity}), report)
     assert Outline(page).data()["images"] == []
-    assert "0 of 28 pictures of variants are in this page" in page
+    assert "This page contains 0 of 28 variant images" in page
 
 
-def test_sort_begins_with_the_gate_that_failed(results: Results, tmp_path: Path) -> None:
+def test_the_gallery_is_sorted_by_the_failed_gate_at_first(results: Results, tmp_path: Path) -> None:
     gates = [gate.model_copy(update={"verdict": "failed"}) if gate.score == "exact" else gate for gate in results.gates]
     text = html.render(results.model_copy(update={"gates": tuple(gates)}), tmp_path)
     assert '<option value="exact" selected>' in text
 
 
 @pytest.mark.parametrize("failure", [None, "missing"])
-def test_the_least_results_make_a_page(failure: str | None, tmp_path: Path) -> None:
-    rows = [sample_with(make_prompt("a"), failed_pair(failure))] if failure else [sample_result(make_prompt("a"), 30.0)]
-    Outline(html.render(make_results(rows), tmp_path))
+def test_a_single_sample_makes_a_page(failure: str | None, tmp_path: Path) -> None:
+    prompt = make_prompt("a")
+    sample = make_sample_with(prompt, make_failed_pair(failure)) if failure else make_sample(prompt, 30.0)
+    Outline(html.render(make_results([sample]), tmp_path))
 
 
-def test_the_budget_bounds_the_page(text: str) -> None:
+def test_the_budget_limits_the_page(text: str) -> None:
     assert len(text) < 1.4 * thumbnails.MAX_BYTES

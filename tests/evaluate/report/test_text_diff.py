@@ -12,14 +12,14 @@ from edgepress.evaluate.report.text_diff import DiffSpan, diff_text
 LINES = st.lists(st.text("aAbB春夏，. !ﬁ", max_size=8), max_size=3)
 
 
-def counted(text: str) -> str:
-    """What scores count of a text, by the rules of text_scores."""
+def normalize(text: str) -> str:
+    """The characters of a text that the scores compare."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(one for one in folded if not one.isspace() and not unicodedata.category(one).startswith("P"))
+    return "".join(char for char in folded if not char.isspace() and not unicodedata.category(char).startswith("P"))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "read", "pieces"),
+    ("expected", "recognized", "spans"),
     [
         (["OPEN"], ["OPEN"], [("same", "OPEN")]),
         (["OPEN"], ["open"], [("same", "open")]),
@@ -31,20 +31,20 @@ def counted(text: str) -> str:
         ([], [], []),
     ],
 )
-def test_compare(wanted: list[str], read: list[str], pieces: list[tuple[str, str]]) -> None:
-    assert [tuple(piece) for piece in diff_text(wanted, read)] == pieces
+def test_diff(expected: list[str], recognized: list[str], spans: list[tuple[str, str]]) -> None:
+    assert [tuple(span) for span in diff_text(expected, recognized)] == spans
 
 
 @given(LINES, LINES)
-def test_nothing_is_lost(wanted: list[str], read: list[str]) -> None:
-    pieces = diff_text(wanted, read)
-    assert "".join(piece.text for piece in pieces if piece.kind != "missing") == "\n".join(read)
-    kept = counted("".join(piece.text for piece in pieces if piece.kind != "extra"))
-    assert kept == counted("".join(wanted))
-    assert all(piece.text for piece in pieces)
-    assert all(one.kind != other.kind for one, other in pairwise(pieces))
+def test_both_texts_can_be_restored(expected: list[str], recognized: list[str]) -> None:
+    spans = diff_text(expected, recognized)
+    assert "".join(span.text for span in spans if span.kind != "missing") == "\n".join(recognized)
+    restored = normalize("".join(span.text for span in spans if span.kind != "extra"))
+    assert restored == normalize("".join(expected))
+    assert all(span.text for span in spans)
+    assert all(first.kind != second.kind for first, second in pairwise(spans))
 
 
 @given(LINES)
-def test_a_text_equals_itself(lines: list[str]) -> None:
-    assert all(piece == DiffSpan("same", piece.text) for piece in diff_text(lines, lines))
+def test_equal_texts_have_no_difference(lines: list[str]) -> None:
+    assert all(span == DiffSpan("same", span.text) for span in diff_text(lines, lines))

@@ -10,36 +10,36 @@ from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.report.thumbnails import LARGE_SIZE, SMALL_SIZE, Thumbnails
 
 
-def opened(address: str) -> Image.Image:
-    head, content = address.split(",")
-    assert head == "data:image/webp;base64"
+def decode(url: str) -> Image.Image:
+    header, content = url.split(",")
+    assert header == "data:image/webp;base64"
     return Image.open(io.BytesIO(base64.b64decode(content)))
 
 
-def test_small_pictures_are_kept_to_the_bit(noise: ImageArray) -> None:
-    album = Thumbnails()
-    assert album.add(noise, SMALL_SIZE) == 0
-    assert album.add(noise[:, ::-1], SMALL_SIZE) == 1  # not contiguous
-    assert np.array_equal(np.asarray(opened(album.data_urls[0])), noise)
-    assert np.array_equal(np.asarray(opened(album.data_urls[1])), noise[:, ::-1])
+def test_small_images_are_lossless(noise: ImageArray) -> None:
+    thumbnails = Thumbnails()
+    assert thumbnails.add(noise, SMALL_SIZE) == 0
+    assert thumbnails.add(noise[:, ::-1], SMALL_SIZE) == 1  # not contiguous
+    assert np.array_equal(np.asarray(decode(thumbnails.data_urls[0])), noise)
+    assert np.array_equal(np.asarray(decode(thumbnails.data_urls[1])), noise[:, ::-1])
 
 
-def test_large_ones_are_made_smaller_in_proportion() -> None:
-    picture = np.zeros((500, 1000, 3), np.uint8)
-    album = Thumbnails()
-    for side in (LARGE_SIZE, SMALL_SIZE):
-        album.add(picture, side)
-    assert [opened(address).size for address in album.data_urls] == [(768, 384), (256, 128)]
+def test_large_images_are_scaled_down_proportionally() -> None:
+    image = np.zeros((500, 1000, 3), np.uint8)
+    thumbnails = Thumbnails()
+    for size in (LARGE_SIZE, SMALL_SIZE):
+        thumbnails.add(image, size)
+    assert [decode(url).size for url in thumbnails.data_urls] == [(768, 384), (256, 128)]
 
 
-def test_the_budget_is_kept(noise: ImageArray) -> None:
-    one = Thumbnails()
-    one.add(noise, SMALL_SIZE)
-    album = Thumbnails(max_bytes=3 * one.used_bytes)
-    numbers = [album.add(noise, SMALL_SIZE) for _ in range(40)]
-    assert album.used_bytes <= album.max_bytes
-    assert album.used_bytes == sum(len(base64.b64decode(address.split(",")[1])) for address in album.data_urls)
-    kept = [number for number in numbers if number is not None]
-    assert kept == list(range(len(album.data_urls)))
-    assert len(kept) > 3  # beyond half of the budget they are compressed
-    assert None in numbers
+def test_the_budget_is_not_exceeded(noise: ImageArray) -> None:
+    single = Thumbnails()
+    single.add(noise, SMALL_SIZE)
+    thumbnails = Thumbnails(max_bytes=3 * single.used_bytes)
+    indices = [thumbnails.add(noise, SMALL_SIZE) for _ in range(40)]
+    assert thumbnails.used_bytes <= thumbnails.max_bytes
+    assert thumbnails.used_bytes == sum(len(base64.b64decode(url.split(",")[1])) for url in thumbnails.data_urls)
+    added = [index for index in indices if index is not None]
+    assert added == list(range(len(thumbnails.data_urls)))
+    assert len(added) > 3  # beyond half of the budget, images are compressed
+    assert None in indices

@@ -6,7 +6,7 @@ from edgepress.evaluate.report import write_report
 from edgepress.evaluate.results.schema import Results
 
 
-def test_the_same_results_give_the_same_files(results: Results, report: Path) -> None:
+def test_writing_is_deterministic(results: Results, report: Path) -> None:
     first = {file.name: file.read_bytes() for file in report.iterdir()}
     assert sorted(first) == ["junit.xml", "report.html", "report.md"]
     write_report(results, report)

@@ -10,84 +10,81 @@ from helpers.result_rows import (
     PSNR,
     TEXT,
     VARIANT,
-    failed_pair,
+    make_failed_pair,
     make_identity,
     make_prompt,
     make_results,
-    sample_result,
-    sample_with,
+    make_sample,
+    make_sample_with,
 )
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.results.baseline import compare_runs, require_comparable
-from edgepress.evaluate.results.schema import Results
+from edgepress.evaluate.results.schema import Results, ScoreChange
 
-FILE = Path("then.json")
+FILE = Path("baseline.json")
 
 
 @pytest.fixture
-def then() -> Results:
-    rows = [
-        sample_result(make_prompt("a"), 30.0, (1, 0.5)),
-        sample_result(make_prompt("b"), 20.0, (1, 1)),
-        sample_result(make_prompt("c"), 25.0),
+def baseline() -> Results:
+    samples = [
+        make_sample(make_prompt("a"), 30.0, (1, 0.5)),
+        make_sample(make_prompt("b"), 20.0, (1, 1)),
+        make_sample(make_prompt("c"), 25.0),
     ]
-    return make_results(rows)
+    return make_results(samples)
 
 
-def changes(then: Results, now: Results) -> dict[str, Any]:
-    require_comparable(FILE, then, now.identity)
-    return {change.score: change for change in compare_runs(FILE, then, now).changes}
+def compute_changes(baseline: Results, current: Results) -> dict[str, ScoreChange]:
+    require_comparable(FILE, baseline, current.identity)
+    return {change.score: change for change in compare_runs(FILE, baseline, current).changes}
 
 
-def test_changes_are_paired_by_prompt_and_seed(then: Results) -> None:
-    rows = [
-        sample_result(make_prompt("b"), 24.0, (1, 1)),
-        sample_result(make_prompt("a"), 31.0, (1, 1)),
-        sample_with(make_prompt("c"), failed_pair()),
+def test_changes_are_paired_by_prompt_and_seed(baseline: Results) -> None:
+    samples = [
+        make_sample(make_prompt("b"), 24.0, (1, 1)),
+        make_sample(make_prompt("a"), 31.0, (1, 1)),
+        make_sample_with(make_prompt("c"), make_failed_pair()),
     ]
-    found = changes(then, make_results(rows))
-    assert list(found) == [score.name for score in (PSNR, FLIP, TEXT, EXACT)]
-    psnr, text = found["psnr"], found["text_accuracy"]
-    assert (psnr.variant, psnr.before, psnr.after) == (VARIANT, 25, 27.5)  # c is left out of both
+    changes = compute_changes(baseline, make_results(samples))
+    assert list(changes) == [score.name for score in (PSNR, FLIP, TEXT, EXACT)]
+    psnr, text = changes["psnr"], changes["text_accuracy"]
+    assert (psnr.variant, psnr.baseline, psnr.current) == (VARIANT, 25, 27.5)  # c is left out of both
     assert (psnr.change.mean, psnr.change.low, psnr.change.high, psnr.change.count) == (2.5, 1, 4, 2)
-    assert (text.before, text.after, text.change.mean) == (0.75, 1, 0.25)
+    assert (text.baseline, text.current, text.change.mean) == (0.75, 1, 0.25)
 
 
-def test_variants_that_only_one_has_are_named(then: Results) -> None:
-    one = sample_result(make_prompt("a"), 30.0)
-    rows = [one.model_copy(update={"variants": {"new": one.variants[VARIANT], **one.variants}})]
-    subjects = make_identity().variants
-    now = make_results(rows, identity=make_identity(variants={"new": subjects[VARIANT], **subjects}))
-    require_comparable(FILE, then, now.identity)
-    found = compare_runs(FILE, then, now)
-    assert (found.only_current, found.only_baseline) == (("new",), ())
-    assert {change.variant for change in found.changes} == {VARIANT}
+def test_variants_of_a_single_run_are_named(baseline: Results) -> None:
+    sample = make_sample(make_prompt("a"), 30.0)
+    samples = [sample.model_copy(update={"variants": {"new": sample.variants[VARIANT], **sample.variants}})]
+    systems = make_identity().variants
+    current = make_results(samples, identity=make_identity(variants={"new": systems[VARIANT], **systems}))
+    require_comparable(FILE, baseline, current.identity)
+    comparison = compare_runs(FILE, baseline, current)
+    assert (comparison.only_current, comparison.only_baseline) == (("new",), ())
+    assert {change.variant for change in comparison.changes} == {VARIANT}
 
 
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
+    ("changes", "message"),
     [
         ({"prompts_sha256": "1" * 64}, "the prompts differ"),
         (
-            {"sampling": make_identity().sampling.model_copy(update={"seeds": 2})},
+            {"sampling": make_identity().sampling.model_copy(update={"num_seeds": 2})},
             "size, steps, guidance or seeds differ",
         ),
-        ({"metrics": {"psnr": "1", "text": "another OCR"}}, "the metrics text differ"),
-        ({"metrics": {"psnr": "2", "text": "2"}}, "the metrics psnr and the metrics text differ"),
+        ({"metrics": {"psnr": "1", "text": "another OCR"}}, "the versions of metric text differ"),
+        ({"metrics": {"psnr": "2", "text": "2"}}, "the versions of metric psnr and the versions of metric text differ"),
         ({"reference": make_identity().reference.model_copy(update={"dtype": "bfloat16"})}, "the references differ"),
-        ({"truth": make_identity().reference.folder}, "the true pictures differ"),
-        (
-            {"variants": {"other": make_identity().reference}},
-            "has none of the variants other, only int4; name candidates",
-        ),
+        ({"ground_truth": make_identity().reference.folder}, "the ground-truth images differ"),
+        ({"variants": {"other": make_identity().reference}}, "no variant in common .* it has int4, this run has other"),
     ],
 )
-def test_what_was_measured_otherwise_is_not_compared(changed: dict[str, Any], sentence: str, then: Results) -> None:
-    with pytest.raises(UserError, match=sentence):
-        require_comparable(FILE, then, make_identity(**changed))
+def test_runs_that_are_not_comparable_are_rejected(changes: dict[str, Any], message: str, baseline: Results) -> None:
+    with pytest.raises(UserError, match=message):
+        require_comparable(FILE, baseline, make_identity(**changes))
 
 
-def test_other_libraries_and_new_metrics_may_be_compared(then: Results) -> None:
-    now = make_identity(libraries={"torch": "3"}, metrics={**make_identity().metrics, "clip_i": "1"})
-    require_comparable(FILE, then, now)
+def test_libraries_and_additional_metrics_may_differ(baseline: Results) -> None:
+    current = make_identity(libraries={"torch": "3"}, metrics={**make_identity().metrics, "clip_i": "1"})
+    require_comparable(FILE, baseline, current)

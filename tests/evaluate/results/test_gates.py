@@ -26,56 +26,58 @@ METRICS = [
 ]
 
 
-def mean(middle: float, low: float | None, high: float | None) -> MeanCI:
-    return MeanCI(mean=middle, low=low, high=high, count=20)
+def make_mean(mean: float, low: float | None, high: float | None, num_prompts: int | None = None) -> MeanCI:
+    return MeanCI(mean=mean, low=low, high=high, count=20, num_prompts=num_prompts)
 
 
-def drop(middle: float, low: float | None, high: float | None, reference: float = 0.5) -> ImageScoreSummary:
+def make_drop(drop: MeanCI, reference: float = 0.5) -> ImageScoreSummary:
     return ImageScoreSummary(
-        reference=mean(reference, 0, 1), variant=mean(0, 0, 1), drop=mean(middle, low, high), relative_drop=None
+        reference=make_mean(reference, 0, 1), variant=make_mean(0, 0, 1), drop=drop, relative_drop=None
     )
 
 
-def summary(
-    pairs: dict[str, MeanCI] | None = None,
-    scores: dict[str, ImageScoreSummary] | None = None,
-    detectable: dict[str, float] | None = None,
-    **changed: object,
+def make_summary(
+    pair_scores: dict[str, MeanCI] | None = None,
+    image_scores: dict[str, ImageScoreSummary] | None = None,
+    effects: dict[str, float] | None = None,
+    **changes: object,
 ) -> VariantSummary:
-    compared = {
-        name: PairScoreSummary(mean=one, worst=0, worst_prompt="a", worst_seed=0) for name, one in (pairs or {}).items()
+    pair_summaries = {
+        name: PairScoreSummary(mean=mean, worst=0, worst_prompt="a", worst_seed=0)
+        for name, mean in (pair_scores or {}).items()
     }
+    group = ScoreGroup(name="all", num_pairs=20, pair_scores=pair_summaries, image_scores=image_scores or {})
     return VariantSummary(
         num_pairs=20,
         num_prompts=20,
         num_identical=0,
         failures=(),
         defects=(),
-        groups=(ScoreGroup(name="all", num_pairs=20, pair_scores=compared, image_scores=scores or {}),),
+        groups=(group,),
         mcnemar={},
-        minimum_detectable_effect=detectable or {},
+        minimum_detectable_effect=effects or {},
         worst_pairs=(),
-    ).model_copy(update=changed)
+    ).model_copy(update=changes)
 
 
-def gate(made: VariantSummary, name: str, limit: float | str, truth: bool = False) -> GateResult:
-    found = {one.name: one for one in evaluate_gates("int4", made, resolve_gates({name: limit}, METRICS, truth))}
-    return found[name]
+def evaluate(summary: VariantSummary, name: str, limit: float | str, has_ground_truth: bool = False) -> GateResult:
+    specs = resolve_gates({name: limit}, METRICS, has_ground_truth)
+    return next(gate for gate in evaluate_gates("int4", summary, specs) if gate.name == name)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [(30.0, 32.0, "passed"), (29.9, 31.0, "inconclusive"), (27.0, 29.9, "failed"), (27.0, 30.0, "inconclusive")],
 )
-def test_the_bad_end_of_a_mean_decides(low: float, high: float, verdict: str) -> None:
-    assert gate(summary({"psnr": mean(30, low, high)}), "psnr_min", 30).verdict == verdict
+def test_the_worse_end_of_the_interval_decides(low: float, high: float, verdict: str) -> None:
+    assert evaluate(make_summary({"psnr": make_mean(30, low, high)}), "psnr_min", 30).verdict == verdict
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(0.1, 0.2, "passed"), (0.1, 0.21, "inconclusive"), (0.21, 0.3, "failed")]
 )
 def test_scores_that_are_better_when_lower_have_a_maximum(low: float, high: float, verdict: str) -> None:
-    assert gate(summary({"flip": mean(0.2, low, high)}), "flip_max", 0.2).verdict == verdict
+    assert evaluate(make_summary({"flip": make_mean(0.2, low, high)}), "flip_max", 0.2).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -89,116 +91,123 @@ def test_scores_that_are_better_when_lower_have_a_maximum(low: float, high: floa
         (0.0201, 0.03, "4 %", "failed"),
     ],
 )
-def test_a_drop_is_limited_in_points_or_by_the_reference(
+def test_a_drop_is_limited_in_points_or_relative_to_the_reference(
     low: float, high: float, limit: float | str, verdict: str
 ) -> None:
-    found = gate(summary(scores={"text_accuracy": drop(0.02, low, high)}), "text_accuracy_drop", limit)
-    assert found.verdict == verdict
-    assert found.relative == isinstance(limit, str)
+    summary = make_summary(image_scores={"text_accuracy": make_drop(make_mean(0.02, low, high))})
+    gate = evaluate(summary, "text_accuracy_drop", limit)
+    assert gate.verdict == verdict
+    assert gate.relative == isinstance(limit, str)
 
 
-def test_a_relative_gate_says_everything_in_fractions_of_the_reference() -> None:
-    made = summary(scores={"text_accuracy": drop(0.02, 0.01, 0.03)}, detectable={"text_accuracy": 0.05})
-    found = gate(made, "text_accuracy_drop", "8%")
-    assert (found.limit, found.value, found.low, found.high, found.minimum_detectable_effect) == pytest.approx(
-        (0.08, 0.04, 0.02, 0.06, 0.1)
-    )
+def test_all_numbers_of_a_relative_gate_are_fractions_of_the_reference() -> None:
+    scores = {"text_accuracy": make_drop(make_mean(0.02, 0.01, 0.03))}
+    gate = evaluate(make_summary(image_scores=scores, effects={"text_accuracy": 0.05}), "text_accuracy_drop", "8%")
+    numbers = (gate.limit, gate.value, gate.low, gate.high, gate.minimum_detectable_effect)
+    assert numbers == pytest.approx((0.08, 0.04, 0.02, 0.06, 0.1))
 
 
-def test_a_pass_that_so_few_prompts_could_not_deny_says_so() -> None:
-    made = summary(scores={"text_accuracy": drop(0, 0, 0)}, detectable={"text_accuracy": 0.05})
-    assert "could not have shown" in gate(made, "text_accuracy_drop", 2).reason
-    assert gate(made, "text_accuracy_drop", 6).reason == ""
+def test_a_pass_without_enough_power_says_so() -> None:
+    scores = {"text_accuracy": make_drop(make_mean(0, 0, 0))}
+    summary = make_summary(image_scores=scores, effects={"text_accuracy": 0.05})
+    assert "too few prompts to detect" in evaluate(summary, "text_accuracy_drop", 2).reason
+    assert evaluate(summary, "text_accuracy_drop", 6).reason == ""
 
 
 def test_one_prompt_is_inconclusive() -> None:
-    found = gate(summary({"psnr": mean(99, None, None)}), "psnr_min", 30)
-    assert (found.verdict, found.value) == ("inconclusive", 99)
+    gate = evaluate(make_summary({"psnr": make_mean(99, None, None)}), "psnr_min", 30)
+    assert (gate.verdict, gate.value) == ("inconclusive", 99)
 
 
 @pytest.mark.parametrize(("low", "high"), [(39.0, 41.0), (9.0, 11.0)])
 def test_fewer_than_ten_prompts_decide_nothing(low: float, high: float) -> None:
-    """Their interval is too narrow; neither a pass nor a failure can be believed."""
-    for prompts, verdict in ((9, "inconclusive"), (10, "passed" if low > 30 else "failed")):
-        few = mean(30, low, high).model_copy(update={"prompts": prompts})
-        found = gate(summary({"psnr": few}), "psnr_min", 30)
-        assert found.verdict == verdict
-        assert ("interval of 9 prompts is too narrow" in found.reason) == (prompts == 9)
-    few = mean(0.01, 0.0, 0.015).model_copy(update={"prompts": 5})
-    lost = drop(0, 0, 0).model_copy(update={"drop": few})
+    """Their interval is too narrow: neither a pass nor a failure is reliable."""
+    for num_prompts, verdict in ((9, "inconclusive"), (10, "passed" if low > 30 else "failed")):
+        gate = evaluate(make_summary({"psnr": make_mean(30, low, high, num_prompts)}), "psnr_min", 30)
+        assert gate.verdict == verdict
+        assert ("interval of 9 prompts is not reliable" in gate.reason) == (num_prompts == 9)
+    scores = {"text_accuracy": make_drop(make_mean(0.01, 0.0, 0.015, num_prompts=5))}
     for limit in (2, "4%"):
-        assert gate(summary(scores={"text_accuracy": lost}), "text_accuracy_drop", limit).verdict == "inconclusive"
-    assert gate(summary(identical=20, prompts=2), "psnr_min", 30).verdict == "inconclusive"
+        assert evaluate(make_summary(image_scores=scores), "text_accuracy_drop", limit).verdict == "inconclusive"
+    assert evaluate(make_summary(num_identical=20, num_prompts=2), "psnr_min", 30).verdict == "inconclusive"
 
 
-def test_the_drop_of_a_pair_score_is_that_against_the_true_pictures() -> None:
-    made = summary({"psnr": mean(40, 39, 41)}, {"truth_psnr": drop(0.1, 0.05, 0.2, reference=20)})
-    assert gate(made, "psnr_drop", 0.5, truth=True).verdict == "passed"
-    assert gate(made, "psnr_drop", "0.5%", truth=True).verdict == "inconclusive"
-    without = gate(made, "psnr_drop", 0.5)
+def test_the_drop_of_a_pair_score_is_against_the_ground_truth() -> None:
+    scores = {"truth_psnr": make_drop(make_mean(0.1, 0.05, 0.2), reference=20)}
+    summary = make_summary({"psnr": make_mean(40, 39, 41)}, scores)
+    assert evaluate(summary, "psnr_drop", 0.5, has_ground_truth=True).verdict == "passed"
+    assert evaluate(summary, "psnr_drop", "0.5%", has_ground_truth=True).verdict == "inconclusive"
+    without = evaluate(summary, "psnr_drop", 0.5)
     assert (without.verdict, without.value) == ("not measured", None)
-    assert "give them with --truth" in without.reason
+    assert "pass them with --ground-truth" in without.reason
 
 
-def test_a_metric_that_cannot_be_measured_is_no_pass() -> None:
+def test_a_metric_that_cannot_be_measured_does_not_pass() -> None:
     for name in ("clip_i_min", "clip_i_drop"):
-        assert (gate(summary(), name, 1).verdict, gate(summary(), name, 1).reason) == (
-            "not measured",
-            "no weights were given",
-        )
+        gate = evaluate(make_summary(), name, 1)
+        assert (gate.verdict, gate.reason) == ("not measured", "no weights were given")
 
 
 def test_a_score_that_no_pair_has_is_not_measured() -> None:
-    assert gate(summary(), "psnr_min", 30).verdict == "not measured"
-    none = gate(summary(scores={"text_accuracy": drop(0, 0, 0, 0.0)}), "text_accuracy_drop", "1%")
-    assert (none.verdict, none.reason) == ("not measured", "the reference's mean is 0, and no drop is a part of that")
+    assert evaluate(make_summary(), "psnr_min", 30).verdict == "not measured"
+    scores = {"text_accuracy": make_drop(make_mean(0, 0, 0), reference=0)}
+    gate = evaluate(make_summary(image_scores=scores), "text_accuracy_drop", "1%")
+    assert (gate.verdict, gate.reason) == (
+        "not measured",
+        "a relative drop is undefined because the reference's mean is 0",
+    )
 
 
-def test_identical_pairs_pass_a_minimum_that_they_have_no_number_for() -> None:
-    assert gate(summary(identical=20), "psnr_min", 30).verdict == "passed"
+def test_identical_pairs_pass_a_minimum_without_a_value() -> None:
+    assert evaluate(make_summary(num_identical=20), "psnr_min", 30).verdict == "passed"
 
 
 def test_no_pairs_never_pass() -> None:
-    nothing = summary(pictures=0, identical=0)
+    summary = make_summary(num_pairs=0, num_identical=0)
     for name in ("psnr_min", "text_accuracy_drop", "defects_max"):
-        assert gate(nothing, name, 100).verdict == "not measured"
-    assert overall_verdict([], [nothing]) == "not measured"
+        assert evaluate(summary, name, 100).verdict == "not measured"
+    assert overall_verdict([], [summary]) == "not measured"
 
 
-def test_pictures_that_show_nothing_fail_where_there_are_gates() -> None:
+def test_new_defects_fail_if_there_are_gates() -> None:
     new = DefectRecord(prompt="a", seed=0, defect="black", new=True)
     old = DefectRecord(prompt="b", seed=0, defect="flat", new=False)
-    limits = resolve_gates({"psnr_min": 30}, METRICS, False)
-    found = {one.name: one for one in evaluate_gates("int4", summary(defects=(new, old)), limits)}
-    assert (found["defects_max"].verdict, found["defects_max"].value) == ("failed", 1)
-    assert gate(summary(defects=(new,)), "defects_max", 1).verdict == "passed"
+    specs = resolve_gates({"psnr_min": 30}, METRICS, False)
+    gates = {gate.name: gate for gate in evaluate_gates("int4", make_summary(defects=(new, old)), specs)}
+    assert (gates["defects_max"].verdict, gates["defects_max"].value) == ("failed", 1)
+    assert evaluate(make_summary(defects=(new,)), "defects_max", 1).verdict == "passed"
     assert resolve_gates({}, METRICS, False) == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "limit", "sentence"),
+    ("name", "limit", "message"),
     [
-        ("psnr_mim", 30, "no gate 'psnr_mim'; did you mean 'psnr_min'"),
+        ("psnr_mim", 30, "Unknown gate 'psnr_mim': did you mean 'psnr_min'"),
         ("flip_min", 30, "did you mean 'flip_max'"),
-        ("psnr_min", "3%", "is no drop and cannot be relative"),
+        ("psnr_min", "3%", "'psnr_min' does not accept the percentage '3%'"),
         ("xyzzy", 1, "known: defects_max, psnr_min"),
     ],
 )
-def test_gates_that_cannot_be_are_refused(name: str, limit: float | str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_invalid_gates_are_rejected(name: str, limit: float | str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         resolve_gates({name: limit}, METRICS, False)
 
 
+def test_a_gate_of_a_metric_that_is_not_selected_is_rejected() -> None:
+    with pytest.raises(UserError, match=r"Only these metrics are measured: psnr\. Use --no-gates"):
+        resolve_gates({"flip_max": 1}, METRICS[:1], False, ["psnr"])
+
+
 def test_the_worst_verdict_counts() -> None:
-    passed = gate(summary({"psnr": mean(40, 39, 41)}), "psnr_min", 30)
-    doubtful = gate(summary({"psnr": mean(30, 29, 31)}), "psnr_min", 30)
-    failed = gate(summary({"psnr": mean(20, 19, 21)}), "psnr_min", 30)
-    unmeasured = gate(summary(), "psnr_min", 30)
-    incomplete = summary(failures=(FailedPair(prompt="a", seed=0, failure="missing"),))
-    assert overall_verdict([], [summary()]) is None
-    assert overall_verdict([passed], [summary()]) == "passed"
-    assert overall_verdict([passed, doubtful], [summary()]) == "inconclusive"
-    assert overall_verdict([passed, doubtful, unmeasured], [summary()]) == "not measured"
-    assert overall_verdict([unmeasured, failed], [summary()]) == "failed"
-    assert overall_verdict([passed], [summary(), incomplete]) == "not measured"
+    passed = evaluate(make_summary({"psnr": make_mean(40, 39, 41)}), "psnr_min", 30)
+    inconclusive = evaluate(make_summary({"psnr": make_mean(30, 29, 31)}), "psnr_min", 30)
+    failed = evaluate(make_summary({"psnr": make_mean(20, 19, 21)}), "psnr_min", 30)
+    unmeasured = evaluate(make_summary(), "psnr_min", 30)
+    incomplete = make_summary(failures=(FailedPair(prompt="a", seed=0, failure="missing"),))
+    assert overall_verdict([], [make_summary()]) is None
+    assert overall_verdict([passed], [make_summary()]) == "passed"
+    assert overall_verdict([passed, inconclusive], [make_summary()]) == "inconclusive"
+    assert overall_verdict([passed, inconclusive, unmeasured], [make_summary()]) == "not measured"
+    assert overall_verdict([unmeasured, failed], [make_summary()]) == "failed"
+    assert overall_verdict([passed], [make_summary(), incomplete]) == "not measured"
     assert overall_verdict([], [incomplete]) == "not measured"

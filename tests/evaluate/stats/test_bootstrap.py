@@ -9,58 +9,58 @@ from scipy.stats import bootstrap
 from edgepress.evaluate.stats.bootstrap import bootstrap_mean
 
 
-def test_nothing_has_no_mean() -> None:
+def test_no_values_have_no_mean() -> None:
     assert bootstrap_mean([], []) is None
 
 
 def test_one_prompt_has_no_interval() -> None:
-    found = bootstrap_mean([1.0, 3.0], ["a", "a"])
-    assert found is not None
-    assert (found.mean, found.low, found.high, found.count) == (2, None, None, 2)
+    mean = bootstrap_mean([1.0, 3.0], ["a", "a"])
+    assert mean is not None
+    assert (mean.mean, mean.low, mean.high, mean.count) == (2, None, None, 2)
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
-    found = bootstrap_mean([2.5] * 5, list("abcde"))
-    assert found is not None
-    assert (found.mean, found.low, found.high) == (2.5, 2.5, 2.5)
+def test_equal_values_have_an_interval_of_width_0() -> None:
+    mean = bootstrap_mean([2.5] * 5, list("abcde"))
+    assert mean is not None
+    assert (mean.mean, mean.low, mean.high) == (2.5, 2.5, 2.5)
 
 
-def test_two_prompts_by_hand() -> None:
-    """Resamples of {0, 1} average 0, 1/2, 1 with chances 1/4, 1/2, 1/4: both ends are met more often than in 2.5 %."""
-    found = bootstrap_mean([0.0, 1.0], ["a", "b"])
-    assert found is not None
-    assert (found.mean, found.low, found.high) == (0.5, 0, 1)
+def test_two_prompts_computed_by_hand() -> None:
+    """Resamples of {0, 1} average 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4: each end occurs in more than 2.5%."""
+    mean = bootstrap_mean([0.0, 1.0], ["a", "b"])
+    assert mean is not None
+    assert (mean.mean, mean.low, mean.high) == (0.5, 0, 1)
 
 
 def test_many_prompts_give_the_normal_interval() -> None:
     values = np.random.default_rng(5).normal(10, 2, 400)
-    found = bootstrap_mean(list(values), [str(number) for number in range(400)])
-    assert found is not None
+    mean = bootstrap_mean(list(values), [str(number) for number in range(400)])
+    assert mean is not None
     half = 1.96 * values.std() / 20
-    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+    assert mean.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert mean.high == pytest.approx(values.mean() + half, abs=0.02)
 
 
-def test_it_is_scipys_percentile_interval() -> None:
+def test_the_interval_equals_the_percentile_interval_of_scipy() -> None:
     values = np.random.default_rng(6).exponential(1, 40)
-    found = bootstrap_mean(list(values), [str(number) for number in range(40)])
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    assert found is not None
-    assert [found.low, found.high] == pytest.approx([theirs.low, theirs.high], rel=0.02)
+    mean = bootstrap_mean(list(values), [str(number) for number in range(40)])
+    expected = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert mean is not None
+    assert [mean.low, mean.high] == pytest.approx([expected.low, expected.high], rel=0.02)
 
 
 def test_clusters_of_unequal_sizes_have_the_quantiles_of_all_resamples() -> None:
-    """Five prompts are drawn in 3125 ways, all of which are looked at."""
+    """There are 3125 ways to draw five prompts; the test enumerates all."""
     groups = {"a": [1.0, 2.0], "b": [7.0], "c": [3.0, 4.0, 8.0], "d": [0.0], "e": [5.0, 5.0]}
-    every = [np.mean([value for name in drawn for value in groups[name]]) for drawn in product(groups, repeat=5)]
+    means = [np.mean([value for name in sample for value in groups[name]]) for sample in product(groups, repeat=5)]
     pairs = [(value, name) for name, values in groups.items() for value in values]
-    found = bootstrap_mean([value for value, _ in pairs], [name for _, name in pairs])
-    assert found is not None
-    assert found.mean == pytest.approx(35 / 9)
-    assert [found.low, found.high] == pytest.approx(list(np.quantile(every, [0.025, 0.975])), abs=0.1)
+    mean = bootstrap_mean([value for value, _ in pairs], [name for _, name in pairs])
+    assert mean is not None
+    assert mean.mean == pytest.approx(35 / 9)
+    assert [mean.low, mean.high] == pytest.approx(list(np.quantile(means, [0.025, 0.975])), abs=0.1)
 
 
-def test_repeating_the_pictures_of_a_prompt_tells_nothing_new() -> None:
+def test_repeating_the_images_of_a_prompt_does_not_narrow_the_interval() -> None:
     values, prompts = [1.0, 4.0, 2.0, 8.0], ["a", "b", "c", "d"]
     once, thrice = bootstrap_mean(values, prompts), bootstrap_mean(values * 3, prompts * 3)
     assert once is not None
@@ -68,11 +68,11 @@ def test_repeating_the_pictures_of_a_prompt_tells_nothing_new() -> None:
     assert [once.low, once.high] == pytest.approx([thrice.low, thrice.high])
 
 
-def test_the_interval_is_the_same_each_time() -> None:
+def test_the_interval_is_deterministic() -> None:
     assert bootstrap_mean([1.0, 5.0, 2.0], ["a", "b", "c"]) == bootstrap_mean([1.0, 5.0, 2.0], ["a", "b", "c"])
 
 
-def test_large_sets_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     values, prompts = list(np.linspace(0, 1, 50)), [str(number) for number in range(50)]
     whole = bootstrap_mean(values, prompts)
     monkeypatch.setattr("edgepress.evaluate.stats.bootstrap.MAX_DRAWS_PER_CHUNK", 150)
