@@ -198,7 +198,7 @@ def evaluate(
 ) -> Results:
     """Compares candidates with their reference on the same prompts and noise, and writes results and reports.
 
-    Images and scores are cached in `artifacts/.work`, so that interrupted work resumes when the same call is made again.
+    Images and scores are cached in `artifacts/.work`: interrupted work resumes when the same call is made again.
     Images that could not be compared, and gates that could not be measured, are logged as warnings.
 
     Args:
@@ -270,7 +270,8 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Decides everything that an evaluation depends on, as `evaluate` does, and runs nothing.
 
-    `options` are further fields of `edgepress.evaluate.plan.EvaluationOptions`. An earlier verdict in `output` does not survive a plan that is refused: those files are renamed.
+    `options` are further fields of `edgepress.evaluate.plan.EvaluationOptions`. An earlier verdict in `output` does not
+    survive a plan that is refused: those files are renamed.
     """
     from ..evaluate import plan as plans
     from ..evaluate.report.previous_files import stash_previous

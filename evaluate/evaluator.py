@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 
 from .. import __version__
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
-from ..recipes.loader import load_recipe
-from ..recipes.schema import Recipe
 from ..storage.layout import GENERATORS, Artifact
 from ..storage.manifest import library_versions, read_manifest
 from .collection import collect_images, iter_samples
@@ -23,7 +19,7 @@ from .generation.candidates import ImageSource
 from .generation.generators import detect_engine
 from .metrics.base import list_image_scores, list_pair_scores
 from .metrics.registry import MetricSet, load_metrics
-from .plan import EvaluationOptions, EvaluationPlan, plan_evaluation, plan_image_pairs
+from .plan import EvaluationPlan
 from .report.formatting import pluralize
 from .report.previous_files import RESULTS_FILE, discard_previous, stash_previous
 from .results import baseline, history
@@ -34,114 +30,6 @@ from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, Sy
 from .scoring.pairs import ComparisonSet, build_sample, make_tasks
 from .scoring.runner import ScoreTable, score_images
 from .scoring.score_cache import open_score_cache
-
-logger = logging.getLogger(__name__)
-
-Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
-"""Candidates as a folder, several folders, or folders by name."""
-
-
-def evaluate_pipelines(
-    reference: str | Path | None = None,
-    candidates: Candidates = (),
-    *,
-    recipe: Recipe | str | Path | None = None,
-    prompts: str | Path | None = None,
-    limit: int | None = None,
-    seeds: int = 1,
-    ground_truth: str | Path | None = None,
-    clip: str | None = None,
-    lpips: str | Path | None = None,
-    metrics: Sequence[str] = (),
-    baseline: str | Path | None = None,
-    history: str | Path | None = None,
-    gates: bool = True,
-    noise_floor: bool | None = None,
-    output: str | Path | None = None,
-    restart: bool = False,
-    progress: Progress = no_progress,
-) -> Results:
-    """Evaluates candidates against a reference on the same prompts and the same initial noise.
-
-    Pipelines and exports generate images; existing images are read from folders. Images and scores are cached in
-    `artifacts/.work`, so that an interrupted run resumes and a second run is fast. All numbers are also written to
-    `results.json` in the output folder. Pairs of images that could not be compared are logged as warnings.
-
-    Example:
-        >>> results = evaluate_pipelines("demo", {"int4": "artifacts/orin/model"}, limit=8)
-        >>> print(results)
-
-    Args:
-        reference: A diffusers folder, a model id, `demo`, an export, or a folder of images. Default: the pipeline that
-            the first candidate was quantized from, or else the recipe's.
-        candidates: Folders of quantized pipelines, exports, artifacts or images. A folder may end in `@float32` or
-            `@bfloat16`, the compute dtype of a diffusers pipeline. Default: `artifacts/<device>/model` of the recipe.
-        recipe: Name, file or object of a recipe, which decides what is not given here. Default: the schema's defaults.
-        prompts: Name or file of the prompt set.
-        limit: Number of prompts to use, from the start of the set.
-        seeds: Number of images per prompt.
-        ground_truth: Folder of ground-truth images named by prompt id, which all generated images are compared with.
-        clip: CLIP weights for CLIP-I and CLIP-T, such as `local-dir:FOLDER`.
-        lpips: Folder of the LPIPS weights.
-        metrics: Names of the metrics to compute. Default: all available ones.
-        baseline: `results.json` of an earlier run, to report changes against.
-        history: SQLite file to add the scores to.
-        gates: Whether to check the recipe's gates.
-        noise_floor: Whether to generate the reference's images twice, and compare them. Default: the recipe decides.
-        output: Folder of the results. Default: `evaluation` next to the first candidate.
-        restart: Whether to generate all images and compute all scores again instead of using cached ones.
-        progress: Called with stage, number of finished items and total.
-
-    Returns:
-        The results, which can be printed.
-
-    Raises:
-        UserError: An input does not exist or does not fit the others, or a metric failed.
-    """
-    options = EvaluationOptions(
-        model=str(reference) if reference is not None else None,
-        candidates=_format_candidates(candidates),
-        prompts=str(prompts) if prompts is not None else None,
-        limit=limit,
-        seeds=seeds,
-        ground_truth=_to_path(ground_truth),
-        clip=clip,
-        lpips=str(lpips) if lpips is not None else None,
-        metrics=tuple(metrics),
-        baseline=_to_path(baseline),
-        history=_to_path(history),
-        gates=gates,
-        noise_floor=noise_floor,
-        output=_to_path(output),
-        restart=restart,
-    )
-    if recipe is None and not (options.model and options.candidates):
-        raise UserError("Nothing to compare. Give a recipe, or a reference and candidates.")
-    return _run_and_warn(plan_evaluation(_load_recipe(recipe), options), progress)
-
-
-def evaluate_images(
-    reference: str | Path,
-    variant: str | Path,
-    *,
-    recipe: Recipe | str | Path | None = None,
-    options: EvaluationOptions | None = None,
-    progress: Progress = no_progress,
-) -> Results:
-    """Compares two folders of images, paired by file stem.
-
-    Args:
-        reference: Folder of reference images.
-        variant: Folder of images to compare with them.
-        recipe: Name, file or object of a recipe, for its gates.
-        options: Prompt set, metrics and output; `model`, `candidates` and `seeds` have no effect.
-        progress: Called with stage, number of finished items and total.
-
-    Raises:
-        UserError: A folder contains no images, or images that match no prompt of the prompt set.
-    """
-    plan = plan_image_pairs(_load_recipe(recipe), Path(reference), Path(variant), options or EvaluationOptions())
-    return _run_and_warn(plan, progress)
 
 
 def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Results:
@@ -202,35 +90,6 @@ def describe_unmeasured(results: Results) -> list[str]:
     ]
     gates = [gate for gate in results.gates if gate.verdict == "not measured"]
     return failures + [f"The gate {gate.name} of {gate.variant} was not measured: {gate.reason}." for gate in gates]
-
-
-# ---------------------------------------------------------------- arguments
-
-
-def _load_recipe(recipe: Recipe | str | Path | None) -> Recipe:
-    if recipe is None:
-        return Recipe(device="custom")
-    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-
-
-def _format_candidates(candidates: Candidates) -> tuple[str, ...]:
-    if isinstance(candidates, Mapping):
-        return tuple(f"{name}={folder}" for name, folder in candidates.items())
-    folders = [candidates] if isinstance(candidates, str | Path) else candidates
-    return tuple(str(folder) for folder in folders)
-
-
-def _to_path(path: str | Path | None) -> Path | None:
-    return Path(path) if path is not None else None
-
-
-def _run_and_warn(plan: EvaluationPlan, progress: Progress) -> Results:
-    results = run_evaluation(plan, progress)
-    for name, reason in results.unavailable_metrics.items():
-        logger.info("The metric %s is not available: %s.", name, reason)
-    for message in describe_unmeasured(results):
-        logger.warning("%s", message)
-    return results
 
 
 @contextmanager

@@ -136,4 +136,5 @@ def list_image_scores(metrics: Sequence[Metric], ground_truth: bool = False) -> 
 
 def make_ground_truth_score(score: Score) -> Score:
     """Returns the score of a generated image against the ground truth, for a score of image pairs."""
-    return score.model_copy(update={"name": GROUND_TRUTH_PREFIX + score.name, "title": f"{score.title} to truth"})
+    title = f"{score.title} to ground truth"
+    return score.model_copy(update={"name": GROUND_TRUTH_PREFIX + score.name, "title": title})

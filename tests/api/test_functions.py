@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.image_pairs import add_noise, random_image
+from PIL import Image
 
 import edgepress
+from edgepress.evaluate.results.schema import load_results
+from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.storage.layout import Artifact
 
 
@@ -61,6 +65,47 @@ def test_evaluate_writes_results_and_reports(recipe: Path, tiny: Path, artifact:
     assert {"results.json", "report.html", "report.md", "junit.xml"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
+
+
+@pytest.fixture
+def image_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with two folders of images for three prompts; one image is missing."""
+    monkeypatch.chdir(tmp_path)
+    save_prompts([Prompt(id=name, prompt="x", language="en") for name in "abc"], tmp_path / "set.jsonl")
+    for folder, names in (("reference", "abc"), ("variant", "ab")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            image = add_noise(random_image(32, 32), len(names))
+            Image.fromarray(image).save(tmp_path / folder / f"{name}.png")
+    return tmp_path
+
+
+def test_evaluate_logs_what_could_not_be_compared(image_folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Folders are given by name, the recipe as an object."""
+    recipe = edgepress.Recipe.model_validate({"device": "bench", "evaluation": {"gates": {"psnr_min": 30}}})
+    candidates = {"copy": image_folders / "variant"}
+    results = edgepress.evaluate(
+        recipe, model="reference", candidates=candidates, prompts=Path("set.jsonl"), metrics=["psnr"], output="out"
+    )
+    assert load_results(Path("out/results.json")) == results
+    assert (results.variants["copy"].num_pairs, results.verdict) == (2, "not measured")
+    assert "1 pair of copy could not be compared. The first one: c, seed 0: missing." in caplog.messages
+
+
+@pytest.mark.usefixtures("image_folders")
+def test_evaluate_accepts_a_single_candidate_and_ground_truth() -> None:
+    results = edgepress.evaluate(
+        model="reference",
+        candidates="variant",
+        prompts="set.jsonl",
+        metrics=["mae"],
+        limit=1,
+        ground_truth="reference",
+        output="out",
+    )
+    assert (list(results.variants), len(results.samples), results.gates) == (["variant"], 1, ())
+    assert results.samples[0].reference
+    assert results.samples[0].reference.values == {"truth_mae": 0}
 
 
 @pytest.mark.parametrize(

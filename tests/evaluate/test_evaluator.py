@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +8,14 @@ import pytest
 from PIL import Image
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.evaluator import evaluate_images, evaluate_pipelines, run_evaluation
+from edgepress.evaluate.evaluator import run_evaluation
 from edgepress.evaluate.generation.candidates import ImageSource
 from edgepress.evaluate.images.image_file import load_image
 from edgepress.evaluate.images.types import ImageArray
-from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan
+from edgepress.evaluate.plan import EvaluationPlan
 from edgepress.evaluate.results.schema import Results, load_results
 from edgepress.pipelines.sampling import SamplingParams
-from edgepress.prompts.prompt import Prompt, save_prompts
-from edgepress.recipes.schema import EvaluationSettings, Recipe
+from edgepress.prompts.prompt import Prompt
 
 METRICS = ("psnr", "ssim", "text")
 
@@ -176,54 +174,3 @@ def test_empty_evaluation_is_refused(plan: EvaluationPlan) -> None:
     for empty in (replace(plan, prompts=()), replace(plan, seeds=0), replace(plan, candidates={})):
         with pytest.raises(UserError, match="Nothing to compare"):
             run_evaluation(empty)
-
-
-# ---------------------------------------------------------------- Python API
-
-
-@pytest.fixture
-def images(noise: ImageArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two image folders for three prompts; one image is missing."""
-    monkeypatch.chdir(tmp_path)
-    prompts = [Prompt(id=name, prompt="x", language="en") for name in "abc"]
-    save_prompts(prompts, tmp_path / "set.jsonl")
-    for folder, names in (("reference", "abc"), ("variant", "ab")):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            Image.fromarray(noise + np.uint8(len(names))).save(tmp_path / folder / f"{name}.png")
-    return tmp_path
-
-
-def test_evaluate_pipelines_accepts_folders_by_name(images: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recipe = Recipe(device="orin", evaluation=EvaluationSettings(gates={"psnr_min": 30}))
-    with caplog.at_level(logging.INFO, "edgepress"):
-        results = evaluate_pipelines(
-            images / "reference",
-            {"copy": images / "variant"},
-            recipe=recipe,
-            prompts=images / "set.jsonl",
-            metrics=["psnr"],
-            output="out",
-        )
-    assert load_results(Path("out") / "results.json") == results
-    assert (results.variants["copy"].num_pairs, results.verdict) == (2, "not measured")
-    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert messages == ["1 pair of copy could not be compared. The first one: c, seed 0: missing."]
-
-
-@pytest.mark.usefixtures("images")
-def test_evaluate_pipelines_accepts_a_single_folder() -> None:
-    results = evaluate_pipelines("reference", "variant", prompts="set.jsonl", metrics=["mae"], limit=1, output="out")
-    assert (list(results.variants), len(results.samples), results.gates) == (["variant"], 1, ())
-
-
-def test_evaluate_pipelines_requires_something_to_compare() -> None:
-    with pytest.raises(UserError, match=r"Nothing to compare\. Give a recipe, or a reference and candidates"):
-        evaluate_pipelines("demo")
-
-
-def test_evaluate_images_pairs_files_by_stem(images: Path) -> None:
-    options = EvaluationOptions(metrics=("mae",), output=Path("out"))
-    results = evaluate_images(images / "reference", images / "variant", options=options)
-    assert [sample.prompt.id for sample in results.samples] == ["a", "b", "c"]
-    assert results.variants["variant"].num_pairs == 2
