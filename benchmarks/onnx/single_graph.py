@@ -1,8 +1,8 @@
-"""Runs one graph of an exported pipeline with the runtime and says how long it took; others measure it from outside.
+"""Runs one graph of an exported pipeline with ONNX Runtime and writes its times. Run as a process that is measured.
 
-    python -m edgepress.benchmarks.onnx.single_graph ARTIFACT GRAPH HEIGHT WIDTH TOLD
+    python -m edgepress.benchmarks.onnx.single_graph ARTIFACT GRAPH HEIGHT WIDTH RESULT
 
-TOLD.json says seconds, and TOLD.npy is the output.
+RESULT.json holds seconds, RESULT.npy the output.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from ...models.base.host import Host, load_host
 from ...models.registry import get_family
 from ...runtime.noise import torch_randn
-from ...runtime.onnx import exported as manifest
+from ...runtime.onnx.exported import load_exported_onnx
 from ...runtime.onnx.sessions import SessionPool
 
-PROMPT_TOKENS = 64  # of the prompt
+PROMPT_TOKENS = 64
 TIMESTEP = 750.0
 REPEATS = 3
 Inputs = dict[str, NDArray[Any]]
 
 
-class ReachedGraphError(Exception):
-    """Carries the inputs of the graph that was waited for."""
+class GraphReachedError(Exception):
+    """Carries the inputs of the graph that is measured, and ends the run."""
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
@@ -37,11 +37,21 @@ class ReachedGraphError(Exception):
 
 
 def capture_inputs(graph: str, host: Host, sessions: SessionPool, size: tuple[int, int]) -> Inputs:
-    """What the host gives a graph in painting, those before it being run; the latents are noise."""
+    """Returns the inputs that a graph gets when an image is generated from noise; earlier graphs are run for them.
+
+    Args:
+        graph: Name of the graph.
+        host: The host of the pipeline.
+        sessions: Its graphs.
+        size: Height and width of the image in pixels.
+
+    Raises:
+        ValueError: The host never runs the graph.
+    """
 
     def run(name: str, inputs: Inputs) -> NDArray[np.float32]:
         if name == graph:
-            raise ReachedGraphError(inputs)
+            raise GraphReachedError(inputs)
         return sessions(name, inputs)
 
     try:
@@ -49,13 +59,13 @@ def capture_inputs(graph: str, host: Host, sessions: SessionPool, size: tuple[in
         latents = torch_randn(host.latent_shape(*size), 0)
         host.predict_velocity(run, latents, TIMESTEP, encoded_prompt)
         host.decode_latents(run, latents)
-    except ReachedGraphError as reached:
+    except GraphReachedError as reached:
         return reached.inputs
-    raise ValueError(f"nothing runs the graph {graph}")
+    raise ValueError(f"Generating an image does not run the graph {graph!r}.")
 
 
 def main(artifact: str, graph: str, height: str, width: str, result: str) -> None:
-    exported = manifest.load_exported_onnx(Path(artifact))
+    exported = load_exported_onnx(Path(artifact))
     sessions = SessionPool(exported.graph_files, keep_loaded=False)
     host = load_host(get_family(exported.pipeline_class), exported.host_configs)
     inputs = capture_inputs(graph, host, sessions, (int(height), int(width)))
@@ -65,9 +75,9 @@ def main(artifact: str, graph: str, height: str, width: str, result: str) -> Non
         output = sessions(graph, inputs)
         seconds.append(perf_counter() - started)
     if not np.isfinite(output).all():
-        raise SystemExit(f"{graph} gives values that are not finite")
-    content = {"first": seconds[0], "later": seconds[1:], "tokens": PROMPT_TOKENS}
-    Path(f"{result}.json").write_text(json.dumps(content), "utf-8")
+        raise SystemExit(f"The output of the graph {graph!r} contains NaN or infinity.")
+    times = {"first": seconds[0], "later": seconds[1:], "tokens": PROMPT_TOKENS}
+    Path(f"{result}.json").write_text(json.dumps(times), "utf-8")
     np.save(f"{result}.npy", output)
 
 

@@ -1,1 +1,1 @@
-"""What a user would pick instead of edgepress, pressed at nearly the same bits and painted by the same code."""
+"""Other quantization tools at nearly the same bits, with the same layers, prompts and code for generating images."""

@@ -1,20 +1,23 @@
-"""The peers: what each does, where it runs, and with which settings; one row of the table each."""
+"""The peers: each has its tool, environment and settings, and is one row of the table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
-
-from ...recipes.schema import QuantizationSettings
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A way of a tool to quantize.
+    """A tool with its settings.
 
-    name: of its cache. environment: ENVIRONMENT.txt pins what it needs. worker: its module in workers/. title: in the
-    table, after which the version follows. calibrates: whether it sees the recipe's calibration prompts. dtype: what it
-    is given, the weights' own format unless the tool needs float32.
+    Attributes:
+        name: Name of its cache folder.
+        environment: Name of its environment; ENVIRONMENT.txt pins the packages.
+        worker: Its module in workers/.
+        title: Title in the table, which is followed by the version.
+        options: Settings of the worker.
+        calibrates: Whether it uses the recipe's calibration prompts.
+        dtype: Dtype of the weights that it quantizes; the demo's own unless the tool needs float32.
     """
 
     name: str
@@ -28,25 +31,30 @@ class Peer:
 
 @dataclass(frozen=True)
 class EdgepressMethod:
-    """A way of edgepress to quantize: a method, and the size of its groups."""
+    """A method of edgepress.
+
+    Attributes:
+        method: `quantize.method` of the recipe.
+        group_size: Group size of the scheme.
+    """
 
     method: str
     group_size: int = 128
 
     @property
     def name(self) -> str:
+        """Name of the cache folder."""
         return f"{self.method}-{self.group_size}"
 
     @property
     def title(self) -> str:
+        """Title in the table."""
         groups = "" if self.group_size == 128 else f", groups of {self.group_size}"
         return f"edgepress {self.method}{groups}"
 
 
-METHODS: tuple[str, ...] = get_args(
-    QuantizationSettings.model_fields["method"].annotation
-)  # from the plainest to the best
-# The best one also with the groups of those peers that spend more bits.
+METHODS = ("rtn", "awq", "best")  # from the simplest to the most accurate
+# The best one also with the group sizes of peers that use more bits.
 EDGEPRESS_METHODS = (
     *(EdgepressMethod(method) for method in METHODS),
     EdgepressMethod(METHODS[-1], 64),
@@ -79,9 +87,9 @@ PEERS = (
     _torchao("int4", "int4 for CPUs (prototype)", config="prototype", algorithm="tinygemm"),
     _torchao("int4-hqq", "int4 for CPUs (prototype) with HQQ", config="prototype", algorithm="hqq"),
     _torchao("int4-awq", "AWQ (prototype)", True, config="prototype", algorithm="tinygemm", awq=True),
-    _torchao("intx", "IntxWeightOnlyConfig int4, a byte a code", config="intx"),
+    _torchao("intx", "IntxWeightOnlyConfig int4, one byte per code", config="intx"),
     Peer("qint4", "quanto", "quanto", "optimum-quanto, qint4"),
-    _sdnq("uint4", "uint4 as it comes"),
+    _sdnq("uint4", "uint4, default settings"),
     _sdnq("uint4-128", "uint4, groups of 128", group_size=128, dequantize_fp32=False),
     _sdnq("uint4-hadamard", "uint4 with Hadamard", group_size=128, dequantize_fp32=False, use_hadamard=True),
     _sdnq("uint4-svd4", "uint4 with SVD of rank 4", group_size=128, dequantize_fp32=False, use_svd=True, svd_rank=4),

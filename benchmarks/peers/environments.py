@@ -1,4 +1,4 @@
-"""Each tool's own virtual environment, in build/peers/NAME/env, made from the exact versions in NAME.txt."""
+"""The virtual environment of each tool, in build/peers/NAME/env, with the exact versions in NAME.txt."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .failure import PeerError, find_cause
+from .errors import PeerError, find_cause
 
 FOLDER = Path(__file__).parent
-TORCH_PREFIX = "torch=="  # installed first: what is built against it must find it there
+TORCH_PREFIX = "torch=="  # installed first, because other packages are built against it
 
 
 def read_requirements(name: str) -> str:
-    """The pinned requirements of an environment; comments may say what had to be known to install them."""
+    """Returns the pinned requirements of an environment, including comments on how to install them."""
     return (FOLDER / f"{name}.txt").read_text("utf-8")
 
 
 def ensure_environment(name: str, folder: Path) -> Path:
-    """The interpreter of an environment, which is made where it is missing or its pins have changed.
+    """Creates an environment if it is missing or its pins have changed; returns its interpreter.
 
     Raises:
-        PeerError: it cannot be installed, with pip's reason.
+        PeerError: Installation failed, with pip's reason.
     """
     environment, pins = folder / "env", read_requirements(name)
     python, marker = environment / "bin" / "python", environment / ".set-up"
@@ -38,7 +38,10 @@ def ensure_environment(name: str, folder: Path) -> Path:
 
 
 def list_install_steps(pins: str, file: Path) -> list[list[str]]:
-    """The arguments of pip, call by call: torch, what `# first:` lines name, then all with the `# options:`."""
+    """Returns the arguments of pip for every call.
+
+    torch comes first, then the packages in comments `# first: ...`, then all with the options in `# options: ...`.
+    """
     lines = pins.splitlines()
     first = [line.removeprefix("# first: ").split() for line in lines if line.startswith("# first: ")]
     options = [word for line in lines if line.startswith("# options: ") for word in line.split()[2:]]
@@ -50,4 +53,4 @@ def _run_command(command: list[str], log: Path) -> None:
     with log.open("ab") as output:
         process = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
     if process.returncode:
-        raise PeerError(f"not installed: {find_cause(log)}")
+        raise PeerError(f"installation failed: {find_cause(log)}")

@@ -1,24 +1,24 @@
-"""Why a peer could not be measured, in a line."""
+"""The error of a peer that could not be measured, in one line."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# Python's and pip's last word, or the bare name of an exception.
+# The last line of an error of Python or pip, or only the name of an exception.
 ERROR_PATTERN = re.compile(r"^(ERROR: |error: |[\w.]*(Error|Exception|Exit|Interrupt)(: |$))")
 ANSI_COLOR = re.compile(r"\x1b\[[\d;]*m")
 MAX_LENGTH = 160
 
 
 class PeerError(Exception):
-    """One sentence that stands in the table."""
+    """A peer could not be measured. The message is shown in the table."""
 
 
 def find_cause(log: Path) -> str:
-    """The last line of a log that names an error, or else its last line."""
+    """Returns the last line of a log that names an error, or else its last line."""
     text = ANSI_COLOR.sub("", log.read_text("utf-8", errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if ERROR_PATTERN.match(line)] or lines[-1:] or ["it ended without a word"]
+    errors = [line for line in lines if ERROR_PATTERN.match(line)] or lines[-1:] or ["no output"]
     line = errors[-1].removeprefix("ERROR: ").removeprefix("error: ").replace("|", "/")
     return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 1]}…"

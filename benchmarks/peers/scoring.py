@@ -1,7 +1,8 @@
-"""Painting with what was pressed, all by the same code in float32, and scoring the pictures; kept like the pressing."""
+"""Generates images with quantized layers, always with the same code in float32, and scores them. Scores are cached."""
 
 from __future__ import annotations
 
+import pkgutil
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...common.code_fingerprint import code_fingerprint
 from ...common.progress import Progress
+from ...evaluate import metrics
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, plan_evaluation
 from ...evaluate.report.previous_files import RESULTS_FILE
@@ -20,16 +23,16 @@ from ...recipes.schema import Recipe
 from ...storage.checkpoint import Checkpoint, write_sharded
 from ...storage.manifest import library_versions
 from ..common.report import CANDIDATE_NAME
-from .press import PACKAGE_ROOT, compute_digest
+from .quantization import compute_digest
 
 
 def score_edgepress(recipe: Recipe, folder: Path, limit: int, progress: Progress) -> Results:
-    """The scores of an artifact of edgepress."""
+    """Returns the scores of an artifact of edgepress."""
     return _evaluate(recipe, folder, folder / "model", limit, progress)
 
 
 def score_peer(recipe: Recipe, folder: Path, limit: int, progress: Progress) -> Results:
-    """The scores of a peer's layers, put into the demo with their full precision while it is painted."""
+    """Returns the scores of a peer's dequantized layers, which replace those of the demo."""
     model = folder / "model"
     if not _get_results_file(folder, limit).exists():
         shutil.rmtree(model, ignore_errors=True)
@@ -40,11 +43,17 @@ def score_peer(recipe: Recipe, folder: Path, limit: int, progress: Progress) -> 
 
 
 def write_candidate(layers: dict[str, Tensor], components: tuple[str, ...], folder: Path) -> None:
-    """A copy of the demo, what is not changed linked, in which `component.module` weights are replaced."""
+    """Writes a copy of the demo with other weights. Files that do not change are links.
+
+    Args:
+        layers: Weights by `component.module`.
+        components: The components that they belong to.
+        folder: The folder to write.
+    """
     for file in sorted(DEMO_PIPELINE.rglob("*")):
         target = folder / file.relative_to(DEMO_PIPELINE)
-        weights = file.parent.name in components and ".safetensors" in file.name
-        if file.is_file() and not weights:
+        is_replaced = file.parent.name in components and ".safetensors" in file.name
+        if file.is_file() and not is_replaced:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(file)
     for name in components:
@@ -75,7 +84,11 @@ def _evaluate(recipe: Recipe, folder: Path, model: Path, limit: int, progress: P
 
 
 def _get_results_file(folder: Path, limit: int) -> Path:
-    """Where the scores are kept, by all that they depend on but the pressing, with which the folder goes."""
-    files = [PACKAGE_ROOT / "sampling.py", *sorted((PACKAGE_ROOT / "evaluate").rglob("*.py"))]
-    key = compute_digest(str(limit), str(library_versions()), *(file.read_text("utf-8") for file in files))
+    """Returns the path of the scores, which is keyed by everything that they depend on except the quantized layers.
+
+    When those change, the whole folder is replaced.
+    """
+    metric_modules = [module.name for module in pkgutil.iter_modules(metrics.__path__, f"{metrics.__name__}.")]
+    code = code_fingerprint(run_evaluation.__module__, *metric_modules)
+    key = compute_digest(str(limit), str(library_versions()), code)
     return folder / "evaluation" / key[:16] / RESULTS_FILE

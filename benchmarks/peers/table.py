@@ -1,4 +1,4 @@
-"""The table: a row for each way to press, best first, and at its end those that could not be measured."""
+"""The table of peers: one row each, best first, followed by those that could not be measured."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from ...evaluate.results.schema import Results
 from ..common.report import compare_paired_psnr, format_mean, get_overall_scores, render_table
-from .press import QuantizedRun
+from .quantization import QuantizedRun
 
 HEADER = [
-    "pressed by",
-    "bits a weight",
+    "quantized by",
+    "bits per weight",
     "PSNR dB (95 %)",
-    "{best} minus it, dB (95 %)",
+    "{best} minus this, dB (95 %)",
     "text accuracy lost, points (95 %)",
     "quantized in, s",
     "peak memory, GB",
@@ -21,7 +21,14 @@ HEADER = [
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One way to press, measured; or the reason why not."""
+    """One row of the table.
+
+    Attributes:
+        title: Title of the peer.
+        run: Its quantization; None if it could not be measured.
+        results: Scores of its images; None if it could not be measured.
+        error: Why it could not be measured.
+    """
 
     title: str
     run: QuantizedRun | None = None
@@ -30,7 +37,7 @@ class TableEntry:
 
 
 def render_peers_table(entries: list[TableEntry], best: TableEntry) -> str:
-    """All entries, by falling PSNR; `best` is the one that the others are paired with."""
+    """Returns the table by decreasing PSNR. Every entry is compared with `best`."""
     measured = sorted((entry for entry in entries if entry.results), key=_psnr, reverse=True)
     rows = [_row(entry, best) for entry in measured]
     failed = [[entry.title, f"not measured: {entry.error}", *[""] * 5] for entry in entries if not entry.results]

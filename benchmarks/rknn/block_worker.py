@@ -28,7 +28,7 @@ from ...export.rknn.part_graph import write_part_onnx
 from ...export.rknn.pipeline_config import describe_measurement
 from ...export.rknn.prepare import RknnJob, prepare_job
 from ...models.base.npu import GraphPart
-from ...recipes import loader
+from ...recipes.loader import load_recipe
 from ...runtime.onnx.sessions import SessionPool
 from ...runtime.rknn.toolkit import Toolkit
 
@@ -36,7 +36,7 @@ FIRST_GRAPH = "text_encoder"
 
 
 def main(recipe: str, model: str, artifact: str, graph: str, result: str) -> None:
-    settings = loader.load_recipe(recipe).rknn
+    settings = load_recipe(recipe).rknn
     assert settings is not None
     job = prepare_job(open_source(Path(model)), Path(artifact), settings)
     (part,) = job.graphs[graph]

@@ -1,8 +1,8 @@
-"""What blocks of full size cost to build for Rockchip's NPUs, and what they lose there.
+"""Measures building and simulating full-size blocks for Rockchip's NPUs.
 
-`make bench-rknn`. A transformer of one or three blocks of the true width with random weights (demo/full_size.py), and
-little around it, is pressed by rounding alone; then its blocks are built in every precision and simulated as exporting
-does it, a process each. Where the benchmark was cut, it goes on.
+Run by `make bench-rknn`. A transformer of one or three full-width blocks with random weights and small other components
+(benchmarks/synthetic/full_size.py) is quantized by rounding. Its blocks are built in every precision and simulated as
+the exporter does it, each in its own process. Finished cases are kept, so that an interrupted run can resume.
 """
 
 from __future__ import annotations
@@ -27,27 +27,34 @@ from ...models.base.npu import load_npu_host_class, load_npu_spec
 from ..common.process import measure_command
 from ..common.report import render_table, write_section
 
-PartRecords = dict[str, list[dict[str, Any]]]  # what pipeline.json says of the parts of each
+PartRecords = dict[str, list[dict[str, Any]]]  # the records of pipeline.json by graph, one per part
 GRAPH = "transformer"
-PROMPT_TOKENS = 64  # of a prompt
+PROMPT_TOKENS = 64
 QUANTIZE = {
     "method": "rtn",
     "components": [GRAPH],
-    "also": {
-        # Groups of 32, as the demo has them, take 11 GB to build, those of 128 take 5.
-        "rknn": {"group_size": 128, "zero_point": False, "narrow": True},
-        "int8": {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True, "activations": "static"},
+    "extra_schemes": {
+        # Building takes 11 GB with groups of 32, as in the demo's recipe, and 5 GB with groups of 128.
+        "rknn": {"group_size": 128, "symmetric": True, "narrow_range": True},
+        "int8": {"bits": 8, "group_size": "channel", "symmetric": True, "narrow_range": True, "activations": "static"},
     },
 }
 HEADER = [
-    "blocks", "tokens", "precision", "to build", "memory", ".rknn", "working memory on the NPU (reckoned)",
-    "simulated error", "error of rounding", "verdict",
+    "blocks", "tokens", "precision", "build time", "build memory", ".rknn", "NPU working memory (estimated)",
+    "simulated error", "rounding error", "verdict",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class BlockCase:
-    """One export: so many blocks, for pictures of a side in pixels, in a precision of a processor."""
+    """One export.
+
+    Attributes:
+        blocks: Number of blocks.
+        side: Height and width of the image in pixels.
+        target: The processor.
+        precision: Precision of the block.
+    """
 
     blocks: int
     side: int
@@ -56,15 +63,24 @@ class BlockCase:
 
     @property
     def name(self) -> str:
+        """Stem of the case's files."""
         return f"{self.blocks}-{self.side}-{self.precision}"
 
     @property
     def tokens(self) -> int:
+        """Number of tokens of image and prompt."""
         return (self.side // 16) ** 2 + PROMPT_TOKENS
 
-    def recipe(self) -> dict[str, Any]:
+    def make_recipe(self) -> dict[str, Any]:
+        """Returns the recipe of the export."""
         size = [self.side, self.side]
-        rknn = {"target": self.target, "precision": self.precision, "size": size, "tokens": PROMPT_TOKENS, "samples": 1}
+        rknn = {
+            "target": self.target,
+            "precision": self.precision,
+            "size": size,
+            "max_prompt_tokens": PROMPT_TOKENS,
+            "samples": 1,
+        }
         return {
             "device": "npu",
             "quantize": QUANTIZE,
@@ -83,11 +99,11 @@ CASES = (
 
 
 def load_or_build(case: BlockCase, folder: Path) -> PartRecords:
-    """What pipeline.json would say of the parts, by graph; they are built where that was not done yet."""
+    """Returns the records of a case's parts, which are built and simulated if that was not done yet."""
     result = folder / f"{case.name}.json"
     if not result.exists():
         recipe = folder / f"{case.name}.yaml"
-        recipe.write_text(yaml.safe_dump(case.recipe()), "utf-8")
+        recipe.write_text(yaml.safe_dump(case.make_recipe()), "utf-8")
         model = prepare_pipeline(case.blocks, folder)
         artifact = model if case.precision == "fp16" else prepare_artifact(model, recipe, folder)
         command = ["-m", "edgepress.benchmarks.rknn.block_worker", *map(str, (recipe, model, artifact, GRAPH, result))]
@@ -97,7 +113,7 @@ def load_or_build(case: BlockCase, folder: Path) -> PartRecords:
 
 
 def prepare_pipeline(blocks: int, folder: Path) -> Path:
-    """The random pipeline, written if it is not there yet."""
+    """Writes the random pipeline, if it does not exist yet, and returns its folder."""
     model = folder / f"blocks-{blocks}"
     command = ["-m", "edgepress.benchmarks.synthetic.full_size", "--blocks", str(blocks), "--output", str(model)]
     if not model.exists():
@@ -106,8 +122,8 @@ def prepare_pipeline(blocks: int, folder: Path) -> Path:
 
 
 def prepare_artifact(model: Path, recipe: Path, folder: Path) -> Path:
-    """The artifact of the random pipeline in all solutions, made if it is not there yet."""
-    output = folder / f"pressed-{model.name}"
+    """Quantizes the random pipeline in all schemes, if that was not done yet, and returns the artifact."""
+    output = folder / f"quantized-{model.name}"
     if not (output / "model").exists():
         options = ["--recipe", str(recipe), "--model", str(model), "--output", str(output)]
         measure_command([sys.executable, "-m", "edgepress", "quantize", *options], folder / "quantize.log")
@@ -118,69 +134,79 @@ def prepare_artifact(model: Path, recipe: Path, folder: Path) -> Path:
 
 
 def render_section(results: Mapping[BlockCase, PartRecords], folder: Path) -> str:
-    """The body of the section in docs/benchmarks.md."""
-    blocks = {case: graphs[GRAPH][0] for case, graphs in results.items()}
-    rows = [_row(case, part, folder) for case, part in blocks.items()]
+    """Returns the section of docs/benchmarks/rknn.md."""
     points = [
         point
-        for case, graphs in results.items()
+        for case, records in results.items()
         if case.precision == "fp16"
-        for point in collect_cost_points(case, graphs, folder)
+        for point in collect_cost_points(case, records, folder)
     ]
-    weights = [point.footprint for point in points]
-    peaks = fit_costs([(1, one.parameters, one.live_elements) for one in weights], [point.peak for point in points])
+    footprints = [point.footprint for point in points]
+    memory = fit_costs(
+        [(1, footprint.parameters, footprint.live_elements) for footprint in footprints],
+        [point.peak for point in points],
+    )
     seconds = fit_costs(
-        [(1, one.parameters, one.parameters**2) for one in weights], [point.seconds for point in points]
+        [(1, footprint.parameters, footprint.parameters**2) for footprint in footprints],
+        [point.seconds for point in points],
     )
-    parts = [
-        "## Blocks of full size on Rockchip's NPUs",
-        "A transformer of the true width (181 million parameters a block, random weights, rounded alone where not in "
-        "fp16), pictures of 512x512 or 256x256 pixels and 64 tokens of a prompt, built and simulated by rknn-toolkit2 "
-        "as `edgepress export rknn` has it done, but for the search for layers to keep in float16. Memory is that of "
-        "the toolkit's process, building and simulating. Error: the norm of the difference over that of the output; "
-        "*simulated*, from the float graph of the same weights, the worst of three steps; *of rounding*, from that to "
-        "the one with unrounded weights, first step.",
-        render_table(HEADER, rows),
-        "Fitted to all parts in fp16 by least squares (`export/rknn/cut.py` reckons with these seconds and some "
-        f"more memory): {peaks[0] / 1e9:.2f} GB, {peaks[1]:.1f} bytes a parameter and {peaks[2]:.1f} bytes a number of "
-        f"the activations that are there at once; {seconds[0]:.1f} s, {seconds[1] * 1e9:.0f} s for 10^9 parameters and "
-        f"{seconds[2] * 1e18:.0f} s for their square. Working memory: reckoned as {BYTES_PER_LIVE_ELEMENT} bytes a number, in w8a8 half.",
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        [
+            "## Blocks of full size on Rockchip's NPUs",
+            "A transformer of the true width (181 million parameters per block, random weights, rounded to nearest "
+            "where not in fp16), images of 512x512 or 256x256 pixels and 64 prompt tokens, built and simulated by "
+            "rknn-toolkit2 as `edgepress export rknn` does it, without the search for layers to keep in float16. "
+            "Memory is that of the toolkit's process while building and simulating. Errors are the norm of the "
+            "difference relative to the norm of the output. *Simulated* is against the float graph of the same "
+            "weights, worst of three steps; *rounding* is between that graph and the one with unrounded weights, first "
+            "step.",
+            render_table(HEADER, [_render_row(case, records[GRAPH][0], folder) for case, records in results.items()]),
+            "Fitted to all fp16 parts by least squares (`export/rknn/planning/partition.py` uses these times and "
+            f"slightly more memory): {memory[0] / 1e9:.2f} GB, {memory[1]:.1f} bytes per parameter and "
+            f"{memory[2]:.1f} bytes per live activation element; {seconds[0]:.1f} s, {seconds[1] * 1e9:.0f} s per 10^9 "
+            f"parameters and {seconds[2] * 1e18:.0f} s per square of 10^9 parameters. Working memory is estimated as "
+            f"{BYTES_PER_LIVE_ELEMENT} bytes per live element, half of that in w8a8.",
+        ]
+    )
 
 
-def _row(case: BlockCase, part: dict[str, Any], folder: Path) -> list[str]:
+def _render_row(case: BlockCase, part: dict[str, Any], folder: Path) -> list[str]:
     footprint = estimate_footprint(case, GRAPH, folder)
-    reckoned = footprint.live_elements * (
-        BYTES_PER_LIVE_ELEMENT / 2 if case.precision == "w8a8" else BYTES_PER_LIVE_ELEMENT
-    )
+    bytes_per_element = BYTES_PER_LIVE_ELEMENT / 2 if case.precision == "w8a8" else BYTES_PER_LIVE_ELEMENT
+    estimate = footprint.live_elements * bytes_per_element
     return [
         str(case.blocks),
         str(case.tokens),
         f"{case.precision}, {case.target}",
         f"{part['build']['seconds']:.0f} s",
-        f"{part['build']['peak'] / 1e9:.1f} GB",
+        f"{part['build']['peak_bytes'] / 1e9:.1f} GB",
         f"{part['bytes'] / 1e6:.0f} MB",
-        f"{part['memory']['internal'] / 1e6:.0f} MB ({reckoned / 1e6:.0f})",
-        f"{part['simulated']['relative']:.1e}",
-        rounding_error(case, folder),
-        part["refused"] or "published",
+        f"{part['memory']['internal'] / 1e6:.0f} MB ({estimate / 1e6:.0f})",
+        f"{part['simulated']['relative_error']:.1e}",
+        format_rounding_error(case, folder),
+        f"rejected: {part['rejected']}" if part["rejected"] else "published",
     ]
 
 
-def rounding_error(case: BlockCase, folder: Path) -> str:
-    """How far the float graph of the rounded weights is from that of the unrounded ones, on the same inputs."""
+def format_rounding_error(case: BlockCase, folder: Path) -> str:
+    """Compares the outputs of the float graphs with rounded and with unrounded weights, for the same inputs."""
     if case.precision == "fp16":
         return "–"
     plain = replace(case, target="rk3588", precision="fp16")
     with np.load(folder / f"{case.name}.npz") as rounded, np.load(folder / f"{plain.name}.npz") as unrounded:
-        same = all(np.array_equal(rounded[port], unrounded[port]) for port in rounded.files if port != "out")
-        return f"{compare_outputs(rounded['out'], unrounded['out'])[0]:.1e}" if same else "inputs differ"
+        same_inputs = all(np.array_equal(rounded[port], unrounded[port]) for port in rounded.files if port != "out")
+        return f"{compare_outputs(rounded['out'], unrounded['out'])[0]:.1e}" if same_inputs else "inputs differ"
 
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What a part of some size cost: bytes that the toolkit held so far, seconds of building."""
+    """The cost of building one part.
+
+    Attributes:
+        footprint: Size of the part.
+        peak: Peak memory of the toolkit so far, in bytes.
+        seconds: Time of building.
+    """
 
     footprint: Footprint
     peak: float
@@ -188,17 +214,17 @@ class CostPoint:
 
 
 def collect_cost_points(case: BlockCase, graphs: PartRecords, folder: Path) -> list[CostPoint]:
-    """Of the parts of an export; only those for which the toolkit took more memory than before tell how much."""
+    """Returns the costs of the parts that raised the toolkit's peak memory; for the others it is not known."""
     points: list[CostPoint] = []
     for name, (part, *_) in graphs.items():
-        peak = part["build"]["peak"]
+        peak = part["build"]["peak_bytes"]
         if not points or peak > points[-1].peak:
             points.append(CostPoint(estimate_footprint(case, name, folder), peak, part["build"]["seconds"]))
     return points
 
 
 def estimate_footprint(case: BlockCase, graph: str, folder: Path) -> Footprint:
-    """A graph of a case as the plan weighs it."""
+    """Returns the footprint of a graph, as the memory plan estimates it."""
     model = open_source(folder / f"blocks-{case.blocks}")
     npu = load_npu_spec(model.family)
     npu_graph = npu.graph(graph)
@@ -210,7 +236,12 @@ def estimate_footprint(case: BlockCase, graph: str, folder: Path) -> Footprint:
 
 
 def fit_costs(sizes: Sequence[Sequence[float]], costs: Sequence[float]) -> list[float]:
-    """What each kind of size costs, by least squares; none is below 0."""
+    """Fits the cost per unit of each size by non-negative least squares.
+
+    Args:
+        sizes: Sizes of every part, (parts, kinds).
+        costs: Cost of every part.
+    """
     columns = np.array(sizes, float)
     scale = columns.max(axis=0)
     solution, _ = nnls(columns / scale, np.array(costs, float))

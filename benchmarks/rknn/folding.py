@@ -1,7 +1,7 @@
-"""What folding is worth to the demo in 8 bits on the RK3588, as rknn-toolkit2 simulates it.
+"""Measures what scale folding gains for the demo in w8a8 on the RK3588, in the simulator of rknn-toolkit2.
 
-`make bench-rknn-folding`. The toolkit alone against a solution's weights, and against that with the layers in float16
-that an export keeps so, all calibrated on the same samples.
+Run by `make bench-rknn-folding`. The toolkit's own quantization is compared with a solution's weights, and with these
+plus the layers in float16 that an export keeps. All are calibrated on the same samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 from ...common.progress import Progress, progress_bars
 from ...pipelines.hub import DEMO_PIPELINE
 from ...quantize.pipeline import quantize_pipeline
-from ...recipes import loader
+from ...recipes.loader import load_recipe
 from ..common.report import render_table, write_section
 from .folding_study import DENOISER, FoldingErrors, compare_folding
 
@@ -23,28 +23,30 @@ DEVICE = "rk3588"
 
 
 def compare_demo(folder: Path, progress: Progress) -> dict[str, FoldingErrors]:
-    recipe = loader.load_recipe(DEVICE)
+    """Quantizes the demo and compares its parts."""
+    recipe = load_recipe(DEVICE)
     assert recipe.rknn is not None
-    quantize_pipeline(recipe, DEMO_PIPELINE, folder / "pressed", progress=progress)
-    return compare_folding(DEMO_PIPELINE, folder / "pressed", recipe.rknn, folder / "trials", progress)
+    quantize_pipeline(recipe, DEMO_PIPELINE, folder / "quantized", progress=progress)
+    return compare_folding(DEMO_PIPELINE, folder / "quantized", recipe.rknn, folder / "trials", progress)
 
 
 def render_section(errors: Mapping[str, FoldingErrors]) -> str:
-    """The body of the section in docs/benchmarks.md."""
+    """Returns the section of docs/benchmarks/rknn.md."""
     rows = [
         [
             "**the denoiser, all its graphs**" if name == DENOISER else name,
-            *(f"{error:.3f}" for error in (one.plain, one.folded, one.mixed)),
-            f"{one.mixed / one.plain:.2f}",
+            *(f"{error:.3f}" for error in (part.plain, part.folded, part.mixed)),
+            f"{part.mixed / part.plain:.2f}",
         ]
-        for name, one in errors.items()
+        for name, part in errors.items()
     ]
-    header = ["part", "toolkit alone", "our weights, folded", "and layers in float16", "over the toolkit alone"]
+    header = ["part", "toolkit alone", "our weights, folded", "and layers in float16", "relative to the toolkit alone"]
     return "\n\n".join(
         [
             "## What folding is worth in 8 bits on the RK3588",
-            "The demo in w8a8, in rknn-toolkit2's simulator: error of the output over the output's norm, from the "
-            "model's own float graph, the worst of three steps. Layers stay in float16 by their measured error.",
+            "The demo in w8a8, in rknn-toolkit2's simulator: the norm of the output's error against the model's own "
+            "float graph, relative to the norm of the output, worst of three steps. Layers stay in float16 according "
+            "to their measured error.",
             render_table(header, rows),
         ]
     )

@@ -4,7 +4,7 @@
 
 It takes 20.5 GB in bfloat16. Names and shapes come from the genuine classes on the meta device. Every tensor is drawn
 from a seed derived from its name and streamed to disk, so that memory holds one shard at a time. The images are noise,
-but the weights resemble trained ones: rows and columns of unequal scale, outliers, and norms that amplify a few channels.
+but the weights resemble trained ones: rows and columns of unequal scale, outliers, norms that amplify some channels.
 Every linear layer keeps the scale of its inputs, so that bfloat16 holds through all layers.
 """
 
@@ -81,7 +81,7 @@ LOG_STD = 0.3  # standard deviation of the logarithm of the scales of rows, colu
 OUTLIER_INTERVAL, OUTLIER_SCALE = 2000, 6.0  # one weight in 2000 is 6 times as large
 LOUD_INTERVAL, LOUD_MIN, LOUD_MAX = 500, 10.0, 30.0  # one channel in 500 is amplified 10 to 30 times
 LOUD_NORMS = ("attention_norm1", "ffn_norm1", "input_layernorm", "post_attention_layernorm")
-# Layers whose outputs the text encoder's blocks add to the residual stream. The transformer has norms and gates for that.
+# Layers whose outputs are added to the residual stream of the text encoder. The transformer has norms and gates there.
 RESIDUAL_OUTPUTS = ("o_proj", "down_proj")
 
 
@@ -215,7 +215,7 @@ def make_generator(component: str, name: str) -> torch.Generator:
 
 
 def compute_gain(name: str, model: nn.Module) -> float:
-    """Returns the scale of a linear layer's outputs relative to its inputs; small for those that add up in the residual."""
+    """Returns the scale of a layer's outputs relative to its inputs; small for those that add up in the residual."""
     if not name.removesuffix(".weight").endswith(RESIDUAL_OUTPUTS):
         return 1.0
     return float(sum(module.endswith(RESIDUAL_OUTPUTS) for module, _ in model.named_modules()) ** -0.5)
@@ -268,7 +268,9 @@ def _draw_sizes(count: int, generator: torch.Generator) -> Tensor:
 @click.option("--layers", type=click.IntRange(2), help="Write fewer layers.")
 @click.option("--medium", is_flag=True, help="A transformer of 125 million parameters and small other components.")
 @click.option(
-    "--blocks", type=click.IntRange(1), help="A transformer with this number of full-width blocks and small other components."
+    "--blocks",
+    type=click.IntRange(1),
+    help="A transformer with this number of full-width blocks and small other components.",
 )
 @click.option("--configs", is_flag=True, help="Write no weights. Enough to plan an export.")
 def main(output: Path, layers: int | None, medium: bool, blocks: int | None, configs: bool) -> None:

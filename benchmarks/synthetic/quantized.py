@@ -2,9 +2,9 @@
 
     python -m edgepress.benchmarks.synthetic.quantized --component transformer --output DIR
 
-It is for measuring what follows quantization, without the hour that quantization takes. Codes, zero points and scales are
-random; the scales are such that a linear layer keeps the scale of its inputs. Layout and config are those of a quantized
-component. Everything else is as in full_size.py, with tiny other components that fit where they meet this one.
+It is for measuring what follows quantization, without the hour that quantization takes. Codes, zero points and scales
+are random; the scales are such that a linear layer keeps the scale of its inputs. Layout and config are those of a
+quantized component. Everything else is as in full_size.py, with tiny other components that fit this one.
 """
 
 from __future__ import annotations

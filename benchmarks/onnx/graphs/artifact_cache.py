@@ -1,4 +1,4 @@
-"""Makes the variants of a pipeline, each in a folder of its own that is kept: a run that was killed goes on."""
+"""Creates the variants of a pipeline, each in its own folder. Existing folders are reused, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from ....common.progress import Progress
 from ....export.onnx.exporter import export_onnx
 from ....quantize.pipeline import quantize_pipeline
 from ....recipes.schema import ExportSettings, Recipe
-from . import tools
+from .onnxruntime_quantizers import quantize_graphs
 from .variants import BASE, EXTRA_SCHEMES, LINEARS, VARIANTS, Variant
 
 
 @dataclass(frozen=True)
 class ArtifactCache:
-    """Where the variants of one pipeline are made, and how it is pressed: a recipe's `quantize` and `calibration`."""
+    """The variants of one pipeline.
+
+    Attributes:
+        pipeline: The original pipeline.
+        folder: Folder of all variants.
+        quantize: `quantize` settings of the recipe.
+        calibration: `calibration` settings of the recipe.
+    """
 
     pipeline: Path
     folder: Path
@@ -26,7 +33,7 @@ class ArtifactCache:
     calibration: Mapping[str, Any]
 
     def build_all(self, variants: Sequence[Variant], progress: Progress) -> dict[str, Path]:
-        """The folder of each variant's graphs, by name, with those that all are made from or held against."""
+        """Creates variants, and those that they are made from or compared with; returns their ONNX folders by name."""
         names = {BASE, LINEARS, *(variant.name for variant in variants)}
         return {variant.name: self._build(variant, progress) for variant in VARIANTS if variant.name in names}
 
@@ -35,26 +42,21 @@ class ArtifactCache:
             return self._get_or_create(variant.name, lambda folder: self._run_tool(variant, folder)) / "onnx"
         source = self._quantize(variant.group_size, progress) if variant.group_size else self.pipeline
         settings = ExportSettings.model_validate(variant.settings)
-        return (
-            self._get_or_create(
-                variant.name, lambda folder: export_onnx(source, folder, settings, verify=False, progress=progress)
-            )
-            / "onnx"
-        )
+        export = lambda folder: export_onnx(source, folder, settings, verify=False, progress=progress)  # noqa: E731
+        return self._get_or_create(variant.name, export) / "onnx"
 
     def _run_tool(self, variant: Variant, folder: Path) -> None:
         folder.mkdir()
         base, quantized = (self.folder / name / "onnx" for name in (BASE, LINEARS))
-        tools.quantize(str(variant.tool), variant.options, base, quantized, folder / "onnx")
+        quantize_graphs(str(variant.tool), variant.options, base, quantized, folder / "onnx")
 
     def _quantize(self, group_size: int, progress: Progress) -> Path:
-        """The pipeline pressed with groups of a size; those of 128 have the other solutions beside them."""
-        options = {"scheme": {"group_size": group_size}, "also": EXTRA_SCHEMES if group_size == 128 else {}}
-        content = {"device": "bench", "quantize": {**self.quantize, **options}, "calibration": self.calibration}
+        """Quantizes the pipeline with a group size; with 128, with the extra schemes as well."""
+        schemes = {"scheme": {"group_size": group_size}, "extra_schemes": EXTRA_SCHEMES if group_size == 128 else {}}
+        content = {"device": "bench", "quantize": {**self.quantize, **schemes}, "calibration": self.calibration}
         recipe = Recipe.model_validate(content)
-        return self._get_or_create(
-            f"pressed-{group_size}", lambda folder: quantize_pipeline(recipe, self.pipeline, folder, progress=progress)
-        )
+        quantize = lambda folder: quantize_pipeline(recipe, self.pipeline, folder, progress=progress)  # noqa: E731
+        return self._get_or_create(f"quantized-{group_size}", quantize)
 
     def _get_or_create(self, name: str, create: Callable[[Path], object]) -> Path:
         folder, new = self.folder / name, self.folder / f"{name}.new"

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's own quantizers make of exported fp32 graphs, of the same linears that are pressed here."""
+"""Quantizes exported fp32 graphs with ONNX Runtime's own tools, the same linear layers that edgepress quantizes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
-from ....runtime.onnx import exported
+from ....runtime.onnx.exported import load_exported_onnx
 
-ACCURACY_LEVEL = 4  # the accuracy level of what they make
+ACCURACY_LEVEL = 4
 
 
-def quantize(tool: str, options: Mapping[str, Any], source: Path, quantized: Path, target: Path) -> None:
-    """Writes a folder of graphs like `source`, its linears quantized where `pressed` has them in 4 bits."""
+def quantize_graphs(tool: str, options: Mapping[str, Any], source: Path, quantized: Path, target: Path) -> None:
+    """Writes a folder of graphs like `source`, with linear layers quantized by a tool of ONNX Runtime.
+
+    Args:
+        tool: "nbits" (`MatMulNBitsQuantizer`) or "dynamic" (`quantize_dynamic`).
+        options: For "nbits", `algorithm` and `group_size`.
+        source: The exported fp32 graphs.
+        quantized: The exported int4 graphs, which say which layers to quantize.
+        target: The folder to create.
+    """
     target.mkdir()
     for name in ("pipeline.json", "tokenizer"):
         (shutil.copytree if (source / name).is_dir() else shutil.copyfile)(source / name, target / name)
-    for name, file in exported.load_exported_onnx(source).graph_files.items():
+    quantized_graphs = load_exported_onnx(quantized).graph_files
+    for name, file in load_exported_onnx(source).graph_files.items():
         model = onnx.load(str(file))
-        nodes = _transpose_weights(model, _find_int4_linears(exported.load_exported_onnx(quantized).graph_files[name]))
+        nodes = _transpose_weights(model, _find_int4_linears(quantized_graphs[name]))
         if not nodes:
             _save(model, target / file.name)
         elif tool == "nbits":
@@ -35,13 +44,13 @@ def quantize(tool: str, options: Mapping[str, Any], source: Path, quantized: Pat
 
 
 def _find_int4_linears(graph: Path) -> set[str]:
-    """The linears that a graph has in 4 bits."""
+    """Returns the names of the linear layers that a graph has in 4 bits."""
     names = [tensor.name for tensor in onnx.load(str(graph), load_external_data=False).graph.initializer]
     return {name.removesuffix(".qweight") for name in names if name.endswith(".qweight")}
 
 
 def _transpose_weights(model: onnx.ModelProto, linears: set[str]) -> list[str]:
-    """Transposes the weights of linears in the file instead of in the graph; gives the names of their products."""
+    """Transposes the weights of linear layers in the file, not in the graph; returns the names of their MatMuls."""
     graph, weights = model.graph, {f"{linear}.weight" for linear in linears}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     transposes = [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights]
@@ -54,27 +63,28 @@ def _transpose_weights(model: onnx.ModelProto, linears: set[str]) -> list[str]:
 
 
 def _quantize_blockwise(model: onnx.ModelProto, nodes: Sequence[str], options: Mapping[str, Any], file: Path) -> None:
-    size, products = options["group_size"], [node.name for node in model.graph.node if node.op_type == "MatMul"]
+    group_size = options["group_size"]
+    matmuls = [node.name for node in model.graph.node if node.op_type == "MatMul"]
     quantizer = nbits.MatMulNBitsQuantizer(
         model,
-        block_size=size,
+        block_size=group_size,
         is_symmetric=False,
         accuracy_level=ACCURACY_LEVEL,
-        nodes_to_exclude=[name for name in products if name not in nodes],
-        algo_config=_algorithm(options["algorithm"], size),
+        nodes_to_exclude=[name for name in matmuls if name not in nodes],
+        algo_config=_make_algorithm_config(options["algorithm"], group_size),
     )
     quantizer.process()
     _save(quantizer.model.model, file)
 
 
-def _algorithm(name: str, size: int) -> Any:
-    """None is the quantizer's default one, rounding."""
-    configs: dict[str, Any] = {"hqq": nbits.HQQWeightOnlyQuantConfig(block_size=size)}
+def _make_algorithm_config(name: str, group_size: int) -> Any:
+    """Returns the config of an algorithm; None means rounding to nearest."""
+    configs: dict[str, Any] = {"hqq": nbits.HQQWeightOnlyQuantConfig(block_size=group_size)}
     return nbits.KQuantWeightOnlyQuantConfig() if name == "k_quant" else configs.get(name)
 
 
 def _quantize_int8(model: onnx.ModelProto, nodes: Sequence[str], file: Path) -> None:
-    del model.graph.value_info[:]  # the tool infers shapes anew, and does not get over weights that were turned
+    del model.graph.value_info[:]  # the tool infers shapes itself, and fails on those from before the transposition
     quantize_dynamic(
         model,
         str(file),
@@ -82,7 +92,7 @@ def _quantize_int8(model: onnx.ModelProto, nodes: Sequence[str], file: Path) -> 
         weight_type=QuantType.QInt8,
         nodes_to_quantize=list(nodes),
         use_external_data_format=True,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # after operators of ONNX Runtime's own
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # for outputs of contrib operators
     )
 
 

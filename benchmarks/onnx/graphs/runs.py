@@ -1,4 +1,4 @@
-"""Time and memory of a graph: every run a process of its own, seen from outside, the variants in turns."""
+"""Measures the time and memory of graphs. Every run is its own process; the variants are interleaved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from ...common.process import measure_command
 
 @dataclass(frozen=True)
 class GraphRun:
-    """One process: median seconds of a step, peak memory in bytes, and the output."""
+    """One process that ran a graph.
+
+    Attributes:
+        seconds: Median time of a step.
+        memory: Peak memory in bytes.
+        output: The graph's output.
+    """
 
     seconds: float
     memory: int
@@ -26,17 +32,10 @@ class GraphRun:
 
 
 def run_graph(artifact: Path, graph: str, size: tuple[int, int], folder: Path) -> GraphRun:
-    """Loads a graph and runs it some times; the first is not counted."""
-    result = folder / "told"
-    command = [
-        sys.executable,
-        "-m",
-        "edgepress.benchmarks.onnx.single_graph",
-        str(artifact),
-        graph,
-        *map(str, size),
-        str(result),
-    ]
+    """Loads a graph in a new process and runs it several times. The first run does not count."""
+    result = folder / "times"
+    arguments = [str(argument) for argument in (artifact, graph, *size, result)]
+    command = [sys.executable, "-m", "edgepress.benchmarks.onnx.single_graph", *arguments]
     cost = measure_command(command, folder / "run.log")
     seconds = json.loads(result.with_suffix(".json").read_text("utf-8"))["later"]
     return GraphRun(statistics.median(seconds), cost.peak_rss, np.load(result.with_suffix(".npy")))
@@ -45,35 +44,34 @@ def run_graph(artifact: Path, graph: str, size: tuple[int, int], folder: Path) -
 def run_interleaved(
     artifacts: Mapping[str, Path], graph: str, size: tuple[int, int], rounds: int, folder: Path, progress: Progress
 ) -> dict[str, list[GraphRun]]:
-    """Every variant once a round."""
+    """Runs a graph of every variant once per round; returns the runs by variant."""
     runs: dict[str, list[GraphRun]] = {name: [] for name in artifacts}
-    turns = [name for _ in range(rounds) for name in artifacts]
-    for number, name in enumerate(turns):
-        progress(f"running {graph}", number, len(turns))
+    schedule = [name for _ in range(rounds) for name in artifacts]
+    for number, name in enumerate(schedule):
+        progress(f"running {graph}", number, len(schedule))
         runs[name].append(run_graph(artifacts[name], graph, size, folder))
-    progress(f"running {graph}", len(turns), len(turns))
+    progress(f"running {graph}", len(schedule), len(schedule))
     return runs
 
 
 def measure_idle_memory(folder: Path) -> int:
-    """Peak memory, in bytes, of a process that imports what runs graphs, and runs none."""
-    return measure_command(
-        [sys.executable, "-c", "import edgepress.benchmarks.onnx.single_graph"], folder / "run.log"
-    ).peak_rss
+    """Returns the peak memory, in bytes, of a process that imports the runtime but loads no graph."""
+    command = [sys.executable, "-c", "import edgepress.benchmarks.onnx.single_graph"]
+    return measure_command(command, folder / "run.log").peak_rss
 
 
 def format_spread(values: list[float], digits: int = 2) -> str:
-    """Median and range."""
+    """Formats the median and the range."""
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 def relative_error(output: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Root mean square of the difference over that of the reference."""
+    """Returns the root mean square of the difference relative to that of the reference."""
     return float(np.linalg.norm(output - reference) / np.linalg.norm(reference))
 
 
 def measure_disk_size(artifact: Path, graph: str | None = None) -> int:
-    """Bytes of a folder's graphs and weights, or of one graph and what it reads."""
+    """Returns the size in bytes of a folder's graphs and weights, or of one graph and the files that it refers to."""
     files = artifact.glob("*") if graph is None else _referenced_files(artifact / f"{graph}.onnx")
     return sum(file.stat().st_size for file in files if file.suffix in (".onnx", ".data", ".safetensors"))
 
@@ -83,4 +81,4 @@ def _referenced_files(graph: Path) -> set[Path]:
 
     tensors = onnx.load(str(graph), load_external_data=False).graph.initializer
     locations = [entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
-    return {graph, *(graph.parent / name for name in locations)}
+    return {graph, *(graph.parent / location for location in locations)}

@@ -1,4 +1,4 @@
-"""The variants: what each is exported from and with which settings, or which tool of ONNX Runtime makes it."""
+"""The variants: how each is quantized and exported, or which tool of ONNX Runtime quantizes it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-BASE = "fp32"  # what all are held against, and what ONNX Runtime's tools start from
-LINEARS = "int4-128-0"  # whose 4-bit linears are those that ONNX Runtime's tools quantize too
-INT8_SCHEME = {"bits": 8, "group_size": "channel", "zero_point": False, "narrow": True}
-# Solutions beside the pressed weights, from the same statistics.
+BASE = "fp32"  # the reference, and the input of ONNX Runtime's tools
+LINEARS = "int4-128-0"  # the variant that says which linear layers ONNX Runtime's tools quantize
+INT8_SCHEME = {"bits": 8, "group_size": "channel", "symmetric": True, "narrow_range": True}
 EXTRA_SCHEMES: dict[str, dict[str, Any]] = {
-    "qdq": {"group_size": 128, "zero_point": False},
+    "qdq": {"group_size": 128, "symmetric": True},
     "w8a8": INT8_SCHEME | {"activations": "dynamic"},
     "w8a8-static": INT8_SCHEME | {"activations": "static"},
 }
@@ -19,10 +18,15 @@ EXTRA_SCHEMES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to have the graphs.
+    """A folder of graphs.
 
-    name: of its folder. title: in the tables. group_size: of the pressed pipeline it is exported from; None: the
-    original. settings: of the export. tool: of ONNX Runtime, made of the fp32 graphs instead, with its options.
+    Attributes:
+        name: Name of the folder.
+        title: Title in the tables.
+        group_size: Group size of the quantized pipeline that is exported; None: the original pipeline.
+        settings: Export settings.
+        tool: Tool of ONNX Runtime that quantizes the fp32 graphs instead.
+        options: Options of the tool.
     """
 
     name: str
@@ -54,7 +58,7 @@ VARIANTS = (
     Variant(BASE, "fp32", settings={"precision": "fp32"}),
     Variant("fp16", "fp16", settings={"precision": "fp16"}),
     *(_int4(size, level) for size in (128, 64, 32) for level in (0, 4)),
-    Variant("int4-qdq", "int4 as `DequantizeLinear`", 128, {"precision": "int4", "flavour": "qdq"}),
+    Variant("int4-qdq", "int4 as `DequantizeLinear`", 128, {"precision": "int4", "format": "qdq"}),
     *(_w8a8(activations) for activations in ("dynamic", "static")),
     *(_nbits("default", size, "rounding") for size in (128, 32)),
     _nbits("hqq", 128, "HQQ"),

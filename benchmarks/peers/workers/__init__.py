@@ -1,8 +1,8 @@
-"""What runs in the peers' own environments: nothing here may import edgepress, and only PEER.py imports a peer.
+"""Code that runs in the environments of peers: it must not import edgepress, and only PEER.py imports a peer.
 
 `python -m workers PEER JOB` calls what each `workers/PEER.py` defines:
 
-    PACKAGE                          the distribution whose version stands in the table
-    quantize(pipeline, job) -> Any   quantizes the job's layers, as the peer's users do; this is what is timed
-    read(pipeline, job, found)       each layer's name with the weight that its codes stand for, and the bits it takes
+    PACKAGE                          the distribution whose version is shown in the table
+    quantize(pipeline, job) -> Any   quantizes the job's layers as users of the peer do; this is timed
+    read(pipeline, job, state)       yields each layer's name with its dequantized weight and stored bits
 """

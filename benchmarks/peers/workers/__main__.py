@@ -1,4 +1,4 @@
-"""`python -m workers PEER JOB`: leaves `layers.safetensors` and then `outcome.json` beside the job."""
+"""`python -m workers PEER JOB` writes `layers.safetensors` and then `outcome.json` next to the job."""
 
 from __future__ import annotations
 

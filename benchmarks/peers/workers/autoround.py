@@ -1,6 +1,6 @@
-"""AutoRound: W4A16, symmetric, groups of 128; the denoiser by its diffusion mode, the text encoder as a language model.
+"""AutoRound: W4A16, symmetric, groups of 128; the denoiser in its diffusion mode, the text encoder as a language model.
 
-Without iterations it rounds; with them it learns roundings and ranges of each block by signed gradients.
+Without iterations it rounds. With them it learns the rounding and the ranges of each block by signed gradients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def quantize(pipeline: Any, job: QuantizeJob) -> None:
 
 
 def read(pipeline: Any, job: QuantizeJob, _: None) -> Iterator[tuple[str, DequantizedLayer]]:
-    """The layers hold dequantized weights in bfloat16; codes times scales are exact."""
+    """The modules hold dequantized weights in bfloat16. Codes times scales are exact."""
     for name, module in iter_linears(pipeline, job):
         scales: Any = module.scale  # (out, groups)
         scale_per_weight = scales.float().repeat_interleave(module.in_features // scales.shape[1], 1)
@@ -42,7 +42,7 @@ def read(pipeline: Any, job: QuantizeJob, _: None) -> Iterator[tuple[str, Dequan
 
 
 def _keep_in_float(model: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
-    """What AutoRound would quantize besides."""
+    """Returns the configuration that keeps other linear layers in float."""
     names_in_float = (
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in names
     )
@@ -50,7 +50,7 @@ def _keep_in_float(model: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _make_diffusion_tuner(pipeline: Any, job: QuantizeJob, common: dict[str, Any]) -> Any:
-    """The prompts as its loader would give them, batch by batch; the noise is its own."""
+    """Passes the prompts as its own loader would, batch by batch. It draws its own noise."""
     sampling = dict(job.sampling)
     return AutoRound(
         pipeline,

@@ -1,4 +1,4 @@
-"""bitsandbytes: NF4 in blocks of 64, by the functions behind `Linear4bit`; optionally its scales quantized again."""
+"""bitsandbytes: NF4 in blocks of 64, with the functions behind `Linear4bit`, optionally with quantized scales."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
 
 
 def read(_: Any, __: QuantizeJob, state: dict[str, Any]) -> Iterator[tuple[str, DequantizedLayer]]:
-    for name, (packed, state) in state.items():
-        stored = [packed, *state.as_dict(packed=True).values()]
-        yield name, DequantizedLayer(functional.dequantize_4bit(packed, state), count_bits(*stored))
+    for name, (packed, quant_state) in state.items():
+        stored = [packed, *quant_state.as_dict(packed=True).values()]
+        yield name, DequantizedLayer(functional.dequantize_4bit(packed, quant_state), count_bits(*stored))

@@ -1,6 +1,6 @@
-"""GGUF: blocks of 32 as the `gguf` package makes them.
+"""GGUF: blocks of 32 from the `gguf` package.
 
-diffusers reads GGUF files for some transformers only and dequantizes them when they are used: the same numbers.
+diffusers reads GGUF files for some transformers only, and dequantizes them when they are used, to the same numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GPTQModel: its GPTQ, given layer by layer the inputs of the reference; it knows no diffusion pipelines."""
+"""GPTQModel: its GPTQ, on the inputs that each layer gets in the reference. It does not support diffusion pipelines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = "gptqmodel"
 
 
 def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
-    """By layer, the dequantized weight, the scales, and the order of the groups, which its files hold as int32."""
+    """Returns, by layer, the dequantized weight, the scales, and the group index, which its files store as int32."""
     size = job.options["group_size"]
     solvers = {
         name: GPTQ(module, QuantizeConfig(bits=4, group_size=size)) for name, module in iter_linears(pipeline, job)

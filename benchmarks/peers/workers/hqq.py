@@ -1,4 +1,4 @@
-"""HQQ: half-quadratic search for zero points, by `HQQLinear`'s quantizer."""
+"""HQQ: half-quadratic search for zero points, with the quantizer of `HQQLinear`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
 
 def read(_: Any, __: QuantizeJob, state: dict[str, Any]) -> Iterator[tuple[str, DequantizedLayer]]:
     for name, (packed, meta) in state.items():
-        grid = {key: meta[key].half() for key in ("scale", "zero")}  # as `HQQLinear` keeps them in half precision
+        grid = {key: meta[key].half() for key in ("scale", "zero")}  # as `HQQLinear` stores them in half precision
         weight = Quantizer.dequantize(packed, meta | {key: part.float() for key, part in grid.items()})
         yield name, DequantizedLayer(weight, count_bits(packed, *grid.values()))

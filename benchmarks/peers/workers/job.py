@@ -1,4 +1,4 @@
-"""A job: what the driver asks of a worker, as JSON. Standard library only, as both sides read it."""
+"""A job for a worker and its outcome, as JSON. Standard library only, because both environments import it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts that are painted together, and the seed of each one's noise."""
+    """Prompts that run in one batch, and the seed of the noise of each."""
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -20,8 +20,13 @@ class Batch:
 class QuantizeJob:
     """Layers of a pipeline to quantize.
 
-    layers: module names within each component. dtype: what the pipeline is loaded in. calibration: what a peer that
-    calibrates may paint, with `sampling` as the pipeline's keyword arguments. options: the peer's own settings.
+    Attributes:
+        pipeline: The pipeline's folder.
+        layers: Module names by component.
+        dtype: Dtype to load the pipeline in.
+        calibration: Batches for peers that calibrate.
+        sampling: Keyword arguments of the pipeline for them.
+        options: Settings of the peer.
     """
 
     pipeline: str
@@ -45,10 +50,13 @@ class QuantizeJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker says of its work.
+    """The result of a worker.
 
-    weights: how many were quantized. bits: what the peer stores for them, all of it. version: the peer's. finished: the
-    time at which they were quantized, before they were read back.
+    Attributes:
+        num_weights: Number of quantized weights.
+        num_bits: Bits that the peer stores for them, including scales and zero points.
+        version: Version of the peer.
+        finished_at: Unix time when the weights were quantized, before they were read back.
     """
 
     num_weights: int
@@ -61,7 +69,7 @@ class Outcome:
         return self.num_bits / self.num_weights
 
     def write(self, file: Path) -> None:
-        """Written last of all, and at once: a folder that has it is whole."""
+        """Writes the file atomically. It is the last one, so a folder that has it is complete."""
         new = file.with_name(file.name + ".new")
         new.write_text(json.dumps(asdict(self)), "utf-8")
         new.replace(file)

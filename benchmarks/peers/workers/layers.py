@@ -1,4 +1,4 @@
-"""What every peer needs: the layers of a job, the bits that tensors take, and inputs to calibrate with."""
+"""Shared by all peers: the layers of a job, the bits of tensors, and calibration inputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from .job import QuantizeJob
 
 
 class DequantizedLayer(NamedTuple):
-    """A quantized layer: the weight (out, in) that its codes stand for, in float32, and the bits that are stored."""
+    """A quantized layer.
+
+    Attributes:
+        weight: The dequantized weight (out, in) in float32.
+        bits: Bits that are stored for it.
+    """
 
     weight: Tensor
     bits: int
 
 
 def iter_linears(pipeline: Any, job: QuantizeJob) -> Iterator[tuple[str, nn.Linear]]:
-    """The layers to quantize, by "component.module"."""
+    """Yields the layers to quantize, named "component.module"."""
     for component, names in job.layers.items():
         model: nn.Module = getattr(pipeline, component)
         for name in names:
@@ -28,23 +33,23 @@ def iter_linears(pipeline: Any, job: QuantizeJob) -> Iterator[tuple[str, nn.Line
 
 
 def get_linear(model: nn.Module, name: str) -> nn.Linear:
-    """A layer by its name; peers put subclasses and look-alikes of `nn.Linear` in its place."""
+    """Returns a layer by its name. Peers replace layers with subclasses and substitutes of `nn.Linear`."""
     module: Any = model.get_submodule(name)
     return module  # type: ignore[no-any-return]
 
 
 def count_bits(*tensors: Tensor) -> int:
-    """The bits that tensors take in a file."""
+    """Returns the bits that tensors take in a file."""
     return sum(8 * tensor.nbytes for tensor in tensors)
 
 
 def count_grouped_bits(weights: int, groups: int) -> int:
-    """The bits of 4-bit codes with a scale of 16 bits and a zero point of 4 for each group, used or not."""
+    """Returns the bits of 4-bit codes with a 16-bit scale and a 4-bit zero point per group."""
     return 4 * weights + (16 + 4) * groups
 
 
 def run_calibration(pipeline: Any, job: QuantizeJob) -> None:
-    """Runs the calibration prompts, for peers that watch what comes in."""
+    """Runs the calibration prompts, for peers that observe inputs."""
     pipeline.set_progress_bar_config(disable=True)
     for batch in job.calibration:
         generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
@@ -54,9 +59,9 @@ def run_calibration(pipeline: Any, job: QuantizeJob) -> None:
 
 @contextmanager
 def observe_inputs(pipeline: Any, job: QuantizeJob, observers: dict[str, Any]) -> Iterator[None]:
-    """Calls watch[name](input) with the rows (tokens, in) that reach a layer, while it holds.
+    """Calls observers[name](rows) with the rows (tokens, in) that reach each layer.
 
-    Padding of the text batch is left out where the component is told of it, as the pipeline throws it away.
+    Padding is left out if the component gets an attention mask, because the pipeline discards it.
     """
     handles = []
     for component, names in job.layers.items():

@@ -1,6 +1,6 @@
-"""ONNX Runtime: `MatMulNBitsQuantizer` with each of its algorithms, on a graph of one MatMul for every layer.
+"""ONNX Runtime: `MatMulNBitsQuantizer` with each of its algorithms, on a graph with one MatMul for every layer.
 
-What the codes stand for is what the runtime's own kernel makes of the identity, computed in float32.
+The dequantized weight is the output of the runtime's own kernel for the identity, in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .job import QuantizeJob
 from .layers import DequantizedLayer, iter_linears, observe_inputs, run_calibration
 
 PACKAGE = "onnxruntime"
-MAX_SAMPLES = 4096  # tokens a layer that GPTQ sees
+MAX_SAMPLES = 4096  # tokens per layer for GPTQ
 
 
 def quantize(pipeline: Any, job: QuantizeJob) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read(_: Any, __: QuantizeJob, models: dict[str, Any]) -> Iterator[tuple[str,
 
 
 def _make_config(options: dict[str, Any], inputs: Tensor | None) -> Any:
-    """The algorithm's configuration; `None` is the quantizer's default one."""
+    """Returns the configuration of an algorithm; None means rounding to nearest."""
     size = options["group_size"]
     if options["algorithm"] == "rtn":
         return nbits.RTNWeightOnlyQuantConfig()
@@ -62,7 +62,7 @@ def _make_config(options: dict[str, Any], inputs: Tensor | None) -> Any:
 
 
 def _make_matmul_model(weight: Tensor) -> Any:
-    """x @ W for a weight (out, in), named so that the quantizer finds it."""
+    """Returns a model that computes x @ W for a weight (out, in)."""
     columns: npt.NDArray[np.float32] = weight.detach().float().T.contiguous().numpy()
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")],
@@ -79,7 +79,7 @@ def _input_width(model: onnx.ModelProto) -> int:
 
 
 def _sample_inputs(pipeline: Any, job: QuantizeJob) -> dict[str, Tensor]:
-    """A random sample of the tokens that reach each layer while the calibration prompts are painted."""
+    """Returns a random sample of the tokens that reach each layer while the calibration prompts run."""
     collected: dict[str, list[Tensor]] = {name: [] for name, _ in iter_linears(pipeline, job)}
     with observe_inputs(pipeline, job, {name: rows.append for name, rows in collected.items()}):
         run_calibration(pipeline, job)

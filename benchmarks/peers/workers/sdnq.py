@@ -1,4 +1,4 @@
-"""SDNQ: uint4 weights, plain, or with a Hadamard rotation or a low-rank part of 16 bits beside them."""
+"""SDNQ: uint4 weights, plain, or with a Hadamard rotation, or with a low-rank part in 16 bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = "sdnq"
 
 
 def quantize(pipeline: Any, job: QuantizeJob) -> list[Any]:
-    """The layers alone stand in the model that is handed over, so that the tool's own skip lists have no say."""
+    """The tool gets a model of these layers only, so that its own skip lists do not apply."""
     model = nn.ModuleList(module for _, module in iter_linears(pipeline, job))
     sdnq_post_load_quant(model, weights_dtype="uint4", add_skip_keys=False, **job.options)
     return list(model)
@@ -29,6 +29,6 @@ def read(pipeline: Any, job: QuantizeJob, state: list[Any]) -> Iterator[tuple[st
 
 
 def _get_dequantizer_inputs(module: Any) -> dict[str, Any]:
-    """What stands for the weight, by the names under which the dequantizer wants it."""
+    """Returns the tensors of a weight under the names of the dequantizer's arguments."""
     names = ("weight", "scale", "scale_2", "scale_zero_point", "zero_point", "zero_point_scale", "zero_point_2")
     return {name: getattr(module, name, None) for name in (*names, "svd_up", "svd_down")}

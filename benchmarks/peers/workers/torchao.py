@@ -1,4 +1,4 @@
-"""torchao: int4 weight-only by `quantize_`, with its public config or its CPU prototype, and AWQ on top of it."""
+"""torchao: int4 weight-only with `quantize_`, with its public config or its CPU prototype, optionally with AWQ."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _apply(pipeline: Any, job: QuantizeJob, config: Any) -> None:
 
 
 def _list_tensors(weight: Any) -> list[Tensor]:
-    """The plain tensors that a quantized weight is made of."""
+    """Returns the plain tensors of a quantized weight."""
     names = [*weight.tensor_data_names, *getattr(weight, "optional_tensor_data_names", [])]
     return [part for name in names if (part := getattr(weight, name, None)) is not None]
 
 
 def _dequantize(weight: Any) -> Tensor:
-    """The weight (out, in); where only the kernel can read the packing, codes - 8 are what it makes of the identity."""
+    """Returns the weight (out, in). Where only the kernel can read the packing, it is applied to the identity."""
     if not hasattr(weight, "scale_and_zero"):
         dequantized: Tensor = weight.dequantize()
         return dequantized
