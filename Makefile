@@ -40,7 +40,7 @@ RKNN := $(shell grep -s '^rknn:' recipes/$(DEVICE).yaml)
 SIGNS := artifacts/.work/ground-truth
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format docs clean \
+.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size \
 	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-rknn bench-rknn-images \
 	bench-rknn-folding
@@ -131,6 +131,9 @@ check: $(SET_UP)  ## run lint, format and type checks
 format: $(SET_UP)  ## let ruff fix and format the code
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
+
+docs-reference: $(SET_UP)  ## the reference of recipes in docs/recipes.md, from the schema
+	$(RUN)/python -m edgepress.recipes.markdown
 
 docs: $(SET_UP_DOCS)  ## build the documentation site in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
