@@ -140,8 +140,15 @@ class RknnExporter:
         job.model.write_tokenizer_files(stage / "tokenizer")
         reference_image = generate_torch_image(job) if job.is_complete else None
         calls = record_calls(job, self._float_parts.open_sessions(), reference_image, self._float_parts.onnx_files)
-        run_part, samples_folder = self._float_parts.open_sessions(), stage / SIMULATOR_FOLDER
-        write_calibration_samples(job, job.npu_parts, run_part, calls, stage / "tokenizer", samples_folder, progress)
+        write_calibration_samples(
+            job,
+            job.npu_parts,
+            self._float_parts.open_sessions(),
+            calls,
+            stage / "tokenizer",
+            stage / SIMULATOR_FOLDER,
+            progress,
+        )
         parts = self._build_parts(calls)
         image_psnr = self._check_image(reference_image)
         save_first_calls(calls, stage / "golden")

@@ -1,18 +1,18 @@
-"""An artifact with an older export for an NPU, which a refused one must leave as it was."""
+"""An artifact with an older RKNN export, which a failed export must leave unchanged."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = "as it was"
+CONTENT = "unchanged"
 
 
-def write(artifact: Path) -> Path:
+def write_previous_export(artifact: Path) -> Path:
     (artifact / "rknn").mkdir(parents=True)
-    (artifact / "rknn" / "older").write_text(WORDS)
+    (artifact / "rknn" / "older").write_text(CONTENT)
     return artifact
 
 
 def check_untouched(artifact: Path) -> None:
-    assert (artifact / "rknn" / "older").read_text() == WORDS
+    assert (artifact / "rknn" / "older").read_text() == CONTENT
     assert not (artifact / ".work" / "export-rknn").exists()

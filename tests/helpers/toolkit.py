@@ -1,4 +1,4 @@
-"""Whether rknn-toolkit2 is set up, for tests that run it; `make test` sets it up."""
+"""Skips tests that need rknn-toolkit2 if it is not installed; `make test` installs it."""
 
 from __future__ import annotations
 
@@ -16,4 +16,6 @@ def is_toolkit_installed() -> bool:
     return True
 
 
-needs_toolkit = pytest.mark.skipif(not is_toolkit_installed(), reason="rknn-toolkit2 is not set up: make setup-rknn")
+needs_toolkit = pytest.mark.skipif(
+    not is_toolkit_installed(), reason="rknn-toolkit2 is not installed; run make setup-rknn"
+)

@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_artifact_unchanged(tiny: Path, occupied: Path) -
     with limit_file_size(2**17):
         result = CliRunner().invoke(main, [*arguments, "--component", "text_encoder"])
     assert result.exit_code == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("Error: There is no room left")
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: No space left")
     check_untouched(occupied)
 
 
