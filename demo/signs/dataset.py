@@ -1,8 +1,7 @@
-"""The demo's task: signs with one or two lines of text, their prompts and their true pictures.
+"""Signs with one or two lines of text, their prompts and their ground-truth images.
 
-A sign stands on an 8 x 8 grid of 16-pixel patches, one patch being what one transformer token paints.
-Everything needed for prompts works without fonts; only `render` opens font files (Debian packages
-fonts-dejavu-core and fonts-noto-cjk).
+A sign is laid out on an 8 x 8 grid of 16-pixel patches, one patch per transformer token. Prompts need no fonts; only
+`render_sign` opens font files (Debian packages fonts-dejavu-core and fonts-noto-cjk).
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ Language = Literal["en", "zh"]
 Size = Literal["large", "small"]
 Split = Literal["calibration", "evaluation"]
 
-PATCH = 16  # pixels a side: 8 (VAE) x 2 (transformer patch)
-GRID = 8  # patches a side
-MAX_TEXT_LENGTH = 11  # characters with the space, so that every prompt fits 32 tokens
+PATCH = 16  # side in pixels: 8 (VAE) x 2 (transformer patch)
+GRID = 8  # side in patches
+MAX_TEXT_LENGTH = 11  # characters including the space, so that every prompt fits in 32 tokens
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HANZI = "春夏秋冬花茶书店美食海风雨雪明星新鲜平安福家园城红橙绿青蓝紫黑白黄粉灰大小上下中"
 
@@ -50,12 +49,12 @@ SIZES = {"large": "大", "small": "小"}
 PLACES = {"top": "上方", "middle": "中间", "bottom": "下方"}
 TEMPLATES: dict[Language, tuple[str, ...]] = {
     "en": (
-        'a {pattern} {ground} wall, {size} {colour} letters, {place}: "{text}"',
-        'on {pattern} {ground}, {place}, in {size} {colour}: "{text}"',
+        'a {pattern} {background} wall, {size} {colour} letters, {place}: "{text}"',
+        'on {pattern} {background}, {place}, in {size} {colour}: "{text}"',
     ),
     "zh": (
-        "{pattern}{ground}墙{place}{colour}色{size}字：“{text}”",
-        "在{pattern}{ground}底{place}写{colour}色{size}字：“{text}”",
+        "{pattern}{background}墙{place}{colour}色{size}字：“{text}”",
+        "在{pattern}{background}底{place}写{colour}色{size}字：“{text}”",
     ),
 }
 # (width, height) of a character's cell in patches.
@@ -66,9 +65,9 @@ CELLS: dict[tuple[Language, Size], tuple[int, int]] = {
     ("zh", "small"): (2, 2),
 }
 # Patch row of the first line for each place. It does not depend on the number of lines, because a causal text encoder
-# meets the first line before it can know of a second.
+# reads the first line before the second.
 FIRST_ROW = {"top": 0, "middle": 2, "bottom": 4}
-# Patches from one line to the next; wide-set large letters need air, or OCR joins the lines.
+# Patches from one line to the next. Large letters need space between lines, or OCR joins the lines.
 PITCH: dict[tuple[Language, Size], int] = {
     ("en", "large"): 3,
     ("en", "small"): 2,
@@ -85,7 +84,15 @@ FONTS: dict[tuple[Language, Size], tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One character and the patches that it fills, counted from the top left corner."""
+    """A character and its patches.
+
+    Attributes:
+        character: The character.
+        column: First column, from the left.
+        row: First row, from the top.
+        width: Width in patches.
+        height: Height in patches.
+    """
 
     character: str
     column: int
@@ -96,7 +103,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sign:
-    """What one picture shows; `prompt` asks for it and `render` draws it."""
+    """The content of an image. `prompt` describes it and `render_sign` draws it.
+
+    Attributes:
+        lines: One or two lines of text.
+        language: Language of prompt and text.
+        colour: Key of `COLOURS`, for the text.
+        background: Key of `BACKGROUNDS`.
+        pattern: Key of `PATTERNS`, for the background.
+        size: Size of the text.
+        place: Key of `PLACES`.
+        template: Index of the prompt's template.
+    """
 
     lines: tuple[str, ...]
     language: Language
@@ -109,14 +127,16 @@ class Sign:
 
     @property
     def text(self) -> str:
+        """The lines, separated by a space."""
         return " ".join(self.lines)
 
     @property
     def prompt(self) -> str:
+        """The prompt."""
         chinese = self.language == "zh"
         return TEMPLATES[self.language][self.template].format(
             pattern=PATTERNS[self.pattern] if chinese else self.pattern,
-            ground=BACKGROUNDS[self.background][0] if chinese else self.background,
+            background=BACKGROUNDS[self.background][0] if chinese else self.background,
             colour=COLOURS[self.colour][0] if chinese else self.colour,
             size=SIZES[self.size] if chinese else self.size,
             place=PLACES[self.place] if chinese else self.place,
@@ -125,7 +145,7 @@ class Sign:
 
     @property
     def cells(self) -> list[Cell]:
-        """Left-aligned cells, one line below the other."""
+        """The characters with their patches, left-aligned."""
         width, height = CELLS[self.language, self.size]
         pitch = PITCH[self.language, self.size]
         top = min(FIRST_ROW[self.place], compute_lowest_row(self.language, self.size))
@@ -137,31 +157,32 @@ class Sign:
 
 
 def load_words(split: Split, language: Language) -> list[str]:
-    """The words reserved for calibration or evaluation, in the order of `words.yaml`."""
+    """Returns the words reserved for calibration or evaluation, in the order of vocabulary.yaml."""
     reserved = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text("utf-8"))
     return list(reserved[split][language].split())
 
 
 @cache
 def held_out_words() -> frozenset[str]:
-    """Every word that training must not draw."""
+    """Returns all words that training must not use."""
     return frozenset(
         word for split in get_args(Split) for language in get_args(Language) for word in load_words(split, language)
     )
 
 
 def compute_lowest_row(language: Language, size: Size) -> int:
-    """The last row where a sign may begin so that two lines fit; two lines of large Chinese fill the whole sign."""
+    """Returns the last row that leaves room for two lines. Two lines of large Chinese fill the whole sign."""
     height, pitch = CELLS[language, size][1], PITCH[language, size]
     return GRID - height - (0 if 2 * height == GRID else pitch)
 
 
 def max_line_length(language: Language, size: Size) -> int:
+    """Returns the number of characters that fit in a line."""
     return GRID // CELLS[language, size][0]
 
 
 def draw_word(rng: random.Random, language: Language, max_length: int) -> str:
-    """A random string of 1 to `longest` characters that is not reserved; half of the English ones can be spoken."""
+    """Draws 1 to `max_length` characters that are no reserved word. Half of the English ones are pronounceable."""
     while True:
         length = rng.randint(1, max_length)
         if language == "zh":
@@ -175,7 +196,7 @@ def draw_word(rng: random.Random, language: Language, max_length: int) -> str:
 
 
 def draw_sign(rng: random.Random, max_length: int = GRID) -> Sign:
-    """A training sign with words of at most `longest` characters."""
+    """Draws a training sign with lines of at most `max_length` characters."""
     language: Language = rng.choice(get_args(Language))
     size: Size = rng.choice(get_args(Size))
     limit = min(max_length, max_line_length(language, size))
@@ -186,8 +207,8 @@ def draw_sign(rng: random.Random, max_length: int = GRID) -> Sign:
 
 
 def style_sign(rng: random.Random, lines: list[str], language: Language, size: Size) -> Sign:
-    """The sign with these lines and everything else drawn."""
-    tall = len(lines) * CELLS[language, size][1] == GRID
+    """Draws everything else of a sign with these lines."""
+    fills_grid = len(lines) * CELLS[language, size][1] == GRID
     return Sign(
         lines=tuple(lines),
         language=language,
@@ -195,13 +216,13 @@ def style_sign(rng: random.Random, lines: list[str], language: Language, size: S
         background=rng.choice(list(BACKGROUNDS)),
         pattern=rng.choice(list(PATTERNS)),
         size=size,
-        place="top" if tall else rng.choice(list(PLACES)),
+        place="top" if fills_grid else rng.choice(list(PLACES)),
         template=rng.randrange(2),
     )
 
 
 def held_out_signs(split: Split) -> list[Sign]:
-    """One sign a reserved word, in a fixed shuffled order; every third also carries a second word of the split."""
+    """Returns one sign per reserved word, in a fixed random order. Every third sign has a second word of the split."""
     rng = random.Random(split)
     signs = []
     for language in get_args(Language):
@@ -218,7 +239,7 @@ def held_out_signs(split: Split) -> list[Sign]:
 
 
 def prompt_set(split: Split) -> list[Prompt]:
-    """The held-out signs of a split as prompts, with the categories that evaluation makes tables of."""
+    """Returns the held-out signs of a split as prompts, with categories for the tables of an evaluation."""
     return [
         Prompt(
             id=f"{split}-{number:03d}",
@@ -240,7 +261,7 @@ def prompt_set(split: Split) -> list[Prompt]:
 
 @cache
 def render_glyph(character: str, language: Language, size: Size) -> npt.NDArray[np.float32]:
-    """Coverage in 0..1 of a character centred in its cell, shape (height, width) in pixels."""
+    """Renders a character centred in its cell; returns coverage in 0..1, shape (height, width) in pixels."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = (patches * PATCH for patches in CELLS[language, size])
@@ -254,7 +275,7 @@ def render_glyph(character: str, language: Language, size: Size) -> npt.NDArray[
 
 
 def render_background(background: str, pattern: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A background, shape (128, 128, 3), values 0..255. The prompt names its kind; the rest is chance."""
+    """Draws a background, shape (128, 128, 3), values 0..255. The prompt names its kind; the rest is random."""
     side = GRID * PATCH
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     if pattern == "striped":
@@ -280,10 +301,16 @@ def render_background(background: str, pattern: str, rng: np.random.Generator) -
 def render_sign(
     sign: Sign, rng: np.random.Generator | None = None, colour: tuple[int, int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """A true picture, shape (128, 128, 3), RGB.
+    """Renders the ground-truth image of a sign.
 
-    What the prompt leaves open (the background's details; on dotted walls half a patch of indent) is drawn from `rng`,
-    or else the same each time. `colour` writes in another colour than the sign's.
+    Args:
+        sign: The sign.
+        rng: Draws what the prompt leaves open: the details of the background, and on dotted walls an indent of half a
+            patch. By default these are the same for every call.
+        colour: RGB colour of the text instead of the sign's.
+
+    Returns:
+        RGB image, shape (128, 128, 3).
     """
     rng = rng or np.random.default_rng(0)
     ink = np.zeros((GRID * PATCH, GRID * PATCH), np.float32)

@@ -1,9 +1,9 @@
-"""Draws the true signs of prompts, so that painted ones can be compared with them (`evaluate --truth`).
+"""Draws the ground-truth signs of prompts, for `edgepress evaluate --ground-truth`.
 
-    python -m edgepress.demo.signs.ground_truth --prompts demo/pipeline/prompts/evaluation.jsonl --output truth
+    python -m edgepress.demo.signs.ground_truth --prompts demo/pipeline/prompts/evaluation.jsonl --output signs
 
-What a prompt leaves open, such as where the dots of a dotted wall are, is drawn the same each time: no painting can
-match it, and what counts is how much less the variant matches it than the reference does.
+What a prompt leaves open, such as the positions of dots, is drawn the same each time. No generated image can match it;
+what counts is how much less a variant matches it than the reference.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from ...pipelines.hub import DEMO_PIPELINE
 from ...prompts.prompt import Prompt, load_prompts
 from .dataset import BACKGROUNDS, COLOURS, PATTERNS, PLACES, SIZES, TEMPLATES, Language, Sign, Size, render_sign
 
-NO_FONTS_EXIT_CODE = 3  # exit code, on which whoever asks may go on without
+NO_FONTS_EXIT_CODE = 3  # callers may continue without ground truth
 
 
 class MissingFontsError(UserError):
-    """The signs cannot be drawn here."""
+    """The fonts of the signs are not installed."""
 
 
 class MissingFontsExit(click.ClickException):
+    """Ends the command with `NO_FONTS_EXIT_CODE`."""
+
     exit_code = NO_FONTS_EXIT_CODE
 
 
@@ -35,8 +37,8 @@ def write_images(prompts: list[Prompt], folder: Path) -> None:
     """Writes `<prompt id>.png` for each prompt.
 
     Raises:
-        UserError: a prompt that asks for no sign of the demo.
-        NoFontsError: fonts that are not installed.
+        UserError: A prompt does not describe a sign of the demo.
+        MissingFontsError: The fonts are not installed.
     """
     from PIL import Image
 
@@ -46,16 +48,16 @@ def write_images(prompts: list[Prompt], folder: Path) -> None:
             image = render_sign(parse_prompt(prompt))
         except OSError as error:
             raise MissingFontsError(
-                f"The true signs need fonts ({error}); install fonts-dejavu-core and fonts-noto-cjk."
+                f"Drawing signs needs fonts ({error}). Install fonts-dejavu-core and fonts-noto-cjk."
             ) from error
         Image.fromarray(image).save(folder / f"{prompt.id}.png")
 
 
 def parse_prompt(prompt: Prompt) -> Sign:
-    """The sign that a prompt asks for.
+    """Returns the sign that a prompt describes.
 
     Raises:
-        UserError: it asks for none.
+        UserError: It describes none.
     """
     for language, templates in TEMPLATES.items():
         for number, template in enumerate(templates):
@@ -64,7 +66,7 @@ def parse_prompt(prompt: Prompt) -> Sign:
                 sign = _make_sign(prompt.lines, language, number, match.groupdict())
                 if sign.prompt == prompt.prompt:
                     return sign
-    raise UserError(f"The prompt {prompt.id!r} asks for no sign of the demo: {prompt.prompt}")
+    raise UserError(f"The prompt {prompt.id!r} does not describe a sign of the demo: {prompt.prompt}")
 
 
 def _make_sign(lines: tuple[str, ...], language: Language, template: int, values: Mapping[str, str]) -> Sign:
@@ -73,7 +75,7 @@ def _make_sign(lines: tuple[str, ...], language: Language, template: int, values
         lines=lines,
         language=language,
         colour=keys["colour"],
-        background=keys["ground"],
+        background=keys["background"],
         pattern=keys["pattern"],
         size=cast(Size, keys["size"]),
         place=keys["place"],
@@ -82,11 +84,11 @@ def _make_sign(lines: tuple[str, ...], language: Language, template: int, values
 
 
 def _make_vocabulary(language: Language) -> dict[str, dict[str, str]]:
-    """The keys of what a prompt names, by the words of its language."""
+    """Returns, for each attribute of a sign, its keys by the words of a language."""
     chinese = language == "zh"
     tables: Mapping[str, Mapping[str, str]] = {
         "colour": {key: word for key, (word, _) in COLOURS.items()},
-        "ground": {key: word for key, (word, _) in BACKGROUNDS.items()},
+        "background": {key: word for key, (word, _) in BACKGROUNDS.items()},
         "pattern": PATTERNS,
         "size": SIZES,
         "place": PLACES,
@@ -95,7 +97,7 @@ def _make_vocabulary(language: Language) -> dict[str, dict[str, str]]:
 
 
 def _make_pattern(template: str, vocabulary: Mapping[str, Mapping[str, str]]) -> str:
-    """A regular expression of the prompts that a template makes."""
+    """Returns a regular expression for the prompts of a template."""
     choices = {name: f"(?P<{name}>{'|'.join(table)})" for name, table in vocabulary.items()}
     return re.escape(template).replace(r"\{", "{").replace(r"\}", "}").format(text=".+", **choices)
 
@@ -109,7 +111,7 @@ def main(prompts: Path, output: Path) -> None:
     except UserError as error:
         exception_class = MissingFontsExit if isinstance(error, MissingFontsError) else click.ClickException
         raise exception_class(str(error)) from error
-    click.echo(f"written to {output}")
+    click.echo(f"Wrote the signs to {output}.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A plain CLIP in open_clip's names and shapes, for training the demo's: two transformers and a shared space.
+"""A plain CLIP with open_clip's names and shapes, for training the demo's: two transformers and a shared space.
 
 It follows Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv 2103.00020),
-and open_clip's configuration keys; what it saves, open_clip loads. Activations are GELU, not QuickGELU.
+with open_clip's configuration keys, so that open_clip loads its weights. Activations are GELU, not QuickGELU.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CONFIG: dict[str, Any] = {
         "vision_cfg": {"image_size": 128, "patch_size": 16, "layers": 4, "width": 192, "head_width": 48},
         "text_cfg": {
             "context_length": 32,
-            "vocab_size": 0,  # the tokenizer's
-            "hf_tokenizer_name": ".",  # open_clip then reads the tokenizer of the weights' own folder
+            "vocab_size": 0,  # set to that of the tokenizer
+            "hf_tokenizer_name": ".",  # open_clip then reads the tokenizer next to the weights
             "layers": 3,
             "width": 192,
             "heads": 4,
@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm transformer block; attention is torch's own, whose parameters open_clip's are named after."""
+    """A pre-norm transformer block. The attention is torch's own, like in open_clip, for its parameter names."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -59,6 +59,8 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerStack(nn.Module):
+    """A sequence of transformer blocks."""
+
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
@@ -70,7 +72,7 @@ class TransformerStack(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Pictures (n, 3, side, side), normalised, to the class token and the patches, (n, 1 + patches, width)."""
+    """Maps normalised images (n, 3, side, side) to the class token and the patches, (n, 1 + patches, width)."""
 
     def __init__(
         self, embed_dim: int, image_size: int, patch_size: int, layers: int, width: int, head_width: int
@@ -93,14 +95,14 @@ class VisionTransformer(nn.Module):
 
 
 class ClipModel(nn.Module):
-    """Both towers; embeddings are of length 1."""
+    """The image encoder and the text encoder. Embeddings have length 1."""
 
     def __init__(
         self, embed_dim: int, vision_cfg: dict[str, Any], text_cfg: dict[str, Any], quick_gelu: bool = False
     ) -> None:
         super().__init__()
         if quick_gelu:
-            raise ValueError("this CLIP knows GELU alone")
+            raise ValueError("QuickGELU is not supported.")
         width = text_cfg["width"]
         self.visual = VisionTransformer(embed_dim, **vision_cfg)
         self.token_embedding = nn.Embedding(text_cfg["vocab_size"], width)
@@ -112,13 +114,15 @@ class ClipModel(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def encode_image(self, images: Tensor) -> Tensor:
+        """Embeds normalised images (n, 3, side, side)."""
         return self.project_image(self.visual(images))
 
     def project_image(self, tokens: Tensor) -> Tensor:
+        """Projects the output of the vision transformer to embeddings."""
         return F.normalize(self.visual.ln_post(tokens[:, 0]) @ self.visual.proj, dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, context): the end token has the largest number of all, and its feature is taken."""
+        """Embeds tokens (n, context), at the end token, which has the largest id of all."""
         x = self.token_embedding(tokens) + self.positional_embedding
         x = self.ln_final(self.transformer(x, causal=True))
         ends = x[torch.arange(len(x)), tokens.argmax(dim=-1)]

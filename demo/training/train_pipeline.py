@@ -1,14 +1,18 @@
-"""Trains the demo pipeline, stage by stage: `python -m edgepress.demo.training.train_pipeline --help`.
+"""Trains the demo pipeline in stages.
+
+    python -m edgepress.demo.training.train_pipeline --stage STAGE
+
+The stages, in this order:
 
     tokenizer   byte-level BPE over the prompts
-    vae         AutoencoderKL on crops of true signs; then the latents' mean and deviation
-    text        Qwen3 learns to say, at each character's token, which character stands where in which style
-    dit         ZImageTransformer2DModel (and Qwen3 with it) learns to paint, by flow matching
-    decoder     the VAE's decoder alone is sharpened; the encoder, and with it the latents, stay
-    save        writes the bf16 diffusers folder
+    vae         AutoencoderKL, on crops of signs; then mean and standard deviation of the latents
+    text        Qwen3 learns to predict, at each character's token, the character, its position and its style
+    dit         ZImageTransformer2DModel, together with Qwen3, by flow matching
+    decoder     sharpens the VAE's decoder; the encoder, and with it the latents, stay
+    save        writes the bfloat16 diffusers folder
 
-Data is drawn on the fly by `signs.py`. Every stage saves its state each few minutes under --run, goes on from it
-when started again, prints its loss, and writes sample sheets. CPU or CUDA, bf16 autocast.
+Data is drawn on the fly by demo/signs/dataset.py. Every stage saves a checkpoint every few minutes under --run, resumes
+from it, prints its loss, and writes sample sheets. It runs on CPU or CUDA with bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ SAVE_INTERVAL_S = 180.0  # seconds
 
 
 def render_images(batch: list[dataset.Sign], random_colours: bool = False) -> Tensor:
-    """True pictures in -1..1, shape (n, 3, 128, 128); `recoloured` writes in random dark colours."""
+    """Renders signs, with random dark text colours if asked for; returns images in -1..1, shape (n, 3, 128, 128)."""
     rng = np.random.default_rng()
     colours = rng.integers(0, 220, (len(batch), 3)).tolist() if random_colours else [None] * len(batch)
     stack = np.stack([dataset.render_sign(sign, rng, colour) for sign, colour in zip(batch, colours, strict=True)])
@@ -55,7 +59,15 @@ def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
 
 @dataclass
 class TrainingStage:
-    """One resumable stage: modules, optimizers, and the step reached."""
+    """A resumable training stage.
+
+    Attributes:
+        path: File of its checkpoint.
+        modules: Modules by name, with their state in the checkpoint.
+        optimizers: Optimizers, with their state in the checkpoint.
+        steps: Number of steps to train.
+        step: Number of finished steps.
+    """
 
     path: Path
     modules: dict[str, nn.Module]
@@ -64,6 +76,7 @@ class TrainingStage:
     step: int = 0
 
     def resume(self) -> None:
+        """Loads the checkpoint, if there is one."""
         if self.path.exists():
             state = torch.load(self.path, map_location=DEVICE, weights_only=True)
             for name, module in self.modules.items():
@@ -73,6 +86,7 @@ class TrainingStage:
             self.step = state["step"]
 
     def save(self) -> None:
+        """Writes the checkpoint atomically."""
         state: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
         state |= {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "step": self.step}
         new = self.path.with_suffix(".new")
@@ -82,7 +96,13 @@ class TrainingStage:
     def run(
         self, compute_loss: Callable[[], Tensor], rate: float, on_step: Callable[[int], None] | None = None
     ) -> None:
-        """One-cycle schedule (5 % warm-up, cosine to 2 %), clipped gradients, a line each 50 steps."""
+        """Trains with a one-cycle schedule (5 % warm-up, cosine decay to 2 %) and clipped gradients.
+
+        Args:
+            compute_loss: Draws a batch and returns its loss.
+            rate: Peak learning rate; a parameter group may scale it with the key `scale`.
+            on_step: Called with the number of finished steps.
+        """
         self.resume()
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         parameters = [p for group in groups for p in group["params"]]
@@ -116,10 +136,12 @@ class TrainingStage:
 
 
 def cosine_decay(progress: float, floor: float = 0.02) -> float:
+    """Returns the factor of the learning rate, from 1 to `floor`."""
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def stream_signs(seed: int) -> Iterator[dataset.Sign]:
+    """Yields random training signs."""
     rng = random.Random(seed)
     while True:
         yield dataset.draw_sign(rng)
@@ -129,6 +151,7 @@ def stream_signs(seed: int) -> Iterator[dataset.Sign]:
 
 
 def make_vae() -> Any:
+    """Returns an untrained VAE."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -145,7 +168,7 @@ def make_vae() -> Any:
 
 
 def draw_crops(rng: np.random.Generator, stream: Iterator[dataset.Sign], count: int, random_colours: bool) -> Tensor:
-    """Random 64-pixel crops on the patch grid; half of them `recoloured`, so that latents hold any colour."""
+    """Draws 64-pixel crops on the patch grid. Half of them may have random colours, so that latents hold any colour."""
     side = 64
     batch = [next(stream) for _ in range(count)]
     images = torch.cat([render_images(batch[::2]), render_images(batch[1::2], random_colours)])
@@ -155,13 +178,14 @@ def draw_crops(rng: np.random.Generator, stream: Iterator[dataset.Sign], count: 
 
 
 def image_loss(out: Tensor, target: Tensor) -> Tensor:
-    """L1 + 2 MSE + L1 of the horizontal and vertical differences, which is what OCR reads."""
+    """Returns L1 + 2 MSE + L1 of horizontal and vertical differences, which matter for OCR."""
     error = out - target
     edges: Tensor = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + 2 * error.square().mean() + 0.5 * edges
 
 
 def train_vae(run: Path, steps: int, batch: int) -> None:
+    """Trains the VAE and measures its latents."""
     torch.manual_seed(0)
     vae = make_vae()
     rng, stream = np.random.default_rng(), stream_signs(random.randrange(2**32))
@@ -181,7 +205,7 @@ def train_vae(run: Path, steps: int, batch: int) -> None:
 
 @torch.no_grad()
 def measure_latents(run: Path, vae: Any) -> None:
-    """Keeps the mean and deviation of the latents of 256 signs, by which what the transformer learns is normalised."""
+    """Writes mean and standard deviation of the latents of 256 signs, which normalise the transformer's targets."""
     rng = random.Random(7)
     images = render_images([dataset.draw_sign(rng) for _ in range(256)])
     latent = torch.cat([vae.encode(part).latent_dist.mean for part in images.split(32)])
@@ -190,7 +214,7 @@ def measure_latents(run: Path, vae: Any) -> None:
 
 @torch.no_grad()
 def report_vae(run: Path, vae: Any) -> None:
-    """Says how well signs come back, and writes a sheet of true and decoded ones."""
+    """Prints the reconstruction PSNR, and writes a sheet of original and decoded signs."""
     rng = random.Random(8)
     images = render_images([dataset.draw_sign(rng) for _ in range(32)])
     out = vae.decode(vae.encode(images).latent_dist.mean).sample
@@ -212,7 +236,7 @@ TOKENS_AFTER_TEXT = 6  # closing quote, <|im_end|>, newline, <|im_start|>, assis
 
 
 def train_tokenizer(run: Path) -> None:
-    """Byte-level BPE whose merges never join two capitals or two Chinese characters, so that words stay spelled out."""
+    """Trains a byte-level BPE that never merges capitals or Chinese characters, so that words stay spelled out."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
@@ -237,12 +261,14 @@ def train_tokenizer(run: Path) -> None:
 
 
 def load_tokenizer(run: Path) -> Any:
+    """Loads the trained tokenizer."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(run / "tokenizer")
 
 
 def token_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """Returns the tokens of a prompt in the chat template."""
     message = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, enable_thinking=True)
     return list(tokenizer(text).input_ids)
@@ -252,19 +278,20 @@ def token_ids(tokenizer: Any, prompt: str) -> list[int]:
 
 
 CHARACTERS = dataset.LETTERS + dataset.HANZI
-# What the text stage asks of the features at a character's token: name -> number of answers.
+# Classifiers of the text stage, on the features at a character's token, with their number of classes.
 CLASSIFIERS = {
     "character": len(CHARACTERS),
     "column": dataset.GRID,
     "row": dataset.GRID,
     "cell": len(dataset.CELLS),
     "colour": len(dataset.COLOURS),
-    "ground": len(dataset.BACKGROUNDS),
+    "background": len(dataset.BACKGROUNDS),
     "pattern": len(dataset.PATTERNS),
 }
 
 
 def make_text_encoder(vocabulary: int) -> Any:
+    """Returns an untrained text encoder for a vocabulary of this size."""
     from transformers import Qwen3Config, Qwen3Model
 
     config = Qwen3Config(
@@ -282,9 +309,9 @@ def make_text_encoder(vocabulary: int) -> Any:
     return Qwen3Model(config).to(DEVICE)
 
 
-def encode_prompts(encoder: Any, tokenizer: Any, drawn: list[dataset.Sign]) -> tuple[Tensor, list[int]]:
-    """Features (n, longest, 256) of the last read layer, and each prompt's number of tokens."""
-    ids = [token_ids(tokenizer, sign.prompt) for sign in drawn]
+def encode_prompts(encoder: Any, tokenizer: Any, signs: list[dataset.Sign]) -> tuple[Tensor, list[int]]:
+    """Returns features (n, tokens, 256) of the layer that the pipeline uses, and each prompt's number of tokens."""
+    ids = [token_ids(tokenizer, sign.prompt) for sign in signs]
     lengths = [len(row) for row in ids]
     table = torch.zeros(len(ids), max(lengths), dtype=torch.long)
     mask = torch.zeros_like(table, dtype=torch.bool)
@@ -296,7 +323,7 @@ def encode_prompts(encoder: Any, tokenizer: Any, drawn: list[dataset.Sign]) -> t
 
 
 def list_labels(sign: dataset.Sign) -> list[list[int]]:
-    """For each character of the sign, the right answer to each question."""
+    """Returns, for each character of the sign, its class for each classifier."""
     style = [
         list(dataset.CELLS).index((sign.language, sign.size)),
         list(dataset.COLOURS).index(sign.colour),
@@ -307,6 +334,7 @@ def list_labels(sign: dataset.Sign) -> list[list[int]]:
 
 
 def train_text(run: Path, steps: int, batch: int) -> None:
+    """Trains the text encoder with classifiers on its features."""
     torch.manual_seed(1)
     tokenizer = load_tokenizer(run)
     encoder = make_text_encoder(len(tokenizer))
@@ -334,11 +362,12 @@ def train_text(run: Path, steps: int, batch: int) -> None:
 # ---------------------------------------------------------------- transformer
 
 
-POOL_SIZE = 2048  # encoded signs kept at hand; a quarter of a batch is renewed at each step
+POOL_SIZE = 2048  # encoded signs; a quarter of a batch is replaced at each step
 EMA_DECAY = 0.998
 
 
 def make_dit() -> Any:
+    """Returns an untrained transformer."""
     from diffusers import ZImageTransformer2DModel
 
     return ZImageTransformer2DModel(
@@ -355,7 +384,7 @@ def make_dit() -> Any:
 
 
 class RealRotaryProcessor:
-    """The transformer's attention with rotary embedding in real numbers, which compiles; training only."""
+    """The transformer's attention with rotary embedding in real numbers, which can be compiled. For training only."""
 
     def __call__(self, attn: Any, hidden_states: Tensor, freqs_cis: Tensor, **_: Any) -> Tensor:
         cos, sin = freqs_cis.real.unsqueeze(2), freqs_cis.imag.unsqueeze(2)
@@ -374,6 +403,7 @@ class RealRotaryProcessor:
 
 
 def build_pipeline(run: Path, vae: Any, text: Any, dit: Any) -> Any:
+    """Returns the pipeline of the components, with the VAE normalised by the measured latents."""
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
     statistics = json.loads((run / "latents.json").read_text())
@@ -385,7 +415,7 @@ def build_pipeline(run: Path, vae: Any, text: Any, dit: Any) -> Any:
 
 
 def generate_images(pipeline: Any, batch: list[dataset.Sign]) -> Tensor:
-    """What the pipeline makes of the signs' prompts, in -1..1, shape (n, 3, 128, 128); noise seeded by position."""
+    """Generates images of the signs' prompts in -1..1, shape (n, 3, 128, 128). The position seeds the noise."""
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
         images: Tensor = pipeline(
@@ -402,7 +432,7 @@ def generate_images(pipeline: Any, batch: list[dataset.Sign]) -> Tensor:
 
 
 class LatentPool:
-    """Signs and their normalised latents (16, 16, 16), encoded once and met about four times each."""
+    """Signs and their normalised latents (16, 16, 16), each encoded once and used about four times."""
 
     def __init__(self, run: Path, vae: Any) -> None:
         statistics = json.loads((run / "latents.json").read_text())
@@ -416,6 +446,7 @@ class LatentPool:
 
     @torch.no_grad()
     def renew(self, count: int) -> None:
+        """Replaces the oldest signs."""
         drawn = [next(self.stream) for _ in range(count)]
         with torch.autocast(DEVICE.type, torch.bfloat16):
             images = render_images(drawn).contiguous(memory_format=torch.channels_last)
@@ -426,19 +457,20 @@ class LatentPool:
             self.oldest = (self.oldest + 1) % POOL_SIZE
 
     def batch(self, count: int) -> tuple[list[dataset.Sign], Tensor]:
+        """Returns random signs and their latents, and replaces a quarter as many."""
         self.renew(count // 4)
         chosen = random.sample(range(POOL_SIZE), count)
         return [self.signs[i] for i in chosen], self.latents[chosen]
 
 
 def draw_noise_levels(count: int) -> Tensor:
-    """Sigmas: 70 % as the sampler visits them (shift 3), 30 % uniform."""
+    """Draws sigmas: 70 % distributed as in sampling (shift 3), 30 % uniform."""
     u = torch.rand(count, device=DEVICE)
     return torch.where(torch.rand(count, device=DEVICE) < 0.7, 3 * u / (1 + 2 * u), u)
 
 
 def make_optimizers(dit: Any, text: Any) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for the rest; the text encoder learns at a third of the rate."""
+    """Returns Muon for the matrices inside the blocks, AdamW for the rest; the text encoder gets 0.3 of the rate."""
     inside = [p for n, p in dit.named_parameters() if p.ndim == 2 and ("attention" in n or "feed_forward" in n)]
     chosen = {id(p) for p in inside}
     rest = [p for p in dit.parameters() if id(p) not in chosen]
@@ -451,12 +483,14 @@ def make_optimizers(dit: Any, text: Any) -> list[torch.optim.Optimizer]:
 
 
 def load_modules(path: Path, **modules: nn.Module) -> None:
+    """Loads modules from a checkpoint by name."""
     state = torch.load(path, map_location=DEVICE, weights_only=True)
     for name, module in modules.items():
         module.load_state_dict(state[name])
 
 
 def train_dit(run: Path, steps: int, batch: int) -> None:
+    """Trains the transformer and the text encoder by flow matching."""
     torch.manual_seed(2)
     tokenizer = load_tokenizer(run)
     vae, text, dit = make_vae(), make_text_encoder(len(tokenizer)), make_dit()
@@ -498,7 +532,7 @@ def train_dit(run: Path, steps: int, batch: int) -> None:
 
 
 def train_decoder(run: Path, steps: int, batch: int) -> None:
-    """Sharpens the decoder on whole-sign crops with less noise; the encoder and so the latents stay."""
+    """Sharpens the decoder on crops without random colours. The encoder, and so the latents, stay."""
     torch.manual_seed(3)
     vae = make_vae()
     load_modules(run / "vae.pt", vae=vae)
@@ -518,7 +552,7 @@ def train_decoder(run: Path, steps: int, batch: int) -> None:
 
 
 def save_pipeline(run: Path, folder: Path) -> None:
-    """The trained parts as one bf16 diffusers folder, with the prompt sets that training never saw."""
+    """Writes the trained components as one bfloat16 diffusers folder, with the held-out prompt sets."""
     vae, text, dit = make_vae(), make_text_encoder(len(load_tokenizer(run))), make_dit()
     load_modules(run / ("decoder.pt" if (run / "decoder.pt").exists() else "vae.pt"), vae=vae)
     state = torch.load(run / "dit.pt", map_location=DEVICE, weights_only=True)
@@ -531,6 +565,7 @@ def save_pipeline(run: Path, folder: Path) -> None:
 
 
 def save_prompt_sets(folder: Path) -> None:
+    """Writes the held-out prompt sets."""
     folder.mkdir(exist_ok=True)
     for split in get_args(dataset.Split):
         save_prompts(dataset.prompt_set(split), folder / f"{split}.jsonl")

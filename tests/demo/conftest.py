@@ -1,4 +1,4 @@
-"""What the demo paints of prompts that no training saw."""
+"""Images that the demo generates for held-out prompts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from edgepress.recipes.schema import GenerationSettings
 
 
 @pytest.fixture(scope="session")
-def painted() -> list[tuple[Prompt, npt.NDArray[np.uint8]]]:
-    """The first 48 evaluation prompts and their pictures, 128 x 128; about half a minute."""
+def generated() -> list[tuple[Prompt, npt.NDArray[np.uint8]]]:
+    """The first 48 evaluation prompts and their images, 128 x 128. Takes about half a minute."""
     prompts = load_prompts(DEMO_PIPELINE / "prompts" / "evaluation.jsonl")[:48]
-    pipeline, sampling = (
-        load_pipeline(DEMO_PIPELINE, torch.float32),
-        resolve_sampling(GenerationSettings(), DEMO_PIPELINE),
-    )
+    pipeline = load_pipeline(DEMO_PIPELINE, torch.float32)
+    sampling = resolve_sampling(GenerationSettings(), DEMO_PIPELINE)
     return [
         (prompt, np.asarray(image))
-        for group in batched(prompts, sampling.batch_size)
-        for prompt, image in zip(group, generate_images(pipeline, group, sampling), strict=True)
+        for batch in batched(prompts, sampling.batch_size)
+        for prompt, image in zip(batch, generate_images(pipeline, batch, sampling), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The shipped demo pipeline: genuine classes, small, and good enough to be a yardstick."""
+"""The bundled demo pipeline: genuine classes, small, and good enough to measure quantization with."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def test_the_classes_are_the_genuine_ones() -> None:
 def test_every_quantizable_width_is_a_multiple_of_128() -> None:
     plan = build_plan(DEMO_PIPELINE, QuantizationSettings())
     for component in plan.components:
-        for unit in component.blocks:
-            for linear in unit.linears:
+        for block in component.blocks:
+            for linear in block.linears:
                 assert component.checkpoint.shape(f"{linear}.weight")[1] % 128 == 0, linear
 
 
 @pytest.mark.parametrize("split", ["calibration", "evaluation"])
-def test_the_shipped_prompts_are_those_that_training_leaves_out(split: dataset.Split) -> None:
+def test_the_bundled_prompts_are_the_held_out_ones(split: dataset.Split) -> None:
     assert load_prompts(DEMO_PIPELINE / "prompts" / f"{split}.jsonl") == dataset.prompt_set(split)
 
 
-def test_words_are_spelled_out_to_the_text_encoder() -> None:
-    """One token a character, and prompts that fill one row of 32 tokens at most."""
+def test_words_are_tokenized_by_character() -> None:
+    """Every character is one token, and prompts have at most 32 tokens."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO_PIPELINE / "tokenizer")
@@ -73,9 +73,7 @@ def test_words_are_spelled_out_to_the_text_encoder() -> None:
 
 
 @pytest.mark.slow
-def test_ocr_reads_what_the_pipeline_paints(painted: list[tuple[Prompt, npt.NDArray[np.uint8]]]) -> None:
-    """A sample of the held-out words; the whole set stands in docs/benchmarks.md."""
-    exact = [
-        score_text(prompt.lines, recognize_lines(picture), prompt.language)["exact"] for prompt, picture in painted
-    ]
+def test_ocr_reads_generated_images(generated: list[tuple[Prompt, npt.NDArray[np.uint8]]]) -> None:
+    """A sample of the held-out words. All of them are in docs/benchmarks/quality.md."""
+    exact = [score_text(prompt.lines, recognize_lines(image), prompt.language)["exact"] for prompt, image in generated]
     assert sum(exact) / len(exact) >= 0.9, f"{exact.count(1.0)} of {len(exact)} read exactly"

@@ -1,4 +1,4 @@
-"""The demo's task: what is drawn for training, and what is kept from it."""
+"""The demo's dataset: training signs, and the words and prompts that are held out."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pytest
 from edgepress.demo.signs import dataset
 
 
-def test_training_never_draws_a_reserved_word_or_prompt() -> None:
-    """20,000 training signs hold none of the words, nor of the prompts, of calibration and evaluation."""
+def test_training_signs_contain_no_reserved_word_or_prompt() -> None:
+    """20,000 training signs share no word and no prompt with calibration and evaluation."""
     rng = random.Random(0)
-    drawn = [dataset.draw_sign(rng) for _ in range(20_000)]
-    words = {word for sign in drawn for word in sign.lines}
-    prompts = {sign.prompt for sign in drawn}
+    signs = [dataset.draw_sign(rng) for _ in range(20_000)]
+    words = {word for sign in signs for word in sign.lines}
+    prompts = {sign.prompt for sign in signs}
     assert not words & dataset.held_out_words()
     for split in get_args(dataset.Split):
         assert not prompts & {prompt.prompt for prompt in dataset.prompt_set(split)}
 
 
-def test_a_reserved_word_is_drawn_again() -> None:
-    """The draw is by rejection: each word of two letters is reached in time, but for the reserved ones."""
+def test_reserved_words_are_never_drawn() -> None:
+    """Words are drawn by rejection: in the end, all words of two letters appear, except the reserved ones."""
     rng = random.Random(1)
-    seen = {dataset.draw_word(rng, "en", 2) for _ in range(60_000)}
+    drawn = {dataset.draw_word(rng, "en", 2) for _ in range(60_000)}
     short = {word for word in dataset.held_out_words() if len(word) == 2 and word.isascii()}
     assert short
-    assert not seen & short
-    assert len(seen) == 26 + 26 * 26 - len(short)
+    assert not drawn & short
+    assert len(drawn) == 26 + 26 * 26 - len(short)
 
 
 def test_calibration_and_evaluation_share_no_word_and_no_prompt() -> None:
@@ -47,12 +47,12 @@ def test_evaluation_has_200_english_and_100_chinese_words() -> None:
 
 
 @pytest.mark.parametrize("split", get_args(dataset.Split))
-def test_reserved_words_are_spelled_with_what_training_teaches(split: dataset.Split) -> None:
+def test_reserved_words_use_only_trained_characters(split: dataset.Split) -> None:
     assert set("".join(dataset.load_words(split, "en"))) <= set(dataset.LETTERS)
     assert set("".join(dataset.load_words(split, "zh"))) <= set(dataset.HANZI)
 
 
-def test_every_character_has_room_and_none_covers_another() -> None:
+def test_characters_fit_and_do_not_overlap() -> None:
     rng = random.Random(2)
     for _ in range(3000):
         sign = dataset.draw_sign(rng)
@@ -61,13 +61,13 @@ def test_every_character_has_room_and_none_covers_another() -> None:
         for cell in cells:
             assert cell.column + cell.width <= dataset.GRID
             assert cell.row + cell.height <= dataset.GRID
-        for one, other in combinations(cells, 2):
-            apart_x = one.column + one.width <= other.column or other.column + other.width <= one.column
-            apart_y = one.row + one.height <= other.row or other.row + other.height <= one.row
+        for first, second in combinations(cells, 2):
+            apart_x = first.column + first.width <= second.column or second.column + second.width <= first.column
+            apart_y = first.row + first.height <= second.row or second.row + second.height <= first.row
             assert apart_x or apart_y, sign
 
 
-def test_the_prompt_asks_for_all_that_is_seen() -> None:
+def test_the_prompt_describes_the_whole_sign() -> None:
     sign = dataset.Sign(("OPEN", "LATE"), "en", "red", "white", "striped", "large", "top", 0)
     assert sign.prompt == 'a striped white wall, large red letters, top: "OPEN LATE"'
     chinese = dataset.Sign(("花园",), "zh", "teal", "grey", "dotted", "small", "bottom", 1)
