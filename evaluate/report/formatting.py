@@ -131,21 +131,27 @@ def format_gate_value(value: float | None, gate: GateResult, results: Results) -
     """
     if value is None:
         return ""
+    number = _format_gate_number(value, gate, results)
     if gate.relative:
-        return format_percent(value, 2)
+        return f"{number}%"
     score = index_scores(results).get(gate.score)
-    if score is None:
-        return f"{value:g}"
-    unit = "points" if score.unit == "%" and gate.name.endswith("_drop") else score.unit
-    return f"{format_score(value, score)} {unit}".rstrip()
+    unit = score.unit if score else ""
+    return f"{number} {'points' if unit == '%' and gate.name.endswith('_drop') else unit}".rstrip()
 
 
 def format_gate_interval(gate: GateResult, results: Results) -> str:
-    """Formats the interval of a gate's value; empty if there is none."""
+    """Formats the interval of a gate's value without its unit; empty if there is none."""
     if gate.low is None or gate.high is None:
         return ""
-    low, high = (format_gate_value(end, gate, results).split(" ")[0] for end in (gate.low, gate.high))
+    low, high = (_format_gate_number(end, gate, results) for end in (gate.low, gate.high))
     return format_range(low, high)
+
+
+def _format_gate_number(value: float, gate: GateResult, results: Results) -> str:
+    if gate.relative:
+        return format_number(100 * value, 2)
+    score = index_scores(results).get(gate.score)
+    return format_score(value, score) if score else f"{value:g}"
 
 
 def format_gate_remarks(gate: GateResult, results: Results) -> str:

@@ -309,14 +309,14 @@ def _build_mcnemar(results: Results) -> Section:
 
 def _build_worst_pairs(results: Results) -> Section:
     samples = {(sample.prompt.id, sample.seed): sample for sample in results.samples}
-    header = ["score", "", "prompt", "loss", "expected", "read by OCR"]
+    header = ["score", "", "prompt", "value or drop", "expected", "read by OCR"]
     rows = [
         _format_worst_pair(name, worst, samples[worst.prompt, worst.seed], results)
         for name, summary in results.variants.items()
         for score in index_scores(results)
         for worst in [worst for worst in summary.worst_pairs if worst.score == score][:NUM_WORST]
     ]
-    note = "Loss: the value of a pair score, or the drop of an image score."
+    note = "Values of pair scores, drops of image scores."
     return Section("Worst pairs", note, [header, *rows], folded=True)
 
 
@@ -375,9 +375,8 @@ def _build_groups(name: str, summary: VariantSummary, results: Results) -> Secti
     header = ["group", "pairs", *(escape_cell(format_label(score)) for score in pair_scores)]
     header += [escape_cell(f"{score.title} drop {score.unit}".rstrip()) for score in image_scores]
     num_hidden = len(summary.groups) - len(groups)
-    note = (
-        f"{pluralize(num_hidden, 'group')} of fewer than {MIN_GROUP_SIZE} pairs in report.html." if num_hidden else ""
-    )
+    hidden = f"{pluralize(num_hidden, 'group')} of fewer than {MIN_GROUP_SIZE} pairs"
+    note = f"Not shown: {hidden} (see report.html)." if num_hidden else ""
     return Section(f"Groups of {_escape_html(name)}", note, [header, *rows], folded=True)
 
 

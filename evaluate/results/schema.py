@@ -299,14 +299,17 @@ def save_results(results: Results, path: Path) -> None:
     write_json(results.model_dump(mode="json"), path)
 
 
-def load_results(path: Path) -> Results:
-    """Reads a file that `save_results` wrote, also one of schema version 2.
+def load_results(path: Path | str) -> Results:
+    """Loads a results.json of this or the previous schema version.
+
+    Args:
+        path: path of the file.
 
     Raises:
         UserError: the file cannot be read, or has another schema version.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"Cannot read {path} ({error.strerror}). Run `edgepress evaluate` first.") from error
     except ValueError as error:

@@ -3,7 +3,7 @@
 const viewer = document.getElementById("viewer");
 const stage = document.getElementById("stage");
 const amount = document.getElementById("amount");
-const MODES = ["side", "swipe", "blend", "toggle", "difference"];
+const MODES = ["grid", "swipe", "blend", "toggle", "difference"];
 let position = 0; // among the selected items; another variant of the same prompt may be outside of them
 
 function openItem(item) {
@@ -86,7 +86,7 @@ function setMode(mode) {
   for (const button of viewer.querySelectorAll("[data-set-mode]")) button.setAttribute("aria-pressed", String(button.dataset.setMode === mode));
   amount.parentElement.hidden = mode !== "swipe" && mode !== "blend";
   document.getElementById("amount-name").textContent = mode === "swipe" ? "divider" : "opacity";
-  document.getElementById("legend").hidden = mode !== "side" && mode !== "difference";
+  document.getElementById("legend").hidden = mode !== "grid" && mode !== "difference";
   stage.style.setProperty("--amount", `${amount.value}%`);
   toggle(false);
 }

@@ -51,6 +51,9 @@ def test_gates(results: Results) -> None:
     psnr = results.gates[1]
     assert formatting.format_gate_interval(psnr, results).startswith("[")
     assert formatting.format_gate_value(psnr.value, psnr, results).endswith(" dB")
+    relative = results.gates[3]
+    assert formatting.format_gate_value(relative.value, relative, results) == "41.67%"
+    assert formatting.format_gate_interval(relative, results) == "[7.14, 71.43]"
     assert "no ground-truth images" in formatting.format_gate_remarks(results.gates[4], results)
 
 
