@@ -174,12 +174,12 @@ def test_quantized_weights_are_bit_exact_in_any_dtype(quantized: QuantizedCompon
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("file_dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
 def test_other_weights_are_loaded_in_the_requested_dtype(
-    case: str, stored: torch.dtype, dtype: torch.dtype, tmp_path: Path
+    case: str, file_dtype: torch.dtype, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    model, _ = QuantizedComponent(CASES[case], tmp_path / "component", stored).load(dtype)
+    model, _ = QuantizedComponent(CASES[case], tmp_path / "component", file_dtype).load(dtype)
     unpacked = {
         name: tensor for name, tensor in model.state_dict().items() if name.rpartition(".")[2] not in AWQ_TENSORS
     }

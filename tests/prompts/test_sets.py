@@ -143,7 +143,7 @@ def test_dpg_bench_as_one_file_has_one_row_per_question(tmp_path: Path) -> None:
         ("a.json", "{", "cannot be read"),
         ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
         ("a.json", '{"data_list": [{"index": 1, "prompt": "a", "sentence_list": []}, {"index": 1, "prompt": "b", '
-         '"sentence_list": []}]}', "Duplicate prompt id 'a-1'"),
+         '"sentence_list": []}]}', "Duplicate prompt id '.*a-1'"),
         ("a.jsonl", '{"tag": "x", "include": [], "prompt": 5}', r"a\.jsonl:1: prompt must be a non-empty string"),
         ("a.jsonl", '{"prompt_id": 1, "prompt": "a", "text": [1]}', "text must be a string or a list of strings"),
         ("a.jsonl", '{"tag": "x", "include": [], "prompt": "a"}\nno json', r"a\.jsonl:2: Invalid JSON"),

@@ -1,4 +1,4 @@
-"""The prompt sets that are shipped: large enough, in order, and asking for just the text that they say they ask for."""
+"""Shipped prompt sets: their size, ids, texts, languages and categories."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ SETS = ("text-en", "text-zh", "text-mixed", "compose", "style", "photo", "smoke"
 QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”')
 
 
-def test_there_are_500_prompts_and_none_comes_twice() -> None:
+def test_there_are_500_prompts_without_duplicates() -> None:
     prompts = [prompt for name in sets.prompt_set_names() for prompt in sets.load_prompt_set(name)]
     assert sum(len(sets.load_prompt_set(name)) for name in SETS) >= 500
     assert [text for text, count in Counter(prompt.prompt for prompt in prompts).items() if count > 1] == []
-    assert [one for one, count in Counter(prompt.id for prompt in prompts).items() if count > 1] == []
+    assert [name for name, count in Counter(prompt.id for prompt in prompts).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_lines_are_what_the_prompt_quotes(name: str) -> None:
     for prompt in sets.load_prompt_set(name):
         assert prompt.lines == tuple(double or single for double, single in QUOTED.findall(prompt.prompt)), prompt.id
-        if prompt.lines:  # what is wanted, read perfectly, scores 1
+        if prompt.lines:  # the text itself scores 1
             assert score_text(prompt.lines, prompt.lines, prompt.language)["exact"] == 1, prompt.id
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_language_is_that_of_the_script(name: str) -> None:
     for prompt in sets.load_prompt_set(name):
-        assert prompt.language == language_of(prompt), prompt.id
+        assert prompt.language == detect_language(prompt), prompt.id
 
 
-def language_of(prompt: Prompt) -> str:
-    """Of the text that is asked for, or else of the prompt."""
+def detect_language(prompt: Prompt) -> str:
+    """The language of the text to show, or else of the prompt."""
     text = " ".join(prompt.lines) or prompt.prompt
     chinese, words = any(map(is_cjk, text)), re.findall("[A-Za-z]{2,}", text)
     return "mixed" if chinese and words else "zh" if chinese else "en"
