@@ -214,8 +214,8 @@ def _describe_quantization(config: Any) -> str:
     if not isinstance(config, Mapping):
         return ""
     method, bits, group = config.get("quant_method", "unknown method"), config.get("bits"), config.get("group_size")
-    words = [str(method), *([f"{bits} bits"] if bits else []), *([f"groups of {group}"] if group else [])]
-    return ", ".join(words)
+    phrases = [str(method), *([f"{bits} bits"] if bits else []), *([f"groups of {group}"] if group else [])]
+    return ", ".join(phrases)
 
 
 def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tuple[str, ...]:

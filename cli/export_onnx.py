@@ -98,5 +98,3 @@ def _print_tables(result: ExportResult) -> None:
         no_image = "not compared, since edgepress cannot generate images with this pipeline."
         console.print(f"The image: {psnr if parity.image_compared else no_image}")
     console.print(f"The graphs are in [bold]{result.folder}[/bold].")
-    if result.tensorrt_unsupported_reason:
-        console.print(result.tensorrt_unsupported_reason)

@@ -55,7 +55,7 @@ class RootGroup(click.Group):
 
 @contextmanager
 def _record_interrupts() -> Iterator[list[int]]:
-    """Records that Ctrl-C was pressed, and interrupts as Python does: a C library may raise another error then.
+    """Records Ctrl-C, and interrupts as Python does: a C library may raise another error then.
 
     SIGTERM is handled in the same way, so that what was begun is cleaned up.
     """
@@ -114,7 +114,8 @@ def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None
 
 def _find_version(distribution: str, paths: list[str] | None = None) -> str:
     versions = [
-        found.version for found in metadata.distributions(name=distribution, path=sys.path if paths is None else paths)
+        candidate.version
+        for candidate in metadata.distributions(name=distribution, path=sys.path if paths is None else paths)
     ]
     return versions[0] if versions else "not installed"
 

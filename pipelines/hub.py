@@ -18,7 +18,7 @@ def resolve_pipeline(model: str) -> Path:
     """Finds the folder of a pipeline; a model of the Hugging Face Hub is downloaded.
 
     Args:
-        model: `demo`, the path of a diffusers folder, or a Hub id such as `Tongyi-MAI/Z-Image-Turbo`.
+        model: `demo`, the path of a diffusers folder, or a Hub id such as `owner/name`.
 
     Raises:
         UserError: There is no such folder, it is not a diffusers pipeline, or the download failed.

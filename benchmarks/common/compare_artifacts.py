@@ -27,7 +27,7 @@ from ...storage.pipeline_config import read_onnx_config, read_rknn_config
 COMPARED = (MODEL, ONNX, RKNN)
 BUILT_SUFFIXES = (".rknn", ".py")  # the board's script is documentation too, and may be reworded
 RENAMED_CONFIG_KEYS = {"unread": "unused_blocks", "dropped": "unused_modules", "kept": "float_modules"}
-# Of pipeline.json: where it was made, and what is measured anew in every run.
+# Of pipeline.json: where it was made, and what every run measures again.
 VOLATILE = {"sources", "path", "build", "memory", "bytes", "sha256", "settings", "toolkit"}
 
 

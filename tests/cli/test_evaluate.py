@@ -180,7 +180,7 @@ def test_folders_of_images_are_compared_whole_and_a_limit_is_said() -> None:
     whole = load_results(Path("out/results.json"))
     assert (len(whole.samples), whole.prompt_subset) == (70, None)
     result = run(*arguments, "--output", "out", "--limit", 64)
-    assert "64 pairs of images: 64 of 70 prompts (--limit)" in result.stdout
+    assert "64 samples: 64 of 70 prompts (--limit)" in result.stdout
     limited = load_results(Path("out/results.json"))
     assert limited.prompt_subset
     assert (len(limited.samples), limited.prompt_subset.total, limited.prompt_subset.limited_by) == (64, 70, "--limit")

@@ -16,8 +16,8 @@ from edgepress.recipes.schema import ExportSettings
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the command asks for, instead of doing it."""
+def export_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The calls of the export, which is not run."""
     calls: list[Any] = []
 
     def export_onnx(source: Path, output: Path, settings: ExportSettings, **options: Any) -> ExportResult:
@@ -28,41 +28,41 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(main, ["export", "onnx", *words])
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["export", "onnx", *arguments])
 
 
-def test_a_recipe_says_how_and_its_artifact_what(asked: list[Any]) -> None:
+def test_a_recipe_says_how_and_its_artifact_what(export_calls: list[Any]) -> None:
     result = run("--recipe", "pi5")
     assert result.exit_code == 0, result.output
-    source, target, settings, options = asked[0]
+    source, target, settings, options = export_calls[0]
     assert source == target == Path("artifacts/pi5")
     assert settings == ExportSettings(precision="int4", format="ort", accuracy_level=4)
     assert (options["sizes"], options["verify"], options["precision"]) == ((), True, None)
 
 
-def test_options_override_the_recipe(asked: list[Any], tiny: Path, tmp_path: Path) -> None:
-    words = ["--precision", "fp16", "--opset", "21", "--size", "64x128", "--size", "64x64", "--no-check"]
-    result = run("--recipe", "pi5", "--model", str(tiny), "--output", str(tmp_path), *words)
+def test_options_override_the_recipe(export_calls: list[Any], tiny: Path, tmp_path: Path) -> None:
+    arguments = ["--precision", "fp16", "--opset", "21", "--size", "64x128", "--size", "64x64", "--no-check"]
+    result = run("--recipe", "pi5", "--model", str(tiny), "--output", str(tmp_path), *arguments)
     assert result.exit_code == 0, result.output
-    source, target, settings, options = asked[0]
+    source, target, settings, options = export_calls[0]
     assert (source, target) == (tiny, tmp_path)
     assert (options["precision"], options["opset"], settings.accuracy_level) == ("fp16", 21, 4)
     assert (options["sizes"], options["verify"]) == (((64, 128), (64, 64)), False)
 
 
-def test_errors_and_the_picture_are_shown(asked: list[Any], tmp_path: Path) -> None:
+def test_errors_and_the_image_are_shown(export_calls: list[Any], tmp_path: Path) -> None:
     result = run("--recipe", "pi5", "--output", str(tmp_path))
-    assert len(asked) == 1
+    assert len(export_calls) == 1
     assert "2e-06" in result.stdout
     assert "61.2 dB" in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         ((), "Give --recipe, or both --model and --output."),
-        (("--recipe", "pi5", "--size", "big"), "is no size"),
+        (("--recipe", "pi5", "--size", "big"), "is not a size"),
         (("--recipe", "nothing"), "There is no recipe"),
         (("--recipe", "pi5", "--output", "missing"), "contains neither model/"),
         (("--model", "missing", "--output", "out"), "There is no model folder"),
@@ -70,10 +70,10 @@ def test_errors_and_the_picture_are_shown(asked: list[Any], tmp_path: Path) -> N
     ],
 )
 def test_bad_input_is_one_sentence(
-    words: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run(*words)
+    result = run(*arguments)
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert "Traceback" not in result.output

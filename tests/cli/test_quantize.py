@@ -85,7 +85,7 @@ def test_the_tables_show_layers_and_the_error_after_each_step(recipe: Path, tiny
     for step, name in (("rtn", "rounding to nearest"), ("gptq", "after gptq")):
         mean = sum(layer["steps"][step] for layer in layers) / len(layers)
         assert shown[f"mean output error, {name}"] == [f"{mean:.3%}"]
-    assert "solving" in shown
+    assert "quantizing" in shown
     assert str(output / "model") in result.stdout.replace("\n", "")
 
 
@@ -163,7 +163,7 @@ def test_any_other_text_is_refused_with_an_example(text: str) -> None:
 def test_too_little_memory_for_the_widest_input_is_a_warning(recipe: Path, tiny: Path, output: Path) -> None:
     result = run(recipe, tiny, output, "--max-memory", "1KB")
     assert result.exit_code == 0
-    assert "Inputs 256 wide take about 1.0 GiB to solve, which is more than --memory.\n" in result.stderr
+    assert "Warning: Quantizing inputs of width 256 takes about 1.0 GiB, more than the limit of" in result.stderr
     assert len(manifest_of(output).layers) == 14
 
 
@@ -178,7 +178,7 @@ def test_help_shows_the_default_memory() -> None:
 
 def interrupted(recipe: Path, tiny: Path, output: Path) -> None:
     def interrupt(stage: str, done: int, _: int) -> None:
-        if (stage, done) == ("solving", 1):
+        if (stage, done) == ("quantizing", 1):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -190,8 +190,8 @@ def test_unfinished_work_of_something_else_is_a_warning(recipe: Path, tiny: Path
     (work,) = (path for path in output.glob(".work/*") if path.is_dir())
     result = run(recipe, tiny, output, "--method", "rtn")
     assert result.exit_code == 0
-    why = "is not used, and goes when this is finished: it was begun with another recipe."
-    assert f"Unfinished work in {work} {why}\n" in result.stderr
+    reason = "cannot be resumed, because this differs: recipe. It is deleted when this run finishes."
+    assert f"Warning: Unfinished work in {work} {reason}\n" in result.stderr
     assert "Unfinished" not in result.stdout
 
 

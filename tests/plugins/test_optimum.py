@@ -39,13 +39,15 @@ def installed(name: str) -> bool:
 with_optimum = pytest.mark.skipif(not installed("optimum"), reason="optimum is not installed: edgepress[optimum]")
 
 
-def optimum_cli(*words: object, after: str = "pass", only: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+def optimum_cli(
+    *arguments: object, after: str = "pass", only: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A process of optimum-cli. after: code that runs when it leaves. only: what it sees as site-packages."""
     script = f"""
 import sys
 sys.path += {only or []!r}
 from optimum.commands.optimum_cli import main
-sys.argv = {["optimum-cli", *map(str, words)]!r}
+sys.argv = {["optimum-cli", *map(str, arguments)]!r}
 try:
     main()
 finally:
@@ -66,10 +68,10 @@ def plugin() -> ModuleType:
     return module
 
 
-def parse(plugin: ModuleType, *words: object) -> Namespace:
+def parse(plugin: ModuleType, *arguments: object) -> Namespace:
     parser = ArgumentParser()
     plugin.AwqExport(parser.add_subparsers())
-    return parser.parse_args(["awq", *map(str, words)])
+    return parser.parse_args(["awq", *map(str, arguments)])
 
 
 def choices(plugin: ModuleType, option: str) -> tuple[object, ...]:
@@ -103,9 +105,9 @@ def test_every_option_arrives(plugin: ModuleType, tmp_path: Path) -> None:
     scheme = Scheme(bits=4, group_size=64, symmetric=True)
     assert recipe.quantize == QuantizationSettings(method="awq", scheme=scheme)
     assert (recipe.calibration.prompts, recipe.calibration.count, recipe.calibration.steps) == ("p.jsonl", 3, 2)
-    words = plugin.build_arguments(args, tmp_path / "awq.yaml")
-    assert words[:2] == ["--debug", "quantize"]
-    assert {"--model=m", "--output=o", "2GiB", "--force", "--restart"} <= set(words)
+    arguments = plugin.build_arguments(args, tmp_path / "awq.yaml")
+    assert arguments[:2] == ["--debug", "quantize"]
+    assert {"--model=m", "--output=o", "2GiB", "--force", "--restart"} <= set(arguments)
 
 
 # ---------------------------------------------------------------- the command
@@ -123,28 +125,28 @@ def test_optimum_finds_the_command_and_starts_light() -> None:
 
 @with_optimum
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["--model", "./nowhere"], "There is no model folder nowhere"),
         pytest.param(
             ["--model", "demo", "--dataset", "absent.jsonl"],
             "There is no prompt set or file 'absent.jsonl'",
-            marks=pytest.mark.slow,  # it is looked for after torch is loaded
+            marks=pytest.mark.slow,  # looked up after torch is imported
         ),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(words: list[str], said: str, tmp_path: Path) -> None:
-    result = optimum_cli("export", "awq", "--output", tmp_path / "out", *words)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = optimum_cli("export", "awq", "--output", tmp_path / "out", *arguments)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     (last,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]  # bars may stand above it
-    assert said in last
+    assert message in last
     assert result.stderr.endswith(f"{last}\n")
 
 
 @with_optimum
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["--model", ""], "argument -m/--model: it must not be empty."),
         (["--output", ""], "argument -o/--output: it must not be empty."),
@@ -155,31 +157,33 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words: list[str], said: str, 
     ],
 )
 def test_wrong_usage_is_said_in_the_words_of_this_command(
-    plugin: ModuleType, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    plugin: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:
-        parse(plugin, "--model", "demo", "--output", "out", *words)
+        parse(plugin, "--model", "demo", "--output", "out", *arguments)
     assert left.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @with_optimum
 @pytest.mark.slow
 def test_the_weights_are_those_of_edgepress_quantize(plugin: ModuleType, tiny: Path, tmp_path: Path) -> None:
     dataset = tiny / "prompts" / "evaluation.jsonl"
-    scheme = {"bits": 4, "group_size": 64, "zero_point": True}
+    scheme = {"bits": 4, "group_size": 64, "symmetric": False}
     recipe = {
-        "device": "other",
+        "device": "board",
         "quantize": {"method": "awq", "scheme": scheme},
         "calibration": {"prompts": str(dataset), "count": 2, "steps": 2},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     ours, theirs = tmp_path / "edgepress", tmp_path / "optimum"
-    words = ["quantize", "--recipe", str(tmp_path / "recipe.yaml"), "--model", str(tiny), "--output", str(ours)]
-    result = CliRunner().invoke(main, words)
+    arguments = ["quantize", "--recipe", str(tmp_path / "recipe.yaml"), "--model", str(tiny), "--output", str(ours)]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    words = f"--model {tiny} --dataset {dataset} --count 2 --steps 2 --method awq --group-size 64 --zero-point".split()
-    args = parse(plugin, *words, "--output", theirs)
+    arguments = (
+        f"--model {tiny} --dataset {dataset} --count 2 --steps 2 --method awq --group-size 64 --zero-point".split()
+    )
+    args = parse(plugin, *arguments, "--output", theirs)
     with pytest.raises(SystemExit) as left:
         args.func(args).run()
     assert left.value.code == 0
@@ -208,8 +212,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_register_file_and_nothing_else_of_optimum(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         outside = [name for name in content.namelist() if not name.startswith(("edgepress/", "edgepress-"))]
-        (own,) = [name for name in content.namelist() if name.endswith("register_edgepress.py")]
-        assert content.read(own) == FILE.read_bytes()
+        (register,) = [name for name in content.namelist() if name.endswith("register_edgepress.py")]
+        assert content.read(register) == FILE.read_bytes()
     assert outside == ["optimum/commands/register/register_edgepress.py"]
 
 
