@@ -146,7 +146,7 @@ def _first_difference(old: Any, new: Any, place: str = "") -> str:
     else:
         both_nan = isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
         return "" if old == new or both_nan else f"{place}: {old!r} and {new!r}"
-    return next((found for pair in pairs if (found := _first_difference(*pair))), "")
+    return next((difference for pair in pairs if (difference := _first_difference(*pair))), "")
 
 
 @click.command()

@@ -51,29 +51,29 @@ class BlockCase:
 
     Attributes:
         blocks: Number of blocks.
-        side: Height and width of the image in pixels.
+        image_size: Height and width of the image in pixels.
         target: The processor.
         precision: Precision of the block.
     """
 
     blocks: int
-    side: int
+    image_size: int
     target: str
     precision: str
 
     @property
     def name(self) -> str:
         """Stem of the case's files."""
-        return f"{self.blocks}-{self.side}-{self.precision}"
+        return f"{self.blocks}-{self.image_size}-{self.precision}"
 
     @property
     def tokens(self) -> int:
         """Number of tokens of image and prompt."""
-        return (self.side // 16) ** 2 + PROMPT_TOKENS
+        return (self.image_size // 16) ** 2 + PROMPT_TOKENS
 
     def make_recipe(self) -> dict[str, Any]:
         """Returns the recipe of the export."""
-        size = [self.side, self.side]
+        size = [self.image_size, self.image_size]
         rknn = {
             "target": self.target,
             "precision": self.precision,
@@ -230,7 +230,7 @@ def estimate_footprint(case: BlockCase, graph: str, folder: Path) -> Footprint:
     npu_graph = npu.graph(graph)
     assert npu_graph is not None
     empty = np.empty((0, 0), np.float16)
-    axes = load_npu_host_class(npu)(model.configs, (case.side, case.side), PROMPT_TOKENS, empty).axis_sizes
+    axes = load_npu_host_class(npu)(model.configs, (case.image_size, case.image_size), PROMPT_TOKENS, empty).axis_sizes
     part = make_single_part(npu_graph, npu.stacks.get(graph), model.folder / npu_graph.component)
     return measure_footprint(part, model.folder / npu_graph.component, axes)
 

@@ -138,7 +138,7 @@ def main(folder: Path, prompts: int) -> None:
     artifacts = prepare_artifacts(folder)
     body = render_section(evaluate_artifacts(artifacts, folder, prompts), artifacts)
     if prompts == NUM_PROMPTS:
-        write_section("npu-pictures", "make bench-rknn-images", body)
+        write_section("npu-images", "make bench-rknn-images", body)
     click.echo(body)
 
 

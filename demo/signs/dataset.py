@@ -276,8 +276,8 @@ def render_glyph(character: str, language: Language, size: Size) -> npt.NDArray[
 
 def render_background(background: str, pattern: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Draws a background, shape (128, 128, 3), values 0..255. The prompt names its kind; the rest is random."""
-    side = GRID * PATCH
-    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    size = GRID * PATCH
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     if pattern == "striped":
         direction, period = rng.choice((-1, 1)), rng.choice((12, 16, 24))
         shade = 0.5 - 0.5 * np.cos(2 * np.pi * ((x + direction * y) / period + rng.random()))
@@ -285,12 +285,12 @@ def render_background(background: str, pattern: str, rng: np.random.Generator) -
     elif pattern == "dotted":
         shade = np.zeros_like(x)
         for _ in range(rng.integers(10, 24)):
-            (u, v), radius = rng.uniform(0, side, 2), rng.uniform(3, 9)
+            (u, v), radius = rng.uniform(0, size, 2), rng.uniform(3, 9)
             shade = np.maximum(shade, np.clip(radius - np.hypot(x - u, y - v), 0, 1))
         depth = rng.uniform(24, 44)
     else:
         angle = rng.uniform(0, 2 * np.pi)
-        shade = (x * np.cos(angle) + y * np.sin(angle)) / side
+        shade = (x * np.cos(angle) + y * np.sin(angle)) / size
         depth = rng.uniform(0, 16)
     canvas: npt.NDArray[np.float32] = (
         np.array(BACKGROUNDS[background][1], np.float32) - np.float32(depth) * shade[..., None]

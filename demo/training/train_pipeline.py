@@ -169,11 +169,11 @@ def make_vae() -> Any:
 
 def draw_crops(rng: np.random.Generator, stream: Iterator[dataset.Sign], count: int, random_colours: bool) -> Tensor:
     """Draws 64-pixel crops on the patch grid. Half of them may have random colours, so that latents hold any colour."""
-    side = 64
+    size = 64
     batch = [next(stream) for _ in range(count)]
     images = torch.cat([render_images(batch[::2]), render_images(batch[1::2], random_colours)])
-    offsets = rng.integers(0, (images.shape[-1] - side) // 16 + 1, (count, 2)) * 16
-    patches = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, offsets, strict=True)]
+    offsets = rng.integers(0, (images.shape[-1] - size) // 16 + 1, (count, 2)) * 16
+    patches = [image[:, y : y + size, x : x + size] for image, (y, x) in zip(images, offsets, strict=True)]
     return torch.stack(patches).contiguous(memory_format=torch.channels_last)
 
 
