@@ -27,10 +27,10 @@ INTRODUCTION = """\
 Every tool quantizes the same linear layers of the transformer and the text encoder. Its dequantized weights are put
 back into the demo, and the same code generates images with all of them in float32: {prompts} evaluation prompts, one
 seed. Neither kernels nor the speed of generation are compared. Tools that calibrate, edgepress among them, use the
-recipe's calibration prompts. Bits per weight count everything that a tool stores for these layers: codes, scales, zero points,
-tables, low-rank factors. The time runs from the start of the process until the weights are quantized (for edgepress:
-written), including start-up and loading. Peak memory is the largest resident set of the process. Intervals are
-bootstrapped over prompts; differences are paired."""
+recipe's calibration prompts. Bits per weight count everything that a tool stores for these layers: codes, scales,
+zero points, tables, low-rank factors. The time runs from the start of the process until the weights are quantized
+(for edgepress: written), including start-up and loading. Peak memory is the largest resident set of the process.
+Intervals are bootstrapped over prompts; differences are paired."""
 
 
 @click.command(help=__doc__)

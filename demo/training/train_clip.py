@@ -30,7 +30,10 @@ from torch import Tensor, nn
 from ...pipelines.hub import DEMO_PIPELINE
 from ..signs import dataset
 from .clip_model import CONFIG, ClipModel
-from .train_pipeline import CHARACTERS, TrainingStage, generate_images, load_modules, render_images, stream_signs
+from .images import render_images, stream_signs
+from .pipeline import generate_images
+from .stage import TrainingStage, load_modules
+from .text_encoder import CHARACTERS
 
 GROUP_SIZE = 4  # signs that differ slightly
 NUM_GENERATED = 1024  # images from the demo's own decoder, created once
