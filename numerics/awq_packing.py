@@ -1,4 +1,4 @@
-"""AutoAWQ's GEMM layout: 4-bit codes packed in eights along the output channels."""
+"""AutoAWQ's GEMM layout: 4-bit codes, eight output channels packed into one int32."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from torch import Tensor
 
 from .affine import QParams, QuantizedWeight
 
-QMAX = 15  # the largest code
-# Nibble i of an AWQ int32 holds output channel 8 k + AWQ_ORDER[i] (AutoAWQ, packing of WQLinear_GEMM).
+QMAX = 15  # the highest code
+# Nibble i of an int32 holds output channel 8 k + AWQ_ORDER[i] (AutoAWQ, packing of WQLinear_GEMM).
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 def bits_per_weight(group_size: int) -> float:
-    """Stored bits a weight: 4, and for each group an fp16 scale and a zero point of 4 bits.
+    """Returns the stored bits per weight: 4 and, per group, an fp16 scale and a zero point of 4 bits.
 
-    The layout holds zero points even where all of them are 8.
+    The layout stores zero points even where all of them are 8.
     """
     return 4 + (16 + 4) / group_size
 
 
 class AwqTensors(NamedTuple):
-    """AutoAWQ's GEMM layout: qweight int32 (in, out / 8), qzeros int32 (groups, out / 8), scales fp16 (groups, out)."""
+    """A weight in AutoAWQ's GEMM layout.
+
+    Attributes:
+        qweight: Codes, (in, out / 8) int32.
+        qzeros: Zero points, (groups, out / 8) int32.
+        scales: (groups, out) float16.
+    """
 
     qweight: Tensor
     qzeros: Tensor
@@ -31,28 +37,32 @@ class AwqTensors(NamedTuple):
 
 
 def pack_awq(quantized: QuantizedWeight) -> AwqTensors:
-    """The tensors that AutoAWQ's GEMM kernels read.
+    """Packs a quantized weight as AutoAWQ's GEMM kernels read it.
 
     Raises:
-        ValueError: the output width is not a multiple of 8.
+        ValueError: The output width is not a multiple of 8.
     """
-    codes, grid = quantized
+    codes, qparams = quantized
     return AwqTensors(
         qweight=pack_nibbles(codes.T),
-        qzeros=pack_nibbles(grid.zero_points.T),
-        scales=grid.scales.T.to(torch.float16).contiguous(),
+        qzeros=pack_nibbles(qparams.zero_points.T),
+        scales=qparams.scales.T.to(torch.float16).contiguous(),
     )
 
 
 def unpack_awq(packed: AwqTensors) -> QuantizedWeight:
-    """The codes and grid of a packed weight; the exact inverse of `pack_awq`."""
-    zeros = unpack_nibbles(packed.qzeros).T.contiguous()
-    grid = QParams(packed.scales.T.float().contiguous(), zeros)
-    return QuantizedWeight(unpack_nibbles(packed.qweight).T.contiguous(), grid)
+    """Unpacks a weight; the exact inverse of `pack_awq`."""
+    zero_points = unpack_nibbles(packed.qzeros).T.contiguous()
+    qparams = QParams(packed.scales.T.float().contiguous(), zero_points)
+    return QuantizedWeight(unpack_nibbles(packed.qweight).T.contiguous(), qparams)
 
 
 def pack_nibbles(values: Tensor) -> Tensor:
-    """(rows, columns) uint8 in 0..15 to (rows, columns / 8) int32, nibbles in AWQ's order."""
+    """Packs (rows, columns) uint8 in 0..15 into (rows, columns / 8) int32, nibbles in AWQ's order.
+
+    Raises:
+        ValueError: The number of columns is not a multiple of 8.
+    """
     if values.shape[1] % 8:
         raise ValueError(f"output width {values.shape[1]} is not a multiple of 8, which AWQ's layout needs")
     eights = values.reshape(values.shape[0], -1, 8).to(torch.int64)
@@ -63,7 +73,7 @@ def pack_nibbles(values: Tensor) -> Tensor:
 
 
 def unpack_nibbles(packed: Tensor) -> Tensor:
-    """The exact inverse of `pack_nibbles`."""
+    """Unpacks (rows, columns / 8) int32; the exact inverse of `pack_nibbles`."""
     values = torch.empty(*packed.shape, 8, dtype=torch.uint8, device=packed.device)
     for nibble, channel in enumerate(AWQ_ORDER):
         values[..., channel] = ((packed >> (4 * nibble)) & QMAX).to(torch.uint8)

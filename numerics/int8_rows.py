@@ -1,7 +1,7 @@
-"""Token embeddings in 8 bits: rows of symmetric codes with a scale each.
+"""Token embeddings in 8 bits: symmetric codes with one scale per row.
 
-A row is read whole, and its values are of one size: one scale a row loses 0.70 % (relative, root mean square) on the
-demo's embeddings, scales for groups of 128 would lose 0.66 %.
+The values of a row are of similar size, and a row is always read whole. On the demo's embeddings, one scale per row
+loses 0.70 % (relative, root mean square); scales for groups of 128 would lose 0.66 %.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ QMAX = 127  # the code -128 is not used: the range is symmetric
 
 
 class Int8Rows(NamedTuple):
-    """A matrix in 8 bits: codes int8 (rows, width), scales fp16 (rows, 1); a value is a code times its row's scale."""
+    """A matrix in 8 bits. A value is its code times its row's scale.
+
+    Attributes:
+        codes: (rows, width) int8.
+        scales: (rows, 1) float16.
+    """
 
     codes: Tensor
     scales: Tensor
 
 
 def quantize_rows(weight: Tensor) -> Int8Rows:
-    """The nearest codes of a matrix (rows, width), its rows' largest values at 127.
+    """Rounds a matrix (rows, width) to the nearest codes, with the largest value of each row at 127.
 
     Raises:
-        ValueError: a row's scale is beyond fp16, or not a number.
+        ValueError: A row's scale is NaN or exceeds float16.
     """
     weight = weight.float()
     exact = weight.abs().amax(dim=1, keepdim=True) / QMAX
@@ -39,12 +44,12 @@ def quantize_rows(weight: Tensor) -> Int8Rows:
 
 
 def dequantize_rows(rows: Int8Rows) -> Tensor:
-    """The matrix in float32 that the codes stand for."""
+    """Returns the matrix in float32 that the codes stand for."""
     return rows.codes.float() * rows.scales.float()
 
 
 def _round_up_to_fp16(scales: Tensor) -> Tensor:
-    """The next fp16 value that is not smaller: below it, the largest value of a row would be cut off."""
+    """Rounds up to the next fp16 value: a smaller scale would clip the largest value of a row."""
     nearest = scales.clamp(min=MIN_SCALE).to(torch.float16)
     above = torch.nextafter(nearest, torch.full_like(nearest, torch.inf))
     return torch.where(nearest.float() < scales, above, nearest)

@@ -44,9 +44,8 @@ class QuantizeResult:
         layers = self.layers()
         if layers:
             error, rtn_error = fmean(layer.error for layer in layers), fmean(layer.rtn_error for layer in layers)
-            rows["linears"] = (
-                f"{len(layers)} quantized, mean output error {error:.3%} (round to nearest: {rtn_error:.3%})"
-            )
+            rows["linears"] = f"{len(layers)} quantized"
+            rows["error"] = f"{error:.3%} of the output on average (round to nearest: {rtn_error:.3%})"
         rows["unquantized"] = f"{self.manifest.num_unquantized} matrices"
         if self.manifest.fp16_overflows:
             rows["float16"] = f"cannot hold {', '.join(self.manifest.fp16_overflows)}"

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ...numerics.affine import (
     QParams,
-    QuantSpec,
     choose_qparams,
     dequantize,
     quantize,
     round_to_nearest,
     to_groups,
 )
+from ...numerics.quant_spec import QuantSpec
 from ..calibration.statistics import output_errors
 
 NUM_SCALE_STEPS = 20  # exponents 0/20 ... 19/20 of the activations' share

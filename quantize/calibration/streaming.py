@@ -5,7 +5,6 @@ Memory holds everything outside the blocks (embeddings, the decoder) and one blo
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from ...common.errors import UserError
 from ...common.memory import malloc_trim
+from ...pipelines.empty_modules import build_empty_module
 from ...pipelines.quantized_modules import strip_modules
 from ...pipelines.sampling import load_pipeline_with
 from ...storage.layout import MODEL_INDEX
@@ -54,7 +54,8 @@ def validate_weights(plan: QuantizationPlan) -> None:
 def _validate_component(component: ComponentPlan, class_path: Sequence[str]) -> None:
     folder = component.checkpoint.folder
     try:
-        expected = _build_empty_component(component, class_path, torch.float32).state_dict()
+        library, class_name = class_path
+        expected = build_empty_module(library, class_name, component.config, torch.float32).state_dict()
     except Exception as error:  # a class may raise anything for an invalid config
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -80,7 +81,8 @@ def _build_streaming_component(component: ComponentPlan, class_path: Sequence[st
     Args:
         class_path: Its library and class, as in model_index.json.
     """
-    model = _build_empty_component(component, class_path, dtype).eval().requires_grad_(False)
+    library, class_name = class_path
+    model = build_empty_module(library, class_name, component.config, dtype).eval().requires_grad_(False)
     paths = [block.path for block in component.blocks]
     block_prefixes = tuple(f"{path}." for path in paths)
     resident = {
@@ -92,20 +94,6 @@ def _build_streaming_component(component: ComponentPlan, class_path: Sequence[st
     strip_modules(model, component.unused_blocks, component.spec.unused_modules)
     for path in paths:
         _stream_block(model.get_submodule(path), component, path, dtype)
-    return model
-
-
-def _build_empty_component(component: ComponentPlan, class_path: Sequence[str], dtype: torch.dtype) -> nn.Module:
-    """Builds the component with all parameters on the meta device; buffers that it computes itself are real."""
-    from accelerate import init_empty_weights
-
-    library, name = class_path
-    cls = getattr(importlib.import_module(library), name)
-    with init_empty_weights(include_buffers=False):
-        if library == "diffusers":
-            model: nn.Module = cls.from_config(component.config)
-        else:
-            model = cls._from_config(cls.config_class.from_dict(component.config), dtype=dtype)
     return model
 
 

@@ -1,26 +1,27 @@
-"""Weights and inputs that a quantizer may meet at worst, for hypothesis: what tests of the ladder's steps share."""
+"""Hypothesis strategies for the weights and inputs that are hardest to quantize."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgepress.recipes.schema import Scheme
+from edgepress.numerics.quant_spec import QuantSpec
 
-SIZE = 32  # of a group
-SCHEMES = {
-    "asymmetric": Scheme(group_size=SIZE),
-    "symmetric": Scheme(group_size=SIZE, zero_point=False),
-    "narrow": Scheme(group_size=SIZE, zero_point=False, narrow_range=True),
-    "8 bits": Scheme(bits=8, group_size=SIZE),
-    "channel": Scheme(group_size="channel", zero_point=False, narrow_range=True),
-    "channel, 8 bits": Scheme(bits=8, group_size="channel", zero_point=False, narrow_range=True),
+GROUP_SIZE = 32
+SPECS = {
+    "asymmetric": QuantSpec(group_size=GROUP_SIZE),
+    "symmetric": QuantSpec(group_size=GROUP_SIZE, symmetric=True),
+    "narrow": QuantSpec(group_size=GROUP_SIZE, symmetric=True, narrow_range=True),
+    "8 bits": QuantSpec(bits=8, group_size=GROUP_SIZE),
+    "channel": QuantSpec(symmetric=True, narrow_range=True),
+    "channel, 8 bits": QuantSpec(bits=8, symmetric=True, narrow_range=True),
 }
-GROUPS = ("normal", "heavy", "constant", "positive", "negative", "zero", "outlier", "tiny", "ends")
-INPUTS = ("normal", "loud", "dead", "twins", "short", "one", "zero", "faint", "shifted")
+GROUP_KINDS = ("normal", "heavy", "constant", "positive", "negative", "zero", "outlier", "tiny", "ends")
+INPUT_KINDS = ("normal", "loud", "dead", "twins", "short", "single", "zero", "faint", "shifted")
 
 
 class Case(NamedTuple):
@@ -30,31 +31,36 @@ class Case(NamedTuple):
     tokens: Tensor
 
     @property
-    def gram(self) -> Tensor:
-        """H in float32, from float64."""
+    def hessian(self) -> Tensor:
+        """H in float32, computed in float64."""
         x = self.tokens.double()
         return (x.T @ x / len(x)).float()
 
 
-def make(seed: int, rows: int, kinds: list[str], inputs: str) -> Case:
+def make_case(seed: int, rows: int, kinds: list[str], inputs: str) -> Case:
     """A weight whose groups are of the given kinds, turned from row to row, before inputs of one kind."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.cat([_group(kind, rows, generator) for kind in kinds], dim=1)
     for row in range(rows):
-        weight[row] = weight[row].reshape(-1, SIZE).roll(row, 0).reshape(-1)
+        weight[row] = weight[row].reshape(-1, GROUP_SIZE).roll(row, 0).reshape(-1)
     return Case(weight, _tokens(inputs, weight.shape[1], generator))
+
+
+def make_spec(name: str, width: int) -> QuantSpec:
+    """A format of SPECS for weights of some input width; those called `channel` have one group per output."""
+    return replace(SPECS[name], group_size=width) if name.startswith("channel") else SPECS[name]
 
 
 @st.composite
 def cases(draw: st.DrawFn, rows: int = 8) -> Case:
-    kinds = draw(st.lists(st.sampled_from(GROUPS), min_size=1, max_size=4))
-    return make(draw(st.integers(0, 2**31)), rows, kinds, draw(st.sampled_from(INPUTS)))
+    kinds = draw(st.lists(st.sampled_from(GROUP_KINDS), min_size=1, max_size=4))
+    return make_case(draw(st.integers(0, 2**31)), rows, kinds, draw(st.sampled_from(INPUT_KINDS)))
 
 
 def _group(kind: str, rows: int, generator: torch.Generator) -> Tensor:
-    """(rows, SIZE) weights as a layer of a large model has them, a few hundredths each."""
-    normal = 0.02 * torch.randn(rows, SIZE, generator=generator)
-    first = torch.arange(SIZE) == 0
+    """(rows, GROUP_SIZE) weights as a layer of a large model has them, a few hundredths each."""
+    normal = 0.02 * torch.randn(rows, GROUP_SIZE, generator=generator)
+    first = torch.arange(GROUP_SIZE) == 0
     return {
         "normal": normal,
         "heavy": 0.02 * (normal / 0.02) ** 3,
@@ -78,7 +84,7 @@ def _tokens(kind: str, width: int, generator: torch.Generator) -> Tensor:
         "dead": torch.where(channel % 3 == 0, 0.0, mixed),
         "twins": mixed[:, channel // 2],
         "short": mixed[: width // 4],
-        "one": mixed[:1],
+        "single": mixed[:1],
         "zero": torch.zeros_like(x),
         "faint": 1e-6 * mixed,
         "shifted": mixed + 30,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgepress.numerics import affine as affine
-from edgepress.numerics import awq_packing
+from edgepress.numerics import affine, awq_packing
+from edgepress.numerics.quant_spec import QuantSpec
 
 GROUP_SIZES = (32, 64, 128)
 
@@ -20,41 +20,41 @@ GROUP_SIZES = (32, 64, 128)
 CODES = torch.tensor([[o, 15 - o] for o in range(8)], dtype=torch.uint8)
 QWEIGHT = [[1966171168], [-1966171169]]
 # Zero points 8 7 6 5 4 3 2 1 of the eight channels: 0x13572468 = 324478056.
-ZEROS = torch.tensor([[8 - o] for o in range(8)], dtype=torch.uint8)
+ZERO_POINTS = torch.tensor([[8 - o] for o in range(8)], dtype=torch.uint8)
 QZEROS = [[324478056]]
 
 
-def weights(height: int, width: int, seed: int, scale: float = 1.0) -> Tensor:
+def make_weights(height: int, width: int, seed: int, scale: float = 1.0) -> Tensor:
     return torch.randn(height, width, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def packed_by_the_book(values: list[list[int]]) -> list[list[int]]:
+def pack_in_plain_python(values: list[list[int]]) -> list[list[int]]:
     """AWQ GEMM packing in plain Python: rows of ints in 0..15 to rows of signed 32-bit ints."""
     packed = []
     for row in values:
-        words = []
+        integers = []
         for start in range(0, len(row), 8):
             eight = row[start : start + 8]
-            word = "".join(f"{eight[channel]:04b}" for channel in (7, 5, 3, 1, 6, 4, 2, 0))
-            words.append(int.from_bytes(int(word, 2).to_bytes(4, "big"), "big", signed=True))
-        packed.append(words)
+            digits = "".join(f"{eight[channel]:04b}" for channel in (7, 5, 3, 1, 6, 4, 2, 0))
+            integers.append(int.from_bytes(int(digits, 2).to_bytes(4, "big"), "big", signed=True))
+        packed.append(integers)
     return packed
 
 
 @st.composite
 def quantized_weights(draw: st.DrawFn) -> affine.QuantizedWeight:
-    """Arbitrary codes on an arbitrary grid whose scales fp16 can hold."""
+    """Arbitrary codes with arbitrary parameters whose scales fp16 can hold."""
     height, groups = 8 * draw(st.integers(1, 3)), draw(st.integers(1, 3))
     group_size = draw(st.sampled_from(GROUP_SIZES))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     codes = torch.randint(0, 16, (height, groups * group_size), generator=generator, dtype=torch.uint8)
-    zeros = torch.randint(0, 16, (height, groups), generator=generator, dtype=torch.uint8)
+    zero_points = torch.randint(0, 16, (height, groups), generator=generator, dtype=torch.uint8)
     scales = torch.rand(height, groups, generator=generator).clamp_min(2.0**-20).half().float()
-    return affine.QuantizedWeight(codes, affine.QParams(scales, zeros))
+    return affine.QuantizedWeight(codes, affine.QParams(scales, zero_points))
 
 
-def test_packing_gives_the_words_worked_out_by_hand() -> None:
-    packed = awq_packing.pack_awq(affine.QuantizedWeight(CODES, affine.QParams(torch.full((8, 1), 0.5), ZEROS)))
+def test_packing_gives_the_integers_worked_out_by_hand() -> None:
+    packed = awq_packing.pack_awq(affine.QuantizedWeight(CODES, affine.QParams(torch.full((8, 1), 0.5), ZERO_POINTS)))
     assert packed.qweight.dtype == packed.qzeros.dtype == torch.int32
     assert packed.qweight.tolist() == QWEIGHT
     assert packed.qzeros.tolist() == QZEROS
@@ -62,16 +62,16 @@ def test_packing_gives_the_words_worked_out_by_hand() -> None:
     assert packed.scales.tolist() == [[0.5] * 8]
 
 
-def test_unpacking_reads_the_words_worked_out_by_hand() -> None:
+def test_unpacking_reads_the_integers_worked_out_by_hand() -> None:
     tensors = awq_packing.AwqTensors(
         torch.tensor(QWEIGHT, dtype=torch.int32),
         torch.tensor(QZEROS, dtype=torch.int32),
         torch.full((1, 8), 0.5, dtype=torch.float16),
     )
-    codes, grid = awq_packing.unpack_awq(tensors)
+    codes, qparams = awq_packing.unpack_awq(tensors)
     assert codes.tolist() == CODES.tolist()
-    assert grid.zero_points.tolist() == ZEROS.tolist()
-    weight = affine.dequantize(affine.QuantizedWeight(codes, grid))
+    assert qparams.zero_points.tolist() == ZERO_POINTS.tolist()
+    weight = affine.dequantize(affine.QuantizedWeight(codes, qparams))
     assert weight[0].tolist() == [(0 - 8) * 0.5, (15 - 8) * 0.5]
     assert weight[7].tolist() == [(7 - 1) * 0.5, (8 - 1) * 0.5]
 
@@ -84,8 +84,8 @@ def test_packing_equals_a_packer_written_from_the_description(quantized: affine.
     assert packed.qweight.shape == (width, height // 8)
     assert packed.qzeros.shape == (groups, height // 8)
     assert packed.scales.shape == (groups, height)
-    assert packed.qweight.tolist() == packed_by_the_book(quantized.codes.T.tolist())
-    assert packed.qzeros.tolist() == packed_by_the_book(quantized.qparams.zero_points.T.tolist())
+    assert packed.qweight.tolist() == pack_in_plain_python(quantized.codes.T.tolist())
+    assert packed.qzeros.tolist() == pack_in_plain_python(quantized.qparams.zero_points.T.tolist())
     assert torch.equal(packed.scales.float(), quantized.qparams.scales.T)
     assert all(tensor.is_contiguous() for tensor in packed)
 
@@ -93,33 +93,35 @@ def test_packing_equals_a_packer_written_from_the_description(quantized: affine.
 @settings(max_examples=25, deadline=None)
 @given(quantized_weights())
 def test_unpacking_undoes_packing(quantized: affine.QuantizedWeight) -> None:
-    codes, grid = awq_packing.unpack_awq(awq_packing.pack_awq(quantized))
+    codes, qparams = awq_packing.unpack_awq(awq_packing.pack_awq(quantized))
     assert torch.equal(codes, quantized.codes)
-    assert torch.equal(grid.zero_points, quantized.qparams.zero_points)
-    assert torch.equal(grid.scales, quantized.qparams.scales)
+    assert torch.equal(qparams.zero_points, quantized.qparams.zero_points)
+    assert torch.equal(qparams.scales, quantized.qparams.scales)
 
 
-@pytest.mark.parametrize("zero_point", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
-def test_a_weight_is_the_same_to_the_bit_after_storing(group_size: int, zero_point: bool) -> None:
-    weight = weights(16, 256, seed=1, scale=0.02)
-    quantized = affine.quantize(weight, affine.minmax_qparams(weight, group_size, zero_point))
+def test_a_weight_is_the_same_to_the_bit_after_storing(group_size: int, symmetric: bool) -> None:
+    weight = make_weights(16, 256, seed=1, scale=0.02)
+    quantized = affine.quantize(
+        weight, affine.minmax_qparams(weight, QuantSpec(group_size=group_size, symmetric=symmetric))
+    )
     stored = awq_packing.unpack_awq(awq_packing.pack_awq(quantized))
     assert torch.equal(affine.dequantize(stored), affine.dequantize(quantized))
 
 
-def test_an_output_width_that_is_no_multiple_of_8_is_refused() -> None:
-    weight = weights(12, 64, seed=2)
+def test_an_output_width_that_is_not_a_multiple_of_8_is_rejected() -> None:
+    weight = make_weights(12, 64, seed=2)
     with pytest.raises(ValueError, match="output width 12 is not a multiple of 8"):
-        awq_packing.pack_awq(affine.quantize(weight, affine.minmax_qparams(weight, 64)))
+        awq_packing.pack_awq(affine.quantize(weight, affine.minmax_qparams(weight, QuantSpec(group_size=64))))
 
 
-@pytest.mark.parametrize("zero_point", [True, False])
-def test_zeros_and_huge_weights_are_stored_with_scales_that_are_sound(zero_point: bool) -> None:
-    for weight in (torch.zeros(8, 64), weights(8, 64, seed=6, scale=1e6)):
-        grid = affine.minmax_qparams(weight, 64, zero_point)
-        stored = awq_packing.unpack_awq(awq_packing.pack_awq(affine.quantize(weight, grid)))
-        assert torch.equal(stored.qparams.scales, grid.scales)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zeros_and_huge_weights_are_stored_with_valid_scales(symmetric: bool) -> None:
+    for weight in (torch.zeros(8, 64), make_weights(8, 64, seed=6, scale=1e6)):
+        qparams = affine.minmax_qparams(weight, QuantSpec(group_size=64, symmetric=symmetric))
+        stored = awq_packing.unpack_awq(awq_packing.pack_awq(affine.quantize(weight, qparams)))
+        assert torch.equal(stored.qparams.scales, qparams.scales)
         assert (stored.qparams.scales > 0).all()
         assert torch.isfinite(affine.dequantize(stored)).all()
 
@@ -129,8 +131,10 @@ def test_bits_per_weight(group_size: int, bits: float) -> None:
     assert awq_packing.bits_per_weight(group_size) == bits
 
 
-@pytest.mark.parametrize("zero_point", [True, False])
-def test_bits_per_weight_are_the_bits_that_packing_makes(zero_point: bool) -> None:
-    weight = weights(16, 256, seed=8)
-    packed = awq_packing.pack_awq(affine.quantize(weight, affine.minmax_qparams(weight, 128, zero_point)))
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_bits_per_weight_are_those_of_the_packed_tensors(symmetric: bool) -> None:
+    weight = make_weights(16, 256, seed=8)
+    packed = awq_packing.pack_awq(
+        affine.quantize(weight, affine.minmax_qparams(weight, QuantSpec(group_size=128, symmetric=symmetric)))
+    )
     assert 8 * sum(tensor.nbytes for tensor in packed) / weight.numel() == awq_packing.bits_per_weight(128)

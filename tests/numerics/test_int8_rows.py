@@ -1,4 +1,4 @@
-"""Rows in 8 bits: the error that the grid allows, the largest value whole, and nothing that overflows."""
+"""Rows in 8 bits: errors of at most half a step, no clipping, no overflow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_value_is_within_half_a_step(values: np.ndarray) -> None:
 
 @given(MATRICES)
 def test_a_step_is_not_larger_than_it_must_be(values: np.ndarray) -> None:
-    """One fp16 value further down, and the largest of the row would be cut off."""
+    """With the next smaller fp16 value as scale, the largest of the row would be clipped."""
     codes, scales = quantize_rows(torch.from_numpy(values))
     needed = np.abs(values.astype(np.float64)).max(1, keepdims=True) / 127
     below = np.nextafter(scales.numpy(), np.float16(0)).astype(np.float64)
@@ -50,14 +50,14 @@ def test_rows_of_zeros_stay_zeros() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_any_floating_point_dtype_is_taken(dtype: torch.dtype) -> None:
+def test_any_floating_point_dtype_is_accepted(dtype: torch.dtype) -> None:
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
     error = float((dequantize_rows(quantize_rows(weight)) - weight.float()).norm() / weight.float().norm())
     assert error < 0.01
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e8])
-def test_what_fp16_cannot_hold_is_refused(value: float) -> None:
+def test_values_that_fp16_cannot_scale_are_rejected(value: float) -> None:
     weight: Tensor = torch.ones(2, 4)
     weight[1, 2] = value
     with pytest.raises(ValueError, match="too large for a scale"):

@@ -1,4 +1,4 @@
-"""A pipeline whose activations float16 cannot hold, pressed with and without powers of two folded into it."""
+"""A pipeline whose activations float16 cannot hold, quantized with and without powers of two folded into it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.cli.main import main
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import load_prompts
-from edgepress.quantize.pipeline import QuantizeResult, quantize_pipeline
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.quantize.result import QuantizeResult
 from edgepress.recipes.schema import Recipe
 
 # The norms after queries and keys, attention and feed-forward cancel these.
 DIT = {"to_q": 18, "to_k": 18, "to_v": 9, "to_out.0": 12, "w3": 10, "w2": 12}
-# What enters at values and up-projections leaves at the linear that comes next.
+# What is multiplied at values and up-projections is divided again at the next linear.
 TEXT = {"q_proj": 18, "k_proj": 18, "v_proj": 18, "o_proj": -18, "up_proj": 18, "down_proj": -18}
 
 
@@ -41,40 +42,40 @@ def scale_weights(component: Path, exponents: dict[str, int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def sound(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny pipeline; its text encoder's small weights are brought to a size that stays in float16 when divided."""
-    folder = tmp_path_factory.mktemp("sound") / "pipeline"
+def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline, its text encoder's small weights enlarged so that they stay normal in float16 when divided."""
+    folder = tmp_path_factory.mktemp("original") / "pipeline"
     shutil.copytree(tiny, folder)
     scale_weights(folder / "text_encoder", {"o_proj": 6, "down_proj": 6})
     return folder
 
 
 @pytest.fixture(scope="module")
-def loud(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loud(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, rescaled."""
     folder = tmp_path_factory.mktemp("loud") / "pipeline"
-    shutil.copytree(sound, folder)
+    shutil.copytree(original, folder)
     scale_weights(folder / "transformer", DIT)
     scale_weights(folder / "text_encoder", TEXT)
     return folder
 
 
-def press_loud(loud: Path, output: Path, method: str, safe: bool) -> QuantizeResult:
+def quantize_loud(loud: Path, output: Path, method: str, safe: bool) -> QuantizeResult:
     quantize = {"method": method, "fp16_safe": safe}
     recipe = {"device": "test", "quantize": quantize, "calibration": {"count": 2, "steps": 2}}
-    pressed = quantize_pipeline(Recipe.model_validate(recipe), loud, output)
-    assert pressed.manifest.fp16_overflows == []
-    return pressed
+    result = quantize_pipeline(Recipe.model_validate(recipe), loud, output)
+    assert result.manifest.fp16_overflows == []
+    return result
 
 
 @pytest.fixture(scope="module")
 def unsafe(loud: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return press_loud(loud, tmp_path_factory.mktemp("unsafe"), "rtn", safe=False).output / "model"
+    return quantize_loud(loud, tmp_path_factory.mktemp("unsafe"), "rtn", safe=False).model
 
 
 @pytest.fixture(scope="module")
 def safe_rounded(loud: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return press_loud(loud, tmp_path_factory.mktemp("safe"), "rtn", safe=True).output / "model"
+    return quantize_loud(loud, tmp_path_factory.mktemp("safe"), "rtn", safe=True).model
 
 
 @pytest.fixture(scope="module", params=["rtn", "awq", "best"])
@@ -83,36 +84,36 @@ def safe(
 ) -> Path:
     if request.param == "rtn":
         return safe_rounded
-    return press_loud(loud, tmp_path_factory.mktemp("safe"), request.param, safe=True).output / "model"
+    return quantize_loud(loud, tmp_path_factory.mktemp("safe"), request.param, safe=True).model
 
 
 @dataclass
 class Call:
-    """What the reference gives its text encoder, and in its first step the denoiser, for prompts of the calibration."""
+    """The inputs of the text encoder, and of the denoiser in its first step, for calibration prompts."""
 
     texts: dict[str, Tensor] = field(default_factory=dict)
     step: tuple[Any, ...] = ()
 
 
 @pytest.fixture(scope="module")
-def call(sound: Path) -> Call:
-    found = Call()
+def call(original: Path) -> Call:
+    call = Call()
 
-    def keep_texts(_: Any, __: Any, kwargs: Any) -> None:
-        found.texts = {name: kwargs[name] for name in ("input_ids", "attention_mask")}
+    def record_texts(_: Any, __: Any, kwargs: Any) -> None:
+        call.texts = {name: kwargs[name] for name in ("input_ids", "attention_mask")}
 
-    def keep_step(_: Any, args: Any) -> None:
-        found.step = args
+    def record_step(_: Any, args: Any) -> None:
+        call.step = args
 
-    pipeline = load_pipeline(sound, torch.float32)
-    pipeline.text_encoder.register_forward_pre_hook(keep_texts, with_kwargs=True)
-    pipeline.transformer.register_forward_pre_hook(keep_step)
-    prompts = load_prompts(sound / "prompts" / "calibration.jsonl")[:2]
+    pipeline = load_pipeline(original, torch.float32)
+    pipeline.text_encoder.register_forward_pre_hook(record_texts, with_kwargs=True)
+    pipeline.transformer.register_forward_pre_hook(record_step)
+    prompts = load_prompts(original / "prompts" / "calibration.jsonl")[:2]
     generate_images(pipeline, prompts, SamplingParams(IMAGE_SIZE, IMAGE_SIZE, 1, 0.0), output_type="latent")
-    return found
+    return call
 
 
-def denoised(folder: Path, call: Call, dtype: torch.dtype) -> Tensor:
+def denoise(folder: Path, call: Call, dtype: torch.dtype) -> Tensor:
     from diffusers import ZImageTransformer2DModel
 
     model = ZImageTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype).eval()
@@ -122,8 +123,8 @@ def denoised(folder: Path, call: Call, dtype: torch.dtype) -> Tensor:
     return torch.stack(out).float()
 
 
-def read(folder: Path, call: Call, dtype: torch.dtype) -> Tensor:
-    """What the pipeline reads of the text encoder."""
+def encode(folder: Path, call: Call, dtype: torch.dtype) -> Tensor:
+    """The hidden states that the pipeline uses."""
     from transformers import Qwen3Model
 
     model = Qwen3Model.from_pretrained(folder / "text_encoder", dtype=dtype).eval()
@@ -132,22 +133,22 @@ def read(folder: Path, call: Call, dtype: torch.dtype) -> Tensor:
     return states[call.texts["attention_mask"]].float()
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Relative to what is expected; infinite where anything is not finite."""
-    return float((found - expected).norm() / expected.norm()) if found.isfinite().all() else float("inf")
+def compute_error(value: Tensor, expected: Tensor) -> float:
+    """The relative error; infinite where anything is not finite."""
+    return float((value - expected).norm() / expected.norm()) if value.isfinite().all() else float("inf")
 
 
-both = pytest.mark.parametrize("run", [denoised, read])
+both = pytest.mark.parametrize("run", [denoise, encode])
 
 
 @both
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-3), (torch.bfloat16, 3e-2)], ids=str)
-def test_rescaling_changes_no_output_but_in_float16(
-    sound: Path, loud: Path, call: Call, run: Run, dtype: torch.dtype, limit: float
+def test_rescaling_changes_outputs_only_in_float16(
+    original: Path, loud: Path, call: Call, run: Run, dtype: torch.dtype, limit: float
 ) -> None:
-    assert difference(run(loud, call, dtype), run(sound, call, dtype)) < limit
+    assert compute_error(run(loud, call, dtype), run(original, call, dtype)) < limit
     assert not run(loud, call, torch.float16).isfinite().all()
-    assert run(sound, call, torch.float16).isfinite().all()
+    assert run(original, call, torch.float16).isfinite().all()
 
 
 @both
@@ -157,17 +158,17 @@ def test_without_it_float16_overflows(unsafe: Path, call: Call, run: Run) -> Non
 
 
 @both
-def test_with_it_float16_computes_what_float32_does(sound: Path, safe: Path, call: Call, run: Run) -> None:
-    """The same artifact in both, and near the original pipeline as far as 4 bits go."""
+def test_with_it_float16_computes_what_float32_does(original: Path, safe: Path, call: Call, run: Run) -> None:
+    """The same artifact in both, and as near to the original pipeline as 4 bits allow."""
     exact = run(safe, call, torch.float32)
-    assert difference(run(safe, call, torch.float16), exact) < 1e-2
-    assert difference(exact, run(sound, call, torch.float32)) < 0.3
+    assert compute_error(run(safe, call, torch.float16), exact) < 1e-2
+    assert compute_error(exact, run(original, call, torch.float32)) < 0.3
 
 
 @both
 def test_it_changes_no_code(unsafe: Path, safe_rounded: Path, call: Call, run: Run) -> None:
-    """Only scales: in float32 both artifacts compute the same, but for what a norm adds to the variance."""
-    assert difference(run(safe_rounded, call, torch.float32), run(unsafe, call, torch.float32)) < 1e-3
+    """Only scales: in float32 both artifacts compute the same, except for what a norm adds to the variance."""
+    assert compute_error(run(safe_rounded, call, torch.float32), run(unsafe, call, torch.float32)) < 1e-3
     for component in ("transformer", "text_encoder"):
         plain, divided = (
             load_file(next((folder / component).glob("*.safetensors"))) for folder in (unsafe, safe_rounded)
@@ -177,19 +178,21 @@ def test_it_changes_no_code(unsafe: Path, safe_rounded: Path, call: Call, run: R
         assert differing == {"scales"}
 
 
-def test_what_cannot_be_helped_is_told(tiny: Path, tmp_path: Path) -> None:
-    """Between blocks nothing can be divided: the states themselves are too large."""
+def test_remaining_overflows_are_reported(tiny: Path, tmp_path: Path) -> None:
+    """Nothing can be divided between blocks: the hidden states themselves are too large."""
     source, recipe = tmp_path / "pipeline", tmp_path / "recipe.yaml"
     shutil.copytree(tiny, source)
     with edit_weights(source / "text_encoder") as tensors:
         tensors["embed_tokens.weight"] *= 2.0**24
-    for safe, told in (("true", 2), ("false", 0)):
+    for safe, expected in (("true", 2), ("false", 0)):
         recipe.write_text(
             f"device: test\nquantize: {{method: rtn, components: [text_encoder], fp16_safe: {safe}}}\n"
             "calibration: {count: 1, steps: 1}\n"
         )
-        words = ["quantize", "--recipe", recipe, "--model", source, "--output", tmp_path / safe]
-        result = CliRunner().invoke(main, [str(word) for word in words])
+        arguments = ["quantize", "--recipe", recipe, "--model", source, "--output", tmp_path / safe]
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.output
-        said = [f"float16 cannot hold text_encoder.layers.{layer} in calibration" in result.stdout for layer in (0, 1)]
-        assert sum(said) == told
+        reported = [
+            f"float16 cannot hold text_encoder.layers.{layer} in calibration" in result.stdout for layer in (0, 1)
+        ]
+        assert sum(reported) == expected

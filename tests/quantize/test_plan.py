@@ -18,19 +18,19 @@ from edgepress.recipes.schema import QuantizationSettings, Scheme
 
 
 @pytest.fixture
-def own(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny pipeline that a test may spoil."""
+def pipeline(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny pipeline that a test may break."""
     shutil.copytree(tiny, tmp_path / "pipeline")
     return tmp_path / "pipeline"
 
 
-def test_every_block_is_found_and_the_unread_layer_left_out(tiny: Path) -> None:
-    units = [unit.name for unit in build_plan(tiny, QuantizationSettings()).blocks]
-    blocks = ["noise_refiner.0", "context_refiner.0", "layers.0"]
-    assert units == ["text_encoder.layers.0", "text_encoder.layers.1", *(f"transformer.{block}" for block in blocks)]
+def test_every_block_is_planned_except_the_unused_layer(tiny: Path) -> None:
+    names = [block.name for block in build_plan(tiny, QuantizationSettings()).blocks]
+    paths = ["noise_refiner.0", "context_refiner.0", "layers.0"]
+    assert names == ["text_encoder.layers.0", "text_encoder.layers.1", *(f"transformer.{path}" for path in paths)]
 
 
-def test_what_is_not_read_is_neither_a_unit_nor_among_the_names(tiny: Path) -> None:
+def test_unused_tensors_are_not_listed(tiny: Path) -> None:
     part = build_plan(tiny, QuantizationSettings()).get_component("text_encoder")
     assert part.unused_blocks == ("layers.2",)
     assert part.used_tensor_names == sorted(
@@ -43,99 +43,106 @@ def test_components_that_only_run_are_planned_too(tiny: Path) -> None:
     plan = build_plan(tiny, QuantizationSettings(components=("text_encoder",)))
     assert [part.name for part in plan.components] == ["text_encoder"]
     assert [part.name for part in plan.unquantized_components] == ["transformer", "vae"]
-    assert [unit.path for unit in plan.unquantized_components[0].blocks] == [
+    assert [block.path for block in plan.unquantized_components[0].blocks] == [
         "noise_refiner.0",
         "context_refiner.0",
         "layers.0",
     ]
-    assert {unit.component for unit in plan.blocks} == {"text_encoder"}
+    assert {block.component for block in plan.blocks} == {"text_encoder"}
 
 
-def test_copies_of_a_block_stand_in_the_order_of_their_numbers(own: Path) -> None:
-    with edit_weights(own / "text_encoder") as tensors:
+def test_copies_of_a_block_are_in_the_order_of_their_numbers(pipeline: Path) -> None:
+    with edit_weights(pipeline / "text_encoder") as tensors:
         layer = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.1.")}
         for number in range(3, 12):
             tensors.update({name.replace(".1.", f".{number}.", 1): tensor.clone() for name, tensor in layer.items()})
-    part = build_plan(own, QuantizationSettings(components=("text_encoder",))).get_component("text_encoder")
-    assert [unit.path for unit in part.blocks] == [f"layers.{number}" for number in range(11)]
+    part = build_plan(pipeline, QuantizationSettings(components=("text_encoder",))).get_component("text_encoder")
+    assert [block.path for block in part.blocks] == [f"layers.{number}" for number in range(11)]
     assert part.unused_blocks == ("layers.11",)
 
 
-def test_too_few_blocks_are_refused(own: Path) -> None:
-    """One layer, and that one is not read."""
-    with edit_weights(own / "text_encoder") as tensors:
+def test_too_few_blocks_are_rejected(pipeline: Path) -> None:
+    """A single layer, which is the unused one."""
+    with edit_weights(pipeline / "text_encoder") as tensors:
         for name in [name for name in tensors if name.startswith(("layers.1.", "layers.2."))]:
             del tensors[name]
-    with pytest.raises(UserError, match="holds none of the blocks"):
-        build_plan(own, QuantizationSettings())
+    with pytest.raises(UserError, match="has none of the blocks"):
+        build_plan(pipeline, QuantizationSettings())
 
 
 @pytest.mark.parametrize("head", [False, True])
-def test_a_text_encoder_stored_as_a_causal_model_is_planned_as_the_plain_one(tiny: Path, own: Path, head: bool) -> None:
-    store_as_published(own, head)
-    plain, found = (build_plan(folder, QuantizationSettings()).get_component("text_encoder") for folder in (tiny, own))
-    assert found.used_tensor_names == plain.used_tensor_names
-    assert found.blocks == plain.blocks
-    assert found.config["architectures"] == plain.config["architectures"]
+def test_a_text_encoder_stored_as_a_causal_model_is_planned_as_the_plain_one(
+    tiny: Path, pipeline: Path, head: bool
+) -> None:
+    store_as_published(pipeline, head)
+    folders = (tiny, pipeline)
+    plain, causal = (build_plan(folder, QuantizationSettings()).get_component("text_encoder") for folder in folders)
+    assert causal.used_tensor_names == plain.used_tensor_names
+    assert causal.blocks == plain.blocks
+    assert causal.config["architectures"] == plain.config["architectures"]
     name = "layers.0.mlp.up_proj.weight"
-    assert torch.equal(found.checkpoint.load_tensor(name), plain.checkpoint.load_tensor(name))
+    assert torch.equal(causal.checkpoint.load_tensor(name), plain.checkpoint.load_tensor(name))
 
 
 def test_all_seven_linears_of_a_block_are_quantized(tiny: Path) -> None:
-    unit = build_plan(tiny, QuantizationSettings(components=("transformer",))).blocks[2]
-    assert len(unit.linears) == 7
-    assert "layers.0.attention.to_out.0" in unit.linears
+    block = build_plan(tiny, QuantizationSettings(components=("transformer",))).blocks[2]
+    assert len(block.linears) == 7
+    assert "layers.0.attention.to_out.0" in block.linears
 
 
-def test_a_group_size_that_does_not_fit_names_the_layer(own: Path) -> None:
-    weights = load_file(own / "transformer" / "diffusion_pytorch_model.safetensors")
+def test_a_group_size_that_does_not_fit_names_the_layer(pipeline: Path) -> None:
+    weights = load_file(pipeline / "transformer" / "diffusion_pytorch_model.safetensors")
     weights["layers.0.attention.to_q.weight"] = torch.zeros(384, 200)
-    save_file(weights, own / "transformer" / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(UserError, match=r"128 does not divide the input width 200 of transformer\.layers\.0\."):
-        build_plan(own, QuantizationSettings(scheme=Scheme(group_size=128)))
+    save_file(weights, pipeline / "transformer" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(
+        UserError, match=r"group_size: 128 does not divide the input width 200 of transformer\.layers\.0\."
+    ):
+        build_plan(pipeline, QuantizationSettings(scheme=Scheme(group_size=128)))
 
 
-def test_a_further_solution_must_fit_too(own: Path) -> None:
+def test_extra_schemes_must_fit_too(pipeline: Path) -> None:
     """Inputs of 192 fit groups of 64 and of a channel, and not those of 128."""
-    with edit_weights(own / "text_encoder") as tensors:
+    with edit_weights(pipeline / "text_encoder") as tensors:
         name = "layers.1.mlp.down_proj.weight"
         tensors[name] = tensors[name][:, :192].contiguous()
-    fine = QuantizationSettings(
+    fitting = QuantizationSettings(
         scheme=Scheme(group_size=64), extra_schemes={"board": Scheme(group_size="channel", bits=8)}
     )
-    assert len(build_plan(own, fine).blocks) == 5
-    with pytest.raises(UserError, match=r"128 does not divide the input width 192 of text_encoder\.layers\.1\."):
-        build_plan(own, fine.model_copy(update={"also": {"board": Scheme(group_size=128)}}))
+    assert len(build_plan(pipeline, fitting).blocks) == 5
+    with pytest.raises(
+        UserError, match=r"extra_schemes\.board\.group_size: 128 does not divide .* text_encoder\.layers\.1\."
+    ):
+        build_plan(pipeline, fitting.model_copy(update={"extra_schemes": {"board": Scheme(group_size=128)}}))
 
 
-def test_an_output_width_that_cannot_be_packed_is_named(own: Path) -> None:
-    with edit_weights(own / "text_encoder") as tensors:
+def test_an_output_width_that_cannot_be_packed_is_named(pipeline: Path) -> None:
+    with edit_weights(pipeline / "text_encoder") as tensors:
         name = "layers.0.mlp.down_proj.weight"
         tensors[name] = tensors[name][:100].contiguous()
     with pytest.raises(UserError, match=r"output width 100 of text_encoder\.layers\.0\.mlp\.down_proj"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())
 
 
-@pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
-def test_unsound_weights_are_named(own: Path, value: float, words: str) -> None:
-    file = own / "text_encoder" / "model.safetensors"
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
+def test_weights_that_are_not_finite_are_named(pipeline: Path, value: float, message: str) -> None:
+    file = pipeline / "text_encoder" / "model.safetensors"
     weights = load_file(file)
     weights["layers.1.mlp.up_proj.weight"][3, 4] = value
     save_file(weights, file, {"format": "pt"})
-    with pytest.raises(UserError, match=rf"layers\.1\.mlp\.up_proj\.weight .*{words}"):
-        build_plan(own, QuantizationSettings())
+    with pytest.raises(UserError, match=rf"layers\.1\.mlp\.up_proj\.weight.*{message}"):
+        build_plan(pipeline, QuantizationSettings())
 
 
-def test_an_unknown_pipeline_class_lists_the_known_ones(own: Path) -> None:
-    (own / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
+def test_an_unknown_pipeline_class_lists_the_known_ones(pipeline: Path) -> None:
+    (pipeline / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
     with pytest.raises(UserError, match=r"'DreamPipeline' is unknown.*ZImagePipeline"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())
 
 
 @pytest.mark.parametrize("name", [FLUX, SD3, SDXL])
-def test_a_pipeline_that_is_only_exported_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_pipeline_that_can_only_be_exported_is_rejected(name: str, tmp_path: Path) -> None:
     write_tiny_family(name, tmp_path)
-    with pytest.raises(UserError, match=f"Nothing of a {name} can be quantized yet; 'edgepress export onnx"):
+    with pytest.raises(UserError, match=f"{name} cannot be quantized yet.*'edgepress export onnx"):
         build_plan(tmp_path, QuantizationSettings())
 
 
@@ -144,52 +151,52 @@ def test_an_unknown_component_lists_the_known_ones(tiny: Path) -> None:
         build_plan(tiny, QuantizationSettings(components=("vea",)))
 
 
-def test_another_component_class_is_refused(own: Path) -> None:
-    config = own / "transformer" / "config.json"
+def test_another_component_class_is_rejected(pipeline: Path) -> None:
+    config = pipeline / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "FluxTransformer2DModel"}))
     with pytest.raises(UserError, match="FluxTransformer2DModel"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())
 
 
-def test_a_missing_weight_is_named(own: Path) -> None:
-    file = own / "transformer" / "diffusion_pytorch_model.safetensors"
+def test_a_missing_weight_is_named(pipeline: Path) -> None:
+    file = pipeline / "transformer" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     del weights["layers.0.feed_forward.w2.weight"]
     save_file(weights, file)
     with pytest.raises(UserError, match=r"layers\.0\.feed_forward\.w2\.weight"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())
 
 
-def test_a_quantized_pipeline_is_not_quantized_again(own: Path) -> None:
-    config = own / "transformer" / "config.json"
+def test_a_quantized_pipeline_is_not_quantized_again(pipeline: Path) -> None:
+    config = pipeline / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "awq"}}))
-    with pytest.raises(UserError, match="quantized already"):
-        build_plan(own, QuantizationSettings())
+    with pytest.raises(UserError, match="already quantized"):
+        build_plan(pipeline, QuantizationSettings())
 
 
-def test_parts_that_are_not_pressed_are_looked_at_too(own: Path) -> None:
-    file = own / "vae" / "diffusion_pytorch_model.safetensors"
+def test_components_that_are_not_quantized_are_checked_too(pipeline: Path) -> None:
+    file = pipeline / "vae" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     weights["decoder.conv_in.bias"][0] = float("nan")
     save_file(weights, file)
-    with pytest.raises(UserError, match=r"decoder\.conv_in\.bias .*NaN"):
-        build_plan(own, QuantizationSettings())
+    with pytest.raises(UserError, match=r"decoder\.conv_in\.bias.*NaN"):
+        build_plan(pipeline, QuantizationSettings())
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="corrupt or truncated"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())
 
 
-def test_a_pickled_part_is_refused(own: Path) -> None:
-    folder = own / "vae"
+def test_a_pickled_component_is_rejected(pipeline: Path) -> None:
+    folder = pipeline / "vae"
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
     with pytest.raises(UserError, match="safe_serialization=True"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())
 
 
-def test_a_missing_norm_is_named(own: Path) -> None:
-    file = own / "transformer" / "diffusion_pytorch_model.safetensors"
+def test_a_missing_norm_is_named(pipeline: Path) -> None:
+    file = pipeline / "transformer" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     del weights["layers.0.ffn_norm1.weight"]
     save_file(weights, file)
     with pytest.raises(UserError, match=r"layers\.0\.ffn_norm1\.weight"):
-        build_plan(own, QuantizationSettings())
+        build_plan(pipeline, QuantizationSettings())

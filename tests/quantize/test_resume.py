@@ -1,9 +1,10 @@
-"""Killed at any moment and run again, pressing ends with the same bytes; what was begun otherwise is never mixed in."""
+"""A quantization that is killed at any moment resumes to the same bytes and never mixes in work of other inputs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import resource
 import shutil
@@ -21,13 +22,13 @@ import yaml
 from helpers.tiny import edit_weights
 from safetensors.torch import load_file, save_file
 
-import edgepress.quantize.calibration.collector
-import edgepress.quantize.pipeline
 from edgepress.common.errors import UserError
 from edgepress.common.progress import Progress
 from edgepress.prompts.prompt import Prompt, save_prompts
+from edgepress.quantize import pipeline as pipeline_module
+from edgepress.quantize.calibration import collector
 from edgepress.quantize.pipeline import quantize_pipeline
-from edgepress.quantize.workspace import Workspace, locked
+from edgepress.quantize.workspace import Workspace, WorkspaceState, read_metadata
 from edgepress.recipes.schema import Recipe
 from edgepress.storage.files import hash_files
 from edgepress.storage.manifest import read_manifest
@@ -36,22 +37,24 @@ RECIPE = """
 device: test
 calibration: {count: 3, steps: 3}
 """
-ROUNDING = """
-quantize: {also: {w8a8: {bits: 8, group_size: channel, zero_point: false, narrow: true, activations: static}}}
+W8A8 = """
+quantize:
+  extra_schemes:
+    w8a8: {bits: 8, group_size: channel, symmetric: true, narrow_range: true, activations: static}
 """
-LITTLE = "1KB"  # of memory: samples of tokens instead of Gram matrices
+SMALL_MEMORY = "1KB"  # samples of tokens instead of H matrices
 
 
-def command(recipe: Path, source: Path, output: Path, *more: str) -> list[str]:
-    words = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *more]
-    return [sys.executable, "-m", "edgepress", *words]
+def make_command(recipe: Path, source: Path, output: Path, *options: str) -> list[str]:
+    arguments = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *options]
+    return [sys.executable, "-m", "edgepress", *arguments]
 
 
-def run(words: list[str], before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=before)
+def run(command: list[str], before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=before)
 
 
-def digest(folder: Path) -> dict[str, str]:
+def hash_model(folder: Path) -> dict[str, str]:
     files = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -71,24 +74,25 @@ class KilledError(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["6GiB", LITTLE])
+@pytest.mark.parametrize("memory", ["6GiB", SMALL_MEMORY])
 def test_killed_five_times_it_ends_with_the_same_bytes(tiny: Path, recipe: Path, tmp_path: Path, memory: str) -> None:
-    recipe.write_text(RECIPE + ROUNDING)
+    recipe.write_text(RECIPE + W8A8)
     started = time.monotonic()
-    whole = run(command(recipe, tiny, tmp_path / "whole", "--memory", memory))
+    reference = run(make_command(recipe, tiny, tmp_path / "whole", "--max-memory", memory))
     length = time.monotonic() - started
-    assert whole.returncode == 0, whole.stderr
+    assert reference.returncode == 0, reference.stderr
     seed = random.randrange(2**32)
     rng = random.Random(seed)
-    words = command(recipe, tiny, tmp_path / "killed", "--memory", memory)
+    command = make_command(recipe, tiny, tmp_path / "killed", "--max-memory", memory)
     for _ in range(5):
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.3, 1.0) * length)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    last = run(words)
+    last = run(command)
     assert last.returncode == 0, last.stderr
-    assert digest(tmp_path / "killed") == digest(tmp_path / "whole"), f"killed at moments drawn with seed {seed}"
+    killed, whole = hash_model(tmp_path / "killed"), hash_model(tmp_path / "whole")
+    assert killed == whole, f"killed at moments drawn with seed {seed}"
 
 
 @pytest.mark.slow
@@ -104,64 +108,64 @@ def test_killed_at_every_rename_it_ends_with_the_same_bytes(
     quantize_pipeline(older, tiny, output)
     left = 0
 
-    def dying(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
-        def renamed(self: Path, target: Path) -> Path:
+    def die_after(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def rename_and_count(self: Path, target: Path) -> Path:
             nonlocal left
             left -= 1
-            done = rename(self, target)
+            result = rename(self, target)
             if left == 0:
                 raise KilledError
-            return done
+            return result
 
-        return renamed
+        return rename_and_count
 
     with monkeypatch.context() as patched:
-        patched.setattr(edgepress.quantize.calibrate, "SAVE_EVERY", -1)
-        patched.setattr(Path, "replace", dying(Path.replace))
-        patched.setattr(Path, "rename", dying(Path.rename))
+        patched.setattr(collector, "SAVE_INTERVAL_S", -1)
+        patched.setattr(Path, "replace", die_after(Path.replace))
+        patched.setattr(Path, "rename", die_after(Path.rename))
         for attempt in range(1, 100):
             left = attempt
             try:
                 quantize_pipeline(recipe, tiny, output, force=True, max_memory=memory)
                 break
             except KilledError:
-                vouched = read_manifest(output)
-                if vouched is not None and (output / "model").exists():
-                    assert {file.path: file.sha256 for file in vouched.files} == {
+                manifest = read_manifest(output)
+                if manifest is not None and (output / "model").exists():
+                    assert {file.path: file.sha256 for file in manifest.files} == {
                         file.path: file.sha256 for file in hash_files(output / "model")
-                    }, f"after {attempt} renames the manifest speaks of another model"
+                    }, f"after {attempt} renames the manifest describes another model"
     assert attempt > 5
-    assert digest(output) == digest(tmp_path / "whole")
+    assert hash_model(output) == hash_model(tmp_path / "whole")
     assert read_manifest(output) == read_manifest(tmp_path / "whole")
     assert not list(output.glob(".work/*/"))
 
 
 @pytest.mark.slow
-def test_finished_units_are_not_solved_again(tiny: Path, recipe: Path, tmp_path: Path) -> None:
+def test_finished_blocks_are_not_quantized_again(tiny: Path, recipe: Path, tmp_path: Path) -> None:
     """Killed as soon as the first block is stored: that file is the same one, untouched, until the end."""
     output = tmp_path / "artifact"
-    words = command(recipe, tiny, output)
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    unit = None
-    while unit is None and process.poll() is None:
-        unit = next(iter(output.glob(".work/*/units/*.safetensors")), None)
+    command = make_command(recipe, tiny, output)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    file = None
+    while file is None and process.poll() is None:
+        file = next(iter(output.glob(".work/*/blocks/*.safetensors")), None)
         time.sleep(0.002)
     process.kill()
     process.wait()
-    if unit is None or not unit.exists():
+    if file is None or not file.exists():
         pytest.skip("the run was over before it could be killed")
-    made = unit.stat().st_mtime_ns
-    seen = set()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    expected = file.stat().st_mtime_ns
+    times = set()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        if unit.exists():
-            seen.add(unit.stat().st_mtime_ns)
+        if file.exists():
+            times.add(file.stat().st_mtime_ns)
         time.sleep(0.002)
     assert process.returncode == 0
-    assert seen <= {made}
+    assert times <= {expected}
 
 
-# ---------------------------------------------------------------- begun otherwise
+# ---------------------------------------------------------------- other inputs
 
 SHORT: dict[str, Any] = {
     "device": "test",
@@ -171,68 +175,67 @@ SHORT: dict[str, Any] = {
 SHORT_RECIPE = Recipe.model_validate(SHORT)
 
 
-def at(stage: str, number: int) -> Progress:
+def kill_at(stage: str, number: int) -> Progress:
     """A progress that kills the run when so much of a stage is done."""
 
-    def progress(said: str, done: int, _: int) -> None:
-        if (said, done) == (stage, number):
+    def progress(current: str, done: int, _: int) -> None:
+        if (current, done) == (stage, number):
             raise KilledError
 
     return progress
 
 
-def cut(source: Path, output: Path, recipe: Recipe = SHORT_RECIPE, **settings: Any) -> Path:
-    """Leaves a run that was killed once its first unit was stored; returns its work folder."""
+def start_and_kill(source: Path, output: Path, recipe: Recipe = SHORT_RECIPE, **settings: Any) -> Path:
+    """Kills a run once its first block is stored, and returns its workspace."""
     with pytest.raises(KilledError):
-        quantize_pipeline(recipe, source, output, at("solving", 1), **settings)
-    (unit,) = output.glob(".work/*/units/*.safetensors")
-    return unit.parent.parent
+        quantize_pipeline(recipe, source, output, progress=kill_at("quantizing", 1), **settings)
+    (file,) = output.glob(".work/*/blocks/*.safetensors")
+    return file.parent.parent
 
 
-def spoil(work: Path) -> None:
-    """Changes the unit that a run has finished, so that it shows in what is made from it."""
-    (unit,) = work.glob("units/*.safetensors")
-    tensors = load_file(unit)
+def corrupt(workspace: Path) -> None:
+    """Changes the block that a run has finished, so that using it shows in the result."""
+    (file,) = workspace.glob("blocks/*.safetensors")
+    tensors = load_file(file)
     name = next(name for name in tensors if name.endswith("mlp.up_proj.qweight"))
     tensors[name] ^= 1
-    note = Workspace(work.parent.parent, work.name).read_metadata(unit)
-    save_file(tensors, unit, {"format": json.dumps(note)})
+    save_file(tensors, file, {"format": json.dumps(read_metadata(file))})
 
 
 @pytest.fixture
-def own(tiny: Path, tmp_path: Path) -> Path:
+def pipeline(tiny: Path, tmp_path: Path) -> Path:
     """A copy of the tiny pipeline that a test may change."""
     shutil.copytree(tiny, tmp_path / "pipeline")
     return tmp_path / "pipeline"
 
 
-def test_restart_begins_anew(tiny: Path, tmp_path: Path) -> None:
-    """A unit that was changed shows that it is gone on with, and with `restart` that it is not."""
+def test_restart_starts_over(tiny: Path, tmp_path: Path) -> None:
+    """A changed block shows that a run resumes, and with `restart` that it does not."""
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "whole")
-    spoil(cut(tiny, tmp_path / "restarted"))
+    corrupt(start_and_kill(tiny, tmp_path / "restarted"))
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "restarted", restart=True)
-    assert digest(tmp_path / "restarted") == digest(tmp_path / "whole")
-    spoil(cut(tiny, tmp_path / "resumed"))
+    assert hash_model(tmp_path / "restarted") == hash_model(tmp_path / "whole")
+    corrupt(start_and_kill(tiny, tmp_path / "resumed"))
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "resumed")
-    assert digest(tmp_path / "resumed") != digest(tmp_path / "whole")
+    assert hash_model(tmp_path / "resumed") != hash_model(tmp_path / "whole")
 
 
-def test_restart_presses_a_finished_artifact_again(tiny: Path, tmp_path: Path) -> None:
+def test_restart_repeats_a_finished_artifact(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
     quantize_pipeline(SHORT_RECIPE, tiny, output)
-    before = digest(output)
+    before = hash_model(output)
     assert not quantize_pipeline(SHORT_RECIPE, tiny, output).created
     assert quantize_pipeline(SHORT_RECIPE, tiny, output, restart=True).created
-    assert digest(output) == before
+    assert hash_model(output) == before
     assert not list(output.glob(".work/*/"))
 
 
 def test_restart_does_not_replace_another_artifact(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
     quantize_pipeline(SHORT_RECIPE, tiny, output)
-    other = SHORT_RECIPE.model_copy(update={"dtype": "bfloat16"})
+    changed = SHORT_RECIPE.model_copy(update={"dtype": "bfloat16"})
     with pytest.raises(UserError, match="--force"):
-        quantize_pipeline(other, tiny, output, restart=True)
+        quantize_pipeline(changed, tiny, output, restart=True)
 
 
 def change_recipe(_: Path, recipe: Recipe) -> Recipe:
@@ -251,80 +254,106 @@ def change_weights(source: Path, recipe: Recipe) -> Recipe:
     return recipe
 
 
-def change_what_is_only_copied(source: Path, recipe: Recipe) -> Recipe:
+def change_copied_file(source: Path, recipe: Recipe) -> Recipe:
     (source / "notes.txt").write_text("other notes")
     return recipe
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "topic"),
     [
         (change_recipe, "recipe"),
         (change_prompts, "prompt set"),
         (change_weights, "model"),
-        (change_what_is_only_copied, "model"),
+        (change_copied_file, "model"),
     ],
 )
-def test_what_was_begun_from_something_else_is_named_and_not_used(
-    own: Path, tmp_path: Path, change: Callable[[Path, Recipe], Recipe], said: str
+def test_work_of_other_inputs_is_reported_and_not_used(
+    pipeline: Path,
+    tmp_path: Path,
+    change: Callable[[Path, Recipe], Recipe],
+    topic: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What would be gone on with is spoilt, so that a mixture would show."""
+    """The unfinished work is corrupt, so that using it would show."""
     prompts, output = tmp_path / "prompts.jsonl", tmp_path / "artifact"
     save_prompts([Prompt(id="p0", prompt="a cat", language="en")], prompts)
-    (own / "notes.txt").write_text("notes")
+    (pipeline / "notes.txt").write_text("notes")
     calibration = SHORT_RECIPE.calibration.model_copy(update={"prompts": str(prompts)})
     recipe = SHORT_RECIPE.model_copy(update={"calibration": calibration})
-    work = cut(own, output, recipe)
-    spoil(work)
-    recipe = change(own, recipe)
-    sentences: list[str] = []
-    quantize_pipeline(recipe, own, output, tell=sentences.append)
-    why = f"is not used, and goes when this is finished: it was begun with another {said}."
-    assert sentences == [f"Unfinished work in {work} {why}"]
-    quantize_pipeline(recipe, own, tmp_path / "fresh", tell=lambda _: pytest.fail("nothing was begun here"))
-    assert digest(output) == digest(tmp_path / "fresh")
+    workspace = start_and_kill(pipeline, output, recipe)
+    corrupt(workspace)
+    recipe = change(pipeline, recipe)
+    quantize_pipeline(recipe, pipeline, output)
+    reason = f"cannot be resumed, because this differs: {topic}. It is deleted when this run finishes."
+    assert caplog.messages == [f"Unfinished work in {workspace} {reason}"]
+    caplog.clear()
+    quantize_pipeline(recipe, pipeline, tmp_path / "fresh")
+    assert not caplog.messages
+    assert hash_model(output) == hash_model(tmp_path / "fresh")
 
 
-def test_another_version_of_the_code_and_another_kind_of_statistics_are_named(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_version_of_the_code_and_other_statistics_are_reported(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cut(tiny, tmp_path / "artifact")
-    monkeypatch.setattr(edgepress.quantize.press, "_algorithm", lambda: "another")
-    sentences: list[str] = []
-    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=1, tell=sentences.append)
-    (unused, memory) = sentences
-    assert unused.endswith("it was begun with another version of edgepress, memory.")
-    assert "more than --memory" in memory
+    start_and_kill(tiny, tmp_path / "artifact")
+    monkeypatch.setattr(pipeline_module, "code_fingerprint", lambda _: "another")
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=1)
+    stale, memory = caplog.messages
+    assert "this differs: version of edgepress, kind of statistics." in stale
+    assert "more than the limit of 0.0 GiB (--max-memory)" in memory
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_unfinished_work_of_the_same_is_gone_on_with_in_silence(tiny: Path, tmp_path: Path) -> None:
-    """More memory or less is the same where the statistics are of the same kind."""
-    work = cut(tiny, tmp_path / "artifact")
-    quantize_pipeline(
-        SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=2**33, tell=lambda _: pytest.fail("nothing has changed")
-    )
-    assert not work.exists()
+def test_work_of_the_same_inputs_is_resumed_without_a_warning(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More memory or less makes no difference where the statistics are of the same kind."""
+    workspace = start_and_kill(tiny, tmp_path / "artifact")
+    quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=2**33)
+    assert not caplog.messages
+    assert not workspace.exists()
 
 
-def test_another_process_on_the_same_output_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_workspace_reports_what_an_earlier_run_left(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "artifact"
+    folder = start_and_kill(tiny, output)
+    inputs = json.loads((folder / "inputs.json").read_text("utf-8"))
+    assert Workspace.open(output, inputs).state is WorkspaceState.RESUMABLE
+    assert Workspace.open(output, inputs, restart=True).state is WorkspaceState.NEW
+    assert Workspace.open(output, inputs | {"model": []}).state is WorkspaceState.NEW
+    manifest = quantize_pipeline(SHORT_RECIPE, tiny, output).manifest
+    workspace = Workspace.open(output, inputs)
+    assert (workspace.state, workspace.published) == (WorkspaceState.DONE, manifest)
+    assert Workspace.open(output, inputs, restart=True).state is WorkspaceState.NEW
+    assert Workspace.open(output, inputs, force=True).state is WorkspaceState.NEW
+    with pytest.raises(UserError, match="--force"):
+        Workspace.open(output, inputs | {"model": []})
+
+
+def test_another_process_on_the_same_output_is_rejected(tiny: Path, tmp_path: Path) -> None:
     with (
-        locked(Workspace(tmp_path / "artifact", "another")),
+        Workspace(tmp_path / "artifact", "another").lock(),
         pytest.raises(UserError, match="Another edgepress process is using"),
     ):
         quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
 
 
-# ---------------------------------------------------------------- what the machine and the user do
+# ---------------------------------------------------------------- disk, permissions, interrupts
+
+
+def limit_file_size(size: int) -> None:
+    """Stands for a full disk: the kernel refuses larger writes in the same way."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_nothing_is_published(tiny: Path, recipe: Path, tmp_path: Path) -> None:
-    """A limit on file size stands for the full disk: the kernel refuses the write in the same way."""
     output = tmp_path / "artifact"
-    done = run(command(recipe, tiny, output), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)))
+    done = run(make_command(recipe, tiny, output), lambda: limit_file_size(2_000_000))
     assert done.returncode == 2, done.stderr
-    assert "no room left" in done.stderr
+    assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (output / "model").exists()
     assert not (output / "manifest.json").exists()
@@ -335,55 +364,53 @@ def test_a_disk_that_fills_up_while_copying_is_one_sentence(recipe: Path, tiny: 
     source, output = tmp_path / "pipeline", tmp_path / "artifact"
     shutil.copytree(tiny, source)
     (source / "teaser.png").write_bytes(bytes(60_000_000))
-    done = run(
-        command(recipe, source, output), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
-    )
+    done = run(make_command(recipe, source, output), lambda: limit_file_size(50_000_000))
     assert done.returncode == 2, done.stderr
-    assert "no room left" in done.stderr
+    assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (output / "model").exists()
 
 
 @pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_one_sentence(tiny: Path, recipe: Path) -> None:
-    done = run(command(recipe, tiny, Path("/sys/kernel/edgepress")))
+    done = run(make_command(recipe, tiny, Path("/sys/kernel/edgepress")))
     assert done.returncode == 2, done.stderr
-    assert "not allowed" in done.stderr
+    assert "Permission denied" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_second_process_on_the_same_output_is_refused(tiny: Path, recipe: Path, tmp_path: Path) -> None:
-    with locked(Workspace(tmp_path / "artifact", "another")):
-        done = run(command(recipe, tiny, tmp_path / "artifact"))
+def test_a_second_command_on_the_same_output_is_rejected(tiny: Path, recipe: Path, tmp_path: Path) -> None:
+    with Workspace(tmp_path / "artifact", "another").lock():
+        done = run(make_command(recipe, tiny, tmp_path / "artifact"))
     assert done.returncode == 2
     assert "Another edgepress process is using" in done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("waited_for", ["", "*/statistics.safetensors", "*/units/*.safetensors"])
-def test_control_c_says_that_it_can_go_on_and_it_does(
-    tiny: Path, recipe: Path, tmp_path: Path, waited_for: str
+@pytest.mark.parametrize("awaited", ["", "*/statistics.safetensors", "*/blocks/*.safetensors"])
+def test_an_interrupted_command_says_that_it_can_be_resumed_and_it_can(
+    tiny: Path, recipe: Path, tmp_path: Path, awaited: str
 ) -> None:
     output = tmp_path / "artifact"
-    words = command(recipe, tiny, output)
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & would not hear it
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
-    while not any((output / ".work").glob(waited_for or "*")) and process.poll() is None:
+    command = make_command(recipe, tiny, output)
+    unignore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignore)
+    while not any((output / ".work").glob(awaited or "*")) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate()
     assert process.returncode == 2, errors
     assert printed == ""
-    (sentence,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
-    assert sentence == "Error: Interrupted; what is finished is kept, and the same command goes on from there."
-    assert errors.splitlines()[-1] == sentence
+    (message,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
+    assert message == "Error: Interrupted; finished work is kept, and the same command resumes."
+    assert errors.splitlines()[-1] == message
     assert "Traceback" not in errors
     assert not (output / "manifest.json").exists()
-    kept = {path for path in output.glob(".work/*/*") if path.is_file()}
-    assert kept or not waited_for
-    last = run(words)
+    files = {path for path in output.glob(".work/*/*") if path.is_file()}
+    assert files or not awaited
+    last = run(command)
     assert last.returncode == 0, last.stderr
-    assert "is not used" not in last.stderr
+    assert "cannot be resumed" not in last.stderr
     quantize_pipeline(Recipe.model_validate(yaml.safe_load(RECIPE)), tiny, tmp_path / "whole")
-    assert digest(output) == digest(tmp_path / "whole")
+    assert hash_model(output) == hash_model(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""What is written besides 4-bit linears: narrowed, small and dropped tensors, further solutions, and their sizes."""
+"""What is written besides 4-bit linears: other tensors, their dtypes, extra schemes, and all their sizes."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from torch import Tensor
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.numerics.affine import dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
-from edgepress.quantize.pipeline import QuantizeResult, quantize_pipeline
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.quantize.result import QuantizeResult
+from edgepress.quantize.writer import AWQ_TENSOR_NAMES
 from edgepress.recipes.schema import GenerationSettings, Recipe, Scheme
 
 CALIBRATION = GenerationSettings(count=1, steps=1)
-ALSO = {
-    "board": {"bits": 4, "group_size": "channel", "zero_point": False, "narrow": True},
-    "bytes": {"bits": 8, "group_size": 64, "zero_point": True},
+EXTRA_SCHEMES = {
+    "board": {"bits": 4, "group_size": "channel", "symmetric": True, "narrow_range": True},
+    "int8": {"bits": 8, "group_size": 64, "symmetric": False, "narrow_range": False},
 }
-KEPT = 1.3e-4  # of these random weights some linears lose more, some less
+MAX_OUTPUT_ERROR = 1.3e-4  # exceeded by some linears of these random weights
 W8A8 = {
     "bits": 8,
     "group_size": "channel",
-    "zero_point": False,
-    "narrow": True,
+    "symmetric": True,
+    "narrow_range": True,
     "activations": "static",
-    "keep_above": KEPT,
+    "max_output_error": MAX_OUTPUT_ERROR,
 }
 SMALL: dict[str, Any] = {"method": "rtn", "embeddings": "int8"}
 TEXT_ONLY: dict[str, Any] = {"method": "rtn", "components": ["text_encoder"]}
-PACKED = AwqTensors._fields
 
 
-def recipe_for(quantize: dict[str, Any], dtype: str) -> Recipe:
+def make_recipe(quantize: dict[str, Any], dtype: str) -> Recipe:
     return Recipe.model_validate(
         {"device": "test", "dtype": dtype, "quantize": quantize, "calibration": CALIBRATION.model_dump()}
     )
@@ -47,29 +48,31 @@ def recipe_for(quantize: dict[str, Any], dtype: str) -> Recipe:
 @pytest.fixture(scope="module")
 def small(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
     """Everything that saves bytes."""
-    return quantize_pipeline(recipe_for(SMALL, "bfloat16"), tiny, tmp_path_factory.mktemp("small"))
+    return quantize_pipeline(make_recipe(SMALL, "bfloat16"), tiny, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
-def solved(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
-    """With further solutions."""
-    also = ALSO | {"w8a8": W8A8}
+def with_schemes(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+    """With extra schemes."""
+    extra_schemes = EXTRA_SCHEMES | {"w8a8": W8A8}
     return quantize_pipeline(
-        recipe_for({"method": "rtn", "also": also}, "float32"), tiny, tmp_path_factory.mktemp("solved")
+        make_recipe({"method": "rtn", "extra_schemes": extra_schemes}, "float32"),
+        tiny,
+        tmp_path_factory.mktemp("with_schemes"),
     )
 
 
 @pytest.fixture(scope="module")
 def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
-    return quantize_pipeline(recipe_for({"method": "rtn"}, "float32"), tiny, tmp_path_factory.mktemp("plain"))
+    return quantize_pipeline(make_recipe({"method": "rtn"}, "float32"), tiny, tmp_path_factory.mktemp("plain"))
 
 
-def tensors_of(folder: Path) -> dict[str, Tensor]:
+def load_tensors(folder: Path) -> dict[str, Tensor]:
     (file,) = folder.glob("*.safetensors")
     return load_file(file)
 
 
-def stored_bytes(folder: Path) -> int:
+def count_bytes(folder: Path) -> int:
     """Bytes of the tensors in a folder's weight files: what is left of a file after its header."""
     sizes = []
     for file in folder.glob("*.safetensors"):
@@ -79,189 +82,190 @@ def stored_bytes(folder: Path) -> int:
     return sum(sizes)
 
 
-def quantization_config(pressed: QuantizeResult, component: str) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((pressed.output / "model" / component / "config.json").read_text("utf-8"))
-    said: dict[str, Any] = config["quantization_config"]
-    return said
+def load_quantization_config(result: QuantizeResult, component: str) -> dict[str, Any]:
+    config = json.loads((result.model / component / "config.json").read_text("utf-8"))
+    section: dict[str, Any] = config["quantization_config"]
+    return section
 
 
 # ---------------------------------------------------------------- bytes
 
 
 @pytest.mark.parametrize("component", ["text_encoder", "transformer"])
-@pytest.mark.parametrize("pressed", ["small", "plain"])
+@pytest.mark.parametrize("fixture", ["small", "plain"])
 def test_savings_account_for_every_byte(
-    tiny: Path, component: str, pressed: str, request: pytest.FixtureRequest
+    tiny: Path, component: str, fixture: str, request: pytest.FixtureRequest
 ) -> None:
-    found: QuantizeResult = request.getfixturevalue(pressed)
-    saved = stored_bytes(tiny / component) - stored_bytes(found.output / "model" / component)
-    assert sum(found.manifest.size_savings[component].values()) == saved > 0
+    result: QuantizeResult = request.getfixturevalue(fixture)
+    saved = count_bytes(tiny / component) - count_bytes(result.model / component)
+    assert sum(result.manifest.size_savings[component].values()) == saved > 0
 
 
 def test_savings_account_for_a_head_that_is_dropped(tiny: Path, tmp_path: Path) -> None:
     source = tmp_path / "published"
     shutil.copytree(tiny, source)
     store_as_published(source, head=True)
-    found = quantize_pipeline(recipe_for(TEXT_ONLY, "float32"), source, tmp_path / "artifact")
-    saved = stored_bytes(source / "text_encoder") - stored_bytes(found.output / "model" / "text_encoder")
-    assert sum(found.manifest.size_savings["text_encoder"].values()) == saved
+    result = quantize_pipeline(make_recipe(TEXT_ONLY, "float32"), source, tmp_path / "artifact")
+    saved = count_bytes(source / "text_encoder") - count_bytes(result.model / "text_encoder")
+    assert sum(result.manifest.size_savings["text_encoder"].values()) == saved
 
 
 def test_each_measure_saves_what_it_took(tiny: Path, small: QuantizeResult, plain: QuantizeResult) -> None:
-    texts = tensors_of(tiny / "text_encoder")
-    unread = sum(tensor.nbytes for name, tensor in texts.items() if name.startswith("layers.2."))
+    texts = load_tensors(tiny / "text_encoder")
+    unused = sum(tensor.nbytes for name, tensor in texts.items() if name.startswith("layers.2."))
     rows, width = texts["embed_tokens.weight"].shape
-    for pressed in (small, plain):
-        assert pressed.manifest.size_savings["text_encoder"]["unread parts"] == unread
-        assert pressed.manifest.size_savings["transformer"]["unread parts"] == 0
+    for result in (small, plain):
+        assert result.manifest.size_savings["text_encoder"]["unused modules"] == unused
+        assert result.manifest.size_savings["transformer"]["unused modules"] == 0
     assert small.manifest.size_savings["text_encoder"]["8-bit embeddings"] == rows * (4 * width - width - 2)
     assert plain.manifest.size_savings["text_encoder"]["8-bit embeddings"] == 0
-    assert plain.manifest.size_savings["transformer"]["kept matrices"] == 0
-    assert small.manifest.size_savings["transformer"]["kept matrices"] > 0
+    assert plain.manifest.size_savings["transformer"]["unquantized matrices"] == 0
+    assert small.manifest.size_savings["transformer"]["unquantized matrices"] > 0
 
 
-# ---------------------------------------------------------------- kept tensors
+# ---------------------------------------------------------------- unquantized tensors
 
 
-def test_kept_tensors_are_no_wider_than_the_reference_computes(tiny: Path, small: QuantizeResult) -> None:
+def test_unquantized_tensors_are_no_wider_than_the_reference_computes(tiny: Path, small: QuantizeResult) -> None:
     for component in ("text_encoder", "transformer"):
-        original, stored = tensors_of(tiny / component), tensors_of(small.output / "model" / component)
-        kept = stored.keys() & original.keys()
-        assert kept
-        for name in kept:
+        original, stored = load_tensors(tiny / component), load_tensors(small.model / component)
+        unquantized = stored.keys() & original.keys()
+        assert unquantized
+        for name in unquantized:
             assert torch.equal(stored[name], original[name].bfloat16()), name
         assert {tensor.dtype for name, tensor in stored.items() if name.endswith(".scales")} == {torch.float16}
 
 
-def test_in_float32_kept_tensors_stay_as_they_were(tiny: Path, plain: QuantizeResult) -> None:
+def test_in_float32_unquantized_tensors_do_not_change(tiny: Path, plain: QuantizeResult) -> None:
     for component in ("text_encoder", "transformer"):
-        original, stored = tensors_of(tiny / component), tensors_of(plain.output / "model" / component)
+        original, stored = load_tensors(tiny / component), load_tensors(plain.model / component)
         for name in stored.keys() & original.keys():
             assert stored[name].dtype == original[name].dtype
             assert torch.equal(stored[name], original[name]), name
 
 
-def test_what_is_narrower_than_the_reference_computes_is_not_widened(tiny: Path, tmp_path: Path) -> None:
+def test_tensors_narrower_than_the_reference_computes_are_not_widened(tiny: Path, tmp_path: Path) -> None:
     source = tmp_path / "pipeline"
     shutil.copytree(tiny, source)
     with edit_weights(source / "text_encoder") as tensors:
         tensors.update({name: tensor.half() for name, tensor in tensors.items()})
-    recipe = recipe_for(TEXT_ONLY, "float32")
-    pressed = quantize_pipeline(recipe, source, tmp_path / "artifact")
-    stored = tensors_of(pressed.output / "model" / "text_encoder")
+    recipe = make_recipe(TEXT_ONLY, "float32")
+    result = quantize_pipeline(recipe, source, tmp_path / "artifact")
+    stored = load_tensors(result.model / "text_encoder")
     assert stored["embed_tokens.weight"].dtype == torch.float16
     assert stored["layers.0.input_layernorm.weight"].dtype == torch.float16
-    assert pressed.manifest.size_savings["text_encoder"]["kept matrices"] == 0
+    assert result.manifest.size_savings["text_encoder"]["unquantized matrices"] == 0
 
 
 @pytest.mark.parametrize("component", ["text_encoder", "transformer"])
-def test_every_matrix_is_quantized_or_said_to_be_kept(
+def test_every_matrix_is_quantized_or_listed_as_unquantized(
     small: QuantizeResult, plain: QuantizeResult, component: str
 ) -> None:
-    for pressed in (small, plain):
-        stored = tensors_of(pressed.output / "model" / component)
-        matrices = [name for name, tensor in stored.items() if name.endswith(".weight") and tensor.ndim == 2]
-        said = quantization_config(pressed, component)
-        small_rows = said.get("embeddings", [])
-        assert {name.removesuffix(".weight") for name in matrices} == {*said["modules_to_not_convert"]} - {*small_rows}
+    for result in (small, plain):
+        stored = load_tensors(result.model / component)
+        matrices = {name for name, tensor in stored.items() if name.endswith(".weight") and tensor.ndim == 2}
+        config = load_quantization_config(result, component)
+        expected = {*config["modules_to_not_convert"]} - {*config.get("embeddings", [])}
+        assert {name.removesuffix(".weight") for name in matrices} == expected
 
 
 # ---------------------------------------------------------------- embeddings
 
 
-def test_embeddings_in_8_bits_are_the_original_ones_within_half_a_step(tiny: Path, small: QuantizeResult) -> None:
-    stored = tensors_of(small.output / "model" / "text_encoder")
-    weight = tensors_of(tiny / "text_encoder")["embed_tokens.weight"]
+def test_embeddings_in_8_bits_are_within_half_a_step_of_the_original(tiny: Path, small: QuantizeResult) -> None:
+    stored = load_tensors(small.model / "text_encoder")
+    weight = load_tensors(tiny / "text_encoder")["embed_tokens.weight"]
     codes, scales = stored["embed_tokens.codes"], stored["embed_tokens.scales"].float()
     assert codes.dtype == torch.int8
     assert "embed_tokens.weight" not in stored
     assert ((codes.float() * scales - weight).abs() <= 0.501 * scales).all()
-    assert quantization_config(small, "text_encoder")["embeddings"] == ["embed_tokens"]
-    assert "embeddings" not in quantization_config(small, "transformer")
+    assert load_quantization_config(small, "text_encoder")["embeddings"] == ["embed_tokens"]
+    assert "embeddings" not in load_quantization_config(small, "transformer")
 
 
-def test_embeddings_in_8_bits_change_little_of_what_is_read(small: QuantizeResult, plain: QuantizeResult) -> None:
+def test_embeddings_in_8_bits_change_hidden_states_little(small: QuantizeResult, plain: QuantizeResult) -> None:
     from transformers import Qwen3Model
 
     ids = torch.arange(40)[None]
     states = []
-    for pressed in (small, plain):
-        model = Qwen3Model.from_pretrained(pressed.output / "model" / "text_encoder", dtype=torch.float32).eval()
+    for result in (small, plain):
+        model = Qwen3Model.from_pretrained(result.model / "text_encoder", dtype=torch.float32).eval()
         with torch.no_grad():
             states.append(model(ids, output_hidden_states=True).hidden_states[-2])
     error = (states[0] - states[1]).norm() / states[1].norm()
     assert 0 < error < 0.03
 
 
-# ---------------------------------------------------------------- further solutions
+# ---------------------------------------------------------------- extra schemes
 
 
-def test_solutions_stand_in_the_table_of_sizes(solved: QuantizeResult) -> None:
-    folder = solved.output / "model" / "solutions"
+def test_extra_schemes_are_counted_in_the_sizes(with_schemes: QuantizeResult) -> None:
+    folder = with_schemes.model / "solutions"
     on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    assert solved.manifest.sizes["solutions"] == {"before": 0, "after": on_disk}
+    assert with_schemes.manifest.sizes["solutions"] == {"before": 0, "after": on_disk}
 
 
 @pytest.mark.parametrize("component", ["text_encoder", "transformer"])
-@pytest.mark.parametrize("name", list(ALSO))
-def test_a_solution_says_its_scheme_and_holds_every_linear(solved: QuantizeResult, component: str, name: str) -> None:
-    folder = solved.output / "model" / "solutions" / name / component
-    assert json.loads((folder / "config.json").read_text("utf-8")) == {"scheme": {"narrow": False} | ALSO[name]}
-    solved, model = tensors_of(folder), tensors_of(solved.output / "model" / component)
+@pytest.mark.parametrize("name", list(EXTRA_SCHEMES))
+def test_an_extra_scheme_is_described_and_has_every_linear(
+    with_schemes: QuantizeResult, component: str, name: str
+) -> None:
+    folder = with_schemes.model / "solutions" / name / component
+    assert json.loads((folder / "config.json").read_text("utf-8")) == {"scheme": EXTRA_SCHEMES[name]}
+    stored, model = load_tensors(folder), load_tensors(with_schemes.model / component)
     linears = {name for name in model if name.endswith(".qweight")}
     assert linears
-    assert {name for name in solved if name.endswith(".qweight")} == linears
+    assert {name for name in stored if name.endswith(".qweight")} == linears
 
 
-def test_a_solution_a_channel_has_the_scale_of_the_largest_weight_over_7(tiny: Path, solved: QuantizeResult) -> None:
-    stored = tensors_of(solved.output / "model" / "solutions" / "board" / "transformer")
+def test_a_scheme_per_channel_has_the_scale_of_the_largest_weight_over_7(
+    tiny: Path, with_schemes: QuantizeResult
+) -> None:
+    stored = load_tensors(with_schemes.model / "solutions" / "board" / "transformer")
     name = "layers.0.feed_forward.w2"
-    weight = tensors_of(tiny / "transformer")[f"{name}.weight"]
-    packed = AwqTensors(*(stored[f"{name}.{kind}"] for kind in PACKED))
+    weight = load_tensors(tiny / "transformer")[f"{name}.weight"]
+    packed = AwqTensors(*(stored[f"{name}.{kind}"] for kind in AWQ_TENSOR_NAMES))
     exact = weight.abs().amax(1) / 7
-    assert (packed.scales[0].float() <= exact).all(), "the largest weight would not reach the end"
+    assert (packed.scales[0].float() <= exact).all(), "the largest weight would not reach the last code"
     assert (packed.scales[0].float() >= exact * (1 - 2**-10)).all()
     assert ((dequantize(unpack_awq(packed)) - weight).abs() <= 0.51 * exact[:, None]).all()
     codes = unpack_awq(packed).codes
     assert (int(codes.min()), int(codes.max())) == (1, 15)
 
 
-def test_a_solution_of_8_bits_holds_bytes(tiny: Path, solved: QuantizeResult) -> None:
-    stored = tensors_of(solved.output / "model" / "solutions" / "bytes" / "text_encoder")
+def test_a_scheme_of_8_bits_is_stored_in_bytes(tiny: Path, with_schemes: QuantizeResult) -> None:
+    stored = load_tensors(with_schemes.model / "solutions" / "int8" / "text_encoder")
     name = "layers.0.mlp.down_proj"
-    weight = tensors_of(tiny / "text_encoder")[f"{name}.weight"]
-    codes, zeros, scales = (stored[f"{name}.{kind}"] for kind in PACKED)
-    assert (codes.dtype, zeros.dtype, scales.dtype) == (torch.uint8, torch.uint8, torch.float16)
+    weight = load_tensors(tiny / "text_encoder")[f"{name}.weight"]
+    codes, zero_points, scales = (stored[f"{name}.{kind}"] for kind in AWQ_TENSOR_NAMES)
+    assert (codes.dtype, zero_points.dtype, scales.dtype) == (torch.uint8, torch.uint8, torch.float16)
     assert codes.shape == (256, 128)
-    assert zeros.shape == scales.shape == (256 // 64, 128)
+    assert zero_points.shape == scales.shape == (256 // 64, 128)
     steps = scales.float().repeat_interleave(64, dim=0)
-    found = (codes.float() - zeros.float().repeat_interleave(64, dim=0)) * steps
-    # Half a step of rounding, and half a step that the whole zero point may shift an end of the range.
-    assert ((found.T - weight).abs() <= 1.01 * steps.T).all()
+    values = (codes.float() - zero_points.float().repeat_interleave(64, dim=0)) * steps
+    # Half a step of rounding, and half a step by which rounding the zero point may shift an end of the range.
+    assert ((values.T - weight).abs() <= 1.01 * steps.T).all()
 
 
 @pytest.mark.parametrize("component", ["text_encoder", "transformer"])
-def test_a_solution_that_rounds_activations_says_what_it_keeps_and_why(solved: QuantizeResult, component: str) -> None:
-    folder = solved.output / "model" / "solutions" / "w8a8" / component
-    stored, said = tensors_of(folder), json.loads((folder / "config.json").read_text("utf-8"))
-    reports = {
-        one["layer"]: one
-        for one in solved.manifest.extra_scheme_layers["w8a8"]
-        if one["layer"].startswith(f"{component}.")
-    }
-    assert said["scheme"] == Scheme.model_validate(W8A8).model_dump()
-    assert said["errors"] == {layer.removeprefix(f"{component}."): one["error"] for layer, one in reports.items()}
-    assert said["kept"] == [linear for linear, error in said["errors"].items() if error > KEPT]
-    assert 0 < len(said["kept"]) < len(said["errors"])
-    for linear in said["errors"]:
+def test_a_w8a8_scheme_lists_errors_and_float_modules(with_schemes: QuantizeResult, component: str) -> None:
+    folder = with_schemes.model / "solutions" / "w8a8" / component
+    stored, config = load_tensors(folder), json.loads((folder / "config.json").read_text("utf-8"))
+    layers = [layer for layer in with_schemes.layers("w8a8") if layer.layer.startswith(f"{component}.")]
+    assert config["scheme"] == Scheme.model_validate(W8A8).model_dump()
+    errors, float_modules = config["errors"], config["float_modules"]
+    assert errors == {layer.layer.removeprefix(f"{component}."): layer.error for layer in layers}
+    assert float_modules == [linear for linear, error in errors.items() if error > MAX_OUTPUT_ERROR]
+    assert 0 < len(float_modules) < len(errors)
+    for linear in errors:
         kinds = {name.removeprefix(f"{linear}.") for name in stored if name.startswith(f"{linear}.")}
-        assert kinds == ({"weight"} if linear in said["kept"] else {*PACKED, "input_scale"})
+        assert kinds == ({"weight"} if linear in float_modules else {*AWQ_TENSOR_NAMES, "input_scale"})
 
 
-def test_the_model_beside_solutions_opens_as_ever(solved: QuantizeResult) -> None:
+def test_a_model_with_extra_schemes_can_be_loaded(with_schemes: QuantizeResult) -> None:
     from diffusers import ZImagePipeline
 
-    pipeline = ZImagePipeline.from_pretrained(solved.output / "model")
+    pipeline = ZImagePipeline.from_pretrained(with_schemes.model)
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline("a cat", height=64, width=64, num_inference_steps=1, guidance_scale=0.0, output_type="np").images
     assert images.std() > 0
@@ -276,8 +280,8 @@ def test_no_pickle_and_no_original_weight_is_copied(tiny: Path, tmp_path: Path) 
     (source / "text_encoder" / "pytorch_model.bin").write_bytes(b"pickle")
     (source / "vae" / "notes.pkl").write_bytes(b"pickle")
     (source / "text_encoder" / "merges.txt").write_text("text")
-    recipe = recipe_for(TEXT_ONLY, "float32")
-    model = quantize_pipeline(recipe, source, tmp_path / "artifact").output / "model"
+    recipe = make_recipe(TEXT_ONLY, "float32")
+    model = quantize_pipeline(recipe, source, tmp_path / "artifact").model
     before = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     after = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert before - after == {"text_encoder/pytorch_model.bin", "vae/notes.pkl"}

@@ -1,4 +1,4 @@
-"""Input statistics and output errors against plain sums over all tokens in float64."""
+"""Input statistics and output errors restoredst plain sums over all tokens in float64."""
 
 from __future__ import annotations
 
@@ -21,147 +21,147 @@ SIZES = (1, 24, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1)
 
 
 @pytest.fixture
-def one_thread_again() -> Iterator[None]:
+def restored_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
-def tokens(count: int, width: int, seed: int = 0) -> Tensor:
+def make_tokens(count: int, width: int, seed: int = 0) -> Tensor:
     """Tokens of which a few channels are far larger than the rest."""
     x = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
     x[:, ::13] *= 20
     return x
 
 
-def mean_gram(x: Tensor) -> Tensor:
+def compute_mean_product(x: Tensor) -> Tensor:
     return x.double().T @ x.double() / len(x)
 
 
 @pytest.mark.parametrize("count", [1, CHUNK_TOKENS, 3 * CHUNK_TOKENS + 7])
-def test_sums_over_tokens_that_come_in_parts(count: int) -> None:
-    x = tokens(count, 48)
-    found = ActivationStats.empty(48, gram=True)
-    for part in x.split(101):
-        found.add(part)
-    assert found.count == count
-    assert found.hessian is not None
-    torch.testing.assert_close(found.hessian.double() / count, mean_gram(x), rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(found.mean_abs().double(), x.double().abs().mean(0), rtol=1e-5, atol=1e-6)
+def test_sums_over_tokens_that_come_in_chunks(count: int) -> None:
+    x = make_tokens(count, 48)
+    stats = ActivationStats.empty(48, stores_hessian=True)
+    for chunk in x.split(101):
+        stats.add(chunk)
+    assert stats.count == count
+    assert stats.hessian is not None
+    torch.testing.assert_close(stats.hessian.double() / count, compute_mean_product(x), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(stats.mean_abs().double(), x.double().abs().mean(0), rtol=1e-5, atol=1e-6)
 
 
-def test_the_largest_value_of_each_channel_is_kept_whatever_its_sign() -> None:
-    x = tokens(3 * CHUNK_TOKENS, 48)
+def test_abs_max_takes_the_largest_value_of_either_sign() -> None:
+    x = make_tokens(3 * CHUNK_TOKENS, 48)
     x[7, 3], x[CHUNK_TOKENS + 1, 4] = -1e4, 1e4
-    found = ActivationStats.empty(48, gram=False)
-    for part in x.split(101):
-        found.add(part)
-    assert torch.equal(found.abs_max, x.abs().amax(0))
+    stats = ActivationStats.empty(48, stores_hessian=False)
+    for chunk in x.split(101):
+        stats.add(chunk)
+    assert torch.equal(stats.abs_max, x.abs().amax(0))
 
 
-def test_tokens_that_are_set_aside_stay_as_they_were() -> None:
-    x = tokens(30, 8).bfloat16()
-    found = ActivationStats.empty(8, gram=True)
-    assert "a/tokens" not in found.state_dict("a")
-    found.keep_tokens(x[:10])
-    found.keep_tokens(x[10:])
-    again = ActivationStats.from_state_dict("a", found.state_dict("a"))
-    assert again.tokens is not None
-    assert again.tokens.dtype == torch.bfloat16
-    assert torch.equal(again.tokens, x)
+def test_the_token_sample_is_stored_as_it_is() -> None:
+    x = make_tokens(30, 8).bfloat16()
+    stats = ActivationStats.empty(8, stores_hessian=True)
+    assert "a/tokens" not in stats.state_dict("a")
+    stats.keep_tokens(x[:10])
+    stats.keep_tokens(x[10:])
+    restored = ActivationStats.from_state_dict("a", stats.state_dict("a"))
+    assert restored.tokens is not None
+    assert restored.tokens.dtype == torch.bfloat16
+    assert torch.equal(restored.tokens, x)
 
 
 def test_tokens_in_bfloat16_are_summed_in_float32() -> None:
-    x = tokens(1000, 16).bfloat16()
-    found = ActivationStats.empty(16, gram=True)
-    found.add(x)
-    assert found.hessian is not None
-    torch.testing.assert_close(found.hessian.double() / 1000, mean_gram(x), rtol=1e-5, atol=1e-4)
+    x = make_tokens(1000, 16).bfloat16()
+    stats = ActivationStats.empty(16, stores_hessian=True)
+    stats.add(x)
+    assert stats.hessian is not None
+    torch.testing.assert_close(stats.hessian.double() / 1000, compute_mean_product(x), rtol=1e-5, atol=1e-4)
 
 
-def test_without_a_gram_matrix_only_magnitudes_are_kept() -> None:
-    found = ActivationStats.empty(8, gram=False)
-    found.add(tokens(10, 8))
-    assert found.hessian is None
-    assert "a/gram" not in found.state_dict("a")
+def test_without_a_hessian_only_magnitudes_are_stored() -> None:
+    stats = ActivationStats.empty(8, stores_hessian=False)
+    stats.add(make_tokens(10, 8))
+    assert stats.hessian is None
+    assert "a/hessian" not in stats.state_dict("a")
 
 
-@pytest.mark.parametrize("gram", [True, False])
-def test_storing_and_restoring_changes_nothing_that_follows(gram: bool) -> None:
-    first, second = tokens(300, 12, seed=1), tokens(300, 12, seed=2)
-    whole, cut = ActivationStats.empty(12, gram), ActivationStats.empty(12, gram)
+@pytest.mark.parametrize("stores_hessian", [True, False])
+def test_storing_and_restoring_changes_nothing_that_follows(stores_hessian: bool) -> None:
+    first, second = make_tokens(300, 12, seed=1), make_tokens(300, 12, seed=2)
+    whole, resumed = (ActivationStats.empty(12, stores_hessian) for _ in range(2))
     whole.add(first)
     whole.add(second)
-    cut.add(first)
-    stored = {name: tensor.clone() for name, tensor in cut.state_dict("block.a").items()}
-    cut = ActivationStats.from_state_dict("block.a", stored)
-    cut.add(second)
-    assert cut.count == whole.count
-    assert all(torch.equal(whole.state_dict("x")[name], tensor) for name, tensor in cut.state_dict("x").items())
-    assert len(cut.state_dict("x")) == 3 + gram
+    resumed.add(first)
+    stored = {name: tensor.clone() for name, tensor in resumed.state_dict("block.a").items()}
+    resumed = ActivationStats.from_state_dict("block.a", stored)
+    resumed.add(second)
+    assert resumed.count == whole.count
+    assert all(torch.equal(whole.state_dict("x")[name], tensor) for name, tensor in resumed.state_dict("x").items())
+    assert len(resumed.state_dict("x")) == 3 + stores_hessian
 
 
 @pytest.mark.parametrize(
     ("value", "finite"), [(1.0, True), (1e18, True), (1e20, False), (float("inf"), False), (float("nan"), False)]
 )
 def test_an_input_that_overflowed_is_noticed(value: float, finite: bool) -> None:
-    found = ActivationStats.empty(4, gram=True)
-    found.add(torch.tensor([[1.0, value, 0.0, -1.0]]))
-    assert found.hessian is not None
-    assert found.is_finite() == finite == bool(torch.isfinite(found.hessian).all())
+    stats = ActivationStats.empty(4, stores_hessian=True)
+    stats.add(torch.tensor([[1.0, value, 0.0, -1.0]]))
+    assert stats.hessian is not None
+    assert stats.is_finite() == finite == bool(torch.isfinite(stats.hessian).all())
 
 
 @pytest.mark.parametrize("width", SIZES)
-def test_gram_of_is_the_mean_of_products_and_symmetric(width: int) -> None:
-    x = tokens(40, width)
-    found = compute_hessian(x)
-    assert torch.equal(found, found.T)
-    torch.testing.assert_close(found.double(), mean_gram(x), rtol=1e-5, atol=1e-4)
+def test_the_hessian_is_the_mean_of_products_and_symmetric(width: int) -> None:
+    x = make_tokens(40, width)
+    hessian = compute_hessian(x)
+    assert torch.equal(hessian, hessian.T)
+    torch.testing.assert_close(hessian.double(), compute_mean_product(x), rtol=1e-5, atol=1e-4)
 
 
-def test_gram_of_tokens_in_bfloat16_is_computed_in_float32() -> None:
-    x = tokens(500, 32).bfloat16()
-    torch.testing.assert_close(compute_hessian(x).double(), mean_gram(x), rtol=1e-5, atol=1e-4)
+def test_the_hessian_of_tokens_in_bfloat16_is_computed_in_float32() -> None:
+    x = make_tokens(500, 32).bfloat16()
+    torch.testing.assert_close(compute_hessian(x).double(), compute_mean_product(x), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", SIZES)
 def test_output_errors_are_the_diagonal_of_the_quadratic_form(width: int) -> None:
-    x, error = tokens(40, width), torch.randn(width, 5, generator=torch.Generator().manual_seed(3))
-    expected = (x.double() @ error.double()).square().mean(0)
-    found = output_errors(error, compute_hessian(x))
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    x, error = make_tokens(40, width), torch.randn(5, width, generator=torch.Generator().manual_seed(3))
+    expected = (x.double() @ error.double().T).square().mean(0)
+    errors = output_errors(error, compute_hessian(x))
+    assert errors.dtype == torch.float64
+    torch.testing.assert_close(errors, expected, rtol=1e-4, atol=0)
     # Products in bfloat16: each of its numbers is rounded by up to 2^-9, and the roundings average out over sums.
     torch.testing.assert_close(output_errors(error, compute_hessian(x).bfloat16()), expected, rtol=2e-2, atol=0)
 
 
-def test_output_errors_do_not_depend_on_how_the_matrix_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, error = tokens(200, 96), torch.randn(96, 5)
+def test_output_errors_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, error = make_tokens(200, 96), torch.randn(5, 96)
     whole = output_errors(error, compute_hessian(x))
-    monkeypatch.setattr(statistics, "PANEL", 32)
+    monkeypatch.setattr(statistics, "BLOCK_ROWS", 32)
     torch.testing.assert_close(output_errors(error, compute_hessian(x)), whole, rtol=1e-5, atol=0)
 
 
-def _accumulated(x: Tensor) -> Tensor:
-    found = ActivationStats.empty(x.shape[1], gram=True)
-    found.add(x)
-    assert found.hessian is not None
-    return found.hessian
+def _accumulate(x: Tensor) -> Tensor:
+    stats = ActivationStats.empty(x.shape[1], stores_hessian=True)
+    stats.add(x)
+    assert stats.hessian is not None
+    return stats.hessian
 
 
-def _errors(x: Tensor) -> Tensor:
-    return output_errors(x[: x.shape[1]], _accumulated(x))
+def _compute_errors(x: Tensor) -> Tensor:
+    return output_errors(x[:64], _accumulate(x))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread_again")
-@pytest.mark.parametrize("compute", [_accumulated, compute_hessian, _errors])
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize("compute", [_accumulate, compute_hessian, _compute_errors])
 @pytest.mark.parametrize(("count", "width"), [(1400, 1300), (5000, 200)])
 def test_any_number_of_threads_gives_the_same_bits(compute: Callable[[Tensor], Tensor], count: int, width: int) -> None:
-    x = tokens(count, width)
-    found = []
+    x = make_tokens(count, width)
+    results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append(compute(x))
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+        results.append(compute(x))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
