@@ -1,8 +1,8 @@
 """Draws the comparison of four prompts in the README: reference, RTN, AWQ, edgepress, and their differences.
 
 Run by `make readme-images`. The demo is quantized three times and its images are generated for held-out prompts; both
-are cached in artifacts/readme-images, so a second run only draws. Prompts are chosen by rule and not by hand: those
-at the minimum, the quartiles and the median of RTN's PSNR, alternating between English and Chinese.
+are cached in artifacts/readme-images, so a second run only draws. Prompts are chosen by rule and not by hand: the worst
+and the median of the English ones and the quartiles of the Chinese ones, by the PSNR of RTN.
 """
 
 from __future__ import annotations
@@ -111,13 +111,18 @@ def _get_psnr(sample: SampleResult, method: str) -> float | None:
 
 TILE = 256  # side of an image, a multiple of the demo's 128
 GAP = 14  # between images
-GROUP_GAP = 24  # more, before the differences
+GROUP_GAP = 26  # more, before the differences
 MARGIN = 28
-HEADER = 118
-ROW = TILE + 104
-FOOTER = 46
-PAPER, INK, MUTED, ACCENT = "#ffffff", "#1f2328", "#656d76", "#0a6b4b"
+HEADER = 112
+ROW = TILE + 98
+FOOTER = 84
+PAPER, INK, MUTED, ACCENT, BORDER = "#ffffff", "#1f2328", "#656d76", "#0a6b4b", "#d0d7de"
+TITLE_SIZE, TEXT_SIZE = 30, 24
 CJK_FONT = "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
+NOTE = (
+    f"Prompts are chosen by the PSNR of RTN among {NUM_PROMPTS} held-out prompts: worst and median of the English ones,",
+    "lower and upper quartile of the Chinese ones. All images of a row start from the same noise.",
+)
 
 
 def draw_comparison(comparisons: Sequence[Comparison], means: Mapping[str, float]) -> Image.Image:
@@ -131,38 +136,41 @@ def draw_comparison(comparisons: Sequence[Comparison], means: Mapping[str, float
     size = columns[-1] + TILE + MARGIN, HEADER + len(comparisons) * ROW + FOOTER
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
-    titles = ["Reference", *METHODS.values(), f"RTN, difference ×{GAIN}", f"edgepress, difference ×{GAIN}"]
-    subtitles = ["bfloat16 weights", *(f"4 bits, mean {means[method]:.1f} dB" for method in METHODS), "", ""]
-    for x, title, subtitle in zip(columns, titles, subtitles, strict=True):
-        draw.text((x, 30), title, ACCENT if title.startswith("edgepress") else INK, _load_font(30))
-        draw.text((x, 68), subtitle, MUTED, _load_font(22))
+    titles = ["Reference", *METHODS.values(), f"Difference, amplified {GAIN}x"]
+    subtitles = ["16 bits", *(f"4 bits, mean {means[method]:.1f} dB" for method in METHODS), "RTN", METHODS["best"]]
+    for x, title in zip(columns, titles, strict=False):
+        draw.text((x, 60), title, _choose_color(title), _load_font(TITLE_SIZE), anchor="ls")
+    for x, subtitle in zip(columns, subtitles, strict=True):
+        color = ACCENT if subtitle == METHODS["best"] else MUTED
+        draw.text((x, 94), subtitle, color, _load_font(TEXT_SIZE), anchor="ls")
     for number, comparison in enumerate(comparisons):
         _draw_row(canvas, comparison, columns, HEADER + number * ROW)
-    note = (
-        f"Rows: the worst, lower-quartile, median and upper-quartile prompt of RTN by PSNR, of {NUM_PROMPTS} held-out "
-        "prompts, in turn English and Chinese. All images of a row start from the same noise."
-    )
-    draw.text((MARGIN, size[1] - FOOTER), note, MUTED, _load_font(22))
+    for number, line in enumerate(NOTE):
+        y = size[1] - FOOTER + 26 + 32 * number
+        draw.text((MARGIN, y), line, MUTED, _load_font(TEXT_SIZE), anchor="ls")
     return canvas
 
 
 def _draw_row(canvas: Image.Image, comparison: Comparison, columns: Sequence[int], top: int) -> None:
     draw = ImageDraw.Draw(canvas)
-    draw.text((columns[0], top + 30), comparison.prompt, INK, _load_font(24, comparison.prompt), anchor="ls")
+    font = _load_font(TEXT_SIZE, comparison.prompt)
+    draw.text((columns[0], top + 32), comparison.prompt, INK, font, anchor="ls")
     if comparison.translation:
-        left = columns[0] + draw.textlength(comparison.prompt, _load_font(24, comparison.prompt)) + 24
-        font = _load_font(22, comparison.translation)
-        draw.text((left, top + 30), comparison.translation, MUTED, font, anchor="ls")
+        left = columns[0] + draw.textlength(comparison.prompt, font) + 24
+        draw.text((left, top + 32), comparison.translation, MUTED, _load_font(22, comparison.translation), anchor="ls")
     differences = [_amplify(comparison.reference, comparison.images[method]) for method in ("rtn", "best")]
     images = [comparison.reference, *comparison.images.values(), *differences]
     for x, image in zip(columns, images, strict=True):
-        canvas.paste(Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST), (x, top + 44))
-        draw.rectangle((x - 1, top + 43, x + TILE, top + 44 + TILE), outline="#d0d7de")
-    for x, method in zip(columns[1:], METHODS, strict=False):
-        psnr = comparison.psnr[method]
-        text = "identical" if psnr is None else f"{psnr:.1f} dB"
-        color = ACCENT if method == "best" else INK
-        draw.text((x + TILE / 2, top + TILE + 74), text, color, _load_font(24), anchor="ms")
+        canvas.paste(Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST), (x, top + 46))
+        draw.rectangle((x - 1, top + 45, x + TILE, top + 46 + TILE), outline=BORDER)
+    for x, (method, psnr) in zip(columns[1:], comparison.psnr.items(), strict=False):
+        text = "identical" if psnr is None else f"PSNR {psnr:.1f} dB"
+        position = x + TILE / 2, top + TILE + 76
+        draw.text(position, text, _choose_color(METHODS[method]), _load_font(TEXT_SIZE), anchor="ms")
+
+
+def _choose_color(title: str) -> str:
+    return ACCENT if title == METHODS["best"] else INK
 
 
 def _amplify(reference: ImageArray, image: ImageArray) -> ImageArray:
