@@ -30,9 +30,9 @@ EPSILON = 1e-10
 
 
 class _ConvLayer(NamedTuple):
-    """A convolution of AlexNet; `index` is its number in the weight file."""
+    """A convolution of AlexNet; `number` is its index in the weight file."""
 
-    index: int
+    number: int
     in_channels: int
     out_channels: int
     kernel_size: int
@@ -90,7 +90,7 @@ class LpipsModel:
         x = ((torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1 - shift) / scale)[None]
         for layer in LAYERS:
             x = F.max_pool2d(x, 3, 2) if layer.max_pool_first else x
-            weight, bias = (self._weights[f"features.{layer.index}.{kind}"] for kind in ("weight", "bias"))
+            weight, bias = (self._weights[f"features.{layer.number}.{kind}"] for kind in ("weight", "bias"))
             x = F.relu(F.conv2d(x, weight, bias, layer.stride, layer.padding))
             yield x / (x.square().sum(1, keepdim=True).sqrt() + EPSILON)
 
@@ -99,13 +99,13 @@ def _get_backbone_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in LAYERS:
         kernel = (layer.kernel_size, layer.kernel_size)
-        shapes[f"features.{layer.index}.weight"] = (layer.out_channels, layer.in_channels, *kernel)
-        shapes[f"features.{layer.index}.bias"] = (layer.out_channels,)
+        shapes[f"features.{layer.number}.weight"] = (layer.out_channels, layer.in_channels, *kernel)
+        shapes[f"features.{layer.number}.bias"] = (layer.out_channels,)
     return shapes
 
 
 def _get_head_shapes() -> dict[str, tuple[int, ...]]:
-    return {f"lin{number}.model.1.weight": (1, layer.out_channels, 1, 1) for number, layer in enumerate(LAYERS)}
+    return {f"lin{head}.model.1.weight": (1, layer.out_channels, 1, 1) for head, layer in enumerate(LAYERS)}
 
 
 def _load_weights(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

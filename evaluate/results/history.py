@@ -6,11 +6,11 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from ...common.errors import UserError
+from ...storage.database import open_database
 from ..metrics.base import GROUND_TRUTH_PREFIX, Metric
 from ..stats.bootstrap import MeanCI
 from .schema import HistoryPoint, Results, RunIdentity, VariantSummary
@@ -22,7 +22,6 @@ COLUMNS = "created, edgepress, variant, score, kind, value, low, high, pictures"
 CREATE_TABLE = f"CREATE TABLE IF NOT EXISTS points (comparable TEXT NOT NULL, {COLUMNS})"
 INSERT_POINT = f"INSERT INTO points VALUES ({', '.join('?' * (len(HistoryPoint.model_fields) + 1))})"
 SELECT_POINTS = f"SELECT comparable, {COLUMNS} FROM points ORDER BY created, rowid"
-LOCK_TIMEOUT_S = 60.0  # how long to wait for another run that writes
 
 
 def init_history(file: Path) -> None:
@@ -111,15 +110,5 @@ def _iter_points(connection: sqlite3.Connection, keys: set[str], variants: set[s
             yield HistoryPoint.model_validate(point)
 
 
-@contextmanager
-def _connect(file: Path) -> Iterator[sqlite3.Connection]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        connection = sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)
-        try:
-            connection.execute(CREATE_TABLE)
-            yield connection
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{file} is not an evaluation history ({error}). Pass another file to --history.") from error
+def _connect(file: Path) -> AbstractContextManager[sqlite3.Connection]:
+    return open_database(file, CREATE_TABLE, kind="evaluation history", remedy="Pass another file to --history.")

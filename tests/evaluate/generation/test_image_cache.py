@@ -165,5 +165,5 @@ def test_error_names_a_pipeline_that_cannot_be_loaded(
     shutil.copytree(reference, folder)
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     job = GenerationJob(ImageSource("diffusers", folder), "", "float32", SAMPLING)
-    with pytest.raises(UserError, match="Cannot load the pipeline .*incomplete"):
+    with pytest.raises(UserError, match=r"Cannot load the pipeline .*incomplete"):
         generate_cached_images(job, prompts, 1, tmp_path)

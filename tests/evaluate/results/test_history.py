@@ -77,14 +77,14 @@ def test_files_of_edgepress_0_1_0_are_continued(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "history.sqlite"
     file.write_text("a text of some length" * 40)
-    with pytest.raises(UserError, match=r"history\.sqlite is not an evaluation history"):
+    with pytest.raises(UserError, match=r"history\.sqlite is not a valid evaluation history"):
         init_history(file)
-    with pytest.raises(UserError, match=r"history\.sqlite is not an evaluation history"):
+    with pytest.raises(UserError, match=r"history\.sqlite is not a valid evaluation history"):
         append_run(file, make_run(1, "2026"), METRICS)
 
 
 def test_another_database_is_rejected(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.sqlite") as connection:
         connection.execute("CREATE TABLE points (x)")
-    with pytest.raises(UserError, match="is not an evaluation history"):
+    with pytest.raises(UserError, match="is not a valid evaluation history"):
         append_run(tmp_path / "other.sqlite", make_run(1, "2026"), METRICS)

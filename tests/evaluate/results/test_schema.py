@@ -33,6 +33,16 @@ def test_saved_results_are_loaded_unchanged(results: Results, tmp_path: Path) ->
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["results.json"]
 
 
+def test_results_print_as_a_summary() -> None:
+    prompts = [make_prompt(name) for name in "abc"]
+    samples = [make_sample(prompt, psnr, (1, 0.5)) for prompt, psnr in zip(prompts, (None, 30, 32), strict=True)]
+    lines = str(make_results(samples, verdict="passed")).splitlines()
+    assert lines[0] == "int4: 3 pairs of images, 1 identical"
+    assert lines[1].startswith("  PSNR: 31 dB [30, 32]")
+    assert "  text accuracy: 100 % [100, 100] -> 50 % [50, 50]" in lines
+    assert lines[-1] == "verdict: passed"
+
+
 def test_psnr_of_an_identical_pair_is_null(results: Results, tmp_path: Path) -> None:
     save_results(results, tmp_path / "results.json")
     first = json.loads((tmp_path / "results.json").read_text("utf-8"))["samples"][0]["variants"]["int4"]
