@@ -158,14 +158,14 @@ class RknnExporter:
 
     def _build_parts(self, calls: PartCalls) -> dict[str, BuiltPart]:
         """Builds the parts on the NPU, each with the first option that is accepted."""
-        parts, built = self._job.npu_parts, {}
+        parts, built_parts = self._job.npu_parts, {}
         for number, part in enumerate(parts):
             self._progress("building", number, len(parts))
-            built[part.name] = self._build_part(part, calls)
+            built_parts[part.name] = self._build_part(part, calls)
             if not self._float_parts.is_small:
                 self._toolkit.call("release", model=part.name)
         self._progress("building", len(parts), len(parts))
-        return built
+        return built_parts
 
     def _build_part(self, part: GraphPart, calls: PartCalls) -> BuiltPart:
         scheme = self._job.get_scheme(part)
@@ -180,13 +180,13 @@ class RknnExporter:
             rknn_file = self._stage / f"{part.name}.rknn"
             return BuildRequest(self._float_parts.onnx_files[part.name], samples, rknn_file, calls[part.name])
 
-        built = build_part(self._toolkit, part, options, make_request, self._float_parts.is_small)
-        for rejection in built.rejections:
+        built_part = build_part(self._toolkit, part, options, make_request, self._float_parts.is_small)
+        for rejection in built_part.rejections:
             logger.info(
                 "Part %s is built in %s, because %s was rejected: %s.",
-                *(part.name, built.precision, rejection.precision, rejection.reason),
+                *(part.name, built_part.precision, rejection.precision, rejection.reason),
             )
-        return built
+        return built_part
 
     def _check_image(self, reference_image: ReferenceImage | None) -> dict[str, float | None]:
         """Measures the PSNR of the image of the float parts and of the simulated ones; of small models only.

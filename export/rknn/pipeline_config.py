@@ -63,8 +63,8 @@ def write_pipeline_config(
     write_config(config, folder)
 
 
-def _describe_part(part: GraphPart, built: BuiltPart | None, folder: Path) -> PartConfig:
-    if built is None:
+def _describe_part(part: GraphPart, built_part: BuiltPart | None, folder: Path) -> PartConfig:
+    if built_part is None:
         return PartConfig(
             name=part.name,
             inputs=get_input_names(part),
@@ -79,17 +79,18 @@ def _describe_part(part: GraphPart, built: BuiltPart | None, folder: Path) -> Pa
         name=part.name,
         inputs=get_input_names(part),
         device="npu",
-        config=dict(built.build_config.toolkit_config),
-        quantized=built.build_config.is_quantized,
-        float_layers=built.build_config.float_layers,
+        config=dict(built_part.build_config.toolkit_config),
+        quantized=built_part.build_config.is_quantized,
+        float_layers=built_part.build_config.float_layers,
         bytes=file.stat().st_size,
         sha256=hash_file(file),
-        precision=built.precision,
+        precision=built_part.precision,
         rejected=tuple(
-            RejectionConfig(precision=rejection.precision, reason=rejection.reason) for rejection in built.rejections
+            RejectionConfig(precision=rejection.precision, reason=rejection.reason)
+            for rejection in built_part.rejections
         ),
         status="simulated",
-        **describe_measurement(built.measurement),
+        **describe_measurement(built_part.measurement),
     )
 
 

@@ -58,15 +58,15 @@ class ModelStore:
             rknn: Path the model is written to; None: it is not written.
         """
         self.release(model)
-        built = _create_configured(config)
-        _check_code("load_onnx", built.load_onnx(onnx))
+        rknn_model = _create_configured(config)
+        _check_code("load_onnx", rknn_model.load_onnx(onnx))
         if float_layers:
-            built = _build_hybrid(built, config, dataset, float_layers)
+            rknn_model = _build_hybrid(rknn_model, config, dataset, float_layers)
         else:
-            _check_code("build", built.build(do_quantization=dataset is not None, dataset=dataset))
+            _check_code("build", rknn_model.build(do_quantization=dataset is not None, dataset=dataset))
         if rknn:
-            _check_code("export_rknn", built.export_rknn(rknn))
-        self._models[model] = built
+            _check_code("export_rknn", rknn_model.export_rknn(rknn))
+        self._models[model] = rknn_model
         return {}
 
     def run(self, model: str, inputs: str, outputs: str) -> dict[str, Any]:
@@ -77,13 +77,13 @@ class ModelStore:
             inputs: Path of an .npz file with the inputs in the model's order.
             outputs: Path of the .npz file that the outputs are written to.
         """
-        built = self._models[model]
+        rknn_model = self._models[model]
         if model not in self._simulated:
-            _check_code("init_runtime", built.init_runtime())
+            _check_code("init_runtime", rknn_model.init_runtime())
             self._simulated.add(model)
         with np.load(inputs) as file:
             arrays = [file[name] for name in file.files]
-        results = built.inference(inputs=arrays, data_format=["nchw"] * len(arrays))
+        results = rknn_model.inference(inputs=arrays, data_format=["nchw"] * len(arrays))
         if not results:
             raise RuntimeError("the simulator returned no output")
         np.savez(outputs, *(np.asarray(result, np.float32) for result in results))
@@ -103,9 +103,9 @@ class ModelStore:
     def release(self, model: str) -> dict[str, Any]:
         """Frees a model, if there is one of that name."""
         self._simulated.discard(model)
-        built = self._models.pop(model, None)
-        if built is not None:
-            built.release()
+        rknn_model = self._models.pop(model, None)
+        if rknn_model is not None:
+            rknn_model.release()
         return {}
 
 
@@ -129,12 +129,12 @@ def _build_hybrid(first: Any, config: dict[str, Any], dataset: str | None, float
     # Edited as text, because the toolkit rejects ranges that a YAML library has written.
     lines = "".join(f"\n    {dumps(layer)}: float16" for layer in float_layers)
     settings.write_text(text.replace(EMPTY_FLOAT_LAYERS, EMPTY_FLOAT_LAYERS.removesuffix(" {}") + lines, 1), "utf-8")
-    built = _create_configured(config)
-    code = built.hybrid_quantization_step2(f"{stem}.model", f"{stem}.data", settings.name)
+    rknn_model = _create_configured(config)
+    code = rknn_model.hybrid_quantization_step2(f"{stem}.model", f"{stem}.data", settings.name)
     for file in Path().glob(f"{stem}.*"):
         file.unlink()
     _check_code("hybrid_quantization_step2", code)
-    return built
+    return rknn_model
 
 
 def _get_last_line(text: str) -> str:

@@ -77,7 +77,7 @@ def _measure_moments(
     run_graph: RunGraph, stage: TileStageGraphs, features: Array, tiles: Sequence[Tile], moments: Array | None
 ) -> Array:
     """Measures the moments of all tiles in one pass, while norms use `moments`; None: those of each tile itself."""
-    use_own = np.full((1, 1, 1, 1), moments is None, np.float32)
+    use_tile_moments = np.full((1, 1, 1, 1), moments is None, np.float32)
     given = np.ones((stage.num_norms, 2, stage.num_groups), np.float32) if moments is None else moments
     measured = []
     for tile in tiles:
@@ -85,7 +85,7 @@ def _measure_moments(
             "features": tile.crop(features),
             "moments": _pack_moments(given),
             "weights": _make_tile_weights(tile),
-            "own": use_own,
+            "own": use_tile_moments,
         }
         means, deviations = run_graph(stage.moments_graph, inputs).reshape(given.shape).transpose(1, 0, 2)
         measured.append(np.stack([means, np.square(deviations)], axis=1))

@@ -49,11 +49,11 @@ class PartLimits:
             bits: Bits of a weight on the device.
             live_elements: Peak number of activation elements.
         """
-        built = (
+        build_limit = (
             self.build_bytes - BUILD_BASE_BYTES - BUILD_BYTES_PER_LIVE_ELEMENT * live_elements
         ) / BUILD_BYTES_PER_PARAMETER
-        held = (self.device_bytes - BYTES_PER_LIVE_ELEMENT * live_elements) * 8 / bits
-        return int(min(built, held))
+        device_limit = (self.device_bytes - BYTES_PER_LIVE_ELEMENT * live_elements) * 8 / bits
+        return int(min(build_limit, device_limit))
 
 
 def estimate_build_bytes(parameters: int, live_elements: int) -> int:

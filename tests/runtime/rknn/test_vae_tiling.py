@@ -107,8 +107,8 @@ def test_too_narrow_a_margin_changes_the_image(monkeypatch: pytest.MonkeyPatch) 
 def test_stages_up_to_a_tile_run_whole_and_each_later_one_in_two_graphs() -> None:
     config = make_vae().config
     names = {
-        side: [graph.name for graph in plan_decoder_tiling(config, (side, side), 64).graphs]  # type: ignore[union-attr]
-        for side in (16, 32, 64)
+        size: [graph.name for graph in plan_decoder_tiling(config, (size, size), 64).graphs]  # type: ignore[union-attr]
+        for size in (16, 32, 64)
     }
     assert names[16] == ["vae_begin", "vae_measure_3", "vae_make_3"]
     assert names[32] == ["vae_begin", "vae_measure_2", "vae_make_2", "vae_measure_3", "vae_make_3"]
