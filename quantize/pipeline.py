@@ -144,7 +144,7 @@ class QuantizationJob:
         }
 
     def run(self, workspace: Workspace, progress: Progress) -> None:
-        """Calibrate, quantize the blocks that are missing, and assemble the model in the workspace."""
+        """Calibrates, quantizes the missing blocks, and assembles the model in the workspace."""
         blocks = self.plan.blocks
         missing = [block for block in blocks if not workspace.block_file(block.name).exists()]
         if missing:

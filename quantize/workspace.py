@@ -27,7 +27,7 @@ from ..storage.manifest import Manifest, read_manifest
 from ..storage.publishing import artifact_lock, fsync_folder, publish_folder
 
 KEY_LENGTH = 16
-INPUTS_FILES = ("inputs.json", "made-from.json")  # the second is how earlier releases called it
+INPUTS_FILES = ("inputs.json", "made-from.json")  # the second is its name in earlier releases
 
 
 class WorkspaceState(StrEnum):
@@ -135,7 +135,7 @@ class Workspace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Creates the workspace and keep other processes from the artifact folder.
+        """Creates the workspace and keeps other processes from the artifact folder.
 
         Raises:
             UserError: Another process is working on the artifact.

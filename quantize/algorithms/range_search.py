@@ -1,4 +1,4 @@
-"""Searches of each group's clipping range: clipping a few large weights slightly makes all other steps finer."""
+"""The search for each group's clipping range: clipping a few large weights slightly makes all other steps finer."""
 
 from __future__ import annotations
 

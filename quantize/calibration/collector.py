@@ -143,7 +143,7 @@ class _CalibrationRun:
 
     @contextmanager
     def replay_finished_calls(self, component: ComponentPlan) -> Iterator[None]:
-        """Returns the stored outputs of the denoiser's finished calls, then compute and observe the other calls."""
+        """Returns the stored outputs of the denoiser's finished calls, then computes and observes the others."""
         denoiser, finished = self.denoiser, iter(list(self.outputs))
         compute = denoiser.forward
 
