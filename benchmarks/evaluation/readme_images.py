@@ -120,8 +120,8 @@ PAPER, INK, MUTED, ACCENT, BORDER = "#ffffff", "#1f2328", "#656d76", "#0a6b4b", 
 TITLE_SIZE, TEXT_SIZE = 30, 24
 CJK_FONT = "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
 NOTE = (
-    f"Prompts are chosen by the PSNR of RTN among {NUM_PROMPTS} held-out prompts: worst and median of the English ones,",
-    "lower and upper quartile of the Chinese ones. All images of a row start from the same noise.",
+    f"Prompts are chosen by the PSNR of RTN among {NUM_PROMPTS} held-out prompts: worst and median of the English",
+    "ones, lower and upper quartile of the Chinese ones. All images of a row start from the same noise.",
 )
 
 

@@ -59,7 +59,7 @@ def run_graph(folder: Path, x: np.ndarray) -> np.ndarray:
         ("nbits", {"algorithm": "default", "group_size": 32}, "MatMulNBits", 0.2),
         ("nbits", {"algorithm": "hqq", "group_size": 64}, "MatMulNBits", 0.2),
         ("nbits", {"algorithm": "k_quant", "group_size": 64}, "MatMulNBits", 0.2),
-        ("dynamic", {}, "MatMulInteger", 0.03),
+        ("dynamic", {}, "MatMulInteger", 0.1),  # on CPUs without VNNI, products of int8 saturate
     ],
 )
 def test_only_quantized_linear_layers_are_quantized(
