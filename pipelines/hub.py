@@ -46,7 +46,7 @@ def read_pipeline_class(folder: Path) -> str:
 
 
 def bundled_clip(folder: Path) -> str | None:
-    """The CLIP model that is shipped with a pipeline, in the form that `evaluate --clip` accepts; only the demo has one."""
+    """The CLIP model that is shipped with a pipeline, as `evaluate --clip` accepts it. Only the demo has one."""
     return f"local-dir:{DEMO_CLIP}" if folder.resolve() == DEMO_PIPELINE.resolve() and DEMO_CLIP.is_dir() else None
 
 
