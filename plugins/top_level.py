@@ -1,4 +1,4 @@
-"""A step of building the package: what `top_level.txt` says."""
+"""A build step that writes `top_level.txt`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from setuptools.command.egg_info import egg_info
 
 
 class EggInfo(egg_info):
-    """Names edgepress alone.
+    """Lists only edgepress as a top-level package.
 
-    setuptools would add `optimum`, because of one file in that namespace, and diffusers takes the version of the first
-    distribution that names it there for that of optimum-quanto.
+    setuptools would also list `optimum`, because one file belongs to that namespace. diffusers would then mistake the
+    version of edgepress for that of optimum-quanto, because it takes the first distribution that lists `optimum`.
     """
 
     def run(self) -> None:
+        """Writes the metadata, and then replaces `top_level.txt`."""
         super().run()
         (Path(self.egg_info) / "top_level.txt").write_text("edgepress\n", "utf-8")
