@@ -13,8 +13,8 @@ from .generation.candidates import ImageSource
 from .generation.image_cache import GenerationJob, generate_cached_images
 from .images.image_file import ImageRecord, get_image_stem, list_images, load_record
 from .plan import MAX_LISTED_NAMES, EvaluationPlan
-from .results.schema import RunIdentity
-from .scoring.pairs import ComparisonSet, ImageSet, SampleKey, make_image_set
+from .results.schema import RunIdentity, SampleKey
+from .scoring.pairs import ComparisonSet, ImageSet, make_image_set
 
 
 def iter_samples(plan: EvaluationPlan) -> Iterator[tuple[Prompt, int]]:

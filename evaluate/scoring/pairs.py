@@ -10,11 +10,8 @@ from ...prompts.prompt import Prompt
 from ..images.defects import Defect, find_duplicate_digests
 from ..images.image_file import ImageRecord, LoadFailure
 from ..metrics.base import GROUND_TRUTH_PREFIX, MetricResult, ScoreValues
-from ..results.schema import TRUNCATED, ImageResult, PairResult, SampleResult
+from ..results.schema import TRUNCATED, ImageResult, PairResult, SampleKey, SampleResult
 from .runner import ScoreTask, TaskKey
-
-SampleKey = tuple[str, int]
-"""Prompt id and seed."""
 
 LoadedImage = ImageRecord | LoadFailure
 
