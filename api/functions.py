@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..export.onnx.exporter import ExportResult
     from ..export.rknn.exporter import RknnExportResult
     from ..export.rknn.planning.memory_plan import MemoryPlan
-    from ..quantize.pipeline import QuantizeResult
+    from ..quantize.result import QuantizeResult
 
 logger = logging.getLogger(__name__)
 

@@ -135,6 +135,9 @@ class RenamedOptions(click.Command):
         return [f"{new}{equals}{value}"]
 
 
+C = TypeVar("C", bound=RenamedOptions)
+
+
 class Command(RenamedOptions):
     """A command that reads renamed options."""
 
@@ -143,10 +146,10 @@ class Group(RenamedOptions, click.Group):
     """A group that reads renamed options."""
 
 
-def accept_old_names(renames: Renames) -> Callable[[RenamedOptions], RenamedOptions]:
+def accept_old_names(renames: Renames) -> Callable[[C], C]:
     """Decorates a command so that old names of its options are read."""
 
-    def decorate(command: RenamedOptions) -> RenamedOptions:
+    def decorate(command: C) -> C:
         command.renames = renames
         return command
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,19 @@ def _list_files(artifact: Path) -> set[str]:
 
 
 def _compare_files(old: Path, new: Path, name: str) -> str:
-    readers: Mapping[str, Callable[[Path], Any]] = {
-        f"{ONNX}/pipeline.json": lambda file: read_onnx_config(file.parent).model_dump(mode="json"),
-        f"{RKNN}/pipeline.json": lambda file: read_rknn_config(file.parent).model_dump(mode="json"),
-    }
     if hash_file(old / name) == hash_file(new / name):
         return ""
     if not name.endswith(".json"):
         return "differs"
-    read = readers.get(name, lambda file: _rename_keys(json.loads(file.read_text("utf-8"))))
-    return _first_difference(_stable(read(old / name)), _stable(read(new / name)))
+    return _first_difference(_stable(_read_json(old, name)), _stable(_read_json(new, name)))
+
+
+def _read_json(artifact: Path, name: str) -> Any:
+    if name == f"{ONNX}/pipeline.json":
+        return read_onnx_config(artifact / ONNX).model_dump(mode="json")
+    if name == f"{RKNN}/pipeline.json":
+        return read_rknn_config(artifact / RKNN).model_dump(mode="json")
+    return _rename_keys(json.loads((artifact / name).read_text("utf-8")))
 
 
 def _compare_results(old: Path, new: Path) -> str:
@@ -94,7 +97,8 @@ def _compare_manifests(old: Path, new: Path) -> str:
     if before is None or after is None:
         return "" if before is after else "one has no manifest"
     topics = ("layers", "extra_scheme_layers", "sizes", "num_unquantized", "fp16_overflows", "prompts_sha256")
-    return _first_difference(*({topic: getattr(manifest, topic) for topic in topics} for manifest in (before, after)))
+    layers = [{topic: getattr(manifest, topic) for topic in topics} for manifest in (before, after)]
+    return _first_difference(layers[0], layers[1])
 
 
 def _rename_keys(content: Any) -> Any:

@@ -32,7 +32,8 @@ def embed_prompt(clip: ClipEmbedder, prompt: str) -> Embedding:
 
 def match_nearest(queries: npt.NDArray[np.float64], targets: npt.NDArray[np.float64]) -> list[bool]:
     """Returns, for every row of the queries (n, width), whether its nearest target is in the same row."""
-    return ((queries @ targets.T).argmax(1) == np.arange(len(queries))).tolist()
+    matches: list[bool] = ((queries @ targets.T).argmax(1) == np.arange(len(queries))).tolist()
+    return matches
 
 
 def measure_retrieval(clip: ClipEmbedder, samples: Sequence[SignSample]) -> dict[str, list[bool]]:

@@ -176,7 +176,8 @@ def _choose_color(title: str) -> str:
 def _amplify(reference: ImageArray, image: ImageArray) -> ImageArray:
     """Returns the absolute difference, amplified."""
     difference = np.abs(image.astype(np.int16) - reference)
-    return (GAIN * difference).clip(0, 255).astype(np.uint8)
+    amplified: ImageArray = (GAIN * difference).clip(0, 255).astype(np.uint8)
+    return amplified
 
 
 def _load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

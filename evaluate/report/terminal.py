@@ -71,7 +71,7 @@ def _format_heading(results: Results) -> str:
     ]
     dtype = f", {identity.reference.dtype}" if identity.reference.dtype else ""
     lines.append(
-        f"{pluralize(len(results.samples), 'pair')} of images: {describe_samples(results)}{dtype}; "
+        f"{pluralize(len(results.samples), 'sample')}: {describe_samples(results)}{dtype}; "
         "confidence intervals are bootstrapped over prompts\n"
     )
     return escape("\n".join(lines))
@@ -195,10 +195,10 @@ def _list_remarks(results: Results) -> list[str]:
     lines = []
     for name, summary in results.variants.items():
         lines += _list_variant_remarks(results, name, summary)
-    for name in (None, *results.variants):
-        truncated = find_truncated_prompts(results.samples, name)
+    for variant in (None, *results.variants):
+        truncated = find_truncated_prompts(results.samples, variant)
         notes = [f"{sample.prompt.id}, seed {sample.seed}: {notice}" for sample, notice in truncated]
-        lines += _list_problem(f"truncated for {name or 'the reference'}", "prompt", notes)
+        lines += _list_problem(f"truncated for {variant or 'the reference'}", "prompt", notes)
     missing = [f"{sample.prompt.id}: {reason}" for sample, reason in find_missing_scores(results)]
     lines += _list_problem("with a missing score", "sample", missing)
     lines += _describe_hidden_groups(results)

@@ -28,7 +28,7 @@ def diff_text(expected: Sequence[str], recognized: Sequence[str]) -> tuple[DiffS
     """
     expected_text, recognized_text = "\n".join(expected), "\n".join(recognized)
     keys = [[_normalize(character) for character in text] for text in (expected_text, recognized_text)]
-    operations = difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    operations = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes()
     return tuple(_merge_spans(_iter_spans(operations, expected_text, recognized_text)))
 
 

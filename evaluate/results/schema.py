@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -20,7 +20,7 @@ from .legacy import upgrade_version_2
 
 ALL_GROUP = "all"  # the name of the group of all pairs
 TRUNCATED = "truncated"  # the note on an image whose prompt was truncated
-SCHEMA_VERSION = 3
+SCHEMA_VERSION: Final = 3
 OLDEST_READABLE_VERSION = 2
 
 SystemKind = Literal["diffusers", "onnx", "rknn", "images"]
