@@ -21,6 +21,7 @@ from torch import nn
 
 from ...common.errors import UserError
 from ...models.base.graph import Graph
+from ...pipelines.empty_modules import build_empty_module
 from .block_pruning import prune_repeated_blocks
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
@@ -90,22 +91,14 @@ def build_empty_component(folder: Path) -> Any:
     Raises:
         UserError: config.json is missing, unreadable, or names an unknown class.
     """
-    from accelerate import init_empty_weights
-
     config = load_component_config(folder)
     if "_class_name" in config:
         library, name = "diffusers", config["_class_name"]
     else:
         library, name = "transformers", (config.get("architectures") or ["?"])[0]
-    cls = getattr(importlib.import_module(library), str(name), None)
-    if cls is None:
+    if not hasattr(importlib.import_module(library), str(name)):
         raise UserError(f"{folder / 'config.json'} names the class {name!r}, which {library} does not have.")
-    with init_empty_weights(include_buffers=False):
-        if library == "diffusers":
-            component = cls.from_config(config)
-        else:
-            component = cls._from_config(cls.config_class.from_dict(config))
-    return component.eval().requires_grad_(False)
+    return build_empty_module(library, name, config).eval().requires_grad_(False)
 
 
 def load_component_config(folder: Path) -> dict[str, Any]:

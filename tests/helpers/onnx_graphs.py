@@ -1,4 +1,4 @@
-"""What tests of exported graphs share: running a traced model with a component's weights, and a component's inputs."""
+"""Runs traced graphs with a component's weights, and builds their inputs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 Inputs = dict[str, NDArray[Any]]
 
 
-def session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.InferenceSession:
-    """A session of a traced model with the component's tensors by name; all of them are in the process."""
+def create_session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.InferenceSession:
+    """Creates a session of a traced graph, with the component's tensors in memory."""
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             value.const_value = ir.tensor(tensors[name].numpy())
@@ -25,14 +25,14 @@ def session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.Inferenc
     return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
 
 
-def error(found: NDArray[Any], expected: Tensor) -> float:
-    """The largest difference, relative to the largest value expected."""
-    assert found.shape == tuple(expected.shape)
-    return float(np.abs(found - expected.numpy()).max() / expected.abs().max())
+def compute_error(output: NDArray[Any], expected: Tensor) -> float:
+    """Returns the largest difference, relative to the largest expected value."""
+    assert output.shape == tuple(expected.shape)
+    return float(np.abs(output - expected.numpy()).max() / expected.abs().max())
 
 
-def with_large_pads(transformer: Any) -> Any:
-    """The transformer with pad tokens that show where one stands in a wrong place or is missing; in place."""
+def enlarge_pad_tokens(transformer: Any) -> Any:
+    """Enlarges the pad tokens in place, so that a misplaced or missing one shows."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(5)
         for token in (transformer.x_pad_token, transformer.cap_pad_token):
@@ -40,8 +40,8 @@ def with_large_pads(transformer: Any) -> Any:
     return transformer
 
 
-def load(pipeline: Path, component: str) -> Any:
-    """A component of a tiny pipeline, by its own class."""
+def load_component(pipeline: Path, component: str) -> Any:
+    """Loads a component of a tiny pipeline with its own class."""
     import diffusers
     import transformers
 
@@ -53,15 +53,15 @@ def load(pipeline: Path, component: str) -> Any:
     return classes[component].from_pretrained(pipeline / component).eval().requires_grad_(False)
 
 
-def inputs_of(transformer: Any, latents: Tensor, text: Tensor) -> tuple[Inputs, Inputs]:
-    """What the caption graph and the transformer graph are given for latents (channels, h, w) and text (tokens, width).
+def build_graph_inputs(transformer: Any, latents: Tensor, text: Tensor) -> tuple[Inputs, Inputs]:
+    """Returns inputs of the caption and transformer graphs for latents (channels, h, w) and text (tokens, width).
 
-    Patches, positions, padding and angles are the transformer's own; the caption is still missing.
+    Patches, positions, padding and angles are the transformer's own. The caption is left out.
     """
     image, caption, _, image_ids, caption_ids, image_pad, caption_pad = transformer.patchify_and_embed(
         [latents[:, None]], [text], 2, 1
     )
-    # Positions of the caption are padded twice there, and cut.
+    # The transformer pads the positions of the caption twice, and cuts them.
     image_angles = transformer.rope_embedder(image_ids[0])
     caption_angles = transformer.rope_embedder(caption_ids[0][: len(caption[0])])
     tables = {
@@ -84,8 +84,8 @@ def _arrays(tensors: dict[str, Tensor]) -> Inputs:
     return {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
 
 
-def picture(transformer: Any, latents: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """The transformer's own velocity (channels, h, w), and the same as patches (1, tokens, width) without pads."""
+def compute_velocity(transformer: Any, latents: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns torch's velocity (channels, h, w), and the same as patches (1, tokens, width) without padding."""
     with torch.no_grad():
         velocity: Tensor = transformer([latents[:, None]], torch.tensor([0.3]), [text], return_dict=False)[0][0]
     patches, _, _ = transformer._patchify_image(velocity, 2, 1)

@@ -1,4 +1,4 @@
-"""Small graphs as the tracer leaves them: initializers with a name, a dtype and a shape, and no value."""
+"""Small graphs like traced ones: initializers have a name, a dtype and a shape, but no value."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edgepress.storage.checkpoint import Checkpoint
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
 
-def empty(name: str, shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+def make_initializer(name: str, shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
 
-def linear_model(layers: Mapping[str, tuple[int, int]], opset: int = 21) -> ir.Model:
-    """Linears (outputs, inputs) by name, each with an input `NAME.x` (rows, inputs) and an output `NAME.y`."""
+def make_linear_model(layers: Mapping[str, tuple[int, int]], opset: int = 21) -> ir.Model:
+    """Returns a graph of linear layers (outputs, inputs) by name, with inputs `NAME.x` and outputs `NAME.y`."""
     inputs, outputs, nodes, weights = [], [], [], []
     for name, (height, width) in layers.items():
         x = ir.Value(name=f"{name}.x", shape=ir.Shape(["rows", width]), type=FLOAT)
-        weight = empty(f"{name}.weight", (height, width))
+        weight = make_initializer(f"{name}.weight", (height, width))
         transposed = ir.node("Transpose", [weight], {"perm": [1, 0]})
         product = ir.node("MatMul", [x, transposed.outputs[0]])
         y = product.outputs[0]
@@ -39,8 +39,8 @@ def linear_model(layers: Mapping[str, tuple[int, int]], opset: int = 21) -> ir.M
     return ir.Model(graph, ir_version=10)
 
 
-def random_codes(height: int, width: int, block: int, zero_points: bool, seed: int = 0) -> QuantizedWeight:
-    """A 4-bit weight (height, width) that takes every code, with scales of all sizes."""
+def make_random_weight(height: int, width: int, block: int, zero_points: bool, seed: int = 0) -> QuantizedWeight:
+    """Returns an INT4 weight (height, width) with every code, and scales of all magnitudes."""
     generator = torch.Generator().manual_seed(seed)
     groups = width // block
     codes = torch.randint(0, 16, (height, width), generator=generator, dtype=torch.uint8)
@@ -50,13 +50,17 @@ def random_codes(height: int, width: int, block: int, zero_points: bool, seed: i
     return QuantizedWeight(codes, QParams(scales, zeros))
 
 
-def packed(codes: Mapping[str, QuantizedWeight]) -> dict[str, Tensor]:
-    """The tensors of a pressed component."""
-    return {f"{name}.{kind}": tensor for name, one in codes.items() for kind, tensor in pack_awq(one)._asdict().items()}
+def make_awq_tensors(codes: Mapping[str, QuantizedWeight]) -> dict[str, Tensor]:
+    """Returns the tensors of a quantized component."""
+    return {
+        f"{name}.{kind}": tensor
+        for name, weight in codes.items()
+        for kind, tensor in pack_awq(weight)._asdict().items()
+    }
 
 
-def stored(folder: Path, tensors: Mapping[str, Tensor]) -> Checkpoint:
-    """A component folder that holds the tensors."""
+def write_component(folder: Path, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Writes a component folder with the tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(tensors), folder / "model.safetensors", {"format": "pt"})
     return Checkpoint(folder)

@@ -1,4 +1,4 @@
-"""Leaving copies of a block out while tracing: which may go, and that the graph is then the same."""
+"""Pruning blocks before tracing: which may be pruned, and that the graph is the same in the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgepress.models.registry import get_family
 
 
 class Block(nn.Module):
-    """With settings, and a number of its own."""
+    """A block with settings, a buffer and a counter."""
 
     def __init__(self, number: int, width: int = 4, kind: str = "full") -> None:
         super().__init__()
@@ -34,13 +34,13 @@ def component(make: Callable[[int], nn.Module], count: int = 8) -> nn.Module:
     return model
 
 
-def test_of_many_copies_five_stay() -> None:
+def test_five_of_many_blocks_are_kept() -> None:
     model: Any = component(Block)
     assert prune_repeated_blocks(model) == {"inner.blocks": 3}
     assert [block.number for block in model.inner.blocks] == list(range(1000, 1000 + NUM_TRACED_BLOCKS))
 
 
-def with_other_table(number: int) -> Block:
+def make_block_with_other_table(number: int) -> Block:
     block = Block(number)
     block.table = torch.full((3,), float(number))
     return block
@@ -53,39 +53,43 @@ def with_other_table(number: int) -> Block:
         lambda number: Block(number, kind="full" if number % 2 else "sliding"),
         lambda number: Block(0 if number == 7 else number),
         lambda number: nn.Linear(4, 4) if number == 6 else Block(number),
-        with_other_table,
+        make_block_with_other_table,
     ],
     ids=["shape", "setting", "number", "class", "table"],
 )
-def test_copies_that_differ_all_stay(make: Callable[[int], nn.Module]) -> None:
+def test_blocks_that_differ_are_kept(make: Callable[[int], nn.Module]) -> None:
     model: Any = component(make)
     assert prune_repeated_blocks(model) == {}
     assert len(model.inner.blocks) == 8
 
 
-def test_few_copies_stay() -> None:
+def test_few_blocks_are_kept() -> None:
     assert prune_repeated_blocks(component(Block, NUM_TRACED_BLOCKS)) == {}
 
 
-def described(model: ir.Model) -> list[Any]:
-    """The nodes of a graph, with weights by name and all else by where it is made."""
-    places: dict[ir.Value, Any] = {value: value.name for value in model.graph.inputs}
+def describe(model: ir.Model) -> list[Any]:
+    """Returns the nodes of a graph; weights are given by name, other values by the node that produces them."""
+    values: dict[ir.Value, Any] = {value: value.name for value in model.graph.inputs}
     for name, value in model.graph.initializers.items():
-        places[value] = name if value.const_value is None else value.const_value.numpy().tolist()
+        values[value] = name if value.const_value is None else value.const_value.numpy().tolist()
     nodes = []
     for number, node in enumerate(model.graph):
-        said = {key: attribute.value for key, attribute in node.attributes.items()}
-        said = {key: value.tobytes() if isinstance(value, ir.TensorProtocol) else value for key, value in said.items()}
+        plain = {key: attribute.value for key, attribute in node.attributes.items()}
+        attributes = {
+            key: value.tobytes() if isinstance(value, ir.TensorProtocol) else value for key, value in plain.items()
+        }
         shapes = [(str(value.shape), value.dtype) for value in node.outputs]
-        inputs = [places[value] if value else None for value in node.inputs]
-        nodes.append((node.op_type, inputs, said, shapes))
-        places |= {value: (number, at) for at, value in enumerate(node.outputs)}
+        inputs = [values[value] if value else None for value in node.inputs]
+        nodes.append((node.op_type, inputs, attributes, shapes))
+        values |= {value: (number, at) for at, value in enumerate(node.outputs)}
     return nodes
 
 
 @pytest.mark.slow
-def test_the_graph_is_that_of_the_whole_component(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of seven layers five are traced; the last is one that nobody reads."""
+def test_the_graph_equals_that_of_the_whole_component(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five of seven layers are traced; the output of the last is unused."""
     graph = get_family("ZImagePipeline").graph("text_encoder")
     assert graph is not None
     config = json.loads((tiny / "text_encoder" / "config.json").read_text("utf-8"))
@@ -93,8 +97,8 @@ def test_the_graph_is_that_of_the_whole_component(tiny: Path, tmp_path: Path, mo
     (tmp_path / "config.json").write_text(
         json.dumps(config | {"num_hidden_layers": 7, "max_window_layers": 7}), "utf-8"
     )
-    found = tracing.trace_graph(graph, tmp_path)
-    monkeypatch.setattr(tracing, "shorten", lambda _: {})
+    model = tracing.trace_graph(graph, tmp_path)
+    monkeypatch.setattr(tracing, "prune_repeated_blocks", lambda _: {})
     whole = tracing.trace_graph(graph, tmp_path)
-    assert any(key.startswith("layers.5.") for key in found.graph.initializers)
-    assert described(found) == described(whole)
+    assert any(key.startswith("layers.5.") for key in model.graph.initializers)
+    assert describe(model) == describe(whole)

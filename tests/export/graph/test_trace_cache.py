@@ -1,4 +1,4 @@
-"""Graphs that are kept: read again they are what was traced, and whatever one is made from has it traced anew."""
+"""The cache of traced graphs: entries equal what was traced, and every change of an input traces again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
-from helpers.onnx_graphs import load, session
+from helpers.onnx_graphs import create_session, load_component
 
 from edgepress.common.errors import UserError
 from edgepress.export.graph import trace_cache
@@ -23,7 +23,7 @@ from edgepress.models.registry import get_family
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty one."""
+    """An empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return get_cache_folder()
 
@@ -36,7 +36,7 @@ def decoder() -> Graph:
 
 
 class Tracer:
-    """Counts how often a graph is traced; what it gives is a small one with a weight and a table."""
+    """Counts calls, and returns a small graph with a weight and a table."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -56,129 +56,129 @@ class Tracer:
 @pytest.fixture
 def tracer(monkeypatch: pytest.MonkeyPatch) -> Tracer:
     tracer = Tracer()
-    monkeypatch.setattr(trace_cache, "trace", tracer)
+    monkeypatch.setattr(trace_cache, "trace_graph", tracer)
     return tracer
 
 
 @pytest.mark.slow
-def test_a_kept_graph_computes_what_the_component_does(tiny: Path, decoder: Graph) -> None:
-    vae, latents = load(tiny, "vae"), torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(1))
+def test_a_cached_graph_computes_what_the_component_does(tiny: Path, decoder: Graph) -> None:
+    vae, latents = load_component(tiny, "vae"), torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = vae.decode(latents).sample
-    for _ in range(2):  # traced, then kept
-        run = session(trace_cached(decoder, tiny / "vae"), vae.state_dict())
-        (found,) = run.run(None, {run.get_inputs()[0].name: latents.numpy()})
-        assert torch.allclose(torch.from_numpy(found), expected, atol=1e-4)
+    for _ in range(2):  # traced, then cached
+        run = create_session(trace_cached(decoder, tiny / "vae"), vae.state_dict())
+        (output,) = run.run(None, {run.get_inputs()[0].name: latents.numpy()})
+        assert torch.allclose(torch.from_numpy(output), expected, atol=1e-4)
 
 
 def test_weights_have_no_values_and_tables_have_theirs(tiny: Path, decoder: Graph, tracer: Tracer) -> None:
     for _ in range(2):
-        found = trace_cached(decoder, tiny / "vae").graph.initializers
-        assert found["a.weight"].const_value is None
-        assert found["a.weight"].shape == ir.Shape([2, 3])
-        assert found["a.weight"].dtype == ir.DataType.FLOAT
-        assert found["table"].const_value is not None
-        assert found["table"].const_value.numpy().tolist() == [1, 1, 1]
+        initializers = trace_cached(decoder, tiny / "vae").graph.initializers
+        assert initializers["a.weight"].const_value is None
+        assert initializers["a.weight"].shape == ir.Shape([2, 3])
+        assert initializers["a.weight"].dtype == ir.DataType.FLOAT
+        assert initializers["table"].const_value is not None
+        assert initializers["table"].const_value.numpy().tolist() == [1, 1, 1]
     assert tracer.count == 1
 
 
-def test_whatever_a_graph_is_made_from_has_it_traced_anew(
+def test_a_change_of_any_input_traces_again(
     tiny: Path, decoder: Graph, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny / "vae"
-    other = dataclasses.replace(decoder, inputs=(dataclasses.replace(decoder.inputs[0], name="z"),))
-    asked: list[Callable[[], ir.Model]] = [
+    renamed = dataclasses.replace(decoder, inputs=(dataclasses.replace(decoder.inputs[0], name="z"),))
+    calls: list[Callable[[], ir.Model]] = [
         lambda: trace_cached(decoder, folder),
-        lambda: trace_cached(other, folder),
+        lambda: trace_cached(renamed, folder),
         lambda: trace_cached(decoder, folder, torch.float16),
         lambda: trace_cached(decoder, folder, sizes={"h": 4, "w": 4}),
         lambda: trace_cached(decoder, folder, sizes={"h": 4, "w": 6}),
         lambda: trace_cached(decoder, folder, blocks=range(1)),
         lambda: trace_cached(decoder, folder, blocks=range(2)),
     ]
-    for number, ask in enumerate(asked, 1):
-        ask()
-        ask()
+    for number, call in enumerate(calls, 1):
+        call()
+        call()
         assert tracer.count == number
     with monkeypatch.context() as patched:
         patched.setattr(trace_cache, "version", lambda library: "9" if library == "torch" else "1")
         trace_cached(decoder, folder)
     with monkeypatch.context() as patched:
-        patched.setattr(trace_cache, "code_of", lambda *_, **__: "other")
+        patched.setattr(trace_cache, "code_fingerprint", lambda *_, **__: "other")
         trace_cached(decoder, folder)
-    assert tracer.count == len(asked) + 2
+    assert tracer.count == len(calls) + 2
 
 
-def test_the_config_counts_but_for_how_weights_are_stored(
+def test_the_config_is_part_of_the_key_without_its_quantization(
     tiny: Path, decoder: Graph, tracer: Tracer, tmp_path: Path
 ) -> None:
     config = json.loads((tiny / "vae" / "config.json").read_text("utf-8"))
-    for number, (more, count) in enumerate([({}, 1), ({"quantization_config": {}}, 1), ({"norm_num_groups": 2}, 2)]):
+    for number, (options, count) in enumerate([({}, 1), ({"quantization_config": {}}, 1), ({"norm_num_groups": 2}, 2)]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(config | more), "utf-8")
+        (folder / "config.json").write_text(json.dumps(config | options), "utf-8")
         trace_cached(decoder, folder)
         assert tracer.count == count
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+    with pytest.raises(UserError, match=r"Cannot read .*config\.json"):
         trace_cached(decoder, tmp_path / "none")
 
 
-@pytest.mark.parametrize("damage", [lambda _: b"", lambda old: old[:-9], lambda old: old[:99] + b"x" + old[100:]])
-def test_a_damaged_file_is_mended(
-    tiny: Path, decoder: Graph, tracer: Tracer, cache: Path, damage: Callable[[bytes], bytes]
+@pytest.mark.parametrize("corrupt", [lambda _: b"", lambda old: old[:-9], lambda old: old[:99] + b"x" + old[100:]])
+def test_a_corrupt_entry_is_replaced(
+    tiny: Path, decoder: Graph, tracer: Tracer, cache: Path, corrupt: Callable[[bytes], bytes]
 ) -> None:
     trace_cached(decoder, tiny / "vae")
     (file,) = cache.iterdir()
-    sound = file.read_bytes()
-    file.write_bytes(damage(sound))
+    content = file.read_bytes()
+    file.write_bytes(corrupt(content))
     trace_cached(decoder, tiny / "vae")
     assert tracer.count == 2
-    assert file.read_bytes() == sound
+    assert file.read_bytes() == content
 
 
 @pytest.mark.slow
-def test_our_code_that_traces_counts(tiny: Path, decoder: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a digest of modules covers: tests/test_source_code.py."""
-    asked: list[str] = []
-    monkeypatch.setattr(trace_cache, "code_of", lambda *names, alone: asked.extend([*names, alone]) or "code")
+def test_the_code_that_traces_is_part_of_the_key(tiny: Path, decoder: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fingerprint covers is tested in tests/common/test_code_fingerprint.py."""
+    modules: list[str] = []
+    monkeypatch.setattr(
+        trace_cache, "code_fingerprint", lambda *names, shallow: modules.extend([*names, shallow]) or "code"
+    )
     trace_cached(decoder, tiny / "vae")
     assert {"edgepress.export.graph.trace", "edgepress.export.graph.trace_cache", "edgepress.models.shared.vae"} <= set(
-        asked
+        modules
     )
 
 
-def test_a_user_without_a_home_can_export(
+def test_without_a_home_folder_every_export_traces(
     tiny: Path, decoder: Graph, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def homeless() -> Path:
+    def fail() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", fail)
     for count in (1, 2):
         trace_cached(decoder, tiny / "vae")
         assert tracer.count == count
 
 
-def test_where_nothing_can_be_kept_every_export_traces(
-    tiny: Path, decoder: Graph, tracer: Tracer, tmp_path: Path
-) -> None:
+def test_with_an_unusable_cache_every_export_traces(tiny: Path, decoder: Graph, tracer: Tracer, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder", "utf-8")
     for count in (1, 2):
         assert trace_cached(decoder, tiny / "vae").graph.initializers["a.weight"].const_value is None
         assert tracer.count == count
 
 
-def test_the_oldest_go(
+def test_the_least_recently_used_entries_are_evicted(
     tiny: Path, decoder: Graph, tracer: Tracer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trace_cache, "MOST", 2)
-    written = []
+    monkeypatch.setattr(trace_cache, "MAX_ENTRIES", 2)
+    entries = []
     for count in range(1, 4):
         trace_cached(decoder, tiny / "vae", blocks=range(count))
-        (new,) = set(cache.iterdir()) - set(written)
-        written.append(new)
+        (new,) = set(cache.iterdir()) - set(entries)
+        entries.append(new)
         os.utime(new, (count, count))
-    assert set(cache.iterdir()) == set(written[1:])
+    assert set(cache.iterdir()) == set(entries[1:])
     trace_cached(decoder, tiny / "vae", blocks=range(3))
     assert tracer.count == 3

@@ -68,7 +68,7 @@ def test_the_text_encoder_runs_on_the_npu_alone_and_is_close_to_its_float(export
 @pytest.mark.slow
 def test_the_artifact_encodes_a_prompt_in_the_simulator_as_transformers_does(exported: Path, tiny: Path) -> None:
     import torch
-    from helpers.onnx_graphs import load
+    from helpers.onnx_graphs import load_component
 
     host, backend = open_backend(load_exported_rknn(exported))
     ids = np.arange(40, 69)
@@ -81,7 +81,9 @@ def test_the_artifact_encodes_a_prompt_in_the_simulator_as_transformers_does(exp
     with pytest.raises(UserError, match="Graph 'caption' is missing from the artifact, which has text_encoder"):
         host.encode_prompt(run, ids)
     with torch.no_grad():
-        reference = load(tiny, "text_encoder")(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
+        reference = load_component(tiny, "text_encoder")(
+            input_ids=torch.from_numpy(ids)[None], output_hidden_states=True
+        )
     expected = reference.hidden_states[-2].numpy()
     output = outputs["text_encoder"][:, : len(ids)]
     assert np.linalg.norm(output - expected) <= 3e-3 * np.linalg.norm(expected)

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from helpers.onnx_graphs import session
+from helpers.onnx_graphs import create_session
 from onnx.reference import ReferenceEvaluator
 
 from edgepress.export.graph.lowering import lower_graph
@@ -34,7 +34,7 @@ def test_it_matches_torch(channels: int, groups: int, rest: tuple[int, ...]) -> 
     x = 3 + 2 * torch.randn(shape, generator=generator)
     weight, bias = (torch.randn(channels, generator=generator) for _ in range(2))
     model = make_group_norm_model(shape, groups)
-    (output,) = session(model, {"w": weight, "b": bias}).run(None, {"x": x.numpy()})
+    (output,) = create_session(model, {"w": weight, "b": bias}).run(None, {"x": x.numpy()})
     expected = torch.nn.functional.group_norm(x, groups, weight, bias, eps=1e-6)
     assert np.abs(output - expected.numpy()).max() < 2e-6 * float(expected.abs().max() + 1)
     assert "InstanceNormalization" not in {node.op_type for node in model.graph}

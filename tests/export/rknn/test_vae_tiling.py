@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.onnx_graphs import load
+from helpers.onnx_graphs import load_component
 from helpers.previous_export import check_untouched
 from helpers.toolkit import needs_toolkit
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def make_latents(height: int, width: int) -> NDArray[np.float32]:
 def decode_whole(pipeline: Path, latents: NDArray[np.float32]) -> NDArray[np.float32]:
     """Decodes latents with diffusers."""
     with torch.no_grad():
-        sample: torch.Tensor = load(pipeline, "vae").decode(torch.from_numpy(latents)).sample
+        sample: torch.Tensor = load_component(pipeline, "vae").decode(torch.from_numpy(latents)).sample
     return sample.numpy()
 
 

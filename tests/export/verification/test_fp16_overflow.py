@@ -1,4 +1,4 @@
-"""Whether float16 holds what a graph computes, seen on graphs of which it is known."""
+"""Detects float16 overflow in graphs where it is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgepress.export.verification.fp16_overflow import find_fp16_overflow
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
-    """(x · 300)² / 300² in float16 between float32 ends: what overflows does not reach the output on most CPUs."""
+    """(x · 300)² / 300² in float16 between float32 ports; on most CPUs the overflow does not reach the output."""
     half = TensorProto.FLOAT16
     factor = helper.make_tensor("factor", half, [], np.array([300], np.float16))
     nodes = [
@@ -24,19 +24,19 @@ def graph(tmp_path: Path) -> Path:
         helper.make_node("Div", ["less", "factor"], ["least"]),
         helper.make_node("Cast", ["least"], ["y"], to=TensorProto.FLOAT),
     ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
     between = [helper.make_tensor_value_info(node.output[0], half, ["n"]) for node in nodes[:-1]]
-    made = helper.make_graph(nodes, "squares", ends[:1], ends[1:], [factor], value_info=between)
+    squares = helper.make_graph(nodes, "squares", ports[:1], ports[1:], [factor], value_info=between)
     file = tmp_path / "squares.onnx"
-    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
+    save(helper.make_model(squares, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
     return file
 
 
 @pytest.mark.parametrize(("x", "expected"), [(0.1, None), (0.8, None), (1.0, "squared"), (-1.0, "squared")])
-def test_the_first_value_that_overflows_is_named(graph: Path, x: float, expected: str | None) -> None:
+def test_the_first_overflow_is_reported(graph: Path, x: float, expected: str | None) -> None:
     assert find_fp16_overflow(graph, {"x": np.array([0, x], np.float32)}) == expected
     assert [file.name for file in graph.parent.iterdir()] == [graph.name]
 
 
-def test_no_number_is_an_overflow_too(graph: Path) -> None:
+def test_nan_counts_as_an_overflow(graph: Path) -> None:
     assert find_fp16_overflow(graph, {"x": np.array([np.nan], np.float32)}) == "narrow"

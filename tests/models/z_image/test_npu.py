@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.onnx_graphs import load, with_large_pads
+from helpers.onnx_graphs import enlarge_pad_tokens, load_component
 from numpy.typing import NDArray
 
 from edgepress.common.errors import UserError
@@ -63,9 +63,9 @@ class TorchRunner:
 
     def _load_component(self, name: str) -> Any:
         """Loads a component and reorders its rows as the graphs require."""
-        component = load(self._pipeline, name)
+        component = load_component(self._pipeline, name)
         if name == "transformer":
-            component = with_large_pads(component)
+            component = enlarge_pad_tokens(component)
         source = make_part_weights(open_source(self._pipeline), NPU, name)
         for key, parameter in component.named_parameters():
             if not key.endswith("pad_token"):
@@ -75,7 +75,7 @@ class TorchRunner:
 
 @pytest.fixture(scope="module")
 def host(tiny: Path) -> Any:
-    table = load(tiny, "text_encoder").embed_tokens.weight.detach().numpy()
+    table = load_component(tiny, "text_encoder").embed_tokens.weight.detach().numpy()
     return load_npu_host_class(NPU)(read_configs(tiny), SIZE, TOKENS, table)
 
 
@@ -83,7 +83,10 @@ def host(tiny: Path) -> Any:
 def test_velocity_of_a_masked_prompt_equals_diffusers(tiny: Path, host: Any, length: int) -> None:
     """Pads are large, so that a misplaced one or a missing mask changes the velocity."""
     ids = np.random.default_rng(length).integers(0, 250, length)
-    text_encoder, transformer = load(tiny, "text_encoder"), with_large_pads(load(tiny, "transformer"))
+    text_encoder, transformer = (
+        load_component(tiny, "text_encoder"),
+        enlarge_pad_tokens(load_component(tiny, "transformer")),
+    )
     latents = torch.randn(host.latent_shape(*SIZE), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         states = text_encoder(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True).hidden_states[-2]

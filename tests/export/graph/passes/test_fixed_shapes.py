@@ -1,4 +1,4 @@
-"""Graphs whose axes are given sizes, held against the same ones with dynamic axes."""
+"""Graphs with fixed shapes, compared with the same graphs with dynamic axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgepress.export.graph.passes.pattern import NodeBuilder
 
 @pytest.fixture
 def model() -> ir.Model:
-    """Rows of (n, 4) after rows of (m, 4), reshaped by what their shape says at run time."""
+    """Concatenates rows (n, 4) and (m, 4), and reshapes them by their shape at run time."""
     inputs = [
         ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([axis, 4]))
         for name, axis in (("a", "n"), ("b", "m"))
@@ -30,19 +30,19 @@ def model() -> ir.Model:
 
 def run(model: ir.Model, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
-    found: np.ndarray = session.run(None, {"a": a, "b": b})[0]
-    return found
+    output: np.ndarray = session.run(None, {"a": a, "b": b})[0]
+    return output
 
 
-def test_values_stay_and_no_axis_is_dynamic(model: ir.Model) -> None:
+def test_outputs_are_unchanged_and_no_axis_is_dynamic(model: ir.Model) -> None:
     a, b = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((2, 4), np.float32)
     expected = run(model, a, b)
-    found = fix_shapes(model.clone(), {"n": 3, "m": 2})
-    assert np.array_equal(run(found, a, b), expected)
-    values = [*found.graph.inputs, *(value for node in found.graph for value in node.outputs)]
+    fixed = fix_shapes(model.clone(), {"n": 3, "m": 2})
+    assert np.array_equal(run(fixed, a, b), expected)
+    values = [*fixed.graph.inputs, *(value for node in fixed.graph for value in node.outputs)]
     assert all(value.shape is not None and value.shape.is_static() for value in values)
 
 
-def test_what_follows_from_shapes_is_computed_before(model: ir.Model) -> None:
+def test_values_that_depend_on_shapes_alone_are_folded(model: ir.Model) -> None:
     operators = {node.op_type for node in fix_shapes(model, {"n": 3, "m": 2}).graph}
     assert not operators & {"Shape", "Mul"}

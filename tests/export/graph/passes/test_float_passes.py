@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from helpers.onnx_graphs import session
+from helpers.onnx_graphs import create_session
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,7 +33,7 @@ def port(name: str, shape: Sequence[int | str], dtype: ir.DataType = ir.DataType
 
 
 def graph(op: NodeBuilder, inputs: Sequence[ir.Value], weights: Sequence[ir.Value] = ()) -> ir.Model:
-    """A model of what was written, whose last value is the output."""
+    """Returns a model of the builder's nodes, whose last value is the output."""
     out = op.nodes[-1].outputs[0]
     out.name, out.type = "out", ir.TensorType(ir.DataType.FLOAT)
     return ir.Model(
@@ -43,8 +43,8 @@ def graph(op: NodeBuilder, inputs: Sequence[ir.Value], weights: Sequence[ir.Valu
 
 
 def run(model: ir.Model, inputs: dict[str, Tensor], **weights: Tensor) -> Tensor:
-    found = session(model, weights).run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    return torch.from_numpy(found[0])
+    outputs = create_session(model, weights).run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    return torch.from_numpy(outputs[0])
 
 
 def operators(model: ir.Model) -> list[str]:
@@ -61,33 +61,33 @@ def norm(power: float = 2.0, axis: int = -1, weight_first: bool = False) -> ir.M
 
 
 @pytest.mark.parametrize("weight_first", [False, True])
-@pytest.mark.parametrize("split", [False, True])
-def test_rms_norm_is_one_operator_and_its_parts_again(weight_first: bool, split: bool) -> None:
+@pytest.mark.parametrize("decompose", [False, True])
+def test_rms_norm_is_fused_and_decomposed(weight_first: bool, decompose: bool) -> None:
     model = fold_constants(fuse_rms_norm(fold_constants(norm(weight_first=weight_first))))
     assert operators(model) == ["RMSNormalization"]
-    if split:
+    if decompose:
         model = fold_constants(decompose_rms_norm(model))
         assert "RMSNormalization" not in operators(model)
     x, weight = noise(1, 5, WIDTH), noise(WIDTH)
     torch.testing.assert_close(run(model, {"x": x}, weight=weight), F.rms_norm(x, (WIDTH,), weight, 1e-3))
 
 
-@pytest.mark.parametrize("other", [{"power": 3.0}, {"axis": 1}])
-def test_what_is_no_rms_norm_stays(other: dict[str, Any]) -> None:
-    assert "RMSNormalization" not in operators(fuse_rms_norm(fold_constants(norm(**other))))
+@pytest.mark.parametrize("options", [{"power": 3.0}, {"axis": 1}])
+def test_other_norms_are_left_alone(options: dict[str, Any]) -> None:
+    assert "RMSNormalization" not in operators(fuse_rms_norm(fold_constants(norm(**options))))
 
 
 def attention(heads: int, groups: int, rows: bool, **attributes: Any) -> ir.Model:
-    """Attention of `heads`; with `rows` over (1, tokens, heads · 4), split and turned before it."""
-    op, inputs, turned = NodeBuilder(), [], []
+    """Attention of `heads`; with `rows` over (1, tokens, heads · 4), reshaped and transposed before it."""
+    op, inputs, operands = NodeBuilder(), [], []
     for name, count in (("q", heads), ("k", groups), ("v", groups)):
         inputs.append(port(name, [1, "n", count * 4] if rows else [1, count, "n", 4]))
         value = inputs[-1]
         if rows:
             value = op("Transpose", op("Reshape", value, [0, 0, count, 4]), perm=[0, 2, 1, 3])
             value.shape, value.type = ir.Shape([1, count, "n", 4]), inputs[-1].type
-        turned.append(value)
-    op("Attention", *turned, **attributes)
+        operands.append(value)
+    op("Attention", *operands, **attributes)
     return graph(op, inputs)
 
 
@@ -96,7 +96,7 @@ def attention(heads: int, groups: int, rows: bool, **attributes: Any) -> ir.Mode
 @pytest.mark.parametrize(
     ("heads", "groups", "change"), [(2, 2, fuse_attention), (2, 2, decompose_attention), (6, 2, decompose_attention)]
 )
-def test_attention_in_other_operators(rows: bool, causal: int, heads: int, groups: int, change: Pass) -> None:
+def test_attention_as_other_operators(rows: bool, causal: int, heads: int, groups: int, change: Pass) -> None:
     model = fold_constants(change(attention(heads, groups, rows, is_causal=causal, scale=0.3)))
     assert "Attention" not in operators(model)
     q, k, v = noise(1, heads, 7, 4), noise(1, groups, 7, 4) * 2, noise(1, groups, 7, 4) * 3
@@ -127,12 +127,12 @@ def test_a_mask_is_added_to_the_scores(change: Pass) -> None:
 
 
 @pytest.mark.parametrize(("heads", "dtype"), [(6, ir.DataType.FLOAT), (2, ir.DataType.BOOL)])
-def test_a_mask_that_cannot_be_added_is_refused(heads: int, dtype: ir.DataType) -> None:
+def test_an_unsupported_mask_is_rejected(heads: int, dtype: ir.DataType) -> None:
     with pytest.raises(ValueError, match="mask"):
         decompose_attention(with_mask(attention(heads, 2, False), heads, dtype))
 
 
-def test_rows_go_into_attention_as_they_are() -> None:
+def test_rows_are_passed_to_attention_without_reshaping() -> None:
     assert operators(fold_constants(fuse_attention(attention(2, 2, True)))) == [
         "MultiHeadAttention",
         "Reshape",
@@ -140,7 +140,7 @@ def test_rows_go_into_attention_as_they_are() -> None:
     ]
 
 
-def test_shared_heads_stay_with_onnx_own_attention() -> None:
+def test_attention_with_shared_heads_is_not_fused() -> None:
     assert "Attention" in operators(fuse_attention(attention(6, 2, True)))
 
 
@@ -155,13 +155,13 @@ def test_group_norm_as_instance_norm(axes: tuple[str, ...]) -> None:
     torch.testing.assert_close(run(model, {"x": image}, weight=scale, bias=shift), expected)
 
 
-def test_rotary_embedding_in_its_parts() -> None:
+def test_rotary_embedding_is_decomposed() -> None:
     inputs = [port("x", [1, "n", 12]), port("cos", [1, "n", 2]), port("sin", [1, "n", 2])]
     op = NodeBuilder()
     op("RotaryEmbedding", *inputs, interleaved=1, num_heads=3)
     model = fold_constants(decompose_rotary(graph(op, inputs)))
     assert "RotaryEmbedding" not in operators(model)
     x, angles = noise(1, 5, 12), noise(1, 5, 2)
-    turned = torch.view_as_complex(x.reshape(1, 5, 3, 2, 2)) * torch.polar(torch.ones(1, 5, 2), angles)[:, :, None]
-    expected = torch.view_as_real(turned).reshape(1, 5, 12)
+    rotated = torch.view_as_complex(x.reshape(1, 5, 3, 2, 2)) * torch.polar(torch.ones(1, 5, 2), angles)[:, :, None]
+    expected = torch.view_as_real(rotated).reshape(1, 5, 12)
     torch.testing.assert_close(run(model, {"x": x, "cos": angles.cos(), "sin": angles.sin()}), expected)
