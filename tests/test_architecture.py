@@ -18,7 +18,7 @@ import pytest
 import edgepress
 
 ROOT = Path(edgepress.__file__).resolve().parent
-OUTSIDE = {"tests", "build", "dist", "artifacts", "docs", "plugins"}
+OUTSIDE = {"tests", "build", "dist", "artifacts", "docs", "plugins", "findings"}
 # Outside the package, where other tools look for them: their imports of edgepress are absolute (tests/plugins/).
 PLUGINS = {"optimum.commands.register": "plugins/optimum/commands/register"}
 IN_THE_ROOT = {"__init__.py", "__main__.py", "loading.py"}

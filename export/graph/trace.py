@@ -82,7 +82,18 @@ def _trace_component(
         )
     assert program is not None
     model = _clean_names(program.model, graph, sizes is None)
+    _remove_metadata(model)
     return remove_dead_code(fuse_rms_norm(fold_constants(model)))
+
+
+def _remove_metadata(model: ir.Model) -> None:
+    """Removes what torch notes at every node: stack traces, with paths and source code of the exporting machine."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
 
 
 def build_empty_component(folder: Path) -> Any:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgepress.runtime.onnx.sessions import make_session_options
+
 Inputs = dict[str, NDArray[Any]]
 
 
@@ -20,7 +22,7 @@ def create_session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.I
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             value.const_value = ir.tensor(tensors[name].numpy())
-    options = onnxruntime.SessionOptions()
+    options = make_session_options()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
 

@@ -94,3 +94,10 @@ def test_an_unknown_class_is_rejected(tiny: Path, tmp_path: Path) -> None:
     folder = write_config(tiny, "transformer", tmp_path, _class_name="NoSuchModel")
     with pytest.raises(UserError, match="names the class 'NoSuchModel', which diffusers does not have"):
         build_empty_component(folder)
+
+
+def test_nothing_of_the_exporting_machine_is_in_the_graph(tiny: Path) -> None:
+    """torch notes paths and lines of source code at every node."""
+    content = ir.to_proto(trace_graph(get_graph("vae_decoder"), tiny / "vae")).SerializeToString()
+    assert b".py" not in content
+    assert b"stack_trace" not in content
