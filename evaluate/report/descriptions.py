@@ -7,8 +7,17 @@ from typing import Literal, NamedTuple
 
 from ..metrics.base import Score
 from ..results.aggregate import find_missing_scores, find_truncated_prompts
-from ..results.schema import ALL_GROUP, Results, ScoreGroup, SystemInfo, SystemKind, VariantSummary, Verdict
-from .formatting import format_score, pluralize, uses_ground_truth
+from ..results.schema import (
+    ALL_GROUP,
+    Results,
+    SampleKey,
+    ScoreGroup,
+    SystemInfo,
+    SystemKind,
+    VariantSummary,
+    Verdict,
+)
+from .formatting import format_label, format_mean, format_score, index_scores, pluralize, uses_ground_truth
 
 MIN_GROUP_SIZE = 10  # pairs; the interval of a smaller group is too narrow to be reliable
 INDEPENDENCE_NOTE = "images of one prompt are counted as independent, so p is too small"
@@ -48,6 +57,21 @@ def explain_verdict(results: Results) -> str:
         parts.append("the recipe sets no gates")
     sentence = ", ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def summarize_results(results: Results) -> str:
+    """Returns a few lines: the mean of every score of each variant, and the verdict."""
+    lines = []
+    for name, summary in results.variants.items():
+        overall = summary.groups[0]
+        lines.append(f"{name}: {pluralize(summary.num_pairs, 'pair')}, {summary.num_identical} identical")
+        for score in index_scores(results).values():
+            if pair_scores := overall.pair_scores.get(score.name):
+                lines.append(f"  {format_label(score)}: {format_mean(pair_scores.mean, score)}")
+            if image_scores := overall.image_scores.get(score.name):
+                reference, variant = (format_mean(m, score) for m in (image_scores.reference, image_scores.variant))
+                lines.append(f"  {format_label(score)}: {reference} → {variant}")
+    return "\n".join([*lines, f"verdict: {results.verdict or 'none (no gates)'}"])
 
 
 # ---------------------------------------------------------------- what was compared
@@ -153,9 +177,8 @@ def list_detectable_drops(results: Results, summary: VariantSummary) -> str:
 # ---------------------------------------------------------------- problems
 
 
-Outcome = Literal["error", "failure"]
-SampleKey = tuple[str, int]  # prompt id and seed
-ProblemKind = tuple[str | None, str, Outcome | None]  # the first three attributes of a problem
+ProblemOutcome = Literal["error", "failure"]
+ProblemKind = tuple[str | None, str, ProblemOutcome | None]  # the first three attributes of a problem
 
 
 class Problem(NamedTuple):
@@ -171,7 +194,7 @@ class Problem(NamedTuple):
 
     variant: str | None
     text: str
-    outcome: Outcome | None
+    outcome: ProblemOutcome | None
     samples: tuple[SampleKey, ...]
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from ...common.errors import UserError
 from ..stats.bootstrap import bootstrap_mean
-from .schema import BaselineComparison, PairResult, Results, RunIdentity, ScoreChange
-
-SampleKey = tuple[str, int]  # prompt id and seed
+from .schema import BaselineComparison, PairResult, Results, RunIdentity, SampleKey, ScoreChange
 
 
 def require_comparable(path: Path, baseline: Results, current: RunIdentity) -> None:

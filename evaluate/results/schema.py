@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -294,27 +293,9 @@ class Results(ResultsModel):
 
     def __str__(self) -> str:
         """Returns a short summary: the mean of every score with its 95% interval, and the verdict."""
-        lines = [line for name, summary in self.variants.items() for line in self._summarize_variant(name, summary)]
-        return "\n".join([*lines, f"verdict: {self.verdict or 'none, as there are no gates'}"])
+        from ..report.descriptions import summarize_results
 
-    def _summarize_variant(self, name: str, summary: VariantSummary) -> Iterator[str]:
-        yield f"{name}: {summary.num_pairs} pairs of images, {summary.num_identical} identical"
-        overall = summary.groups[0]
-        for score in self.pair_scores:
-            if pair_score := overall.pair_scores.get(score.name):
-                yield f"  {score.title}: {_format_mean(pair_score.mean, score)}"
-        for score in self.image_scores:
-            if image_score := overall.image_scores.get(score.name):
-                means = _format_mean(image_score.reference, score), _format_mean(image_score.variant, score)
-                yield f"  {score.title}: {means[0]} -> {means[1]}"
-
-
-def _format_mean(mean: MeanCI, score: Score) -> str:
-    scale = 100 if score.unit == "%" else 1
-    value = f"{mean.mean * scale:.4g} {score.unit}".rstrip()
-    if mean.low is None or mean.high is None:
-        return value
-    return f"{value} [{mean.low * scale:.4g}, {mean.high * scale:.4g}]"
+        return summarize_results(self)
 
 
 def save_results(results: Results, path: Path) -> None:

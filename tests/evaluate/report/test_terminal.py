@@ -60,7 +60,7 @@ def test_scores_are_shown_with_their_intervals() -> None:
     assert cells[6].startswith("[0.0, ")
     assert "minimum detectable drop (80% power): text accuracy 46.7" in text
     assert "identical pairs: 1 of 3" in text
-    assert "3 pairs of images: 3 prompts × 1 seed, 96×64 pixels, 2 steps, float32" in text
+    assert "3 samples: 3 prompts × 1 seed, 96×64 pixels, 2 steps, float32" in text
 
 
 def test_the_heading_names_the_engine_and_the_subset() -> None:
@@ -73,7 +73,7 @@ def test_the_heading_names_the_engine_and_the_subset() -> None:
         )
     )
     assert "int4  model, simulated by rknn-toolkit2 2.5.0" in text
-    assert "1 pair of images: 1 of 70 prompts (evaluation.count) × 1 seed" in text
+    assert "1 sample: 1 of 70 prompts (evaluation.count) × 1 seed" in text
 
 
 def test_mcnemars_test_is_shown_with_its_caveat() -> None:

@@ -37,9 +37,9 @@ def test_results_print_as_a_summary() -> None:
     prompts = [make_prompt(name) for name in "abc"]
     samples = [make_sample(prompt, psnr, (1, 0.5)) for prompt, psnr in zip(prompts, (None, 30, 32), strict=True)]
     lines = str(make_results(samples, verdict="passed")).splitlines()
-    assert lines[0] == "int4: 3 pairs of images, 1 identical"
-    assert lines[1].startswith("  PSNR: 31 dB [30, 32]")
-    assert "  text accuracy: 100 % [100, 100] -> 50 % [50, 50]" in lines
+    assert lines[0] == "int4: 3 pairs, 1 identical"
+    assert lines[1] == "  PSNR dB ↑: 31.00 [30.00, 32.00]"
+    assert "  text accuracy % ↑: 100.0 [100.0, 100.0] → 50.0 [50.0, 50.0]" in lines
     assert lines[-1] == "verdict: passed"
 
 
