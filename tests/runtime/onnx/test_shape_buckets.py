@@ -33,9 +33,7 @@ def test_dynamic_graph_has_one_file() -> None:
 
 
 def test_missing_shape_names_the_exported_ones() -> None:
-    with pytest.raises(
-        UserError, match="exported for N=32, L=32; N=64, L=32, but N=32, L=64 was requested"
-    ):
+    with pytest.raises(UserError, match="exported for N=32, L=32; N=64, L=32, but N=32, L=64 was requested"):
         select_bucket(GRAPHS, "fixed", make_inputs(32, 64))
 
 
