@@ -4,7 +4,7 @@
 # saving, and makes two exports of one model differ by where the code lies. edgepress removes it after tracing.
 #
 # Seen on 2026-11-29:
-#   nodes with a stack trace: 2 of 2
+#   nodes with a stack trace: 3 of 3
 #   same bytes from two folders: no
 #   same bytes without metadata: yes
 set -euo pipefail

@@ -22,7 +22,7 @@ from .onnx.sessions import CPU_PROVIDERS, SessionPool
 from .onnx.shape_buckets import BucketedSessions
 from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
-from .scheduler import make_schedule
+from .scheduler import Schedule, make_schedule
 from .tokenizer import PromptTokenizer
 from .vae_tiling import make_tiled_decoder
 
@@ -177,13 +177,9 @@ class ImagePipeline:
         run_decoder = self._select_decoder(request.tile_size)
         image_tokens = self._host.count_image_tokens(height, width)
         schedule = make_schedule(self._scheduler_config, request.steps, image_tokens)
-        latents = torch_randn(shape, request.seed)
+        noise = torch_randn(shape, request.seed)
         prompt = self._encode_prompt(request.prompt, progress, warn)
-        progress(DENOISING, 0, request.steps)
-        for index, timestep in enumerate(schedule.timesteps):
-            velocity = self._host.predict_velocity(self._run, latents, float(timestep), prompt)
-            latents = schedule.step(latents, velocity, index)
-            progress(DENOISING, index + 1, request.steps)
+        latents = self._denoise(noise, schedule, prompt, progress)
         progress(DECODING, 0, 1)
         image = self._host.decode_latents(run_decoder, latents)
         progress(DECODING, 1, 1)
@@ -236,6 +232,16 @@ class ImagePipeline:
         prompt = self._host.encode_prompt(self._run, tokenized.ids)
         progress(ENCODING, 1, 1)
         return prompt
+
+    def _denoise(self, latents: Any, schedule: Schedule, prompt: Any, progress: Progress) -> Any:
+        """Runs all denoising steps, from noise to the latents of an image."""
+        steps = len(schedule.timesteps)
+        progress(DENOISING, 0, steps)
+        for index, timestep in enumerate(schedule.timesteps):
+            velocity = self._host.predict_velocity(self._run, latents, float(timestep), prompt)
+            latents = schedule.step(latents, velocity, index)
+            progress(DENOISING, index + 1, steps)
+        return latents
 
     def _select_decoder(self, tile_size: int | None) -> RunGraph:
         if tile_size is None:

@@ -90,6 +90,7 @@ def _remove_metadata(model: ir.Model) -> None:
     """Removes what torch notes at every node: stack traces, with paths and source code of the exporting machine."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         node.metadata_props.clear()
+        node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):

@@ -130,16 +130,23 @@ def create_session(file: Path, providers: Sequence[str] = CPU_PROVIDERS, accurac
         providers: Execution providers in order of preference.
         accuracy_level: How products with dequantized INT4 weights are computed: 0 in floats, 4 in int8.
     """
-    options = make_session_options()
+    options = make_session_options(file.read_bytes())
     options.log_severity_level = 4  # errors are raised, so they need not be logged as well
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
     return onnxruntime.InferenceSession(file, options, providers=list(providers))
 
 
-def make_session_options() -> onnxruntime.SessionOptions:
-    """Creates session options with which products of int8 are exact on this processor."""
+def make_session_options(graph: bytes) -> onnxruntime.SessionOptions:
+    """Creates session options with which integer products of a graph are exact on this processor.
+
+    The option for that makes ONNX Runtime 1.31 reject graphs that dequantize per channel without zero points
+    (findings/onnxruntime_x64quantprecision_rejects_per_channel.sh), so those go without it.
+
+    Args:
+        graph: The graph's file, without its weights.
+    """
     options = onnxruntime.SessionOptions()
-    if saturates_int8():
+    if saturates_int8() and b"MatMulInteger" in graph and b"DequantizeLinear" not in graph:
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
@@ -148,7 +155,7 @@ def make_session_options() -> onnxruntime.SessionOptions:
 def saturates_int8() -> bool:
     """Whether this processor adds pairs of int8 products in 16 bits, which saturates for large codes.
 
-    An x86 processor without VNNI does. `session.x64quantprecision` makes ONNX Runtime multiply exactly there, in more
+    An x86 processor without VNNI does. There `session.x64quantprecision` makes ONNX Runtime multiply exactly, in more
     time. With VNNI it would only take longer.
     """
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")

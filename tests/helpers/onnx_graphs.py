@@ -22,9 +22,10 @@ def create_session(model: ir.Model, tensors: dict[str, Tensor]) -> onnxruntime.I
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             value.const_value = ir.tensor(tensors[name].numpy())
-    options = make_session_options()
+    graph = ir.to_proto(model).SerializeToString()
+    options = make_session_options(graph)
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    return onnxruntime.InferenceSession(graph, options)
 
 
 def compute_error(output: NDArray[Any], expected: Tensor) -> float:

@@ -48,7 +48,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def run_graph(folder: Path, x: np.ndarray) -> np.ndarray:
-    options = make_session_options()
+    options = make_session_options((folder / "g.onnx").read_bytes())
     options.log_severity_level = 3
     output: np.ndarray = onnxruntime.InferenceSession(str(folder / "g.onnx"), options).run(None, {"x": x})[0]
     return output
