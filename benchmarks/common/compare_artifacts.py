@@ -3,8 +3,9 @@
     python -m edgepress.benchmarks.common.compare_artifacts OLD NEW
 
 Files are equal if their bytes are. JSON files are read through their schemas, which know the keys of earlier releases,
-so that a renamed key is no difference. Not compared: times, versions and paths, reports, and what rknn-toolkit2 builds,
-whose bytes differ from run to run.
+so that a renamed key is no difference. Graphs are compared without torch's notes at their nodes, which hold module
+names and paths of the exporting machine. Not compared: times, versions and paths, reports, and what rknn-toolkit2
+builds, whose bytes differ from run to run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
 
 from ...evaluate.results.schema import load_results
 from ...storage.files import hash_file
@@ -43,8 +45,10 @@ def compare(old: Path, new: Path) -> Iterator[tuple[str, str]]:
             yield name, "only in the old one" if name in names[0] else "only in the new one"
         elif not name.endswith(BUILT_SUFFIXES):
             yield name, _compare_files(old, new, name)
-    if (old / EVALUATION / "results.json").exists():
-        yield f"{EVALUATION}/results.json", _compare_results(old / EVALUATION, new / EVALUATION)
+    results = [(folder / EVALUATION / "results.json").exists() for folder in (old, new)]
+    if any(results):
+        difference = _compare_results(old / EVALUATION, new / EVALUATION) if all(results) else "only one has it"
+        yield f"{EVALUATION}/results.json", difference
     yield "manifest.json: layers and sizes", _compare_manifests(old, new)
 
 
@@ -60,9 +64,23 @@ def _list_files(artifact: Path) -> set[str]:
 def _compare_files(old: Path, new: Path, name: str) -> str:
     if hash_file(old / name) == hash_file(new / name):
         return ""
+    if name.endswith(".onnx"):
+        return "" if _read_graph(old / name) == _read_graph(new / name) else "differs"
     if not name.endswith(".json"):
         return "differs"
     return _first_difference(_stable(_read_json(old, name)), _stable(_read_json(new, name)))
+
+
+def _read_graph(file: Path) -> bytes:
+    """A graph without metadata."""
+    model = onnx.load(str(file), load_external_data=False)
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _read_json(artifact: Path, name: str) -> Any:
