@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -38,8 +39,8 @@ def requires_extra(extra: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def missing_package(error: ModuleNotFoundError, extra: str) -> Exception:
-    """The error to raise for a module that is missing: a sentence, or the error itself if edgepress is incomplete."""
+    """The error to raise for a missing module: a sentence, or the error itself if it is no package to install."""
     name = (error.name or "").partition(".")[0]
-    if not name or name == PACKAGE:
+    if not name or name == PACKAGE or name in sys.stdlib_module_names:
         return error
     return UserError(f"This needs the package {name!r}, which is not installed. Run: pip install 'edgepress[{extra}]'")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 
 
@@ -83,6 +84,21 @@ def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        UserError: The file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Download it again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold a JSON object. Download it again.")
+    return content
 
 
 def write_json(content: Any, path: Path) -> None:

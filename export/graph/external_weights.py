@@ -98,8 +98,8 @@ class WeightSource:
         self.folder, self._to_operand = checkpoint.folder, to_operand
         solution_tensors = dict.fromkeys(solution.names(), solution) if solution else {}
         replaced = {_get_module_name(name) for name in solution_tensors}
-        kept = {name: checkpoint for name in checkpoint.names() if _get_module_name(name) not in replaced}
-        self._checkpoints = kept | solution_tensors
+        unchanged = {name: checkpoint for name in checkpoint.names() if _get_module_name(name) not in replaced}
+        self._checkpoints = unchanged | solution_tensors
         linears = [_get_module_name(name) for name in self._checkpoints if name.endswith(".qweight")]
         self.int4_linears = {name: self._describe_int4(name) for name in linears if not self._is_int8(name)}
         self.int8_linears = {name: self._describe_int8(name) for name in linears if self._is_int8(name)}

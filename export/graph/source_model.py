@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from ...models.registry import get_family
 from ...pipelines.hub import read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
-from ...storage.files import FileRecord, hash_files
+from ...storage.files import FileRecord, hash_files, read_json_object
 from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, solution_folders
 from ...storage.manifest import Manifest, read_manifest
 
@@ -123,7 +122,8 @@ class SourcePipeline:
         """
         folder = self.folder / "tokenizer"
         files = {name: (folder / name).read_text("utf-8") for name in TOKENIZER_FILES if (folder / name).is_file()}
-        config = json.loads(files.get("tokenizer_config.json", "{}"))
+        config_file = folder / "tokenizer_config.json"
+        config = read_json_object(config_file) if config_file.is_file() else {}
         if "chat_template.jinja" not in files and isinstance(config.get("chat_template"), str):
             files["chat_template.jinja"] = config["chat_template"]
         missing = [name for name in TOKENIZER_FILES if name not in files]
@@ -176,7 +176,7 @@ def _open_artifact(artifact: Artifact) -> tuple[Path, Manifest]:
 def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequence[str]) -> Family:
     """Returns the family of a pipeline folder, with the graphs that its configs and `extra_graphs` call for."""
     family = get_family(read_pipeline_class(folder))
-    index = json.loads((folder / MODEL_INDEX).read_text("utf-8"))
+    index = read_json_object(folder / MODEL_INDEX)
     graphs = [graph for graph in family.graphs if not graph.optional or any(index.get(graph.component) or ())]
     graphs = [graph.for_config(configs.get(graph.component, {})) for graph in graphs]
     optional = {graph.name: graph for graph in family.optional_graphs}
@@ -191,6 +191,6 @@ def _load_configs(folder: Path) -> dict[str, Any]:
     configs = {}
     for path in sorted(folder.glob("*/*config.json")):
         if path.name in ("config.json", "scheduler_config.json"):
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json_object(path)
             configs[path.parent.name] = {key: value for key, value in content.items() if key != "quantization_config"}
     return configs

@@ -25,11 +25,11 @@ def write_tiny_family(pipeline: str, folder: Path, **config: Any) -> None:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = BUILDERS[pipeline](config)
-        for part in made.components.values():
+        instance = BUILDERS[pipeline](config)
+        for part in instance.components.values():
             if isinstance(part, torch.nn.Module):
                 randomize(part)
-    made.save_pretrained(folder)
+    instance.save_pretrained(folder)
 
 
 @torch.no_grad()
@@ -146,8 +146,8 @@ def sdxl_unet(**config: Any) -> Any:
 def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
-    words = [*SPECIAL, *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
-    return CLIPTokenizer({word: number for number, word in enumerate(words)}, [], model_max_length=77)
+    vocabulary = [*SPECIAL, *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    return CLIPTokenizer({token: number for number, token in enumerate(vocabulary)}, [], model_max_length=77)
 
 
 def t5_tokenizer() -> Any:

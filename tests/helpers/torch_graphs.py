@@ -31,9 +31,9 @@ def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image:
     return image
 
 
-def psnr(image: Image, other: Image) -> float:
+def psnr(image: Image, reference: Image) -> float:
     """PSNR of 8-bit images in decibels."""
-    error = np.square(np.asarray(image, np.float64) - np.asarray(other)).mean()
+    error = np.square(np.asarray(image, np.float64) - np.asarray(reference)).mean()
     return float(10 * np.log10(255**2 / error)) if error else np.inf
 
 

@@ -77,8 +77,8 @@ def parse(plugin: ModuleType, *arguments: object) -> Namespace:
 def choices(plugin: ModuleType, option: str) -> tuple[object, ...]:
     parser = ArgumentParser()
     plugin.AwqExport.parse_args(parser)
-    (found,) = [action.choices for action in parser._actions if option in action.option_strings]
-    return tuple(found)
+    (available,) = [action.choices for action in parser._actions if option in action.option_strings]
+    return tuple(available)
 
 
 # ---------------------------------------------------------------- options

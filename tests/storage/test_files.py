@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepress.storage.files import FileRecord, atomic_write, hash_file, hash_files, write_json
+from edgepress.common.errors import UserError
+from edgepress.storage.files import FileRecord, atomic_write, hash_file, hash_files, read_json_object, write_json
 
 
 def test_files_are_hashed_in_the_order_of_their_paths_without_hidden_ones(tmp_path: Path) -> None:
@@ -100,3 +101,10 @@ def test_values_that_json_cannot_express_are_rejected_and_the_old_file_stays(tmp
     with pytest.raises((ValueError, TypeError)):
         write_json({"psnr": value}, tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text("utf-8")) == {"psnr": 30.0}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json (cannot be read|does not hold a JSON object)"):
+        read_json_object(tmp_path / "config.json")

@@ -166,9 +166,9 @@ def test_a_quantized_linear_is_dequantized_for_graphs_that_read_its_weight(tmp_p
 
 
 def test_a_solution_replaces_the_modules_that_it_contains(tmp_path: Path) -> None:
-    own, solution = make_random_weight(24, 64, 32, True), make_random_weight(24, 64, 64, False, seed=1)
+    primary, solution = make_random_weight(24, 64, 32, True), make_random_weight(24, 64, 64, False, seed=1)
     checkpoint = write_component(
-        tmp_path / "component", make_awq_tensors({"a": own}) | {"norm.weight": torch.ones(1, 64)}
+        tmp_path / "component", make_awq_tensors({"a": primary}) | {"norm.weight": torch.ones(1, 64)}
     )
     source = WeightSource(
         checkpoint,

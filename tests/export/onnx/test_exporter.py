@@ -233,9 +233,9 @@ def check_codes(source: dict[str, Tensor], published: dict[str, Tensor], int4_fo
         assert torch.equal(nibbles(operands["zero_points"])[:, : len(zeros)], zeros.T)
 
 
-def codes_in(words: Tensor) -> Tensor:
+def codes_in(packed_words: Tensor) -> Tensor:
     """AutoAWQ's words (rows, columns / 8) as codes (rows, columns), each at the nibble that it has in its word."""
-    return torch.stack([words >> 4 * nibble & 15 for nibble in (0, 4, 1, 5, 2, 6, 3, 7)], dim=-1).flatten(1)
+    return torch.stack([packed_words >> 4 * nibble & 15 for nibble in (0, 4, 1, 5, 2, 6, 3, 7)], dim=-1).flatten(1)
 
 
 def nibbles(values: Tensor) -> Tensor:

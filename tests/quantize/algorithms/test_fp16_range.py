@@ -73,7 +73,7 @@ def test_what_leaves_a_chain_that_no_norm_follows_cannot_be_made_smaller() -> No
     assert find_fp16_overflows(UNIT, peaks) == ["model.layers.0.down"]
 
 
-def test_what_remains_is_told_and_what_was_mended_is_not() -> None:
+def test_remaining_overflows_are_reported_and_fixed_ones_are_not() -> None:
     peaks = peaks_of(
         q=9 * FP16_LIMIT,
         v=3 * FP16_LIMIT,

@@ -49,7 +49,7 @@ def test_query_heads_that_share_values_share_scales() -> None:
     assert channel_map(fold, {"heads": 4, "kv": 2}, 8).tolist() == [0, 1, 0, 1, 2, 3, 2, 3]
 
 
-def paint(folder: Path, fold_scales: bool) -> Tensor:
+def generate(folder: Path, fold_scales: bool) -> Tensor:
     """Final latents of two prompts, in float32, with random scales folded into every block or not."""
     pipeline = load_pipeline(folder, torch.float32)
     if fold_scales:
@@ -87,7 +87,7 @@ def fold_everything(pipeline: object, folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    plain, folded = paint(folder, fold_scales=False), paint(folder, fold_scales=True)
+    plain, folded = generate(folder, fold_scales=False), generate(folder, fold_scales=True)
     deviation = ((plain - folded).norm() / plain.norm()).item()
     assert deviation < 2e-5, f"folding changed the latents by {deviation:.2e}"
 
