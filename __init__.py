@@ -1,4 +1,4 @@
-"""edgepress quantizes text-to-image pipelines until they fit edge devices.
+"""edgepress quantizes text-to-image pipelines to run on edge devices.
 
     import edgepress
 

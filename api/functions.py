@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..common.errors import UserError
+from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from ..quantize.result import QuantizeResult
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_MAX_MEMORY = 6 * 2**30
 
 Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 """A folder, several folders, or folders by name."""
@@ -82,21 +81,37 @@ def export_onnx(
     *,
     model: str | Path | None = None,
     output: str | Path | None = None,
+    precision: Literal["fp32", "fp16", "int4", "w8a8"] | None = None,
+    format: Literal["ort", "qdq"] | None = None,  # noqa: A002
+    activations: Literal["dynamic", "static"] | None = None,
+    accuracy_level: Literal[0, 4] | None = None,
+    float_dtype: Literal["fp32", "fp16"] | None = None,
+    opset: int | None = None,
+    shapes: Literal["dynamic", "fixed"] | None = None,
+    max_prompt_tokens: int | None = None,
+    extra_graphs: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     verify: bool = True,
     progress: Progress = no_progress,
-    **settings: Any,
 ) -> ExportResult:
-    """Exports a pipeline to ONNX graphs, in `output/onnx`.
+    """Exports a pipeline to ONNX graphs, in `output/onnx`. Settings that are None are the recipe's.
 
     Args:
         recipe: As for `quantize`; None if both `model` and `output` are given.
         model: A diffusers folder, an artifact, a hub id, or `demo`; default: the artifact in `output`.
         output: The artifact's folder; default: `artifacts/<device>`.
+        precision: Precision of the graphs: `int4` takes the weights of a quantized model, `w8a8` an INT8 solution.
+        format: `ort` uses ONNX Runtime's operators, `qdq` standard ONNX with DequantizeLinear, as TensorRT needs.
+        activations: For w8a8, `dynamic` scales per token or `static` scales from calibration.
+        accuracy_level: For int4 in ONNX Runtime, 0 multiplies in floats and 4 in int8.
+        float_dtype: For int4, the dtype of what is not quantized.
+        opset: ONNX opset.
+        shapes: `dynamic` axes, or `fixed` ones with one file per image size and prompt length.
+        max_prompt_tokens: With fixed shapes, tokens of the longest prompt.
+        extra_graphs: Optional graphs, such as `vae_encoder`.
         sizes: Heights and widths in pixels of the images to verify and, with fixed shapes, to export for.
         verify: Whether to compare the graphs with torch.
         progress: Called with a stage, what is done and the total.
-        settings: Settings of the recipe's section `export` to override, such as `precision="fp16"`.
 
     Returns:
         The published folder, and how far the graphs are from torch. `print` shows both.
@@ -112,7 +127,23 @@ def export_onnx(
     section = resolved.export if resolved else None
     from ..export.onnx.exporter import export_onnx as export
 
-    return export(source, target, section, sizes=sizes, verify=verify, progress=progress, **settings)
+    return export(
+        source,
+        target,
+        section,
+        precision=precision,
+        format=format,
+        activations=activations,
+        accuracy_level=accuracy_level,
+        float_dtype=float_dtype,
+        opset=opset,
+        shapes=shapes,
+        max_prompt_tokens=max_prompt_tokens,
+        extra_graphs=extra_graphs,
+        sizes=sizes,
+        verify=verify,
+        progress=progress,
+    )
 
 
 @requires_extra("export")
@@ -144,9 +175,7 @@ def export_rknn(
         UserError: Bad input, no toolkit, a board that cannot hold the parts, a part that is too far from its reference,
             or a package that is missing.
     """
-    resolved = _load(recipe)
-    if precision is not None and resolved.rknn is not None:
-        resolved = _validated(resolved, rknn=resolved.rknn.model_dump() | {"precision": precision})
+    resolved = _override_rknn(_load(recipe), precision)
     source = _source_folder(model if model is not None else resolved.model)
     target = _output_folder(output, resolved)
     from ..export.rknn.exporter import export_rknn as export
@@ -155,12 +184,15 @@ def export_rknn(
 
 
 @requires_extra("export")
-def plan_rknn(recipe: Recipe | str | Path, *, model: str | Path | None = None) -> MemoryPlan:
+def plan_rknn(
+    recipe: Recipe | str | Path, *, model: str | Path | None = None, precision: str | None = None
+) -> MemoryPlan:
     """Plans an export to an NPU from configs alone: its parts, their memory, and whether the board can hold them.
 
     Args:
         recipe: As for `export_rknn`.
         model: A diffusers folder, an artifact, a hub id, or `demo`; default: the recipe's.
+        precision: `fp16`, `w8a8`, `w4a16` or `auto`, instead of the recipe's.
 
     Returns:
         The plan. `print` shows it as a report.
@@ -168,7 +200,7 @@ def plan_rknn(recipe: Recipe | str | Path, *, model: str | Path | None = None) -
     Raises:
         UserError: Bad input, or a package that is missing.
     """
-    resolved = _load(recipe)
+    resolved = _override_rknn(_load(recipe), precision)
     from ..export.rknn.planning.estimator import plan_rknn as plan
 
     return plan(_source_folder(model if model is not None else resolved.model), resolved)
@@ -336,8 +368,13 @@ def _override(recipe: Recipe, model: str | Path | None, method: str | None) -> R
     return recipe.model_copy(update=changes)
 
 
-def _validated(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
-    return Recipe.model_validate(recipe.model_dump() | sections)
+def _override_rknn(recipe: Recipe, precision: str | None) -> Recipe:
+    if precision is None or recipe.rknn is None:
+        return recipe
+    from ..export.onnx.exporter import validate_settings
+
+    section = recipe.rknn.model_dump() | {"precision": precision}
+    return validate_settings(Recipe, recipe.model_dump() | {"rknn": section})
 
 
 def _output_folder(output: str | Path | None, recipe: Recipe | None) -> Path:

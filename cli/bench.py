@@ -35,15 +35,27 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
 @accept_old_names({"--one-graph": "--low-memory"})
 @click.command(cls=Command)
 @click.argument("artifact", type=FOLDER)
-@click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="Images after a first one.")
+@click.option(
+    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="Number of images after the first."
+)
 @click.option("--prompt", metavar="TEXT", help="What each image shows.")
 @click.option("--prompts", metavar="FILE|SET", help=f"Prompts to use in turn.  [default: {DEFAULT_PROMPTS}]")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the artifact's]")
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
 @click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Seed of the first image.")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side, as in generate.")
-@click.option("--low-memory", is_flag=True, help="One graph in memory at a time, as in generate; loading counts then.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; repeatable.  [CPU]")
+@click.option(
+    "--low-memory",
+    is_flag=True,
+    help="Keep one graph in memory at a time, as generate does; times then include loading.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAME",
+    help="ONNX Runtime execution provider; may be repeated.  [default: CPU]",
+)
 @output_option("Folder of the results.  [default: bench, in the artifact]")
 @json_option
 @verbosity_options

@@ -50,19 +50,3 @@ def show_progress(refresh_per_second: float = 10) -> Iterator[Progress]:
 def print_json(content: Any) -> None:
     """Writes a result as JSON."""
     click.echo(json.dumps(content, ensure_ascii=False, indent=2))
-
-
-def print_result(result: Any, as_json: bool, *, content: Any = None) -> None:
-    """Writes a result as it prints itself, or as JSON.
-
-    Args:
-        result: What a function of the API returned.
-        as_json: Whether JSON is asked for.
-        content: The JSON, where `result` has no `to_dict`.
-    """
-    if as_json:
-        print_json(content if content is not None else result.to_dict())
-        return
-    from rich.console import Console
-
-    Console().print(result)

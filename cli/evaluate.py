@@ -32,7 +32,10 @@ RENAMES = {"--reference": "--model", "--truth": "--ground-truth", "--no-resume":
 @accept_old_names(RENAMES)
 @click.group(cls=Group, invoke_without_command=True)
 @recipe_option(required=False, help="A shipped recipe, or a YAML file: what to compare, how, and the gates.")
-@model_option("The reference: a pipeline, an export, images, or 'demo'.  [default: the recipe's]")
+@model_option(
+    "The reference: a pipeline, an export, images, or 'demo'.  [default: what the first candidate was quantized from, "
+    "else the recipe's]"
+)
 @click.option(
     "--candidate",
     "candidates",

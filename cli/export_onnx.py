@@ -25,8 +25,6 @@ from .options import (
 if TYPE_CHECKING:
     from ..export.onnx.exporter import ExportResult
 
-PARITY_TITLES = {"exact": "graphs", "exported": "graphs, in 8-bit integers"}
-
 
 def _make_choice(key: str) -> click.Choice[str]:
     return click.Choice(get_args(ExportSettings.model_fields[key].annotation))
@@ -37,12 +35,20 @@ def _make_choice(key: str) -> click.Choice[str]:
 @recipe_option(required=False)
 @model_option("A diffusers folder, an artifact, a hub id, or 'demo'.  [default: the artifact at --output]")
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
-@click.option("--precision", type=_make_choice("precision"), help="Instead of the recipe's.")
-@click.option("--format", type=_make_choice("format"), help="Instead of the recipe's.")
-@click.option("--activations", type=_make_choice("activations"), help="Of w8a8, instead of the recipe's.")
-@click.option("--opset", type=int, help="Instead of the recipe's.")
+@click.option("--precision", type=_make_choice("precision"), help="Precision of the graphs; overrides the recipe.")
+@click.option(
+    "--format", type=_make_choice("format"), help="How quantized weights are expressed; overrides the recipe."
+)
+@click.option(
+    "--activations", type=_make_choice("activations"), help="Activation scales of w8a8; overrides the recipe."
+)
+@click.option("--opset", type=int, help="ONNX opset version; overrides the recipe.")
 @click.option("--size", "sizes", type=ImageSize(), multiple=True, help="Image size to verify; may be repeated.")
-@click.option("--shapes", type=_make_choice("shapes"), help="Instead of the recipe's; fixed ones are those of --size.")
+@click.option(
+    "--shapes",
+    type=_make_choice("shapes"),
+    help="Shapes of the graphs' inputs; overrides the recipe. Fixed ones are those of --size.",
+)
 @click.option("--extra-graph", "extra_graphs", multiple=True, metavar="GRAPH", help="Such as vae_encoder; repeatable.")
 @click.option("--no-check", is_flag=True, help="Skip the comparison with torch, which needs the memory of both.")
 @json_option
@@ -88,9 +94,11 @@ def _print_tables(result: ExportResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ..export.onnx.exporter import PARITY_TITLES
+
     console = Console()
     for name, parity in result.parity.items():
-        table = Table("graph", "largest error", "relative", title=f"Torch and the {PARITY_TITLES[name]}")
+        table = Table("graph", "largest error", "relative", title=PARITY_TITLES[name])
         for graph, error in parity.graphs.items():
             table.add_row(graph, f"{error.max_abs:.2g}", f"{error.relative:.2g}")
         console.print(table)

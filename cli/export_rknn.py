@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from ..api import functions as api
+from ..common.errors import UserError
 from ..recipes.schema import RknnSettings
 from .console import print_json, show_progress
 from .options import Command, json_option, model_option, output_option, recipe_option, verbosity_options
@@ -24,7 +27,7 @@ PRECISIONS = get_args(RknnSettings.model_fields["precision"].annotation)
 @model_option("A diffusers folder, an artifact, a hub id, or 'demo'.  [default: the recipe's]")
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--component", "components", multiple=True, help="Export only this component; may be repeated.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Instead of the recipe's.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the parts; overrides the recipe.")
 @click.option("--timeout", type=float, default=3600, show_default=True, help="Seconds that building a part may take.")
 @click.option("--plan", "only_plan", is_flag=True, help="Build nothing: show the parts, and whether they fit.")
 @json_option
@@ -34,8 +37,13 @@ def rknn(
 ) -> None:
     """Export a pipeline to RKNN parts, built and simulated by rknn-toolkit2."""
     if only_plan:
-        plan = api.plan_rknn(recipe, model=model)
-        click.echo(str(plan))
+        if options["components"]:
+            raise UserError("--plan is about the whole pipeline. Leave out --component.")
+        plan = api.plan_rknn(recipe, model=model, precision=options["precision"])
+        if as_json:
+            click.echo(json.dumps(asdict(plan), default=str, ensure_ascii=False, indent=2))
+        else:
+            click.echo(str(plan))
         plan.require_any_fits()
         return
     with show_progress() as progress:

@@ -28,7 +28,13 @@ TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the pipeline's]")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Of ONNX Runtime; repeatable.  [CPU]")
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAME",
+    help="ONNX Runtime execution provider; may be repeated.  [default: CPU]",
+)
 @output_option("The image file, such as out.png.", required=True, metavar="FILE")
 @json_option
 @verbosity_options

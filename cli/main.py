@@ -32,6 +32,8 @@ DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: s
 RESUMABLE_COMMANDS = ("quantize", "evaluate")  # verbs that keep what is finished
 LIBRARIES = {"torch": "torch", "ONNX Runtime": "onnxruntime"}  # that --version names
 RKNN_TOOLKIT = "rknn-toolkit2"
+RKNN_RUNTIME = "rknn-toolkit-lite2"  # that --version names where it is installed: on boards
+NOT_INSTALLED = "not installed"
 
 
 class RootGroup(click.Group):
@@ -95,7 +97,7 @@ def _format_error(error: UserError | KeyboardInterrupt | OSError, resumable: boo
         return str(error)
     where = f": {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"No space left{where} ({error.strerror}). Free some, or choose another --output."
+        return f"No space left{where} ({error.strerror}). Free some disk space, or choose another --output."
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"Permission denied{where} ({error.strerror}). Change the permissions, or choose another --output."
     return f"{error.strerror}{where}."
@@ -109,6 +111,9 @@ def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None
     for title, distribution in LIBRARIES.items():
         click.echo(f"{title} {_find_version(distribution)}")
     click.echo(f"{RKNN_TOOLKIT} {_find_version(RKNN_TOOLKIT, _toolkit_paths())}")
+    runtime_version = _find_version(RKNN_RUNTIME)
+    if runtime_version != NOT_INSTALLED:
+        click.echo(f"{RKNN_RUNTIME} {runtime_version}")
     ctx.exit()
 
 
@@ -117,7 +122,7 @@ def _find_version(distribution: str, paths: list[str] | None = None) -> str:
         candidate.version
         for candidate in metadata.distributions(name=distribution, path=sys.path if paths is None else paths)
     ]
-    return versions[0] if versions else "not installed"
+    return versions[0] if versions else NOT_INSTALLED
 
 
 def _toolkit_paths() -> list[str]:
@@ -142,7 +147,7 @@ def _toolkit_paths() -> list[str]:
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Quantize text-to-image pipelines until they fit edge devices."""
+    """Quantize text-to-image pipelines to run on edge devices."""
 
 
 for command in (quantize, export, evaluate, generate, bench, recipes, info):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @recipe_option()
 @model_option("A diffusers folder, a hub id, or 'demo'.  [default: the recipe's]")
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
-@click.option("--method", type=click.Choice(list(METHOD_STEPS)), help="Instead of the recipe's method or steps.")
+@click.option("--method", type=click.Choice(list(METHOD_STEPS)), help="Method; overrides the recipe's method or steps.")
 @click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
 )

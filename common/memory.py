@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
+DEFAULT_MAX_MEMORY = 6 * 2**30  # bytes that quantizing may use
+
 
 def malloc_trim() -> None:
     """Returns freed memory to the operating system; does nothing if the C library cannot."""

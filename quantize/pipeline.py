@@ -14,6 +14,7 @@ import torch
 
 from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
+from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
@@ -34,7 +35,6 @@ from .writer import compute_savings, list_unquantized_modules, save_quantized_pi
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_MEMORY = 6 * 2**30  # bytes
 # Quantizing a linear takes at least the process and about seven float32 matrices of its squared input width.
 BASE_MEMORY = 2**30
 BYTES_PER_SQUARED_WIDTH = 28
@@ -223,7 +223,8 @@ def _count_bytes(files: Sequence[FileRecord], folder: str) -> int:
 def _warn_about_stale_work(workspace: Workspace) -> None:
     for folder, changed in workspace.find_stale().items():
         logger.warning(
-            "Unfinished work in %s cannot be resumed, because this differs: %s. It is deleted when this run finishes.",
+            "Unfinished work in %s cannot be resumed, because these inputs have changed: %s. It is deleted when this "
+            "run finishes.",
             folder,
             ", ".join(changed),
         )

@@ -243,6 +243,6 @@ def _verify_files(model: Path, files: Sequence[FileRecord]) -> None:
         path = model / file.path
         if not path.exists() or path.stat().st_size != file.bytes:
             raise UserError(
-                f"{path} is missing or has another size than when it was published. "
+                f"{path} is missing or has changed size since it was published. "
                 "Use --force to quantize again, or --output to write to another folder."
             )

@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
+from pydantic import ValidationError
+
+from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
-from ...recipes.schema import ExportSettings
+from ...recipes.schema import ExportSettings, FrozenModel
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder
 from ..verification.parity import Parity
@@ -23,6 +26,7 @@ from .writer import OnnxWriter
 
 PARITY_TITLES = {"exact": "Graphs against torch", "exported": "Graphs with int8 products against torch"}
 logger = logging.getLogger(__name__)
+Settings = TypeVar("Settings", bound=FrozenModel)
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,8 @@ def export_onnx(
         The published folder, and how far the graphs are from torch.
 
     Raises:
-        UserError: An input is invalid (raised before anything is written), weights changed since they were quantized,
-            or graphs deviate more from torch than the precision may.
-        ValueError: A setting has an invalid value.
+        UserError: An input or a setting is invalid (raised before anything is written), weights changed since they were
+            quantized, or graphs deviate more from torch than the precision may.
     """
     overrides = {
         "precision": precision,
@@ -115,7 +118,7 @@ def export_onnx(
     }
     values = (settings or ExportSettings()).model_dump()
     values |= {name: value for name, value in overrides.items() if value is not None}
-    merged = ExportSettings.model_validate(values)
+    merged = validate_settings(ExportSettings, values)
     artifact = Artifact(Path(output))
     plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
     with artifact_lock(artifact.path) as work, _stage_folder(work / "export-onnx") as stage:
@@ -134,6 +137,22 @@ def export_onnx(
     if plan.tensorrt_unsupported_reason:
         logger.warning(plan.tensorrt_unsupported_reason)
     return ExportResult(artifact.onnx, parity, plan.tensorrt_unsupported_reason)
+
+
+def validate_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Makes settings from values.
+
+    Raises:
+        UserError: A value is invalid. The message names the setting, its value and what is accepted.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        setting = f"{name} = {first['input']!r}: " if name else ""
+        raise UserError(f"{setting}{message[0].lower() if setting else message[0]}{message[1:]}.") from error
 
 
 @contextmanager

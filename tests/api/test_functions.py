@@ -116,6 +116,18 @@ def test_evaluate_accepts_a_single_candidate_and_ground_truth() -> None:
         (lambda: edgepress.quantize("pi5", model="./nowhere"), "nowhere"),
         (lambda: edgepress.export_onnx(model="demo"), "Give --recipe, or both --model and --output."),
         (lambda: edgepress.export_rknn("pi5"), "rknn"),
+        (
+            lambda: edgepress.export_rknn("rk3588", precision="int3"),
+            r"^rknn\.precision = 'int3': input should be 'fp16', 'w8a8', 'w4a16' or 'auto'\.$",
+        ),
+        (
+            lambda: edgepress.plan_rknn("rk3588", precision="int3"),
+            r"^rknn\.precision = 'int3': input should be 'fp16', 'w8a8', 'w4a16' or 'auto'\.$",
+        ),
+        (
+            lambda: edgepress.export_onnx("pi5", precision="int3"),  # type: ignore[arg-type]
+            r"^precision = 'int3': input should be 'fp32', 'fp16', 'int4' or 'w8a8'\.$",
+        ),
         (lambda: edgepress.evaluate(model="demo"), "Nothing to compare"),
         (lambda: edgepress.evaluate(model="demo", pairs=("a", "b")), "Leave out --model"),
         (lambda: edgepress.ImagePipeline("nowhere"), "nowhere does not exist"),

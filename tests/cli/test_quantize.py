@@ -190,7 +190,7 @@ def test_unfinished_work_of_something_else_is_a_warning(recipe: Path, tiny: Path
     (work,) = (path for path in output.glob(".work/*") if path.is_dir())
     result = run(recipe, tiny, output, "--method", "rtn")
     assert result.exit_code == 0
-    reason = "cannot be resumed, because this differs: recipe. It is deleted when this run finishes."
+    reason = "cannot be resumed, because these inputs have changed: recipe. It is deleted when this run finishes."
     assert f"Warning: Unfinished work in {work} {reason}\n" in result.stderr
     assert "Unfinished" not in result.stdout
 

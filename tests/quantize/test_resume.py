@@ -285,7 +285,7 @@ def test_work_of_other_inputs_is_reported_and_not_used(
     corrupt(workspace)
     recipe = change(pipeline, recipe)
     quantize_pipeline(recipe, pipeline, output)
-    reason = f"cannot be resumed, because this differs: {topic}. It is deleted when this run finishes."
+    reason = f"cannot be resumed, because these inputs have changed: {topic}. It is deleted when this run finishes."
     assert caplog.messages == [f"Unfinished work in {workspace} {reason}"]
     caplog.clear()
     quantize_pipeline(recipe, pipeline, tmp_path / "fresh")
@@ -300,7 +300,7 @@ def test_another_version_of_the_code_and_other_statistics_are_reported(
     monkeypatch.setattr(pipeline_module, "code_fingerprint", lambda _: "another")
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact", max_memory=1)
     stale, memory = caplog.messages
-    assert "this differs: version of edgepress, kind of statistics." in stale
+    assert "these inputs have changed: version of edgepress, kind of statistics." in stale
     assert "more than the limit of 0.0 GiB (--max-memory)" in memory
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
