@@ -29,7 +29,8 @@ from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.result import QuantizeResult
 from edgepress.recipes import schema as recipes
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
-from edgepress.storage.manifest import hash_file, read_manifest
+from edgepress.storage.files import hash_file
+from edgepress.storage.manifest import read_manifest
 
 CALIBRATION = GenerationSettings(count=2, steps=2)
 METHODS = ("rtn", "awq", "best")
