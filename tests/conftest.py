@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,18 @@ settings.register_profile("repeatable", derandomize=True)  # a failure is caused
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run share, so that what takes long is made once and not by each."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache directory for this session only, in which each graph is traced once, since tracing is slow."""
+def _run_cache(run_folder: Path) -> Iterator[None]:
+    """A cache directory for this run only, in which each graph is traced once, since tracing is slow."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("XDG_CACHE_HOME", str(run_folder / "cache"))
         yield
 
 
@@ -37,14 +45,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(run_folder: Path) -> Path:
     """An artifact with the demo's graphs in float32. Tests must not change it."""
+    from filelock import FileLock
+
     from edgepress.export.onnx.exporter import export_onnx
     from edgepress.pipelines.hub import DEMO_PIPELINE
     from edgepress.recipes.schema import ExportSettings
 
-    folder = tmp_path_factory.mktemp("exported") / "artifact"
-    export_onnx(DEMO_PIPELINE, folder, ExportSettings(precision="fp32"), verify=False)
+    folder = run_folder / "exported"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "onnx").exists():  # published by one rename
+            export_onnx(DEMO_PIPELINE, folder, ExportSettings(precision="fp32"), verify=False)
     return folder
 
 

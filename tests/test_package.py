@@ -87,7 +87,7 @@ sys.meta_path.insert(0, Blocker())
 def test_a_missing_package_is_a_sentence(arguments: list[str], missing: str, extra: str, tmp_path: Path) -> None:
     code = BLOCKER.format(blocked={missing}) + f"from edgepress.cli.main import main; main({arguments!r})"
     (tmp_path / "images").mkdir()
-    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "a.png")
+    Image.effect_noise((16, 16), 50).convert("RGB").save(tmp_path / "images" / "a.png")
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
     )

@@ -151,6 +151,8 @@ def _score_task(task: ScoreTask, keys: Mapping[str, str], metrics: Mapping[str, 
         begin = time.thread_time()
         try:
             result = _apply_metric(metrics[name], images, task.prompt)
+        except ModuleNotFoundError:  # what to install is said by the caller
+            raise
         except Exception as error:  # a metric may raise anything; the message names the image
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise UserError(f"The metric {name!r} failed for {task.images[-1].file}: {reason}.") from error

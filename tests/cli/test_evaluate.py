@@ -246,7 +246,7 @@ def test_a_baseline_may_be_what_is_replaced() -> None:
         (["--pairs", "one", "one", "--metric", "psnrr"], "'psnrr': did you mean 'psnr'"),
         (["--pairs", "one", "one", "--ground-truth", "nowhere"], "no images in nowhere"),
         (["--pairs", "one", "one", "--baseline", "nowhere"], "Cannot read nowhere"),
-        (["--pairs", "one", "one", "--history", "text"], "text is not an evaluation history"),
+        (["--pairs", "one", "one", "--history", "text"], "text is not a valid evaluation history"),
         (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "Unknown gate 'psnr_mx': did you mean 'psnr_min'"),
         (
             ["--recipe", "wrong.yaml", "--pairs", "one", "one", "--metric", "ssim"],
