@@ -135,7 +135,7 @@ def test_weights_that_are_not_finite_are_named(pipeline: Path, value: float, mes
 
 def test_an_unknown_pipeline_class_lists_the_known_ones(pipeline: Path) -> None:
     (pipeline / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
-    with pytest.raises(UserError, match=r"'DreamPipeline' is unknown.*ZImagePipeline"):
+    with pytest.raises(UserError, match=r"'DreamPipeline' is not supported; supported: .*ZImagePipeline"):
         build_plan(pipeline, QuantizationSettings())
 
 

@@ -29,6 +29,7 @@ from edgepress.models.base.host import load_host
 from edgepress.quantize.algorithms.activation_rounding import fake_quantize_per_token
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, Recipe
+from edgepress.runtime.onnx.sessions import saturates_int8
 from edgepress.storage.checkpoint import Checkpoint
 
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")
@@ -141,6 +142,9 @@ def test_static_graphs_are_standard_onnx_with_the_scales_of_the_solution(quantiz
     assert {values[node.input[2]].dtype for node in quantize_nodes} == {np.dtype(np.int8)}
 
 
+@pytest.mark.skipif(
+    saturates_int8(), reason="this CPU has no VNNI, so products saturate in graphs with DequantizeLinear"
+)
 def test_activations_are_quantized_as_in_torch(
     quantized: Path, dynamic: ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
