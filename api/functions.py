@@ -12,7 +12,7 @@ from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline
-from ..recipes.loader import load_recipe
+from ..recipes.loader import load_recipe, validate_settings
 from ..recipes.schema import METHOD_STEPS, Recipe
 from ..storage.layout import Artifact
 
@@ -371,8 +371,6 @@ def _override(recipe: Recipe, model: str | Path | None, method: str | None) -> R
 def _override_rknn(recipe: Recipe, precision: str | None) -> Recipe:
     if precision is None or recipe.rknn is None:
         return recipe
-    from ..export.onnx.exporter import validate_settings
-
     section = recipe.rknn.model_dump() | {"precision": precision}
     return validate_settings(Recipe, recipe.model_dump() | {"rknn": section})
 

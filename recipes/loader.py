@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
@@ -17,6 +18,8 @@ from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
 RECIPES_DIR = Path(__file__).parent
 MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key <<, which may repeat keys that it merges
+
+Settings = TypeVar("Settings", bound=FrozenModel)
 
 _logger = logging.getLogger("edgepress")
 
@@ -79,6 +82,25 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def validate_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Makes a recipe, or a section of one, from values.
+
+    Raises:
+        UserError: A value is invalid. The message names the setting, its value and what is accepted.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain_value(error.errors()[0])) from error
+
+
+def _explain_value(details: ErrorDetails) -> str:
+    """A mistake in a value, as a sentence."""
+    key = ".".join(map(str, details["loc"]))
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{key} = {details['input']!r}: {message[0].lower()}{message[1:]}." if key else f"{message}."
+
+
 def _explain_error(error: ValidationError) -> str:
     """The first mistake, as a sentence."""
     errors = error.errors()
@@ -89,8 +111,7 @@ def _explain_error(error: ValidationError) -> str:
         return f"unknown key {key!r}; {suggest_name(str(first['loc'][-1]), _sibling_keys(first['loc']))}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}." if key else f"{message}."
+    return _explain_value(first)
 
 
 def _sibling_keys(location: tuple[int | str, ...]) -> list[str]:

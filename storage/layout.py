@@ -1,4 +1,4 @@
-"""Where things are in an artifact: the only module that knows its folders and files by name."""
+"""Where things are in an artifact: the names of its top folders and of the files that tell them apart."""
 
 from __future__ import annotations
 

@@ -9,13 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import ValidationError
-
-from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
-from ...recipes.schema import ExportSettings, FrozenModel
+from ...recipes.loader import validate_settings
+from ...recipes.schema import ExportSettings
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder
 from ..verification.parity import Parity
@@ -26,7 +24,6 @@ from .writer import OnnxWriter
 
 PARITY_TITLES = {"exact": "Graphs against torch", "exported": "Graphs with int8 products against torch"}
 logger = logging.getLogger(__name__)
-Settings = TypeVar("Settings", bound=FrozenModel)
 
 
 @dataclass(frozen=True)
@@ -137,22 +134,6 @@ def export_onnx(
     if plan.tensorrt_unsupported_reason:
         logger.warning(plan.tensorrt_unsupported_reason)
     return ExportResult(artifact.onnx, parity, plan.tensorrt_unsupported_reason)
-
-
-def validate_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Makes settings from values.
-
-    Raises:
-        UserError: A value is invalid. The message names the setting, its value and what is accepted.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        setting = f"{name} = {first['input']!r}: " if name else ""
-        raise UserError(f"{setting}{message[0].lower() if setting else message[0]}{message[1:]}.") from error
 
 
 @contextmanager
