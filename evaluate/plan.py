@@ -12,7 +12,7 @@ from ..models.registry import get_family
 from ..pipelines.hub import bundled_clip, resolve_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt
-from ..prompts.sets import load_prompt_set, resolve_prompt_set
+from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.schema import EvaluationSettings, Recipe
 from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
@@ -140,8 +140,11 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     all_prompts = load_prompt_set(prompt_set)
     sources = (reference, *candidates.values())
     _require_known_images(sources, all_prompts, options.seeds, str(prompt_set))
-    count = None if all(source.kind == "images" for source in sources) else recipe.evaluation.count
+    settings = recipe.evaluation
+    count = None if all(source.kind == "images" for source in sources) else settings.count
     prompts, prompt_subset = _select_prompts(all_prompts, options.limit, count)
+    if options.limit or (count and "count" in settings.model_fields_set):
+        warn_if_fewer(all_prompts, options.limit or settings.count, prompt_set, _get_limit_name(options.limit))
     sampling = _resolve_sampling(recipe.evaluation, sources)
     _require_size(sampling, sources)
     plan = EvaluationPlan(
@@ -174,6 +177,8 @@ def plan_image_pairs(
     prompts = load_prompt_set(prompt_set) if prompt_set else [_make_blank_prompt(stem) for stem in stems]
     _require_known_images(sources, prompts, 1, options.prompts or "")
     selected, prompt_subset = _select_prompts(prompts, options.limit, None)
+    if options.limit:
+        warn_if_fewer(prompts, options.limit, options.prompts or reference, _get_limit_name(options.limit))
     plan = EvaluationPlan(
         reference=sources[0],
         candidates={variant.resolve().name: sources[1]},
@@ -235,8 +240,13 @@ def _select_prompts(
         count: Number of prompts given by the recipe, if the user gave none.
     """
     selected = tuple(prompts[: limit or count])
-    limited_by = "--limit" if limit else "evaluation.count"
-    return selected, PromptSubset(total=len(prompts), limited_by=limited_by) if len(selected) < len(prompts) else None
+    subset = PromptSubset(total=len(prompts), limited_by=_get_limit_name(limit))
+    return selected, subset if len(selected) < len(prompts) else None
+
+
+def _get_limit_name(limit: int | None) -> str:
+    """The option or recipe key that limits the prompts."""
+    return "--limit" if limit else "evaluation.count"
 
 
 def _require_known_images(

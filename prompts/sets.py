@@ -1,26 +1,20 @@
-"""Prompt sets by name or path.
-
-A set is one of:
-
-    NAME          a shipped set, such as text-en
-    FILE.jsonl    edgepress's own format (docs/prompts.md), GenEval or LongText-Bench
-    FILE.tsv      PartiPrompts
-    FILE.json     CVTG-2K
-    FILE.csv      DPG-Bench as one file
-    FOLDER        DPG-Bench as one .txt file per prompt
-"""
+"""Prompt sets by name or path: the name of a shipped set, or a file or folder in a format that `reader` knows."""
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..common.errors import UserError
-from .benchmark_formats import read_prompts
 from .prompt import Prompt
+from .reader import load_prompts
 
 PROMPTS_DIR = Path(__file__).parents[1] / "recipes" / "prompts"
+
+_logger = logging.getLogger("edgepress")
 
 
 def prompt_set_names() -> list[str]:
@@ -37,14 +31,7 @@ def load_prompt_set(name_or_path: str | Path) -> list[Prompt]:
     Raises:
         UserError: There is no such set, its format is unknown, it has no prompts, or an entry is invalid.
     """
-    path = find_prompt_set(name_or_path)
-    prompts = read_prompts(path)
-    if not prompts:
-        raise UserError(f"{path} has no prompts. See docs/prompts.md for the formats.")
-    (most_frequent_id, count), *_ = Counter(prompt.id for prompt in prompts).most_common(1)
-    if count > 1:
-        raise UserError(f"{path}: Duplicate prompt id {most_frequent_id!r}.")
-    return prompts
+    return load_prompts(find_prompt_set(name_or_path))
 
 
 def find_prompt_set(name_or_path: str | Path) -> Path:
@@ -59,8 +46,9 @@ def find_prompt_set(name_or_path: str | Path) -> Path:
     name, names = str(name_or_path), prompt_set_names()
     if name in names:
         return PROMPTS_DIR / f"{name}.jsonl"
-    if Path(name_or_path).exists():
-        return Path(name_or_path)
+    with suppress(OSError):  # a name that is too long
+        if Path(name_or_path).exists():
+            return Path(name_or_path)
     matches = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {matches[0]!r}?" if matches else f"shipped sets: {', '.join(names)}."
     raise UserError(f"There is no prompt set or file {name!r}; {hint}")
@@ -77,8 +65,28 @@ def resolve_prompt_set(folder: Path, name_or_path: str, purpose: str) -> Path:
 
     Returns:
         A name or path for `load_prompt_set`.
+
+    Raises:
+        UserError: The name is empty, which would mean the current folder.
     """
+    if not name_or_path.strip():
+        raise UserError(f"The prompt set for the {purpose} has no name. Give a name, a file, or auto.")
     if name_or_path != "auto":
         return Path(name_or_path)
     bundled = folder / "prompts" / f"{purpose}.jsonl"
     return bundled if bundled.exists() else PROMPTS_DIR / bundled.name
+
+
+def warn_if_fewer(prompts: Sequence[Prompt], count: int, prompt_set: str | Path, asked_by: str) -> None:
+    """Warns if a set has fewer prompts than are asked for; it is then used whole.
+
+    Args:
+        prompts: The prompts of the set.
+        count: The number that is asked for.
+        prompt_set: The set's name or path.
+        asked_by: The option or recipe key that asks for them.
+    """
+    if len(prompts) < count:
+        _logger.warning(
+            "%s asks for %d prompts, but %s has %d. All of them are used.", asked_by, count, prompt_set, len(prompts)
+        )

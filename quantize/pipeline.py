@@ -18,8 +18,8 @@ from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
-from ..prompts.sets import load_prompt_set, resolve_prompt_set
-from ..recipes.schema import PRIMARY, Recipe
+from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
+from ..recipes.schema import PRIMARY, GenerationSettings, Recipe
 from ..storage.checkpoint import write_tensors
 from ..storage.files import FileRecord, hash_files, write_json
 from ..storage.layout import Artifact
@@ -199,10 +199,17 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int, progress: Progre
     plan = build_plan(source, recipe.quantize, progress)
     validate_weights(plan)
     sampling = resolve_sampling(recipe.calibration, source)
-    prompts = load_prompt_set(resolve_prompt_set(source, recipe.calibration.prompts, "calibration"))
-    prompts = prompts[: max(recipe.calibration.count, MAX_TEXT_PROMPTS)]
+    prompts = _load_calibration_prompts(recipe.calibration, source)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     return QuantizationJob(recipe, plan, prompts, sampling, hash_files(source, progress), dtype, max_memory)
+
+
+def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:
+    prompt_set = resolve_prompt_set(source, settings.prompts, "calibration")
+    prompts = load_prompt_set(prompt_set)
+    if "count" in settings.model_fields_set:
+        warn_if_fewer(prompts, settings.count, prompt_set, "calibration.count")
+    return prompts[: max(settings.count, MAX_TEXT_PROMPTS)]
 
 
 def _save_block(results: dict[str, BlockResult], overflows: list[str], file: Path) -> None:

@@ -74,7 +74,7 @@ def test_diffusers_and_the_graphs_generate_the_same_image(artifact: Path) -> Non
     import torch
 
     from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline, prompt_seed
-    from edgepress.prompts.prompt import load_prompts
+    from edgepress.prompts.reader import load_prompts
 
     prompt = load_prompts(artifact / "model" / "prompts" / "evaluation.jsonl")[0]
     sampling = SamplingParams(height=32, width=32, steps=2, guidance=0.0)

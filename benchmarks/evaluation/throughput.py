@@ -22,7 +22,8 @@ from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, EvaluationPlan, plan_image_pairs
 from ...evaluate.results.schema import Results
 from ...pipelines.hub import DEMO_PIPELINE
-from ...prompts.prompt import Prompt, load_prompts, save_prompts
+from ...prompts.prompt import Prompt, save_prompts
+from ...prompts.reader import load_prompts
 from ...recipes.schema import Recipe
 from ..common.report import render_table, write_section
 

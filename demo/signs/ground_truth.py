@@ -17,7 +17,8 @@ import click
 
 from ...common.errors import UserError
 from ...pipelines.hub import DEMO_PIPELINE
-from ...prompts.prompt import Prompt, load_prompts
+from ...prompts.prompt import Prompt
+from ...prompts.reader import load_prompts
 from .dataset import BACKGROUNDS, COLOURS, PATTERNS, PLACES, SIZES, TEMPLATES, Language, Sign, Size, render_sign
 
 NO_FONTS_EXIT_CODE = 3  # callers may continue without ground truth

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ...common.progress import Progress
 from ...models.base.npu import GraphPart
-from ...prompts.prompt import load_prompts
-from ...prompts.sets import resolve_prompt_set
+from ...prompts.prompt import Prompt
+from ...prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ...runtime.noise import torch_randn
 from ...runtime.rknn.part_chain import Arrays, RunPart
 from ...runtime.rknn.simulator import save_calibration_samples
@@ -85,13 +85,21 @@ def collect_calibration_samples(
         return run_part(name, inputs)
 
     prompt_tokenizer = PromptTokenizer(tokenizer, job.host.chat_template_kwargs, job.host.max_tokens)
-    prompts = load_prompts(resolve_prompt_set(job.model.folder, "auto", "calibration"))[: job.settings.samples]
+    prompts = _load_calibration_prompts(job)
     for number, prompt in enumerate(prompts):
         progress("calibrating", number, len(prompts))
         deque(denoise(job, record_inputs, prompt_tokenizer.tokenize(prompt.prompt).ids, number), maxlen=0)
     progress("calibrating", len(prompts), len(prompts))
     for name, inputs in samples.items():
         save_calibration_samples(inputs, folder / name)
+
+
+def _load_calibration_prompts(job: RknnJob) -> list[Prompt]:
+    prompt_set, count = resolve_prompt_set(job.model.folder, "auto", "calibration"), job.settings.samples
+    prompts = load_prompt_set(prompt_set)
+    if "samples" in job.settings.model_fields_set:
+        warn_if_fewer(prompts, count, prompt_set, "rknn.samples")
+    return prompts[:count]
 
 
 @dataclass(frozen=True)

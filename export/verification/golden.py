@@ -22,7 +22,7 @@ from ...models.base.family import Family
 from ...models.base.host import Host, RunGraph
 from ...models.base.reference import Arrays, GoldenInput, GoldenIO, GraphOutputs, load_observer, load_reference
 from ...pipelines.sampling import load_pipeline, load_pipeline_with
-from ...prompts.prompt import load_prompts
+from ...prompts.reader import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import MODEL_INDEX

@@ -9,7 +9,8 @@ import torch
 
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.sampling import batched, generate_images, load_pipeline, resolve_sampling
-from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.prompts.prompt import Prompt
+from edgepress.prompts.reader import load_prompts
 from edgepress.recipes.schema import GenerationSettings
 
 

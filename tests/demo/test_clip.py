@@ -20,7 +20,8 @@ from edgepress.demo.training.train_clip import augment, load_tokenizer, make_lab
 from edgepress.evaluate.backends.clip.embedder import cosine_similarity, load_clip
 from edgepress.evaluate.images.image_file import load_image
 from edgepress.pipelines.hub import DEMO_CLIP, DEMO_PIPELINE, bundled_clip
-from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.prompts.prompt import Prompt
+from edgepress.prompts.reader import load_prompts
 
 DATA = Path(__file__).parents[1] / "evaluate" / "data"
 ImageArray = npt.NDArray[np.uint8]

@@ -14,7 +14,8 @@ from edgepress.demo.signs import dataset
 from edgepress.evaluate.backends.ocr import recognize_lines
 from edgepress.evaluate.backends.text_matching import score_text
 from edgepress.pipelines.hub import DEMO_PIPELINE
-from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.prompts.prompt import Prompt
+from edgepress.prompts.reader import load_prompts
 from edgepress.quantize.plan import build_plan
 from edgepress.recipes.schema import QuantizationSettings
 

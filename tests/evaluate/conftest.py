@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgepress.evaluate.images.types import ImageArray
-from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.prompts.prompt import Prompt
+from edgepress.prompts.reader import load_prompts
 
 DATA = Path(__file__).parent / "data"  # four signs of the demo, drawn once by demo/signs
 

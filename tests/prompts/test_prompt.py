@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgepress.common.errors import UserError
-from edgepress.prompts.prompt import Prompt, load_prompts, prompt_set_digest, save_prompts
+from edgepress.prompts.prompt import Prompt, prompt_set_digest, save_prompts
+from edgepress.prompts.reader import load_prompts
 
 GOOD = '{"id": "1", "prompt": "A sign", "language": "en"}'
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)  # lone surrogates cannot be stored as UTF-8
+# Neither lone surrogates nor NUL can be stored.
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+ids = st.from_regex(r"[\w][\w. -]{0,10}[\w]", fullmatch=True)
 
 
 def write_lines(folder: Path, *lines: str) -> Path:
@@ -41,7 +46,7 @@ def test_english_and_chinese_prompts_survive_saving(tmp_path: Path) -> None:
     st.lists(
         st.builds(
             Prompt,
-            id=text,
+            id=ids,
             prompt=text,
             language=st.sampled_from(["en", "zh"]),
             lines=st.lists(text, max_size=2).map(tuple),
@@ -67,8 +72,9 @@ def test_separators_that_only_unicode_knows_do_not_end_a_line(tmp_path: Path) ->
 def test_blank_lines_are_skipped_and_windows_line_ends_are_read(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     second = GOOD.replace('"1"', '"2"')
-    path.write_bytes(f"\r\n{GOOD}\r\n   \r\n{second}".encode())
-    assert [prompt.id for prompt in load_prompts(path)] == ["1", "2"]
+    for end in ("\r\n", "\r", "\n"):
+        path.write_bytes(f"{end}{GOOD}{end}   {end}{second}".encode())
+        assert [prompt.id for prompt in load_prompts(path)] == ["1", "2"]
 
 
 def test_a_duplicate_id_is_reported_with_its_line(tmp_path: Path) -> None:
@@ -83,11 +89,22 @@ def test_a_duplicate_id_is_reported_with_its_line(tmp_path: Path) -> None:
         ("not json", "JSON"),
         ('{"id": "x", "prompt": "y"', "JSON"),
         ("[]", "object"),
-        ('{"id": "x", "language": "en"}', "prompt"),
-        ('{"id": "x", "prompt": "y", "language": "de"}', "language"),
-        ('{"id": 3, "prompt": "y", "language": "en"}', "id"),
-        ('{"id": "x", "prompt": "y", "language": "en", "promt": ""}', "promt"),
-        ('{"id": "x", "prompt": "y", "language": "en", "lines": "SALE"}', "lines"),
+        ('{"id": "x", "language": "en"}', "the prompt is missing"),
+        ('{"id": "x", "prompt": "y", "language": "de"}', 'language is "de". Write one of en, zh, mixed'),
+        ('{"id": 1.5, "prompt": "y", "language": "en"}', "id is 1.5"),
+        ('{"id": NaN, "prompt": "y", "language": "en"}', "id is NaN"),
+        ('{"id": true, "prompt": "y", "language": "en"}', "id is true"),
+        ('{"id": null, "prompt": "y", "language": "en"}', "id is null"),
+        ('{"id": "x", "prompt": "y", "language": "en", "promt": ""}', "Unknown key 'promt'; did you mean 'prompt'"),
+        ('{"id": "x", "prompt": "y", "language": "en", "seed": 3}', "Unknown key 'seed'; known: id, prompt, language"),
+        ('{"id": "x", "prompt": "y", "language": "en", "lines": "SALE"}', 'lines is "SALE". Write a list of texts'),
+        ('{"id": "x", "prompt": "y", "language": "en", "lines": [1]}', r"lines is \[1\]"),
+        ('{"id": "x", "prompt": "y", "language": "en", "categories": {"size": 2}}', "categories is .* Write names"),
+        ('{"id": "x", "prompt": 5, "language": "en"}', "prompt is 5, which is no text"),
+        ('{"id": "x", "prompt": "\\u0000", "language": "en"}', "prompt contains NUL"),
+        ('{"id": "x", "prompt": "\\ud83d", "language": "en"}', "prompt contains NUL or half of a surrogate pair"),
+        ('{"id": "x", "id": "y", "prompt": "y", "language": "en"}', "The key 'id' is given twice"),
+        ("[" * 50_000, "nested too deeply"),
     ],
 )
 def test_an_invalid_line_is_reported_with_its_number_and_the_reason(tmp_path: Path, line: str, reason: str) -> None:
@@ -109,9 +126,42 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "set.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "set.jsonl").write_bytes(b"\xff\xff\x00")
     with pytest.raises(UserError, match=r"set\.jsonl cannot be read"):
         load_prompts(tmp_path / "set.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "The id is empty"),
+        ("  ", "The id is empty"),
+        ("../up", '"../up" is a path'),
+        ("/root", "is a path"),
+        ("a\\\\b", "is a path"),
+        ("..", "is a path"),
+        (".hidden", "is a path"),
+        ("a\\nb", "contains a control character"),
+        (" a", "begins or ends with a space"),
+        ("长" * 67, "is longer than 200 bytes"),
+    ],
+)
+def test_an_id_that_cannot_name_an_image_file_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    line = f'{{"id": "{name}", "prompt": "y", "language": "en"}}'
+    with pytest.raises(UserError, match=re.escape(problem)) as raised:
+        load_prompts(write_lines(tmp_path, GOOD, line))
+    assert "set.jsonl:2: The id" in str(raised.value)
+
+
+def test_whole_numbers_are_ids_and_what_is_missing_is_made(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path, '{"id": 7, "prompt": "A", "language": "mixed"}', '{"prompt": " 牌子 ", "lines": ["A"]}'
+    )
+    made = hashlib.sha256(" 牌子 ".encode()).hexdigest()[:12]
+    assert load_prompts(path) == [
+        Prompt(id="7", prompt="A", language="mixed"),
+        Prompt(id=made, prompt=" 牌子 ", language="zh", lines=("A",)),
+    ]
 
 
 def test_a_prompt_is_immutable() -> None:

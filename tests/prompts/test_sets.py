@@ -132,15 +132,17 @@ def test_dpg_bench_as_one_file_has_one_row_per_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("a.tsv", "Text\tKind\nsign\tx\n", "must have the columns Prompt, Category"),
+        ("a.tsv", "Words\tKind\nsign\tx\n", "There is no column 'prompt'; there are 'Words', 'Kind'"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n\tArts\tBasic\t\n", r"\.tsv:2: Prompt must be a non-empty"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\n", "has no prompts"),
         ("a.tsv", "Prompt\tCategory\tChallenge\tNote\nsign\n", "Category must be a non-empty string"),
         ("a.csv", "item_id,text\n1," + "x" * 140_000, r"a\.csv cannot be read \(field larger"),
-        ("a.csv", "id,text\n1,a\n", "must have the columns item_id, text"),
+        ("a.csv", 'item_id,text\n1,"a', r"a\.csv cannot be read \(unexpected end of data, line 2"),
+        ("a.csv", "item_id,text\n1,a\n1,b\n", r"a\.csv:3: The item_id '1' has another text before"),
         ("a.csv", "item_id,text\n1,\n", r"a\.csv:2: text must be a non-empty string"),
-        ("a.json", "[]", "has no data_list"),
-        ("a.json", "{", "cannot be read"),
+        ("a.json", "[]", "has no prompts"),
+        ("a.json", "{", r"a\.json: Invalid JSON"),
+        ("a.json", '{"data_list": 5}', "There is no key 'prompt'; there are 'data_list'"),
         ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
         ("a.json", '{"data_list": [{"index": 1, "prompt": "a", "sentence_list": []}, {"index": 1, "prompt": "b", '
          '"sentence_list": []}]}', "Duplicate prompt id '.*a-1'"),
@@ -158,9 +160,28 @@ def test_invalid_files_are_reported_with_the_reason(name: str, content: str, mat
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.json", "a.jsonl"])
 def test_a_file_that_is_not_text_is_reported(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(UserError, match=rf"{name} cannot be read .*must be a UTF-8 text file"):
-        sets.load_prompt_set(tmp_path / name)
+    for content in (b"\xff\xff\x80", b"\xff\xfe\x00\xd8", "a\nb".encode("utf-16-le")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} cannot be read .*must be a UTF-8 text file"):
+            sets.load_prompt_set(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_set_that_is_smaller_than_asked_for_is_reported(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    prompts = sets.load_prompt_set("smoke")[:number]
+    sets.warn_if_fewer(prompts, 5, "smoke", "--limit")
+    expected = ["--limit asks for 5 prompts, but smoke has 0. All of them are used."] if number == 0 else []
+    assert caplog.messages == expected
+
+
+def test_a_set_without_a_name_is_not_the_current_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="prompt set for the calibration has no name"):
+        sets.resolve_prompt_set(tmp_path, " ", "calibration")
+
+
+def test_a_name_that_is_too_long_for_a_file_is_unknown() -> None:
+    with pytest.raises(UserError, match="There is no prompt set or file 'xxx"):
+        sets.load_prompt_set("x" * 5000)
 
 
 def test_an_empty_file_of_a_folder_is_reported(tmp_path: Path) -> None:

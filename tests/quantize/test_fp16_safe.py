@@ -18,7 +18,7 @@ from torch import Tensor
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.cli.main import main
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
-from edgepress.prompts.prompt import load_prompts
+from edgepress.prompts.reader import load_prompts
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.result import QuantizeResult
 from edgepress.recipes.schema import Recipe

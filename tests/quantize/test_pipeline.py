@@ -24,7 +24,7 @@ from edgepress.common.errors import UserError
 from edgepress.numerics.affine import dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.pipelines.sampling import generate_images, load_pipeline, resolve_sampling
-from edgepress.prompts.prompt import load_prompts
+from edgepress.prompts.reader import load_prompts
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.result import QuantizeResult
 from edgepress.recipes import schema as recipes

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgepress.models.base.family import Fold
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.sampling import load_pipeline, resolve_sampling
-from edgepress.prompts.prompt import load_prompts
+from edgepress.prompts.reader import load_prompts
 from edgepress.quantize.algorithms.scale_folding import channel_map, fold_scale
 from edgepress.quantize.plan import build_plan
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
-from edgepress.prompts.prompt import Prompt, load_prompts
+from edgepress.prompts.prompt import Prompt
+from edgepress.prompts.reader import load_prompts
 from edgepress.quantize.calibration.streaming import load_streaming_pipeline, stop_at_denoiser
 from edgepress.quantize.plan import QuantizationPlan, build_plan
 from edgepress.recipes.schema import QuantizationSettings

@@ -55,7 +55,11 @@ class AwqExport(BaseOptimumCLICommand):
             required=True,
             help="Artifact folder; the pipeline is its subfolder model.",
         )
-        add("--dataset", default="auto", help="Calibration prompts, a JSON Lines file (default: the pipeline's).")
+        add(
+            "--dataset",
+            default="auto",
+            help="Calibration prompts: a JSON, CSV, text or Parquet file (default: the pipeline's).",
+        )
         add(
             "--count", "--num-samples", type=_parse_positive, default=32, help="Calibration prompts used (default: 32)."
         )
