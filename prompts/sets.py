@@ -77,16 +77,16 @@ def resolve_prompt_set(folder: Path, name_or_path: str, purpose: str) -> Path:
     return bundled if bundled.exists() else PROMPTS_DIR / bundled.name
 
 
-def warn_if_fewer(prompts: Sequence[Prompt], count: int, prompt_set: str | Path, asked_by: str) -> None:
+def warn_if_fewer(prompts: Sequence[Prompt], count: int, prompt_set: str | Path, source: str) -> None:
     """Warns if a set has fewer prompts than are asked for; it is then used whole.
 
     Args:
         prompts: The prompts of the set.
         count: The number that is asked for.
         prompt_set: The set's name or path.
-        asked_by: The option or recipe key that asks for them.
+        source: The option or recipe key that asks for them.
     """
     if len(prompts) < count:
         _logger.warning(
-            "%s asks for %d prompts, but %s has %d. All of them are used.", asked_by, count, prompt_set, len(prompts)
+            "%s asks for %d prompts, but %s has %d. All of them are used.", source, count, prompt_set, len(prompts)
         )

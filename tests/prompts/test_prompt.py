@@ -157,10 +157,10 @@ def test_whole_numbers_are_ids_and_what_is_missing_is_made(tmp_path: Path) -> No
     path = write_lines(
         tmp_path, '{"id": 7, "prompt": "A", "language": "mixed"}', '{"prompt": " 牌子 ", "lines": ["A"]}'
     )
-    made = hashlib.sha256(" 牌子 ".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(" 牌子 ".encode()).hexdigest()[:12]
     assert load_prompts(path) == [
         Prompt(id="7", prompt="A", language="mixed"),
-        Prompt(id=made, prompt=" 牌子 ", language="zh", lines=("A",)),
+        Prompt(id=digest, prompt=" 牌子 ", language="zh", lines=("A",)),
     ]
 
 

@@ -167,7 +167,7 @@ def test_a_file_that_is_not_text_is_reported(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 5])
-def test_a_set_that_is_smaller_than_asked_for_is_reported(number: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_set_that_is_smaller_than_requested_is_reported(number: int, caplog: pytest.LogCaptureFixture) -> None:
     prompts = sets.load_prompt_set("smoke")[:number]
     sets.warn_if_fewer(prompts, 5, "smoke", "--limit")
     expected = ["--limit asks for 5 prompts, but smoke has 0. All of them are used."] if number == 0 else []
