@@ -54,7 +54,7 @@ SIGNS := artifacts/.work/ground-truth
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size \
-	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-rknn bench-rknn-images \
+	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding $(OLD_TARGET)
 
 help:  ## show this help
@@ -194,6 +194,9 @@ $(OPEN_CLIP): $(SET_UP)
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's quantizers: speed, memory, size, quality
 	$(RUN)/python -m edgepress.benchmarks.onnx.graphs
+
+bench-onnx-options: $(SET_UP)  ## which session options compute INT4 products correctly (writes to docs/onnx.md)
+	$(RUN)/python -m edgepress.benchmarks.onnx.session_options
 
 bench-onnx-full-size: $(SET_UP)  ## exporting, loading and running full-size graphs (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.onnx.full_size --component $(COMPONENT)

@@ -8,10 +8,13 @@
 
 Importing this package is light: each name below is imported when it is first used. `import edgepress.loading` registers
 the AWQ loader, after which `from_pretrained` of diffusers and transformers reads quantized pipelines.
+
+ONNX Runtime is imported without its telemetry, unless the environment says otherwise (`ORT_DISABLE_TELEMETRY=0`).
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from .runtime.pipeline import ImagePipeline
 
 __version__ = "0.1.0"
+
+# Importing ONNX Runtime would write into the user's cache (findings/onnxruntime_import_writes_a_device_id.sh).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "ImagePipeline",

@@ -97,6 +97,15 @@ class ParityConfig(ConfigModel):
     )
 
 
+class SessionOptionsConfig(ConfigModel):
+    """The options of ONNX Runtime that the graphs are verified and run with. Others may compute something else."""
+
+    onnxruntime: str = Field(description="The version of ONNX Runtime.")
+    providers: tuple[str, ...] = Field(description="Execution providers.")
+    graph_optimization_level: str = Field(description="As `onnxruntime.GraphOptimizationLevel` calls it.")
+    entries: dict[str, str] = Field(description="Key and value for each `SessionOptions.add_session_config_entry`.")
+
+
 class OnnxPipelineConfig(ConfigModel):
     """onnx/pipeline.json."""
 
@@ -129,6 +138,10 @@ class OnnxPipelineConfig(ConfigModel):
         default={},
         description="The errors of the graphs: `exact` without integer arithmetic, and `exported` as they run, if "
         "they compute in integers.",
+    )
+    session_options: SessionOptionsConfig | None = Field(
+        default=None,
+        description="How edgepress runs the graphs, and verified them; null in exports of earlier releases.",
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.small_artifact import write_small_artifact
 from PIL import Image
 
 import edgepress
@@ -27,6 +29,19 @@ def test_importing_is_light() -> None:
 def test_importing_takes_a_tenth_of_a_second_of_cpu_at_most() -> None:
     code = "import time; start = time.process_time(); import edgepress; print(time.process_time() - start)"
     assert min(float(run_python(code).stdout) for _ in range(3)) < 0.1
+
+
+def test_a_fresh_home_stays_empty(tmp_path: Path) -> None:
+    """Importing ONNX Runtime would write a device ID and a database of telemetry into it."""
+    write_small_artifact(tmp_path / "artifact")
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_") and "TELEMETRY" not in key}
+    options = ["--prompt", "a wall", "--steps", "1", "--size", "32x48", "-o", str(tmp_path / "a.png")]
+    command = [sys.executable, "-m", "edgepress", "generate", str(tmp_path / "artifact"), *options]
+    process = subprocess.run(command, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert list(home.rglob("*")) == []
 
 
 def test_every_public_name_is_there() -> None:

@@ -29,6 +29,7 @@ PAGES = {  # the page of each section
     "graphs-medium": "onnx.md",
     "onnx-full-size-transformer": "onnx.md",
     "onnx-full-size-text-encoder": "onnx.md",
+    "onnx-session-options": "../onnx.md",
     "npu-images": "rknn.md",
     "npu-folding": "rknn.md",
     "npu": "rknn.md",

@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...common.progress import Progress
+from ...runtime.onnx.sessions import describe_session_options
 from ...runtime.onnx.shape_buckets import ShapeBucket
 from ...storage.files import FileRecord, atomic_write
 from ...storage.pipeline_config import (
@@ -121,6 +122,7 @@ class OnnxWriter:
             host={**source.configs, **({"max_prompt_tokens": settings.max_prompt_tokens} if is_fixed else {})},
             sources=tuple(sources),
             parity={name: ParityConfig.model_validate(asdict(measured)) for name, measured in parity.items()},
+            session_options=describe_session_options(sorted(self._folder.glob("*.onnx")), settings.accuracy_level),
         )
         write_config(config, self._folder)
 

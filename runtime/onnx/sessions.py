@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +16,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from ...common.errors import UserError
 from ...common.memory import malloc_trim
+from ...storage.pipeline_config import SessionOptionsConfig
 
 CPU_PROVIDERS = ("CPUExecutionProvider",)
+ACCURACY_LEVEL_ENTRY = "session.qdq_matmulnbits_accuracy_level"  # of products with weights from DequantizeLinear
+EXACT_INT8_ENTRY = "session.x64quantprecision"
 FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ORT_ERRORS = (
     ort_state.Fail, ort_state.InvalidGraph, ort_state.InvalidProtobuf, ort_state.InvalidArgument,
@@ -130,25 +133,58 @@ def create_session(file: Path, providers: Sequence[str] = CPU_PROVIDERS, accurac
         providers: Execution providers in order of preference.
         accuracy_level: How products with dequantized INT4 weights are computed: 0 in floats, 4 in int8.
     """
-    options = make_session_options(file.read_bytes() if saturates_int8() and file.exists() else b"")
+    options = make_session_options(_read_graph(file), accuracy_level)
     options.log_severity_level = 4  # errors are raised, so they need not be logged as well
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
     return onnxruntime.InferenceSession(file, options, providers=list(providers))
 
 
-def make_session_options(graph: bytes) -> onnxruntime.SessionOptions:
-    """Creates session options with which integer products of a graph are exact on this processor.
+def describe_session_options(files: Iterable[Path], accuracy_level: int) -> SessionOptionsConfig:
+    """Describes the session options that graphs run with here, for those who run them with ONNX Runtime themselves.
 
-    The option for that makes ONNX Runtime 1.31 reject graphs that dequantize per channel without zero points
+    Args:
+        files: The ONNX graphs.
+        accuracy_level: As for `create_session`.
+    """
+    entries: dict[str, str] = {}
+    for file in files:
+        entries |= list_session_entries(_read_graph(file), accuracy_level)
+    return SessionOptionsConfig(
+        onnxruntime=onnxruntime.__version__,
+        providers=CPU_PROVIDERS,
+        graph_optimization_level=onnxruntime.SessionOptions().graph_optimization_level.name,
+        entries=entries,
+    )
+
+
+def make_session_options(graph: bytes, accuracy_level: int = 0) -> onnxruntime.SessionOptions:
+    """Creates session options with `list_session_entries`."""
+    options = onnxruntime.SessionOptions()
+    for key, value in list_session_entries(graph, accuracy_level).items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def list_session_entries(graph: bytes, accuracy_level: int = 0) -> dict[str, str]:
+    """Returns the session's entries with which products of a graph are what they should be on this processor.
+
+    Without an accuracy level, float16 graphs with DequantizeLinear may compute zeros
+    (findings/onnxruntime_fused_int4_product_is_zero.sh). The entry for exact integer products makes ONNX Runtime 1.31
+    reject graphs that dequantize per channel without zero points
     (findings/onnxruntime_x64quantprecision_rejects_per_channel.sh), so those go without it.
 
     Args:
         graph: The graph's file, without its weights.
+        accuracy_level: As for `create_session`.
     """
-    options = onnxruntime.SessionOptions()
+    entries = {ACCURACY_LEVEL_ENTRY: str(accuracy_level)}
     if saturates_int8() and b"MatMulInteger" in graph and b"DequantizeLinear" not in graph:
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
+        entries[EXACT_INT8_ENTRY] = "1"
+    return entries
+
+
+def _read_graph(file: Path) -> bytes:
+    """The file of a graph, where its session's entries depend on it."""
+    return file.read_bytes() if saturates_int8() and file.exists() else b""
 
 
 @cache

@@ -154,6 +154,7 @@ def test_pipeline_json_holds_what_a_runtime_needs(plain: ExportResult, tiny: Pat
     assert config["sizes"] == [[64, 64], [64, 112]]
     assert config["sources"] == [file.model_dump() for file in hash_files(tiny)]
     assert config["parity"]["exact"]["graphs"]["transformer"]["relative"] < 1e-4
+    assert config["session_options"]["entries"] == {"session.qdq_matmulnbits_accuracy_level": "0"}
 
 
 @pytest.mark.slow
