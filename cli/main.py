@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import platform
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from importlib import metadata
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import click
 
 from .. import __version__
 from ..common.errors import UserError
-from ..common.requirements import missing_package
 from .bench import bench
 from .console import log_to_terminal
 from .evaluate import evaluate
 from .export import export
+from .failures import describe_failure, is_broken_pipe
 from .generate import generate
 from .info import info
+from .interrupts import record_interrupts
+from .options import COMMAND_PATH
 from .quantize import quantize
 from .recipes import recipes
 
-USER_ERROR_EXIT_CODE = 2
-DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-RESUMABLE_COMMANDS = ("quantize", "evaluate")  # verbs that keep what is finished
+PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit, GeneratorExit)  # are for click
 LIBRARIES = {"torch": "torch", "ONNX Runtime": "onnxruntime"}  # that --version names
 RKNN_TOOLKIT = "rknn-toolkit2"
 RKNN_RUNTIME = "rknn-toolkit-lite2"  # that --version names where it is installed: on boards
@@ -37,70 +34,31 @@ NOT_INSTALLED = "not installed"
 
 
 class RootGroup(click.Group):
-    """A group that prints a user's error as one sentence and exits with code 2; `--debug` shows the traceback."""
+    """A group whose commands end in a sentence if they fail; `--debug` shows the traceback.
+
+    Exit codes: 2 for what users can change, 3 for a defect, 128 and the signal's number for an interruption.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # whatever a stream cannot express, such as Chinese in ASCII
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _record_interrupts() as signals, log_to_terminal():
+        with record_interrupts() as signals, log_to_terminal():
             try:
                 return super().invoke(ctx)
-            except (Exception, KeyboardInterrupt) as error:
-                cause: BaseException = error
-                if signals and not isinstance(error, KeyboardInterrupt):
-                    cause = KeyboardInterrupt()
-                elif isinstance(error, ModuleNotFoundError):
-                    cause = missing_package(error, "all")
-                if ctx.params["debug"] or not _is_user_facing(cause):
+            except PASSED_ON:
+                raise
+            except BaseException as error:  # panics of libraries in Rust are no Exception
+                if ctx.params["debug"] or (is_broken_pipe(error) and not signals):  # click handles a broken pipe
                     raise
-                click.echo(f"Error: {_format_error(cause, ctx.invoked_subcommand in RESUMABLE_COMMANDS)}", err=True)
-                ctx.exit(USER_ERROR_EXIT_CODE)
-
-
-@contextmanager
-def _record_interrupts() -> Iterator[list[int]]:
-    """Records Ctrl-C, and interrupts as Python does: a C library may raise another error then.
-
-    SIGTERM is handled in the same way, so that what was begun is cleaned up.
-    """
-    signals: list[int] = []
-
-    def handler(number: int, _: object) -> None:
-        signals.append(number)
-        raise KeyboardInterrupt
-
-    is_main = threading.current_thread() is threading.main_thread()
-    replaced = {
-        number: default
-        for number, default in DEFAULT_HANDLERS.items()
-        if is_main and signal.getsignal(number) is default
-    }
-    for number in replaced:
-        signal.signal(number, handler)
-    try:
-        yield signals
-    finally:
-        for number, default in replaced.items():
-            signal.signal(number, default)
-
-
-def _is_user_facing(error: BaseException) -> TypeGuard[UserError | KeyboardInterrupt | OSError]:
-    """Whether an error is a sentence for the user rather than a defect."""
-    if isinstance(error, OSError):
-        return error.errno not in (None, errno.EPIPE)  # a reader that left is click's to handle
-    return isinstance(error, UserError | KeyboardInterrupt)
-
-
-def _format_error(error: UserError | KeyboardInterrupt | OSError, resumable: bool) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        hint = "finished work is kept, and the same command resumes." if resumable else "the same command starts over."
-        return str(error) or f"Interrupted; {hint}"
-    if isinstance(error, UserError):
-        return str(error)
-    where = f": {error.filename}" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"No space left{where} ({error.strerror}). Free some disk space, or choose another --output."
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"Permission denied{where} ({error.strerror}). Change the permissions, or choose another --output."
-    return f"{error.strerror}{where}."
+                command = ctx.meta.get(COMMAND_PATH, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip())
+                failure = describe_failure(error, command, signals)
+                with suppress(OSError):  # the terminal may be closed
+                    click.echo(f"Error: {failure.message}", err=True)
+                ctx.exit(failure.exit_code)
 
 
 def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -19,7 +19,8 @@ Renames = Mapping[str, str | None]
 
 LOGGER = logging.getLogger("edgepress")
 FOLDER = click.Path(path_type=Path)
-QUIET = "edgepress.quiet"  # key of the context's meta
+QUIET = "edgepress.quiet"  # keys of the context's meta
+COMMAND_PATH = "edgepress.command"  # the command that runs, such as `edgepress export onnx`
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):
@@ -119,6 +120,10 @@ class RenamedOptions(click.Command):
     """
 
     renames: Renames = MappingProxyType({})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta[COMMAND_PATH] = ctx.command_path
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [text for argument in args for text in self._rename(argument)])

@@ -26,9 +26,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _run_cache(run_folder: Path) -> Iterator[None]:
-    """A cache directory for this run only, in which each graph is traced once, since tracing is slow."""
+    """User folders for this run only. In its cache each graph is traced once, since tracing is slow."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(run_folder / "cache"))
+        patched.setenv("XDG_STATE_HOME", str(run_folder / "state"))
         yield
 
 

@@ -19,6 +19,7 @@ import onnx_ir as ir
 import torch
 
 from ...common.code_fingerprint import code_fingerprint, model_modules
+from ...common.user_folders import get_graph_cache_folder
 from ...models.base.graph import Graph
 from .external_weights import list_unset_initializers
 from .trace import load_component_config, trace_graph
@@ -51,18 +52,8 @@ def trace_cached(
     return _deserialize(content)
 
 
-def get_cache_folder() -> Path:
-    """Returns the folder of traced graphs in the user's cache (XDG Base Directory Specification).
-
-    Raises:
-        RuntimeError: The user has no home folder.
-    """
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (cache_home if cache_home.is_absolute() else Path.home() / ".cache") / "edgepress" / "graphs"
-
-
 def _get_cache_file(key: str) -> Path:
-    return get_cache_folder() / f"{key}{CACHE_SUFFIX}"
+    return get_graph_cache_folder() / f"{key}{CACHE_SUFFIX}"
 
 
 def _compute_key(

@@ -15,8 +15,9 @@ import torch
 from helpers.onnx_graphs import create_session, load_component
 
 from edgepress.common.errors import UserError
+from edgepress.common.user_folders import get_graph_cache_folder
 from edgepress.export.graph import trace_cache
-from edgepress.export.graph.trace_cache import get_cache_folder, trace_cached
+from edgepress.export.graph.trace_cache import trace_cached
 from edgepress.models.base.graph import Graph
 from edgepress.models.registry import get_family
 
@@ -25,7 +26,7 @@ from edgepress.models.registry import get_family
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return get_cache_folder()
+    return get_graph_cache_folder()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from edgepress.common.errors import UserError
-from edgepress.runtime.onnx.sessions import SessionPool, describe_session_options
+from edgepress.runtime.onnx.sessions import SessionPool, create_session, describe_session_options
 
 
 def save_sum_graph(path: Path, dtype: int) -> Path:
@@ -95,9 +95,7 @@ def test_missing_weight_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("accuracy_level", [0, 4])
 def test_described_options_are_those_of_a_session(files: dict[str, Path], accuracy_level: int) -> None:
-    run = SessionPool(files, accuracy_level=accuracy_level)
-    run("float32", {"a": np.ones(3), "b": np.ones(3)})
-    options = run._get_session("float32").get_session_options()
+    options = create_session(files["float32"], accuracy_level=accuracy_level).get_session_options()
     described = describe_session_options(files.values(), accuracy_level)
     assert options.graph_optimization_level.name == described.graph_optimization_level
     assert {key: options.get_session_config_entry(key) for key in described.entries} == described.entries

@@ -1,0 +1,164 @@
+"""Turns exceptions into sentences and exit codes: users' mistakes, what the machine refuses, interruptions, defects."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.errors import UserError
+from ..common.requirements import missing_package
+from ..common.traceback_files import save_traceback
+
+USER_ERROR_EXIT_CODE = 2
+DEFECT_EXIT_CODE = 3
+SIGNAL_EXIT_CODE = 128  # plus the signal's number, as shells have it
+RESUMABLE_VERBS = ("quantize", "evaluate")  # these keep what is finished
+MAX_REASON_CHARACTERS = 200
+PACKAGE = __name__.partition(".")[0]
+
+MEMORY_MESSAGES = (  # parts of what libraries say, in lower case
+    "bad_alloc", "can't allocate memory", "cannot allocate memory", "failed to allocate memory", "not enough memory",
+    "out of memory", "unable to allocate", "failed to map segment", "can't start new thread",
+)  # fmt: skip
+MEMORY_AMOUNT = re.compile(r"\d[\d.]* ?(?:bytes|[KMGTPE]i?B)\b")  # in such messages
+MEMORY_ADVICE: Mapping[str, str] = {
+    "quantize": "Give less to --max-memory, or lower calibration.size in the recipe.",
+    "export": "Try --no-check for ONNX or a lower rknn.build_memory for RKNN, or use a machine with more memory.",
+    "evaluate": "Evaluate one --candidate at a time, or use a machine with more memory.",
+    "generate": "Choose a smaller --size, or --tile.",
+    "bench": "Choose a smaller --size, or --tile or --low-memory.",
+}
+SYSTEM_ERRORS: Mapping[int, tuple[str, str]] = {  # what is wrong, and what to do
+    errno.ENOSPC: ("No space left", "Free some disk space, or choose another --output."),
+    errno.EDQUOT: ("No space left", "Free some disk space, or choose another --output."),
+    errno.EFBIG: ("No space left", "Free some disk space, or choose another --output."),
+    errno.EACCES: ("Permission denied", "Change the permissions, or choose another --output."),
+    errno.EPERM: ("Permission denied", "Change the permissions, or choose another --output."),
+    errno.EROFS: ("Permission denied", "Change the permissions, or choose another --output."),
+    errno.EIO: (
+        "The device failed to read or write",
+        "Check the disk or the network drive, then run the command again.",
+    ),
+    errno.EMFILE: ("Too many files are open", "Raise the limit with 'ulimit -n 4096'."),
+    errno.ENFILE: ("Too many files are open", "Close other programs."),
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a command ends that failed.
+
+    Attributes:
+        message: What is wrong and what to do, in a sentence or two.
+        exit_code: The exit code of the process.
+    """
+
+    message: str
+    exit_code: int
+
+
+def describe_failure(error: BaseException, command: str, signals: Sequence[int] = ()) -> Failure:
+    """Describes an exception that ended a command. A defect's traceback is saved.
+
+    Args:
+        error: The exception.
+        command: The command as it is called, such as `edgepress export onnx`.
+        signals: The signals that interrupted the command; libraries may have made another error of them.
+    """
+    verb = command.split()[1] if " " in command else ""
+    if signals or isinstance(error, KeyboardInterrupt):
+        reason = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        number = signals[0] if signals else signal.SIGINT
+        return Failure(reason or _describe_interruption(verb), SIGNAL_EXIT_CODE + number)
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_package(error, "all")
+    message = _describe_user_error(error, verb)
+    if message is not None:
+        return Failure(message, USER_ERROR_EXIT_CODE)
+    return Failure(_describe_defect(error, command), DEFECT_EXIT_CODE)
+
+
+def is_broken_pipe(error: BaseException) -> bool:
+    """Whether the reader of the output has left, which is no error to speak of."""
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _describe_interruption(verb: str) -> str:
+    is_resumable = verb in RESUMABLE_VERBS
+    hint = "finished work is kept, and the same command resumes." if is_resumable else "the same command starts over."
+    return f"Interrupted; {hint}"
+
+
+def _describe_user_error(error: BaseException, verb: str) -> str | None:
+    """Describes what users can change; None: the error is a defect."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        advice = MEMORY_ADVICE.get(verb, "Close other programs, or use a machine with more memory.")
+        amount = MEMORY_AMOUNT.search(str(error))
+        return f"There is not enough memory{f' for {amount[0]}' if amount else ''}. {advice}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return _describe_system_error(error)
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("", PACKAGE):
+        return f"The package {error.name} cannot be imported{_format_reason(error)}. Install it again."
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was missing: of this error, or of what it was raised from."""
+    for cause in _iter_causes(error):
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return True
+        text = str(cause).lower()
+        if any(message in text for message in MEMORY_MESSAGES):
+            return True
+    return False
+
+
+def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _describe_system_error(error: OSError) -> str:
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes | Path) else ""
+    reason = error.strerror or type(error).__name__
+    if error.errno in SYSTEM_ERRORS:
+        problem, advice = SYSTEM_ERRORS[error.errno]
+        return f"{problem}{where} ({reason}). {advice}"
+    return f"{reason}{where}. Check {'this path' if where else 'the paths of the command'}, then run it again."
+
+
+def _describe_defect(error: BaseException, command: str) -> str:
+    file = _find_file(error)
+    where = f" on {file}" if file else ""
+    saved = save_traceback(error)
+    report = f"with {saved}, which holds the traceback" if saved else "with the traceback that --debug shows"
+    return f"{command} failed{where}{_format_reason(error, name=True)}. This is a defect, please report it {report}."
+
+
+def _format_reason(error: BaseException, name: bool = False) -> str:
+    """The first line of what an error says, in parentheses; nothing if it says nothing."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").rstrip(".")
+    if name:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f" ({text[:MAX_REASON_CHARACTERS]})" if text else ""
+
+
+def _find_file(error: BaseException) -> Path | None:
+    """The file or folder that the innermost function of edgepress was working on, by its variables; None: unknown."""
+    trace, file = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+            paths = [value for value in trace.tb_frame.f_locals.values() if isinstance(value, Path)]
+            file = next(filter(os.path.exists, paths), file)
+        trace = trace.tb_next
+    return file

@@ -1,0 +1,26 @@
+"""The user's folders that edgepress writes to outside of artifacts (XDG Base Directory Specification).
+
+Each function raises RuntimeError where the user has no home folder. The folders may not exist.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NAME = "edgepress"
+
+
+def get_graph_cache_folder() -> Path:
+    """Returns the folder of traced graphs, in the user's cache."""
+    return _resolve("XDG_CACHE_HOME", ".cache") / "graphs"
+
+
+def get_traceback_folder() -> Path:
+    """Returns the folder of saved tracebacks, in the user's state folder."""
+    return _resolve("XDG_STATE_HOME", ".local/state") / "tracebacks"
+
+
+def _resolve(variable: str, default: str) -> Path:
+    folder = Path(os.environ.get(variable, ""))
+    return (folder if folder.is_absolute() else Path.home() / default) / NAME
