@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api.cleaning import clean
     from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
     from .api.inspection import info
     from .common.errors import UserError
@@ -36,6 +37,7 @@ __all__ = [
     "Recipe",
     "UserError",
     "__version__",
+    "clean",
     "evaluate",
     "export_onnx",
     "export_rknn",
@@ -49,6 +51,7 @@ _MODULES = {
     "ImagePipeline": "runtime.pipeline",
     "Recipe": "recipes.schema",
     "UserError": "common.errors",
+    "clean": "api.cleaning",
     "export_onnx": "api.functions",
     "export_rknn": "api.functions",
     "info": "api.inspection",

@@ -15,6 +15,7 @@ import click
 from .. import __version__
 from ..common.errors import UserError
 from .bench import bench
+from .clean import clean
 from .console import log_to_terminal
 from .evaluate import evaluate
 from .export import export
@@ -108,5 +109,5 @@ def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
 
 
-for command in (quantize, export, evaluate, generate, bench, recipes, info):
+for command in (quantize, export, evaluate, generate, bench, recipes, info, clean):
     main.add_command(command)

@@ -11,9 +11,14 @@ from pathlib import Path
 NAME = "edgepress"
 
 
+def get_cache_folder() -> Path:
+    """Returns the folder of what can be made again, in the user's cache."""
+    return _resolve("XDG_CACHE_HOME", ".cache")
+
+
 def get_graph_cache_folder() -> Path:
     """Returns the folder of traced graphs, in the user's cache."""
-    return _resolve("XDG_CACHE_HOME", ".cache") / "graphs"
+    return get_cache_folder() / "graphs"
 
 
 def get_traceback_folder() -> Path:

@@ -137,6 +137,8 @@ class Workspace:
     def lock(self) -> Iterator[None]:
         """Creates the workspace and keeps other processes from the artifact folder.
 
+        A workspace in which nothing was finished is removed at the end.
+
         Raises:
             UserError: Another process is working on the artifact.
         """
@@ -145,7 +147,16 @@ class Workspace:
             for path in self.folder.rglob("*.new"):  # half-written files of a killed run
                 path.unlink()
             write_json(self.inputs, self.inputs_file)
-            yield
+            try:
+                yield
+            finally:
+                if not self._has_results():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _has_results(self) -> bool:
+        """Whether there is a file that the next run can use."""
+        files = [path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".new"]
+        return files not in ([], [self.inputs_file])
 
     def reset(self) -> None:
         """Forgets what an earlier run finished."""

@@ -6,18 +6,23 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from ..common.errors import UserError
 from .layout import Artifact
 
+LOCK_FILE = "lock"
 BACKUP_PREFIX = "replaced-"  # of the backup of a folder while it is being replaced
 
 
 @contextmanager
 def artifact_lock(artifact: Path) -> Iterator[Path]:
     """Locks an artifact folder, which is created if needed, and recovers folders that a killed process was replacing.
+
+    At the end, the folder for unfinished work is removed if it is empty, and so is the artifact if it was created for
+    nothing.
 
     Yields:
         The artifact's folder for unfinished work.
@@ -26,16 +31,42 @@ def artifact_lock(artifact: Path) -> Iterator[Path]:
         UserError: Another process has locked it.
     """
     work = Artifact(artifact).work
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
+    created = [folder for folder in (artifact, *artifact.parents) if not folder.exists()]
+    with _acquire(work, artifact):
+        try:
+            _recover_backups(artifact, work)
+            yield work
+        finally:
+            (work / LOCK_FILE).unlink(missing_ok=True)  # while it is locked: see _acquire
+            _remove_empty(work, *created)
+
+
+def _acquire(work: Path, artifact: Path) -> TextIO:
+    """Opens and locks the file of the lock."""
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (work / LOCK_FILE).open("w")
+        except FileNotFoundError:  # another process has just finished, and removed the folder
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            lock.close()
             raise UserError(
                 f"Another edgepress process is using {artifact}. Wait for it, or give another --output."
             ) from error
-        _recover_backups(artifact, work)
-        yield work
+        with suppress(FileNotFoundError):  # the file that is locked may have been removed by its last owner
+            if os.path.samestat(os.fstat(lock.fileno()), (work / LOCK_FILE).stat()):
+                return lock
+        lock.close()
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Removes folders that are empty; the first that is not ends it."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def publish_folder(staged: Path, target: Path) -> None:

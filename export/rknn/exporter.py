@@ -101,7 +101,7 @@ def export_rknn(
         shutil.rmtree(stage, ignore_errors=True)
         (stage / SIMULATOR_FOLDER).mkdir(parents=True)
         try:
-            with Toolkit(timeout_s) as toolkit:
+            with Toolkit(timeout_s, work / "toolkit") as toolkit:
                 parts, image_psnr = RknnExporter(job, stage, toolkit, progress).run()
             publish_folder(stage, Artifact(output).rknn)
         finally:

@@ -9,13 +9,14 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,9 @@ REPOSITORY_ROOT = Path(__file__).parents[2]
 PYTHON_VARIABLE = "EDGEPRESS_RKNN"  # environment variable: the path of another Python that has the toolkit
 INSTALL_HINT = "Run 'make setup-rknn', or set EDGEPRESS_RKNN to a Python that has it"
 WORKER_SCRIPT = Path(__file__).with_name("toolkit_worker.py")
+LOG_FILE, TEMPORARY_FOLDER = "log", "tmp"  # in the working directory
+FOLDER_PREFIX = "edgepress-rknn-"  # of working directories in the temporary folder
+MIN_STALE_SECONDS = 60  # a younger folder may belong to a worker that is being started
 EXIT_TIMEOUT_S = 5  # for a worker to exit by itself
 ANSI_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 MAX_ERROR_CHARS = 200
@@ -52,13 +56,16 @@ class Toolkit:
 
     Args:
         timeout_s: Time that a job may take, in seconds.
+        folder: Working directory of the worker, with its temporary files, which take up to gigabytes. It replaces what
+            is there, and is deleted when the toolkit is closed. Default: a new folder in the temporary folder.
     """
 
-    def __init__(self, timeout_s: float = 3600) -> None:
+    def __init__(self, timeout_s: float = 3600, folder: Path | None = None) -> None:
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._reply_pipe = -1
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._given_folder = folder
+        self._folder: Path | None = None
 
     def __enter__(self) -> Toolkit:
         return self
@@ -73,7 +80,7 @@ class Toolkit:
         """Working directory of the worker, for files that are passed to it; deleted when the toolkit is closed."""
         self._ensure_started()
         assert self._folder is not None
-        return Path(self._folder.name)
+        return self._folder
 
     def call(self, name: str, **arguments: Any) -> ToolkitReply:
         """Runs a job in the worker.
@@ -87,7 +94,7 @@ class Toolkit:
         """
         process = self._ensure_started()
         assert process.stdin is not None
-        log = self.folder / "log"
+        log = self.folder / LOG_FILE
         log_offset, started = log.stat().st_size, monotonic()
         line = ""
         try:
@@ -122,21 +129,25 @@ class Toolkit:
             self._process = None
             os.close(self._reply_pipe)
         if self._folder is not None:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def _ensure_started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
+            import fcntl  # Windows has none
+
             python = find_interpreter()
-            self._folder = tempfile.TemporaryDirectory(prefix="edgepress-rknn-")
+            self._folder = _create_folder(self._given_folder)
             self._reply_pipe, worker_end = os.pipe()
-            with (Path(self._folder.name) / "log").open("ab") as log:
+            with (self._folder / LOG_FILE).open("ab") as log:
+                fcntl.flock(log, fcntl.LOCK_SH)  # the worker inherits it, and holds it as long as it lives
                 self._process = subprocess.Popen(
                     [python, "-I", WORKER_SCRIPT, str(worker_end)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    cwd=self._folder.name,
+                    cwd=self._folder,
+                    env=os.environ | {"TMPDIR": str(self._folder / TEMPORARY_FOLDER)},
                     pass_fds=(worker_end,),
                     start_new_session=True,
                 )
@@ -172,6 +183,36 @@ def find_interpreter() -> Path:
     if not python.exists():
         raise UserError(f"rknn-toolkit2 is not installed ({python} is missing). {INSTALL_HINT}.")
     return python
+
+
+def find_stale_folders() -> list[Path]:
+    """Returns the working directories in the temporary folder whose owner was killed before it could delete them."""
+    folders = Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*")
+    return sorted(folder for folder in folders if _is_stale(folder / LOG_FILE))
+
+
+def _is_stale(log: Path) -> bool:
+    import fcntl
+
+    try:
+        with log.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a worker lives
+            return time() - log.stat().st_mtime > MIN_STALE_SECONDS
+    except OSError:  # in use, another user's, or just deleted
+        return False
+
+
+def _create_folder(folder: Path | None) -> Path:
+    """Creates a working directory: an empty one at the given place, or a new one in the temporary folder."""
+    if folder is None:
+        for stale in find_stale_folders():
+            shutil.rmtree(stale, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    (folder / TEMPORARY_FOLDER).mkdir()
+    return folder.absolute()
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:

@@ -87,7 +87,7 @@ def load_goldens(folder: Path) -> list[GoldenIO]:
 
 
 def list_work_folders(output: Path) -> list[str]:
-    return sorted(path.name for path in (output / ".work").iterdir() if path.is_dir())
+    return sorted(path.name for path in output.glob(".work/*") if path.is_dir())
 
 
 # ---------------------------------------------------------------- what is published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from helpers.toolkit import needs_toolkit
 
 from edgepress.common.errors import UserError
 from edgepress.runtime.rknn import toolkit as module
-from edgepress.runtime.rknn.toolkit import Toolkit
+from edgepress.runtime.rknn.toolkit import Toolkit, find_stale_folders
 
 
 def list_child_pids() -> set[str]:
@@ -42,6 +43,52 @@ def test_a_python_without_the_toolkit_is_reported(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(module.PYTHON_VARIABLE, sys.executable)
     with Toolkit() as toolkit, pytest.raises(UserError, match=r"No module named|No package metadata"):
         toolkit.call("version")
+
+
+@pytest.fixture
+def python(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A Python that can run the worker, though it has no toolkit."""
+    monkeypatch.setenv(module.PYTHON_VARIABLE, sys.executable)
+    return sys.executable
+
+
+@pytest.mark.usefixtures("python")
+def test_temporary_files_of_the_toolkit_are_in_the_folder_that_is_deleted(tmp_path: Path) -> None:
+    left = tmp_path / "toolkit" / "left-by-a-killed-run"
+    left.parent.mkdir()
+    left.touch()
+    before = list_child_pids()
+    with Toolkit(folder=tmp_path / "toolkit") as toolkit:
+        folder = toolkit.folder
+        assert folder == tmp_path / "toolkit"
+        assert not left.exists()
+        (pid,) = list_child_pids() - before
+        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        (temporary,) = (entry.partition("=")[2] for entry in environment if entry.startswith("TMPDIR="))
+        assert Path(temporary).is_dir()
+        assert Path(temporary).is_relative_to(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next_one(
+    tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    script = "from edgepress.runtime.rknn.toolkit import Toolkit; print(Toolkit().folder, flush=True); input()"
+    with subprocess.Popen([python, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        os.utime(folder / "log", (0, 0))
+        assert find_stale_folders() == []  # it is in use
+        process.kill()
+    while not find_stale_folders():  # until its worker has died as well
+        time.sleep(0.01)
+    assert folder.is_dir()
+    with Toolkit() as toolkit:
+        assert toolkit.folder.parent == tmp_path
+        assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_toolkit

@@ -1,0 +1,160 @@
+"""Finds and removes what runs leave behind: unfinished work, caches and saved tracebacks. Results are never touched."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.errors import UserError
+from ..common.user_folders import get_cache_folder, get_traceback_folder
+from ..runtime.rknn.toolkit import find_stale_folders
+from ..storage.layout import ARTIFACTS, WORK, Artifact
+from ..storage.publishing import BACKUP_PREFIX, artifact_lock
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED_WORK, CACHED_IMAGES = "unfinished work", "cached images and scores"
+USER_CACHE, TRACEBACKS, TOOLKIT_FILES = "user cache", "tracebacks", "files of the RKNN toolkit"
+# Nothing else is removed from a folder .work, which may be of another program.
+WORK_NAMES = re.compile(rf"[0-9a-f]{{16}}|export-\w+|toolkit|{BACKUP_PREFIX}\w+")
+SHARED_NAMES = re.compile(r"images|ground-truth|scores\.sqlite.*")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that a run left behind.
+
+    Attributes:
+        kind: What it is, such as `tracebacks`.
+        path: Where it is.
+        bytes: Its size, with everything in it.
+    """
+
+    kind: str
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CleanResult:
+    """What was removed, or would be. `str()` gives a table.
+
+    Attributes:
+        leftovers: The files and folders, by kind.
+        dry_run: Whether nothing was removed.
+    """
+
+    leftovers: tuple[Leftover, ...]
+    dry_run: bool
+
+    @property
+    def bytes_by_kind(self) -> dict[str, int]:
+        """The bytes of each kind that there is."""
+        kinds = dict.fromkeys(leftover.kind for leftover in self.leftovers)
+        return {kind: sum(item.bytes for item in self.leftovers if item.kind == kind) for kind in kinds}
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all."""
+        return sum(leftover.bytes for leftover in self.leftovers)
+
+    def __str__(self) -> str:
+        if not self.leftovers:
+            return "There is nothing to remove."
+        rows = [*self.bytes_by_kind.items(), ("Would be removed" if self.dry_run else "Removed", self.bytes)]
+        width = max(len(kind) for kind, _ in rows)
+        return "\n".join(f"{kind:{width}}  {_format_bytes(count):>9}" for kind, count in rows)
+
+
+def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> CleanResult:
+    """Removes what runs leave behind. Published files, reports and results of evaluations and benchmarks stay.
+
+    Args:
+        artifact: The artifact whose unfinished work is removed; it cannot be resumed then. Default: that of all
+            artifacts in `artifacts`, cached images and scores there, traced graphs in the user's cache, saved
+            tracebacks, and what a killed RKNN toolkit left in the temporary folder.
+        dry_run: Remove nothing, and say what would be removed.
+
+    Returns:
+        What was removed, and its size. `print` shows a table.
+
+    Raises:
+        UserError: The artifact does not exist, or another process is using it.
+    """
+    if artifact is not None:
+        folder = Path(artifact)
+        if not folder.is_dir():
+            raise UserError(f"Artifact folder {folder} does not exist.")
+        return CleanResult(tuple(_clean_artifact(folder, dry_run)), dry_run)
+    leftovers: list[Leftover] = []
+    for folder in sorted(path.parent for path in ARTIFACTS.glob(f"*/{WORK}")):
+        try:
+            leftovers += _clean_artifact(folder, dry_run)
+        except UserError as error:  # in use
+            logger.warning("%s", error)
+    shared = list(_find_shared())
+    if not dry_run:
+        for leftover in shared:
+            _remove(leftover.path)
+        with suppress(OSError):
+            (ARTIFACTS / WORK).rmdir()
+    return CleanResult((*leftovers, *shared), dry_run)
+
+
+def _clean_artifact(folder: Path, dry_run: bool) -> list[Leftover]:
+    """Removes the unfinished work of an artifact, while no other process uses it."""
+    leftovers = list(_find_work(folder))
+    if not dry_run and Artifact(folder).work.is_dir():
+        with artifact_lock(folder):  # also removes its own file, and the empty folder
+            for leftover in leftovers:
+                _remove(leftover.path)
+    return leftovers
+
+
+def _find_work(artifact: Path) -> Iterator[Leftover]:
+    """What is in the folder for unfinished work; a folder that is being replaced is no leftover where it is missing."""
+    work = Artifact(artifact).work
+    for path in sorted(work.glob("*")):
+        target = artifact / path.name.removeprefix(BACKUP_PREFIX)
+        is_needed = path.name.startswith(BACKUP_PREFIX) and not target.exists()
+        if WORK_NAMES.fullmatch(path.name) and not is_needed:
+            yield _measure(UNFINISHED_WORK, path)
+
+
+def _find_shared() -> Iterator[Leftover]:
+    """What belongs to no artifact."""
+    for path in sorted((ARTIFACTS / WORK).glob("*")):
+        if SHARED_NAMES.fullmatch(path.name):
+            yield _measure(CACHED_IMAGES, path)
+    with suppress(RuntimeError):  # no home folder
+        for kind, folder in ((USER_CACHE, get_cache_folder()), (TRACEBACKS, get_traceback_folder())):
+            if folder.exists():
+                yield _measure(kind, folder)
+    for folder in find_stale_folders():
+        yield _measure(TOOLKIT_FILES, folder)
+
+
+def _measure(kind: str, path: Path) -> Leftover:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return Leftover(kind, path, sum(file.lstat().st_size for file in files))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _format_bytes(count: int) -> str:
+    """Bytes in a unit that leaves at most four digits."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.1f} GB"

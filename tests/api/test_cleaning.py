@@ -1,0 +1,102 @@
+"""`clean`: what runs leave behind goes, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import edgepress
+from edgepress.cli.main import main
+from edgepress.storage.publishing import artifact_lock
+
+KEY = "0123456789abcdef"
+PUBLISHED = ("manifest.json", "model/w", "onnx/pipeline.json", "rknn/a.rknn", "evaluation/results.json", "bench/b.json")
+WORK = (f".work/{KEY}/blocks/b", ".work/export-onnx/g", ".work/toolkit/log", ".work/replaced-model/w", ".work/lock")
+SHARED = ("artifacts/.work/images/k/0.png", "artifacts/.work/scores.sqlite")
+USER = ("cache/edgepress/graphs/a.graph", "state/edgepress/tracebacks/t.txt")
+
+
+def write(folder: Path, *names: str) -> None:
+    """Writes files of a hundred bytes each."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(100))
+
+
+def list_files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with artifacts, user folders and everything that runs leave."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    for name in ("pi5", "orin"):
+        write(tmp_path / "artifacts" / name, *PUBLISHED, *WORK)
+    write(tmp_path, *SHARED, *USER, "cache/another/program", "artifacts/pi5/.work/mine/notes")
+    return tmp_path
+
+
+def test_all(home: Path) -> None:
+    result = edgepress.clean()
+    assert list_files(home) == {
+        *(f"artifacts/{name}/{file}" for name in ("pi5", "orin") for file in PUBLISHED),
+        "cache/another/program",
+        "artifacts/pi5/.work/mine/notes",
+    }
+    assert not (home / "artifacts" / "orin" / ".work").exists()
+    assert result.bytes_by_kind == {
+        "unfinished work": 800,
+        "cached images and scores": 200,
+        "user cache": 100,
+        "tracebacks": 100,
+    }
+    assert "Removed" in str(result)
+    assert str(edgepress.clean()) == "There is nothing to remove."
+
+
+def test_one_artifact(home: Path) -> None:
+    assert edgepress.clean("artifacts/orin").bytes == 400
+    assert list_files(home / "artifacts" / "orin") == set(PUBLISHED)
+    assert {f"artifacts/pi5/{file}" for file in WORK} | {*SHARED, *USER} <= list_files(home)
+
+
+def test_a_dry_run_removes_nothing(home: Path) -> None:
+    before = list_files(home)
+    result = CliRunner().invoke(main, ["clean", "--dry-run", "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["bytes"] == 1200
+    assert content["dry_run"]
+    assert "artifacts/pi5/.work/export-onnx" in content["paths"]
+    assert list_files(home) == before
+
+
+def test_a_folder_whose_replacement_was_interrupted_is_put_back(home: Path) -> None:
+    artifact = home / "artifacts" / "orin"
+    (artifact / "model" / "w").unlink()
+    (artifact / "model").rmdir()
+    edgepress.clean(artifact)
+    assert list_files(artifact) == set(PUBLISHED)
+
+
+def test_an_artifact_in_use_is_left_alone(home: Path) -> None:
+    artifact = home / "artifacts" / "orin"
+    with artifact_lock(artifact):
+        with pytest.raises(edgepress.UserError, match="Another edgepress process is using"):
+            edgepress.clean(artifact)
+        result = CliRunner().invoke(main, ["clean"])
+    assert result.exit_code == 0
+    assert "Warning: Another edgepress process is using artifacts/orin" in result.stderr
+    assert {f".work/{KEY}/blocks/b", *PUBLISHED} <= list_files(artifact)
+
+
+def test_a_missing_artifact(home: Path) -> None:
+    with pytest.raises(edgepress.UserError, match="nowhere does not exist"):
+        edgepress.clean(home / "nowhere")
