@@ -54,7 +54,7 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
     "providers",
     multiple=True,
     metavar="NAME",
-    help="ONNX Runtime execution provider; may be repeated.  [default: CPU]",
+    help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
 )
 @output_option("Folder of the results.  [default: bench, in the artifact]")
 @json_option
@@ -76,7 +76,7 @@ def bench(
 ) -> None:
     """Measure start-up, time per image and step, and memory, in a process that does nothing else.
 
-    Writes bench.json and bench.md. A run that ends early keeps what it has measured, says so, and exits with 2.
+    Writes bench.json and bench.md. A run that ends early keeps what it has measured, and says so.
     """
     if not sys.platform.startswith("linux"):
         raise UserError("edgepress bench needs Linux: it reads the memory of a process from /proc.")

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,26 +26,24 @@ MEMORY_MESSAGES = (  # parts of what libraries say, in lower case
     "out of memory", "unable to allocate", "failed to map segment", "can't start new thread",
 )  # fmt: skip
 MEMORY_AMOUNT = re.compile(r"\d[\d.]* ?(?:bytes|[KMGTPE]i?B)\b")  # in such messages
-MEMORY_ADVICE: Mapping[str, str] = {
-    "quantize": "Give less to --max-memory, or lower calibration.size in the recipe.",
-    "export": "Try --no-check for ONNX or a lower rknn.build_memory for RKNN, or use a machine with more memory.",
-    "evaluate": "Evaluate one --candidate at a time, or use a machine with more memory.",
-    "generate": "Choose a smaller --size, or --tile.",
-    "bench": "Choose a smaller --size, or --tile or --low-memory.",
+MEMORY_OPTIONS = {  # that lower the memory, by name; only those that a command has are recommended
+    "--max-memory": "a lower --max-memory",
+    "--size": "a smaller --size",
+    "--tile": "--tile",
+    "--low-memory": "--low-memory",
+    "--no-check": "--no-check",
 }
+SPACE, RIGHTS = ("No space left", "Free some disk space"), ("Permission denied", "Change the permissions")
 SYSTEM_ERRORS: Mapping[int, tuple[str, str]] = {  # what is wrong, and what to do
-    errno.ENOSPC: ("No space left", "Free some disk space, or choose another --output."),
-    errno.EDQUOT: ("No space left", "Free some disk space, or choose another --output."),
-    errno.EFBIG: ("No space left", "Free some disk space, or choose another --output."),
-    errno.EACCES: ("Permission denied", "Change the permissions, or choose another --output."),
-    errno.EPERM: ("Permission denied", "Change the permissions, or choose another --output."),
-    errno.EROFS: ("Permission denied", "Change the permissions, or choose another --output."),
-    errno.EIO: (
-        "The device failed to read or write",
-        "Check the disk or the network drive, then run the command again.",
-    ),
-    errno.EMFILE: ("Too many files are open", "Raise the limit with 'ulimit -n 4096'."),
-    errno.ENFILE: ("Too many files are open", "Close other programs."),
+    errno.ENOSPC: SPACE,
+    errno.EDQUOT: SPACE,
+    errno.EFBIG: SPACE,
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EROFS: RIGHTS,
+    errno.EIO: ("Reading or writing failed", "Check the disk or network drive"),
+    errno.EMFILE: ("Too many files are open", "Raise the limit with 'ulimit -n 4096'"),
+    errno.ENFILE: ("Too many files are open", "Close other programs"),
 }
 
 
@@ -62,22 +60,24 @@ class Failure:
     exit_code: int
 
 
-def describe_failure(error: BaseException, command: str, signals: Sequence[int] = ()) -> Failure:
+def describe_failure(
+    error: BaseException, command: str, options: Collection[str] = (), signals: Sequence[int] = ()
+) -> Failure:
     """Describes an exception that ended a command. A defect's traceback is saved.
 
     Args:
         error: The exception.
         command: The command as it is called, such as `edgepress export onnx`.
+        options: The names of its options, such as `--output`.
         signals: The signals that interrupted the command; libraries may have made another error of them.
     """
-    verb = command.split()[1] if " " in command else ""
     if signals or isinstance(error, KeyboardInterrupt):
         reason = str(error) if isinstance(error, KeyboardInterrupt) else ""
         number = signals[0] if signals else signal.SIGINT
-        return Failure(reason or _describe_interruption(verb), SIGNAL_EXIT_CODE + number)
+        return Failure(reason or _describe_interruption(command), SIGNAL_EXIT_CODE + number)
     if isinstance(error, ModuleNotFoundError):
         error = missing_package(error, "all")
-    message = _describe_user_error(error, verb)
+    message = _describe_user_error(error, options)
     if message is not None:
         return Failure(message, USER_ERROR_EXIT_CODE)
     return Failure(_describe_defect(error, command), DEFECT_EXIT_CODE)
@@ -88,22 +88,23 @@ def is_broken_pipe(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EPIPE
 
 
-def _describe_interruption(verb: str) -> str:
-    is_resumable = verb in RESUMABLE_VERBS
+def _describe_interruption(command: str) -> str:
+    is_resumable = command.split()[-1] in RESUMABLE_VERBS
     hint = "finished work is kept, and the same command resumes." if is_resumable else "the same command starts over."
     return f"Interrupted; {hint}"
 
 
-def _describe_user_error(error: BaseException, verb: str) -> str | None:
+def _describe_user_error(error: BaseException, options: Collection[str]) -> str | None:
     """Describes what users can change; None: the error is a defect."""
     if isinstance(error, UserError):
         return str(error)
     if is_out_of_memory(error):
-        advice = MEMORY_ADVICE.get(verb, "Close other programs, or use a machine with more memory.")
+        choices = " or ".join(text for option, text in MEMORY_OPTIONS.items() if option in options)
+        advice = f"Try {choices}." if choices else "Close other programs, or use a machine with more memory."
         amount = MEMORY_AMOUNT.search(str(error))
         return f"There is not enough memory{f' for {amount[0]}' if amount else ''}. {advice}"
     if isinstance(error, OSError) and error.errno is not None:
-        return _describe_system_error(error)
+        return _describe_system_error(error, options)
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("", PACKAGE):
         return f"The package {error.name} cannot be imported{_format_reason(error)}. Install it again."
     return None
@@ -128,13 +129,14 @@ def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _describe_system_error(error: OSError) -> str:
+def _describe_system_error(error: OSError, options: Collection[str]) -> str:
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes | Path) else ""
     reason = error.strerror or type(error).__name__
-    if error.errno in SYSTEM_ERRORS:
-        problem, advice = SYSTEM_ERRORS[error.errno]
-        return f"{problem}{where} ({reason}). {advice}"
-    return f"{reason}{where}. Check {'this path' if where else 'the paths of the command'}, then run it again."
+    if error.errno not in SYSTEM_ERRORS:
+        return f"{reason}{where}. Check {'this path' if where else 'the paths that were given'}, then try again."
+    problem, advice = SYSTEM_ERRORS[error.errno]
+    another = ", or choose another --output" if "--output" in options else ""
+    return f"{problem}{where} ({reason}). {advice}{another}."
 
 
 def _describe_defect(error: BaseException, command: str) -> str:

@@ -33,7 +33,7 @@ TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
     "providers",
     multiple=True,
     metavar="NAME",
-    help="ONNX Runtime execution provider; may be repeated.  [default: CPU]",
+    help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
 )
 @output_option("The image file, such as out.png.", required=True, metavar="FILE")
 @json_option

@@ -23,7 +23,7 @@ from .failures import describe_failure, is_broken_pipe
 from .generate import generate
 from .info import info
 from .interrupts import record_interrupts
-from .options import COMMAND_PATH
+from .options import COMMAND
 from .quantize import quantize
 from .recipes import recipes
 
@@ -55,8 +55,9 @@ class RootGroup(click.Group):
             except BaseException as error:  # panics of libraries in Rust are no Exception
                 if ctx.params["debug"] or (is_broken_pipe(error) and not signals):  # click handles a broken pipe
                     raise
-                command = ctx.meta.get(COMMAND_PATH, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip())
-                failure = describe_failure(error, command, signals)
+                command: click.Context = ctx.meta.get(COMMAND, ctx)
+                options = {name for parameter in command.command.params for name in parameter.opts}
+                failure = describe_failure(error, command.command_path, options, signals)
                 with suppress(OSError):  # the terminal may be closed
                     click.echo(f"Error: {failure.message}", err=True)
                 ctx.exit(failure.exit_code)

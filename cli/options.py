@@ -20,7 +20,7 @@ Renames = Mapping[str, str | None]
 LOGGER = logging.getLogger("edgepress")
 FOLDER = click.Path(path_type=Path)
 QUIET = "edgepress.quiet"  # keys of the context's meta
-COMMAND_PATH = "edgepress.command"  # the command that runs, such as `edgepress export onnx`
+COMMAND = "edgepress.command"  # the context of the command that runs
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):
@@ -122,7 +122,7 @@ class RenamedOptions(click.Command):
     renames: Renames = MappingProxyType({})
 
     def invoke(self, ctx: click.Context) -> Any:
-        ctx.meta[COMMAND_PATH] = ctx.command_path
+        ctx.meta[COMMAND] = ctx
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

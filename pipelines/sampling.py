@@ -162,7 +162,10 @@ def generate_images(
                 output_type=output_type,
             ).images
     except ValueError as error:
-        raise UserError(f"The pipeline rejects {sampling}: {error}") from error
+        raise UserError(
+            f"The pipeline rejects images of {sampling.height}x{sampling.width} in {sampling.steps} steps with "
+            f"guidance {sampling.guidance:g}: {error}. Change them in the recipe."
+        ) from error
     return list(images)
 
 

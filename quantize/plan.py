@@ -152,7 +152,8 @@ def _plan_component(source: Path, spec: Component) -> ComponentPlan:
     paths = [(path, block) for block in spec.blocks for path in _expand_pattern(checkpoint, block.path)]
     num_used = len(paths) - spec.unused_blocks
     if spec.blocks and num_used <= 0:
-        raise UserError(f"{checkpoint.folder} has none of the blocks {[block.path for block in spec.blocks]}.")
+        names = ", ".join(block.path for block in spec.blocks)
+        raise UserError(f"{checkpoint.folder} has none of the blocks {names}.")
     blocks = tuple(QuantBlock(spec.name, path, block) for path, block in paths[:num_used])
     return ComponentPlan(spec, checkpoint, config, blocks, tuple(path for path, _ in paths[num_used:]))
 

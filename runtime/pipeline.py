@@ -201,7 +201,7 @@ class ImagePipeline:
                 exported = ", ".join(f"{height}x{width}" for height, width in self._image_sizes)
                 raise UserError(
                     f"The artifact was exported for images of {exported}, but {size[0]}x{size[1]} was requested. "
-                    "Choose one of its sizes with --size."
+                    "Choose one of its sizes."
                 )
             return size
         if size:
@@ -247,9 +247,9 @@ class ImagePipeline:
         if tile_size is None:
             return self._run
         if isinstance(self._run, RknnBackend):
-            raise UserError("RKNN parts decode as they were exported (rknn.tile in the recipe). Remove --tile.")
+            raise UserError("RKNN parts decode as they were exported (rknn.tile in the recipe). Give no tile size.")
         if isinstance(self._run, BucketedSessions):
-            raise UserError("Graphs of fixed shapes decode images as a whole. Remove --tile.")
+            raise UserError("Graphs of fixed shapes decode images as a whole. Give no tile size.")
         if tile_size < MIN_TILE_SIZE or tile_size % 2:
             raise UserError(f"Invalid tile size {tile_size}: it must be even and at least {MIN_TILE_SIZE}.")
         return make_tiled_decoder(self._run.run, self._host.decoder_graph, self._host.decoder_stages, tile_size)
@@ -261,4 +261,5 @@ def _reject_malformed(folder: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG_NAME} is corrupt ({error!r}). Export the artifact again.") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{folder / CONFIG_NAME} is corrupt ({reason}). Export the artifact again.") from error

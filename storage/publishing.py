@@ -53,9 +53,7 @@ def _acquire(work: Path, artifact: Path) -> TextIO:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            raise UserError(
-                f"Another edgepress process is using {artifact}. Wait for it, or give another --output."
-            ) from error
+            raise UserError(f"Another edgepress process is using {artifact}. Wait until it has finished.") from error
         with suppress(FileNotFoundError):  # the file that is locked may have been removed by its last owner
             if os.path.samestat(os.fstat(lock.fileno()), (work / LOCK_FILE).stat()):
                 return lock

@@ -18,6 +18,7 @@ from ...common.errors import UserError
 from ...common.memory import malloc_trim
 from ...storage.pipeline_config import SessionOptionsConfig
 
+PROVIDER_SUFFIX = "ExecutionProvider"
 CPU_PROVIDERS = ("CPUExecutionProvider",)
 ACCURACY_LEVEL_ENTRY = "session.qdq_matmulnbits_accuracy_level"  # of products with weights from DequantizeLinear
 EXACT_INT8_ENTRY = "session.x64quantprecision"
@@ -37,7 +38,7 @@ class SessionPool:
         files: Files of the graphs, by name.
         keep_loaded: Whether graphs stay in memory. Otherwise at most one is in memory: it is released before the next
             one is loaded.
-        providers: Execution providers of ONNX Runtime, in order of preference.
+        providers: Execution providers of ONNX Runtime in order of preference, as `resolve_providers` reads them.
         accuracy_level: `accuracy_level` of MatMulNBits: 0 multiplies in floats, 4 in 8-bit integers.
 
     Attributes:
@@ -55,15 +56,9 @@ class SessionPool:
         accuracy_level: int = 0,
     ) -> None:
         self._files, self._keep_loaded = files, keep_loaded
-        self._providers, self._accuracy_level = list(providers), accuracy_level
+        self._providers, self._accuracy_level = resolve_providers(providers), accuracy_level
         self._sessions: dict[str, Any] = {}
         self.load_seconds = 0.0
-        available = onnxruntime.get_available_providers()
-        for provider in providers:
-            if provider not in available:
-                raise UserError(
-                    f"ONNX Runtime has no {provider}. Choose from {', '.join(available)}, or install another build."
-                )
 
     def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Returns the first output of a graph.
@@ -123,6 +118,28 @@ class SessionPool:
             return create_session(self._files[name], self._providers, self._accuracy_level)
         except ORT_ERRORS as error:
             raise _to_user_error(f"Cannot load {self._files[name]}", error) from error
+
+
+def resolve_providers(names: Sequence[str]) -> list[str]:
+    """Returns the execution providers that names stand for: `CPU`, `CUDA`, `TensorRT`, or full names, in any case.
+
+    Raises:
+        UserError: This ONNX Runtime has no such provider.
+    """
+    available = {_shorten(provider).lower(): provider for provider in onnxruntime.get_available_providers()}
+    for name in names:
+        if _shorten(name).lower() not in available:
+            raise UserError(
+                f"This ONNX Runtime has no execution provider {_shorten(name)}. Choose from "
+                f"{', '.join(map(_shorten, available.values()))}, or install another build of it."
+            )
+    return [available[_shorten(name).lower()] for name in names]
+
+
+def _shorten(provider: str) -> str:
+    """The name of a provider without what all names end in."""
+    is_long = provider.lower().endswith(PROVIDER_SUFFIX.lower())
+    return provider[: -len(PROVIDER_SUFFIX)] if is_long else provider
 
 
 def create_session(file: Path, providers: Sequence[str] = CPU_PROVIDERS, accuracy_level: int = 0) -> Any:
@@ -202,5 +219,5 @@ def _to_user_error(problem: str, error: Exception) -> UserError:
     """Makes a user error of an error of ONNX Runtime; running out of memory is not the fault of the file."""
     reason = str(error).splitlines()[0]
     if any(message in reason for message in OUT_OF_MEMORY_MESSAGES):
-        return UserError(f"{problem}: not enough memory. Try a smaller --size, or --tile.")
+        return UserError(f"{problem}: not enough memory. Generate a smaller image, or decode it in tiles.")
     return UserError(f"{problem} ({reason}). Export the artifact again.")

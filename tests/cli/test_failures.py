@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from helpers.failing_command import failing, make_root
 
+from edgepress.cli.failures import describe_failure
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
 
@@ -80,12 +81,24 @@ def fail_while_handling() -> None:
 
 
 @pytest.mark.parametrize("work", [allocate_with_torch, allocate_with_python, fail_in_onnxruntime, fail_while_handling])
-@pytest.mark.parametrize(("verb", "advice"), [("quantize", "--max-memory"), ("generate", "--tile"), ("work", "memory")])
-def test_memory_that_is_missing_is_not_a_defect(work: Callable[[], None], verb: str, advice: str) -> None:
-    message = error_message(CliRunner().invoke(make_root(work, verb), [verb], prog_name="edgepress"), 2)
-    assert "There is not enough memory" in message
-    assert advice in message
+def test_memory_that_is_missing_is_not_a_defect(work: Callable[[], None]) -> None:
+    message = error_message(CliRunner().invoke(make_root(work), ["work"]), 2)
+    assert message.startswith("Error: There is not enough memory")
     assert "enforce fail" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"--recipe", "--max-memory", "--output"}, "Try a lower --max-memory."),
+        ({"--size", "--tile"}, "Try a smaller --size or --tile."),
+        ((), "Close other programs, or use a machine with more memory."),
+    ],
+)
+def test_only_options_that_a_command_has_are_recommended(options: Collection[str], advice: str) -> None:
+    assert describe_failure(MemoryError(), "edgepress work", options).message.endswith(advice)
+    message = describe_failure(system_error(errno.ENOSPC, "/x"), "edgepress work", options).message
+    assert ("--output" in message) == ("--output" in options)
 
 
 # ---------------------------------------------------------------- interruptions

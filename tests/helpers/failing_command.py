@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from edgepress.cli.main import RootGroup
+from edgepress.cli.options import Command
 
 
 def make_root(work: Callable[[], None], name: str = "work") -> click.Group:
@@ -17,7 +18,7 @@ def make_root(work: Callable[[], None], name: str = "work") -> click.Group:
     def root(debug: bool) -> None:
         pass
 
-    root.command(name)(work)
+    root.command(name, cls=Command)(work)
     return root
 
 

@@ -53,8 +53,15 @@ def test_graphs_stay_loaded_or_one_is_loaded_at_a_time(
 
 
 def test_unknown_provider_names_the_available_ones(files: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"no MagicExecutionProvider. Choose from .*CPUExecutionProvider"):
+    with pytest.raises(UserError, match=r"no execution provider Magic. Choose from .*CPU"):
         SessionPool(files, providers=["MagicExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", ["CPU", "cpu", "CPUExecutionProvider", "cpuexecutionprovider"])
+def test_providers_have_short_names_in_any_case(files: dict[str, Path], name: str) -> None:
+    run = SessionPool(files, providers=[name])
+    run("float32", {"a": np.ones(1), "b": np.ones(1)})
+    assert "CPUExecutionProvider" in run.engine
 
 
 def test_missing_graph(files: dict[str, Path]) -> None:
@@ -78,7 +85,7 @@ def test_out_of_memory(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Expand", ["a", "size"], ["wide"])], "wide", ports[:2], ports[2:])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "wide.onnx")
     run = SessionPool({"wide": tmp_path / "wide.onnx"})
-    with pytest.raises(UserError, match=r"Cannot run .*wide\.onnx: not enough memory. Try a smaller --size"):
+    with pytest.raises(UserError, match=r"Cannot run .*wide\.onnx: not enough memory. Generate a smaller image"):
         run("wide", {"a": np.ones(1, np.float32), "size": np.array([2**50])})
 
 
