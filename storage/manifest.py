@@ -83,7 +83,8 @@ def read_manifest(artifact: Path) -> Manifest | None:
         return Manifest.model_validate(_upgrade(json.loads(path.read_text("utf-8"))))
     except (OSError, ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a valid manifest: {reason}. Use --force to replace the artifact.") from error
+        remedy = "Replace the artifact with 'edgepress quantize --force'."
+        raise UserError(f"{path} is not a valid manifest: {reason}. {remedy}") from error
 
 
 def _upgrade(content: Any) -> Any:

@@ -54,4 +54,6 @@ def _require_supported_nodes(model: ir.Model, opset: int) -> None:
             else:
                 is_supported = set(node.attributes) <= set(schema.attributes) and not schema.deprecated
             if not is_supported:
-                raise UserError(f"Opset {opset} does not support {node.op_type} as the graph uses it. Raise --opset.")
+                raise UserError(
+                    f"Opset {opset} does not support {node.op_type} as the graph uses it. Choose a higher opset."
+                )

@@ -104,8 +104,8 @@ class Toolkit:
         except TimeoutError as error:
             self.close()
             raise UserError(
-                f"rknn-toolkit2 took more than {self._timeout_s:.0f} s in '{name}'. Raise --timeout, or make parts "
-                "smaller (rknn.blocks)."
+                f"rknn-toolkit2 took more than {self._timeout_s:.0f} s in '{name}'. Raise the limit with "
+                "'edgepress export rknn --timeout', or make parts smaller (rknn.blocks)."
             ) from error
         except BrokenPipeError as error:
             last_line = _format_last_line(_read_log(log, log_offset))
