@@ -79,7 +79,7 @@ def test_ctrl_c_keeps_partial_results(artifact: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(command, "show_progress", lambda _: nullcontext(progress))
     monkeypatch.setattr(runner, "SAVE_INTERVAL_S", 0)
     result = bench(artifact, "--images", 50, "-o", tmp_path / "out")
-    assert result.exit_code == 2
+    assert result.exit_code == 130
     assert (interim[0].incomplete_reason, len(interim[0].images)) == (runner.UNFINISHED, 3)
     results = load_results(tmp_path / "out")
     assert (results.incomplete_reason, results.images) == ("interrupted", interim[0].images)
@@ -102,7 +102,7 @@ def get_error(result: Result) -> str:
     [
         (("--size", "60x64"), "Invalid image size 60x64"),
         (("--tile", "33"), "Invalid tile size 33"),
-        (("--provider", "NoSuchProvider"), "has no NoSuchProvider"),
+        (("--provider", "NoSuchProvider"), "has no execution provider NoSuchProvider"),
         (("--prompts", "nowhere.jsonl"), "'nowhere.jsonl'"),
         (("--prompts", "smoke", "--prompt", "a cat"), "--prompt and --prompts exclude each other"),
         (("--images", "0"), "'--images': 0 is not in the range x>=1"),

@@ -213,10 +213,15 @@ def test_files_of_the_first_release_are_read(tmp_path: Path) -> None:
     assert read_rknn_config(write_content(tmp_path, OLD_RKNN)) == RKNN
 
 
-@pytest.mark.parametrize(("config", "old"), [(ONNX, OLD_ONNX), (RKNN, OLD_RKNN)], ids=["onnx", "rknn"])
+@pytest.mark.parametrize(
+    ("config", "old"),
+    [(ONNX, OLD_ONNX | {"session_options": None}), (RKNN, OLD_RKNN)],
+    ids=["onnx", "rknn"],
+)
 def test_keys_are_written_in_the_order_of_the_first_release(
     config: OnnxPipelineConfig | RknnPipelineConfig, old: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Keys of later releases follow."""
     write_config(config, tmp_path)
     expected = json.dumps(rename(old), indent=2, ensure_ascii=False) + "\n"
     assert (tmp_path / CONFIG_NAME).read_text("utf-8") == expected
