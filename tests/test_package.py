@@ -36,10 +36,12 @@ def test_a_fresh_home_stays_empty(tmp_path: Path) -> None:
     write_small_artifact(tmp_path / "artifact")
     home = tmp_path / "home"
     home.mkdir()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_") and "TELEMETRY" not in key}
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith("XDG_") and "TELEMETRY" not in key
+    }
     options = ["--prompt", "a wall", "--steps", "1", "--size", "32x48", "-o", str(tmp_path / "a.png")]
     command = [sys.executable, "-m", "edgepress", "generate", str(tmp_path / "artifact"), *options]
-    process = subprocess.run(command, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=variables | {"HOME": str(home)}, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert list(home.rglob("*")) == []
 

@@ -400,7 +400,7 @@ def test_an_interrupted_command_says_that_it_can_be_resumed_and_it_can(
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate()
-    assert process.returncode == 2, errors
+    assert process.returncode == 130, errors
     assert printed == ""
     (message,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
     assert message == "Error: Interrupted; finished work is kept, and the same command resumes."
