@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.commands import run_command
 from helpers.tiny import edit_weights, store_as_published, write_tiny_pipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -312,29 +313,18 @@ def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
 # ---------------------------------------------------------------- same bytes, bounded memory
 
 
-def run_quantize(tiny: Path, output: Path, recipe: str, threads: int) -> None:
-    recipe_file = output.with_suffix(".yaml")
-    recipe_file.write_text(recipe)
-    arguments = ["quantize", "--recipe", str(recipe_file), "--model", str(tiny), "--output", str(output)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    process = subprocess.run(
-        [sys.executable, "-m", "edgepress", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_same_bytes_whatever_the_number_of_threads(tiny: Path, tmp_path: Path, dtype: str) -> None:
     recipe = f"device: test\ndtype: {dtype}\nquantize: {{embeddings: int8}}\ncalibration: {{count: 2, steps: 2}}\n"
-    for threads in (1, 2, 3):
-        run_quantize(tiny, tmp_path / str(threads), recipe, threads)
-    first, second, third = (hash_folder(tmp_path / str(threads) / "model") for threads in (1, 2, 3))
-    assert first == second == third
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe)
+    for threads in (1, 2):
+        arguments = ["quantize", "--recipe", file, "--model", tiny, "--output", tmp_path / str(threads)]
+        done = run_command(*arguments, before=partial(torch.set_num_threads, threads))
+        assert done.returncode == 0, done.stderr
+    first, second = (hash_folder(tmp_path / str(threads) / "model") for threads in (1, 2))
+    assert first == second
 
 
 PRINT_PEAK_MEMORY = """
@@ -347,7 +337,7 @@ from edgepress.quantize import writer
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import Recipe
 
-writer.write_sharded = partial(write_sharded, shard_bytes=20_000_000)  # small beside the weights, as in a large model
+writer.write_sharded = partial(write_sharded, shard_bytes=10_000_000)  # small beside the weights, as in a large model
 recipe = {"device": "test", "dtype": "float32", "quantize": {"method": sys.argv[3], "components": ["transformer"]}}
 recipe |= {"calibration": {"count": 1, "steps": 1}}
 quantize_pipeline(Recipe.model_validate(recipe), Path(sys.argv[1]), Path(sys.argv[2]), max_memory=1)
@@ -410,11 +400,11 @@ def test_weights_and_config_of_different_models_are_rejected(name: str, tiny: Pa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
-    """Blocks of 16 million weights, 64 MB: 7 of them, then 13; with fewer the heap has not reached its full size."""
+    """Blocks of 7 million weights, 28 MB: 7 of them, then 13; with fewer the heap has not reached its full size."""
     peaks = {}
     for layers in (5, 11):
         source = tmp_path / f"pipeline-{layers}"
-        write_tiny_pipeline(source, dim=1152, layers=layers)
+        write_tiny_pipeline(source, dim=768, layers=layers)
         arguments = [str(source), str(tmp_path / f"artifact-{layers}"), "best"]
         process = subprocess.run(
             [sys.executable, "-c", PRINT_PEAK_MEMORY, *arguments], capture_output=True, text=True, check=False
@@ -424,5 +414,5 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
         weights = sum(file.stat().st_size for file in (source / "transformer").glob("*.safetensors"))
         shutil.rmtree(tmp_path)  # frees the disk before the larger one is written
         tmp_path.mkdir()
-    assert weights > 800e6
-    assert peaks[11] - peaks[5] < 80e6, f"{peaks[5] / 1e6:.0f} MB, then {peaks[11] / 1e6:.0f} MB"
+    assert weights > 350e6
+    assert peaks[11] - peaks[5] < 35e6, f"{peaks[5] / 1e6:.0f} MB, then {peaks[11] / 1e6:.0f} MB"

@@ -9,8 +9,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.commands import Command, run_command
 from helpers.tiny import edit_weights
 from safetensors.torch import load_file, save_file
 
@@ -45,13 +44,8 @@ quantize:
 SMALL_MEMORY = "1KB"  # samples of tokens instead of H matrices
 
 
-def make_command(recipe: Path, source: Path, output: Path, *options: str) -> list[str]:
-    arguments = ["quantize", "--recipe", str(recipe), "--model", str(source), "--output", str(output), *options]
-    return [sys.executable, "-m", "edgepress", *arguments]
-
-
-def run(command: list[str], before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=before)
+def make_command(recipe: Path, source: Path, output: Path, *options: str) -> list[str | Path]:
+    return ["quantize", "--recipe", recipe, "--model", source, "--output", output, *options]
 
 
 def hash_model(folder: Path) -> dict[str, str]:
@@ -78,18 +72,18 @@ class KilledError(BaseException):
 def test_killed_five_times_it_ends_with_the_same_bytes(tiny: Path, recipe: Path, tmp_path: Path, memory: str) -> None:
     recipe.write_text(RECIPE + W8A8)
     started = time.monotonic()
-    reference = run(make_command(recipe, tiny, tmp_path / "whole", "--max-memory", memory))
+    reference = run_command(*make_command(recipe, tiny, tmp_path / "whole", "--max-memory", memory))
     length = time.monotonic() - started
     assert reference.returncode == 0, reference.stderr
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     command = make_command(recipe, tiny, tmp_path / "killed", "--max-memory", memory)
     for _ in range(5):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.3, 1.0) * length)
+        process = Command(*command)
+        time.sleep(rng.uniform(0.0, 1.0) * length)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    last = run(command)
+    last = run_command(*command)
     assert last.returncode == 0, last.stderr
     killed, whole = hash_model(tmp_path / "killed"), hash_model(tmp_path / "whole")
     assert killed == whole, f"killed at moments drawn with seed {seed}"
@@ -101,7 +95,7 @@ def test_killed_at_every_rename_it_ends_with_the_same_bytes(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     """Attempt n dies right after its n-th rename, over an older artifact that is to be replaced, until one survives."""
-    recipe = Recipe.model_validate(yaml.safe_load(RECIPE))
+    recipe = Recipe.model_validate({"device": "test", "calibration": {"count": 1, "steps": 1}})
     older = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"method": "rtn"})})
     quantize_pipeline(recipe, tiny, tmp_path / "whole", max_memory=memory)
     output = tmp_path / "killed"
@@ -145,23 +139,23 @@ def test_finished_blocks_are_not_quantized_again(tiny: Path, recipe: Path, tmp_p
     """Killed as soon as the first block is stored: that file is the same one, untouched, until the end."""
     output = tmp_path / "artifact"
     command = make_command(recipe, tiny, output)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Command(*command)
     file = None
     while file is None and process.poll() is None:
         file = next(iter(output.glob(".work/*/blocks/*.safetensors")), None)
         time.sleep(0.002)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     if file is None or not file.exists():
         pytest.skip("the run was over before it could be killed")
     expected = file.stat().st_mtime_ns
     times = set()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Command(*command)
     while process.poll() is None:
         if file.exists():
             times.add(file.stat().st_mtime_ns)
         time.sleep(0.002)
-    assert process.returncode == 0
+    assert process.wait().returncode == 0
     assert times <= {expected}
 
 
@@ -343,15 +337,15 @@ def test_another_process_on_the_same_output_is_rejected(tiny: Path, tmp_path: Pa
 # ---------------------------------------------------------------- disk, permissions, interrupts
 
 
-def limit_file_size(size: int) -> None:
+def limit_file_size(size: int) -> Callable[[], None]:
     """Stands for a full disk: the kernel refuses larger writes in the same way."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_nothing_is_published(tiny: Path, recipe: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    done = run(make_command(recipe, tiny, output), lambda: limit_file_size(2_000_000))
+    done = run_command(*make_command(recipe, tiny, output), before=limit_file_size(2_000_000))
     assert done.returncode == 2, done.stderr
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
@@ -364,7 +358,7 @@ def test_a_disk_that_fills_up_while_copying_is_one_sentence(recipe: Path, tiny: 
     source, output = tmp_path / "pipeline", tmp_path / "artifact"
     shutil.copytree(tiny, source)
     (source / "teaser.png").write_bytes(bytes(60_000_000))
-    done = run(make_command(recipe, source, output), lambda: limit_file_size(50_000_000))
+    done = run_command(*make_command(recipe, source, output), before=limit_file_size(50_000_000))
     assert done.returncode == 2, done.stderr
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
@@ -373,7 +367,7 @@ def test_a_disk_that_fills_up_while_copying_is_one_sentence(recipe: Path, tiny: 
 
 @pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_one_sentence(tiny: Path, recipe: Path) -> None:
-    done = run(make_command(recipe, tiny, Path("/sys/kernel/edgepress")))
+    done = run_command(*make_command(recipe, tiny, Path("/sys/kernel/edgepress")))
     assert done.returncode == 2, done.stderr
     assert "Permission denied" in done.stderr
     assert "Traceback" not in done.stderr
@@ -382,7 +376,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tiny: Path, recipe: Pat
 @pytest.mark.slow
 def test_a_second_command_on_the_same_output_is_rejected(tiny: Path, recipe: Path, tmp_path: Path) -> None:
     with Workspace(tmp_path / "artifact", "another").lock():
-        done = run(make_command(recipe, tiny, tmp_path / "artifact"))
+        done = run_command(*make_command(recipe, tiny, tmp_path / "artifact"))
     assert done.returncode == 2
     assert "Another edgepress process is using" in done.stderr
 
@@ -394,14 +388,14 @@ def test_an_interrupted_command_says_that_it_can_be_resumed_and_it_can(
 ) -> None:
     output = tmp_path / "artifact"
     command = make_command(recipe, tiny, output)
-    unignore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignore)
+    process = Command(*command)
     while not any((output / ".work").glob(awaited or "*")) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert printed == ""
+    done = process.wait()
+    errors = done.stderr
+    assert done.returncode == 130, errors
+    assert done.stdout == ""
     (message,) = [line for line in errors.splitlines() if line.startswith("Error: ")]
     assert message == "Error: Interrupted; finished work is kept, and the same command resumes."
     assert errors.splitlines()[-1] == message
@@ -409,7 +403,7 @@ def test_an_interrupted_command_says_that_it_can_be_resumed_and_it_can(
     assert not (output / "manifest.json").exists()
     files = {path for path in output.glob(".work/*/*") if path.is_file()}
     assert files or not awaited
-    last = run(command)
+    last = run_command(*command)
     assert last.returncode == 0, last.stderr
     assert "cannot be resumed" not in last.stderr
     quantize_pipeline(Recipe.model_validate(yaml.safe_load(RECIPE)), tiny, tmp_path / "whole")

@@ -93,11 +93,13 @@ def test_a_copy_is_measured_and_removed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_exports_checks_runs_and_removes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything except the size of the pipeline is as in a real run."""
+    """Everything except the size of the pipeline, and that files are always cold, is as in a real run."""
     shapes = quantized.TINY_SHAPES.transformer | {"dim": 384, "n_heads": 6, "n_kv_heads": 6}
     pipeline = tmp_path / "random-transformer-2-layers"
     quantized.write_quantized(pipeline, "transformer", replace(quantized.TINY_SHAPES, transformer=shapes))
     monkeypatch.setattr(full_size, "SIZE", (64, 64))
+    monkeypatch.setattr(full_size, "PAGE_CACHE_STATES", {"cold": "not in the page cache"})
+    monkeypatch.setattr(full_size, "CACHE_STATES", [("cold", "first"), ("cold", "again")])
     arguments = ["--folder", str(tmp_path), "--component", "transformer", "--runs", "1", "--layers", "2"]
     result = CliRunner().invoke(full_size.main, arguments)
     assert result.exit_code == 0, result.output
