@@ -56,9 +56,8 @@ class Command:
         """
         self._folder = tempfile.TemporaryDirectory(prefix="command-")
         self._files = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        self._process: ForkServerProcess = _SERVER.Process(
-            target=_run, args=(texts, self._files, dict(os.environ), before)
-        )
+        sent = ([str(argument) for argument in arguments], self._files, dict(os.environ), before)
+        self._process: ForkServerProcess = _SERVER.Process(target=_run, args=sent)
         self._process.start()
 
     def poll(self) -> int | None:
