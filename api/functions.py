@@ -314,7 +314,7 @@ def plan_evaluation(
         model=str(model) if model is not None else None, candidates=names, output=folder, **options
     )
     try:
-        resolved = Recipe(device="custom") if recipe is None else _load(recipe)
+        resolved = Recipe(device="custom") if recipe is None else _load(recipe, chosen.gates)
         if pairs is not None:
             _require_no_pipelines(chosen)
             return plans.plan_image_pairs(resolved, Path(pairs[0]), Path(pairs[1]), chosen)
@@ -353,8 +353,20 @@ def _require_no_pipelines(options: EvaluationOptions) -> None:
         raise UserError("--pairs names both folders, with one image each. Leave out --model, --candidate and --seeds.")
 
 
-def _load(recipe: Recipe | str | Path) -> Recipe:
-    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+def _load(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe:
+    """Loads a recipe, if it is not loaded yet, and checks what its schema does not know: the names of gates."""
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if with_gates and loaded.evaluation.gates:
+        from ..evaluate.metrics.registry import load_metrics
+        from ..evaluate.results.gates import resolve_gates
+
+        name = f"Recipe {recipe}" if not isinstance(recipe, Recipe) else f"The recipe for {recipe.device}"
+        metrics = load_metrics()
+        try:
+            resolve_gates(loaded.evaluation.gates, [*metrics.metrics, *metrics.unavailable], has_ground_truth=False)
+        except UserError as error:
+            raise UserError(f"{name}, evaluation.gates: {error}") from error
+    return loaded
 
 
 def _override(recipe: Recipe, model: str | Path | None, method: str | None) -> Recipe:

@@ -11,6 +11,7 @@ import click
 
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
+from ..recipes.schema import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact
 from .console import print_json, show_progress
 from .options import (
@@ -41,7 +42,7 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
 @click.option("--prompt", metavar="TEXT", help="What each image shows.")
 @click.option("--prompts", metavar="FILE|SET", help=f"Prompts to use in turn.  [default: {DEFAULT_PROMPTS}]")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the artifact's]")
-@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=8, show_default=True, help="Denoising steps.")
 @click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Seed of the first image.")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side, as in generate.")
 @click.option(

@@ -13,7 +13,7 @@ from ..api import functions as api
 from ..common.errors import UserError
 from ..recipes.schema import RknnSettings
 from .console import print_json, show_progress
-from .options import Command, json_option, model_option, output_option, recipe_option, verbosity_options
+from .options import Command, Seconds, json_option, model_option, output_option, recipe_option, verbosity_options
 
 if TYPE_CHECKING:
     from ..export.rknn.building.builder import BuiltPart
@@ -28,7 +28,9 @@ PRECISIONS = get_args(RknnSettings.model_fields["precision"].annotation)
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--component", "components", multiple=True, help="Export only this component; may be repeated.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the parts; overrides the recipe.")
-@click.option("--timeout", type=float, default=3600, show_default=True, help="Seconds that building a part may take.")
+@click.option(
+    "--timeout", type=Seconds(), default=3600, show_default=True, help="Seconds that building a part may take."
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Build nothing: show the parts, and whether they fit.")
 @json_option
 @verbosity_options

@@ -11,6 +11,7 @@ import click
 
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
+from ..recipes.schema import MAX_STEPS
 from .console import print_json, show_progress
 from .options import FOLDER, Command, ImageSize, json_option, output_option, verbosity_options
 
@@ -25,7 +26,7 @@ TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
 @click.argument("artifact", type=FOLDER)
 @click.option("--prompt", required=True, metavar="TEXT", help="What the image shows.")
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True, help="Seed of the noise.")
-@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Denoising steps.")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=8, show_default=True, help="Denoising steps.")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the pipeline's]")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
 @click.option(

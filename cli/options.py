@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,21 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
+class Seconds(click.FloatRange):
+    """A duration: positive, and neither NaN nor longer than about a year."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(0, 3e7, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds. Write it like 3600.", param, ctx)
+        return float(seconds)
+
+
 class ByteSize(click.ParamType[int]):
     """Bytes, given as a number with a unit."""
 
@@ -45,7 +61,7 @@ class ByteSize(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)B", value)
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]i?)B", value)
         if not match:
             self.fail(f"{value!r} is not a size. Write it like 6GiB or 500MB.", param, ctx)
         base = 1024 if match[2].endswith("i") else 1000

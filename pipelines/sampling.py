@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from ..prompts.prompt import Prompt
+from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
+from .prompt_limits import find_truncations, load_pipeline_host
 
 if TYPE_CHECKING:
     import torch
@@ -133,9 +135,16 @@ def _disable_progress_bars() -> Iterator[None]:
 
 
 def generate_images(
-    pipeline: Any, prompts: Sequence[Prompt], sampling: SamplingParams, seed: int = 0, output_type: str = "pil"
+    pipeline: Any,
+    prompts: Sequence[Prompt],
+    sampling: SamplingParams,
+    seed: int = 0,
+    output_type: str = "pil",
+    warn: Callable[[str], None] = warn_once,
 ) -> list[Image]:
     """Generates one image per prompt, all in one batch.
+
+    Prompts are truncated where the pipeline does it, or where its position tables end, as the exported graphs do.
 
     Args:
         pipeline: A loaded diffusers pipeline.
@@ -143,6 +152,7 @@ def generate_images(
         sampling: Size, steps and guidance.
         seed: Selects the noise, together with each prompt's id.
         output_type: `pil` for images, or `latent` for the latents before decoding.
+        warn: Called with a sentence for each prompt that is truncated.
 
     Raises:
         UserError: The pipeline rejects the size or another parameter.
@@ -151,6 +161,7 @@ def generate_images(
 
     generators = [torch.Generator().manual_seed(prompt_seed(prompt.id, seed)) for prompt in prompts]
     try:
+        options = _resolve_limits(pipeline, [prompt.prompt for prompt in prompts], sampling, warn)
         with torch.no_grad():
             images = pipeline(
                 [prompt.prompt for prompt in prompts],
@@ -160,6 +171,7 @@ def generate_images(
                 guidance_scale=sampling.guidance,
                 generator=generators,
                 output_type=output_type,
+                **options,
             ).images
     except ValueError as error:
         raise UserError(
@@ -167,6 +179,23 @@ def generate_images(
             f"guidance {sampling.guidance:g}: {error}. Change them in the recipe."
         ) from error
     return list(images)
+
+
+def _resolve_limits(
+    pipeline: Any, prompts: Sequence[str], sampling: SamplingParams, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Checks the size and the lengths of prompts; returns the pipeline's arguments that truncate long prompts.
+
+    Short prompts get none, since they are padded to that length, which changes the rounding of their images.
+    """
+    host = load_pipeline_host(pipeline)
+    if host is None:
+        return {}
+    host.latent_shape(sampling.height, sampling.width)
+    notices = [notice for notice in find_truncations(pipeline, host, prompts) if notice]
+    for notice in notices:
+        warn(notice)
+    return {"max_sequence_length": host.max_tokens} if notices else {}
 
 
 def batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:

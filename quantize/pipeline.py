@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,24 @@ from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
+from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.schema import PRIMARY, GenerationSettings, Recipe
 from ..storage.checkpoint import write_tensors
-from ..storage.files import FileRecord, hash_files, write_json
+from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import Manifest, library_versions, read_manifest
+from ..storage.preflight import check_disk_space, check_output
 from .algorithms.fp16_range import find_fp16_overflows
-from .calibration.collector import hessians_fit, run_calibration
+from .calibration.collector import run_calibration
 from .calibration.streaming import validate_weights
-from .plan import QuantizationPlan, build_plan
+from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
 from .workspace import Workspace, WorkspaceState, read_metadata
-from .writer import compute_savings, list_unquantized_modules, save_quantized_pipeline
+from .writer import compute_savings, estimate_output_bytes, list_unquantized_modules, save_quantized_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,14 @@ def quantize_pipeline(
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"The output folder {output} is inside the model folder {source}. Choose another --output.")
     timer = StageTimer(progress)
-    job = _prepare_job(recipe, source, max_memory, timer)
+    writes = force or restart or not Artifact(output).has_model  # else the artifact may be up to date
+    if writes:
+        check_output(output)
+    job = _prepare_job(recipe, source, max_memory)
+    if writes:
+        check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
+    check_finite_weights(source, timer)
+    job = replace(job, files=hash_files(source, timer))
     workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:
         if workspace.folder.exists():  # left by a run that was interrupted right after publishing
@@ -117,30 +126,39 @@ class QuantizationJob:
 
     Attributes:
         prompts: For calibration; images are generated for the first `recipe.calibration.count` of them.
-        files: Every file of the source pipeline.
         dtype: What the reference computes in.
         max_memory: Bytes.
+        files: Every file of the source pipeline, once they have been read.
     """
 
     recipe: Recipe
     plan: QuantizationPlan
     prompts: Sequence[Prompt]
     sampling: SamplingParams
-    files: list[FileRecord]
     dtype: torch.dtype
     max_memory: int
+    files: Sequence[FileRecord] = ()
 
     def collect_inputs(self) -> dict[str, Any]:
-        """Returns everything that the result depends on, by topic, as JSON."""
-        settings = self.recipe.model_dump(mode="json", include={"dtype", "quantize", "calibration"})
+        """Returns everything that the result depends on, by topic, as JSON.
+
+        Nothing else may be part of it, such as the memory or the names of prompt sets: work is thrown away where it
+        changes.
+        """
+        quantize = self.recipe.quantize
         return {
             "version of edgepress": code_fingerprint(__name__),
             "versions of libraries": library_versions(),
-            "recipe": settings | {"steps": list(self.recipe.quantize.resolved_steps)},
+            "recipe": {
+                "dtype": str(self.dtype),
+                "quantize": quantize.model_dump(mode="json", exclude={"method", "steps"}),
+                "steps": list(quantize.resolved_steps),
+                "sampling": asdict(self.sampling),
+                "images": min(self.recipe.calibration.count, len(self.prompts)),
+            },
             "model family": repr(self.plan.family.components),
             "prompt set": prompt_set_digest(self.prompts),
             "model": [file.model_dump() for file in self.files],
-            "kind of statistics": {part.name: hessians_fit(part, self.max_memory) for part in self.plan.components},
         }
 
     def run(self, workspace: Workspace, progress: Progress) -> None:
@@ -194,14 +212,16 @@ class QuantizationJob:
         )
 
 
-def _prepare_job(recipe: Recipe, source: Path, max_memory: int, progress: Progress) -> QuantizationJob:
-    """Reads and checks everything that quantization needs, before any long work."""
-    plan = build_plan(source, recipe.quantize, progress)
-    validate_weights(plan)
+def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJob:
+    """Checks everything that can be known from configs and headers; no weight is read."""
+    check_pipeline(source)
     sampling = resolve_sampling(recipe.calibration, source)
+    check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)
+    plan = build_plan(source, recipe.quantize)
+    validate_weights(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
-    return QuantizationJob(recipe, plan, prompts, sampling, hash_files(source, progress), dtype, max_memory)
+    return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory)
 
 
 def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:

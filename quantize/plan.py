@@ -103,12 +103,12 @@ class QuantizationPlan:
         return next(component for component in self.components if component.name == name)
 
 
-def build_plan(source: Path, settings: QuantizationSettings, progress: Progress = no_progress) -> QuantizationPlan:
-    """Plans the quantization of a pipeline folder. All its weights are read and checked.
+def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan:
+    """Plans the quantization of a pipeline folder. Of its weights, only the headers are read.
 
     Raises:
-        UserError: Unknown pipeline or component class, or one that can only be exported; unreadable weights, or NaN in
-            them; a group size or an output width that does not fit a layer.
+        UserError: Unknown pipeline or component class, or one that can only be exported; unreadable weights; a group
+            size or an output width that does not fit a layer.
     """
     family = get_family(read_pipeline_class(source))
     if not any(component.blocks for component in family.components):
@@ -125,9 +125,17 @@ def build_plan(source: Path, settings: QuantizationSettings, progress: Progress 
     unquantized = tuple(component for component in components if component.name not in settings.components)
     for component in quantized:
         _check_component(component, settings)
+    return QuantizationPlan(source, family, settings, quantized, unquantized)
+
+
+def check_finite_weights(source: Path, progress: Progress = no_progress) -> None:
+    """Reads all weights of a pipeline folder and checks them.
+
+    Raises:
+        UserError: A weight is NaN or infinite, or cannot be read.
+    """
     for folder in _find_weight_folders(source):
         Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
-    return QuantizationPlan(source, family, settings, quantized, unquantized)
 
 
 def _find_weight_folders(source: Path) -> list[Path]:

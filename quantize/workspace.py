@@ -199,10 +199,11 @@ class Workspace:
 # ---------------------------------------------------------------- files
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Loads all tensors of a safetensors file."""
+def iterate_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a safetensors file by name, each loaded when it is asked for."""
     with open_safetensors(file) as stored:
-        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        for name in stored.keys():  # noqa: SIM118  it is not iterable
+            yield name, stored.get_tensor(name)
 
 
 def read_tensor(file: Path, name: str) -> Tensor:

@@ -196,6 +196,25 @@ def compute_savings(component: ComponentPlan, plan: QuantizationPlan, dtype: tor
     }
 
 
+def estimate_output_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
+    """Estimates what quantization writes at least: the quantized blocks twice, as work and in the model.
+
+    Args:
+        dtype: What the reference computes in.
+    """
+    schemes = [plan.settings.scheme, *plan.settings.extra_schemes.values()]
+    total = sum(component.checkpoint.file_bytes() for component in plan.unquantized_components)
+    for component in plan.components:
+        quantized = _quantized_weights(component)
+        weights = sum(math.prod(component.checkpoint.shape(name)) for name in quantized)
+        total += sum(2 * weights * scheme.bits // 8 for scheme in schemes)
+        embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
+        total += sum(_int8_rows_bytes(component.checkpoint.shape(name)) for name in embeddings)
+        unquantized = set(component.used_tensor_names) - quantized - embeddings
+        total += sum(_downcast_bytes(component, name, dtype) for name in unquantized)
+    return total
+
+
 def _awq_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
     """Returns the size in AWQ's layout: 4 bits per weight and, per group, 16 of scale and 4 of zero point."""
     height, width = shape

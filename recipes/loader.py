@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
+from ..common.validation import explain_value
 from .deprecation import upgrade_settings
 from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
 RECIPES_DIR = Path(__file__).parent
+MAX_RECIPE_BYTES, MAX_DEPTH = 2**20, 100
 MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key <<, which may repeat keys that it merges
 
 Settings = TypeVar("Settings", bound=FrozenModel)
@@ -42,10 +44,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             one) or given twice, or a value is invalid.
     """
     path = _find_recipe(str(name_or_path))
-    try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}.") from error
+    content = _read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"Recipe {path} is not a mapping of keys to values. Start it with 'device: NAME'.")
 
@@ -66,20 +65,61 @@ def _find_recipe(name: str) -> Path:
     if path.exists() and (is_path or name in recipe_names()):
         return path
     known = f"Shipped recipes: {', '.join(recipe_names())}."
-    raise UserError(f"There is no recipe file {path}. {known}" if is_path else f"There is no recipe {name!r}. {known}")
+    raise UserError(f"There is no recipe file {path}. {known}" if is_path else f"There is no recipe '{name}'. {known}")
 
 
 class _Loader(yaml.SafeLoader):
     """Reads plain YAML and rejects duplicate keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE_TAG]
-        duplicates = [key for number, key in enumerate(keys) if key in keys[:number]]
-        if duplicates:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {duplicates[0]!r} is given twice", node.start_mark
-            )
+        keys: list[Any] = []
+        for key_node, _ in node.value:
+            key = None if key_node.tag == MERGE_TAG else self.construct_object(key_node, deep=True)
+            if key is not None and key in keys:
+                problem = f"the key '{key}' is given twice. Remove one of the two"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            keys.append(key)
         return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    """Reads a YAML file.
+
+    Raises:
+        UserError: It cannot be read, or is not plain YAML. The message names the line.
+    """
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UserError(f"{path} is too large to be a recipe ({path.stat().st_size} bytes). Give a recipe.")
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"Recipe {path} cannot be read: {error.strerror}. Check the file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"Recipe {path} is not UTF-8 text. Save it in that encoding.") from error
+    too_deep = f"Recipe {path} is nested too deeply. Write it as docs/recipes.md shows."
+    if _bracket_depth(text) > MAX_DEPTH:  # PyYAML's time grows with the square of the depth
+        raise UserError(too_deep)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise UserError(too_deep) from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"Recipe {path}{line} is not readable YAML: {error.problem or error.context}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}.") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+    ) as error:  # PyYAML's for !!timestamp x and the like
+        raise UserError(f"Recipe {path} has a value that does not match its tag. Remove the tags (!!).") from error
+
+
+def _bracket_depth(text: str) -> int:
+    """How many brackets are open at most."""
+    return max(accumulate((character in "[{") - (character in "]}") for character in text), default=0)
 
 
 def validate_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -91,14 +131,7 @@ def validate_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settin
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain_value(error.errors()[0])) from error
-
-
-def _explain_value(details: ErrorDetails) -> str:
-    """A mistake in a value, as a sentence."""
-    key = ".".join(map(str, details["loc"]))
-    message = details["msg"].removeprefix("Value error, ")
-    return f"{key} = {details['input']!r}: {message[0].lower()}{message[1:]}." if key else f"{message}."
+        raise UserError(f"{explain_value(error.errors()[0])}.") from error
 
 
 def _explain_error(error: ValidationError) -> str:
@@ -108,10 +141,10 @@ def _explain_error(error: ValidationError) -> str:
     first = next((details for details in errors if details["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; {suggest_name(str(first['loc'][-1]), _sibling_keys(first['loc']))}"
+        return f"unknown key '{key}'; {suggest_name(str(first['loc'][-1]), _sibling_keys(first['loc']))}"
     if first["type"] == "missing":
-        return f"the key {key!r} is missing; add it."
-    return _explain_value(first)
+        return f"the key '{key}' is missing; add it."
+    return f"{explain_value(first)}."
 
 
 def _sibling_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -13,7 +13,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -30,18 +29,24 @@ METHOD_STEPS: dict[str, tuple[Step, ...]] = {
     "gptq": ("gptq",),
     "best": ("gptq",),
 }
-ImageSize = Literal["native"] | tuple[PositiveInt, PositiveInt]
+MAX_STEPS = 10_000  # of denoising; a schedule is computed at once
+Side = Annotated[int, Field(ge=1, le=65_536)]  # pixels
+NumTokens = Annotated[int, Field(ge=1, le=32_768)]
+Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
+ImageSize = Literal["native"] | tuple[Side, Side]
 
 
 class FrozenModel(BaseModel):
     """An immutable section of a recipe. It rejects unknown keys, and reads the keys and values of earlier releases.
+
+    Numbers are finite, and `true` is no number.
 
     Attributes:
         RENAMED_KEYS: Keys of earlier releases, with what they are called now.
         RENAMED_VALUES: For each key, values of earlier releases with what they are called now.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     RENAMED_KEYS: ClassVar[Mapping[str, str]] = {}
     RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {}
@@ -63,7 +68,29 @@ class FrozenModel(BaseModel):
         for old, new in cls.RENAMED_KEYS.items():
             if old in content and new in content:
                 raise ValueError(f"{old} is the old name of {new}; give only one of them")
-        return dict(cls.upgrade_entry(key, value) for key, value in content.items())
+        upgraded = dict(cls.upgrade_entry(key, value) for key, value in content.items())
+        for key, value in upgraded.items():
+            if key in cls.model_fields and _has_boolean(value):
+                _check_boolean(key, cls.model_fields[key].annotation)
+        return upgraded
+
+
+def _has_boolean(value: Any, depth: int = 2) -> bool:
+    """Whether a value is a boolean, or a list that has one, or a list of lists."""
+    if depth and isinstance(value, list | tuple):
+        return any(_has_boolean(entry, depth - 1) for entry in value)
+    return isinstance(value, bool)
+
+
+def _check_boolean(key: str, annotation: Any) -> None:
+    """Raises ValueError where a key takes no boolean; pydantic would read `true` as the number 1."""
+    options = [annotation]
+    while options:
+        option = options.pop()
+        if option is bool:
+            return
+        options += get_args(option)
+    raise ValueError(f"{key} cannot be true or false")
 
 
 class Scheme(FrozenModel):
@@ -232,7 +259,7 @@ class ExportSettings(FrozenModel):
     float_dtype: Literal["fp32", "fp16"] = Field(
         default="fp32", description="The floating-point type of what `int4` does not quantize."
     )
-    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+    sizes: tuple[tuple[Side, Side], ...] = Field(
         default=(),
         description="Image sizes as [height, width] in pixels to verify, and with `shapes: fixed` to export. Empty "
         "for the model's native size.",
@@ -242,7 +269,7 @@ class ExportSettings(FrozenModel):
         description="`fixed` exports each graph once for each of `sizes` and for prompts of up to `max_prompt_tokens` "
         "tokens, all with the same weights. `dynamic` exports one graph for all shapes.",
     )
-    max_prompt_tokens: PositiveInt = Field(
+    max_prompt_tokens: NumTokens = Field(
         default=128, description="The length of the longest prompt in tokens, for `shapes: fixed`."
     )
     extra_graphs: tuple[str, ...] = Field(
@@ -256,7 +283,7 @@ class RknnSettings(FrozenModel):
     RENAMED_KEYS = {"tokens": "max_prompt_tokens"}
 
     target: Literal["rk3588", "rk3576"] = Field(default="rk3588", description="The Rockchip processor.")
-    memory: float = Field(default=8, gt=0, description="Memory of the board in GiB.")
+    memory: Gibibytes = Field(default=8, description="Memory of the board in GiB.")
     precision: Literal["fp16", "w8a8", "w4a16", "auto"] = Field(
         default="fp16",
         description="`fp16`, or `w8a8` or `w4a16` for components that have an extra scheme for it (others stay in "
@@ -268,7 +295,7 @@ class RknnSettings(FrozenModel):
         description="Size of the images as [height, width] in pixels, or `native`. The NPU has fixed shapes.",
     )
     max_prompt_tokens: int = Field(
-        default=96, ge=32, multiple_of=32, description="The length of the longest prompt in tokens."
+        default=96, ge=32, le=32_768, multiple_of=32, description="The length of the longest prompt in tokens."
     )
     cpu: tuple[str, ...] = Field(
         default=(), description="Graphs that ONNX Runtime runs on the CPU, with the model's own 4-bit weights."
@@ -279,11 +306,11 @@ class RknnSettings(FrozenModel):
         description="The largest number of blocks in one part. The time to build a part grows faster than their "
         "number.",
     )
-    build_memory: float = Field(default=8, gt=0, description="Memory in GiB that building a part may use.")
+    build_memory: Gibibytes = Field(default=8, description="Memory in GiB that building a part may use.")
     samples: int = Field(
         default=4, ge=1, description="Number of prompts that images are generated for to calibrate `w8a8`."
     )
-    tile: Annotated[int, Field(ge=64, multiple_of=16)] | None = Field(
+    tile: Annotated[int, Field(ge=64, le=65_536, multiple_of=16)] | None = Field(
         default=None,
         description="Side in pixels of the tiles that the VAE decodes, for boards with too little memory to decode "
         "the image as a whole.",
@@ -307,8 +334,10 @@ class GenerationSettings(FrozenModel):
     size: ImageSize = Field(
         default="native", description="Size of the images as [height, width] in pixels, or `native`."
     )
-    steps: int = Field(default=8, ge=1, description="Number of denoising steps.")
-    guidance: float = Field(default=0.0, ge=0, description="Guidance scale; 0 disables classifier-free guidance.")
+    steps: int = Field(default=8, ge=1, le=MAX_STEPS, description="Number of denoising steps.")
+    guidance: float = Field(
+        default=0.0, ge=0, le=1000, description="Guidance scale; 0 disables classifier-free guidance."
+    )
 
     @field_validator("size", mode="wrap")
     @classmethod
@@ -316,7 +345,7 @@ class GenerationSettings(FrozenModel):
         try:
             return check(value)
         except ValidationError as error:
-            raise ValueError("write native, or [H, W] in pixels") from error
+            raise ValueError("write native, or [H, W] in pixels, each at most 65536") from error
 
 
 class EvaluationSettings(GenerationSettings):
@@ -325,7 +354,7 @@ class EvaluationSettings(GenerationSettings):
     RENAMED_VALUES = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
 
     count: int = Field(default=64, ge=1, description="Number of prompts to use, from the start of the set.")
-    gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]] = Field(
+    gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?\s*%$")]] = Field(
         default={},
         description="Limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`: in the unit of the score, or "
         "with `%` relative to the reference's mean. docs/evaluate.md lists them.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +12,11 @@ from PIL import Image
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
+from ..common.system_memory import check_memory
 from ..models.base.host import Host, RunGraph, load_host
+from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
+from ..prompts.truncation import warn_once
 from ..storage.layout import CONFIG_NAME
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
@@ -25,8 +27,6 @@ from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .scheduler import Schedule, make_schedule
 from .tokenizer import PromptTokenizer
 from .vae_tiling import make_tiled_decoder
-
-logger = logging.getLogger(__name__)
 
 MIN_TILE_SIZE = 64  # pixels; smaller tiles consist mostly of margin
 ENCODING, DENOISING, DECODING = "encoding", "denoising", "decoding"  # stages of progress
@@ -83,7 +83,8 @@ class ImagePipeline:
             self._open_onnx(artifact, keep_loaded, providers)
         with _reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
-            max_tokens = int(self._host_configs.get("max_prompt_tokens", self._host.max_tokens))
+            exported_tokens = int(self._host_configs.get("max_prompt_tokens", self._host.max_tokens))
+        max_tokens = min(exported_tokens, self._host.max_tokens)
         self._tokenizer = PromptTokenizer(self.folder / "tokenizer", self._host.chat_template_kwargs, max_tokens)
 
     def _open_onnx(self, artifact: Path, keep_loaded: bool, providers: Sequence[str]) -> None:
@@ -160,7 +161,7 @@ class ImagePipeline:
         self,
         request: GenerationRequest,
         progress: Progress = no_progress,
-        warn: Callable[[str], None] = logger.warning,
+        warn: Callable[[str], None] = warn_once,
     ) -> Image.Image:
         """Generates an RGB image; it is the same on every machine up to rounding.
 
@@ -170,11 +171,13 @@ class ImagePipeline:
             warn: Called with a sentence if the prompt was too long and has been truncated.
 
         Raises:
-            UserError: The size or the tile size is not supported, or the artifact cannot be run.
+            UserError: The size, the tile size or the number of steps is not supported, there cannot be enough memory,
+                or the artifact cannot be run.
         """
         height, width = self.resolve_size(request.size)
         shape = self._host.latent_shape(height, width)
         run_decoder = self._select_decoder(request.tile_size)
+        self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
         image_tokens = self._host.count_image_tokens(height, width)
         schedule = make_schedule(self._scheduler_config, request.steps, image_tokens)
         noise = torch_randn(shape, request.seed)
@@ -223,6 +226,16 @@ class ImagePipeline:
     def is_simulated(self) -> bool:
         """Whether a simulator stands in for the NPU."""
         return isinstance(self._run, RknnBackend) and self._run.is_simulated
+
+    @property
+    def _is_rknn(self) -> bool:
+        return isinstance(self._run, RknnBackend)
+
+    def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
+        with _reject_malformed(self.folder):
+            needed = estimate_min_memory(self._host_configs, height, width, decodes_whole)
+        advice = "Choose a smaller --size, or --tile." if decodes_whole else "Choose a smaller --size."
+        check_memory(needed, f"An image of {height}x{width}", advice)
 
     def _encode_prompt(self, text: str, progress: Progress, warn: Callable[[str], None]) -> Any:
         tokenized = self._tokenizer.tokenize(text)

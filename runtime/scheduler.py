@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
+from ..recipes.schema import MAX_STEPS
 
 SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
 # Options of the scheduler's config that no supported pipeline was published with.
@@ -50,9 +51,11 @@ def make_schedule(config: Mapping[str, Any], steps: int, image_tokens: int) -> S
         image_tokens: Number of image tokens, for dynamic shifting.
 
     Raises:
-        UserError: The config names another scheduler, or an unsupported option.
+        UserError: The config names another scheduler, or an unsupported option, or there are too many steps.
     """
     _check_config(config)
+    if not 1 <= steps <= MAX_STEPS:
+        raise UserError(f"Invalid number of steps {steps}: it must be 1 to {MAX_STEPS}. Choose fewer --steps.")
     sigmas = np.linspace(1, 1 / steps, steps, dtype=np.float32)
     if config.get("use_dynamic_shifting", False):
         sigmas = _shift_sigmas(sigmas, _compute_shift(config, image_tokens))

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ..common.errors import UserError
-
-MAX_SHOWN_CHARACTERS = 60  # of the truncated text
+from ..prompts.truncation import describe_truncation
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class PromptTokenizer:
         if len(encoding.ids) <= self._max_tokens:
             return TokenizedPrompt(ids)
         begin = encoding.offsets[self._max_tokens][0] - rendered.find(text)
-        return TokenizedPrompt(ids, _describe_truncation(text[max(begin, 0) :], len(encoding.ids), self._max_tokens))
+        notice = describe_truncation(text, len(encoding.ids), self._max_tokens, text[max(begin, 0) :])
+        return TokenizedPrompt(ids, notice)
 
     def _render(self, text: str) -> str:
         messages = [{"role": "user", "content": text}]
@@ -76,14 +76,6 @@ class PromptTokenizer:
             )
         except TemplateError as error:
             raise UserError(f"The chat template rejects the prompt: {error}") from error
-
-
-def _describe_truncation(text: str, tokens: int, max_tokens: int) -> str:
-    notice = f"The prompt has {tokens} tokens and was truncated to {max_tokens}."
-    if not text:
-        return f"{notice} Only the end of the chat template was dropped."
-    ellipsis = "…" if len(text) > MAX_SHOWN_CHARACTERS else ""
-    return f"{notice} Dropped text: {text[:MAX_SHOWN_CHARACTERS]!r}{ellipsis}"
 
 
 def _load_chat_template(path: Path) -> Template:

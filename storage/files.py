@@ -54,6 +54,12 @@ def hash_files(folder: Path, progress: Progress = no_progress, stage: str = "rea
     return records
 
 
+def folder_bytes(folder: Path) -> int:
+    """The bytes of all files below a folder; 0 if there is no such folder."""
+    files = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_size for file in files)
+
+
 def _list_files(folder: Path) -> list[str]:
     """Relative paths with forward slashes, sorted."""
     paths = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...common.errors import UserError
+from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline, prompt_seed
 from ...prompts.prompt import Prompt
 from ..images.types import ImageArray
@@ -97,18 +99,24 @@ def _make_pipeline_generator(folder: Path, sampling: SamplingParams, dtype: str)
     import torch
 
     pipeline = load_pipeline(folder, getattr(torch, dtype))
+    host = load_pipeline_host(pipeline)
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:
-        images: Any = generate_images(pipeline, batch.prompts, sampling, batch.seed, output_type="np")
-        return [_to_uint8(image) for image in images]
+        notices = find_truncations(pipeline, host, [prompt.prompt for prompt in batch.prompts]) if host else []
+        images: Any = generate_images(
+            pipeline, batch.prompts, sampling, batch.seed, output_type="np", warn=lambda _: None
+        )
+        return [_to_uint8(image, notice) for image, notice in zip_longest(images, notices, fillvalue="")]
 
     return generate
 
 
-def _to_uint8(image: npt.NDArray[np.float32]) -> GeneratedImage:
+def _to_uint8(image: npt.NDArray[np.float32], truncation_notice: str) -> GeneratedImage:
     """Converts pixels in 0..1 to 8 bits, rounding as diffusers does."""
     is_nan = np.isnan(image)
-    return GeneratedImage((np.where(is_nan, 0, image) * 255).round().astype(np.uint8), bool(is_nan.any()))
+    return GeneratedImage(
+        (np.where(is_nan, 0, image) * 255).round().astype(np.uint8), bool(is_nan.any()), truncation_notice
+    )
 
 
 def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBatch:

@@ -77,21 +77,6 @@ class SourcePipeline:
                 return solution
         return None
 
-    def require_valid_size(self, height: int, width: int) -> None:
-        """Checks an image size in pixels where the family has no host that does.
-
-        Raises:
-            UserError: The pipeline cannot generate such images, or its VAE has an unknown class.
-        """
-        blocks = self.configs.get("vae", {}).get("block_out_channels")
-        if blocks is None:
-            raise UserError(f"{self.folder / 'vae'} is not an AutoencoderKL. No other VAE can be exported.")
-        multiple = self.family.patch_size * 2 ** (len(blocks) - 1)
-        if height % multiple or width % multiple or min(height, width) <= 0:
-            raise UserError(
-                f"Invalid image size {height}x{width}: height and width must be positive multiples of {multiple}."
-            )
-
     def verify_and_hash(self, progress: Progress = no_progress) -> list[FileRecord]:
         """Hashes every file, and compares the hashes with the manifest where there is one.
 

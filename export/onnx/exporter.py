@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...common.progress import Progress, no_progress
+from ...pipelines.preflight import check_images
 from ...recipes.loader import validate_settings
 from ...recipes.schema import ExportSettings
 from ...storage.layout import Artifact
@@ -118,6 +119,9 @@ def export_onnx(
     merged = validate_settings(ExportSettings, values)
     artifact = Artifact(Path(output))
     plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
+    if verify:
+        for size in plan.sizes:
+            check_images(plan.source.folder, *size)
     with artifact_lock(artifact.path) as work, _stage_folder(work / "export-onnx") as stage:
         with ThreadPoolExecutor(1) as pool:
             hashes = pool.submit(plan.source.verify_and_hash, progress)  # meanwhile: tracing and writing take longer

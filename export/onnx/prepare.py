@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...common.errors import UserError
 from ...models.base.host import Host, load_host
+from ...models.base.image_size import check_image_size
 from ...pipelines.sampling import read_native_size
 from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
@@ -15,10 +16,12 @@ from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.lowering import SUPPORTED_OPSETS
 from ..graph.passes.dequantize_linear import MIN_OPSET as DEQUANTIZE_MIN_OPSET
+from ..graph.preflight import check_export
 from ..graph.source_model import SourcePipeline, open_source
 from .tensorrt import get_unsupported_reason
 
 ImageSizes = Sequence[tuple[int, int]]
+MIN_WEIGHT_BITS = {"fp32": 32, "fp16": 16, "int4": 4, "w8a8": 8}  # of the narrowest weights, by precision
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     pipeline = open_source(source, settings.extra_graphs)
     if output.resolve().is_relative_to(pipeline.folder.resolve()):
         raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
+    check_export(pipeline, output, MIN_WEIGHT_BITS[settings.precision])
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
     _check_shapes(pipeline, host, settings, sizes)
@@ -125,14 +129,12 @@ def _check_opset(settings: ExportSettings) -> None:
 
 def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportSettings, sizes: ImageSizes) -> None:
     """Raises UserError where an image size or prompt length is not possible, or not known to be."""
+    is_fixed = settings.shapes == "fixed"
     for size in sizes:
-        if host is None:
-            pipeline.require_valid_size(*size)
-        else:
-            host.latent_shape(*size)
-    if host is None and settings.shapes == "fixed":
+        check_image_size(pipeline.family, pipeline.configs, *size)
+    if host is None and is_fixed:
         raise UserError(f"Fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'.")
-    if host is not None and settings.max_prompt_tokens > host.max_tokens:
+    if host is not None and is_fixed and settings.max_prompt_tokens > host.max_tokens:
         raise UserError(
             f"max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most {host.max_tokens} "
             f"tokens of a prompt. Set export.max_prompt_tokens to {host.max_tokens} or less."

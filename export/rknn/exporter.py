@@ -19,6 +19,7 @@ from ...runtime.rknn.simulator import simulate
 from ...runtime.rknn.toolkit import Toolkit, find_interpreter
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder
+from ..graph.preflight import check_export
 from ..graph.source_model import open_source
 from ..verification.image_parity import ReferenceImage
 from .board_kit import write_board_kit
@@ -35,6 +36,8 @@ from .prepare import RknnJob, prepare_job
 from .settings import require_rknn_settings
 
 logger = logging.getLogger(__name__)
+
+MIN_WEIGHT_BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4, "auto": 4}  # of the narrowest weights, by precision
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def export_rknn(
     settings = require_rknn_settings(recipe)
     find_interpreter()
     model = open_source(source)
+    check_export(model, output, 0 if components else MIN_WEIGHT_BITS[settings.precision])
     if not components:
         make_memory_plan(model, recipe).require_recipe_fits()
     job = prepare_job(model, output, settings, components)

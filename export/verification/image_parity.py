@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,14 @@ def generate_reference(
     """
     pipeline = reference.load_pipeline()
     latents = torch.randn(host.latent_shape(*size), generator=torch.Generator().manual_seed(IMAGE_SEED))
-    options = {"prompt": reference.prompt, "height": size[0], "width": size[1], "latents": latents.clone()}
+    options: dict[str, Any] = {
+        "prompt": reference.prompt,
+        "height": size[0],
+        "width": size[1],
+        "latents": latents.clone(),
+    }
+    if len(ids) >= host.max_tokens:  # truncate the prompt where the graphs do
+        options["max_sequence_length"] = host.max_tokens
     with torch.no_grad():
         (image,) = pipeline(**options, num_inference_steps=NUM_STEPS, guidance_scale=0.0).images
     sigmas, timesteps = pipeline.scheduler.sigmas.numpy(), pipeline.scheduler.timesteps.numpy()

@@ -106,6 +106,8 @@ class Family:
         reference: `package.module:function` of what the graphs are verified against: a `ComponentReference` if the
             family has a host, otherwise a `PipelineObserver`.
         patch_size: Without a host, the rows and columns of latents in a patch; image sides are multiples of it.
+        max_patches_key: Without a host, the denoiser's config key with the size of its position table: the largest
+            number of patches in a row or a column. Empty: there is no table.
         npu: `package.module:NAME` of the family's `NpuSpec`, if NPUs are supported.
     """
 
@@ -117,6 +119,7 @@ class Family:
     host: str = ""
     reference: str = ""
     patch_size: int = 0
+    max_patches_key: str = ""
     npu: str = ""
 
     def component(self, name: str) -> Component | None:

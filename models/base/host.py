@@ -27,7 +27,8 @@ class Host(Protocol):
         configs: Configs of the components and of the scheduler, by folder name.
 
     Attributes:
-        max_tokens: Number of tokens at which the pipeline truncates prompts.
+        max_tokens: Number of tokens at which prompts are truncated: where the pipeline does it, or where the position
+            tables of its components end.
         chat_template_kwargs: Variables that the pipeline passes to the chat template.
         decoder_graph: Name of the graph that decodes latents; its input and output are (1, channels, height, width).
         decoder_stages: The graphs that decode in tiles.

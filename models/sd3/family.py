@@ -43,4 +43,5 @@ FAMILY = Family(
     ),
     reference="edgepress.models.sd3.reference:observe",
     patch_size=2,
+    max_patches_key="pos_embed_max_size",
 )

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import UserError
 from ..base.host import RunGraph
+from ..base.image_size import require_size
 from ..shared.vae_tiling import plan_decoder_stages
 
 TOKEN_MULTIPLE = 32  # image tokens and prompt tokens are padded to a multiple of this
+MAX_SEQUENCE_LENGTH = 512  # tokens at which the pipeline truncates prompts unless it is told another number
 Table = NDArray[np.float32]
 Scalar = TypeVar("Scalar", np.float32, np.int64)
 
@@ -66,7 +67,6 @@ class RotaryTables:
 class ZImageHost:
     """Host of ZImagePipeline for batch size 1 without guidance; all floats are float32."""
 
-    max_tokens = 512
     chat_template_kwargs: Mapping[str, Any] = {"enable_thinking": True}
     decoder_graph = "vae_decoder"
     encoder_graph = "vae_encoder"
@@ -80,6 +80,9 @@ class ZImageHost:
         self._scaling_factor = np.float32(self._vae["scaling_factor"])
         self._shift_factor = np.float32(self._vae["shift_factor"])
         self.decoder_stages = plan_decoder_stages(self._vae)
+        self.max_tokens = compute_max_tokens(configs)
+        lengths = transformer.get("axes_lens")
+        self._max_patches = (int(lengths[1]), int(lengths[2])) if lengths else None
 
     @property
     def native_resolution(self) -> int:
@@ -90,11 +93,9 @@ class ZImageHost:
         """Returns (1, channels, height / 8, width / 8).
 
         Raises:
-            UserError: A side is not a multiple of a patch's 16 pixels.
+            UserError: A side is not a multiple of a patch's 16 pixels, or beyond the transformer's position tables.
         """
-        multiple = self._vae_scale * self._patch_size
-        if height % multiple or width % multiple or min(height, width) <= 0:
-            raise UserError(f"Invalid image size {height}x{width}: both sides must be multiples of {multiple}.")
+        require_size(height, width, self._vae_scale * self._patch_size, self._max_patches)
         return 1, self._channels, height // self._vae_scale, width // self._vae_scale
 
     def count_image_tokens(self, height: int, width: int) -> int:
@@ -145,6 +146,24 @@ class ZImageHost:
             run(self.encoder_graph, {"image": scaled}) - self._shift_factor
         ) * self._scaling_factor
         return latents
+
+
+def compute_max_tokens(configs: Mapping[str, Mapping[str, Any]]) -> int:
+    """Computes at how many tokens a prompt is truncated.
+
+    The pipeline's own number is lowered to the positions that the text encoder was made for, and to what the
+    transformer's table holds: the prompt's tokens, padded, take the positions from 1 on, and the image the one after
+    them.
+
+    Args:
+        configs: Configs of the components, by folder name; older artifacts lack that of the text encoder.
+    """
+    limits = [MAX_SEQUENCE_LENGTH]
+    if positions := configs.get("text_encoder", {}).get("max_position_embeddings"):
+        limits.append(int(positions))
+    if lengths := configs["transformer"].get("axes_lens"):
+        limits.append((int(lengths[0]) - 2) // TOKEN_MULTIPLE * TOKEN_MULTIPLE)
+    return min(limits)
 
 
 def patchify(latents: NDArray[np.float32], patch_size: int) -> NDArray[np.float32]:

@@ -73,7 +73,8 @@ class ZImageNpuHost(ZImageHost):
             )
         self._size, self._embeddings = size, embeddings
         self._timestep_scale = np.float32(configs["transformer"]["t_scale"])
-        self.max_tokens = max_prompt_tokens
+        self._num_positions = max_prompt_tokens  # of the graphs
+        self.max_tokens = min(max_prompt_tokens, self.max_tokens)
         _, _, rows, columns = super().latent_shape(*size)
         self.decoder_tiling = plan_decoder_tiling(configs["vae"], (rows, columns), tile_size)
 
@@ -88,7 +89,7 @@ class ZImageNpuHost(ZImageHost):
         _, _, rows, columns = super().latent_shape(*self._size)
         tokens = rows * columns // self._patch_size**2
         tokens += -tokens % TOKEN_MULTIPLE
-        sizes = {"T": self.max_tokens, "L": self.max_tokens, "N": tokens, "h": rows, "w": columns}
+        sizes = {"T": self._num_positions, "L": self._num_positions, "N": tokens, "h": rows, "w": columns}
         return sizes | dict(self.decoder_tiling.axis_sizes if self.decoder_tiling else {})
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -107,20 +108,20 @@ class ZImageNpuHost(ZImageHost):
 
     def encode_prompt(self, run: RunGraph, ids: NDArray[np.int64]) -> Any:
         """Runs the text encoder and the text refiner, and returns a `MaskedPrompt`."""
-        states = np.zeros((1, self.max_tokens, self._embeddings.shape[1]), np.float32)
+        states = np.zeros((1, self._num_positions, self._embeddings.shape[1]), np.float32)
         states[0, : len(ids)] = self._embeddings[ids]
         hidden = run("text_encoder", {"embeddings": states})[0, : len(ids)]
         rows, pad = pad_to_multiple(hidden)
         length = len(rows)
-        cos, sin = self._rotary.compute(make_caption_positions(self.max_tokens))
+        cos, sin = self._rotary.compute(make_caption_positions(self._num_positions))
         inputs = {
-            "hidden": _pad_rows(rows, self.max_tokens)[None],
-            "pad": _pad_rows(pad, self.max_tokens)[None],
+            "hidden": _pad_rows(rows, self._num_positions)[None],
+            "pad": _pad_rows(pad, self._num_positions)[None],
             "cos": cos,
             "sin": sin,
-            "mask": _make_mask(self.max_tokens, length),
+            "mask": _make_mask(self._num_positions, length),
         }
-        return MaskedPrompt(_pad_rows(run("caption", inputs)[0], self.max_tokens)[None], length)
+        return MaskedPrompt(_pad_rows(run("caption", inputs)[0], self._num_positions)[None], length)
 
     def predict_velocity(
         self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any
@@ -133,7 +134,7 @@ class ZImageNpuHost(ZImageHost):
         rows, columns = latents.shape[2] // self._patch_size, latents.shape[3] // self._patch_size
         count = len(patches)
         positions = np.concatenate(
-            [make_image_positions(rows, columns, prompt.length), make_caption_positions(self.max_tokens)]
+            [make_image_positions(rows, columns, prompt.length), make_caption_positions(self._num_positions)]
         )
         cos, sin = self._rotary.compute(positions)
         time = compute_timestep_sinusoids((1000 - np.float32(timestep)) / 1000 * self._timestep_scale)[None]

@@ -1,8 +1,10 @@
 """Calibration: runs the reference model over prompts and gathers statistics of the inputs of quantized linears.
 
 Components that only read the prompt run over all prompts. The denoiser generates images for the first of them, over all
-steps. The statistics are H matrices where those of a component fit a share of the memory; otherwise equal samples of
-tokens from every call are stored on disk. Where a recipe quantizes activations, some tokens are kept beside H.
+steps. The statistics are H matrices where those of a component are not too large; otherwise equal samples of tokens
+from every call are stored on disk. Which of the two does not depend on the memory of a run, and so neither does the
+result: with less memory, H matrices are mapped from disk. Where a recipe quantizes activations, some tokens are kept
+beside H.
 
 Work is stored after calls of the denoiser, and after batches of prompts for the other components. A resumed run replays
 the stored outputs of the denoiser's finished calls instead of computing them again.
@@ -14,13 +16,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...common.errors import UserError
+from ...common.memory import DEFAULT_MAX_MEMORY
 from ...common.progress import Progress
 from ...pipelines.sampling import PIXELS_PER_BATCH, SamplingParams, batched, generate_images
 from ...prompts.prompt import Prompt
@@ -29,11 +32,12 @@ from ...storage.files import atomic_write
 from ..plan import ComponentPlan, QuantBlock, QuantizationPlan
 from ..workspace import Workspace
 from .state import Calibration, load_denoiser_outputs, load_state, save_state
-from .statistics import ACTIVATION_TOKENS, ActivationStats
+from .statistics import ACTIVATION_TOKENS, ActivationStats, map_matrix
 from .streaming import load_streaming_pipeline, stop_at_denoiser
 
 SAVE_INTERVAL_S = 20.0  # a killed calibration loses at most this and one call
-HESSIAN_MEMORY_SHARE = 0.25  # of the memory limit, for the H matrices of one component
+HESSIAN_BYTES = DEFAULT_MAX_MEMORY // 4  # the most that H matrices of one component may take; larger ones are sampled
+HESSIAN_MEMORY_SHARE = 0.25  # of the memory limit, for the H matrices of one component; larger ones are mapped
 TOKENS_PER_INPUT = 4096  # that stand for an input whose H is too large to store
 # Pixels generated at once: four times as many as elsewhere, since each batch reads all blocks from disk in every step.
 CALIBRATION_PIXELS = 4 * PIXELS_PER_BATCH
@@ -59,7 +63,7 @@ def run_calibration(
         prompts: For the components that only read the prompt.
         num_images: How many of the prompts, from the first, images are generated for.
         dtype: What the reference computes in.
-        max_memory: Bytes that the whole run may take.
+        max_memory: Bytes that the whole run may take. They decide where H matrices are, and not what they hold.
 
     Raises:
         UserError: Activations are not finite, or no token reached an input.
@@ -80,6 +84,7 @@ class _CalibrationRun:
 
     Attributes:
         stores_hessian: Whether H is stored for the inputs of a component, by its name.
+        allocate: Makes a matrix of zeros for an H.
         outputs: What the finished calls of the denoiser returned, in the current batch.
         tokens_per_call: Tokens of an input that one call adds to the sample which stands for H.
         extra_tokens_per_call: Tokens of an input that one call adds to the sample beside H.
@@ -95,8 +100,12 @@ class _CalibrationRun:
         progress: Progress,
     ) -> None:
         self.plan, self.workspace, self.sampling, self.dtype = plan, workspace, sampling, dtype
-        self.state = load_state(workspace)
-        self.stores_hessian = {component.name: hessians_fit(component, max_memory) for component in plan.components}
+        sizes = {component.name: compute_hessian_bytes(component) for component in plan.components}
+        self.stores_hessian = {name: size <= HESSIAN_BYTES for name, size in sizes.items()}
+        share = HESSIAN_MEMORY_SHARE * max_memory
+        is_mapped = any(share < size <= HESSIAN_BYTES for size in sizes.values())
+        self.allocate = partial(map_matrix, workspace.folder) if is_mapped else torch.zeros
+        self.state = load_state(workspace, self.allocate)
         self.outputs = load_denoiser_outputs(workspace, self.state)
         self.last_saved = time.monotonic()
         self.tokens_per_call = 0
@@ -202,11 +211,11 @@ class _CalibrationRun:
                 )
 
 
-def hessians_fit(component: ComponentPlan, max_memory: int) -> bool:
-    """Returns whether the float32 H matrices of a component's inputs fit their share of the memory (bytes)."""
+def compute_hessian_bytes(component: ComponentPlan) -> int:
+    """Returns the bytes of the float32 H matrices of a component's inputs."""
     inputs = [block.input_module(fold) for block in component.blocks for fold in block.spec.folds]
     widths = [component.checkpoint.shape(f"{path}.weight")[1] for path in inputs]
-    return sum(4 * width * width for width in widths) <= HESSIAN_MEMORY_SHARE * max_memory
+    return sum(4 * width * width for width in widths)
 
 
 class _BlockCounter:
@@ -273,7 +282,9 @@ class _BlockObserver:
             stats_by_input = self.run.state.stats_by_input
             if name not in stats_by_input:
                 stores_hessian = self.run.stores_hessian[self.block.component]
-                stats_by_input[name] = ActivationStats.empty(tokens.shape[-1], stores_hessian)
+                width = tokens.shape[-1]
+                hessian = self.run.allocate(width, width) if stores_hessian else None
+                stats_by_input[name] = ActivationStats.empty(width, hessian)
             stats_by_input[name].add(tokens)
             self.update_abs_max(f"{name}:in", args[0])
             self.store_tokens(name, tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from ...storage.checkpoint import write_tensors
 from ..plan import QuantBlock
-from ..workspace import Workspace, read_tensor, read_tensors
-from .statistics import ACTIVATION_TOKENS, ActivationStats, compute_hessian
+from ..workspace import Workspace, iterate_tensors, read_tensor
+from .statistics import ACTIVATION_TOKENS, HESSIAN_SUFFIX, ActivationStats, compute_hessian
 
 
 @dataclass
@@ -79,11 +80,17 @@ def save_state(workspace: Workspace, state: CalibrationState) -> None:
     write_tensors(tensors, workspace.statistics_file)
 
 
-def load_state(workspace: Workspace) -> CalibrationState:
-    """Returns what an interrupted run stored, or an empty state."""
+def load_state(workspace: Workspace, allocate: Callable[[int, int], Tensor] = torch.zeros) -> CalibrationState:
+    """Returns what an interrupted run stored, or an empty state.
+
+    Args:
+        allocate: Makes a matrix for an H.
+    """
     if not workspace.statistics_file.exists():
         return CalibrationState()
-    tensors = read_tensors(workspace.statistics_file)
+    tensors = {}
+    for name, tensor in iterate_tensors(workspace.statistics_file):
+        tensors[name] = allocate(*tensor.shape).copy_(tensor) if name.endswith(HESSIAN_SUFFIX) else tensor
     names = [key.removesuffix("/count") for key in tensors if key.endswith("/count")]
     stats = {name: ActivationStats.from_state_dict(name, tensors) for name in names}
     peaks = {key.removesuffix("/peak"): float(value) for key, value in tensors.items() if key.endswith("/peak")}

@@ -6,6 +6,8 @@ The mean squared output error of a candidate Q for W is tr[(W - Q) H (W - Q)^T],
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 ACTIVATION_TOKENS = 256  # kept of an input, to measure what rounding activations costs
 # Tokens added to H at once: a short inner dimension is summed in the same order by any number of threads.
 CHUNK_TOKENS = 256
+HESSIAN_SUFFIX = "/hessian"  # of the stored names of H matrices
 BLOCK_ROWS = 1024  # rows of H computed at once; what is left of the diagonal is mirrored
 
 
@@ -35,8 +38,13 @@ class ActivationStats:
     tokens: Tensor | None = None
 
     @classmethod
-    def empty(cls, width: int, stores_hessian: bool) -> ActivationStats:
-        hessian = torch.zeros(width, width) if stores_hessian else None
+    def empty(cls, width: int, hessian: Tensor | None) -> ActivationStats:
+        """Returns statistics of no token.
+
+        Args:
+            width: Channels of the input.
+            hessian: Zeros, (in, in) float32, that H is summed up in; None where samples on disk stand for it.
+        """
         return cls(0, torch.zeros(width), torch.zeros(width), hessian)
 
     def add(self, x: Tensor) -> None:
@@ -69,7 +77,7 @@ class ActivationStats:
             f"{name}/abs_sum": self.abs_sum,
             f"{name}/abs_max": self.abs_max,
         }
-        optional = {f"{name}/hessian": self.hessian, f"{name}/tokens": self.tokens}
+        optional = {f"{name}{HESSIAN_SUFFIX}": self.hessian, f"{name}/tokens": self.tokens}
         return tensors | {key: tensor for key, tensor in optional.items() if tensor is not None}
 
     @classmethod
@@ -79,9 +87,18 @@ class ActivationStats:
             int(tensors[f"{name}/count"]),
             tensors[f"{name}/abs_sum"],
             tensors[f"{name}/abs_max"],
-            tensors.get(f"{name}/hessian"),
+            tensors.get(f"{name}{HESSIAN_SUFFIX}"),
             tensors.get(f"{name}/tokens"),
         )
+
+
+def map_matrix(folder: Path, rows: int, columns: int) -> Tensor:
+    """Returns zeros (rows, columns) float32 in a file, which the system moves to and from memory as it sees fit.
+
+    The file has no name, so that nothing is left of it when the process ends.
+    """
+    with NamedTemporaryFile(dir=folder) as file:
+        return torch.from_file(file.name, shared=True, size=rows * columns).view(rows, columns)
 
 
 def compute_hessian(tokens: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from helpers.image_pairs import add_noise, random_image
 from PIL import Image
 
 import edgepress
+from edgepress.api import functions
 from edgepress.evaluate.results.schema import load_results
 from edgepress.prompts.prompt import Prompt, save_prompts
+from edgepress.recipes.loader import recipe_names
 from edgepress.storage.layout import Artifact
 
 
@@ -118,15 +120,15 @@ def test_evaluate_accepts_a_single_candidate_and_ground_truth() -> None:
         (lambda: edgepress.export_rknn("pi5"), "rknn"),
         (
             lambda: edgepress.export_rknn("rk3588", precision="int3"),
-            r"^rknn\.precision = 'int3': input should be 'fp16', 'w8a8', 'w4a16' or 'auto'\.$",
+            r"^rknn\.precision = 'int3': it must be 'fp16', 'w8a8', 'w4a16' or 'auto'\.$",
         ),
         (
             lambda: edgepress.plan_rknn("rk3588", precision="int3"),
-            r"^rknn\.precision = 'int3': input should be 'fp16', 'w8a8', 'w4a16' or 'auto'\.$",
+            r"^rknn\.precision = 'int3': it must be 'fp16', 'w8a8', 'w4a16' or 'auto'\.$",
         ),
         (
             lambda: edgepress.export_onnx("pi5", precision="int3"),  # type: ignore[arg-type]
-            r"^precision = 'int3': input should be 'fp32', 'fp16', 'int4' or 'w8a8'\.$",
+            r"^precision = 'int3': it must be 'fp32', 'fp16', 'int4' or 'w8a8'\.$",
         ),
         (lambda: edgepress.evaluate(model="demo"), "Nothing to compare"),
         (lambda: edgepress.evaluate(model="demo", pairs=("a", "b")), "Leave out --model"),
@@ -137,3 +139,34 @@ def test_wrong_input_is_a_user_error(call: Any, message: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(edgepress.UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("gates", "message"),
+    [
+        ({"pnsr_min": 30}, r"evaluation\.gates: Unknown gate 'pnsr_min': did you mean 'psnr_min'\?"),
+        ({"psnr_max": 30}, r"Unknown gate 'psnr_max': did you mean 'psnr_min'\?"),
+        ({"psnr_min": "3%"}, r"The gate 'psnr_min' does not accept the percentage '3%'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda recipe, output: edgepress.quantize(recipe, output=output),
+        lambda recipe, output: edgepress.export_onnx(recipe, output=output),
+        lambda recipe, output: edgepress.export_rknn(recipe, output=output),
+        lambda recipe, output: edgepress.evaluate(recipe, output=output),
+    ],
+)
+def test_a_gate_is_checked_before_any_work(call: Any, gates: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """Whichever command reads the recipe."""
+    file = tmp_path / "gated.yaml"
+    file.write_text(yaml.safe_dump({"device": "bench", "evaluation": {"gates": gates}}), "utf-8")
+    with pytest.raises(edgepress.UserError, match=rf"^Recipe .*gated\.yaml.*{message}"):
+        call(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_gates_of_shipped_recipes_exist(name: str) -> None:
+    functions._load(name)

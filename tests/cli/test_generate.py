@@ -14,6 +14,7 @@ from helpers.torch_graphs import make_torch_runner, write_stub_artifact
 from PIL import Image
 
 from edgepress.cli.main import main
+from edgepress.common import system_memory
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.runtime import pipeline
 
@@ -53,10 +54,19 @@ def test_invalid_size(artifact: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a.png").exists()
 
 
-def test_out_of_memory(artifact: Path, tmp_path: Path) -> None:
-    """The size is set as a default, because the option accepts fewer digits."""
-    defaults = {"generate": {"size": (2**46, 64)}}  # noise of 4 PiB, beyond the address space
-    assert "not enough memory" in get_error(generate(artifact, tmp_path / "a.png", default_map=defaults))
+def test_a_size_beyond_the_position_tables(artifact: Path, tmp_path: Path) -> None:
+    """Known from arithmetic: noise of that size would take 10 GB."""
+    error = get_error(generate(artifact, tmp_path / "a.png", "--size", "100000x100000"))
+    assert "the model's position tables end at 1024x1024 pixels. Choose a smaller size." in error
+
+
+def test_out_of_memory(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with 64 kB."""
+    (tmp_path / "meminfo").write_text("MemTotal: 64 kB\n")
+    monkeypatch.setattr(system_memory, "MEMINFO", tmp_path / "meminfo")
+    error = get_error(generate(artifact, tmp_path / "a.png"))
+    assert "An image of 64x64 takes at least 0.0 GiB of memory, but this process can have 0.0 GiB." in error
+    assert "Choose a smaller --size, or --tile." in error
 
 
 def test_artifact_without_exports(tmp_path: Path) -> None:
@@ -84,7 +94,7 @@ def test_file_name_without_an_image_format(artifact: Path, tmp_path: Path, name:
 def test_long_prompt_is_truncated_with_a_warning(artifact: Path, tmp_path: Path) -> None:
     result = generate(artifact, tmp_path / "a.png", "--prompt", "c" * 600)
     assert result.exit_code == 0
-    assert "was truncated to 512" in result.stderr
+    assert "the model reads the first 512" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -94,6 +104,7 @@ def test_long_prompt_is_truncated_with_a_warning(artifact: Path, tmp_path: Path)
         ("--seed", "1.5"),
         ("--seed", str(2**63)),
         ("--steps", "0"),
+        ("--steps", "100000000"),
         ("--size", "64"),
         ("--size", "axb"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgepress.cli.main import main
-from edgepress.cli.options import ByteSize, ImageSize, RecipeName
+from edgepress.cli.options import ByteSize, ImageSize, RecipeName, Seconds
 from edgepress.recipes.loader import recipe_names
 
 VERBS = {
@@ -119,3 +119,13 @@ def test_what_is_not_a_size_is_answered_with_an_example(written: str) -> None:
 @pytest.mark.parametrize(("written", "size"), [("6GiB", 6 * 2**30), ("500MB", 500_000_000), ("1.5KiB", 1536)])
 def test_bytes_have_a_unit(written: str, size: int) -> None:
     assert ByteSize().convert(written, None, None) == size
+
+
+@pytest.mark.parametrize("written", ["nan", "inf", "-inf", "0", "-1", "1e9", "soon", ""])
+def test_a_duration_is_finite_and_positive(written: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Seconds().convert(written, None, None)
+
+
+def test_durations() -> None:
+    assert [Seconds().convert(written, None, None) for written in ("3600", "0.5")] == [3600.0, 0.5]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.pipelines.prompt_limits import find_truncations, load_pipeline_host
 from edgepress.pipelines.sampling import (
     SamplingParams,
     batched,
@@ -28,6 +32,7 @@ from edgepress.pipelines.sampling import (
 )
 from edgepress.prompts.prompt import Prompt
 from edgepress.recipes.schema import GenerationSettings
+from edgepress.runtime.tokenizer import PromptTokenizer
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -172,5 +177,68 @@ def test_loading_restores_the_libraries_progress_bars(tiny: Path) -> None:
 
 
 def test_a_size_that_the_pipeline_rejects_is_reported(tiny: Path) -> None:
-    with pytest.raises(UserError, match=r"The pipeline rejects .*65"):
+    with pytest.raises(UserError, match="Invalid image size 65x64"):
         generate_images(load_pipeline(tiny, torch.float32), prompts(1), SamplingParams(65, 64, 1, 0.0))
+
+
+# ---------------------------------------------------------------- long prompts
+
+LONG = 'a plain white wall, large red letters, top: "OPEN" ' * 40  # hundreds of tokens
+
+
+def make_prompt(text: str) -> Prompt:
+    return Prompt(id="p", prompt=text, language="en")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Any:
+    return load_pipeline(DEMO_PIPELINE, torch.float32)
+
+
+def test_a_prompt_beyond_the_position_table_is_truncated_and_named_once(
+    demo: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The demo's table ends at 256 positions; diffusers alone fails with an IndexError."""
+    with pytest.raises(IndexError), torch.no_grad():
+        demo(LONG, height=64, width=64, num_inference_steps=1, guidance_scale=0.0)
+    sampling = SamplingParams(64, 64, 1, 0.0)
+    first, second = (generate_images(demo, [make_prompt(LONG)], sampling, output_type="latent")[0] for _ in range(2))
+    assert torch.equal(first, second)
+    (message,) = caplog.messages
+    assert re.match(
+        r'Prompt "a plain white wall.*…" has \d+ tokens; the model reads the first 224\. It ignores', message
+    )
+
+
+def test_what_is_cut_off_does_not_matter(demo: Any) -> None:
+    """The two prompts have the same first 224 tokens."""
+    sampling, ignored = SamplingParams(64, 64, 1, 0.0), []
+    latents = [
+        generate_images(demo, [make_prompt(LONG + end)], sampling, output_type="latent", warn=ignored.append)[0]
+        for end in ("", "a blue door " * 20)
+    ]
+    assert torch.equal(*latents)
+    assert len(ignored) == 2
+
+
+def test_graphs_and_torch_truncate_the_same_prompts_alike(demo: Any) -> None:
+    """Tokens and notices; the tokens of torch are those that the text encoder is given."""
+    host = load_pipeline_host(demo)
+    assert host is not None
+    tokenizer = PromptTokenizer(DEMO_PIPELINE / "tokenizer", host.chat_template_kwargs, host.max_tokens)
+    for text in (LONG, "a cat", "字" * 300):
+        seen: list[Any] = []
+        hook = demo.text_encoder.register_forward_pre_hook(
+            lambda _module, _args, inputs, seen=seen: seen.append(inputs), with_kwargs=True
+        )
+        generate_images(demo, [make_prompt(text)], SamplingParams(64, 64, 1, 0.0), output_type="latent")
+        hook.remove()
+        mask = seen[0]["attention_mask"][0].bool()
+        tokenized = tokenizer.tokenize(text)
+        assert seen[0]["input_ids"][0][mask].tolist() == tokenized.ids.tolist()
+        assert find_truncations(demo, host, [text]) == [tokenized.truncation_notice]
+
+
+def test_a_size_beyond_the_position_table_is_refused(demo: Any) -> None:
+    with pytest.raises(UserError, match=r"Invalid image size 64x1040: the model's position tables end at 1024x1024"):
+        generate_images(demo, prompts(1), SamplingParams(64, 1040, 1, 0.0))

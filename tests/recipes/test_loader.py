@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from helpers.recipes import load_error, write_recipe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
 from edgepress.recipes.loader import load_recipe, recipe_names
-from edgepress.recipes.schema import Scheme
+from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe, Scheme
 
 
 def test_orin_is_int4_in_asymmetric_groups_of_128() -> None:
@@ -88,9 +92,10 @@ def test_broken_yaml_is_rejected(tmp_path: Path, text: str) -> None:
     assert "is not readable YAML" in load_error(tmp_path, text)
 
 
-def test_a_file_that_is_not_text_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_bytes(b"device: \xff\xfe")
-    with pytest.raises(UserError, match=r"mine\.yaml is not readable YAML"):
+@pytest.mark.parametrize("content", [b"device: \xff\xfe", "device: shelf".encode("utf-16")])
+def test_a_file_that_is_not_text_is_rejected(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"mine\.yaml is not UTF-8 text\. Save it in that encoding\."):
         load_recipe(str(tmp_path / "mine.yaml"))
 
 
@@ -101,7 +106,9 @@ def test_yaml_that_is_not_a_mapping_is_rejected(tmp_path: Path, text: str) -> No
 
 @pytest.mark.parametrize("text", ["device: x\n1: one", "device: x\n[1]: one", "device: x\n? {a: 1}\n: 2"])
 def test_keys_that_are_not_strings_are_rejected(tmp_path: Path, text: str) -> None:
-    assert "1" in load_error(tmp_path, text)
+    message = load_error(tmp_path, text)
+    assert "key" in message
+    assert "line 2" in message or "'1'" in message
 
 
 @pytest.mark.parametrize("name", ["orrin", "rk9999", "", "ORIN.", "../pyproject"])
@@ -114,3 +121,112 @@ def test_an_unknown_recipe_is_answered_with_the_shipped_ones(name: str) -> None:
 def test_a_missing_file_is_answered_with_the_shipped_recipes() -> None:
     with pytest.raises(UserError, match=r"There is no recipe file elsewhere/mine\.yaml\. Shipped recipes: .*orin"):
         load_recipe("elsewhere/mine.yaml")
+
+
+# ---------------------------------------------------------------- files as people and attackers have them
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("device: a\ndevice: b", 2, "device"),
+        ("device: a\nquantize:\n  method: rtn\n  embeddings: keep\n  'method': awq", 5, "method"),
+        ("device: a\nevaluation: {gates: {psnr_min: 1,\n psnr_min: 2}}", 3, "psnr_min"),
+        ("base: &base {steps: 1}\ncalibration:\n  <<: *base\n  count: 1\n  count: 2", 5, "count"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path: Path, text: str, line: int, key: str) -> None:
+    message = load_error(tmp_path, text)
+    assert f"mine.yaml, line {line} is not readable YAML: the key '{key}' is given twice. Remove one" in message
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000 + "x"])
+def test_deep_nesting_is_a_sentence(tmp_path: Path, text: str) -> None:
+    assert "is nested too deeply" in load_error(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["device: !!timestamp x", "device: !!int ''", "device: !!bool x", "device: !!float ''"]
+)
+def test_a_value_that_does_not_match_its_tag(tmp_path: Path, text: str) -> None:
+    assert "has a value that does not match its tag" in load_error(tmp_path, text)
+
+
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes("\ufeffdevice: shelf\n".encode())
+    assert load_recipe(tmp_path / "mine.yaml").device == "shelf"
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "mine.yaml").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(UserError, match=r"mine\.yaml is too large to be a recipe"):
+        load_recipe(tmp_path / "mine.yaml")
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").mkdir()
+    with pytest.raises(UserError, match=r"mine\.yaml cannot be read: Is a directory"):
+        load_recipe(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("calibration: {steps: 1e8}", "calibration.steps = '1e8': it must be a whole number."),
+        ("calibration: {steps: 100000000}", "calibration.steps = 100000000: it must be at most 10000."),
+        ("calibration: {size: [100000, 100000]}", "calibration.size = [100000, 100000]: write native, or [H, W]"),
+        ("calibration: {guidance: .inf}", "calibration.guidance = inf: it must be a finite number."),
+        ("rknn: {memory: .nan}", "rknn.memory = nan: it must be a finite number."),
+        ("rknn: {build_memory: 1.0e+308}", "rknn.build_memory = 1e+308: it must be at most"),
+        ("quantize: {scheme: {max_output_error: .inf}}", "max_output_error = inf: it must be a finite number."),
+        ("evaluation: {gates: {psnr_min: .inf}}", "write names with numbers"),
+        ("evaluation: {gates: {psnr_min: .nan}}", "write names with numbers"),
+        ("calibration: {count: yes}", "calibration: count cannot be true or false."),
+        ("export: {sizes: [[64, true]]}", "export: sizes cannot be true or false."),
+        ("export: {max_prompt_tokens: 10000000}", "export.max_prompt_tokens = 10000000: it must be at most 32768."),
+        ("quantize: 3", "quantize = 3: it must be a mapping of keys to values."),
+        ("quantize: {components: transformer}", "quantize.components = 'transformer': it must be a list."),
+        ("model: [a, [b], {c: d}, 1, 2]", "model = [a, [...], {...}, 1, ...]: it must be text."),
+        ("model: null", "model = null: it must be text."),
+    ],
+)
+def test_a_value_is_shown_as_in_yaml_with_what_it_must_be(tmp_path: Path, text: str, message: str) -> None:
+    assert message in load_error(tmp_path, f"device: x\n{text}")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+KEYS = st.sampled_from(
+    [*Recipe.model_fields, *QuantizationSettings.model_fields, *GenerationSettings.model_fields, "x"]
+)
+CONTENTS = st.recursive(
+    SCALARS, lambda children: st.lists(children, max_size=3) | st.dictionaries(KEYS, children, max_size=3), max_leaves=6
+)
+
+
+def find_mistake(path: Path) -> str:
+    """The message that rejects a recipe, or an empty string."""
+    try:
+        load_recipe(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | CONTENTS.map(yaml.safe_dump).map(str.encode))
+def test_any_file_loads_or_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    message = find_mistake(tmp_path / "mine.yaml")
+    assert not message or ("mine.yaml" in message and len(message) < 1000)
+
+
+@FUZZ
+@given(st.dictionaries(KEYS, CONTENTS, max_size=5))
+def test_any_mapping_loads_or_is_a_sentence(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"device": "x"} | content), "utf-8")
+    message = find_mistake(tmp_path / "mine.yaml")
+    assert not message or "mine.yaml" in message

@@ -54,19 +54,20 @@ def test_notice_names_the_dropped_text(tiny: Path) -> None:
     template_tokens = len(make_tokenizer(tiny, 10_000).tokenize("").ids)
     prompt = make_tokenizer(tiny, 60).tokenize("a" * 100 + "b")
     assert len(prompt.ids) == 60
-    assert f"has {template_tokens + 101} tokens and was truncated to 60" in prompt.truncation_notice
-    assert "Dropped text: 'aaaa" in prompt.truncation_notice
-    assert "…" not in prompt.truncation_notice
+    assert prompt.truncation_notice == (
+        f'Prompt "{"a" * 60}…" has {template_tokens + 101} tokens; the model reads the first 60. '
+        f'It ignores the text from "{"a" * 56 + "b"}" on.'
+    )
 
 
 def test_notice_shortens_long_text(tiny: Path) -> None:
-    assert make_tokenizer(tiny, 60).tokenize("a" * 1000).truncation_notice.endswith("aaa'…")
+    assert make_tokenizer(tiny, 60).tokenize("a" * 1000).truncation_notice.endswith('aaa…" on.')
 
 
 def test_notice_of_a_truncated_template(tiny: Path) -> None:
     length = len(make_tokenizer(tiny).tokenize("a cat").ids)
     prompt = make_tokenizer(tiny, length - 1).tokenize("a cat")
-    assert prompt.truncation_notice.endswith("Only the end of the chat template was dropped.")
+    assert prompt.truncation_notice.endswith("It ignores only the end of the chat template.")
 
 
 def copy_tokenizer(pipeline: Path, folder: Path) -> Path:

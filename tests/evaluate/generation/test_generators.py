@@ -61,7 +61,7 @@ def test_truncation_notice_is_stored_in_the_cached_file(exported: Path, tmp_path
     records = [load_record(files[prompt.id, 0]) for prompt in (PROMPT, long_prompt)]
     notices = [record.truncation_notice for record in records if isinstance(record, ImageRecord)]
     assert notices[0] == ""
-    assert notices[1].startswith("The prompt has ")
+    assert notices[1].startswith('Prompt "wall wall')
 
 
 def test_nan_of_a_pipeline_is_stored_in_the_cached_file(reference: Path, tmp_path: Path) -> None:

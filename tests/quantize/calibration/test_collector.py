@@ -17,7 +17,7 @@ from edgepress.common.progress import Progress, no_progress
 from edgepress.pipelines.sampling import SamplingParams, batched, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
 from edgepress.quantize.calibration import collector, state
-from edgepress.quantize.calibration.collector import hessians_fit, run_calibration
+from edgepress.quantize.calibration.collector import compute_hessian_bytes, run_calibration
 from edgepress.quantize.calibration.state import Calibration
 from edgepress.quantize.calibration.streaming import stop_at_denoiser
 from edgepress.quantize.plan import QuantBlock, QuantizationPlan, build_plan
@@ -31,24 +31,26 @@ NUM_IMAGES = 3
 BATCH_SIZE = 2  # of images and of prompts: batches of 2 and 1, and of 2 and 2
 CALLS = 4  # of the denoiser: two batches, two steps
 W8A8 = Scheme(bits=8, group_size="channel", symmetric=True, narrow_range=True, activations="dynamic")
-LARGE_MEMORY, SMALL_MEMORY = 6 * 2**30, 1  # bytes: all H matrices fit, none does
+ALL_HESSIANS, NO_HESSIANS = collector.HESSIAN_BYTES, 0  # bytes that H matrices of a component may take
+MAX_MEMORY, LITTLE_MEMORY = 6 * 2**30, 1  # bytes: H matrices are in memory, or mapped from disk
 
 
 def run(
     plan: QuantizationPlan,
     folder: Path,
-    max_memory: int = LARGE_MEMORY,
+    hessian_bytes: int = ALL_HESSIANS,
     progress: Progress = no_progress,
     sampling: SamplingParams = SAMPLING,
     dtype: torch.dtype = torch.float32,
     prompts: Sequence[Prompt] = PROMPTS,
+    max_memory: int = MAX_MEMORY,
     **constants: float,
 ) -> Calibration:
     """A calibration in a workspace, with some of the collector's constants set."""
     workspace = Workspace(folder, "key")
     small = {"CALIBRATION_PIXELS": BATCH_SIZE * IMAGE_SIZE * IMAGE_SIZE, "PROMPTS_PER_BATCH": BATCH_SIZE}
     with pytest.MonkeyPatch.context() as patched, workspace.lock():
-        for name, value in (small | constants).items():
+        for name, value in ({"HESSIAN_BYTES": hessian_bytes} | small | constants).items():
             patched.setattr(collector, name, value)
         return run_calibration(plan, workspace, prompts, NUM_IMAGES, sampling, dtype, max_memory, progress)
 
@@ -214,18 +216,24 @@ def test_an_unquantized_component_is_not_observed(tiny: Path, tmp_path: Path) ->
 # ---------------------------------------------------------------- samples
 
 
-def test_hessians_fit_a_quarter_of_the_memory_or_are_not_stored(plan: QuantizationPlan) -> None:
+def test_the_size_of_hessians(plan: QuantizationPlan) -> None:
     """Of two layers with inputs of 128, 128, 128 and 256, and three blocks of 384, 384, 384 and 1024, in float32."""
-    for name, needed in (("text_encoder", 2 * (3 * 128**2 + 256**2)), ("transformer", 3 * (3 * 384**2 + 1024**2))):
-        part = plan.get_component(name)
-        assert hessians_fit(part, 4 * 4 * needed)
-        assert not hessians_fit(part, 4 * 4 * needed - 1)
+    for name, numbers in (("text_encoder", 2 * (3 * 128**2 + 256**2)), ("transformer", 3 * (3 * 384**2 + 1024**2))):
+        assert compute_hessian_bytes(plan.get_component(name)) == 4 * numbers
+
+
+def test_with_little_memory_the_statistics_are_the_same(
+    plan: QuantizationPlan, calibration: Calibration, tmp_path: Path
+) -> None:
+    """H matrices are then mapped from files, of which none is left."""
+    assert_same(plan, run(plan, tmp_path, max_memory=LITTLE_MEMORY), calibration)
+    assert not [file for file in (tmp_path / ".work" / "key").iterdir() if file.name.startswith("tmp")]
 
 
 def test_a_sample_of_all_tokens_gives_the_same_statistics(
     plan: QuantizationPlan, calibration: Calibration, tmp_path: Path
 ) -> None:
-    sampled = run(plan, tmp_path, SMALL_MEMORY, TOKENS_PER_INPUT=10**6)
+    sampled = run(plan, tmp_path, NO_HESSIANS, TOKENS_PER_INPUT=10**6)
     assert sampled.abs_max_by_module == calibration.abs_max_by_module
     for block, name in iterate_inputs(plan):
         assert torch.equal(sampled.mean_abs(name), calibration.mean_abs(name)), name
@@ -236,7 +244,7 @@ def test_a_smaller_sample_gives_roughly_the_same(
     plan: QuantizationPlan, calibration: Calibration, tmp_path: Path
 ) -> None:
     """About a third of the tokens."""
-    sampled = run(plan, tmp_path, SMALL_MEMORY, TOKENS_PER_INPUT=100)
+    sampled = run(plan, tmp_path, NO_HESSIANS, TOKENS_PER_INPUT=100)
     for block, name in iterate_inputs(plan):
         assert torch.equal(sampled.mean_abs(name), calibration.mean_abs(name)), name
         if block.component == "transformer":
@@ -247,7 +255,7 @@ def test_a_smaller_sample_gives_roughly_the_same(
 def test_every_call_samples_equally_many_of_its_own_tokens(
     plan: QuantizationPlan, recorded: dict[str, list[Tensor]], tmp_path: Path
 ) -> None:
-    run(plan, tmp_path, SMALL_MEMORY, TOKENS_PER_INPUT=18)
+    run(plan, tmp_path, NO_HESSIANS, TOKENS_PER_INPUT=18)
     workspace = Workspace(tmp_path, "key")
     drawn = set()
     for block, name in iterate_inputs(plan):
@@ -279,7 +287,7 @@ def test_tokens_are_part_of_a_sample_where_there_is_one(
     plan: QuantizationPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "ACTIVATION_TOKENS", 100)
-    sampled = run(plan, tmp_path, SMALL_MEMORY, TOKENS_PER_INPUT=400)
+    sampled = run(plan, tmp_path, NO_HESSIANS, TOKENS_PER_INPUT=400)
     workspace = Workspace(tmp_path, "key")
     for block, name in iterate_inputs(plan):
         sample = torch.cat([read_tensor(file, name) for file in workspace.sample_files(block.name)])
@@ -295,8 +303,8 @@ def test_no_token_is_stored_where_no_scheme_quantizes_activations(tiny: Path, tm
 def test_hessians_of_one_component_are_stored_beside_samples_of_another(
     plan: QuantizationPlan, calibration: Calibration, tmp_path: Path
 ) -> None:
-    """With 16 MB the text encoder's H matrices fit, the transformer's do not."""
-    mixed = run(plan, tmp_path, 16 * 10**6)
+    """With 4 MB the text encoder's H matrices fit, the transformer's do not."""
+    mixed = run(plan, tmp_path, 4 * 10**6)
     workspace = Workspace(tmp_path, "key")
     for block, name in iterate_inputs(plan):
         if block.component == "text_encoder":
@@ -312,7 +320,7 @@ def test_with_guidance_a_sample_has_tokens_of_prompts_and_of_negative_prompts(
     """The text encoder then runs twice per batch."""
     guided = SamplingParams(IMAGE_SIZE, IMAGE_SIZE, 2, 3.0)
     whole = run(plan, tmp_path / "whole", sampling=guided)
-    sampled = run(plan, tmp_path / "sampled", SMALL_MEMORY, sampling=guided, TOKENS_PER_INPUT=10**6)
+    sampled = run(plan, tmp_path / "sampled", NO_HESSIANS, sampling=guided, TOKENS_PER_INPUT=10**6)
     for block, name in iterate_inputs(plan):
         assert torch.equal(sampled.mean_abs(name), whole.mean_abs(name)), name
         assert_near(sampled.hessian(block, name), whole.hessian(block, name), 1e-5, name)
@@ -366,13 +374,13 @@ def test_progress_counts_the_blocks_of_both_stages(plan: QuantizationPlan, tmp_p
 @pytest.mark.parametrize(
     ("memory", "report"),
     [
-        (LARGE_MEMORY, 4),
-        (LARGE_MEMORY, 9),
-        (LARGE_MEMORY, 14),
-        (LARGE_MEMORY, 18),
-        (SMALL_MEMORY, 5),
-        (SMALL_MEMORY, 10),
-        (SMALL_MEMORY, 17),
+        (ALL_HESSIANS, 4),
+        (ALL_HESSIANS, 9),
+        (ALL_HESSIANS, 14),
+        (ALL_HESSIANS, 18),
+        (NO_HESSIANS, 5),
+        (NO_HESSIANS, 10),
+        (NO_HESSIANS, 17),
     ],
 )
 def test_killed_anywhere_it_resumes_to_the_same_statistics(
@@ -400,7 +408,7 @@ def test_killed_anywhere_it_resumes_to_the_same_statistics(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", [LARGE_MEMORY, SMALL_MEMORY])
+@pytest.mark.parametrize("memory", [ALL_HESSIANS, NO_HESSIANS])
 def test_killed_again_and_again_it_ends_with_the_same_statistics(
     plan: QuantizationPlan, tmp_path: Path, memory: int
 ) -> None:

@@ -41,7 +41,7 @@ def compute_mean_product(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("count", [1, CHUNK_TOKENS, 3 * CHUNK_TOKENS + 7])
 def test_sums_over_tokens_that_come_in_chunks(count: int) -> None:
     x = make_tokens(count, 48)
-    stats = ActivationStats.empty(48, stores_hessian=True)
+    stats = ActivationStats.empty(48, torch.zeros(48, 48))
     for chunk in x.split(101):
         stats.add(chunk)
     assert stats.count == count
@@ -53,7 +53,7 @@ def test_sums_over_tokens_that_come_in_chunks(count: int) -> None:
 def test_abs_max_takes_the_largest_value_of_either_sign() -> None:
     x = make_tokens(3 * CHUNK_TOKENS, 48)
     x[7, 3], x[CHUNK_TOKENS + 1, 4] = -1e4, 1e4
-    stats = ActivationStats.empty(48, stores_hessian=False)
+    stats = ActivationStats.empty(48, None)
     for chunk in x.split(101):
         stats.add(chunk)
     assert torch.equal(stats.abs_max, x.abs().amax(0))
@@ -61,7 +61,7 @@ def test_abs_max_takes_the_largest_value_of_either_sign() -> None:
 
 def test_the_token_sample_is_stored_as_it_is() -> None:
     x = make_tokens(30, 8).bfloat16()
-    stats = ActivationStats.empty(8, stores_hessian=True)
+    stats = ActivationStats.empty(8, torch.zeros(8, 8))
     assert "a/tokens" not in stats.state_dict("a")
     stats.keep_tokens(x[:10])
     stats.keep_tokens(x[10:])
@@ -73,14 +73,14 @@ def test_the_token_sample_is_stored_as_it_is() -> None:
 
 def test_tokens_in_bfloat16_are_summed_in_float32() -> None:
     x = make_tokens(1000, 16).bfloat16()
-    stats = ActivationStats.empty(16, stores_hessian=True)
+    stats = ActivationStats.empty(16, torch.zeros(16, 16))
     stats.add(x)
     assert stats.hessian is not None
     torch.testing.assert_close(stats.hessian.double() / 1000, compute_mean_product(x), rtol=1e-5, atol=1e-4)
 
 
 def test_without_a_hessian_only_magnitudes_are_stored() -> None:
-    stats = ActivationStats.empty(8, stores_hessian=False)
+    stats = ActivationStats.empty(8, None)
     stats.add(make_tokens(10, 8))
     assert stats.hessian is None
     assert "a/hessian" not in stats.state_dict("a")
@@ -89,7 +89,7 @@ def test_without_a_hessian_only_magnitudes_are_stored() -> None:
 @pytest.mark.parametrize("stores_hessian", [True, False])
 def test_storing_and_restoring_changes_nothing_that_follows(stores_hessian: bool) -> None:
     first, second = make_tokens(300, 12, seed=1), make_tokens(300, 12, seed=2)
-    whole, resumed = (ActivationStats.empty(12, stores_hessian) for _ in range(2))
+    whole, resumed = (ActivationStats.empty(12, torch.zeros(12, 12) if stores_hessian else None) for _ in range(2))
     whole.add(first)
     whole.add(second)
     resumed.add(first)
@@ -105,7 +105,7 @@ def test_storing_and_restoring_changes_nothing_that_follows(stores_hessian: bool
     ("value", "finite"), [(1.0, True), (1e18, True), (1e20, False), (float("inf"), False), (float("nan"), False)]
 )
 def test_an_input_that_overflowed_is_noticed(value: float, finite: bool) -> None:
-    stats = ActivationStats.empty(4, stores_hessian=True)
+    stats = ActivationStats.empty(4, torch.zeros(4, 4))
     stats.add(torch.tensor([[1.0, value, 0.0, -1.0]]))
     assert stats.hessian is not None
     assert stats.is_finite() == finite == bool(torch.isfinite(stats.hessian).all())
@@ -143,7 +143,7 @@ def test_output_errors_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.M
 
 
 def _accumulate(x: Tensor) -> Tensor:
-    stats = ActivationStats.empty(x.shape[1], stores_hessian=True)
+    stats = ActivationStats.empty(x.shape[1], torch.zeros(x.shape[1], x.shape[1]))
     stats.add(x)
     assert stats.hessian is not None
     return stats.hessian

@@ -1,0 +1,83 @@
+"""Says in plain English what is wrong with a value that pydantic rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+MAX_SHOWN, MAX_SHOWN_CHARACTERS = 4, 60  # of an invalid value in a message
+# What a value must be, by pydantic's type of error; in braces are the limits that pydantic adds.
+REQUIREMENTS = {
+    "greater_than": "it must be greater than {gt:.10g}",
+    "greater_than_equal": "it must be at least {ge:.10g}",
+    "less_than": "it must be less than {lt:.10g}",
+    "less_than_equal": "it must be at most {le:.10g}",
+    "multiple_of": "it must be a multiple of {multiple_of:.10g}",
+    "finite_number": "it must be a finite number",
+    "literal_error": "it must be {expected}",
+    "string_too_short": "it must not be empty",
+} | {
+    prefix + suffix: requirement
+    for prefix, requirement in {
+        "int": "it must be a whole number",
+        "float": "it must be a number",
+        "bool": "it must be true or false",
+        "string": "it must be text",
+        "list": "it must be a list",
+        "tuple": "it must be a list",
+        "dict": "it must be a mapping of keys to values",
+        "model": "it must be a mapping of keys to values",
+        "model_attributes": "it must be a mapping of keys to values",
+    }.items()
+    for suffix in ("_type", "_parsing", "_from_float", "_parsing_size")
+}
+
+
+def explain_value(details: ErrorDetails) -> str:
+    """Says where a value is, what it is, and what it must be; without a final period.
+
+    Args:
+        details: An entry of `ValidationError.errors()`.
+    """
+    key = ".".join(map(str, details["loc"]))
+    value, message = details["input"], _explain_type(details)
+    if not key:
+        return message
+    if isinstance(value, Mapping) and details["type"] == "value_error":  # of a section: the message names the key
+        return f"{key}: {message}"
+    return f"{key} = {format_value(value)}: {message}"
+
+
+def format_value(value: Any) -> str:
+    """A value as it is written in YAML or JSON, in short."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{...}" if value else "{}"
+    if isinstance(value, list | tuple):
+        entries = [_format_entry(entry) for entry in value[:MAX_SHOWN]]
+        return f"[{', '.join(entries)}{', ...' if len(value) > MAX_SHOWN else ''}]"
+    return f"'{_shorten(value)}'" if isinstance(value, str) else _shorten(str(value))
+
+
+def _format_entry(value: Any) -> str:
+    """A value within a list; lists within lists are left out, since they may be endless."""
+    if isinstance(value, list | tuple):
+        return "[...]"
+    return _shorten(value) if isinstance(value, str) else format_value(value)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+
+
+def _explain_type(details: ErrorDetails) -> str:
+    requirement = REQUIREMENTS.get(details["type"])
+    if requirement is not None:
+        return requirement.format(**details.get("ctx", {}))
+    message = details["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,40 @@
+"""Checks an export before any work: the pipeline's files, the output's rights, and room on the disk."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ...pipelines.preflight import check_pipeline
+from ...storage.preflight import check_disk_space, check_output
+from .source_model import SourcePipeline
+
+INT4_PER_INT32 = 8
+
+
+def check_export(pipeline: SourcePipeline, artifact: Path, bits_per_weight: int) -> None:
+    """Checks that a pipeline is complete and that its graphs can be written.
+
+    Args:
+        pipeline: The pipeline.
+        artifact: The artifact's folder.
+        bits_per_weight: Bits of the narrowest weights that the graphs may have.
+
+    Raises:
+        UserError: A file of the pipeline is missing, the artifact cannot be written, or the disk has too little room.
+    """
+    check_output(artifact)
+    check_pipeline(pipeline.folder)
+    check_disk_space(artifact, count_denoiser_weights(pipeline) * bits_per_weight // 8)
+
+
+def count_denoiser_weights(pipeline: SourcePipeline) -> int:
+    """The number of weights of a pipeline's denoiser, which is exported as a whole; from headers."""
+    checkpoint = pipeline.open_checkpoint(pipeline.family.denoiser)
+    sizes = {name: math.prod(checkpoint.shape(name)) for name in checkpoint.names()}
+    scales = (".scales", ".qzeros")
+    return sum(
+        size * (INT4_PER_INT32 if name.endswith(".qweight") else 1)
+        for name, size in sizes.items()
+        if not name.endswith(scales)
+    )

@@ -1,0 +1,142 @@
+"""Checks a diffusers pipeline before any work: whether all its files are there, and whether it can make such images.
+
+Only names, JSON files and the headers of weights are read, so that it takes the same time for a model of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.system_memory import check_memory
+from ..models.base.family import Family
+from ..models.base.image_size import check_image_size, estimate_min_memory
+from ..models.registry import load_families
+from ..storage.files import read_json_object
+from ..storage.layout import MODEL_INDEX
+from .hub import read_pipeline_class
+
+LIBRARIES = ("diffusers", "transformers")
+# One of these holds the vocabulary, depending on the kind of tokenizer.
+VOCABULARY_FILES = (
+    "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model",
+)  # fmt: skip
+ADVICE = "Download the model again."
+
+
+def check_pipeline(folder: Path) -> None:
+    """Checks that a diffusers folder has everything that its model_index.json names.
+
+    Args:
+        folder: The folder, quantized or not.
+
+    Raises:
+        UserError: model_index.json is corrupt or lacks a component of the family, or a component has no config, another
+            class than model_index.json says, no weights, no vocabulary, or only some of its shards.
+    """
+    family = load_families().get(read_pipeline_class(folder))
+    index = read_json_object(folder / MODEL_INDEX)
+    components = {name: entry for name, entry in index.items() if isinstance(entry, list)}
+    if family is not None:
+        _check_family(folder, family, components)
+    for name, entry in components.items():
+        if len(entry) != 2 or not all(isinstance(part, str | None) for part in entry):
+            raise UserError(f"{folder / MODEL_INDEX} has no library and class for '{name}'. {ADVICE}")
+        library, class_name = entry
+        if library is not None and class_name is not None:
+            _check_component(folder / name, library, class_name)
+
+
+def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Reads the configs of a pipeline's components and scheduler, by folder name.
+
+    Raises:
+        UserError: A config is corrupt.
+    """
+    files = [
+        path for path in sorted(folder.glob("*/*config.json")) if path.name in ("config.json", "scheduler_config.json")
+    ]
+    return {path.parent.name: read_json_object(path) for path in files}
+
+
+def check_images(folder: Path, height: int, width: int) -> None:
+    """Checks that a pipeline can generate images of a size, and that there can be memory for one.
+
+    Args:
+        folder: The pipeline's folder.
+        height: Height in pixels.
+        width: Width in pixels.
+
+    Raises:
+        UserError: The pipeline does not support the size, or the memory certainly does not suffice.
+    """
+    configs = read_configs(folder)
+    family = load_families().get(read_pipeline_class(folder))
+    if family is not None:
+        try:
+            check_image_size(family, configs, height, width)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The configs in {folder} do not describe a {family.pipeline_class}: {error} is missing or invalid. "
+                f"{ADVICE}"
+            ) from error
+    check_memory(estimate_min_memory(configs, height, width), f"An image of {height}x{width}", "Choose a smaller size.")
+
+
+# ---------------------------------------------------------------- components
+
+
+def _check_family(folder: Path, family: Family, components: Mapping[str, Any]) -> None:
+    """Raises UserError where model_index.json lacks a component that the family needs."""
+    optional = {graph.component for graph in family.graphs if graph.optional}
+    required = [part.name for part in family.components if part.name not in optional]
+    for name in (*required, "scheduler", "tokenizer"):
+        if components.get(name, [None])[0] is None:
+            raise UserError(f"{folder / MODEL_INDEX} does not list the component '{name}'. {ADVICE}")
+
+
+def _check_component(folder: Path, library: str, class_name: str) -> None:
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}, which {MODEL_INDEX} names as a {class_name}. {ADVICE}")
+    if "Tokenizer" in class_name:
+        _check_tokenizer(folder)
+    elif class_name.endswith("Scheduler"):
+        read_json_object(_require_file(folder / "scheduler_config.json"))
+    elif library in LIBRARIES and not class_name.endswith(("Processor", "Extractor")):
+        _check_model(folder, library, class_name)
+
+
+def _require_file(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError(f"{file} is missing. {ADVICE}")
+    return file
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        raise UserError(f"{folder} has no vocabulary, such as {VOCABULARY_FILES[0]}. {ADVICE}")
+    for file in folder.glob("tokenizer_config.json"):
+        read_json_object(file)
+
+
+def _check_model(folder: Path, library: str, class_name: str) -> None:
+    config = read_json_object(_require_file(folder / "config.json"))
+    described = config.get("_class_name")
+    if library == "diffusers" and described not in (None, class_name):
+        raise UserError(
+            f"{folder / 'config.json'} describes a {described}, but {MODEL_INDEX} names a {class_name}. {ADVICE}"
+        )
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.safetensors.index.json")):
+        raise UserError(
+            f"{folder} has no .safetensors file. {ADVICE} Pickled weights are not loaded, because they can run code; "
+            "convert them with save_pretrained(..., safe_serialization=True)."
+        )
+    for index in folder.glob("*.safetensors.index.json"):
+        weight_map = read_json_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise UserError(f"{index} does not map weights to files. {ADVICE}")
+        for name in sorted(set(weight_map.values())):
+            _require_file(folder / name)

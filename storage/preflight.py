@@ -1,0 +1,81 @@
+"""Checks that an artifact can be written, before any work: permissions, the lock, and room on the disk.
+
+Nothing is created. The answer can become outdated while a command runs; what is written is still checked then.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from ..common.errors import UserError
+from .layout import Artifact
+
+
+def check_output(artifact: Path, bytes_needed: int = 0) -> None:
+    """Checks that an artifact folder can be written.
+
+    Args:
+        artifact: The folder; it need not exist.
+        bytes_needed: What will be written at least.
+
+    Raises:
+        UserError: A part of the path is a file, the folder is read-only, another process is using it, or the disk has
+            less room.
+    """
+    work = Artifact(artifact).work
+    for path in (artifact, work):
+        _check_writable_folder(path)
+    _check_lock(artifact, work / "lock")
+    check_disk_space(artifact, bytes_needed)
+
+
+def check_disk_space(folder: Path, bytes_needed: int) -> None:
+    """Checks that the disk of a folder, which need not exist, has room.
+
+    Raises:
+        UserError: It has less than `bytes_needed`.
+    """
+    free = shutil.disk_usage(_find_existing(folder)).free
+    if free < bytes_needed:
+        raise UserError(
+            f"{folder} needs at least {bytes_needed / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free. "
+            "Free some space, or choose an --output on another disk."
+        )
+
+
+def _find_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def _check_writable_folder(path: Path) -> None:
+    existing = _find_existing(path)
+    if not existing.is_dir():
+        raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another --output.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} is read-only. Change its permissions, or choose another --output.")
+
+
+def _check_lock(artifact: Path, lock: Path) -> None:
+    """Tries the lock of an artifact, if there is one."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{artifact} cannot be written: {error.strerror}. Choose another --output.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise UserError(
+            f"Another edgepress process is using {artifact}. Wait for it, or give another --output."
+        ) from error
+    finally:
+        os.close(descriptor)

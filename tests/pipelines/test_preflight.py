@@ -1,0 +1,157 @@
+"""What is missing or damaged in a pipeline folder is known before any weight is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepress.common.errors import UserError
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.pipelines.preflight import check_images, check_pipeline
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """The demo's folder, which a test may change."""
+    shutil.copytree(DEMO_PIPELINE, tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+def edit_json(file: Path, **changes: Any) -> None:
+    content = json.loads(file.read_text("utf-8")) | changes
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}), "utf-8")
+
+
+@pytest.mark.parametrize("folder", ["tiny", "demo"])
+def test_complete_pipelines_pass(tiny: Path, folder: str) -> None:
+    check_pipeline({"tiny": tiny, "demo": DEMO_PIPELINE}[folder])
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "text_encoder", "text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer",
+        "tokenizer/tokenizer.json", "scheduler", "scheduler/scheduler_config.json", "vae", "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors", "transformer", "transformer/config.json",
+    ],
+)  # fmt: skip
+def test_whatever_is_missing_is_named(pipeline: Path, missing: str) -> None:
+    path = pipeline / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=rf"{missing.split('/')[0]}.* Download the model again\."):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "transformer", "vae", "scheduler", "tokenizer"])
+@pytest.mark.parametrize("entry", [..., [None, None]])
+def test_a_component_that_is_not_listed(pipeline: Path, name: str, entry: Any) -> None:
+    edit_json(pipeline / "model_index.json", **{name: entry})
+    with pytest.raises(UserError, match=rf"model_index\.json does not list the component '{name}'"):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("entry", [["diffusers"], [1, 2], []])
+def test_a_listed_component_without_a_class(pipeline: Path, entry: list[Any]) -> None:
+    edit_json(pipeline / "model_index.json", extra=entry)
+    with pytest.raises(UserError, match="has no library and class for 'extra'"):
+        check_pipeline(pipeline)
+
+
+def test_another_vae(pipeline: Path) -> None:
+    edit_json(pipeline / "vae" / "config.json", _class_name="AutoencoderTiny")
+    with pytest.raises(UserError, match=r"config\.json describes a AutoencoderTiny, but .* names a AutoencoderKL"):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize(
+    "file", ["vae/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"]
+)
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_corrupt_json(pipeline: Path, file: str, text: str) -> None:
+    (pipeline / file).write_text(text)
+    with pytest.raises(UserError, match=file):
+        check_pipeline(pipeline)
+
+
+def test_a_missing_shard(pipeline: Path) -> None:
+    index = pipeline / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "second.safetensors"}})
+    )
+    with pytest.raises(UserError, match=r"second\.safetensors is missing"):
+        check_pipeline(pipeline)
+
+
+def test_a_class_that_edgepress_does_not_know_is_checked_too(pipeline: Path) -> None:
+    edit_json(pipeline / "model_index.json", _class_name="AnotherPipeline")
+    check_pipeline(pipeline)
+    shutil.rmtree(pipeline / "vae")
+    with pytest.raises(UserError, match=r"There is no folder .*vae"):
+        check_pipeline(pipeline)
+
+
+# ---------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (16, 1024), (128, 128)])
+def test_sizes_of_the_demo(size: tuple[int, int]) -> None:
+    check_images(DEMO_PIPELINE, *size)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"), [((1040, 128), "position tables end at 1024x1024"), ((100, 128), "multiples of 16")]
+)
+def test_sizes_that_the_demo_does_not_support(size: tuple[int, int], reason: str) -> None:
+    with pytest.raises(UserError, match=f"Invalid image size {size[0]}x{size[1]}: .*{reason}"):
+        check_images(DEMO_PIPELINE, *size)
+
+
+def test_the_tables_end_where_the_transformer_itself_fails() -> None:
+    """Row 64 of a table of 64 rows."""
+    import torch
+    from diffusers.models.transformers.transformer_z_image import RopeEmbedder
+
+    config = json.loads((DEMO_PIPELINE / "transformer" / "config.json").read_text("utf-8"))
+    embedder = RopeEmbedder(config["rope_theta"], config["axes_dims"], config["axes_lens"])
+    embedder(torch.tensor([[0, 1024 // 16 - 1, 0]]))
+    with pytest.raises(IndexError):
+        embedder(torch.tensor([[0, 1040 // 16 - 1, 0]]))
+
+
+def test_the_estimate_is_below_what_decoding_really_takes(tiny: Path) -> None:
+    """The VAE's own allocations, counted by torch's profiler."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from edgepress.models.base.image_size import estimate_min_memory
+
+    vae = AutoencoderKL.from_pretrained(tiny / "vae", torch_dtype=torch.bfloat16)
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
+        vae.decode(torch.zeros(1, 16, 32, 32, dtype=torch.bfloat16))
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 0 < estimate_min_memory({"vae": dict(vae.config)}, 256, 256) <= 2 * largest
+
+
+def test_it_takes_less_than_two_seconds_and_imports_no_torch(tmp_path: Path) -> None:
+    """Of a pipeline with sparse files of 64 GB."""
+    shutil.copytree(DEMO_PIPELINE, tmp_path / "pipeline")
+    os.truncate(tmp_path / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors", 64 * 10**9)
+    code = (
+        "import sys; from pathlib import Path; from edgepress.pipelines.preflight import check_images, check_pipeline; "
+        "check_pipeline(Path(sys.argv[1])); check_images(Path(sys.argv[1]), 128, 128); "
+        "assert not {'torch', 'diffusers'} & set(sys.modules)"
+    )
+    started = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "pipeline")], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert time.monotonic() - started < 2

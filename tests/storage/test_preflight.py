@@ -1,0 +1,64 @@
+"""Whether an artifact can be written is known before any work, and nothing is created to find out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgepress.common.errors import UserError
+from edgepress.storage.layout import Artifact
+from edgepress.storage.preflight import check_output
+from edgepress.storage.publishing import artifact_lock
+
+
+def test_nothing_is_created(tmp_path: Path) -> None:
+    check_output(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_used_artifact_can_be_written_again(tmp_path: Path) -> None:
+    with artifact_lock(tmp_path / "artifact"):
+        pass
+    check_output(tmp_path / "artifact")
+
+
+def test_another_process_is_noticed_and_its_lock_is_kept(tmp_path: Path) -> None:
+    with artifact_lock(tmp_path / "artifact"):
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"Another edgepress process is using .*artifact\. .*--output"):
+                check_output(tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("place", ["artifact", "artifact/.work", "."])
+def test_a_file_in_the_way(tmp_path: Path, place: str) -> None:
+    blocked = tmp_path / "parent" / place
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("in the way")
+    with pytest.raises(UserError, match=r" is not a folder, so .*--output"):
+        check_output(tmp_path / "parent" / "artifact")
+
+
+def test_a_dangling_link_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "artifact").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="artifact is not a folder"):
+        check_output(tmp_path / "artifact")
+
+
+def test_a_file_system_that_cannot_be_written() -> None:
+    with pytest.raises(UserError, match=r"^/proc.* is read-only\. Change its permissions, or choose another --output"):
+        check_output(Path("/proc/self/artifact"))
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written: File name too long"):
+        check_output(tmp_path / ("a" * 300))
+
+
+def test_room_on_the_disk(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    check_output(tmp_path / "artifact", free // 2)
+    with pytest.raises(UserError, match=r"artifact needs at least \d+\.\d GB, but its disk has \d+\.\d GB free"):
+        check_output(tmp_path / "artifact", 2 * free + 10**9)
+    assert not Artifact(tmp_path / "artifact").work.exists()
