@@ -45,6 +45,8 @@ def explain_value(details: ErrorDetails) -> str:
     value, message = details["input"], _explain_type(details)
     if not key:
         return message
+    if details["type"] == "invalid_key":
+        return f"the key '{key}' must be text"
     if isinstance(value, Mapping) and details["type"] == "value_error":  # of a section: the message names the key
         return f"{key}: {message}"
     return f"{key} = {format_value(value)}: {message}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,8 +29,11 @@ from edgepress.numerics.affine import dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.pipelines.sampling import generate_images, load_pipeline, resolve_sampling
 from edgepress.prompts.reader import load_prompts
+from edgepress.quantize import pipeline as pipeline_module
 from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.quantize.plan import build_plan
 from edgepress.quantize.result import QuantizeResult
+from edgepress.quantize.writer import estimate_output_bytes
 from edgepress.recipes import schema as recipes
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 from edgepress.storage.files import hash_file
@@ -418,3 +424,79 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
         tmp_path.mkdir()
     assert weights > 350e6
     assert peaks[11] - peaks[5] < 35e6, f"{peaks[5] / 1e6:.0f} MB, then {peaks[11] / 1e6:.0f} MB"
+
+
+# ---------------------------------------------------------------- known before any weight is read
+
+
+def remove_tokenizer(source: Path, _: Path) -> None:
+    shutil.rmtree(source / "tokenizer")
+
+
+def remove_scheduler(source: Path, _: Path) -> None:
+    (source / "scheduler" / "scheduler_config.json").unlink()
+
+
+def block_output(_: Path, output: Path) -> None:
+    output.write_text("a file")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "message"),
+    [
+        (remove_tokenizer, {}, "There is no folder .*tokenizer"),
+        (remove_scheduler, {}, r"scheduler_config\.json is missing"),
+        (block_output, {}, r"artifact is not a folder, so .*--output"),
+        (None, {"size": [2048, 64]}, "the model's position tables end at 1024x1024"),
+        (None, {"size": [60, 64]}, "Invalid image size 60x64"),
+    ],
+)
+def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path, Path], None] | None,
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    source, output = tmp_path / "pipeline", tmp_path / "artifact"
+    shutil.copytree(tiny, source)
+    if spoil:
+        spoil(source, output)
+    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    recipe = Recipe.model_validate({"device": "test", "calibration": {"count": 1, "steps": 1, **settings}})
+    with pytest.raises(UserError, match=message):
+        quantize_pipeline(recipe, source, output)
+    assert not output.is_dir()
+
+
+def test_a_disk_without_room_is_known_before_weights_are_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"artifact needs at least 0\.0 GB, but its disk has 0\.0 GB free"):
+        quantize_pipeline(make_recipe("rtn"), tiny, tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("method", ["rtn", "best"])
+def test_the_estimate_of_what_is_written_is_below_what_is_written(
+    tiny: Path, results: dict[str, QuantizeResult], method: str
+) -> None:
+    """The blocks count twice, as work and in the model."""
+    plan = build_plan(tiny, make_recipe(method).quantize)
+    written = sum(file.bytes for file in results[method].manifest.files)
+    assert written / 2 < estimate_output_bytes(plan, torch.float32) < 2 * written
+
+
+def test_more_prompts_than_there_are_is_said(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "device": "test",
+            "quantize": {"method": "rtn", "components": ["text_encoder"]},
+            "calibration": {"count": 50, "steps": 1},
+        }
+    )
+    quantize_pipeline(recipe, tiny, tmp_path / "artifact")
+    (message,) = caplog.messages
+    assert re.fullmatch(r"calibration\.count asks for 50 prompts, but .*calibration\.jsonl has 3\. .*", message)

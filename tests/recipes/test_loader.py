@@ -107,8 +107,7 @@ def test_yaml_that_is_not_a_mapping_is_rejected(tmp_path: Path, text: str) -> No
 @pytest.mark.parametrize("text", ["device: x\n1: one", "device: x\n[1]: one", "device: x\n? {a: 1}\n: 2"])
 def test_keys_that_are_not_strings_are_rejected(tmp_path: Path, text: str) -> None:
     message = load_error(tmp_path, text)
-    assert "key" in message
-    assert "line 2" in message or "'1'" in message
+    assert "the key '1' must be text" in message or "line 2 is not readable YAML: found unhashable key" in message
 
 
 @pytest.mark.parametrize("name", ["orrin", "rk9999", "", "ORIN.", "../pyproject"])
