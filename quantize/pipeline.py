@@ -20,7 +20,8 @@ from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
-from ..recipes.schema import PRIMARY, GenerationSettings, Recipe
+from ..recipes.loader import validate_settings
+from ..recipes.schema import PRIMARY, GenerationSettings, QuantizationSettings, Recipe
 from ..storage.checkpoint import write_tensors
 from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
@@ -32,7 +33,7 @@ from .calibration.streaming import validate_weights
 from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
-from .workspace import Workspace, WorkspaceState, read_metadata
+from .workspace import Workspace, WorkspaceState, explain_other_inputs, read_metadata
 from .writer import compute_savings, estimate_output_bytes, list_unquantized_modules, save_quantized_pipeline
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def quantize_pipeline(
     if writes:
         check_output(output)
     job = _prepare_job(recipe, source, max_memory)
+    if not force:
+        _check_published(job, Artifact(output))
     if writes:
         check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
     check_finite_weights(source, timer)
@@ -145,14 +148,12 @@ class QuantizationJob:
         Nothing else may be part of it, such as the memory or the names of prompt sets: work is thrown away where it
         changes.
         """
-        quantize = self.recipe.quantize
         return {
             "version of edgepress": code_fingerprint(__name__),
             "versions of libraries": library_versions(),
             "recipe": {
                 "dtype": str(self.dtype),
-                "quantize": quantize.model_dump(mode="json", exclude={"method", "steps"}),
-                "steps": list(quantize.resolved_steps),
+                "quantize": _describe_quantization(self.recipe.quantize),
                 "sampling": asdict(self.sampling),
                 "images": min(self.recipe.calibration.count, len(self.prompts)),
             },
@@ -222,6 +223,26 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
     validate_weights(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory)
+
+
+def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
+    """Raises UserError where a published artifact was certainly made from other inputs, which needs no file's hash."""
+    manifest = read_manifest(artifact.path)
+    is_publishing = any(artifact.work.glob(f"*/{artifact.manifest.name}"))  # a run that was to replace it
+    if manifest is None or is_publishing or not artifact.model.exists():
+        return
+    quantize = validate_settings(QuantizationSettings, manifest.recipe.get("quantize", {}))
+    if (
+        manifest.prompts_sha256 != prompt_set_digest(job.prompts)
+        or manifest.versions != library_versions()
+        or _describe_quantization(quantize) != _describe_quantization(job.recipe.quantize)
+    ):
+        raise UserError(explain_other_inputs(artifact.model))
+
+
+def _describe_quantization(settings: QuantizationSettings) -> dict[str, Any]:
+    """Returns what the result depends on of the section `quantize`: the steps, however they are given."""
+    return settings.model_dump(mode="json", exclude={"method"}) | {"steps": list(settings.resolved_steps)}
 
 
 def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:

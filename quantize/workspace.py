@@ -242,11 +242,16 @@ def _find_published(output: Path, key: str) -> Manifest | None:
         _verify_files(model, manifest.files)
         return manifest
     if model.exists():
-        raise UserError(
-            f"{model} was made from another recipe, prompt set, model or version of edgepress. "
-            "Use --force to replace it, or --output to write to another folder."
-        )
+        raise UserError(explain_other_inputs(model))
     return None
+
+
+def explain_other_inputs(model: Path) -> str:
+    """Says that a published model was made from other inputs, and what to do."""
+    return (
+        f"{model} was made from another recipe, prompt set, model or version of edgepress. "
+        "Use --force to replace it, or --output to write to another folder."
+    )
 
 
 def _verify_files(model: Path, files: Sequence[FileRecord]) -> None:

@@ -16,6 +16,7 @@ from ...common.progress import Progress
 from ...models.base.npu import GraphPart
 from ...prompts.prompt import Prompt
 from ...prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
+from ...prompts.truncation import warn_once
 from ...runtime.noise import torch_randn
 from ...runtime.rknn.part_chain import Arrays, RunPart
 from ...runtime.rknn.simulator import save_calibration_samples
@@ -88,7 +89,10 @@ def collect_calibration_samples(
     prompts = _load_calibration_prompts(job)
     for number, prompt in enumerate(prompts):
         progress("calibrating", number, len(prompts))
-        deque(denoise(job, record_inputs, prompt_tokenizer.tokenize(prompt.prompt).ids, number), maxlen=0)
+        tokenized = prompt_tokenizer.tokenize(prompt.prompt)
+        if tokenized.truncation_notice:
+            warn_once(tokenized.truncation_notice)
+        deque(denoise(job, record_inputs, tokenized.ids, number), maxlen=0)
     progress("calibrating", len(prompts), len(prompts))
     for name, inputs in samples.items():
         save_calibration_samples(inputs, folder / name)

@@ -489,6 +489,14 @@ def test_the_estimate_of_what_is_written_is_below_what_is_written(
     assert written / 2 < estimate_output_bytes(plan, torch.float32) < 2 * written
 
 
+def test_another_recipe_is_refused_before_weights_are_read(
+    tiny: Path, results: dict[str, QuantizeResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    with pytest.raises(UserError, match="was made from another recipe.*--force"):
+        quantize_pipeline(make_recipe("awq"), tiny, results["rtn"].output)
+
+
 def test_more_prompts_than_there_are_is_said(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = Recipe.model_validate(
         {
