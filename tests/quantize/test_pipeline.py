@@ -493,7 +493,7 @@ def test_another_recipe_is_refused_before_weights_are_read(
     tiny: Path, results: dict[str, QuantizeResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
-    with pytest.raises(UserError, match="was made from another recipe.*--force"):
+    with pytest.raises(UserError, match=r"was made from another recipe.*--force"):
         quantize_pipeline(make_recipe("awq"), tiny, results["rtn"].output)
 
 
