@@ -234,7 +234,7 @@ class ImagePipeline:
     def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
         with _reject_malformed(self.folder):
             needed = estimate_min_memory(self._host_configs, height, width, decodes_whole)
-        advice = "Choose a smaller --size, or --tile." if decodes_whole else "Choose a smaller --size."
+        advice = "Choose a smaller size, or decode in tiles." if decodes_whole else "Choose a smaller size."
         check_memory(needed, f"An image of {height}x{width}", advice)
 
     def _encode_prompt(self, text: str, progress: Progress, warn: Callable[[str], None]) -> Any:

@@ -55,7 +55,7 @@ def make_schedule(config: Mapping[str, Any], steps: int, image_tokens: int) -> S
     """
     _check_config(config)
     if not 1 <= steps <= MAX_STEPS:
-        raise UserError(f"Invalid number of steps {steps}: it must be 1 to {MAX_STEPS}. Choose fewer --steps.")
+        raise UserError(f"Invalid number of steps {steps}: it must be 1 to {MAX_STEPS}. Choose fewer.")
     sigmas = np.linspace(1, 1 / steps, steps, dtype=np.float32)
     if config.get("use_dynamic_shifting", False):
         sigmas = _shift_sigmas(sigmas, _compute_shift(config, image_tokens))

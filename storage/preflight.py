@@ -43,7 +43,7 @@ def check_disk_space(folder: Path, bytes_needed: int) -> None:
     if free < bytes_needed:
         raise UserError(
             f"{folder} needs at least {bytes_needed / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free. "
-            "Free some space, or choose an --output on another disk."
+            "Free some space, or choose a folder on another disk."
         )
 
 
@@ -56,9 +56,9 @@ def _find_existing(path: Path) -> Path:
 def _check_writable_folder(path: Path) -> None:
     existing = _find_existing(path)
     if not existing.is_dir():
-        raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another --output.")
+        raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another output folder.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{existing} is read-only. Change its permissions, or choose another --output.")
+        raise UserError(f"{existing} is read-only. Change its permissions, or choose another output folder.")
 
 
 def _check_lock(artifact: Path, lock: Path) -> None:
@@ -68,14 +68,14 @@ def _check_lock(artifact: Path, lock: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UserError(f"{artifact} cannot be written: {error.strerror}. Choose another --output.") from error
+        raise UserError(f"{artifact} cannot be written: {error.strerror}. Choose another output folder.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
         raise UserError(
-            f"Another edgepress process is using {artifact}. Wait for it, or give another --output."
+            f"Another edgepress process is using {artifact}. Wait for it, or choose another output folder."
         ) from error
     finally:
         os.close(descriptor)

@@ -66,7 +66,7 @@ def test_out_of_memory(artifact: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(system_memory, "MEMINFO", tmp_path / "meminfo")
     error = get_error(generate(artifact, tmp_path / "a.png"))
     assert "An image of 64x64 takes at least 0.0 GiB of memory, but this process can have 0.0 GiB." in error
-    assert "Choose a smaller --size, or --tile." in error
+    assert "Choose a smaller size, or decode in tiles." in error
 
 
 def test_artifact_without_exports(tmp_path: Path) -> None:

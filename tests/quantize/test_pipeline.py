@@ -446,7 +446,7 @@ def block_output(_: Path, output: Path) -> None:
     [
         (remove_tokenizer, {}, "There is no folder .*tokenizer"),
         (remove_scheduler, {}, r"scheduler_config\.json is missing"),
-        (block_output, {}, r"artifact is not a folder, so .*--output"),
+        (block_output, {}, r"artifact is not a folder, so .*output folder"),
         (None, {"size": [2048, 64]}, "the model's position tables end at 1024x1024"),
         (None, {"size": [60, 64]}, "Invalid image size 60x64"),
     ],

@@ -27,7 +27,7 @@ def test_a_used_artifact_can_be_written_again(tmp_path: Path) -> None:
 def test_another_process_is_noticed_and_its_lock_is_kept(tmp_path: Path) -> None:
     with artifact_lock(tmp_path / "artifact"):
         for _ in range(2):
-            with pytest.raises(UserError, match=r"Another edgepress process is using .*artifact\. .*--output"):
+            with pytest.raises(UserError, match=r"Another edgepress process is using .*artifact\. .*output folder"):
                 check_output(tmp_path / "artifact")
 
 
@@ -36,7 +36,7 @@ def test_a_file_in_the_way(tmp_path: Path, place: str) -> None:
     blocked = tmp_path / "parent" / place
     blocked.parent.mkdir(parents=True, exist_ok=True)
     blocked.write_text("in the way")
-    with pytest.raises(UserError, match=r" is not a folder, so .*--output"):
+    with pytest.raises(UserError, match=r" is not a folder, so .*output folder"):
         check_output(tmp_path / "parent" / "artifact")
 
 
@@ -47,7 +47,9 @@ def test_a_dangling_link_in_the_way(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_cannot_be_written() -> None:
-    with pytest.raises(UserError, match=r"^/proc.* is read-only\. Change its permissions, or choose another --output"):
+    with pytest.raises(
+        UserError, match=r"^/proc.* is read-only\. Change its permissions, or choose another output folder"
+    ):
         check_output(Path("/proc/self/artifact"))
 
 
