@@ -129,12 +129,11 @@ def _check_opset(settings: ExportSettings) -> None:
 
 def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportSettings, sizes: ImageSizes) -> None:
     """Raises UserError where an image size or prompt length is not possible, or not known to be."""
-    is_fixed = settings.shapes == "fixed"
     for size in sizes:
         check_image_size(pipeline.family, pipeline.configs, *size)
-    if host is None and is_fixed:
+    if host is None and settings.shapes == "fixed":
         raise UserError(f"Fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'.")
-    if host is not None and is_fixed and settings.max_prompt_tokens > host.max_tokens:
+    if host is not None and settings.max_prompt_tokens > host.max_tokens:
         raise UserError(
             f"max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most {host.max_tokens} "
             f"tokens of a prompt. Set export.max_prompt_tokens to {host.max_tokens} or less."

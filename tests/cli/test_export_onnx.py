@@ -84,6 +84,6 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tiny: Path, tmp_path: 
     (tmp_path / "file").touch()
     result = run("--model", str(tiny), "--output", str(tmp_path / "file" / "out"), "--precision", "fp32")
     assert result.exit_code == 2
-    assert "Not a directory" in result.stderr
+    assert "is not a folder" in result.stderr
     assert result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

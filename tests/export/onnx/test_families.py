@@ -191,7 +191,7 @@ def test_a_pipeline_without_t5_has_no_graph_of_it(tmp_path: Path) -> None:
 def test_a_missing_component_is_rejected(tmp_path: Path) -> None:
     write_tiny_family(SD3, tmp_path / "pipeline")
     shutil.rmtree(tmp_path / "pipeline" / "text_encoder_2")
-    with pytest.raises(UserError, match=r"no component folder .*text_encoder_2"):
+    with pytest.raises(UserError, match=r"There is no folder .*text_encoder_2"):
         export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32)
 
 
@@ -222,14 +222,14 @@ def test_an_invalid_size_is_rejected_before_anything_is_written(
 def test_a_vae_of_another_class_is_rejected(tmp_path: Path) -> None:
     write_tiny_family(SDXL, tmp_path / "pipeline")
     (tmp_path / "pipeline" / "vae" / "config.json").write_text('{"_class_name": "AutoencoderTiny"}')
-    with pytest.raises(UserError, match="vae is not an AutoencoderKL"):
+    with pytest.raises(UserError, match=r"vae/config\.json describes a AutoencoderTiny"):
         export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32, sizes=[(64, 64)])
 
 
 @pytest.mark.slow
 def test_a_size_that_the_pipeline_does_not_support_is_reported(tmp_path: Path) -> None:
     write_tiny_family(SD3, tmp_path / "pipeline")
-    with pytest.raises(UserError, match=r"The pipeline does not support images of 208x64: .*pos_embed_max_size"):
+    with pytest.raises(UserError, match="Invalid image size 208x64: the model's position tables end at"):
         export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32, sizes=[(208, 64)])
     assert not (tmp_path / "out" / "onnx").exists()
 
