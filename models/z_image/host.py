@@ -18,7 +18,7 @@ from ..base.image_size import require_size
 from ..shared.vae_tiling import plan_decoder_stages
 
 TOKEN_MULTIPLE = 32  # image tokens and prompt tokens are padded to a multiple of this
-MAX_SEQUENCE_LENGTH = 512  # tokens at which the pipeline truncates prompts unless it is told another number
+MAX_SEQUENCE_LENGTH = 512  # tokens at which the pipeline truncates prompts unless it is given another number
 Table = NDArray[np.float32]
 Scalar = TypeVar("Scalar", np.float32, np.int64)
 
