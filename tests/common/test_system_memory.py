@@ -55,7 +55,7 @@ def test_the_limit_of_ulimit() -> None:
 
 
 @pytest.mark.usefixtures("system")
-def test_memory_is_refused_where_it_cannot_suffice_and_warned_of_where_it_may_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_too_little_memory_is_refused_or_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     check_memory(2**30, "It", "Choose less.")
     assert not caplog.messages
     check_memory(4 * 2**30, "It", "Choose less.")
