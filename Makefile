@@ -50,9 +50,11 @@ DEMO := $(if $(MODEL)$(GROUND_TRUTH),,$(shell grep -s '^model: demo' recipes/$(D
 # Not empty if the device has a Rockchip NPU.
 RKNN := $(shell grep -s '^rknn:' recipes/$(DEVICE).yaml)
 SIGNS := artifacts/.work/ground-truth
+RUNTIME := build/runtime
+RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/test_loader.py recipes/test_schema.py common prompts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast browser check format docs docs-reference clean \
+.PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size \
 	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding $(OLD_TARGET)
@@ -122,6 +124,15 @@ test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) browser  ## run all tests that need 
 
 test-fast: $(SET_UP)  ## run the tests that take seconds
 	$(RUN)/pytest -m "not device and not slow"
+
+# What a board has: a wheel and its dependencies, without torch. Not part of `make test`, since it needs another Python.
+test-runtime:  ## run the tests of the runtime on PYTHON=python3.13 or another, in an environment without torch
+	rm -rf $(RUNTIME) && mkdir -p $(RUNTIME)
+	$(PYTHON) -m venv $(RUNTIME)/env
+	$(RUNTIME)/env/bin/pip wheel --quiet --no-deps --wheel-dir $(RUNTIME) .
+	$(RUNTIME)/env/bin/pip install --quiet $(RUNTIME)/*.whl filelock hypothesis markdown-it-py pytest
+	cd $(RUNTIME) && PYTHONPATH= env/bin/python -P -m pytest --rootdir "$(CURDIR)" -c "$(CURDIR)/pyproject.toml" \
+		-m "not slow and not device" $(RUNTIME_TESTS:%="$(CURDIR)/tests/%")
 
 # As root, for example in CI, it is installed. Otherwise the test that needs it says how to install it.
 browser:  ## install Chromium, in which tests open the evaluation report

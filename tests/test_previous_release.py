@@ -68,6 +68,13 @@ def test_its_results_are_read(artifact: Path) -> None:
     assert all(np.isfinite(pair.values["psnr"]) for sample in results.samples for pair in sample.variants.values())
 
 
+def test_its_graphs_generate_without_torch(artifact: Path) -> None:
+    pipeline = edgepress.ImagePipeline(artifact)
+    first, second, changed = (pipeline("a cat", seed=seed, steps=2, size=(32, 48)) for seed in (3, 3, 4))
+    assert first.size == (48, 32)
+    assert first == second != changed
+
+
 @pytest.mark.slow
 def test_diffusers_and_the_graphs_generate_the_same_image(artifact: Path) -> None:
     """The graphs were at more than 40 dB from torch when they were exported."""
