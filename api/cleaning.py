@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ UNFINISHED_WORK, CACHED_IMAGES = "unfinished work", "cached images and scores"
 USER_CACHE, TRACEBACKS, TOOLKIT_FILES = "user cache", "tracebacks", "files of the RKNN toolkit"
 # Nothing else is removed from a folder .work, which may be of another program.
 WORK_NAMES = re.compile(rf"[0-9a-f]{{16}}|export-\w+|toolkit|{BACKUP_PREFIX}\w+")
-SHARED_NAMES = re.compile(r"images|ground-truth|scores\.sqlite.*")
+CACHE_NAMES = re.compile(r"images|ground-truth|scores\.sqlite.*")
 
 
 @dataclass(frozen=True)
@@ -99,38 +99,33 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
             logger.warning("%s", error)
     shared = list(_find_shared())
     if not dry_run:
-        for leftover in shared:
-            _remove(leftover.path)
-        with suppress(OSError):
-            (ARTIFACTS / WORK).rmdir()
+        _remove(shared)
     return CleanResult((*leftovers, *shared), dry_run)
 
 
 def _clean_artifact(folder: Path, dry_run: bool) -> list[Leftover]:
     """Removes the unfinished work of an artifact, while no other process uses it."""
-    leftovers = list(_find_work(folder))
-    if not dry_run and Artifact(folder).work.is_dir():
+    leftovers = [*_find_in(Artifact(folder).work), *_find_in(Artifact(folder).evaluation / WORK)]
+    if not dry_run and (leftovers or Artifact(folder).work.is_dir()):
         with artifact_lock(folder):  # also removes its own file, and the empty folder
-            for leftover in leftovers:
-                _remove(leftover.path)
+            _remove(leftovers)
     return leftovers
 
 
-def _find_work(artifact: Path) -> Iterator[Leftover]:
-    """What is in the folder for unfinished work; a folder that is being replaced is no leftover where it is missing."""
-    work = Artifact(artifact).work
+def _find_in(work: Path) -> Iterator[Leftover]:
+    """What runs left in a folder for unfinished work; backups of what is missing are no leftovers."""
     for path in sorted(work.glob("*")):
-        target = artifact / path.name.removeprefix(BACKUP_PREFIX)
+        target = work.parent / path.name.removeprefix(BACKUP_PREFIX)
         is_needed = path.name.startswith(BACKUP_PREFIX) and not target.exists()
         if WORK_NAMES.fullmatch(path.name) and not is_needed:
             yield _measure(UNFINISHED_WORK, path)
+        elif CACHE_NAMES.fullmatch(path.name):
+            yield _measure(CACHED_IMAGES, path)
 
 
 def _find_shared() -> Iterator[Leftover]:
     """What belongs to no artifact."""
-    for path in sorted((ARTIFACTS / WORK).glob("*")):
-        if SHARED_NAMES.fullmatch(path.name):
-            yield _measure(CACHED_IMAGES, path)
+    yield from _find_in(ARTIFACTS / WORK)
     with suppress(RuntimeError):  # no home folder
         for kind, folder in ((USER_CACHE, get_cache_folder()), (TRACEBACKS, get_traceback_folder())):
             if folder.exists():
@@ -144,11 +139,17 @@ def _measure(kind: str, path: Path) -> Leftover:
     return Leftover(kind, path, sum(file.lstat().st_size for file in files))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(leftovers: Iterable[Leftover]) -> None:
+    """Removes files and folders, and the folders for unfinished work that are empty then."""
+    for leftover in leftovers:
+        path = leftover.path
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        if path.parent.name == WORK:
+            with suppress(OSError):  # not empty
+                path.parent.rmdir()
 
 
 def _format_bytes(count: int) -> str:

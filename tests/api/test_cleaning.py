@@ -15,6 +15,7 @@ from edgepress.storage.publishing import artifact_lock
 KEY = "0123456789abcdef"
 PUBLISHED = ("manifest.json", "model/w", "onnx/pipeline.json", "rknn/a.rknn", "evaluation/results.json", "bench/b.json")
 WORK = (f".work/{KEY}/blocks/b", ".work/export-onnx/g", ".work/toolkit/log", ".work/replaced-model/w", ".work/lock")
+CACHES = (".work/images/k/0.png", "evaluation/.work/scores.sqlite")  # where artifacts/ could not be written to
 SHARED = ("artifacts/.work/images/k/0.png", "artifacts/.work/scores.sqlite")
 USER = ("cache/edgepress/graphs/a.graph", "state/edgepress/tracebacks/t.txt")
 
@@ -38,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     for name in ("pi5", "orin"):
-        write(tmp_path / "artifacts" / name, *PUBLISHED, *WORK)
+        write(tmp_path / "artifacts" / name, *PUBLISHED, *WORK, *CACHES)
     write(tmp_path, *SHARED, *USER, "cache/another/program", "artifacts/pi5/.work/mine/notes")
     return tmp_path
 
@@ -53,7 +54,7 @@ def test_all(home: Path) -> None:
     assert not (home / "artifacts" / "orin" / ".work").exists()
     assert result.bytes_by_kind == {
         "unfinished work": 800,
-        "cached images and scores": 200,
+        "cached images and scores": 600,
         "user cache": 100,
         "tracebacks": 100,
     }
@@ -62,7 +63,7 @@ def test_all(home: Path) -> None:
 
 
 def test_one_artifact(home: Path) -> None:
-    assert edgepress.clean("artifacts/orin").bytes == 400
+    assert edgepress.clean("artifacts/orin").bytes == 600
     assert list_files(home / "artifacts" / "orin") == set(PUBLISHED)
     assert {f"artifacts/pi5/{file}" for file in WORK} | {*SHARED, *USER} <= list_files(home)
 
@@ -72,7 +73,7 @@ def test_a_dry_run_removes_nothing(home: Path) -> None:
     result = CliRunner().invoke(main, ["clean", "--dry-run", "--json"])
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
-    assert content["bytes"] == 1200
+    assert content["bytes"] == 1600
     assert content["dry_run"]
     assert "artifacts/pi5/.work/export-onnx" in content["paths"]
     assert list_files(home) == before
