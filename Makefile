@@ -120,7 +120,8 @@ bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: star
 	$(EDGEPRESS) bench "$(OUTPUT)" $(if $(DEMO),--prompts demo/pipeline/prompts/evaluation.jsonl)
 
 test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) browser  ## run all tests that need no device
-	OMP_NUM_THREADS=1 $(RUN)/pytest -m "not device" --numprocesses logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN)/pytest -m "not device" --numprocesses logical --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 
 test-fast: $(SET_UP)  ## run the tests that take seconds
 	$(RUN)/pytest -m "not device and not slow"

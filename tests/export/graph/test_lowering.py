@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,9 +39,12 @@ targets = pytest.mark.parametrize(("opset", "allow_contrib_ops"), TARGETS)
 
 
 def trace(name: str, tiny: Path) -> ir.Model:
+    """Traces a graph from the config alone: the folder that it reads has no weights."""
     graph = FAMILY.graph(name)
     assert graph is not None
-    return trace_cached(graph, tiny / graph.component)
+    with TemporaryDirectory() as folder:
+        shutil.copy(tiny / graph.component / "config.json", folder)
+        return trace_cached(graph, Path(folder))
 
 
 def noise(*shape: int) -> Tensor:
