@@ -89,7 +89,7 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
     if artifact is not None:
         folder = Path(artifact)
         if not folder.is_dir():
-            raise UserError(f"Artifact folder {folder} does not exist.")
+            raise UserError(f"Artifact folder {folder} does not exist. Check the name.")
         return CleanResult(tuple(_clean_artifact(folder, dry_run)), dry_run)
     leftovers: list[Leftover] = []
     for folder in sorted(path.parent for path in ARTIFACTS.glob(f"*/{WORK}")):

@@ -375,7 +375,7 @@ def _override(recipe: Recipe, model: str | Path | None, method: str | None) -> R
         changes["model"] = str(model)
     if method is not None:
         if method not in METHOD_STEPS:
-            raise UserError(f"Unknown method {method!r}. Methods: {', '.join(METHOD_STEPS)}.")
+            raise UserError(f"Unknown method '{method}'. Choose from: {', '.join(METHOD_STEPS)}.")
         changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
     return recipe.model_copy(update=changes)
 

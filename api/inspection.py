@@ -156,7 +156,10 @@ def info(path: str | Path) -> Info:
         return _inspect_export(folder)
     if artifact.has_model or artifact.has_onnx or artifact.has_rknn:
         return _inspect_artifact(artifact)
-    raise UserError(f"{folder} is neither a pipeline (no model_index.json) nor an artifact (no model, onnx or rknn).")
+    raise UserError(
+        f"{folder} is neither a pipeline (no model_index.json) nor an artifact (no model, onnx or rknn). "
+        "Give the top folder of one."
+    )
 
 
 def to_dict(result: Info) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def bench(
     Writes bench.json and bench.md. A run that ends early keeps what it has measured, and says so.
     """
     if not sys.platform.startswith("linux"):
-        raise UserError("edgepress bench needs Linux: it reads the memory of a process from /proc.")
+        raise UserError("'edgepress bench' reads the memory of processes from /proc. Run it on Linux.")
     folder = _require_writable(output or _default_output(artifact))
     name, prompt_list = _resolve_prompts(prompt, prompts)
     from ..perf.runner import BenchConfig, run_benchmark
@@ -147,4 +147,6 @@ def _print_results(results: BenchResults, folder: Path, as_json: bool) -> None:
     count = f"{len(results.images) - 1} of {results.settings.num_images} images"
     if results.incomplete_reason == INTERRUPTED:
         raise KeyboardInterrupt(f"Interrupted after {count}. What was measured is in {where}.")
-    raise UserError(f"{results.incomplete_reason} What was measured, {count}, is in {where}.")
+    raise UserError(
+        f"{results.incomplete_reason} What was measured, {count}, is in {where}. Run it again to measure all."
+    )

@@ -51,7 +51,7 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
     finally:
         stash_previous(plan.output)
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
-        raise UserError("Nothing to compare. Give at least one prompt, one seed and one candidate.")
+        raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
     metrics = load_metrics(plan.metric_settings, plan.metrics)
     has_ground_truth = plan.ground_truth is not None
     gates = resolve_gates(plan.gates, [*metrics.metrics, *metrics.unavailable], has_ground_truth, plan.metrics)

@@ -199,7 +199,7 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
     noise_floor = settings.noise_floor if options.noise_floor is None else options.noise_floor
     if options.ground_truth and not (options.ground_truth.is_dir() and list_images(options.ground_truth)):
         raise UserError(
-            f"There are no images in {options.ground_truth}. --ground-truth requires a folder with <prompt id>.png."
+            f"There are no images in {options.ground_truth}. Give --ground-truth a folder with <prompt id>.png."
         )
     return replace(
         plan,
@@ -225,7 +225,7 @@ def _resolve_reference(model: str) -> ImageSource:
 
 def _require_image_folder(folder: Path) -> ImageSource:
     if not folder.is_dir() or not list_images(folder):
-        raise UserError(f"There are no images in {folder}. --pairs requires two folders of images.")
+        raise UserError(f"There are no images in {folder}. Give --pairs two folders of images.")
     return ImageSource("images", folder)
 
 

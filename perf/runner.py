@@ -139,7 +139,9 @@ class _BenchRun:
         """Returns why the run ended early; raises the error if there is no image yet."""
         if isinstance(error, WorkerDiedError):
             peak = self.worker.read_memory_peaks()["VmHWM"] / 1e6
-            error = UserError(f"The worker process {error}, {self._describe_position()}; peak memory {peak:,.0f} MB.")
+            error = UserError(
+                f"The worker process {error}, {self._describe_position()}; peak memory {peak:,.0f} MB. Run it again."
+            )
         if not self.images:
             raise error
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)

@@ -152,7 +152,8 @@ def _plan_component(source: Path, spec: Component) -> ComponentPlan:
     prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
     if class_name not in prefixes:
         raise UserError(
-            f"{checkpoint.folder / 'config.json'} describes a {class_name!r}, but a {spec.model_class!r} was expected."
+            f"{checkpoint.folder / 'config.json'} describes a {class_name}, but a {spec.model_class} was expected. "
+            "Give another --model."
         )
     if prefixes[class_name]:
         checkpoint = Checkpoint(source / spec.name, prefixes[class_name])
@@ -161,7 +162,7 @@ def _plan_component(source: Path, spec: Component) -> ComponentPlan:
     num_used = len(paths) - spec.unused_blocks
     if spec.blocks and num_used <= 0:
         names = ", ".join(block.path for block in spec.blocks)
-        raise UserError(f"{checkpoint.folder} has none of the blocks {names}.")
+        raise UserError(f"{checkpoint.folder} has none of the blocks {names}. Give another --model.")
     blocks = tuple(QuantBlock(spec.name, path, block) for path, block in paths[:num_used])
     return ComponentPlan(spec, checkpoint, config, blocks, tuple(path for path, _ in paths[num_used:]))
 
@@ -197,7 +198,7 @@ def _check_block(checkpoint: Checkpoint, block: QuantBlock, scheme: Scheme, key:
 
 def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme, key: str) -> None:
     if len(shape) != 2:
-        raise UserError(f"The weight of {name} has shape {shape}, but a matrix was expected.")
+        raise UserError(f"The weight of {name} has shape {shape}, but a matrix was expected. Download the model again.")
     out_features, in_features = shape
     if in_features % scheme.resolve_group_size(in_features):
         raise UserError(
@@ -205,4 +206,7 @@ def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme, key: str) ->
             "Choose 32, 64 or 128 so that it does."
         )
     if out_features % 8:
-        raise UserError(f"The output width {out_features} of {name} is not a multiple of 8, as AWQ's layout requires.")
+        raise UserError(
+            f"The output width {out_features} of {name} is not a multiple of 8, as AWQ's layout requires. "
+            "Leave the component out of quantize.components."
+        )

@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = None if key_node.tag == MERGE_TAG else self.construct_object(key_node, deep=True)
             if key is not None and key in keys:
-                problem = f"the key '{key}' is given twice. Remove one of the two"
+                problem = f"the key '{key}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             keys.append(key)
         return super().construct_mapping(node, deep)
@@ -105,9 +105,10 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(too_deep) from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"Recipe {path}{line} is not readable YAML: {error.problem or error.context}.") from error
+        problem = error.problem or error.context
+        raise UserError(f"Recipe {path}{line} is not readable YAML: {problem}. Correct it.") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}. Correct it.") from error
     except (
         ArithmeticError,
         AttributeError,

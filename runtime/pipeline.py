@@ -262,7 +262,9 @@ class ImagePipeline:
         if isinstance(self._run, RknnBackend):
             raise UserError("RKNN parts decode as they were exported (rknn.tile in the recipe). Give no tile size.")
         if isinstance(self._run, BucketedSessions):
-            raise UserError("Graphs of fixed shapes decode images as a whole. Give no tile size.")
+            raise UserError(
+                f"The graphs in {self.folder} have fixed shapes and decode images as a whole. Give no tile size."
+            )
         if tile_size < MIN_TILE_SIZE or tile_size % 2:
             raise UserError(f"Invalid tile size {tile_size}: it must be even and at least {MIN_TILE_SIZE}.")
         return make_tiled_decoder(self._run.run, self._host.decoder_graph, self._host.decoder_stages, tile_size)

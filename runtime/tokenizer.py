@@ -58,7 +58,8 @@ class PromptTokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UserError("The prompt is not valid UTF-8. Check the encoding of the terminal.") from error
+            shown = text.encode("utf-8", "replace").decode()
+            raise UserError(f"The prompt '{shown}' is not valid UTF-8. Check the encoding of the terminal.") from error
         rendered = self._render(text)
         encoding = self._tokenizer.encode(rendered)
         ids = np.array(encoding.ids[: self._max_tokens], np.int64)

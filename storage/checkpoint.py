@@ -138,7 +138,7 @@ def _min_max(tensor: Tensor) -> tuple[float, float]:
 
 def _find_weight_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"There is no component folder {folder}. The pipeline is incomplete.")
+        raise UserError(f"There is no component folder {folder}. Download the model again.")
     indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
     if indexes:
         return _read_index(indexes[0])
@@ -151,7 +151,7 @@ def _find_weight_files(folder: Path) -> list[Path]:
             f"{folder} has only pickled weights ({pickles[0]}), which are not loaded because they can run code. "
             "Convert them: load the model and call save_pretrained(..., safe_serialization=True)."
         )
-    raise UserError(f"{folder} has no .safetensors file. The download is incomplete.")
+    raise UserError(f"{folder} has no .safetensors file. Download the model again.")
 
 
 def _read_index(index: Path) -> list[Path]:

@@ -120,5 +120,5 @@ def _load_weights(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, T
         raise UserError(f"{file} cannot be loaded as weights. Download it again.") from error
     for name, shape in shapes.items():
         if name not in content or tuple(content[name].shape) != shape:
-            raise UserError(f"{file} has no tensor {name} of shape {shape}. It must contain the weights for AlexNet.")
+            raise UserError(f"{file} has no tensor {name} of shape {shape}. Give the weights for AlexNet as --lpips.")
     return {name: content[name].float() for name in shapes}

@@ -83,7 +83,7 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
         return [(f"{stem}-{export.name}", _with_dtype(detect_image_source(export), dtype)) for export in exports]
     source = detect_image_source(folder)
     if dtype and source.kind != "diffusers":
-        raise UserError(f"@{dtype} applies only to diffusers pipelines; {folder} is not one. Leave it out.")
+        raise UserError(f"@{dtype} applies only to diffusers pipelines; {folder} is not one. Leave out @{dtype}.")
     return [(match["name"] or _get_default_name(folder), _with_dtype(source, dtype))]
 
 

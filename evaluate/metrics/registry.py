@@ -51,5 +51,6 @@ def load_metrics(settings: MetricSettings | None = None, selected: Sequence[str]
         raise ValueError(f"Two scores have the same name: {', '.join(sorted(scores))}")
     unavailable = [metric for metric in created if isinstance(metric, UnavailableMetric)]
     if selected and unavailable:
-        raise UserError(f"The metric {unavailable[0].name!r} is not available: {unavailable[0].reason}.")
+        reason = unavailable[0].reason
+        raise UserError(f"The metric {unavailable[0].name!r} is not available: {reason}. Otherwise leave it out.")
     return MetricSet([metric for metric in created if not isinstance(metric, UnavailableMetric)], unavailable)

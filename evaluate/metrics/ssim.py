@@ -23,8 +23,8 @@ def compute_ssim(reference: ImageArray, variant: ImageArray) -> float:
     height, width = reference.shape[:2]
     if min(height, width) < WINDOW_SIZE:
         raise UserError(
-            f"an image of {width}x{height} pixels is smaller than the {WINDOW_SIZE}x{WINDOW_SIZE} window of SSIM. "
-            "Select other metrics with --metric"
+            f"An image of {width}x{height} pixels is smaller than the {WINDOW_SIZE}x{WINDOW_SIZE} window of SSIM. "
+            "Choose other metrics with --metric."
         )
     similarity = structural_similarity(
         reference,

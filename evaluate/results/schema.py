@@ -320,7 +320,7 @@ def load_results(path: Path | str) -> Results:
     except OSError as error:
         raise UserError(f"Cannot read {path} ({error.strerror}). Run `edgepress evaluate` first.") from error
     except ValueError as error:
-        raise UserError(f"{path} is not a results file: invalid JSON ({error}).") from error
+        raise UserError(f"{path} is not a results file: invalid JSON ({error}). Evaluate again.") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version not in (OLDEST_READABLE_VERSION, SCHEMA_VERSION):
         raise UserError(

@@ -155,7 +155,9 @@ def _score_task(task: ScoreTask, keys: Mapping[str, str], metrics: Mapping[str, 
             raise
         except Exception as error:  # a metric may raise anything; the message names the image
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise UserError(f"The metric {name!r} failed for {task.images[-1].file}: {reason}.") from error
+            raise UserError(
+                f"The metric {name!r} failed for {task.images[-1].file}: {reason}. Leave it out with --metric."
+            ) from error
         scores.append(NewScore(key, name, result, time.thread_time() - begin))
     return scores
 

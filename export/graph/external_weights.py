@@ -247,7 +247,7 @@ def _collect_entries(models: Sequence[ir.Model], source: WeightSource) -> list[T
     entries = {entry.name: entry for entry in map(_to_entry, values)}
     missing = [name for name in entries if name not in source]
     if missing:
-        raise UserError(f"Weight {missing[0]!r} is missing from {source.folder}. The model is incomplete.")
+        raise UserError(f"Weight {missing[0]!r} is missing from {source.folder}. Download the model again.")
     return list(entries.values())
 
 

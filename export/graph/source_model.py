@@ -168,7 +168,7 @@ def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequenc
     unknown = [name for name in extra_graphs if name not in optional]
     if unknown:
         available = ", ".join(optional) or "none"
-        raise UserError(f"{family.pipeline_class} has no optional graph {unknown[0]!r}. Available: {available}.")
+        raise UserError(f"{family.pipeline_class} has no optional graph {unknown[0]!r}. Choose from: {available}.")
     return replace(family, graphs=(*graphs, *(optional[name] for name in extra_graphs)))
 
 

@@ -109,7 +109,9 @@ def build_empty_component(folder: Path) -> Any:
     else:
         library, name = "transformers", (config.get("architectures") or ["?"])[0]
     if not hasattr(importlib.import_module(library), str(name)):
-        raise UserError(f"{folder / 'config.json'} names the class {name!r}, which {library} does not have.")
+        raise UserError(
+            f"{folder / 'config.json'} names the class '{name}', which {library} does not have. Update that library."
+        )
     return build_empty_module(library, name, config).eval().requires_grad_(False)
 
 
@@ -123,7 +125,7 @@ def load_component_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error}). A component folder needs its config.") from error
+        raise UserError(f"Cannot read {path} ({error}). Download the model again.") from error
     return {key: value for key, value in config.items() if key != "quantization_config"}
 
 

@@ -135,8 +135,8 @@ def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportS
         raise UserError(f"Fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'.")
     if host is not None and settings.max_prompt_tokens > host.max_tokens:
         raise UserError(
-            f"max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most {host.max_tokens} "
-            f"tokens of a prompt. Set export.max_prompt_tokens to {host.max_tokens} or less."
+            f"export.max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most "
+            f"{host.max_tokens} tokens of a prompt. Set export.max_prompt_tokens to {host.max_tokens} or less."
         )
 
 

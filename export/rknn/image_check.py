@@ -50,5 +50,5 @@ def require_min_psnr(psnr: float | None, precision: str) -> None:
     if psnr is not None and psnr < minimum:
         raise UserError(
             f"The simulated image has a PSNR of {psnr:.1f} dB to that of torch, but at least {minimum:.0f} dB is "
-            "required. Nothing was published."
+            "required, so nothing was published. Try another --precision."
         )

@@ -173,11 +173,11 @@ def _select_components(npu: NpuSpec, settings: RknnSettings, components: Sequenc
     known = list(dict.fromkeys(graph.component for graph in npu.graphs))
     unknown = [name for name in components if name not in known]
     if unknown:
-        raise UserError(f"Unknown component {unknown[0]!r}. Components: {', '.join(known)}.")
+        raise UserError(f"Unknown component {unknown[0]!r}. Choose from: {', '.join(known)}.")
     absent = [name for name in settings.cpu if npu.graph(name) is None]
     if absent:
         graphs = ", ".join(graph.name for graph in npu.graphs)
-        raise UserError(f"Unknown graph {absent[0]!r} in rknn.cpu. Graphs: {graphs}.")
+        raise UserError(f"Unknown graph {absent[0]!r} in rknn.cpu. Choose from: {graphs}.")
     return [name for name in known if not components or name in components]
 
 

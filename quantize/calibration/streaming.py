@@ -59,7 +59,8 @@ def _validate_component(component: ComponentPlan, class_path: Sequence[str]) -> 
     except Exception as error:  # a class may raise anything for an invalid config
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{folder / 'config.json'} does not describe a {component.spec.model_class}: {reason}"
+            f"{folder / 'config.json'} does not describe a {component.spec.model_class}: {reason}. "
+            "Download the model again."
         ) from error
     for name, tensor in expected.items():
         if name.startswith(component.unused_prefixes):
@@ -71,7 +72,8 @@ def _validate_component(component: ComponentPlan, class_path: Sequence[str]) -> 
         if component.checkpoint.shape(name) != tuple(tensor.shape):
             raise UserError(
                 f"Weight {name!r} in {folder} has shape {component.checkpoint.shape(name)}, but config.json describes "
-                f"{tuple(tensor.shape)}. The weights and config.json belong to different models."
+                f"{tuple(tensor.shape)}. The weights and config.json belong to different models. "
+                "Download the model again."
             )
 
 

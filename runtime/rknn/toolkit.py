@@ -105,21 +105,23 @@ class Toolkit:
             self.close()
             raise UserError(
                 f"rknn-toolkit2 took more than {self._timeout_s:.0f} s in '{name}'. Raise the limit with "
-                "'edgepress export rknn --timeout', or make parts smaller (rknn.blocks)."
+                "'edgepress export rknn --timeout', or make parts smaller with rknn.blocks in the recipe."
             ) from error
         except BrokenPipeError as error:
             last_line = _format_last_line(_read_log(log, log_offset))
             self.close()
             raise UserError(
-                f"rknn-toolkit2 exited unexpectedly in '{name}'{last_line}. It may need more memory, or smaller parts "
-                "(rknn.blocks)."
+                f"rknn-toolkit2 exited unexpectedly in '{name}'{last_line}. Free memory, or make parts smaller with "
+                "rknn.blocks in the recipe."
             ) from error
         except BaseException:  # a late reply would be taken for that of another job
             self.close()
             raise
         answer = json.loads(line)
         if "error" in answer:
-            raise UserError(f"rknn-toolkit2 failed in '{name}': {answer['error'][-MAX_ERROR_CHARS:]}.")
+            raise UserError(
+                f"rknn-toolkit2 failed in '{name}': {answer['error'][-MAX_ERROR_CHARS:]}. Try another precision."
+            )
         return ToolkitReply(answer, _read_log(log, log_offset), monotonic() - started, _get_peak_bytes(process.pid))
 
     def close(self) -> None:

@@ -280,7 +280,7 @@ def test_images_that_are_too_small_for_a_metric_are_named_with_it() -> None:
     write_images("other", 5, "a", size=10)
     refused = run("--pairs", "one", "other").exception
     assert isinstance(refused, UserError)
-    assert "The metric 'ssim' failed for other/a.png: an image of 10x10 pixels is smaller" in str(refused)
+    assert "The metric 'ssim' failed for other/a.png: An image of 10x10 pixels is smaller" in str(refused)
     assert run("--pairs", "one", "other", "--metric", "psnr").exit_code == 0
 
 

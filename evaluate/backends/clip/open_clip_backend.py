@@ -42,7 +42,9 @@ def load(spec: ClipSpec) -> ClipEncoders:
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
-        raise UserError(f"open_clip cannot load {spec.weights[0]} as {name} ({reason}).") from error
+        raise UserError(
+            f"open_clip cannot load {spec.weights[0]} as {name} ({reason}). Give another --clip."
+        ) from error
     return _make_encoders(model.eval(), transform, tokenizer)
 
 
@@ -67,7 +69,7 @@ def resolve_architecture(name: str, known: list[str]) -> str:
         )
     if base_name not in known:
         raise UserError(
-            f"open_clip does not know the architecture {base_name!r}. `open_clip.list_models()` lists all of them."
+            f"open_clip does not know the architecture {base_name!r}. Choose one that open_clip.list_models() lists."
         )
     return base_name
 

@@ -89,9 +89,7 @@ def _find_checkpoint(folder: Path) -> Path:
     files = sorted(folder.glob("*.safetensors"))
     candidates = [folder / name for name in PREFERRED_CHECKPOINTS if folder / name in files] or files
     if not candidates:
-        raise UserError(
-            f"{folder} contains no CLIP weights (*.safetensors). Refusing to use randomly initialized weights."
-        )
+        raise UserError(f"{folder} contains no CLIP weights (*.safetensors). Give another --clip.")
     if candidates == files and len(files) > 1 and files[0].name not in PREFERRED_CHECKPOINTS:
         raise UserError(
             f"{folder} contains {len(files)} checkpoints. Keep only one, or rename it to {PREFERRED_CHECKPOINTS[0]}."
@@ -104,7 +102,5 @@ def _find_shards(folder: Path) -> tuple[Path, ...]:
     single_file = folder / "model.safetensors"
     files = (single_file,) if single_file.exists() else tuple(sorted(folder.glob(SHARD_PATTERN)))
     if not files:
-        raise UserError(
-            f"{folder} contains no CLIP weights (model.safetensors). Refusing to use randomly initialized weights."
-        )
+        raise UserError(f"{folder} contains no CLIP weights (model.safetensors). Give another --clip.")
     return files

@@ -34,8 +34,8 @@ def load(spec: ClipSpec) -> ClipEncoders:
     config = _read_json(spec.path / "config.json")
     if config.get("model_type") != "clip":
         raise UserError(
-            f"{spec.path} contains a model of type {config.get('model_type')!r}, but --clip transformers: expects "
-            "'clip'."
+            f"{spec.path} contains a model of type {config.get('model_type')!r}, but --clip transformers: needs "
+            "one of type 'clip'. Give another folder."
         )
     try:
         model, loading_info = CLIPModel.from_pretrained(
@@ -43,7 +43,9 @@ def load(spec: ClipSpec) -> ClipEncoders:
         )
         processor = CLIPImageProcessorPil.from_pretrained(spec.path, local_files_only=True)
     except (OSError, TypeError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise UserError(f"The CLIP model in {spec.path} cannot be loaded ({_get_first_line(error)}).") from error
+        raise UserError(
+            f"The CLIP model in {spec.path} cannot be loaded ({_get_first_line(error)}). Download it again."
+        ) from error
     _require_complete(loading_info["missing_keys"], spec)  # transformers initializes these randomly
     return _make_encoders(model, processor, spec.path)
 
@@ -69,7 +71,8 @@ def load_open_clip_folder(spec: ClipSpec) -> ClipEncoders:
     ]
     if mismatched:
         raise UserError(
-            f"{spec.weights[0]} does not fit the architecture in {config_file}: {_format_names(mismatched)}."
+            f"{spec.weights[0]} does not fit the architecture in {config_file}: {_format_names(mismatched)}. "
+            "Give another --clip."
         )
     model.load_state_dict(weights)
     image_size = model.config.vision_config.image_size
@@ -125,7 +128,9 @@ def _load_tokenizer(folder: Path) -> Callable[[str, int], Tensor] | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"The CLIP tokenizer in {folder} cannot be loaded ({_get_first_line(error)}).") from error
+        raise UserError(
+            f"The CLIP tokenizer in {folder} cannot be loaded ({_get_first_line(error)}). Download it again."
+        ) from error
 
     def tokenize(text: str, length: int) -> Tensor:
         encoding = tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
@@ -158,8 +163,7 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
 def _require_complete(missing: list[str] | set[str], spec: ClipSpec) -> None:
     if missing:
         raise UserError(
-            f"The CLIP model in {spec.path} lacks weights ({_format_names(sorted(missing))}). Refusing to use randomly "
-            "initialized weights."
+            f"The CLIP model in {spec.path} lacks weights ({_format_names(sorted(missing))}). Give another --clip."
         )
 
 

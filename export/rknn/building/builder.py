@@ -66,7 +66,9 @@ def build_part(
             return BuiltPart(option.precision, config, measurement, tuple(rejections))
         rejections.append(Rejection(option.precision, reason))
     reasons = "; ".join(f"{rejection.precision}: {rejection.reason}" for rejection in rejections)
-    raise UserError(f"The part {part.name} was rejected ({reasons}). Nothing was published.")
+    raise UserError(
+        f"The part {part.name} was rejected ({reasons}), so nothing was published. Try another --precision."
+    )
 
 
 def build_with_float_layers(

@@ -98,7 +98,9 @@ def test_error_names_metric_and_image(images: tuple[ImageRecord, ImageRecord], t
     def fail(_image: ImageArray, _prompt: Prompt) -> MetricResult:
         raise ValueError("win_size exceeds\nimage extent.")
 
-    with pytest.raises(UserError, match=r"metric 'light' failed for .*0\.png: win_size exceeds image extent\.$"):
+    with pytest.raises(
+        UserError, match=r"metric 'light' failed for .*0\.png: win_size exceeds image extent\. Leave it out"
+    ):
         run_tasks([ScoreTask((images[0],), PROMPT)], [ImageMetric("light", (), lambda: "1", fail)], tmp_path)
 
 

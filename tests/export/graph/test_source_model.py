@@ -133,7 +133,7 @@ def test_checkpoints_are_opened_once(tiny: Path) -> None:
 
 
 def test_an_unknown_extra_graph_is_rejected(tiny: Path) -> None:
-    with pytest.raises(UserError, match=r"has no optional graph 'nothing'\. Available: .*vae_encoder"):
+    with pytest.raises(UserError, match=r"has no optional graph 'nothing'\. Choose from: .*vae_encoder"):
         open_source(tiny, ["nothing"])
 
 

@@ -124,7 +124,7 @@ def test_a_killed_worker_is_reported() -> None:
 
         killer = threading.Thread(target=kill)
         killer.start()
-        with pytest.raises(UserError, match=r"exited unexpectedly in 'version'.*It may need more memory"):
+        with pytest.raises(UserError, match=r"exited unexpectedly in 'version'.*Free memory"):
             toolkit.call("version")
         killer.join()
 

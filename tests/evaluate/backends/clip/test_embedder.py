@@ -97,5 +97,5 @@ def test_clip_i_needs_no_tokenizer(copied_folder: Path) -> None:
 
 def test_folder_without_weights_is_an_error(tmp_path: Path) -> None:
     """The metric is not just unavailable, because the user asked for it."""
-    with pytest.raises(UserError, match="Refusing to use randomly initialized weights"):
+    with pytest.raises(UserError, match="Give another --clip"):
         clip_i.create_metric(MetricSettings(clip=f"local-dir:{tmp_path}"))

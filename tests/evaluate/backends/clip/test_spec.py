@@ -54,8 +54,8 @@ def test_digest_depends_on_the_configuration(copied_folder: Path) -> None:
         ("transformers:nowhere", "the folder nowhere does not exist"),
         ("ViT-B-32:nowhere.safetensors", r"CLIP checkpoint nowhere\.safetensors does not exist"),
         ("ViT-B-32:weights.pt", r"is not a \.safetensors file"),
-        ("local-dir:.", "Refusing to use randomly initialized weights"),
-        ("transformers:.", "Refusing to use randomly initialized weights"),
+        ("local-dir:.", "contains no CLIP weights .* Give another --clip"),
+        ("transformers:.", "contains no CLIP weights .* Give another --clip"),
     ],
 )
 def test_invalid_specs_are_refused(text: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
