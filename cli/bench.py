@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.schema import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact
+from ..storage.preflight import check_writable_folder
 from .console import print_json, show_progress
 from .options import (
     FOLDER,
@@ -81,7 +81,8 @@ def bench(
     """
     if not sys.platform.startswith("linux"):
         raise UserError("'edgepress bench' reads the memory of processes from /proc. Run it on Linux.")
-    folder = _require_writable(output or _default_output(artifact))
+    folder = output or _default_output(artifact)
+    check_writable_folder(folder)
     name, prompt_list = _resolve_prompts(prompt, prompts)
     from ..perf.runner import BenchConfig, run_benchmark
     from ..runtime.rknn import exported
@@ -99,14 +100,6 @@ def bench(
 def _default_output(artifact: Path) -> Path:
     """Next to the exports, not in what is measured."""
     return Artifact(artifact.parent if artifact.name in (ONNX, RKNN) else artifact).bench
-
-
-def _require_writable(folder: Path) -> Path:
-    """A folder that can be written to, or created; it is created when there is something to write."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written to. Choose another --output.")
-    return folder
 
 
 def _resolve_prompts(prompt: str | None, prompts: str | None) -> tuple[str, list[Prompt]]:

@@ -28,7 +28,7 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
     """
     work = Artifact(artifact).work
     for path in (artifact, work):
-        _check_writable_folder(path)
+        check_writable_folder(path)
     _check_lock(artifact, work / "lock")
     check_disk_space(artifact, bytes_needed)
 
@@ -53,7 +53,12 @@ def _find_existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
-def _check_writable_folder(path: Path) -> None:
+def check_writable_folder(path: Path) -> None:
+    """Checks that a folder can be created, or written to if it exists.
+
+    Raises:
+        UserError: A part of its path is a file, or the nearest folder that exists is read-only.
+    """
     existing = _find_existing(path)
     if not existing.is_dir():
         raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another output folder.")

@@ -101,13 +101,19 @@ def find_truncated_prompts(samples: Sequence[SampleResult], variant: str | None)
 
     Args:
         samples: the samples.
-        variant: the variant that truncated it; None: the reference.
+        variant: the variant that truncated it, where the reference was not truncated alike; None: the reference.
 
     Returns:
         Each such sample with a sentence about what was cut off.
     """
-    images = [(sample, sample.variants[variant].image if variant else sample.reference) for sample in samples]
-    return [(sample, " ".join(lines)) for sample, image in images if image and (lines := image.notes.get(TRUNCATED))]
+    truncated = []
+    for sample in samples:
+        reference_notes = sample.reference.notes.get(TRUNCATED) if sample.reference else None
+        image = sample.variants[variant].image if variant else sample.reference
+        notes = image.notes.get(TRUNCATED) if image else None
+        if notes and (variant is None or notes != reference_notes):
+            truncated.append((sample, " ".join(notes)))
+    return truncated
 
 
 def find_missing_scores(results: Results) -> list[tuple[SampleResult, str]]:

@@ -135,7 +135,7 @@ def test_system_other_than_linux(artifact: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_output_is_checked_before_anything_runs(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "cannot be written to" in get_error(bench(artifact, "-o", tmp_path / "file" / "out"))
+    assert "is not a folder, so" in get_error(bench(artifact, "-o", tmp_path / "file" / "out"))
 
 
 def test_worker_that_fails_to_start(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from edgepress.evaluate.metrics.base import make_ground_truth_score
 from edgepress.evaluate.report import descriptions
 from edgepress.evaluate.report.descriptions import Problem, find_problems
 from edgepress.evaluate.report.formatting import pluralize
-from edgepress.evaluate.results.schema import PromptSubset, Results
+from edgepress.evaluate.results.schema import TRUNCATED, PromptSubset, Results
 
 
 def test_the_explanation_counts_gates_by_verdict(results: Results) -> None:
@@ -79,6 +79,14 @@ def test_truncated_prompts_are_listed() -> None:
         make_sample(make_prompt("b"), 30.0),
     ]
     assert find_problems(make_results(samples)) == [Problem("int4", "prompt truncated", None, (("a", 0),))]
+
+
+def test_a_prompt_that_is_truncated_for_all_alike_is_listed_once() -> None:
+    sample = truncate_prompt(make_sample(make_prompt("a"), 30.0), "'red' was cut off.")
+    assert sample.reference
+    notes = sample.reference.notes | {TRUNCATED: ("'red' was cut off.",)}
+    alike = sample.model_copy(update={"reference": sample.reference.model_copy(update={"notes": notes})})
+    assert find_problems(make_results([alike])) == [Problem(None, "prompt truncated", None, (("a", 0),))]
 
 
 def test_the_noise_floor_is_described(results: Results) -> None:
