@@ -41,7 +41,7 @@ def read_pipeline_class(folder: Path) -> str:
     """
     try:
         return str(json.loads((folder / MODEL_INDEX).read_text("utf-8"))["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RecursionError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / MODEL_INDEX} does not name a pipeline class. Give a diffusers folder.") from error
 
 

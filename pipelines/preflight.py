@@ -21,7 +21,7 @@ from .hub import read_pipeline_class
 LIBRARIES = ("diffusers", "transformers")
 # One of these holds the vocabulary, depending on the kind of tokenizer.
 VOCABULARY_FILES = (
-    "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "tokenizer.model",
 )  # fmt: skip
 ADVICE = "Download the model again."

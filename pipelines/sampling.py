@@ -55,7 +55,7 @@ def read_native_size(pipeline: Path) -> int:
     config = pipeline / "vae" / "config.json"
     try:
         return int(json.loads(config.read_text("utf-8"))["sample_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ArithmeticError, RecursionError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).") from error
 
 

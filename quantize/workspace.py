@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..storage.checkpoint import open_safetensors
-from ..storage.files import FileRecord, write_json
+from ..storage.files import FileRecord, read_json_object, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.publishing import artifact_lock, fsync_folder, publish_folder
@@ -191,12 +191,20 @@ class Workspace:
         for name in INPUTS_FILES:
             for file in self.artifact.work.glob(f"*/{name}"):
                 if file.parent != self.folder:
-                    inputs = json.loads(file.read_text("utf-8"))
+                    inputs = _read_inputs(file)
                     stale[file.parent] = [topic for topic in self.inputs if inputs.get(topic) != self.inputs[topic]]
         return dict(sorted(stale.items()))
 
 
 # ---------------------------------------------------------------- files
+
+
+def _read_inputs(file: Path) -> dict[str, Any]:
+    """Returns the inputs of a workspace; of a file that cannot be read, none."""
+    try:
+        return read_json_object(file)
+    except UserError:
+        return {}
 
 
 def iterate_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:

@@ -115,10 +115,10 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 def _read_special_tokens(path: Path) -> dict[str, str]:
     """Reads bos_token, eos_token and the like, which a chat template may use."""
     try:
-        config = json.loads(_read_text(path))
-    except ValueError as error:
+        entries = json.loads(_read_text(path)).items()
+    except (AttributeError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is corrupt ({error}). Export the artifact again.") from error
-    return {key: value for key, value in config.items() if key.endswith("_token") and isinstance(value, str)}
+    return {key: value for key, value in entries if key.endswith("_token") and isinstance(value, str)}
 
 
 def _read_text(path: Path) -> str:

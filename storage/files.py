@@ -100,7 +100,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Download it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object. Download it again.")

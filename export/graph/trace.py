@@ -124,7 +124,7 @@ def load_component_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"Cannot read {path} ({error}). Download the model again.") from error
     return {key: value for key, value in config.items() if key != "quantization_config"}
 

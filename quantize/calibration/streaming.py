@@ -5,7 +5,6 @@ Memory holds everything outside the blocks (embeddings, the decoder) and one blo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from ...common.memory import malloc_trim
 from ...pipelines.empty_modules import build_empty_module
 from ...pipelines.quantized_modules import strip_modules
 from ...pipelines.sampling import load_pipeline_with
+from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
 from ..plan import ComponentPlan, QuantizationPlan
 
@@ -28,7 +28,7 @@ def load_streaming_pipeline(plan: QuantizationPlan, dtype: torch.dtype) -> Any:
     Raises:
         UserError: diffusers cannot load the folder.
     """
-    index = json.loads((plan.source / MODEL_INDEX).read_text("utf-8"))
+    index = read_json_object(plan.source / MODEL_INDEX)
     components = {
         component.name: _build_streaming_component(component, index[component.name], dtype)
         for component in (*plan.components, *plan.unquantized_components)
@@ -44,7 +44,7 @@ def validate_weights(plan: QuantizationPlan) -> None:
             missing or have another shape.
     """
     file = plan.source / MODEL_INDEX
-    index = json.loads(file.read_text("utf-8"))
+    index = read_json_object(file)
     for component in (*plan.components, *plan.unquantized_components):
         if not isinstance(index.get(component.name), list):
             raise UserError(f"{file} does not list the component {component.name!r}. Download the model again.")

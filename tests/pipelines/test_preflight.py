@@ -74,7 +74,7 @@ def test_another_vae(pipeline: Path) -> None:
 @pytest.mark.parametrize(
     "file", ["vae/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"]
 )
-@pytest.mark.parametrize("text", ["", "{", "[]"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_corrupt_json(pipeline: Path, file: str, text: str) -> None:
     (pipeline / file).write_text(text)
     with pytest.raises(UserError, match=file):

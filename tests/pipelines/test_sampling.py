@@ -81,7 +81,19 @@ def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
     assert read_native_size(tmp_path) == 96
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"sample_size": null}', '{"sample_size": "big"}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "{",
+        "{}",
+        "[" * 100_000,
+        '{"sample_size": Infinity}',
+        '{"sample_size": null}',
+        '{"sample_size": "big"}',
+        "[]",
+    ],
+)
 def test_a_vae_without_a_size_is_reported_with_what_to_do(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "vae").mkdir()

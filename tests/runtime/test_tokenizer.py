@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -106,8 +105,9 @@ def test_missing_file(tiny: Path, tmp_path: Path, name: str) -> None:
         make_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_corrupt_file(tiny: Path, tmp_path: Path, name: str) -> None:
-    (copy_tokenizer(tiny, tmp_path) / name).write_text(json.dumps({})[:1])
+def test_corrupt_file(tiny: Path, tmp_path: Path, name: str, text: str) -> None:
+    (copy_tokenizer(tiny, tmp_path) / name).write_text(text)
     with pytest.raises(UserError, match=name):
         make_tokenizer(tmp_path)
