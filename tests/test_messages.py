@@ -63,8 +63,8 @@ def find_messages() -> Iterator[tuple[str, str]]:
 
 
 def test_messages_are_found() -> None:
-    found = {place.split(":")[0] for place, _ in messages()}
-    assert {"recipes/loader.py", "storage/checkpoint.py", "runtime/pipeline.py"} <= found
+    modules = {place.split(":")[0] for place, _ in messages()}
+    assert {"recipes/loader.py", "storage/checkpoint.py", "runtime/pipeline.py"} <= modules
     assert len(messages()) > 150
 
 
