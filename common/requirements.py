@@ -39,8 +39,14 @@ def requires_extra(extra: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def missing_package(error: ModuleNotFoundError, extra: str) -> Exception:
-    """The error to raise for a missing module: a sentence, or the error itself if it is no package to install."""
-    name = (error.name or "").partition(".")[0]
+    """The error to raise for a missing module: a sentence, or the error itself if it is no package to install.
+
+    Libraries that import their parts on demand raise an error without a name from the one that has it.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not getattr(cause, "name", None):
+        cause = cause.__cause__
+    name = str(getattr(cause, "name", "")).partition(".")[0]
     if not name or name == PACKAGE or name in sys.stdlib_module_names:
         return error
     return UserError(f"This needs the package {name!r}, which is not installed. Run: pip install 'edgepress[{extra}]'")
