@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # ONNX Runtime 1.31.1, the package of PyPI for Linux on x86-64: `import onnxruntime` alone, without a session, writes a random
 # device ID and a database of telemetry events that wait to be sent (ProcessInfo, with the distribution's name) into the user's
-# cache. Calling `onnxruntime.disable_telemetry_events()` comes too late, since the import has written them. The environment
-# variable ORT_DISABLE_TELEMETRY prevents it if it is 1, true or yes when the package is imported; 0 or nothing does not.
+# cache, and a session ID into the temporary folder (.ses). `import diffusers` imports it. Calling
+# `onnxruntime.disable_telemetry_events()` comes too late, since the import has written them. The environment variable
+# ORT_DISABLE_TELEMETRY prevents it if it is 1, true or yes when the package is imported; 0 or nothing does not.
 #
 # Seen on 2026-11-30:
 #   import: 2 files: deviceid onnxruntime.db

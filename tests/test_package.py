@@ -32,18 +32,20 @@ def test_importing_takes_a_tenth_of_a_second_of_cpu_at_most() -> None:
 
 
 def test_a_fresh_home_stays_empty(tmp_path: Path) -> None:
-    """Importing ONNX Runtime would write a device ID and a database of telemetry into it."""
+    """Importing ONNX Runtime would write a device ID and telemetry into it, and a session ID beside temporary files."""
     write_small_artifact(tmp_path / "artifact")
-    home = tmp_path / "home"
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
+    temporary.mkdir()
     variables = {
         key: value for key, value in os.environ.items() if not key.startswith("XDG_") and "TELEMETRY" not in key
     }
     options = ["--prompt", "a wall", "--steps", "1", "--size", "32x48", "-o", str(tmp_path / "a.png")]
     command = [sys.executable, "-m", "edgepress", "generate", str(tmp_path / "artifact"), *options]
-    process = subprocess.run(command, env=variables | {"HOME": str(home)}, capture_output=True, text=True, check=False)
+    variables |= {"HOME": str(home), "TMPDIR": str(temporary)}
+    process = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    assert list(home.rglob("*")) == []
+    assert [*home.rglob("*"), *temporary.rglob("*")] == []
 
 
 def test_every_public_name_is_there() -> None:
