@@ -252,7 +252,8 @@ def evaluate(
         history: SQLite file to add the scores to.
         gates: Whether to check the recipe's gates.
         noise_floor: Whether to run the reference twice; default: the recipe's.
-        output: Folder of the results; default: `evaluation` next to the first candidate.
+        output: Folder of the latest results, and of a folder for those of every plan; default: `evaluation` next to the
+            first candidate.
         restart: Whether to generate all images and compute all scores again.
         progress: Called with a stage, what is done and the total.
 
@@ -302,38 +303,35 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Decides everything that an evaluation depends on, as `evaluate` does, and runs nothing.
 
-    `options` are further fields of `edgepress.evaluate.plan.EvaluationOptions`. An earlier verdict in `output` does not
-    survive a plan that is refused: those files are renamed.
+    `options` are further fields of `edgepress.evaluate.plan.EvaluationOptions`.
     """
     from ..evaluate import plan as plans
-    from ..evaluate.report.previous_files import stash_previous
 
     folder = Path(output) if output is not None else None
     names = tuple(map(str, candidates))
     chosen = plans.EvaluationOptions(
         model=str(model) if model is not None else None, candidates=names, output=folder, **options
     )
-    try:
-        resolved = Recipe(device="custom") if recipe is None else _load(recipe, chosen.gates)
-        if pairs is not None:
-            _require_no_pipelines(chosen)
-            return plans.plan_image_pairs(resolved, Path(pairs[0]), Path(pairs[1]), chosen)
-        if recipe is None and not (chosen.model and chosen.candidates):
-            raise UserError("Nothing to compare. Give --recipe, or --model and --candidate, or --pairs.")  # noqa: TRY301
-        return plans.plan_evaluation(resolved, chosen)
-    except UserError:
-        if folder:
-            stash_previous(folder)
-        raise
+    resolved = Recipe(device="custom") if recipe is None else _load(recipe, chosen.gates)
+    if pairs is not None:
+        _require_no_pipelines(chosen)
+        return plans.plan_image_pairs(resolved, Path(pairs[0]), Path(pairs[1]), chosen)
+    if recipe is None and not (chosen.model and chosen.candidates):
+        raise UserError("Nothing to compare. Give --recipe, or --model and --candidate, or --pairs.")
+    return plans.plan_evaluation(resolved, chosen)
 
 
 @requires_extra("evaluate")
 def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Results:
-    """Runs a planned evaluation, and writes results.json and the reports into the plan's output folder."""
-    from ..evaluate import evaluator, report
+    """Runs a planned evaluation, and writes results.json and the reports into the plan's output folder.
+
+    The same files are written into a folder of that folder, which later runs of other plans do not touch.
+    """
+    from ..evaluate import evaluator
+    from ..evaluate.report.publishing import publish_reports
 
     results = evaluator.run_evaluation(plan, progress)
-    report.write_report(results, plan.output)
+    publish_reports(results, plan.output)
     return results
 
 

@@ -58,7 +58,7 @@ RENAMES = {"--reference": "--model", "--truth": "--ground-truth", "--no-resume":
 @click.option("--noise-floor/--no-noise-floor", default=None, help="Run the reference twice.  [default: the recipe's]")
 @click.option("--gates/--no-gates", default=True, help="Check the recipe's gates.  [default: check]")
 @restart_option
-@output_option("Folder of the results.  [default: evaluation, next to the candidate]")
+@output_option("Folder of the latest results and of all earlier ones.  [default: evaluation, next to the candidate]")
 @json_option
 @verbosity_options
 @click.pass_context
@@ -66,8 +66,9 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
     """Compare candidates with their reference.
 
     All generate the same prompts from the same noise. All numbers go to results.json; reports in HTML, Markdown and
-    JUnit are written next to it. Exit code 1: a gate failed; 2: something could not be measured. Images and scores are
-    cached in artifacts/.work.
+    JUnit are written next to it, and all of them also to a folder for what was compared: results of other prompts,
+    sizes or candidates stay side by side. Exit code 1: a gate failed; 2: something could not be measured. Images and
+    scores are cached in artifacts/.work.
     """
     if context.invoked_subcommand:
         return
@@ -75,6 +76,10 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
     with show_progress() as progress:
         results = api.run_evaluation(plan, progress)
     _print_results(results, plan.output, as_json)
+    if not as_json:
+        from ..evaluate.report.publishing import get_plan_folder
+
+        click.echo(f"Runs of other plans leave {get_plan_folder(results, plan.output)} alone.")
     context.exit(_exit_code(results))
 
 

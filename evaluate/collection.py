@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.threads import map_threads
 from ..prompts.prompt import Prompt
 from .generation.candidates import ImageSource
-from .generation.image_cache import GenerationJob, generate_cached_images
+from .generation.image_cache import CachedImages, GenerationJob, generate_cached_images
 from .images.image_file import ImageRecord, get_image_stem, list_images, load_record
 from .plan import MAX_LISTED_NAMES, EvaluationPlan
 from .results.schema import RunIdentity, SampleKey
-from .scoring.pairs import ComparisonSet, ImageSet, make_image_set
+from .scoring.pairs import ComparisonSet, ImageSet, LoadedImage, make_image_set
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedImage(NamedTuple):
+    """A cached image that cannot be read."""
+
+    file: Path
 
 
 def iter_samples(plan: EvaluationPlan) -> Iterator[tuple[Prompt, int]]:
@@ -22,7 +32,12 @@ def iter_samples(plan: EvaluationPlan) -> Iterator[tuple[Prompt, int]]:
     return ((prompt, seed) for seed in range(plan.seeds) for prompt in plan.prompts)
 
 
-def collect_images(plan: EvaluationPlan, identity: RunIdentity, progress: Progress = no_progress) -> ComparisonSet:
+def collect_images(
+    plan: EvaluationPlan,
+    identity: RunIdentity,
+    ground_truth: Mapping[str, ImageRecord],
+    progress: Progress = no_progress,
+) -> ComparisonSet:
     """Generates the missing images, and loads a record of every image.
 
     Only one source is in memory at a time.
@@ -30,16 +45,12 @@ def collect_images(plan: EvaluationPlan, identity: RunIdentity, progress: Progre
     Args:
         plan: What to evaluate.
         identity: Content hashes of the sources.
+        ground_truth: The ground-truth images by prompt id.
         progress: Called with the number of images that are ready, for each source.
 
     Raises:
-        UserError: A source cannot be loaded, a cached image is corrupt, or a ground-truth image is missing, unreadable
-            or of another size.
+        UserError: A source cannot be loaded, or a ground-truth image has another size than the reference's.
     """
-    ground_truth = _load_ground_truth(plan) if plan.ground_truth else {}
-    if plan.sampling:
-        size = f"{plan.sampling.width}x{plan.sampling.height}"
-        _require_size(ground_truth, {prompt.id: size for prompt in plan.prompts})
     hashes = {name: system.folder.sha256 for name, system in identity.variants.items()}
     reference_hash = identity.reference.folder.sha256
     reference = _load_image_set(plan, plan.reference, reference_hash, "the reference", progress)
@@ -59,28 +70,35 @@ def _load_image_set(
     if source.kind == "images":
         files = _find_image_files(plan, source)
         return make_image_set(dict(zip(keys, map_threads(load_record, [files.get(key) for key in keys]), strict=True)))
-    files = _generate_images(plan, source, sha256, name, progress, repeat)
-    records = dict(zip(keys, map_threads(load_record, [files[key] for key in keys]), strict=True))
-    for key, record in records.items():
-        if not isinstance(record, ImageRecord):
-            raise UserError(f"The cached image {files[key]} is not readable. Delete it and run again.")
-    return make_image_set(records)
-
-
-def _generate_images(
-    plan: EvaluationPlan, source: ImageSource, sha256: str, name: str, progress: Progress, repeat: int
-) -> dict[SampleKey, Path]:
     if plan.sampling is None:
         raise ValueError("a source that generates images needs sampling parameters")
-    return generate_cached_images(
-        GenerationJob(source, sha256, source.dtype or plan.dtype, plan.sampling, repeat),
-        plan.prompts,
-        plan.seeds,
-        plan.image_cache,
-        progress,
-        f"generating images with {name}",
-        overwrite=plan.restart,
-    )
+    job = GenerationJob(source, sha256, source.dtype or plan.dtype, plan.sampling, repeat)
+    return make_image_set(_load_generated(plan, job, f"generating images with {name}", progress))
+
+
+def _load_generated(
+    plan: EvaluationPlan, job: GenerationJob, stage: str, progress: Progress
+) -> dict[SampleKey, LoadedImage]:
+    """Generates the missing images and loads all. Cached images that are damaged are generated again, once."""
+    arguments = job, plan.prompts, plan.seeds, plan.image_cache, progress, stage
+    records = _load_cached(plan, generate_cached_images(*arguments, overwrite=plan.restart))
+    damaged = [record.file for record in records.values() if isinstance(record, DamagedImage)]
+    if damaged:
+        count = f"{len(damaged)} cached image{'s are' if len(damaged) > 1 else ' is'} damaged"
+        logger.warning("%s, such as %s. Generating again.", count, damaged[0])
+        for file in damaged:
+            file.unlink()
+        records = _load_cached(plan, generate_cached_images(*arguments))
+    return {key: "unreadable" if isinstance(record, DamagedImage) else record for key, record in records.items()}
+
+
+def _load_cached(plan: EvaluationPlan, images: CachedImages) -> dict[SampleKey, LoadedImage | DamagedImage]:
+    """Loads the images that there are; of the others, the result is the reason."""
+    keys = [(prompt.id, seed) for prompt, seed in iter_samples(plan)]
+    files = [images.files[key] for key in keys if key not in images.failures]
+    loaded = zip(files, map_threads(load_record, files), strict=True)
+    records = {file: record if isinstance(record, ImageRecord) else DamagedImage(file) for file, record in loaded}
+    return {key: images.failures.get(key) or records[images.files[key]] for key in keys}
 
 
 def _find_image_files(plan: EvaluationPlan, source: ImageSource) -> dict[SampleKey, Path]:
@@ -89,9 +107,17 @@ def _find_image_files(plan: EvaluationPlan, source: ImageSource) -> dict[SampleK
     return {key: images[stem] for key, stem in stems.items() if stem in images}
 
 
-def _load_ground_truth(plan: EvaluationPlan) -> dict[str, ImageRecord]:
-    """Loads the ground-truth image of each prompt, which is the same for all seeds."""
-    assert plan.ground_truth
+def load_ground_truth(plan: EvaluationPlan) -> dict[str, ImageRecord]:
+    """Loads the ground-truth image of each prompt, which is the same for all seeds.
+
+    Returns:
+        The images by prompt id; empty if the plan has no ground truth.
+
+    Raises:
+        UserError: An image is missing, unreadable, or not of the size that will be generated.
+    """
+    if not plan.ground_truth:
+        return {}
     images = list_images(plan.ground_truth)
     prompt_ids = [prompt.id for prompt in plan.prompts]
     missing = [prompt_id for prompt_id in prompt_ids if prompt_id not in images]
@@ -106,6 +132,9 @@ def _load_ground_truth(plan: EvaluationPlan) -> dict[str, ImageRecord]:
         if not isinstance(record, ImageRecord):
             raise UserError(f"The ground-truth image {file} is {record}. Replace it.")
         records[prompt_id] = record
+    if plan.sampling:
+        size = f"{plan.sampling.width}x{plan.sampling.height}"
+        _require_size(records, {prompt.id: size for prompt in plan.prompts})
     return records
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 from .. import __version__
 from ..common.errors import UserError
@@ -14,29 +16,32 @@ from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
 from ..storage.layout import GENERATORS, Artifact
 from ..storage.manifest import library_versions, read_manifest
-from .collection import collect_images, iter_samples
+from .checks import check_plan
+from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource
 from .generation.generators import detect_engine
 from .metrics.base import list_image_scores, list_pair_scores
 from .metrics.registry import MetricSet, load_metrics
 from .plan import EvaluationPlan
 from .report.formatting import pluralize
-from .report.previous_files import RESULTS_FILE, discard_previous, stash_previous
+from .report.publishing import publish_results, withdraw_latest
 from .results import baseline, history
 from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
 from .results.folder_identity import digest_files, hash_folder
 from .results.gates import GateSpec, evaluate_gates, overall_verdict, resolve_gates
-from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo, load_results, save_results
+from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo, load_results
 from .scoring.pairs import ComparisonSet, build_sample, make_tasks
 from .scoring.runner import ScoreTable, score_images
 from .scoring.score_cache import open_score_cache
 
+logger = logging.getLogger(__name__)
+
 
 def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Results:
-    """Runs an evaluation, and writes `results.json` to the output folder.
+    """Runs an evaluation, and writes `results.json` to the output folder, and to the folder of its plan in it.
 
-    Images and scores that are cached, by this run or by one that was killed, are reused. Files of an earlier evaluation
-    in the output folder are renamed first, and removed once there are new results.
+    Images and scores that are cached, by this run or by one that was killed, are reused. Nothing in the output folder
+    is touched before everything has been checked; results of other plans stay where they are.
 
     Args:
         plan: What to evaluate.
@@ -46,15 +51,12 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
         UserError: There is nothing to compare, a source cannot be loaded, a metric failed, or gates, baseline or ground
             truth do not fit.
     """
-    try:  # the baseline may be among the files that are renamed
-        baseline_results = load_results(plan.baseline) if plan.baseline else None
-    finally:
-        stash_previous(plan.output)
-    if not plan.prompts or plan.seeds < 1 or not plan.candidates:
-        raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
+    baseline_results = load_results(plan.baseline) if plan.baseline else None
+    check_plan(plan)
     metrics = load_metrics(plan.metric_settings, plan.metrics)
     has_ground_truth = plan.ground_truth is not None
     gates = resolve_gates(plan.gates, [*metrics.metrics, *metrics.unavailable], has_ground_truth, plan.metrics)
+    ground_truth = load_ground_truth(plan)
     if plan.history:
         history.init_history(plan.history)
     seconds: dict[str, float] = {}
@@ -62,21 +64,21 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
         identity = _build_identity(plan, metrics, progress)
     if plan.baseline and baseline_results:
         baseline.require_comparable(plan.baseline, baseline_results, identity)
-    with _record_time(seconds, "generating"):
-        images = collect_images(plan, identity, progress)
-    with _record_time(seconds, "scoring"):
-        scores = _score_all(plan, metrics, identity, images, progress)
-    samples = tuple(build_sample(*sample, images, scores.results, plan.image_cache) for sample in iter_samples(plan))
-    results = _build_results(plan, metrics, gates, identity, samples)
-    results = results.model_copy(update={"stage_seconds": seconds, "metric_costs": scores.costs})
-    if plan.baseline and baseline_results:
-        comparison = baseline.compare_runs(plan.baseline, baseline_results, results)
-        results = results.model_copy(update={"baseline": comparison})
-    if plan.history:
-        points = history.append_run(plan.history, results, metrics.metrics)
-        results = results.model_copy(update={"history": points})
-    save_results(results, plan.output / RESULTS_FILE)
-    discard_previous(plan.output)
+    with _withdraw_latest(plan.output):
+        with _record_time(seconds, "generating"):
+            images = collect_images(plan, identity, ground_truth, progress)
+        with _record_time(seconds, "scoring"):
+            scores = _score_all(plan, metrics, identity, images, progress)
+        samples = tuple(build_sample(*key, images, scores.results, plan.image_cache) for key in iter_samples(plan))
+        results = _build_results(plan, metrics, gates, identity, samples)
+        results = results.model_copy(update={"stage_seconds": seconds, "metric_costs": scores.costs})
+        if plan.baseline and baseline_results:
+            comparison = baseline.compare_runs(plan.baseline, baseline_results, results)
+            results = results.model_copy(update={"baseline": comparison})
+        if plan.history:
+            points = history.append_run(plan.history, results, metrics.metrics)
+            results = results.model_copy(update={"history": points})
+        publish_results(results, plan.output)
     return results
 
 
@@ -90,6 +92,18 @@ def describe_unmeasured(results: Results) -> list[str]:
     ]
     gates = [gate for gate in results.gates if gate.verdict == "not measured"]
     return failures + [f"The gate {gate.name} of {gate.variant} was not measured: {gate.reason}." for gate in gates]
+
+
+@contextmanager
+def _withdraw_latest(output: Path) -> Iterator[None]:
+    """Takes the latest results from the top of the output folder; if the run fails, says where they are now."""
+    folder = withdraw_latest(output)
+    try:
+        yield
+    except BaseException:
+        if folder:
+            logger.warning("There are no new results. Those of the last run are in %s.", folder)
+        raise
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.manifest import read_manifest
+from ..storage.permissions import is_writable
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings
@@ -147,6 +148,7 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
         warn_if_fewer(all_prompts, options.limit or settings.count, prompt_set, _get_limit_name(options.limit))
     sampling = _resolve_sampling(recipe.evaluation, sources)
     _require_size(sampling, sources)
+    output = options.output or Artifact.containing(first.folder).evaluation
     plan = EvaluationPlan(
         reference=reference,
         candidates=candidates,
@@ -154,7 +156,8 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
         prompt_subset=prompt_subset,
         sampling=sampling,
         dtype=_resolve_dtype(recipe.dtype, sources),
-        output=options.output or Artifact.containing(first.folder).evaluation,
+        output=output,
+        image_cache=_choose_image_cache(output),
         seeds=options.seeds,
         prompt_set=str(prompt_set),
     )
@@ -179,6 +182,7 @@ def plan_image_pairs(
     selected, prompt_subset = _select_prompts(prompts, options.limit, None)
     if options.limit:
         warn_if_fewer(prompts, options.limit, options.prompts or reference, _get_limit_name(options.limit))
+    output = options.output or Path(EVALUATION)
     plan = EvaluationPlan(
         reference=sources[0],
         candidates={variant.resolve().name: sources[1]},
@@ -186,7 +190,8 @@ def plan_image_pairs(
         prompt_subset=prompt_subset,
         sampling=None,
         dtype="float32",
-        output=options.output or Path(EVALUATION),
+        output=output,
+        image_cache=_choose_image_cache(output),
         prompt_set=str(prompt_set) if prompt_set else None,
     )
     return _with_scoring(plan, recipe, options)
@@ -214,6 +219,11 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
         device=recipe.device,
         restart=options.restart,
     )
+
+
+def _choose_image_cache(output: Path) -> Path:
+    """The cache that all devices share, or one in the output folder where the current folder cannot be written to."""
+    return IMAGE_CACHE_DIR if is_writable(IMAGE_CACHE_DIR) else output / WORK / IMAGE_CACHE_DIR.name
 
 
 def _resolve_reference(model: str) -> ImageSource:

@@ -15,7 +15,7 @@ from ...common.progress import Progress
 from ...evaluate import metrics
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, plan_evaluation
-from ...evaluate.report.previous_files import RESULTS_FILE
+from ...evaluate.report.publishing import RESULTS_FILE
 from ...evaluate.results.schema import Results, load_results
 from ...pipelines.hub import DEMO_PIPELINE
 from ...quantize.writer import WEIGHT_FILE_STEMS

@@ -15,8 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from ...common.code_fingerprint import PACKAGE, code_fingerprint, model_modules
+from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...pipelines.sampling import SamplingParams, batched
 from ...prompts.prompt import Prompt
@@ -24,7 +26,11 @@ from ...storage.manifest import library_versions
 from ..images.image_file import NAN_TAG, TRUNCATION_TAG
 from . import generators
 from .candidates import ImageSource
-from .generators import GeneratedImage, PromptBatch, detect_engine, get_batch_size, make_generator
+from .generators import GenerateBatch, GeneratedImage, PromptBatch, detect_engine, get_batch_size, make_generator
+
+MAX_FAILURES = 3  # prompts that fail before any image was generated: the source cannot generate images at all
+MAX_REASON = 200  # characters
+NO_FAILURES_OF_PROMPTS = (ModuleNotFoundError, MemoryError, OSError)  # a missing package, full memory or a full disk
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,18 @@ def get_batch_files(job: GenerationJob, batch: PromptBatch, cache: Path) -> list
     return [folder / f"{position}.png" for position in range(len(batch.prompts))]
 
 
+class CachedImages(NamedTuple):
+    """The images of a source, by prompt id and seed.
+
+    Attributes:
+        files: The files of all images, also of those that could not be generated.
+        failures: Why images could not be generated. They are not cached: the next run tries again.
+    """
+
+    files: dict[tuple[str, int], Path]
+    failures: dict[tuple[str, int], str]
+
+
 def generate_cached_images(
     job: GenerationJob,
     prompts: Sequence[Prompt],
@@ -65,10 +83,11 @@ def generate_cached_images(
     progress: Progress = no_progress,
     stage: str = "generating images",
     overwrite: bool = False,
-) -> dict[tuple[str, int], Path]:
+) -> CachedImages:
     """Generates the images that the cache lacks.
 
-    The source is only loaded if an image is missing, and is released afterwards.
+    The source is only loaded if an image is missing, and is released afterwards. If it fails for one prompt of a batch,
+    the prompts of that batch are generated one at a time.
 
     Args:
         job: The source and how to run it.
@@ -79,38 +98,87 @@ def generate_cached_images(
         stage: Name of the stage for `progress`.
         overwrite: Whether to generate all images again.
 
-    Returns:
-        The files by prompt id and seed.
-
     Raises:
-        UserError: The source cannot be loaded, or does not support the sampling parameters.
+        UserError: The source cannot be loaded, does not support the sampling parameters, or fails for every prompt.
     """
     batches = make_batches(prompts, num_seeds, get_batch_size(job.source, job.sampling))
     missing = [b for b in batches if overwrite or not all(file.exists() for file in get_batch_files(job, b, cache))]
     total = sum(len(batch.prompts) for batch in batches)
     done = total - sum(len(batch.prompts) for batch in missing)
     progress(stage, done, total)
-    for batch in _generate_batches(job, missing, cache):
+    failures: dict[tuple[str, int], str] = {}
+    for batch, reasons in _generate_batches(job, missing, cache):
+        failures |= {(prompt_id, batch.seed): reason for prompt_id, reason in reasons.items()}
         done += len(batch.prompts)
         progress(stage, done, total)
-    return {
+    files = {
         (prompt.id, batch.seed): file
         for batch in batches
         for prompt, file in zip(batch.prompts, get_batch_files(job, batch, cache), strict=True)
     }
+    return CachedImages(files, failures)
 
 
-def _generate_batches(job: GenerationJob, batches: Sequence[PromptBatch], cache: Path) -> Iterator[PromptBatch]:
-    """Yields each batch as soon as its images are on disk."""
+def _generate_batches(
+    job: GenerationJob, batches: Sequence[PromptBatch], cache: Path
+) -> Iterator[tuple[PromptBatch, dict[str, str]]]:
+    """Yields each batch as soon as its images are on disk, with the reasons why some could not be generated.
+
+    Raises:
+        UserError: The first `MAX_FAILURES` prompts all failed, or all of them if there are fewer.
+    """
     if not batches:
         return
     generate = make_generator(job.source, job.sampling, job.dtype)
+    num_prompts, num_failures, num_images = sum(len(batch.prompts) for batch in batches), 0, 0
     for batch in batches:
-        for image, file in zip(generate(batch), get_batch_files(job, batch, cache), strict=True):
-            _save_image(image, file)
-        yield batch
+        images, errors = _generate_batch(generate, batch)
+        num_failures, num_images = num_failures + len(errors), num_images + len(images)
+        if errors and not num_images and num_failures >= min(MAX_FAILURES, num_prompts):
+            raise _explain_failure(job.source, next(iter(errors.values())))
+        for prompt, file in zip(batch.prompts, get_batch_files(job, batch, cache), strict=True):
+            if prompt.id in images:
+                _save_image(images[prompt.id], file)
+            else:  # of an earlier run, if all images are generated again
+                file.unlink(missing_ok=True)
+        yield batch, {prompt_id: f"not generated ({_shorten(error)})" for prompt_id, error in errors.items()}
     del generate
     gc.collect()
+
+
+def _generate_batch(
+    generate: GenerateBatch, batch: PromptBatch
+) -> tuple[dict[str, GeneratedImage], dict[str, Exception]]:
+    """Returns the images and the errors of a batch by prompt id. After an error, prompts are generated one by one."""
+    try:
+        return dict(zip((prompt.id for prompt in batch.prompts), generate(batch), strict=True)), {}
+    except NO_FAILURES_OF_PROMPTS:
+        raise
+    except Exception as error:  # a pipeline may raise anything
+        if len(batch.prompts) == 1:
+            return {}, {batch.prompts[0].id: error}
+    images, errors = {}, {}
+    for prompt in batch.prompts:
+        image, error = _generate_batch(generate, PromptBatch((prompt,), batch.seed))
+        images |= image
+        errors |= error
+    return images, errors
+
+
+def _explain_failure(source: ImageSource, error: Exception) -> Exception:
+    """The error of a source that fails for every prompt."""
+    if isinstance(error, UserError):
+        return error
+    failure = UserError(f"{source.folder} cannot generate images: {_shorten(error)}. Quantize or export it again.")
+    failure.__cause__ = error
+    return failure
+
+
+def _shorten(error: Exception) -> str:
+    """An error in one line, without a final period."""
+    text = " ".join(str(error).split()).rstrip(".") or "no reason given"
+    text = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 1]}…"
 
 
 def _save_image(generated: GeneratedImage, file: Path) -> None:

@@ -45,7 +45,7 @@ class Gallery:
     """The gallery.
 
     Attributes:
-        data: what the scripts of the page read, as JSON values.
+        data: what the scripts of the page read, as JSON values, but for the embedded images.
         num_embedded: number of items whose image is embedded in the page.
         num_images: number of items that have an image.
     """
@@ -55,25 +55,34 @@ class Gallery:
     num_images: int
 
 
-def build_gallery(results: Results, folder: Path, heatmap: Heatmap, thumbnails: Thumbnails) -> Gallery:
-    """Builds the gallery.
+def embed_images(results: Results, heatmap: Heatmap, thumbnails: Thumbnails) -> ImageAlbum:
+    """Embeds the images of all items, worst items first.
 
     Args:
         results: the results.
-        folder: the folder of the page, which links are relative to.
         heatmap: how differences are rendered.
         thumbnails: where images are embedded.
     """
-    album = _ImageAlbum(results, folder, thumbnails, heatmap)
+    album = ImageAlbum(results, thumbnails, heatmap)
     for rank, item in enumerate(rank_items(results)):
         album.add(item, LARGE_SIZE if rank < NUM_LARGE else SMALL_SIZE)
+    return album
+
+
+def build_gallery(album: ImageAlbum, folder: Path) -> Gallery:
+    """Builds the gallery.
+
+    Args:
+        album: the embedded images of the results.
+        folder: the folder of the page, which links are relative to.
+    """
+    results = album.results
     data = {
         "variants": list(results.variants),
         "scores": [_export_score(score, score in results.pair_scores) for score in index_scores(results).values()],
         "groups": list_groups(results.samples),
-        "samples": [_export_sample(sample, index, album) for index, sample in enumerate(results.samples)],
-        "items": [_export_item(item, sample, album) for item, sample in _iter_items(results)],
-        "images": album.thumbnails.data_urls,
+        "samples": [_export_sample(sample, index, album, folder) for index, sample in enumerate(results.samples)],
+        "items": [_export_item(item, sample, album, folder) for item, sample in _iter_items(results)],
     }
     num_images = sum(sample.variants[item.variant].image is not None for item, sample in _iter_items(results))
     return Gallery(data, len(album.variants), num_images)
@@ -135,18 +144,28 @@ def _get_value(image: ImageResult | None, score: Score) -> float | None:
 
 
 @dataclass
-class _ImageAlbum:
-    """The images that are embedded in the page: their indices in `thumbnails.data_urls`, by sample or item."""
+class ImageAlbum:
+    """The images that are embedded in the page: their indices in `thumbnails.data_urls`, by sample or item.
+
+    Attributes:
+        results: the results.
+        thumbnails: where images are embedded.
+        heatmap: how differences are rendered.
+        references: indices of the reference's images, by sample.
+        ground_truths: indices of ground-truth images, by sample.
+        variants: indices of the variants' images, by item.
+        heatmaps: indices of the differences, by item.
+        sizes: (width, height) in pixels, by sample.
+    """
 
     results: Results
-    folder: Path
     thumbnails: Thumbnails
     heatmap: Heatmap
     references: dict[int, int] = field(default_factory=dict)
     ground_truths: dict[int, int] = field(default_factory=dict)
     variants: dict[GalleryItem, int] = field(default_factory=dict)
     heatmaps: dict[GalleryItem, int] = field(default_factory=dict)
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # (width, height) by sample
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, item: GalleryItem, max_side: int) -> None:
         """Embeds the images of an item as far as they can be read and fit the budget.
@@ -188,11 +207,11 @@ class _ImageAlbum:
     def get_path(self, file: str) -> Path:
         return Path(self.results.identity.image_folder) / file
 
-    def get_link(self, file: str | None) -> str | None:
-        """Returns the address of the original relative to the page; None if it does not exist."""
+    def get_link(self, file: str | None, folder: Path) -> str | None:
+        """Returns the address of the original relative to the page's folder; None if it does not exist."""
         if file is None or not self.get_path(file).exists():
             return None
-        return quote(os.path.relpath(self.get_path(file).absolute(), self.folder.absolute()))
+        return quote(os.path.relpath(self.get_path(file).absolute(), folder.absolute()))
 
 
 # ---------------------------------------------------------------- data of the scripts
@@ -213,7 +232,7 @@ def _export_score(score: Score, is_pair_score: bool) -> dict[str, Any]:
     }
 
 
-def _export_sample(sample: SampleResult, index: int, album: _ImageAlbum) -> dict[str, Any]:
+def _export_sample(sample: SampleResult, index: int, album: ImageAlbum, folder: Path) -> dict[str, Any]:
     return {
         "id": sample.prompt.id,
         "seed": sample.seed,
@@ -223,12 +242,12 @@ def _export_sample(sample: SampleResult, index: int, album: _ImageAlbum) -> dict
         "groups": list_groups([sample]),
         "size": album.sizes.get(index),
         "groundTruth": album.ground_truths.get(index),
-        "groundTruthLink": album.get_link(sample.ground_truth),
-        "reference": _export_image(sample.reference, sample, album.references.get(index), album),
+        "groundTruthLink": album.get_link(sample.ground_truth, folder),
+        "reference": _export_image(sample.reference, sample, album.references.get(index), album, folder),
     }
 
 
-def _export_item(item: GalleryItem, sample: SampleResult, album: _ImageAlbum) -> dict[str, Any]:
+def _export_item(item: GalleryItem, sample: SampleResult, album: ImageAlbum, folder: Path) -> dict[str, Any]:
     pair = sample.variants[item.variant]
     return {
         "sample": item.index,
@@ -236,20 +255,20 @@ def _export_item(item: GalleryItem, sample: SampleResult, album: _ImageAlbum) ->
         "identical": pair.identical,
         "failure": pair.failure,
         "values": pair.values,
-        "image": _export_image(pair.image, sample, album.variants.get(item), album),
+        "image": _export_image(pair.image, sample, album.variants.get(item), album, folder),
         "heatmap": album.heatmaps.get(item),
     }
 
 
 def _export_image(
-    image: ImageResult | None, sample: SampleResult, index: int | None, album: _ImageAlbum
+    image: ImageResult | None, sample: SampleResult, index: int | None, album: ImageAlbum, folder: Path
 ) -> dict[str, Any] | None:
     if image is None:
         return None
     lines = image.notes.get("read")
     return {
         "index": index,
-        "link": album.get_link(image.file),
+        "link": album.get_link(image.file, folder),
         "values": image.values,
         "defect": image.defect,
         "textDiff": None if lines is None else diff_text(sample.prompt.lines, lines),

@@ -15,7 +15,7 @@ from ..results.schema import Results, ScoreChange
 from . import charts, descriptions, formatting
 from .cards import ScoreCard, build_cards, get_primary_mean, get_summary, is_worse_than_overall
 from .charts import Trend
-from .gallery import build_gallery
+from .gallery import build_gallery, embed_images
 from .heatmap import sample_colormap, select_heatmap
 from .thumbnails import MAX_BYTES, Thumbnails
 
@@ -34,24 +34,36 @@ def render(results: Results, folder: Path, max_bytes: int = MAX_BYTES) -> str:
         folder: the folder where the page will be saved, which links are relative to.
         max_bytes: budget for the embedded images.
     """
+    (page,) = render_pages(results, [folder], max_bytes)
+    return page
+
+
+def render_pages(results: Results, folders: Sequence[Path], max_bytes: int = MAX_BYTES) -> list[str]:
+    """Renders the page for several folders. The pages differ in their links only.
+
+    Args:
+        results: the results.
+        folders: the folders where the pages will be saved, which their links are relative to.
+        max_bytes: budget for the embedded images.
+    """
     heatmap = select_heatmap(_count_heatmap_pixels(results))
-    gallery = build_gallery(results, folder, heatmap, Thumbnails(max_bytes))
+    album = embed_images(results, heatmap, Thumbnails(max_bytes))
+    images = _embed_json(album.thumbnails.data_urls)  # up to 16 MB, once for all pages
     cards = build_cards(results)
-    return (
-        _make_environment(results)
-        .get_template("report.html")
-        .render(
-            results=results,
-            data=_embed_json(gallery.data),
-            gallery=gallery,
-            cards=cards,
-            default_sort=_select_default_sort(results, cards),
-            trends=_order_by_score(charts.build_trends(results.history or ()), results),
-            changes=_order_by_score(results.baseline.changes if results.baseline else (), results),
-            gradient=sample_colormap(),
-            heatmap=heatmap,
-        )
-    )
+    template = _make_environment(results).get_template("report.html")
+    values = {
+        "results": results,
+        "cards": cards,
+        "default_sort": _select_default_sort(results, cards),
+        "trends": _order_by_score(charts.build_trends(results.history or ()), results),
+        "changes": _order_by_score(results.baseline.changes if results.baseline else (), results),
+        "gradient": sample_colormap(),
+        "heatmap": heatmap,
+    }
+    galleries = [build_gallery(album, folder) for folder in folders]
+    return [
+        template.render(values, gallery=gallery, data=_embed_data(gallery.data, images=images)) for gallery in galleries
+    ]
 
 
 def _count_heatmap_pixels(results: Results) -> int:
@@ -110,7 +122,13 @@ def _read_asset(name: str) -> Markup:
     return Markup((ASSETS / name).read_text("utf-8"))
 
 
-def _embed_json(data: dict[str, Any]) -> Markup:
+def _embed_data(data: dict[str, Any], **embedded: Markup) -> Markup:
+    """Returns JSON for a script element, with further values that are JSON already."""
+    values = {name: _embed_json(value) for name, value in data.items()} | embedded
+    return Markup("{{{}}}").format(Markup(",").join(Markup('"{}":{}').format(name, values[name]) for name in values))
+
+
+def _embed_json(data: Any) -> Markup:
     """Returns JSON for a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":

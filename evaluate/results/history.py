@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
+from ...common.errors import UserError
 from ...storage.database import open_database
 from ..metrics.base import GROUND_TRUTH_PREFIX, Metric
 from ..stats.bootstrap import MeanCI
@@ -25,13 +28,14 @@ SELECT_POINTS = f"SELECT comparable, {COLUMNS} FROM points ORDER BY created, row
 
 
 def init_history(file: Path) -> None:
-    """Creates the history if it does not exist.
+    """Creates the history if it does not exist, and otherwise checks all of its rows.
 
     Raises:
-        UserError: the file is not a history.
+        UserError: the file is not a history, or a row of it is damaged.
     """
-    with _connect(file):
-        pass
+    with _connect(file) as connection:
+        for _ in _iter_rows(connection, file):
+            pass
 
 
 def append_run(file: Path, results: Results, metrics: Sequence[Metric]) -> tuple[HistoryPoint, ...]:
@@ -62,7 +66,9 @@ def append_run(file: Path, results: Results, metrics: Sequence[Metric]) -> tuple
     with _connect(file) as connection:
         with connection:
             connection.executemany(INSERT_POINT, [(key, *point.model_dump().values()) for key, point in points])
-        return tuple(_iter_points(connection, set(keys.values()), set(results.variants)))
+        points_by_key = list(_iter_rows(connection, file))
+    known = set(keys.values())
+    return tuple(point for key, point in points_by_key if key in known and point.variant in results.variants)
 
 
 def _make_point(results: Results, variant: str, score: str, kind: PointKind, mean: MeanCI) -> HistoryPoint:
@@ -103,11 +109,17 @@ def _make_comparability_key(identity: RunIdentity, metric: str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _iter_points(connection: sqlite3.Connection, keys: set[str], variants: set[str]) -> Iterator[HistoryPoint]:
-    for key, *values in connection.execute(SELECT_POINTS):
-        point = dict(zip(HistoryPoint.model_fields, values, strict=True))
-        if key in keys and point["variant"] in variants:
-            yield HistoryPoint.model_validate(point)
+def _iter_rows(connection: sqlite3.Connection, file: Path) -> Iterator[tuple[str, HistoryPoint]]:
+    """Yields all rows: the comparability key and the point."""
+    for number, (key, *values) in enumerate(connection.execute(SELECT_POINTS), 1):
+        try:
+            yield key, HistoryPoint.model_validate(dict(zip(HistoryPoint.model_fields, values, strict=True)))
+        except ValidationError as error:
+            column = COLUMNS.split(", ")[list(HistoryPoint.model_fields).index(str(error.errors()[0]["loc"][0]))]
+            raise UserError(
+                f"{file} is not a valid evaluation history: the {column} of row {number} is wrong. Pass another file "
+                "to --history."
+            ) from error
 
 
 def _connect(file: Path) -> AbstractContextManager[sqlite3.Connection]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from ...common.errors import UserError
 from ...prompts.prompt import Prompt
@@ -58,9 +58,9 @@ class PairResult(ResultsModel):
     image: ImageResult | None = Field(description="The variant's image; null: it is missing or unreadable.")
     failure: str | None = Field(
         default=None,
-        description="Why the images were not compared: `missing`, `unreadable` (with a reason, if known), `size WxH "
-        "instead of WxH`, or one of `reference missing`, `reference unreadable`, `reference black`, `reference flat`, "
-        "`reference nan`. Such a pair counts in no mean.",
+        description="Why the images were not compared: `missing`, `unreadable` or `not generated` (with a reason, if "
+        "known), `size WxH instead of WxH`, or one of `reference missing`, `reference unreadable`, `reference not "
+        "generated`, `reference black`, `reference flat`, `reference nan`. Such a pair counts in no mean.",
     )
 
 
@@ -291,6 +291,25 @@ class Results(ResultsModel):
     samples: tuple[SampleResult, ...] = Field(description="The measurements: one entry per prompt and seed.")
     prompt_subset: PromptSubset | None = Field(default=None, description="Null if the whole prompt set was used.")
 
+    @model_validator(mode="after")
+    def _check_references(self) -> Results:
+        """Refuses results whose parts do not belong together, as after a file was edited or damaged."""
+        samples = {(sample.prompt.id, sample.seed) for sample in self.samples}
+        scores = {score.name for score in (*self.pair_scores, *self.image_scores)}
+        if any(name not in sample.variants for sample in self.samples for name in self.variants):
+            raise ValueError("a sample lacks a variant")
+        for summary in (*self.variants.values(), *([self.noise_floor] if self.noise_floor else [])):
+            if not summary.groups or summary.groups[0].name != ALL_GROUP:
+                raise ValueError(f"the first group of a variant is not {ALL_GROUP!r}")
+            named = [
+                (entry.prompt, entry.seed) for entry in (*summary.failures, *summary.defects, *summary.worst_pairs)
+            ]
+            if not samples.issuperset(named):
+                raise ValueError("a variant names a prompt and seed without a sample")
+            if not scores.issuperset([*summary.mcnemar, *(worst.score for worst in summary.worst_pairs)]):
+                raise ValueError("a variant names an unknown score")
+        return self
+
     def __str__(self) -> str:
         """Returns a short summary: the mean of every score with its 95% interval, and the verdict."""
         from ..report.descriptions import summarize_results
@@ -319,19 +338,31 @@ def load_results(path: Path | str) -> Results:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"Cannot read {path} ({error.strerror}). Run `edgepress evaluate` first.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not a results file: invalid JSON ({error}). Evaluate again.") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version not in (OLDEST_READABLE_VERSION, SCHEMA_VERSION):
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(
-            f"{path} has schema version {version}, but this version of edgepress reads {OLDEST_READABLE_VERSION} to "
-            f"{SCHEMA_VERSION}. Run `edgepress evaluate` again."
+            f"{path} is not a results file: invalid JSON ({reason}). Run `edgepress evaluate` again."
+        ) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is not int or not OLDEST_READABLE_VERSION <= version <= SCHEMA_VERSION:
+        is_newer = type(version) is int and version > SCHEMA_VERSION
+        remedy = "Update edgepress" if is_newer else "Run `edgepress evaluate` again"
+        raise UserError(
+            f"{path} has schema version {json.dumps(version)[:20]}, but this version of edgepress reads "
+            f"{OLDEST_READABLE_VERSION} to {SCHEMA_VERSION}. {remedy}."
         )
     try:
         return Results.model_validate(upgrade_version_2(content) if version == OLDEST_READABLE_VERSION else content)
-    except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+    except (ValidationError, RecursionError) as error:
         raise UserError(
-            f"{path} is not a valid results file of schema version {version}: {field} is missing or wrong. Run "
+            f"{path} is not a valid results file of schema version {version}: {_describe_problem(error)}. Run "
             "`edgepress evaluate` again."
         ) from error
+
+
+def _describe_problem(error: ValidationError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field} is missing or wrong" if field else first["msg"].removeprefix("Value error, ")

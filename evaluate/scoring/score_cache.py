@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from ... import __version__
 from ...prompts.prompt import Prompt
-from ...storage.database import open_database
+from ...storage.database import LOCK_TIMEOUT_S, open_database
 from ..metrics.base import MetricResult
 
 STATEMENTS = (
@@ -19,6 +22,10 @@ STATEMENTS = (
     "PRAGMA synchronous = NORMAL",  # results that a power failure loses are computed again
     "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, result TEXT NOT NULL)",
 )
+
+STORED_RESULT = TypeAdapter(tuple[dict[str, FiniteFloat | None], dict[str, tuple[str, ...]]])
+
+logger = logging.getLogger(__name__)
 
 
 def make_cache_key(metric: str, version: str, code: str, digests: Sequence[str], prompt: Prompt) -> str:
@@ -57,8 +64,10 @@ class ScoreCache:
         row = self._connection.execute("SELECT result FROM results WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        values, notes = json.loads(row[0])
-        return MetricResult(values, {name: tuple(lines) for name, lines in notes.items()})
+        try:
+            return MetricResult(*STORED_RESULT.validate_json(row[0]))
+        except ValidationError:  # a damaged row: the result is computed again
+            return None
 
     def put(self, key: str, result: MetricResult) -> None:
         """Stores a result, and replaces an earlier one."""
@@ -69,10 +78,27 @@ class ScoreCache:
 
 @contextmanager
 def open_score_cache(file: Path) -> Iterator[ScoreCache]:
-    """Opens the score cache in a file, and creates it if it does not exist.
+    """Opens the score cache in a file, and creates it if it does not exist. A damaged one is replaced, with a warning.
 
     Raises:
-        UserError: The file is not a score cache.
+        UserError: The file cannot be opened.
     """
+    if file.exists() and _is_damaged(file):
+        logger.warning("The score cache %s is damaged. It is replaced; scores are computed again.", file)
+        for suffix in ("", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
     with open_database(file, *STATEMENTS, kind="score cache", remedy="Delete it and run again.") as connection:
         yield ScoreCache(connection)
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether a file is no database, has a table with other columns, or cannot be read as a whole."""
+    with closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
+        try:
+            is_intact = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            columns = [row[1] for row in connection.execute("PRAGMA table_info(results)")]
+        except sqlite3.OperationalError:  # another run is using it
+            return False
+        except sqlite3.DatabaseError:
+            return True
+        return not is_intact or columns not in ([], ["key", "result"])

@@ -13,7 +13,7 @@ import yaml
 
 import edgepress
 from edgepress.evaluate.report import writer
-from edgepress.evaluate.report.previous_files import RESULTS_FILE
+from edgepress.evaluate.report.publishing import RESULTS_FILE
 from edgepress.recipes.loader import load_recipe
 
 ROOT = Path(edgepress.__file__).resolve().parent

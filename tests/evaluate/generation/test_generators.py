@@ -57,7 +57,7 @@ def test_nan_of_graphs_is_detected(exported: Path, tmp_path: Path) -> None:
 def test_truncation_notice_is_stored_in_the_cached_file(exported: Path, tmp_path: Path) -> None:
     long_prompt = PROMPT.model_copy(update={"id": "long", "prompt": "wall " * 600})
     job = GenerationJob(ImageSource("onnx", exported / "onnx"), "", "float32", SAMPLING)
-    files = generate_cached_images(job, [PROMPT, long_prompt], 1, tmp_path / "cache")
+    files = generate_cached_images(job, [PROMPT, long_prompt], 1, tmp_path / "cache").files
     records = [load_record(files[prompt.id, 0]) for prompt in (PROMPT, long_prompt)]
     notices = [record.truncation_notice for record in records if isinstance(record, ImageRecord)]
     assert notices[0] == ""
@@ -72,7 +72,7 @@ def test_nan_of_a_pipeline_is_stored_in_the_cached_file(reference: Path, tmp_pat
     name = next(name for name in tensors if name.endswith("feed_forward.w2.weight"))
     save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, file, {"format": "pt"})
     job = GenerationJob(ImageSource("diffusers", folder), "", "float32", SAMPLING)
-    files = generate_cached_images(job, [PROMPT], 1, tmp_path / "cache")
+    files = generate_cached_images(job, [PROMPT], 1, tmp_path / "cache").files
     record = load_record(files[PROMPT.id, 0])
     assert isinstance(record, ImageRecord)
     assert record.defect == "nan"

@@ -71,7 +71,7 @@ def test_images_are_those_of_the_pipeline(job: GenerationJob, batches: list[Prom
 def test_files_are_returned_by_prompt_and_seed(
     job: GenerationJob, batches: list[PromptBatch], prompts: tuple[Prompt, ...], cache: Path
 ) -> None:
-    files = generate_cached_images(job, prompts, SEEDS, cache)
+    files = generate_cached_images(job, prompts, SEEDS, cache).files
     assert list(files) == [(prompt.id, seed) for seed in range(SEEDS) for prompt in prompts]
     assert [files[prompt.id, 1] for prompt in prompts] == get_batch_files(job, batches[1], cache)
 

@@ -74,6 +74,33 @@ def test_files_of_edgepress_0_1_0_are_continued(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("value", "high", "the value of row 2 is wrong"),
+        ("value", float("inf"), "the value of row 2 is wrong"),
+        ("pictures", 1.5, "the pictures of row 2 is wrong"),
+        ("kind", "median", "the kind of row 2 is wrong"),
+        ("variant", b"\xff", "the variant of row 2 is wrong"),
+    ],
+)
+def test_a_damaged_row_is_found_before_any_work(column: str, value: object, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "history.sqlite"
+    append(file, make_run(30, "2026-01"))
+    init_history(file)
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"UPDATE points SET {column} = ? WHERE rowid = 2", (value,))
+    with pytest.raises(UserError, match=rf"history\.sqlite is not a valid evaluation history: {problem}"):
+        init_history(file)
+
+
+def test_a_history_with_other_columns_is_found_before_any_work(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "history.sqlite") as connection:
+        connection.execute("CREATE TABLE points (a, b)")
+    with pytest.raises(UserError, match="no such column"):
+        init_history(tmp_path / "history.sqlite")
+
+
 def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "history.sqlite"
     file.write_text("a text of some length" * 40)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,14 @@ def test_values_that_json_lacks_are_rejected(value: float) -> None:
     ("content", "message"),
     [
         ("", "invalid JSON"),
-        ("{}", "has schema version None, but this version of edgepress reads 2 to 3. Run"),
-        ("[]", "has schema version None"),
+        ("[" * 50_000, r"invalid JSON \(nested too deeply\)"),
+        ("\xff", "invalid JSON"),
+        ("{}", "has schema version null, but this version of edgepress reads 2 to 3. Run"),
+        ("[]", "has schema version null"),
+        ('{"schema_version": 4}', r"has schema version 4, but .* reads 2 to 3\. Update edgepress\."),
+        ('{"schema_version": true}', "has schema version true"),
+        ('{"schema_version": 3.0}', "has schema version 3.0"),
+        ('{"schema_version": [3]}', r"has schema version \[3\]"),
         ('{"schema_version": 1, "summary": {}}', "has schema version 1, but this version"),
         ('{"schema_version": 2}', "not a valid results file of schema version 2: created is missing"),
         ('{"schema_version": 2, "rows": [1], "variants": []}', "not a valid results file of schema version 2"),
@@ -71,6 +78,33 @@ def test_values_that_json_lacks_are_rejected(value: float) -> None:
 def test_other_files_are_rejected(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(UserError, match=message):
+        load_results(tmp_path / "results.json")
+
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda c: c["samples"][1]["variants"]["int4"]["values"].update(psnr=float("nan")), "samples.1.variants"),
+        (lambda c: c["samples"][1]["variants"]["int4"]["values"].update(psnr=float("inf")), "samples.1.variants"),
+        (lambda c: c.update(extra=1), "extra is missing or wrong"),
+        (lambda c: c["samples"][0]["variants"].clear(), "a sample lacks a variant"),
+        (lambda c: c["variants"]["int4"].update(groups=[]), "the first group of a variant is not 'all'"),
+        (
+            lambda c: c["variants"]["int4"]["worst_pairs"][0].update(prompt="z"),
+            "names a prompt and seed without a sample",
+        ),
+        (lambda c: c["variants"]["int4"]["worst_pairs"][0].update(score="z"), "names an unknown score"),
+        (lambda c: c["samples"].clear(), "names a prompt and seed without a sample"),
+    ],
+)
+def test_edited_results_are_rejected_as_a_whole(edit: Edit, problem: str, results: Results, tmp_path: Path) -> None:
+    content = results.model_dump(mode="json")
+    edit(content)
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"not a valid results file of schema version 3: .*{problem}"):
         load_results(tmp_path / "results.json")
 
 

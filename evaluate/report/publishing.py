@@ -1,0 +1,78 @@
+"""Where the results and reports of evaluations are: those of different plans side by side, the latest ones on top.
+
+    evaluation/
+      results.json, report.html, report.md, junit.xml          of the latest run
+      64-prompts-of-evaluation-128x128-8-steps-3f2a91c4/        the same files, of the last run with this plan
+
+Nothing is touched before a run has been checked. Then the latest files are taken from the top, so that no older verdict
+stands there if the run fails; they remain in the folder of their plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ...common.errors import UserError
+from ..results.plan_name import name_plan
+from ..results.schema import Results, load_results, save_results
+from .writer import REPORT_FILES, write_report
+
+RESULTS_FILE = "results.json"
+EVALUATION_FILES = (*REPORT_FILES, RESULTS_FILE)  # the results are the last to be moved: the others follow from them
+
+
+def get_plan_folder(results: Results, output: Path) -> Path:
+    """Returns the folder of the results' plan."""
+    return output / name_plan(results)
+
+
+def publish_results(results: Results, output: Path) -> None:
+    """Writes results.json to the folder of its plan, and as the latest one to `output`.
+
+    Reports of an earlier run of the plan are removed: they would show another verdict until the new ones are written.
+    """
+    folder = get_plan_folder(results, output)
+    save_results(results, folder / RESULTS_FILE)
+    for name in REPORT_FILES:
+        (folder / name).unlink(missing_ok=True)
+    save_results(results, output / RESULTS_FILE)
+
+
+def publish_reports(results: Results, output: Path) -> None:
+    """Writes the reports next to both files of `publish_results`."""
+    write_report(results, get_plan_folder(results, output), output)
+
+
+def withdraw_latest(output: Path) -> Path | None:
+    """Takes the latest results and reports from the top of a folder. They remain in the folder of their plan.
+
+    Files that are in no such folder, as earlier versions wrote them, are moved there.
+
+    Returns:
+        The folder that has them now; None if there were none.
+    """
+    files = [output / name for name in EVALUATION_FILES if (output / name).is_file()]
+    if not files:
+        return None
+    folder = output / _find_name(files)
+    is_copy = files[-1].name == RESULTS_FILE and _have_equal_content(files[-1], folder / RESULTS_FILE)
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        if is_copy:
+            file.unlink()
+        else:
+            file.replace(folder / file.name)
+    return folder
+
+
+def _find_name(files: list[Path]) -> str:
+    """The name of the results' plan, or one of its own for files that cannot be read."""
+    try:
+        return name_plan(load_results(files[-1]))
+    except UserError:
+        return f"earlier-{hashlib.sha256(files[-1].read_bytes()).hexdigest()[:8]}"
+
+
+def _have_equal_content(first: Path, second: Path) -> bool:
+    return second.is_file() and first.read_bytes() == second.read_bytes()
