@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from ..common.errors import UserError
-from ..storage.permissions import require_writable
+from ..models.base.image_size import check_image_size
+from ..models.registry import get_family
+from ..pipelines.preflight import check_images, check_pipeline
+from ..pipelines.sampling import SamplingParams
+from ..runtime.onnx.exported import load_exported_onnx
+from ..storage.preflight import check_writable_folder
 from .generation.candidates import ImageSource
+from .generation.generators import check_guidance
 from .plan import EvaluationPlan
 
 
@@ -12,21 +18,25 @@ def check_plan(plan: EvaluationPlan) -> None:
     """Checks everything that can be checked without reading weights.
 
     Raises:
-        UserError: There is nothing to compare, a folder cannot be written to, or a source cannot generate such images.
+        UserError: There is nothing to compare, a folder cannot be written to, or a source lacks files or cannot
+            generate such images.
     """
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("Nothing to compare. Give at least one prompt, one seed and one candidate.")
-    require_writable(plan.output, "--output")
-    if plan.history:
-        require_writable(plan.history.parent, "--history")
+    for folder in (plan.output, plan.image_cache, *([plan.history.parent] if plan.history else [])):
+        check_writable_folder(folder)
     for source in (plan.reference, *plan.candidates.values()):
-        _check_source(plan, source)
+        if plan.sampling and source.kind != "images":
+            _check_source(source, plan.sampling)
 
 
-def _check_source(plan: EvaluationPlan, source: ImageSource) -> None:
-    """Checks that a source can generate images with the plan's settings."""
-    if plan.sampling and plan.sampling.guidance and source.kind in ("onnx", "rknn"):
-        raise UserError(
-            f"{source.folder}: exported graphs do not support guidance {plan.sampling.guidance:g}. Set "
-            "evaluation.guidance to 0."
-        )
+def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
+    """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
+    if source.kind == "diffusers":
+        check_pipeline(source.folder)
+        check_images(source.folder, sampling.height, sampling.width)
+        return
+    check_guidance(source.folder, sampling)
+    if source.kind == "onnx":
+        exported = load_exported_onnx(source.folder)
+        check_image_size(get_family(exported.pipeline_class), exported.host_configs, sampling.height, sampling.width)

@@ -18,7 +18,7 @@ from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.manifest import read_manifest
-from ..storage.permissions import is_writable
+from ..storage.preflight import is_writable
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings

@@ -47,10 +47,13 @@ def check_disk_space(folder: Path, bytes_needed: int) -> None:
         )
 
 
-def _find_existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
-    path = path.absolute()
-    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+def is_writable(folder: Path) -> bool:
+    """Whether a folder can be written to, or created."""
+    try:
+        check_writable_folder(folder)
+    except UserError:
+        return False
+    return True
 
 
 def check_writable_folder(path: Path) -> None:
@@ -64,6 +67,12 @@ def check_writable_folder(path: Path) -> None:
         raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another output folder.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"{existing} is read-only. Change its permissions, or choose another output folder.")
+
+
+def _find_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
 def _check_lock(artifact: Path, lock: Path) -> None:

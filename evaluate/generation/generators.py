@@ -82,6 +82,18 @@ def make_generator(source: ImageSource, sampling: SamplingParams, dtype: str) ->
     return _make_export_generator(source.folder, sampling)
 
 
+def check_guidance(export: Path, sampling: SamplingParams) -> None:
+    """Checks that exported graphs can be run with the guidance scale.
+
+    Raises:
+        UserError: It is not 0.
+    """
+    if sampling.guidance:
+        raise UserError(
+            f"{export}: exported graphs do not support guidance {sampling.guidance:g}. Set evaluation.guidance to 0."
+        )
+
+
 @cache
 def _detect_npu_engine() -> str:
     from importlib.metadata import version
@@ -122,10 +134,7 @@ def _to_uint8(image: npt.NDArray[np.float32], truncation_notice: str) -> Generat
 def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBatch:
     from ...runtime.pipeline import GenerationRequest, ImagePipeline
 
-    if sampling.guidance:
-        raise UserError(
-            f"{folder}: exported graphs do not support guidance {sampling.guidance:g}. Set evaluation.guidance to 0."
-        )
+    check_guidance(folder, sampling)
     pipeline = ImagePipeline(folder)
     size = (sampling.height, sampling.width)
 

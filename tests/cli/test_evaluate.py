@@ -258,11 +258,9 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work() -> None:
         write_images(folder, shift)
     Path("file").touch()
     refused = run("--pairs", "one", "other", "--output", "file/out")
-    assert "file/out cannot be written to. Change the permissions, or choose another --output." in str(
-        refused.exception
-    )
+    assert "file is not a folder, so file/out cannot be created" in str(refused.exception)
     refused = run("--pairs", "one", "other", "--history", "file/history.sqlite")
-    assert "choose another --history" in str(refused.exception)
+    assert "file is not a folder, so file cannot be created" in str(refused.exception)
     assert not Path("artifacts").exists()
 
 
@@ -306,7 +304,7 @@ def test_a_baseline_may_be_what_is_replaced() -> None:
         (["--pairs", "one", "one", "--history", "text"], "text is not a valid evaluation history"),
         (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "Unknown gate 'psnr_mx': did you mean 'psnr_min'"),
         (
-            ["--recipe", "wrong.yaml", "--pairs", "one", "one", "--metric", "ssim"],
+            ["--recipe", "limits.yaml", "--pairs", "one", "one", "--metric", "ssim"],
             "Only these metrics are measured: ssim. Use --no-gates",
         ),
         (["--recipe", "broken.yaml", "--pairs", "one", "one"], "write names with numbers"),
@@ -321,6 +319,7 @@ def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
     Path("text").write_text("a text of some length " * 40)
     Path("old.json").write_text(json.dumps({"schema_version": 1, "summary": {}}))
     Path("wrong.yaml").write_text("device: board\nevaluation: {gates: {psnr_mx: 30}}\n")
+    Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 30}}\n")
     Path("broken.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: high}}\n")
     Path("endless.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: .inf}}\n")
     result = CliRunner().invoke(main, ["evaluate", *arguments])
