@@ -22,7 +22,7 @@ def check_plan(plan: EvaluationPlan) -> None:
             generate such images.
     """
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
-        raise UserError("Nothing to compare. Give at least one prompt, one seed and one candidate.")
+        raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
     for folder in (plan.output, plan.image_cache, *([plan.history.parent] if plan.history else [])):
         check_writable_folder(folder)
     for source in (plan.reference, *plan.candidates.values()):

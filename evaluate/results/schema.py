@@ -346,10 +346,10 @@ def load_results(path: Path | str) -> Results:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or not OLDEST_READABLE_VERSION <= version <= SCHEMA_VERSION:
         is_newer = type(version) is int and version > SCHEMA_VERSION
-        remedy = "Update edgepress" if is_newer else "Run `edgepress evaluate` again"
         raise UserError(
             f"{path} has schema version {json.dumps(version)[:20]}, but this version of edgepress reads "
-            f"{OLDEST_READABLE_VERSION} to {SCHEMA_VERSION}. {remedy}."
+            f"{OLDEST_READABLE_VERSION} to {SCHEMA_VERSION}. {'Update edgepress' if is_newer else 'Evaluate again'}, "
+            "or give another file."
         )
     try:
         return Results.model_validate(upgrade_version_2(content) if version == OLDEST_READABLE_VERSION else content)

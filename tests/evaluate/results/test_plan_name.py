@@ -11,7 +11,7 @@ from edgepress.evaluate.results.plan_name import name_plan
 from edgepress.evaluate.results.schema import GateResult, SamplingInfo, SystemInfo
 
 SAMPLES = [make_sample(make_prompt(name), 30) for name in "abc"]
-OTHER = SystemInfo(kind="onnx", folder=FolderIdentity(path="model", sha256="1" * 64, files=1, bytes=1), dtype=None)
+SYSTEM = SystemInfo(kind="onnx", folder=FolderIdentity(path="model", sha256="1" * 64, files=1, bytes=1), dtype=None)
 SAMPLING = SamplingInfo(height=64, width=96, steps=2, guidance=0.0, num_seeds=1)
 
 
@@ -21,8 +21,8 @@ def name_with(**changes: object) -> str:
 
 def test_a_name_says_what_was_generated() -> None:
     assert re.fullmatch(r"3-prompts-of-set-96x64-2-steps-[0-9a-f]{8}", name_with())
-    one = make_results(SAMPLES[:1], identity=make_identity(prompt_set="/x/my prompts (new)!.csv"))
-    assert re.fullmatch(r"1-prompt-of-my-prompts-new-96x64-2-steps-[0-9a-f]{8}", name_plan(one))
+    single = make_results(SAMPLES[:1], identity=make_identity(prompt_set="/x/my prompts (new)!.csv"))
+    assert re.fullmatch(r"1-prompt-of-my-prompts-new-96x64-2-steps-[0-9a-f]{8}", name_plan(single))
     seeds = SAMPLING.model_copy(update={"num_seeds": 4, "steps": 1})
     assert re.fullmatch(r"3-prompts-of-set-4-seeds-96x64-1-step-[0-9a-f]{8}", name_with(sampling=seeds))
     images = SamplingInfo(height=None, width=None, steps=None, guidance=None, num_seeds=1)
@@ -40,10 +40,10 @@ def test_whatever_changes_the_numbers_changes_the_name() -> None:
     names = [
         name_with(),
         name_with(prompts_sha256="1" * 64),
-        name_with(reference=OTHER),
-        name_with(variants={VARIANT: OTHER}),
+        name_with(reference=SYSTEM),
+        name_with(variants={VARIANT: SYSTEM}),
         name_with(variants={"other": make_identity().reference}),
-        name_with(ground_truth=OTHER.folder),
+        name_with(ground_truth=SYSTEM.folder),
         name_with(metrics={"psnr": "1", "flip": "2", "text": "1"}),
         name_with(metrics={"psnr": "1"}),
         name_with(sampling=SAMPLING.model_copy(update={"guidance": 1.0})),
