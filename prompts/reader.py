@@ -17,13 +17,16 @@ import difflib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
+from ..common.validation import explain_value
 from . import benchmark_formats
 from .benchmark_formats import LocatedPrompts, find_benchmark
 from .entries import EXTRA_CELLS, FORMATS, Entry, EntryList, read_entries
@@ -31,7 +34,13 @@ from .fields import list_names, parse_categories, parse_id, parse_language, pars
 from .prompt import Prompt, detect_language
 
 OWN_KEYS = tuple(Prompt.model_fields)
-TELLING_KEYS = ("language", "lines", "categories")  # own keys that tell edgepress's format from those of others
+TELLING_KEYS = {*OWN_KEYS} - {"id", "prompt"}  # own keys that tell edgepress's format from those of others
+PARSERS: dict[str, Callable[[Entry, str], object]] = {
+    "id": parse_id,
+    "language": parse_language,
+    "lines": parse_lines,
+    "categories": parse_categories,
+}
 TEXT_KEYS = ("prompt", "text", "caption", "prompt_en", "prompt_zh")  # the first that is there is taken
 ID_KEYS = ("id", "prompt_id", "item_id")
 KNOWN_COLUMNS = tuple({*OWN_KEYS, *TEXT_KEYS, *ID_KEYS, *benchmark_formats.COLUMNS})
@@ -73,7 +82,7 @@ def load_prompts(path: Path) -> list[Prompt]:
     if convert:
         prompts = _require_unique(convert(entries))
         _logger.info("%s: %d prompts of a published benchmark.", path, len(prompts))
-    elif entries.unit == "key" and "prompt" in keys and set(keys) & set(TELLING_KEYS):
+    elif entries.unit == "key" and "prompt" in keys and TELLING_KEYS & set(keys):
         prompts = _require_unique(_convert_own(entries))
         _log_selection(entries, "prompt", prompts, ())
     else:
@@ -119,16 +128,13 @@ def _convert_own(entries: EntryList) -> LocatedPrompts:
         if unknown is not None:
             raise UserError(f"{entry.where}: Unknown key {unknown!r}; {suggest_name(unknown, OWN_KEYS)}")
         text = parse_text(entry, "prompt")
-        yield (
-            entry.where,
-            Prompt(
-                id=parse_id(entry, "id") if "id" in entry.fields else ids.make(text),
-                prompt=text,
-                language=parse_language(entry, "language") if "language" in entry.fields else detect_language(text),
-                lines=parse_lines(entry, "lines") if "lines" in entry.fields else (),
-                categories=parse_categories(entry, "categories") if "categories" in entry.fields else {},
-            ),
-        )
+        new_id: dict[str, Any] = {"id": ids.make(text)} if "id" not in entry.fields else {}
+        guessed = {"language": detect_language(text)} if "language" not in entry.fields else {}
+        parsed = {key: parse(entry, key) for key, parse in PARSERS.items() if key in entry.fields}
+        try:
+            yield entry.where, Prompt.model_validate(entry.fields | new_id | guessed | parsed)
+        except ValidationError as error:
+            raise UserError(f"{entry.where}: {explain_value(error.errors()[0])}. See docs/prompts.md.") from error
 
 
 def _convert(entries: EntryList, columns: _Columns) -> LocatedPrompts:
