@@ -157,11 +157,12 @@ def _generate_batch(
     except Exception as error:  # a pipeline may raise anything
         if len(batch.prompts) == 1:
             return {}, {batch.prompts[0].id: error}
-    images, errors = {}, {}
+    images: dict[str, GeneratedImage] = {}
+    errors: dict[str, Exception] = {}
     for prompt in batch.prompts:
-        image, error = _generate_batch(generate, PromptBatch((prompt,), batch.seed))
-        images |= image
-        errors |= error
+        new_images, new_errors = _generate_batch(generate, PromptBatch((prompt,), batch.seed))
+        images |= new_images
+        errors |= new_errors
     return images, errors
 
 

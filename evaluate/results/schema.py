@@ -301,10 +301,9 @@ class Results(ResultsModel):
         for summary in (*self.variants.values(), *([self.noise_floor] if self.noise_floor else [])):
             if not summary.groups or summary.groups[0].name != ALL_GROUP:
                 raise ValueError(f"the first group of a variant is not {ALL_GROUP!r}")
-            named = [
-                (entry.prompt, entry.seed) for entry in (*summary.failures, *summary.defects, *summary.worst_pairs)
-            ]
-            if not samples.issuperset(named):
+            entries: list[FailedPair | DefectRecord | WorstPair] = [*summary.failures, *summary.defects]
+            entries += summary.worst_pairs
+            if not samples.issuperset((entry.prompt, entry.seed) for entry in entries):
                 raise ValueError("a variant names a prompt and seed without a sample")
             if not scores.issuperset([*summary.mcnemar, *(worst.score for worst in summary.worst_pairs)]):
                 raise ValueError("a variant names an unknown score")
