@@ -55,7 +55,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-clip bench-quantize bench-full-size \
+	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-full-size \
 	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding $(OLD_TARGET)
 
@@ -177,6 +177,9 @@ bench-ladder: $(SET_UP)  ## what each quantization step gains on the demo
 
 bench-evaluate: $(SET_UP)  ## time of scoring 500 pairs of images
 	$(RUN)/python -m edgepress.benchmarks.evaluation.throughput
+
+bench-ocr: $(SET_UP)  ## what OCR reads, by size, shape, angle and ink of the text
+	$(RUN)/python -m edgepress.benchmarks.evaluation.ocr
 
 bench-clip: $(SET_UP)  ## what the demo's CLIP can tell apart
 	$(RUN)/python -m edgepress.benchmarks.evaluation.clip

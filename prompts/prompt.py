@@ -7,9 +7,17 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 Language = Literal["en", "zh", "mixed"]
 
@@ -32,6 +40,40 @@ class Prompt(BaseModel):
         default={},
         description='The rows of the results\' tables that it counts towards, such as {"size": "small", "lines": "2"}.',
     )
+    angle: Literal[0, 90, 180, 270] | None = Field(
+        default=None,
+        description="How far the text should be turned, clockwise, in degrees; upright if left out. Text that differs "
+        "by more than 45 degrees does not count as read.",
+    )
+    region: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = Field(
+        default=None,
+        description="Where the text should be: left, top, right and bottom as fractions of the image's width and "
+        "height; anywhere if left out. Text whose center is outside does not count as read.",
+    )
+    text_height: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        default=None,
+        description="The smallest and the largest height of a line of text, as fractions of the image's height; any if "
+        "left out. Text of another height does not count as read.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_stated(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Prompts without a layout are stored, and have a digest, as before there was one."""
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+    @field_validator("region")
+    @classmethod
+    def _require_area(cls, region: tuple[float, float, float, float] | None) -> tuple[float, ...] | None:
+        if region and not (0 <= region[0] < region[2] <= 1 and 0 <= region[1] < region[3] <= 1):
+            raise ValueError("must be left, top, right, bottom with 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
+        return region
+
+    @field_validator("text_height")
+    @classmethod
+    def _require_range(cls, height: tuple[float, float] | None) -> tuple[float, float] | None:
+        if height and not 0 <= height[0] < height[1] <= 1:
+            raise ValueError("must be smallest, largest with 0 <= smallest < largest <= 1")
+        return height
 
 
 def save_prompts(prompts: Sequence[Prompt], path: Path) -> None:

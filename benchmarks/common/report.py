@@ -34,6 +34,7 @@ PAGES = {  # the page of each section
     "npu-folding": "rknn.md",
     "npu": "rknn.md",
     "evaluate": "evaluation.md",
+    "ocr": "evaluation.md",
     "interop": "interop.md",
     "clip": "clip.md",
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.errors import UserError
 from ...storage.files import hash_file
+from ..images.suitability import require_side
 from ..images.types import ImageArray
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ USAGE_HINT = (
     f"pass --lpips FOLDER, which contains torchvision's {BACKBONE_FILE} and lpips/weights/v0.1/{HEADS_FILE} of the "
     "package lpips"
 )
+MIN_SIDE = 31  # pixels: a smaller image has less than one window of AlexNet's second pooling
 # Mean and standard deviation that images in -1..1 are normalized with.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 EPSILON = 1e-10
@@ -70,9 +72,14 @@ class LpipsModel:
         self.version = f"alex 0.1, sha256 {backbone_hash}, heads {heads_hash[:8]}"
 
     def distance(self, reference: ImageArray, variant: ImageArray) -> float:
-        """Returns the distance of two images; 0 for identical ones."""
+        """Returns the distance of two images; 0 for identical ones.
+
+        Raises:
+            UnsuitableImageError: The images are too small for AlexNet.
+        """
         import torch
 
+        require_side(reference, MIN_SIDE, f"the {MIN_SIDE}x{MIN_SIDE} pixels that AlexNet needs")
         with torch.inference_mode():
             pairs = zip(self._compute_features(reference), self._compute_features(variant), strict=True)
             distances = [

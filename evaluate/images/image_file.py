@@ -1,4 +1,9 @@
-"""Reads image files, and records the content hash, size and defect of each."""
+"""Reads image files, and records the content hash, size and defect of each.
+
+What a file says about its pixels is applied if the result is certain: orientation (EXIF), palette, and color profile,
+which is converted to sRGB. What a conversion would flatten, clip or choose from is refused: transparency, more than 8
+bits per channel, CMYK, and several frames. docs/evaluate.md states these rules.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...common.errors import UserError
+from .color_profile import ColorProfileError, convert_to_srgb
 from .defects import Defect, detect_defect
 from .types import ImageArray
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = {  # by Pillow's name; MPO is a JPEG with further images, such as a preview
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "MPO": (),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+}
+# Images as well, but not read: Pillow would decode them with 8 bits only, or needs plugins.
+UNSUPPORTED_SUFFIXES = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".exr", ".hdr")
+IMAGE_SUFFIXES = (*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *UNSUPPORTED_SUFFIXES)
 NAN_TAG = "edgepress-nan"  # PNG text of an image some of whose pixels were NaN
 TRUNCATION_TAG = "edgepress-cut"  # PNG text of an image whose prompt was truncated; the value says how
 
@@ -27,7 +45,7 @@ OPAQUE = 255  # alpha
 
 
 class UnreadableImageError(UserError):
-    """A file that is not a readable 8-bit RGB image.
+    """A file that is not a readable 8-bit image.
 
     Args:
         file: The file.
@@ -36,8 +54,10 @@ class UnreadableImageError(UserError):
 
     def __init__(self, file: Path, reason: str = "") -> None:
         self.reason = reason
-        hint = f" ({reason}). Only 8-bit RGB or grayscale images without transparency are supported" if reason else ""
-        super().__init__(f"{file} is not a readable image{hint}. Replace it; if it is a cached image, delete it.")
+        hint = f" ({reason}). Only still 8-bit RGB or grayscale images without transparency are supported"
+        super().__init__(
+            f"{file} is not a readable image{hint if reason else ''}. Replace it; if it is a cached image, delete it."
+        )
 
 
 @dataclass(frozen=True)
@@ -67,9 +87,7 @@ class ImageRecord:
 
 
 def load_image(file: Path) -> ImageArray:
-    """Reads an image as RGB.
-
-    Images with more than 8 bits per channel or with transparency are refused, because a conversion would change them.
+    """Reads an image as it is displayed, as RGB in sRGB.
 
     Raises:
         UnreadableImageError: The file is not a supported image.
@@ -129,25 +147,42 @@ def get_image_stem(prompt_id: str, seed: int, num_seeds: int) -> str:
 
 def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
     """Reads an image, and the text that edgepress stored in the file with it."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
             tags = {tag: str(opened.info[tag]) for tag in (NAN_TAG, TRUNCATION_TAG) if tag in opened.info}
             reason = _find_format_problem(opened)
-            image = np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if not reason:
+                opened.load()  # a TIFF is turned by this, the others by exif_transpose
+                image = np.asarray(_convert_to_rgb(ImageOps.exif_transpose(opened)))
+    except ColorProfileError as error:
+        raise UnreadableImageError(file, str(error)) from error
+    except Exception as error:  # Pillow's readers raise anything for damaged files
         raise UnreadableImageError(file) from error
     if reason:
         raise UnreadableImageError(file, reason)
     return image, tags
 
 
+def _convert_to_rgb(image: Image) -> Image:
+    """Returns an opaque image as RGB in sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    return convert_to_srgb(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), profile)
+
+
 def _find_format_problem(image: ImageFile) -> str:
     """Returns why Pillow would clip, drop or flatten data of an image when it converts it to RGB, or nothing."""
-    if image.mode.startswith(("I", "F")) or any(";16B" in str(tile[3]) for tile in image.tile):
+    if image.format not in FORMATS:
+        return f"format {image.format}"
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames > 1 and image.format != "MPO":
+        return f"{num_frames} frames"
+    if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in image.tile):
         return "more than 8 bits per channel"
-    if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         return f"mode {image.mode}"
     if not image.has_transparency_data:
         return ""

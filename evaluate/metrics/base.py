@@ -3,6 +3,9 @@
 A metric is one module of this package with a function `create_metric(settings)`. It returns a `PairMetric`, an
 `ImageMetric`, or an `UnavailableMetric` that says what is missing. `registry.load_metrics` finds new modules by itself.
 
+A metric that is not defined for an image, such as SSIM for one that is smaller than its window, raises
+`images.suitability.UnsuitableImageError`. Its scores are then None, and the reason is noted in the row.
+
 Results are cached by image content, prompt text, language, expected lines, metric version and source code. Nothing else
 may influence a metric. Metrics are called from several threads at once.
 """
@@ -54,7 +57,7 @@ class MetricResult(NamedTuple):
 
     Attributes:
         values: Values by score name.
-        notes: Evidence by name, such as the lines that OCR read.
+        notes: Evidence by name, such as the lines that OCR read. Under the name of a score: why it has no value.
     """
 
     values: ScoreValues

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from ...common.errors import UserError
 from ...prompts.prompt import Prompt
+from ..images.suitability import require_side
 from ..images.types import ImageArray
 from .base import MetricSettings, PairMetric, Score, ScoreValues
 
@@ -16,16 +16,11 @@ def compute_ssim(reference: ImageArray, variant: ImageArray) -> float:
     """Returns the mean SSIM over all windows that lie within the image.
 
     Raises:
-        UserError: The image is smaller than a window.
+        UnsuitableImageError: The image is smaller than a window.
     """
     from skimage.metrics import structural_similarity
 
-    height, width = reference.shape[:2]
-    if min(height, width) < WINDOW_SIZE:
-        raise UserError(
-            f"An image of {width}x{height} pixels is smaller than the {WINDOW_SIZE}x{WINDOW_SIZE} window of SSIM. "
-            "Choose other metrics with --metric."
-        )
+    require_side(reference, WINDOW_SIZE, f"the {WINDOW_SIZE}x{WINDOW_SIZE} window of SSIM")
     similarity = structural_similarity(
         reference,
         variant,

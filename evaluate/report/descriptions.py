@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from ..metrics.base import Score
-from ..results.aggregate import find_missing_scores, find_truncated_prompts
+from ..results.aggregate import find_missing_scores, find_text_remarks, find_truncated_prompts
 from ..results.schema import (
     ALL_GROUP,
     Results,
@@ -199,7 +199,7 @@ class Problem(NamedTuple):
 
 
 def find_problems(results: Results) -> list[Problem]:
-    """Finds failures, defects and truncated prompts of the variants and the reference, and missing scores."""
+    """Finds failures, defects, truncated prompts and misplaced text, of variants and reference, and missing scores."""
     samples: dict[ProblemKind, list[SampleKey]] = {}
     for kind, key in _iter_problems(results):
         samples.setdefault(kind, []).append(key)
@@ -219,9 +219,13 @@ def _iter_problems(results: Results) -> Iterator[tuple[ProblemKind, SampleKey]]:
                 yield (name, f"{record.defect}, like the reference", None), key
         for sample, _ in find_truncated_prompts(results.samples, name):
             yield (name, "prompt truncated", None), (sample.prompt.id, sample.seed)
+        for sample, remark in find_text_remarks(results.samples, name):
+            yield (name, f"text: {remark}", None), (sample.prompt.id, sample.seed)
     for record in results.reference_defects:
         yield (None, record.defect, None), (record.prompt, record.seed)
     for sample, _ in find_truncated_prompts(results.samples, None):
         yield (None, "prompt truncated", None), (sample.prompt.id, sample.seed)
+    for sample, remark in find_text_remarks(results.samples, None):
+        yield (None, f"text: {remark}", None), (sample.prompt.id, sample.seed)
     for sample, reason in find_missing_scores(results):
         yield (None, reason, None), (sample.prompt.id, sample.seed)

@@ -18,7 +18,7 @@ from ..images.image_file import load_image
 from ..images.types import ImageArray
 from ..metrics.base import Score
 from ..results.aggregate import group_samples
-from ..results.schema import ALL_GROUP, ImageResult, PairResult, Results, SampleResult
+from ..results.schema import ALL_GROUP, READ, REMARKS, ImageResult, PairResult, Results, SampleResult
 from .formatting import get_display_format, get_short_title, index_scores, uses_ground_truth
 from .heatmap import Heatmap
 from .text_diff import diff_text
@@ -265,11 +265,12 @@ def _export_image(
 ) -> dict[str, Any] | None:
     if image is None:
         return None
-    lines = image.notes.get("read")
+    lines = image.notes.get(READ)
     return {
         "index": index,
         "link": album.get_link(image.file, folder),
         "values": image.values,
         "defect": image.defect,
+        "textRemarks": image.notes.get(REMARKS, ()),
         "textDiff": None if lines is None else diff_text(sample.prompt.lines, lines),
     }

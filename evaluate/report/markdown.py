@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..results.schema import (
+    READ,
+    REMARKS,
     GateResult,
     ImageResult,
     Results,
@@ -322,20 +324,23 @@ def _build_worst_pairs(results: Results) -> Section:
 
 def _format_worst_pair(name: str, worst: WorstPair, sample: SampleResult, results: Results) -> Cells:
     score = index_scores(results)[worst.score]
-    recognized = _get_recognized_text(sample.variants[name].image)
     return [
         escape_cell(format_label(score)),
         format_code(name),
         f"{format_code(worst.prompt)} seed {worst.seed}",
         format_score(worst.value, score),
         format_code(" ".join(sample.prompt.lines)) if sample.prompt.lines else "",
-        "" if recognized is None else format_code(recognized or "nothing"),
+        _format_recognized_text(sample.variants[name].image),
     ]
 
 
-def _get_recognized_text(image: ImageResult | None) -> str | None:
-    lines = image.notes.get("read") if image else None
-    return None if lines is None else " ".join(lines)
+def _format_recognized_text(image: ImageResult | None) -> str:
+    """Formats the text that counts as read, and what is wrong with text that does not."""
+    if image is None or READ not in image.notes:
+        return ""
+    remarks = [format_code(remark) for remark in image.notes.get(REMARKS, ())]
+    text = format_code(" ".join(image.notes[READ]) or "nothing")
+    return f"{text} ({'; '.join(remarks)})" if remarks else text
 
 
 def _build_baseline(results: Results) -> Section:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..metrics.base import Score
-from ..results.aggregate import find_missing_scores, find_truncated_prompts
+from ..results.aggregate import find_missing_scores, find_text_remarks, find_truncated_prompts
 from ..results.schema import (
     ALL_GROUP,
     ImageScoreSummary,
@@ -199,6 +199,9 @@ def _list_remarks(results: Results) -> list[str]:
         truncated = find_truncated_prompts(results.samples, variant)
         notes = [f"{sample.prompt.id}, seed {sample.seed}: {notice}" for sample, notice in truncated]
         lines += _list_problem(f"truncated for {variant or 'the reference'}", "prompt", notes)
+        remarks = find_text_remarks(results.samples, variant)
+        notes = [f"{sample.prompt.id}, seed {sample.seed}: {remark}" for sample, remark in remarks]
+        lines += _list_problem(f"of {variant or 'the reference'} with a remark on its text", "image", notes)
     missing = [f"{sample.prompt.id}: {reason}" for sample, reason in find_missing_scores(results)]
     lines += _list_problem("with a missing score", "sample", missing)
     lines += _describe_hidden_groups(results)

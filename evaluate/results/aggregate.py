@@ -12,6 +12,8 @@ from ..stats.mcnemar import McNemarResult, mcnemar_test
 from ..stats.power import minimum_detectable_effect
 from .schema import (
     ALL_GROUP,
+    READ,
+    REMARKS,
     TRUNCATED,
     DefectRecord,
     FailedPair,
@@ -116,23 +118,47 @@ def find_truncated_prompts(samples: Sequence[SampleResult], variant: str | None)
     return truncated
 
 
-def find_missing_scores(results: Results) -> list[tuple[SampleResult, str]]:
-    """Lists the samples for which a metric could not compute an image score.
+def find_text_remarks(samples: Sequence[SampleResult], variant: str | None) -> list[tuple[SampleResult, str]]:
+    """Lists what is wrong with text that prompts ask for, apart from wrong letters and in defective images.
 
-    A note under the name of a score that has no value is the metric's reason. Equal reasons of several images of a
-    sample are listed once.
+    Args:
+        samples: the samples.
+        variant: the variant whose images are looked at; None: the reference.
 
     Returns:
-        Each such sample with the score's title and the reason.
+        Each such sample with a remark, once for each kind: that nothing was read, or the metric's, without the text.
     """
-    titles = {score.name: score.title for score in results.image_scores}
-    missing: dict[tuple[int, str], SampleResult] = {}
-    for number, sample in enumerate(results.samples):
-        for image in (sample.reference, *(pair.image for pair in sample.variants.values())):
-            for name, notes in image.notes.items() if image else ():
-                if name in titles and image and image.values.get(name) is None:
-                    missing[number, f"no {titles[name]}: {' '.join(notes)}"] = sample
-    return [(sample, reason) for (_, reason), sample in missing.items()]
+    remarked = []
+    for sample in samples:
+        image = sample.variants[variant].image if variant else sample.reference
+        remarks = [remark.partition(": ")[0] for remark in image.notes.get(REMARKS, ())] if image else []
+        if image and image.notes.get(READ) == () and not remarks and not image.defect:
+            is_shared = variant and sample.reference and sample.reference.notes.get(READ) == ()
+            remarks = ["no text was read" + (", nor in the reference's image" if is_shared else "")]
+        remarked += [(sample, remark) for remark in dict.fromkeys(remarks)]
+    return remarked
+
+
+def find_missing_scores(results: Results) -> list[tuple[SampleResult, str]]:
+    """Lists the samples for which a metric could not compute a score.
+
+    A note under the name of a score that has no value is the metric's reason. Equal reasons of several scores or images
+    of a sample are listed once.
+
+    Returns:
+        Each such sample with the titles of the scores and the reason.
+    """
+    titles = {score.name: score.title for score in (*results.pair_scores, *results.image_scores)}
+    missing = []
+    for sample in results.samples:
+        scored = [sample.reference, *sample.variants.values(), *(pair.image for pair in sample.variants.values())]
+        reasons: dict[str, list[str]] = {}
+        for result in scored:
+            for name, notes in result.notes.items() if result else ():
+                if name in titles and result and result.values.get(name) is None:
+                    reasons.setdefault(" ".join(notes), []).append(titles[name])
+        missing += [(sample, f"no {', '.join(dict.fromkeys(names))}: {why}") for why, names in reasons.items()]
+    return missing
 
 
 # ---------------------------------------------------------------- values

@@ -19,6 +19,7 @@ from .legacy import upgrade_version_2
 
 ALL_GROUP = "all"  # the name of the group of all pairs
 TRUNCATED = "truncated"  # the note on an image whose prompt was truncated
+READ, REMARKS = "read", "remarks"  # notes on an image: the text that was read, and what is wrong with it
 SCHEMA_VERSION: Final = 3
 OLDEST_READABLE_VERSION = 2
 
@@ -42,8 +43,10 @@ class ImageResult(ResultsModel):
     file: str = Field(description="Path of the image, absolute or relative to `identity.image_folder`.")
     values: dict[str, FiniteFloat | None] = Field(description="Image scores by name; null: could not be measured.")
     notes: dict[str, tuple[str, ...]] = Field(
-        description="Evidence for the scores, such as the lines that OCR read (`read`), why a score is null (under the "
-        "score's name), or which part of the prompt was truncated (`truncated`)."
+        description="Evidence for the scores: the lines that OCR read and that count (`read`); all text that it read "
+        "(`boxes`: size and place in pixels, angle, confidence, text); what is wrong with text that the prompt asks "
+        "for (`remarks`: the reason, and the text after a colon); why a score is null (under the score's name); which "
+        "part of the prompt was truncated (`truncated`)."
     )
     defect: Defect | None = Field(description="What is wrong with the image, such as `black`; null: nothing.")
 
@@ -61,6 +64,9 @@ class PairResult(ResultsModel):
         description="Why the images were not compared: `missing`, `unreadable` or `not generated` (with a reason, if "
         "known), `size WxH instead of WxH`, or one of `reference missing`, `reference unreadable`, `reference not "
         "generated`, `reference black`, `reference flat`, `reference nan`. Such a pair counts in no mean.",
+    )
+    notes: dict[str, tuple[str, ...]] = Field(
+        default={}, description="Under the name of a pair score: why it could not be measured for these images."
     )
 
 

@@ -15,6 +15,9 @@ from .runner import ScoreTask, TaskKey
 
 LoadedImage = ImageRecord | LoadFailure
 
+Notes = dict[str, tuple[str, ...]]
+"""Evidence by name; see `metrics.base.MetricResult`."""
+
 ResultsByTask = Mapping[TaskKey, Mapping[str, MetricResult]]
 """Results of metrics by task and name of the metric."""
 
@@ -111,10 +114,12 @@ class _SampleBuilder:
         if failure or not (isinstance(reference, ImageRecord) and isinstance(record, ImageRecord)):
             image = self.build_image(image_set, is_scored=False)
             return PairResult(identical=False, values={}, image=image, failure=failure)
+        task = ScoreTask((reference, record), self.prompt)
         return PairResult(
             identical=reference.digest == record.digest,
-            values=self._collect_values(ScoreTask((reference, record), self.prompt)),
+            values=self._collect_values(task),
             image=self.build_image(image_set),
+            notes=self._collect_notes(task),
         )
 
     def build_image(self, image_set: ImageSet, is_scored: bool = True) -> ImageResult | None:
@@ -125,7 +130,7 @@ class _SampleBuilder:
         return ImageResult(
             file=self.format_path(record.file),
             values=self._collect_image_values(record) if is_scored else {},
-            notes=self._collect_notes(record) if is_scored else {},
+            notes=self._collect_image_notes(record) if is_scored else {},
             defect=_get_defect(record, image_set),
         )
 
@@ -134,22 +139,33 @@ class _SampleBuilder:
 
     def _collect_image_values(self, record: ImageRecord) -> ScoreValues:
         values = self._collect_values(ScoreTask((record,), self.prompt))
-        ground_truth = self.images.ground_truth.get(self.prompt.id)
-        if ground_truth is None:
+        task = self._get_ground_truth_task(record)
+        if task is None:
             return values
-        task = ScoreTask((ground_truth, record), self.prompt, against_ground_truth=True)
         return {GROUND_TRUTH_PREFIX + name: value for name, value in self._collect_values(task).items()} | values
 
     def _collect_values(self, task: ScoreTask) -> ScoreValues:
         results = self.results[task.key].values()
         return {name: value for result in results for name, value in result.values.items()}
 
-    def _collect_notes(self, record: ImageRecord) -> dict[str, tuple[str, ...]]:
-        results = self.results[ScoreTask((record,), self.prompt).key].values()
-        notes = {name: lines for result in results for name, lines in result.notes.items()}
+    def _collect_image_notes(self, record: ImageRecord) -> Notes:
+        notes = self._collect_notes(ScoreTask((record,), self.prompt))
+        task = self._get_ground_truth_task(record)
+        if task:
+            notes |= {GROUND_TRUTH_PREFIX + name: lines for name, lines in self._collect_notes(task).items()}
         if record.truncation_notice:
             notes[TRUNCATED] = (record.truncation_notice,)
         return notes
+
+    def _collect_notes(self, task: ScoreTask) -> Notes:
+        results = self.results[task.key].values()
+        return {name: lines for result in results for name, lines in result.notes.items()}
+
+    def _get_ground_truth_task(self, record: ImageRecord) -> ScoreTask | None:
+        ground_truth = self.images.ground_truth.get(self.prompt.id)
+        if ground_truth is None:
+            return None
+        return ScoreTask((ground_truth, record), self.prompt, against_ground_truth=True)
 
 
 def _find_failure(reference: LoadedImage, image: LoadedImage) -> str | None:

@@ -1,7 +1,12 @@
-"""Applies the metrics to images and pairs of images: in several threads, and to every image only once."""
+"""Applies the metrics to images and pairs of images: in several threads, and to every image only once.
+
+An image that a metric cannot score has a reason in its row, and the run goes on. Only a metric that fails for every
+image stops it.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +20,7 @@ from ...common.progress import Progress, no_progress
 from ...common.threads import thread_pool
 from ...prompts.prompt import Prompt
 from ..images.image_file import ImageRecord, load_image
+from ..images.suitability import UnsuitableImageError
 from ..images.types import ImageArray
 from ..metrics.base import ImageMetric, Metric, MetricResult
 from ..results.schema import MetricCost
@@ -70,12 +76,21 @@ class ScoreTable(NamedTuple):
 
 
 class NewScore(NamedTuple):
-    """A result that was computed in this run, and the CPU time that it took."""
+    """A result that was computed in this run.
+
+    Attributes:
+        key: Key in the score cache.
+        metric: Name of the metric.
+        result: The result.
+        cpu_seconds: CPU time that it took.
+        failure: Why the metric failed, or None. A failure is not cached, because its cause may be elsewhere.
+    """
 
     key: str
     metric: str
     result: MetricResult
     cpu_seconds: float
+    failure: str | None = None
 
 
 def score_images(
@@ -99,7 +114,7 @@ def score_images(
         overwrite: Whether to compute cached results again.
 
     Raises:
-        UserError: An image can no longer be read, or a metric fails.
+        UserError: An image can no longer be read, or a metric fails for every image.
     """
     keys = [{m.name: task.cache_key(m, versions[m.name]) for m in metrics if task.accepts(m)} for task in tasks]
     metric_by_key = {key: name for task_keys in keys for name, key in task_keys.items()}
@@ -108,10 +123,13 @@ def score_images(
     new_scores: list[NewScore] = []
     progress(STAGE, len(results), len(metric_by_key))
     for score in _compute_missing(_find_missing(tasks, keys, results), {metric.name: metric for metric in metrics}):
-        cache.put(score.key, score.result)
+        if score.failure is None:
+            cache.put(score.key, score.result)
         new_scores.append(score)
         results[score.key] = score.result
         progress(STAGE, len(results), len(metric_by_key))
+    for metric in metrics:
+        _require_any_success(metric.name, new_scores, num_cached[metric.name])
     table = {
         task.key: {name: results[key] for name, key in task_keys.items()}
         for task, task_keys in zip(tasks, keys, strict=True)
@@ -148,24 +166,49 @@ def _score_task(task: ScoreTask, keys: Mapping[str, str], metrics: Mapping[str, 
     images = [load_image(image.file) for image in task.images]
     scores = []
     for name, key in keys.items():
-        begin = time.thread_time()
+        begin, failure = time.thread_time(), None
         try:
             result = _apply_metric(metrics[name], images, task.prompt)
         except ModuleNotFoundError:  # what to install is said by the caller
             raise
-        except Exception as error:  # a metric may raise anything; the message names the image
+        except Exception as error:  # a metric may raise anything; the reason is in the row
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise UserError(
-                f"The metric {name!r} failed for {task.images[-1].file}: {reason}. Leave it out with --metric."
-            ) from error
-        scores.append(NewScore(key, name, result, time.thread_time() - begin))
+            failure = f"{task.images[-1].file}: {reason}"
+            result = _explain_missing(metrics[name], f"the metric failed ({reason})")
+        scores.append(NewScore(key, name, result, time.thread_time() - begin, failure))
     return scores
 
 
 def _apply_metric(metric: Metric, images: Sequence[ImageArray], prompt: Prompt) -> MetricResult:
-    if isinstance(metric, ImageMetric):
-        return metric.measure(images[0], prompt)
-    return MetricResult(metric.measure(images[0], images[1], prompt), {})
+    """Returns finite values only; a score without one has a reason among the notes."""
+    try:
+        if isinstance(metric, ImageMetric):
+            result = metric.measure(images[0], prompt)
+        else:
+            result = MetricResult(metric.measure(images[0], images[1], prompt), {})
+    except UnsuitableImageError as error:
+        return _explain_missing(metric, str(error))
+    infinite = {name: value for name, value in result.values.items() if value is not None and not math.isfinite(value)}
+    if not infinite:
+        return result
+    notes = {name: (f"the value is {value}",) for name, value in infinite.items()}
+    return MetricResult(result.values | dict.fromkeys(infinite), result.notes | notes)
+
+
+def _explain_missing(metric: Metric, reason: str) -> MetricResult:
+    """Returns a result without values, and the reason under the name of each score."""
+    names = [score.name for score in metric.scores]
+    return MetricResult(dict.fromkeys(names), dict.fromkeys(names, (reason,)))
+
+
+def _require_any_success(metric: str, new_scores: Sequence[NewScore], num_cached: int) -> None:
+    scores = [score for score in new_scores if score.metric == metric]
+    failures = [score.failure for score in scores if score.failure]
+    if failures and len(failures) == len(scores) and not num_cached:
+        raise UserError(
+            f"The metric {metric!r} failed for every image. The first one is {failures[0]}. Correct this, or select "
+            "other metrics with --metric."
+        )
 
 
 def _summarize_cost(metric: str, new_scores: Sequence[NewScore], num_cached: int) -> MetricCost:

@@ -36,8 +36,9 @@ def make_cache_key(metric: str, version: str, code: str, digests: Sequence[str],
         version: Version of the metric.
         code: Fingerprint of the metric's source code.
         digests: Content digests of the images.
-        prompt: The prompt; its text, language and expected lines count, its id does not.
+        prompt: The prompt; its text, language, expected lines and their layout count, its id does not.
     """
+    layout = [prompt.angle, prompt.region, prompt.text_height]
     content = [
         __version__,
         metric,
@@ -45,6 +46,7 @@ def make_cache_key(metric: str, version: str, code: str, digests: Sequence[str],
         code,
         list(digests),
         [prompt.prompt, prompt.language, *prompt.lines],
+        *([layout] if any(value is not None for value in layout) else []),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -331,13 +331,16 @@ def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
     assert sentence in message
 
 
-def test_images_that_are_too_small_for_a_metric_are_named_with_it() -> None:
-    write_images("one", 0, "a", size=10)
-    write_images("other", 5, "a", size=10)
-    refused = run("--pairs", "one", "other").exception
-    assert isinstance(refused, UserError)
-    assert "The metric 'ssim' failed for other/a.png: An image of 10x10 pixels is smaller" in str(refused)
-    assert run("--pairs", "one", "other", "--metric", "psnr").exit_code == 0
+def test_images_that_are_too_small_for_a_metric_have_a_reason_in_their_row() -> None:
+    for folder, shift in (("one", 0), ("other", 5)):
+        write_images(folder, shift, "ab")
+        write_images(f"small {folder}", shift, "a", size=10).joinpath("a.png").replace(Path(folder) / "a.png")
+    result = run("--pairs", "one", "other", "--metric", "ssim", "--metric", "mae", "--output", "out")
+    assert result.exit_code == 0
+    assert "no SSIM: an image of 10x10 pixels is smaller than the 11x11 window of SSIM" in result.output
+    small, large = (sample.variants["other"].values for sample in load_results("out/results.json").samples)
+    assert (small["ssim"], small["mae"]) == (None, 5)
+    assert large["ssim"] is not None
 
 
 def test_no_prompts_are_refused() -> None:

@@ -189,3 +189,31 @@ def test_a_digest_depends_on_the_order_and_on_every_field() -> None:
         *([first.model_copy(update=change), second] for change in changes),
     ]
     assert len({prompt_set_digest(prompts) for prompts in sets}) == len(sets)
+
+
+def test_layout_of_text_is_optional_and_does_not_change_the_digest_of_older_sets(tmp_path: Path) -> None:
+    """The digest was computed by edgepress 0.1.0, which had no layout."""
+    plain = Prompt(id="1", prompt="A sign", language="en", lines=("OPEN",))
+    assert prompt_set_digest([plain]) == "dbd3cdbd5f8362a69848da6e48fe7dc975b24310b19665b6faa153a2e1dab7ca"
+    placed = Prompt(id="2", prompt="A sign", language="en", angle=90, region=(0, 0, 1, 0.5), text_height=(0.1, 0.2))
+    assert prompt_set_digest([placed]) != prompt_set_digest([placed.model_copy(update={"angle": 180})])
+    save_prompts([plain, placed], tmp_path / "set.jsonl")
+    assert load_prompts(tmp_path / "set.jsonl") == [plain, placed]
+    assert "angle" not in (tmp_path / "set.jsonl").read_text("utf-8").splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"angle": 45},
+        {"region": [0, 0, 1]},
+        {"region": [0.5, 0, 0.5, 1]},
+        {"region": [0, 0, 1, 1.5]},
+        {"text_height": [0.2, 0.1]},
+        {"text_height": [-1, 0.1]},
+    ],
+)
+def test_impossible_layouts_are_refused(layout: dict[str, object], tmp_path: Path) -> None:
+    path = write_lines(tmp_path, json.dumps({"id": "1", "prompt": "x", "language": "en", **layout}))
+    with pytest.raises(UserError, match=rf"set\.jsonl:1: {next(iter(layout))}"):
+        load_prompts(path)

@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 MODEL_KEYS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
 VISION_KEYS = {"image_size", "patch_size", "layers", "width", "head_width", "mlp_ratio"}
 TEXT_KEYS = {"context_length", "vocab_size", "hf_tokenizer_name", "width", "heads", "layers", "mlp_ratio"}
-PREPROCESS_KEYS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
 # open_clip's defaults for keys that its configuration omits (open_clip 3.3.0, model.py and transform.py).
 VISION_DEFAULTS = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
 TEXT_DEFAULTS = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0}
-DEFAULT_MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEFAULT_STD = (0.26862954, 0.26130258, 0.27577711)
-RESAMPLING = {"bilinear": 2, "bicubic": 3}  # values of Pillow's Image.Resampling
 ARGMAX_EOS_TOKEN_ID = 2  # makes transformers read the text feature at the largest token id, as open_clip does
 
 TENSOR_NAMES = {
@@ -82,34 +78,6 @@ def convert_model_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
         "projection_dim": model_cfg["embed_dim"],
         "vision_config": shared | _convert_sizes(vision, vision["width"] // vision["head_width"]) | vision_config,
         "text_config": shared | _convert_sizes(text, text["heads"]) | text_config,
-    }
-
-
-def convert_processor_config(preprocess_cfg: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """Converts open_clip's `preprocess_cfg` to keyword arguments of transformers' CLIPImageProcessor.
-
-    Args:
-        preprocess_cfg: open_clip's configuration.
-        image_size: Width and height of the image encoder's input, in pixels.
-
-    Raises:
-        UserError: Only open_clip supports the resizing method.
-    """
-    _reject_unknown_keys(preprocess_cfg, PREPROCESS_KEYS)
-    resize_mode = preprocess_cfg.get("resize_mode", "shortest")
-    if resize_mode not in ("shortest", "squash"):
-        raise _make_unsupported_error(f"resize_mode: {resize_mode}")
-    interpolation = preprocess_cfg.get("interpolation", "bicubic")
-    if interpolation not in RESAMPLING:
-        raise _make_unsupported_error(f"interpolation: {interpolation}")
-    square = {"height": image_size, "width": image_size}
-    return {
-        "size": {"shortest_edge": image_size} if resize_mode == "shortest" else square,
-        "crop_size": square,
-        "do_center_crop": resize_mode == "shortest",
-        "resample": RESAMPLING[interpolation],
-        "image_mean": list(preprocess_cfg.get("mean", DEFAULT_MEAN)),
-        "image_std": list(preprocess_cfg.get("std", DEFAULT_STD)),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ....common.errors import UserError
 from ...images.types import ImageArray
 from .encoders import ClipEncoders
+from .preprocessing import ClipPreprocessing, read_open_clip_config
 from .spec import ClipSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def load(spec: ClipSpec) -> ClipEncoders:
     checkpoint = None if is_folder else str(spec.weights[0])
     try:
         # Of open_clip's functions only this one refuses a model without weights. The others initialize it randomly.
-        model, transform = open_clip.create_model_from_pretrained(name, pretrained=checkpoint)
+        model = open_clip.create_model_from_pretrained(name, pretrained=checkpoint, return_transform=False)
         _require_position_embeddings(model, spec)
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
@@ -45,7 +46,8 @@ def load(spec: ClipSpec) -> ClipEncoders:
         raise UserError(
             f"open_clip cannot load {spec.weights[0]} as {name} ({reason}). Give another --clip."
         ) from error
-    return _make_encoders(model.eval(), transform, tokenizer)
+    config = model.visual.preprocess_cfg
+    return _make_encoders(model.eval(), read_open_clip_config(config, config["size"]), tokenizer)
 
 
 def resolve_architecture(name: str, known: list[str]) -> str:
@@ -104,14 +106,12 @@ def _require_position_embeddings(model: Any, spec: ClipSpec) -> None:
             raise ValueError(f"{name} is {shape} in the checkpoint and {expected[name]} in the architecture")
 
 
-def _make_encoders(model: Any, transform: Any, tokenizer: Any) -> ClipEncoders:
+def _make_encoders(model: Any, preprocessing: ClipPreprocessing, tokenizer: Any) -> ClipEncoders:
     import torch
 
     def encode_image(image: ImageArray) -> Tensor:
-        from PIL import Image
-
         with torch.inference_mode():
-            embedding: Tensor = model.encode_image(transform(Image.fromarray(image))[None])[0]
+            embedding: Tensor = model.encode_image(preprocessing.apply(image))[0]
         return embedding
 
     def encode_text(tokens: Tensor) -> Tensor:
@@ -125,6 +125,7 @@ def _make_encoders(model: Any, transform: Any, tokenizer: Any) -> ClipEncoders:
 
     return ClipEncoders(
         library=f"open_clip {version('open-clip-torch')}",
+        preprocessing=preprocessing,
         encode_image=encode_image,
         encode_text=encode_text,
         tokenize=tokenize,

@@ -12,6 +12,7 @@ from ....common.errors import UserError
 from ...images.types import ImageArray
 from . import checkpoint_conversion
 from .encoders import ClipEncoders
+from .preprocessing import ClipPreprocessing, read_open_clip_config, read_processor
 from .spec import ClipSpec
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load(spec: ClipSpec) -> ClipEncoders:
             f"The CLIP model in {spec.path} cannot be loaded ({_get_first_line(error)}). Download it again."
         ) from error
     _require_complete(loading_info["missing_keys"], spec)  # transformers initializes these randomly
-    return _make_encoders(model, processor, spec.path)
+    return _make_encoders(model, read_processor(processor), spec.path)
 
 
 def load_open_clip_folder(spec: ClipSpec) -> ClipEncoders:
@@ -56,8 +57,6 @@ def load_open_clip_folder(spec: ClipSpec) -> ClipEncoders:
     Raises:
         UserError: Only open_clip supports the architecture, or the weights do not fit the configuration.
     """
-    from transformers import CLIPImageProcessorPil
-
     config_file = spec.path / "open_clip_config.json"
     config = _read_json(config_file)
     if "model_cfg" not in config:
@@ -76,8 +75,8 @@ def load_open_clip_folder(spec: ClipSpec) -> ClipEncoders:
         )
     model.load_state_dict(weights)
     image_size = model.config.vision_config.image_size
-    processor_config = checkpoint_conversion.convert_processor_config(config.get("preprocess_cfg", {}), image_size)
-    return _make_encoders(model, CLIPImageProcessorPil(**processor_config), spec.path)
+    preprocessing = read_open_clip_config(config.get("preprocess_cfg", {}), image_size)
+    return _make_encoders(model, preprocessing, spec.path)
 
 
 def _build_model(model_cfg: Any, spec: ClipSpec) -> Any:
@@ -94,13 +93,13 @@ def _build_model(model_cfg: Any, spec: ClipSpec) -> Any:
         ) from error
 
 
-def _make_encoders(model: Any, processor: Any, folder: Path) -> ClipEncoders:
+def _make_encoders(model: Any, preprocessing: ClipPreprocessing, folder: Path) -> ClipEncoders:
     import torch
 
     model = model.float().eval()
 
     def encode_image(image: ImageArray) -> Tensor:
-        pixels = processor(image, return_tensors="pt").pixel_values
+        pixels = preprocessing.apply(image)
         with torch.inference_mode():
             embedding: Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)[0]
         return embedding
@@ -112,6 +111,7 @@ def _make_encoders(model: Any, processor: Any, folder: Path) -> ClipEncoders:
 
     return ClipEncoders(
         library=f"transformers {version('transformers')}",
+        preprocessing=preprocessing,
         encode_image=encode_image,
         encode_text=encode_text,
         tokenize=_load_tokenizer(folder),

@@ -69,11 +69,13 @@ function createThumbnail(caption, index, reason, sample) {
   return createElement("span", { class: "thumbnail" }, image, createElement("bdi", { class: "caption" }, caption));
 }
 
-/** Creates the text that OCR read, if it is not the expected one. */
+/** Creates the text that OCR read, if it is not the expected one, and the remarks on it. */
 function createRecognizedText(item) {
   const spans = item.image?.textDiff;
-  if (!spans || spans.every(([kind]) => kind === "same")) return null;
-  return createElement("p", { class: "recognized" }, createElement("span", { class: "soft" }, "OCR: "), createTextDiff(spans, item.sample.lang));
+  const remarks = item.image?.textRemarks ?? [];
+  if (!spans || (spans.every(([kind]) => kind === "same") && !remarks.length)) return null;
+  return createElement("p", { class: "recognized" }, createElement("span", { class: "soft" }, "OCR: "), createTextDiff(spans, item.sample.lang),
+    ...remarks.map((remark) => createElement("span", { class: "soft" }, " · ", createElement("bdi", {}, remark))));
 }
 
 /** Creates all pair scores and the image scores that changed; of those against the ground truth, only the one sorted by. */

@@ -64,7 +64,8 @@ function createTextComparison(item) {
   const images = [["reference", item.sample.reference], [item.variant, item.image]].filter(([, image]) => image?.textDiff);
   return createElement("dl", { class: "ocr" },
     createLine("expected", createElement("span", { class: "text", dir: "auto", lang: item.sample.lang }, item.sample.lines.join("\n"))),
-    ...images.map(([name, image]) => createLine(createElement("bdi", {}, name), createTextDiff(image.textDiff, item.sample.lang))));
+    ...images.map(([name, image]) => createLine(createElement("bdi", {}, name), createElement("span", {}, createTextDiff(image.textDiff, item.sample.lang),
+      ...image.textRemarks.map((remark) => createElement("span", { class: "soft" }, " · ", createElement("bdi", {}, remark)))))));
 }
 
 function createScoreTable(item) {

@@ -13,6 +13,7 @@ import torch
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.backends.lpips import BACKBONE_FILE, HEADS_FILE, LpipsModel
+from edgepress.evaluate.images.suitability import UnsuitableImageError
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.metrics.base import MetricSettings, PairMetric, UnavailableMetric
 from edgepress.evaluate.metrics.lpips import create_metric
@@ -96,3 +97,13 @@ def test_invalid_weight_files_are_refused(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / BACKBONE_FILE)
     with pytest.raises(UserError, match=r"has no tensor features\.0\.weight of shape"):
         LpipsModel(tmp_path)
+
+
+def test_image_smaller_than_alexnet_needs_is_unsuitable(weights: Path) -> None:
+    model = LpipsModel(weights)
+    smallest = np.zeros((31, 31, 3), np.uint8)
+    assert model.distance(smallest, smallest) == 0
+    for shape in ((30, 64, 3), (64, 30, 3)):
+        image = np.zeros(shape, np.uint8)
+        with pytest.raises(UnsuitableImageError, match="is smaller than the 31x31 pixels that AlexNet needs"):
+            model.distance(image, image)

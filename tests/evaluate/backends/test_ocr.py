@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from edgepress.common.threads import map_threads
-from edgepress.evaluate.backends.ocr import TextBox, get_version, group_into_lines, recognize_lines, upscale
+from edgepress.evaluate.backends.ocr import TextBox, group_into_lines, recognize_lines, upscale
+from edgepress.evaluate.backends.ocr_engine import get_version
 from edgepress.evaluate.images.image_file import load_image
 from edgepress.prompts.prompt import Language, Prompt
 

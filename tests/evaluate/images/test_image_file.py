@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from edgepress.common.errors import UserError
@@ -50,7 +51,7 @@ def test_absent_files_are_missing(tmp_path: Path) -> None:
     assert load_record(None) == load_record(tmp_path / "0.png") == "missing"
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_opaque_8_bit_modes_are_supported(mode: str, noise: ImageArray, tmp_path: Path) -> None:
     image = Image.fromarray(noise).convert(mode)
     image.save(tmp_path / "0.png")
@@ -63,6 +64,8 @@ def test_16_bit_images_are_refused(noise: ImageArray, tmp_path: Path) -> None:
     (tmp_path / "rgb.png").write_bytes(encode_16_bit_png(8, 8))
     for name in ("gray.png", "rgb.png"):
         assert load_record(tmp_path / name) == "unreadable (more than 8 bits per channel)"
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 100).save(tmp_path / "gray.tiff")
+    assert load_record(tmp_path / "gray.tiff") == "unreadable (more than 8 bits per channel)"
     with pytest.raises(UserError, match=r"gray\.png is not a readable image \(more than 8 bits per channel\)\. Only"):
         load_image(tmp_path / "gray.png")
 
@@ -100,10 +103,120 @@ def test_png_tags_report_nan_and_truncated_prompts(noise: ImageArray, tmp_path: 
 
 
 def test_images_are_listed_by_stem(noise: ImageArray, tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", ".hidden.png"):
+    for name in ("b.PNG", "a.jpg", "c.GIF", "d.tiff", ".hidden.png"):
         Image.fromarray(noise).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not an image")
-    assert list(list_images(tmp_path)) == ["a", "b"]
+    assert list(list_images(tmp_path)) == ["a", "b", "c", "d"]
     Image.fromarray(noise).save(tmp_path / "a.bmp")
     with pytest.raises(UserError, match=r"contains both a\.bmp and a\.jpg"):
         list_images(tmp_path)
+
+
+# How the displayed image follows from the stored one, by EXIF orientation (TIFF 6.0, tag 274).
+ORIENTATIONS: dict[int, Callable[[ImageArray], ImageArray]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: stored[::-1].transpose(1, 0, 2),
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda stored: stored[:, ::-1].transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_exif_orientation_is_applied(suffix: str, orientation: int, noise: ImageArray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"0{suffix}"
+    Image.fromarray(noise).save(file, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    expected = ORIENTATIONS[orientation](noise)
+    assert np.array_equal(load_image(file), expected)
+    upright = tmp_path / "upright.png"
+    Image.fromarray(np.ascontiguousarray(expected)).save(upright)
+    assert load_valid_record(file).digest == load_valid_record(upright).digest
+    assert load_valid_record(file).size == f"{expected.shape[1]}x{expected.shape[0]}"
+
+
+def test_jpeg_is_turned_as_well(noise: ImageArray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(noise).save(tmp_path / "plain.jpg")
+    Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=exif)
+    turned = load_image(tmp_path / "turned.jpg")
+    assert np.array_equal(turned, ORIENTATIONS[6](load_image(tmp_path / "plain.jpg")))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".tif"])
+def test_files_with_several_frames_are_refused_and_those_with_one_are_read(
+    suffix: str, noise: ImageArray, tmp_path: Path
+) -> None:
+    frames = [Image.fromarray(noise), Image.fromarray(noise[::-1].copy()), Image.fromarray(noise[:, ::-1].copy())]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(tmp_path / f"many{suffix}", save_all=True, append_images=frames[1:], **options)
+    assert load_record(tmp_path / f"many{suffix}") == "unreadable (3 frames)"
+    with pytest.raises(UserError, match=r"\(3 frames\)\. Only still 8-bit"):
+        load_image(tmp_path / f"many{suffix}")
+    frames[0].save(tmp_path / f"one{suffix}", **options)
+    with Image.open(tmp_path / f"one{suffix}") as opened:
+        assert np.array_equal(load_image(tmp_path / f"one{suffix}"), np.asarray(opened.convert("RGB")))
+
+
+def test_formats_that_lose_bits_are_named(noise: ImageArray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "0.avif")
+    assert load_record(list_images(tmp_path)["0"]) == "unreadable (format AVIF)"
+    (tmp_path / "1.heic").write_bytes(b"ftypheic")
+    assert load_record(list_images(tmp_path)["1"]) == "unreadable"
+
+
+def test_srgb_profile_changes_nothing(noise: ImageArray, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(noise).save(tmp_path / "0.png", icc_profile=profile)
+    assert np.array_equal(load_image(tmp_path / "0.png"), noise)
+
+
+def test_other_color_profile_is_converted_to_srgb(noise: ImageArray, tmp_path: Path) -> None:
+    """The profile is that of sRGB with red and green swapped, so that the result is known."""
+    Image.fromarray(noise).save(tmp_path / "0.png", icc_profile=swap_red_and_green())
+    difference = np.abs(load_image(tmp_path / "0.png").astype(int) - noise[..., [1, 0, 2]])
+    assert difference.max() <= 1
+
+
+def swap_red_and_green() -> bytes:
+    """Returns an sRGB profile whose primaries red and green are swapped, under another name."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for number in range(int.from_bytes(profile[128:132], "big")):  # the table of tags: name, offset, size
+        entry = 132 + 12 * number
+        name = bytes(profile[entry : entry + 4])
+        if name in (b"rXYZ", b"gXYZ"):
+            profile[entry : entry + 4] = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}[name]
+    return bytes(profile).replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be"))
+
+
+def test_unusable_color_profiles_are_named(noise: ImageArray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "damaged.png", icc_profile=b"x" * 200)
+    assert load_record(tmp_path / "damaged.png") == "unreadable (damaged color profile)"
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(noise).save(tmp_path / "lab.png", icc_profile=lab)
+    failure = load_record(tmp_path / "lab.png")
+    assert isinstance(failure, str)
+    assert failure.endswith("for another kind of image)")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif", ".tif", ".bmp"])
+def test_damaged_files_are_unreadable_whatever_is_damaged(suffix: str, noise: ImageArray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    options = {} if suffix in (".gif", ".bmp") else {"exif": exif}
+    Image.fromarray(noise).save(tmp_path / f"0{suffix}", **options)
+    content = (tmp_path / f"0{suffix}").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(content[: rng.integers(1, len(content) + 1)])
+        for place in rng.integers(0, len(damaged), 8):
+            damaged[place] = rng.integers(256)
+        (tmp_path / f"1{suffix}").write_bytes(damaged)
+        record = load_record(tmp_path / f"1{suffix}")
+        assert isinstance(record, ImageRecord) or record.startswith("unreadable")

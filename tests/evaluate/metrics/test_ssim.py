@@ -5,7 +5,7 @@ import pytest
 from helpers.image_pairs import add_noise, as_tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from edgepress.common.errors import UserError
+from edgepress.evaluate.images.suitability import UnsuitableImageError
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.metrics.base import MetricSettings
 from edgepress.evaluate.metrics.ssim import compute_ssim, create_metric
@@ -49,7 +49,7 @@ def test_torchmetrics_agrees_on_every_whole_window(noise: ImageArray, deviation:
     assert compute_ssim(noise, variant) == pytest.approx(full[..., 5:-5, 5:-5].mean().item())
 
 
-def test_image_smaller_than_a_window_is_refused() -> None:
+def test_image_smaller_than_a_window_is_unsuitable() -> None:
     image = np.zeros((8, 20, 3), np.uint8)
-    with pytest.raises(UserError, match="an image of 20x8 pixels is smaller than the 11x11 window of SSIM"):
+    with pytest.raises(UnsuitableImageError, match="an image of 20x8 pixels is smaller than the 11x11 window of SSIM"):
         compute_ssim(image, image)

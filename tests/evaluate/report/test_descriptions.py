@@ -114,3 +114,13 @@ def test_the_comparison_of_a_score_is_described() -> None:
     assert descriptions.describe_comparison(PSNR, is_pair_score=True) == "variant vs. reference"
     assert descriptions.describe_comparison(ground_truth, is_pair_score=False) == "each image vs. the ground truth"
     assert descriptions.describe_comparison(TEXT, is_pair_score=False) == "each image on its own"
+
+
+def test_remarks_on_text_are_problems_of_the_variant() -> None:
+    sample = make_sample(make_prompt("a"), 30.0)
+    pair = sample.variants[VARIANT]
+    assert pair.image
+    notes = {"read": (), "remarks": ("read, but mirrored: OPEN",)}
+    changed = pair.model_copy(update={"image": pair.image.model_copy(update={"notes": notes})})
+    results = make_results([sample.model_copy(update={"variants": {VARIANT: changed}})])
+    assert find_problems(results) == [Problem("int4", "text: read, but mirrored", None, (("a", 0),))]

@@ -23,6 +23,7 @@ from edgepress.evaluate.results.aggregate import (
     aggregate,
     find_missing_scores,
     find_reference_defects,
+    find_text_remarks,
     group_samples,
     select_variant,
 )
@@ -146,6 +147,52 @@ def test_missing_scores_are_listed_once_per_sample_and_reason() -> None:
     }
     missing = find_missing_scores(make_results([complete, incomplete.model_copy(update=changes)]))
     assert [(sample.prompt.id, reason) for sample, reason in missing] == [("b", "no text accuracy: too long")]
+
+
+Notes = dict[str, tuple[str, ...]]
+
+
+def note_text(sample: SampleResult, reference: Notes, variant: Notes) -> SampleResult:
+    """Returns the sample with these notes on its images."""
+    pair = sample.variants[VARIANT]
+    assert sample.reference
+    assert pair.image
+    image = pair.image.model_copy(update={"notes": variant})
+    return sample.model_copy(
+        update={
+            "reference": sample.reference.model_copy(update={"notes": reference}),
+            "variants": {VARIANT: pair.model_copy(update={"image": image})},
+        }
+    )
+
+
+def test_reason_why_a_pair_has_no_score_is_listed_with_the_scores_that_lack_it() -> None:
+    sample = make_sample(make_prompt("a"), None)
+    reason = ("an image is too small",)
+    pair = make_pair(None).model_copy(
+        update={"values": {"psnr": None, "flip": None}, "notes": {"psnr": reason, "flip": reason}}
+    )
+    missing = find_missing_scores(make_results([sample.model_copy(update={"variants": {VARIANT: pair}})]))
+    assert [reason for _, reason in missing] == ["no PSNR, FLIP: an image is too small"]
+
+
+def test_text_that_does_not_count_is_listed_by_its_reason() -> None:
+    turned = {"read": (), "remarks": ("read, but turned by 90°: OPEN", "read, but turned by 90°: NOW")}
+    samples = [
+        note_text(make_sample(make_prompt("a"), 30.0), {"read": ("OPEN",)}, turned),
+        note_text(make_sample(make_prompt("b"), 30.0), {"read": ()}, {"read": ()}),
+        note_text(make_sample(make_prompt("c"), 30.0), {"read": ("OPEN",)}, {"read": ()}),
+        note_text(make_sample(make_prompt("d"), 30.0), {}, {}),  # a prompt without text
+    ]
+    by_prompt = [[(s.prompt.id, remark) for s, remark in find_text_remarks(samples, name)] for name in (VARIANT, None)]
+    assert by_prompt == [
+        [
+            ("a", "read, but turned by 90°"),
+            ("b", "no text was read, nor in the reference's image"),
+            ("c", "no text was read"),
+        ],
+        [("b", "no text was read")],
+    ]
 
 
 def test_worst_pairs_are_sorted_by_each_score() -> None:

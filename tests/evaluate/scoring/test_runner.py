@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.images.image_file import ImageRecord, load_record
+from edgepress.evaluate.images.suitability import require_side
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.metrics.base import ImageMetric, Metric, MetricResult, PairMetric, Score
 from edgepress.evaluate.metrics.registry import load_metrics
@@ -94,14 +96,75 @@ def test_equal_images_are_scored_once_in_all_runs(images: tuple[ImageRecord, Ima
     assert run_tasks(tasks, second_run.metrics, tmp_path, overwrite=True).costs["light"].computed == 1
 
 
-def test_error_names_metric_and_image(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
-    def fail(_image: ImageArray, _prompt: Prompt) -> MetricResult:
-        raise ValueError("win_size exceeds\nimage extent.")
+def make_metric(measure: Callable[[ImageArray], float]) -> ImageMetric:
+    def wrap(image: ImageArray, _prompt: Prompt) -> MetricResult:
+        return MetricResult({"light": measure(image)}, {})
 
-    with pytest.raises(
-        UserError, match=r"metric 'light' failed for .*0\.png: win_size exceeds image extent\. Leave it out"
-    ):
-        run_tasks([ScoreTask((images[0],), PROMPT)], [ImageMetric("light", (), lambda: "1", fail)], tmp_path)
+    return ImageMetric("light", (Score(name="light", title="light"),), lambda: "1", wrap)
+
+
+def fail_for_dark(image: ImageArray) -> float:
+    if image.mean() < 20:
+        raise ValueError("win_size exceeds\nimage extent.")
+    return float(image.mean())
+
+
+def test_image_for_which_a_metric_fails_has_a_reason_and_the_run_goes_on(
+    images: tuple[ImageRecord, ImageRecord], tmp_path: Path
+) -> None:
+    tasks = [ScoreTask((image,), PROMPT) for image in images]
+    dark, bright = run_tasks(tasks, [make_metric(fail_for_dark)], tmp_path).results.values()
+    reason = "the metric failed (win_size exceeds image extent)"
+    assert dark["light"] == MetricResult({"light": None}, {"light": (reason,)})
+    assert bright["light"] == MetricResult({"light": 30.0}, {})
+    repaired = run_tasks(tasks, [make_metric(lambda image: float(image.mean()))], tmp_path)
+    assert repaired.results[tasks[0].key]["light"].values == {"light": 10.0}  # a failure is not cached
+
+
+def test_metric_that_fails_for_every_image_is_an_error(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:
+    message = r"metric 'light' failed for every image\. The first one is .*0\.png: win_size exceeds image extent\. "
+    with pytest.raises(UserError, match=message):
+        run_tasks([ScoreTask((images[0],), PROMPT)], [make_metric(fail_for_dark)], tmp_path)
+
+
+def test_image_that_does_not_suit_a_metric_has_a_reason(
+    images: tuple[ImageRecord, ImageRecord], tmp_path: Path
+) -> None:
+    def refuse(image: ImageArray) -> float:
+        require_side(image, 11, "a window")
+        return 0.0
+
+    tasks = [ScoreTask((images[0],), PROMPT)]
+    (results,) = run_tasks(tasks, [make_metric(refuse)], tmp_path).results.values()
+    assert results["light"].notes == {"light": ("an image of 8x8 pixels is smaller than a window",)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_reasons(
+    images: tuple[ImageRecord, ImageRecord], value: float, tmp_path: Path
+) -> None:
+    (results,) = run_tasks(
+        [ScoreTask((images[0],), PROMPT)], [make_metric(lambda _image: value)], tmp_path
+    ).results.values()
+    assert results["light"] == MetricResult({"light": None}, {"light": (f"the value is {value}",)})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (1, 40), (40, 3), (12, 12)])
+def test_shipped_metrics_score_or_explain_tiny_images(shape: tuple[int, int], tmp_path: Path) -> None:
+    """OCR and CLIP have tests of their own."""
+    rng = np.random.default_rng(0)
+    files = [tmp_path / name for name in ("0.png", "1.png")]
+    for file in files:
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(file)
+    first, second = (load_record(file) for file in files)
+    assert isinstance(first, ImageRecord)
+    assert isinstance(second, ImageRecord)
+    metrics = [metric for metric in load_metrics().metrics if isinstance(metric, PairMetric)]
+    (results,) = run_tasks([ScoreTask((first, second), PROMPT)], list(metrics), tmp_path).results.values()
+    for metric in metrics:
+        for score in metric.scores:
+            value = results[metric.name].values[score.name]
+            assert (value is None) == (score.name in results[metric.name].notes)
 
 
 def test_interrupted_run_keeps_its_results(images: tuple[ImageRecord, ImageRecord], tmp_path: Path) -> None:

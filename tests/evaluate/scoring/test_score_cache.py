@@ -42,6 +42,9 @@ def test_key_depends_on_everything_but_the_prompt_id() -> None:
         make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"lines": ("Y",)})),
         make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"language": "zh"})),
         make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"prompt": "y"})),
+        make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"angle": 90})),
+        make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"region": (0, 0, 1, 0.5)})),
+        make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"text_height": (0, 0.5)})),
     ]
     assert len(set(keys)) == len(keys)
     assert make_cache_key("text", "1", "c", ["aa"], PROMPT.model_copy(update={"id": "b"})) == keys[0]

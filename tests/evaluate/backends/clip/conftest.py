@@ -61,7 +61,10 @@ def transformers_folder(tiny_clip: TinyClip, tmp_path_factory: pytest.TempPathFa
     model.load_state_dict(checkpoint_conversion.convert_state_dict(load_file(tiny_clip.folder / WEIGHTS)))
     model.save_pretrained(folder)
     CLIPImageProcessorPil(
-        **checkpoint_conversion.convert_processor_config(config["preprocess_cfg"], 64)
+        size={"shortest_edge": 64},
+        crop_size={"height": 64, "width": 64},
+        image_mean=config["preprocess_cfg"]["mean"],
+        image_std=config["preprocess_cfg"]["std"],
     ).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_clip.folder / name, folder)

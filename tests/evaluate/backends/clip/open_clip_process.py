@@ -18,12 +18,15 @@ for name in ("nms", "qnms"):
     operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import open_clip  # noqa: E402
+from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from edgepress.common.errors import UserError  # noqa: E402
 from edgepress.evaluate.backends.clip.embedder import load_encoders  # noqa: E402
 from edgepress.evaluate.backends.clip.spec import parse_clip_spec  # noqa: E402
 from edgepress.evaluate.images.image_file import load_image  # noqa: E402
+
+SIZES = ((640, 427), (427, 640), (641, 480), (480, 641), (640, 480), (129, 128), (128, 131), (64, 64), (5, 3))
 
 
 def embed(spec: str, images: dict[str, str]) -> dict[str, list[list[float]]]:
@@ -37,6 +40,15 @@ def embed(spec: str, images: dict[str, str]) -> dict[str, list[list[float]]]:
         pair = encoders.encode_image(load_image(Path(file))), encoders.encode_text(tokens)
         embeddings[text] = [(vector / vector.norm()).tolist() for vector in pair]
     return embeddings
+
+
+def count_differences(spec: str) -> int:
+    """Returns the number of image sizes for which open_clip itself prepares an image otherwise."""
+    preprocessing = load_encoders(parse_clip_spec(spec)).preprocessing
+    _, transform = open_clip.create_model_from_pretrained(spec)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in SIZES]
+    return sum(not torch.equal(preprocessing.apply(image), transform(Image.fromarray(image))[None]) for image in images)
 
 
 def is_refused(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> bool:
@@ -73,7 +85,8 @@ def main() -> None:
         }
         specs = {"demo": job["demo"], "small": job["small"], "named": f"named:{folder / 'open_clip_model.safetensors'}"}
         embeddings = {name: embed(spec, job["images"]) for name, spec in specs.items()}
-    output.write_text(json.dumps(embeddings | {"refused": refused}))
+        differences = {"differences": count_differences(job["demo"]) + count_differences(job["small"])}
+    output.write_text(json.dumps(embeddings | differences | {"refused": refused}))
 
 
 if __name__ == "__main__":

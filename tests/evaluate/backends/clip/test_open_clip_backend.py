@@ -95,6 +95,7 @@ def test_open_clip_and_transformers_agree(
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
     from_open_clip = json.loads((tmp_path / "vectors.json").read_text())
+    assert from_open_clip.pop("differences") == 0
     assert from_open_clip.pop("refused") == {"missing": True, "resized": True, "unknown": True}
     for name in ("demo", "small"):
         encoders = transformers_backend.load_open_clip_folder(parse_clip_spec(str(job[name])))

@@ -146,8 +146,6 @@ def test_corrupt_file_is_reported(copied_folder: Path, transformers_folder: Path
         (("model_cfg", "vision_cfg"), {"layers": [3, 4, 6, 3]}, "convolutional"),
         (("model_cfg", "text_cfg"), {"hf_model_name": "bert"}, "hf_model_name"),
         (("model_cfg",), {"custom_text": True}, "custom_text"),
-        (("preprocess_cfg",), {"resize_mode": "longest"}, "resize_mode: longest"),
-        (("preprocess_cfg",), {"interpolation": "random"}, "interpolation: random"),
     ],
 )
 def test_features_of_open_clip_require_open_clip(
