@@ -134,7 +134,10 @@ def read_processor(processor: Any) -> ClipPreprocessing:
         UserError: The images that it makes are not those of a CLIP model.
     """
     if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
-        raise UserError("The CLIP image processor must resize, rescale and normalize. Set these to true in its file.")
+        raise UserError(
+            "The CLIP image processor must resize, rescale and normalize. Set `do_resize`, `do_rescale` and "
+            "`do_normalize` to true in preprocessor_config.json."
+        )
     if abs(255 * processor.rescale_factor - 1) > 0.01:
         raise UserError(f"The CLIP image processor has rescale_factor {processor.rescale_factor}. Set it to 1/255.")
     shortest = processor.size.shortest_edge
