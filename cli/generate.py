@@ -62,10 +62,7 @@ def generate(
     pipeline = ImagePipeline(artifact, keep_loaded=False, providers=providers or CPU_PROVIDERS)
     request = GenerationRequest(prompt, seed, steps, size, tile)
     with show_progress() as progress:
-        try:
-            image = pipeline.generate(request, progress)
-        except MemoryError as error:
-            raise UserError("There is not enough memory for the image. Choose a smaller --size, or --tile.") from error
+        image = pipeline.generate(request, progress)
     _save(image, output, image_format)
     if as_json:
         size = (image.height, image.width)
