@@ -104,7 +104,9 @@ class _CalibrationRun:
         self.stores_hessian = {name: size <= HESSIAN_BYTES for name, size in sizes.items()}
         share = HESSIAN_MEMORY_SHARE * max_memory
         is_mapped = any(share < size <= HESSIAN_BYTES for size in sizes.values())
-        self.allocate = partial(map_matrix, workspace.folder) if is_mapped else torch.zeros
+        self.allocate: Callable[[int, int], Tensor] = (
+            partial(map_matrix, workspace.folder) if is_mapped else torch.zeros
+        )
         self.state = load_state(workspace, self.allocate)
         self.outputs = load_denoiser_outputs(workspace, self.state)
         self.last_saved = time.monotonic()

@@ -45,7 +45,10 @@ def test_complete_pipelines_pass(tiny: Path, folder: str) -> None:
 )  # fmt: skip
 def test_whatever_is_missing_is_named(pipeline: Path, missing: str) -> None:
     path = pipeline / missing
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
     with pytest.raises(UserError, match=rf"{missing.split('/')[0]}.* Download the model again\."):
         check_pipeline(pipeline)
 

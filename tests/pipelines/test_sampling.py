@@ -224,7 +224,8 @@ def test_a_prompt_beyond_the_position_table_is_truncated_and_named_once(
 
 def test_what_is_cut_off_does_not_matter(demo: Any) -> None:
     """The two prompts have the same first 224 tokens."""
-    sampling, ignored = SamplingParams(64, 64, 1, 0.0), []
+    sampling = SamplingParams(64, 64, 1, 0.0)
+    ignored: list[str] = []
     latents = [
         generate_images(demo, [make_prompt(LONG + end)], sampling, output_type="latent", warn=ignored.append)[0]
         for end in ("", "a blue door " * 20)
