@@ -132,7 +132,7 @@ def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
 def _describe_system_error(error: OSError, options: Collection[str]) -> str:
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes | Path) else ""
     reason = error.strerror or type(error).__name__
-    if error.errno not in SYSTEM_ERRORS:
+    if error.errno is None or error.errno not in SYSTEM_ERRORS:
         return f"{reason}{where}. Check {'this path' if where else 'the paths that were given'}, then try again."
     problem, advice = SYSTEM_ERRORS[error.errno]
     another = ", or choose another --output" if "--output" in options else ""

@@ -198,7 +198,7 @@ class QuantizationJob:
             source=str(plan.source.resolve()),
             recipe=self.recipe.model_dump(mode="json"),
             prompts_sha256=prompt_set_digest(self.prompts),
-            sources=self.files,
+            sources=list(self.files),
             files=files,
             layers=_collect_layers(blocks, PRIMARY),
             extra_scheme_layers={name: _collect_layers(blocks, name) for name in plan.settings.extra_schemes},

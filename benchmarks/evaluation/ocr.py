@@ -66,7 +66,13 @@ CASES = (
     *(Case(f"512×512, turned by {90 * turns}°", 512, 512, 60, turns=turns) for turns in (1, 2, 3)),
     Case("512×512, mirrored", 512, 512, 60, mirrored=True),
     *(
-        Case(f"512×512, contrast {contrast}", 512, 512, 60, ink=tuple(level - contrast for level in GROUND))
+        Case(
+            f"512×512, contrast {contrast}",
+            512,
+            512,
+            60,
+            ink=(GROUND[0] - contrast, GROUND[1] - contrast, GROUND[2] - contrast),
+        )
         for contrast in (10, 20, 40)
     ),
     Case("512×512, white", 512, 512, 60, ink=(255, 255, 255)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import zip_longest
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,7 +118,7 @@ def _make_pipeline_generator(folder: Path, sampling: SamplingParams, dtype: str)
         images: Any = generate_images(
             pipeline, batch.prompts, sampling, batch.seed, output_type="np", warn=lambda _: None
         )
-        return [_to_uint8(image, notice) for image, notice in zip_longest(images, notices, fillvalue="")]
+        return [_to_uint8(image, notice) for image, notice in zip(images, notices or repeat(""), strict=False)]
 
     return generate
 

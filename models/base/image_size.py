@@ -74,9 +74,9 @@ def estimate_min_memory(configs: Configs, height: int, width: int, decodes_whole
         width: Width in pixels.
         decodes_whole: Whether the VAE decodes the image as a whole, not in tiles.
     """
-    vae = configs.get("vae", {})
-    blocks, channels = vae.get("block_out_channels") or [0], vae.get("latent_channels") or 0
+    vae: Mapping[str, Any] = configs.get("vae", {})
     pixels = height * width
-    latents = pixels * channels // 4 ** (len(blocks) - 1)
-    features = 2 * pixels * blocks[0] if decodes_whole else 3 * pixels
+    blocks, channels = vae.get("block_out_channels") or [0], vae.get("latent_channels") or 0
+    latents: int = pixels * channels // 4 ** (len(blocks) - 1)
+    features: int = 2 * pixels * blocks[0] if decodes_whole else 3 * pixels
     return FLOAT_BYTES * max(2 * latents, features)

@@ -108,7 +108,7 @@ def read_open_clip_config(config: Mapping[str, Any], image_size: int | Sequence[
         UserError: open_clip does not define such a preprocessing.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
-    resize_mode = config.get("resize_mode") or "shortest"
+    resize_mode: Any = config.get("resize_mode") or "shortest"
     interpolation = config.get("interpolation") or "bicubic"
     if config.get("mode", "RGB") != "RGB":
         raise UserError(f"The CLIP model has mode {config['mode']!r}, but must take RGB images. Give another --clip.")
