@@ -11,10 +11,12 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..models.registry import load_families
+from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.safetensors_header import TensorHeader, read_tensor_headers
+from ..storage.weight_files import WeightFiles, select_weight_files
 
 INT4_PER_INT32 = 8
 GRID_SUFFIXES = (".qzeros", ".scales")  # what the AWQ layout stores beside the codes
@@ -180,7 +182,8 @@ def _inspect_pipeline(folder: Path) -> PipelineInfo:
 
 
 def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:
-    headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_tensor_headers(file)]
+    has_weights = any(folder.glob("*.safetensors*"))
+    headers = _read_headers(select_weight_files(folder)) if has_weights else []
     config = _read_json(folder / "config.json") if headers else {}
     sizes: Counter[str] = Counter()
     for header in headers:
@@ -195,6 +198,16 @@ def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:
         dtypes,
         _describe_quantization(config.get("quantization_config")),
     )
+
+
+def _read_headers(weights: WeightFiles) -> list[TensorHeader]:
+    """The tensors that are loaded; of one in two files, that in the file that the index names."""
+    return [
+        header
+        for file in weights.files
+        for header in read_tensor_headers(file)
+        if weights.locations.get(header.name, file) == file
+    ]
 
 
 def _count_parameters(header: TensorHeader) -> int:
@@ -320,10 +333,4 @@ def _component_table(components: tuple[ComponentInfo, ...]) -> list[str]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not valid JSON ({error}). Restore it, or make the folder again.") from error
-    return content if isinstance(content, dict) else {}
+    return read_json_object(file) if file.exists() else {}

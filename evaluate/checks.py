@@ -33,7 +33,10 @@ def check_plan(plan: EvaluationPlan) -> None:
 def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
     """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
     if source.kind == "diffusers":
+        from ..pipelines.component_weights import check_pipeline_weights
+
         check_pipeline(source.folder)
+        check_pipeline_weights(source.folder)
         check_images(source.folder, sampling.height, sampling.width)
         return
     check_guidance(source.folder, sampling)

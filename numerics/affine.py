@@ -16,6 +16,8 @@ from torch import Tensor
 from .quant_spec import QuantSpec
 
 MIN_SCALE = 2.0**-24  # fp16's smallest subnormal, so that a group of zeros has a scale other than zero
+PRECISE_SCALE = 2.0**-18  # below, fp16 has fewer than 7 bits
+MAX_IMPRECISE_SHARE = 0.01  # of squared scales
 
 
 class QParams(NamedTuple):
@@ -69,6 +71,21 @@ def choose_qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
         scales = _round_to_fp16((high - low) / qmax)
         zero_points = torch.round(-low / scales).clamp(0, qmax)
     return QParams(scales, zero_points.to(torch.uint8), int(spec.narrow_range), qmax)
+
+
+def scales_fit_fp16(exact: Tensor, shift: int = 0) -> bool:
+    """Whether fp16 holds the scales of a weight, but for those so small that they hardly count.
+
+    Args:
+        exact: The scales before rounding, of any shape.
+        shift: The scales are divided by 2 to this power when they are stored.
+    """
+    largest = float(exact.max()) if exact.numel() else 0.0
+    if largest == 0:
+        return True
+    power = (exact.float() / largest).square()
+    imprecise = float(power[exact < PRECISE_SCALE * 2.0**shift].sum() / power.sum())
+    return largest <= torch.finfo(torch.float16).max * 2.0**shift and imprecise <= MAX_IMPRECISE_SHARE
 
 
 def minmax_qparams(weight: Tensor, spec: QuantSpec) -> QParams:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .affine import MIN_SCALE
+from .affine import MIN_SCALE, scales_fit_fp16
 
 QMAX = 127  # the code -128 is not used: the range is symmetric
 
@@ -41,6 +41,11 @@ def quantize_rows(weight: Tensor) -> Int8Rows:
         raise ValueError("a row's largest value is not a number or too large for a scale in fp16")
     codes = torch.round(weight / scales.float()).clamp(-QMAX, QMAX)
     return Int8Rows(codes.to(torch.int8), scales)
+
+
+def fits_fp16_rows(weight: Tensor) -> bool:
+    """Whether fp16 holds the scales of a matrix (rows, width), but for those of negligible rows."""
+    return scales_fit_fp16(weight.abs().amax(dim=1).float() / QMAX)
 
 
 def dequantize_rows(rows: Int8Rows) -> Tensor:

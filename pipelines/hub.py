@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX, is_pipeline
 
 PACKAGE_ROOT = Path(__file__).parents[1]
@@ -39,10 +39,10 @@ def read_pipeline_class(folder: Path) -> str:
     Raises:
         UserError: The file is missing, corrupt, or does not name a class.
     """
-    try:
-        return str(json.loads((folder / MODEL_INDEX).read_text("utf-8"))["_class_name"])
-    except (OSError, RecursionError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MODEL_INDEX} does not name a pipeline class. Give a diffusers folder.") from error
+    name = read_json_object(folder / MODEL_INDEX).get("_class_name")
+    if not isinstance(name, str):
+        raise UserError(f"{folder / MODEL_INDEX} does not name a pipeline class. Give a diffusers folder.")
+    return name
 
 
 def bundled_clip(folder: Path) -> str | None:

@@ -16,6 +16,7 @@ from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
+from ..storage.weight_files import select_weight_files
 from .hub import read_pipeline_class
 
 LIBRARIES = ("diffusers", "transformers")
@@ -129,14 +130,4 @@ def _check_model(folder: Path, library: str, class_name: str) -> None:
         raise UserError(
             f"{folder / 'config.json'} describes a {described}, but {MODEL_INDEX} names a {class_name}. {ADVICE}"
         )
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.safetensors.index.json")):
-        raise UserError(
-            f"{folder} has no .safetensors file. {ADVICE} Pickled weights are not loaded, because they can run code; "
-            "convert them with save_pretrained(..., safe_serialization=True)."
-        )
-    for index in folder.glob("*.safetensors.index.json"):
-        weight_map = read_json_object(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise UserError(f"{index} does not map weights to files. {ADVICE}")
-        for name in sorted(set(weight_map.values())):
-            _require_file(folder / name)
+    select_weight_files(folder)

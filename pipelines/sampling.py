@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from ..common.errors import UserError
 from ..prompts.prompt import Prompt
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
+from ..storage.files import read_json_object
+from ..storage.weight_files import find_weight_folders, select_weight_files
 from .prompt_limits import find_truncations, load_pipeline_host
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def read_native_size(pipeline: Path) -> int:
         UserError: The VAE's config is missing or does not have it.
     """
     config = pipeline / "vae" / "config.json"
-    try:
-        return int(json.loads(config.read_text("utf-8"))["sample_size"])
-    except (OSError, ArithmeticError, RecursionError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).") from error
+    size = read_json_object(config).get("sample_size") if config.exists() else None
+    if not isinstance(size, int) or size <= 0:
+        raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).")
+    return size
 
 
 def resolve_sampling(settings: GenerationSettings, pipeline: Path) -> SamplingParams:
@@ -74,7 +75,8 @@ def resolve_dtype(dtype: str, pipeline: Path) -> str:
     """
     if dtype != "auto":
         return dtype
-    weights = sum(file.stat().st_size for file in pipeline.glob("*/*.safetensors"))
+    files = [file for folder in find_weight_folders(pipeline) for file in select_weight_files(folder).files]
+    weights = sum(file.stat().st_size for file in files)
     return "float32" if weights < AUTO_BFLOAT16_BYTES else "bfloat16"
 
 
@@ -98,17 +100,20 @@ def load_pipeline_with(folder: Path, dtype: torch.dtype, components: dict[str, A
     Args:
         folder: The pipeline's folder.
         dtype: The dtype of the weights that are loaded.
-        components: Components by name, which are not loaded.
+        components: Components by name, which are not loaded. Those that diffusers would not load as edgepress reads
+            them are loaded and added.
 
     Raises:
         UserError: diffusers cannot load the folder.
     """
     from diffusers import DiffusionPipeline
 
+    from .component_weights import load_unusual_components
     from .hf_quantizers import register_quantizers
 
     register_quantizers()
     try:
+        components = load_unusual_components(folder, dtype, components) | components
         with _disable_progress_bars():
             pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **components)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

@@ -27,14 +27,20 @@ from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import Manifest, library_versions, read_manifest
 from ..storage.preflight import check_disk_space, check_output
+from ..storage.weight_files import find_stray_weights
 from .algorithms.fp16_range import find_fp16_overflows
 from .calibration.collector import run_calibration
-from .calibration.streaming import validate_weights
 from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
 from .workspace import Workspace, WorkspaceState, explain_other_inputs, read_metadata
-from .writer import compute_savings, estimate_output_bytes, list_unquantized_modules, save_quantized_pipeline
+from .writer import (
+    compute_savings,
+    estimate_output_bytes,
+    list_unquantized_modules,
+    read_float_linears,
+    save_quantized_pipeline,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +90,7 @@ def quantize_pipeline(
     if writes:
         check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
     check_finite_weights(source, timer)
-    job = replace(job, files=hash_files(source, timer))
+    job = replace(job, files=hash_files(source, timer, skip=find_stray_weights(source)))
     workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:
         if workspace.folder.exists():  # left by a run that was interrupted right after publishing
@@ -184,6 +190,7 @@ class QuantizationJob:
                 results = quantize_block(component, block, calibration, self.plan.settings, self.dtype)
                 overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
                 _save_block(results, overflows, workspace.block_file(block.name))
+                _warn_about_floats(results[PRIMARY])
                 progress("quantizing", number, len(blocks))
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
 
@@ -191,6 +198,7 @@ class QuantizationJob:
         plan = self.plan
         blocks = [read_metadata(workspace.block_file(block.name)) for block in plan.blocks]
         files = hash_files(workspace.model_folder)
+        float_linears = {part.name: read_float_linears(part, workspace) for part in plan.components}
         folders = sorted({file.path.split("/")[0] for file in [*self.files, *files] if "/" in file.path})
         return Manifest(
             device=self.recipe.device,
@@ -202,12 +210,16 @@ class QuantizationJob:
             files=files,
             layers=_collect_layers(blocks, PRIMARY),
             extra_scheme_layers={name: _collect_layers(blocks, name) for name in plan.settings.extra_schemes},
-            num_unquantized=sum(len(list_unquantized_modules(component)) for component in plan.components),
+            num_unquantized=sum(
+                len(list_unquantized_modules(part, float_linears[part.name])) for part in plan.components
+            ),
             sizes={
                 folder: {"before": _count_bytes(self.files, folder), "after": _count_bytes(files, folder)}
                 for folder in folders
             },
-            size_savings={part.name: compute_savings(part, plan, self.dtype) for part in plan.components},
+            size_savings={
+                part.name: compute_savings(part, plan, self.dtype, float_linears[part.name]) for part in plan.components
+            },
             fp16_overflows=[name for block in blocks for name in block["overflows"]] if plan.settings.fp16_safe else [],
             versions=library_versions(),
         )
@@ -220,7 +232,6 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
     check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)
     plan = build_plan(source, recipe.quantize)
-    validate_weights(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory)
 
@@ -243,6 +254,17 @@ def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
 def _describe_quantization(settings: QuantizationSettings) -> dict[str, Any]:
     """Returns what the result depends on of the section `quantize`: the steps, however they are given."""
     return settings.model_dump(mode="json", exclude={"method"}) | {"steps": list(settings.resolved_steps)}
+
+
+def _warn_about_floats(result: BlockResult) -> None:
+    """Logs the linears that no chain of layers could bring into the range of float16's scales."""
+    for layer in result.layers:
+        if layer.stays_float:
+            logger.warning(
+                "%s stays in floating point: its weights are so large or so small that float16 cannot hold the scales "
+                "of their 4-bit codes.",
+                layer.layer,
+            )
 
 
 def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:

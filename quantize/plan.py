@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..models.base.family import Block, Component, Family, Fold
 from ..models.registry import get_family
+from ..numerics.int8_rows import fits_fp16_rows
+from ..pipelines.component_weights import check_component, check_pipeline_weights
 from ..pipelines.hub import read_pipeline_class
 from ..recipes.schema import QuantizationSettings, Scheme
-from ..storage.checkpoint import PICKLE_PATTERNS, Checkpoint
+from ..storage.checkpoint import Checkpoint
+from ..storage.files import read_json_object
+from ..storage.layout import MODEL_INDEX
+from ..storage.weight_files import find_weight_folders, get_library
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class ComponentPlan:
         config: Its config.json.
         blocks: The blocks that are quantized, in order.
         unused_blocks: Paths of blocks whose output the pipeline never uses; they are not stored.
+        surplus_names: Names of tensors that the component's class ignores; they are not stored.
     """
 
     spec: Component
@@ -61,10 +68,22 @@ class ComponentPlan:
     config: dict[str, Any] = field(repr=False)
     blocks: tuple[QuantBlock, ...]
     unused_blocks: tuple[str, ...]
+    surplus_names: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @cached_property
+    def int8_embeddings(self) -> tuple[str, ...]:
+        """The token embeddings whose scales in 8 bits float16 can hold."""
+        weights = {name: self.checkpoint.load_tensor(f"{name}.weight") for name in self.spec.embeddings}
+        return tuple(name for name, weight in weights.items() if fits_fp16_rows(weight))
+
+    @property
+    def library(self) -> str:
+        """The library of its class: `diffusers` or `transformers`."""
+        return get_library(self.config)
 
     @property
     def unused_prefixes(self) -> tuple[str, ...]:
@@ -74,7 +93,8 @@ class ComponentPlan:
     @property
     def used_tensor_names(self) -> list[str]:
         """Names of all tensors that the pipeline uses, sorted."""
-        return sorted(name for name in self.checkpoint.names() if not name.startswith(self.unused_prefixes))
+        names = set(self.checkpoint.names()) - self.surplus_names
+        return sorted(name for name in names if not name.startswith(self.unused_prefixes))
 
 
 @dataclass(frozen=True)
@@ -107,8 +127,9 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     """Plans the quantization of a pipeline folder. Of its weights, only the headers are read.
 
     Raises:
-        UserError: Unknown pipeline or component class, or one that can only be exported; unreadable weights; a group
-            size or an output width that does not fit a layer.
+        UserError: Unknown pipeline or component class, or one that can only be exported; weights that are unreadable,
+            or not those that the class and config.json describe; a group size or an output width that does not fit a
+            layer.
     """
     family = get_family(read_pipeline_class(source))
     if not any(component.blocks for component in family.components):
@@ -120,11 +141,14 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     for name in settings.components:
         if name not in names:
             raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
+    check_pipeline_weights(source)
     components = [_plan_component(source, component) for component in family.components]
+    for component in components:
+        if component.name in settings.components:
+            _check_component(component, settings)
+    components = [_check_names(component) for component in components]
     quantized = tuple(component for component in components if component.name in settings.components)
     unquantized = tuple(component for component in components if component.name not in settings.components)
-    for component in quantized:
-        _check_component(component, settings)
     return QuantizationPlan(source, family, settings, quantized, unquantized)
 
 
@@ -134,19 +158,15 @@ def check_finite_weights(source: Path, progress: Progress = no_progress) -> None
     Raises:
         UserError: A weight is NaN or infinite, or cannot be read.
     """
-    for folder in _find_weight_folders(source):
+    for folder in find_weight_folders(source):
         Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
 
 
-def _find_weight_folders(source: Path) -> list[Path]:
-    """Finds the component folders that hold weights of any kind."""
-    patterns = ("*.safetensors", "*.safetensors.index.json", *PICKLE_PATTERNS)
-    folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [folder for folder in folders if any(next(folder.glob(pattern), None) for pattern in patterns)]
-
-
 def _plan_component(source: Path, spec: Component) -> ComponentPlan:
-    checkpoint = Checkpoint(source / spec.name)
+    entry = read_json_object(source / MODEL_INDEX).get(spec.name)
+    if not isinstance(entry, list) or len(entry) != 2:
+        raise UserError(f"{source / MODEL_INDEX} does not list the component {spec.name!r}. Download the model again.")
+    checkpoint = Checkpoint(source / spec.name, spec.weight_prefix)
     config = checkpoint.load_config()
     class_name = config.get("_class_name") or (config.get("architectures") or [None])[0]
     prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
@@ -155,24 +175,30 @@ def _plan_component(source: Path, spec: Component) -> ComponentPlan:
             f"{checkpoint.folder / 'config.json'} describes a {class_name}, but a {spec.model_class} was expected. "
             "Give another --model."
         )
-    if prefixes[class_name]:
-        checkpoint = Checkpoint(source / spec.name, prefixes[class_name])
-        config = config | {"architectures": [spec.model_class]}
+    checkpoint.require_supported(config)
     paths = [(path, block) for block in spec.blocks for path in _expand_pattern(checkpoint, block.path)]
     num_used = len(paths) - spec.unused_blocks
     if spec.blocks and num_used <= 0:
         names = ", ".join(block.path for block in spec.blocks)
         raise UserError(f"{checkpoint.folder} has none of the blocks {names}. Give another --model.")
     blocks = tuple(QuantBlock(spec.name, path, block) for path, block in paths[:num_used])
-    return ComponentPlan(spec, checkpoint, config, blocks, tuple(path for path, _ in paths[num_used:]))
+    unused_blocks = tuple(path for path, _ in paths[num_used:])
+    return ComponentPlan(spec, checkpoint, config, blocks, unused_blocks)
+
+
+def _check_names(component: ComponentPlan) -> ComponentPlan:
+    """Compares the weights with the family's class, and makes it the class that the config names."""
+    spec, config = component.spec, component.config
+    surplus = check_component(
+        component.checkpoint, component.library, spec.model_class, config, component.unused_prefixes
+    )
+    if "_class_name" not in config:
+        config = config | {"architectures": [spec.model_class]}
+    return replace(component, config=config, surplus_names=surplus)
 
 
 def _check_component(component: ComponentPlan, settings: QuantizationSettings) -> None:
     """Raises UserError where a component cannot be quantized as the recipe says."""
-    if "quantization_config" in component.config:
-        raise UserError(
-            f"{component.checkpoint.folder} is already quantized. Use the pipeline in its original precision."
-        )
     schemes = {"scheme": settings.scheme}
     schemes |= {f"extra_schemes.{name}": scheme for name, scheme in settings.extra_schemes.items()}
     for key, scheme in schemes.items():
@@ -188,12 +214,9 @@ def _expand_pattern(checkpoint: Checkpoint, pattern: str) -> list[str]:
 
 
 def _check_block(checkpoint: Checkpoint, block: QuantBlock, scheme: Scheme, key: str) -> None:
-    folded = [f"{block.path}.{fold.prev_op}" for fold in block.spec.folds]
-    for module in [*block.linears, *folded]:
-        if f"{module}.weight" not in checkpoint:
-            raise UserError(f"Weight '{module}.weight' is missing from {checkpoint.folder}. Download the model again.")
     for linear in block.linears:
-        _check_shape(checkpoint.shape(f"{linear}.weight"), f"{block.component}.{linear}", scheme, key)
+        if f"{linear}.weight" in checkpoint:  # what is missing is named later, with what is there instead
+            _check_shape(checkpoint.shape(f"{linear}.weight"), f"{block.component}.{linear}", scheme, key)
 
 
 def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme, key: str) -> None:

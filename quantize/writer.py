@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from ..common.progress import Progress, no_progress
 from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, quantize_rows
 from ..recipes.schema import PRIMARY, Scheme
-from ..storage.checkpoint import PICKLE_PATTERNS, write_sharded
-from ..storage.files import FileRecord, write_json
-from ..storage.layout import solution_folder
+from ..storage.checkpoint import Checkpoint, write_sharded
+from ..storage.files import FileRecord, read_json_object, write_json
+from ..storage.layout import MODEL_INDEX, solution_folder
+from ..storage.weight_files import PICKLE_PATTERNS, WEIGHT_FILE_STEMS, find_weight_folders, get_library
+from .model_readme import write_model_readme
 from .plan import ComponentPlan, QuantizationPlan
 from .workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 
 AWQ_TENSOR_NAMES = AwqTensors._fields
 ROWS_PER_CHUNK = 8192  # of an embedding, quantized at once
-WEIGHT_FILE_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
 def save_quantized_pipeline(
@@ -45,27 +46,53 @@ def save_quantized_pipeline(
     """
     model = workspace.model_folder
     shutil.rmtree(model, ignore_errors=True)
+    unusual = _find_unusual_checkpoints(plan)
+    regenerated = {component.name for component in plan.components} | unusual.keys()
     for file in files:
-        if not _is_regenerated(plan, Path(file.path)):
+        if not _is_regenerated(regenerated, Path(file.path)):
             (model / file.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(plan.source / file.path, model / file.path)
+    _write_model_index(plan, model)
+    write_model_readme(model, plan.source)
+    for name, checkpoint in unusual.items():
+        stored = ((key, checkpoint.load_tensor(key)) for key in sorted(checkpoint.names()))
+        _write_component(model / name, stored, checkpoint.load_config(), get_library(checkpoint.load_config()))
     for component in plan.components:
-        config = component.config | {"quantization_config": build_quantization_config(component, plan)}
+        float_linears = read_float_linears(component, workspace)
+        config = component.config | {"quantization_config": build_quantization_config(component, plan, float_linears)}
         tensors = _iterate_tensors(component, plan, workspace, dtype)
-        _write_component(model / component.name, component, _with_progress(tensors, component, progress), config)
+        tensors = _with_progress(tensors, component, progress)
+        _write_component(model / component.name, tensors, config, component.library)
         for name, scheme in plan.settings.extra_schemes.items() if component.blocks else ():
-            config = _build_scheme_config(component, workspace, name, scheme)
             tensors = _iterate_scheme_tensors(component, workspace, name)
-            _write_component(solution_folder(model, name, component.name), component, tensors, config)
+            config = _build_scheme_config(component, workspace, name, scheme)
+            _write_component(solution_folder(model, name, component.name), tensors, config, component.library)
 
 
-def _write_component(
-    folder: Path, component: ComponentPlan, tensors: Iterator[tuple[str, Tensor]], config: dict[str, Any]
-) -> None:
+def _write_component(folder: Path, tensors: Iterator[tuple[str, Tensor]], config: dict[str, Any], library: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    library = "diffusers" if "_class_name" in component.config else "transformers"
     write_sharded(tensors, folder, WEIGHT_FILE_STEMS[library])
     write_json(config, folder / "config.json")
+
+
+def _find_unusual_checkpoints(plan: QuantizationPlan) -> dict[str, Checkpoint]:
+    """Finds the components that are not quantized, but cannot be copied as they are: no library would load them alike.
+
+    Such are those of a variant or with prefixed names. `from_pretrained` of the result needs neither.
+    """
+    quantized = {component.name for component in plan.components}
+    folders = [folder for folder in find_weight_folders(plan.source) if folder.name not in quantized]
+    checkpoints = {folder.name: Checkpoint(folder) for folder in folders}
+    return {name: checkpoint for name, checkpoint in checkpoints.items() if not checkpoint.is_plain}
+
+
+def _write_model_index(plan: QuantizationPlan, model: Path) -> None:
+    """Writes the classes of quantized components to model_index.json where it names others, such as with a head."""
+    index = read_json_object(plan.source / MODEL_INDEX)
+    classes = {component.name: component.spec.model_class for component in plan.components}
+    changed = {name: [index[name][0], cls] for name, cls in classes.items() if index[name][1] != cls}
+    if changed:
+        write_json(index | changed, model / MODEL_INDEX)
 
 
 def _with_progress(
@@ -144,8 +171,24 @@ def _downcast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() and tensor.itemsize > dtype.itemsize else tensor
 
 
-def build_quantization_config(component: ComponentPlan, plan: QuantizationPlan) -> dict[str, Any]:
-    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, three more of this package."""
+def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[str]:
+    """Returns the linears in a component's blocks that are not quantized: float16 cannot hold their scales."""
+    layers = [
+        layer
+        for block in component.blocks
+        for layer in read_metadata(workspace.block_file(block.name))["layers"][PRIMARY]
+    ]
+    return {layer["layer"].removeprefix(f"{component.name}.") for layer in layers if layer["stays_float"]}
+
+
+def build_quantization_config(
+    component: ComponentPlan, plan: QuantizationPlan, float_linears: Collection[str] = ()
+) -> dict[str, Any]:
+    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, three more of this package.
+
+    Args:
+        float_linears: Linears in blocks that are not quantized.
+    """
     scheme = plan.settings.scheme
     config: dict[str, Any] = {
         "quant_method": "awq",
@@ -153,7 +196,7 @@ def build_quantization_config(component: ComponentPlan, plan: QuantizationPlan) 
         "group_size": scheme.group_size,
         "zero_point": not scheme.symmetric,
         "version": "gemm",
-        "modules_to_not_convert": list_unquantized_modules(component),
+        "modules_to_not_convert": list_unquantized_modules(component, float_linears),
     }
     optional = {
         "embeddings": list_int8_embeddings(component, plan),
@@ -165,27 +208,38 @@ def build_quantization_config(component: ComponentPlan, plan: QuantizationPlan) 
 
 def list_int8_embeddings(component: ComponentPlan, plan: QuantizationPlan) -> list[str]:
     """Lists the token embeddings that are stored in 8 bits."""
-    return list(component.spec.embeddings) if plan.settings.embeddings == "int8" else []
+    return list(component.int8_embeddings) if plan.settings.embeddings == "int8" else []
 
 
-def list_unquantized_modules(component: ComponentPlan) -> list[str]:
-    """Lists the modules with a two-dimensional weight that keep their original precision."""
-    quantized = _quantized_weights(component)
+def list_unquantized_modules(component: ComponentPlan, float_linears: Collection[str] = ()) -> list[str]:
+    """Lists the modules with a two-dimensional weight that keep their original precision.
+
+    Args:
+        float_linears: Linears in blocks that are not quantized.
+    """
+    quantized = _quantized_weights(component, float_linears)
     names = [name for name in component.used_tensor_names if name.endswith(".weight") and name not in quantized]
     return sorted(name.removesuffix(".weight") for name in names if len(component.checkpoint.shape(name)) == 2)
 
 
-def _quantized_weights(component: ComponentPlan) -> set[str]:
-    return {f"{linear}.weight" for block in component.blocks for linear in block.linears}
+def _quantized_weights(component: ComponentPlan, float_linears: Collection[str] = ()) -> set[str]:
+    linears = {linear for block in component.blocks for linear in block.linears}
+    return {f"{linear}.weight" for linear in linears.difference(float_linears)}
 
 
-def compute_savings(component: ComponentPlan, plan: QuantizationPlan, dtype: torch.dtype) -> dict[str, int]:
-    """Returns the bytes of a component's weights that each measure saves."""
+def compute_savings(
+    component: ComponentPlan, plan: QuantizationPlan, dtype: torch.dtype, float_linears: Collection[str] = ()
+) -> dict[str, int]:
+    """Returns the bytes of a component's weights that each measure saves.
+
+    Args:
+        float_linears: Linears in blocks that are not quantized.
+    """
     checkpoint = component.checkpoint
     stored = {name: checkpoint.nbytes(name) for name in checkpoint.names()}
     used = component.used_tensor_names
     embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
-    quantized = _quantized_weights(component)
+    quantized = _quantized_weights(component, float_linears)
     unquantized = set(used) - quantized - embeddings
     unused_bytes = checkpoint.ignored_bytes() + sum(stored[name] for name in stored.keys() - used)
     return {
@@ -208,7 +262,8 @@ def estimate_output_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
         quantized = _quantized_weights(component)
         weights = sum(math.prod(component.checkpoint.shape(name)) for name in quantized)
         total += sum(2 * weights * scheme.bits // 8 for scheme in schemes)
-        embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
+        names = component.spec.embeddings if plan.settings.embeddings == "int8" else ()
+        embeddings = {f"{name}.weight" for name in names}
         total += sum(_int8_rows_bytes(component.checkpoint.shape(name)) for name in embeddings)
         unquantized = set(component.used_tensor_names) - quantized - embeddings
         total += sum(_downcast_bytes(component, name, dtype) for name in unquantized)
@@ -232,9 +287,9 @@ def _downcast_bytes(component: ComponentPlan, name: str, dtype: torch.dtype) -> 
     return min(checkpoint.nbytes(name), math.prod(checkpoint.shape(name)) * dtype.itemsize)
 
 
-def _is_regenerated(plan: QuantizationPlan, path: Path) -> bool:
-    """Returns whether a source file is not copied: weights and config of quantized components, and any pickle."""
+def _is_regenerated(components: Collection[str], path: Path) -> bool:
+    """Returns whether a source file is not copied: weights and config of written components, and any pickle."""
     if any(path.match(pattern) for pattern in PICKLE_PATTERNS):
         return True
-    is_quantized = len(path.parts) == 2 and path.parts[0] in {component.name for component in plan.components}
-    return is_quantized and (path.name == "config.json" or ".safetensors" in path.name)
+    is_written = len(path.parts) == 2 and path.parts[0] in components
+    return is_written and (path.name == "config.json" or ".safetensors" in path.name)

@@ -5,11 +5,11 @@ Only safetensors files are read. A tensor is loaded when it is used, so memory d
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
-from .files import atomic_write, write_json
+from .files import atomic_write, read_json_object, write_json
+from .safetensors_header import read_tensor_headers
+from .weight_files import INDEX_SUFFIX, WeightFiles, select_weight_files
+from .weight_formats import CAST_DTYPES, describe_unsupported
 
-INDEX_SUFFIX = ".safetensors.index.json"
-PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 MAX_SHARD_BYTES = 1_000_000_000
-# Bytes of one element, by safetensors' names of dtypes.
-DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+COMPILED_PREFIX = "_orig_mod."  # torch.compile adds it wherever it compiled a module
+# What wrappers add to all names: DistributedDataParallel, peft, ComfyUI.
+WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
 
 
 @dataclass(frozen=True)
@@ -36,26 +38,36 @@ class TensorInfo:
 
     Attributes:
         file: The safetensors file.
+        stored_name: The tensor's name in the file.
         shape: The tensor's shape.
         dtype: The tensor's dtype as safetensors calls it, such as `BF16`.
+        nbytes: Size in bytes.
     """
 
     file: Path
+    stored_name: str
     shape: tuple[int, ...]
     dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+    nbytes: int
 
 
 class Checkpoint:
     """The weights of one component folder, read lazily.
 
+    They are those that the library of the component's class loads, tensor by tensor as the index says. Prefixes that
+    wrappers of training and compilation left in the names are removed. Plain float8 is read as bfloat16.
+
     Args:
         folder: The component's folder.
-        prefix: Only tensors whose names begin with it are visible, under their names without it.
+        prefix: If the names of any tensors begin with it, only these are visible, under their names without it.
+
+    Attributes:
+        folder: The component's folder.
+        weight_files: The files and what else is in the folder.
+        files: The weight files.
+        prefix: What was removed from the names; empty if no name begins with the given prefix.
+        wrapper_prefixes: What wrappers had added to the names, such as `_orig_mod.`.
+        doubles: Names of tensors that a second file of the index holds too. The one in the listed file is read.
 
     Raises:
         UserError: The folder is missing, has only pickled weights, or a shard is missing or corrupt.
@@ -63,11 +75,19 @@ class Checkpoint:
 
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
-        self.prefix = prefix
-        self.files = _find_weight_files(folder)
-        infos = {name: info for file in self.files for name, info in _read_tensor_infos(file)}
-        self._infos = {name.removeprefix(prefix): info for name, info in infos.items() if name.startswith(prefix)}
-        self._ignored = [info for name, info in infos.items() if not name.startswith(prefix)]
+        self.weight_files = select_weight_files(folder)
+        self.files = self.weight_files.files
+        stored, self.doubles = _collect_tensor_infos(self.weight_files)
+        infos, self.wrapper_prefixes = _remove_wrapper_prefixes(stored, folder)
+        self.prefix = prefix if any(name.startswith(prefix) for name in infos) else ""
+        self._infos = {name.removeprefix(self.prefix): i for name, i in infos.items() if name.startswith(self.prefix)}
+        self._ignored = {name: info for name, info in infos.items() if not name.startswith(self.prefix)}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether diffusers and transformers load the same tensors from the folder without help."""
+        dtypes = {info.dtype for info in self._infos.values()}
+        return not (self.weight_files.variant or self.wrapper_prefixes or self.doubles or dtypes & set(CAST_DTYPES))
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos
@@ -76,15 +96,24 @@ class Checkpoint:
         """The names of all visible tensors."""
         return list(self._infos)
 
+    def ignored_names(self) -> list[str]:
+        """The names of all tensors that do not begin with the prefix."""
+        return list(self._ignored)
+
     def load_tensor(self, name: str) -> Tensor:
-        """Loads a tensor as stored."""
-        with open_safetensors(self._infos[name].file) as file:
-            tensor: Tensor = file.get_tensor(self.prefix + name)
-            return tensor
+        """Loads a tensor as stored; plain float8 becomes bfloat16, which holds it exactly."""
+        info = self._infos[name]
+        with open_safetensors(info.file) as file:
+            tensor: Tensor = file.get_tensor(info.stored_name)
+            return tensor.to(torch.bfloat16) if info.dtype in CAST_DTYPES else tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""
         return self._infos[name].shape
+
+    def dtype(self, name: str) -> str:
+        """The dtype of a tensor on disk, as safetensors calls it."""
+        return self._infos[name].dtype
 
     def nbytes(self, name: str) -> int:
         """The size of a tensor on disk, in bytes."""
@@ -92,7 +121,21 @@ class Checkpoint:
 
     def ignored_bytes(self) -> int:
         """The size on disk of all tensors whose names do not begin with the prefix, in bytes."""
-        return sum(info.nbytes for info in self._ignored)
+        return sum(info.nbytes for info in self._ignored.values())
+
+    def require_supported(self, config: Mapping[str, Any] | None = None) -> None:
+        """Checks that all tensors are in a format that is read, from their names and dtypes alone.
+
+        Args:
+            config: The component's config.json, whose `quantization_config` counts as well.
+
+        Raises:
+            UserError: A tensor has an unknown dtype, or belongs to quantized weights or a LoRA.
+        """
+        infos = self._infos | self._ignored
+        reason = describe_unsupported({name: info.dtype for name, info in infos.items()}, config)
+        if reason:
+            raise UserError(f"Cannot read the weights in {self.folder}: {reason}")
 
     def load_config(self) -> dict[str, Any]:
         """Loads the component's config.json.
@@ -100,14 +143,7 @@ class Checkpoint:
         Raises:
             UserError: It is missing or corrupt.
         """
-        path = self.folder / "config.json"
-        try:
-            config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}). Download the model again.") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{path} does not contain a JSON object. Download the model again.")
-        return config
+        return read_json_object(self.folder / "config.json")
 
     def check_finite(self, progress: Progress = no_progress, stage: str = "checking weights") -> None:
         """Checks all weights for NaN and infinite values.
@@ -136,36 +172,6 @@ def _min_max(tensor: Tensor) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _find_weight_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"There is no component folder {folder}. Download the model again.")
-    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
-    if indexes:
-        return _read_index(indexes[0])
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    pickles = [path.name for pattern in PICKLE_PATTERNS for path in sorted(folder.glob(pattern))]
-    if pickles:
-        raise UserError(
-            f"{folder} has only pickled weights ({pickles[0]}), which are not loaded because they can run code. "
-            "Convert them: load the model and call save_pretrained(..., safe_serialization=True)."
-        )
-    raise UserError(f"{folder} has no .safetensors file. Download the model again.")
-
-
-def _read_index(index: Path) -> list[Path]:
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        files = sorted({index.parent / name for name in weight_map.values()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{index} is corrupt ({error}). Download the model again.") from error
-    missing = [file for file in files if not file.exists()]
-    if missing:
-        raise UserError(f"{missing[0]} is missing, but {index.name} lists it. Download it again.")
-    return files
-
-
 def open_safetensors(file: Path) -> Any:
     """Opens a safetensors file without loading its tensors, as a context manager.
 
@@ -178,12 +184,52 @@ def open_safetensors(file: Path) -> Any:
         raise UserError(f"{file} is corrupt or truncated ({error}). Download it again.") from error
 
 
-def _read_tensor_infos(file: Path) -> Iterator[tuple[str, TensorInfo]]:
-    """All tensors of a file by name; only the file's header is read."""
-    with open_safetensors(file) as header:
-        for name in header.keys():  # noqa: SIM118  it is not iterable
-            tensor_slice = header.get_slice(name)
-            yield name, TensorInfo(file, tuple(tensor_slice.get_shape()), tensor_slice.get_dtype())
+def _collect_tensor_infos(weight_files: WeightFiles) -> tuple[dict[str, TensorInfo], list[str]]:
+    """All tensors by their stored names, and the names that a second file holds too; only headers are read.
+
+    Raises:
+        UserError: A file is corrupt, or lacks a tensor that the index says it has.
+    """
+    infos: dict[str, TensorInfo] = {}
+    doubles = []
+    for file in weight_files.files:
+        for header in read_tensor_headers(file):
+            if header.name in infos:
+                doubles.append(header.name)
+            if weight_files.locations.get(header.name, file) == file:
+                infos[header.name] = TensorInfo(file, header.name, header.shape, header.dtype, header.nbytes)
+            elif header.name not in infos:
+                doubles.append(header.name)
+    for name, file in weight_files.locations.items():
+        if name not in infos:
+            raise UserError(
+                f"{weight_files.index} says that {file.name} has the tensor {name!r}, but it has not. "
+                "Download the model again."
+            )
+    return infos, sorted(set(doubles))
+
+
+def _remove_wrapper_prefixes(
+    infos: dict[str, TensorInfo], folder: Path
+) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Removes from names what wrappers of a model have added to them, and returns what was removed.
+
+    Raises:
+        UserError: Two tensors have the same name then.
+    """
+    names = {name: name.replace(COMPILED_PREFIX, "") for name in infos}
+    removed = [COMPILED_PREFIX] if names and any(name != new for name, new in names.items()) else []
+    while prefix := next((p for p in WRAPPER_PREFIXES if names and all(n.startswith(p) for n in names.values())), None):
+        names = {name: new.removeprefix(prefix) for name, new in names.items()}
+        removed.append(prefix)
+    if len(set(names.values())) < len(names):
+        counts = Counter(names.values())
+        double = next(new for new in names.values() if counts[new] > 1)
+        raise UserError(
+            f"{folder} holds the weight {double!r} twice, with and without {removed[0]!r} in its name. "
+            "Remove one of the two."
+        )
+    return {names[name]: info for name, info in infos.items()}, tuple(removed)
 
 
 # ---------------------------------------------------------------- writing

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class FileRecord(BaseModel):
@@ -32,20 +35,28 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def hash_files(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> list[FileRecord]:
+def hash_files(
+    folder: Path,
+    progress: Progress = no_progress,
+    stage: str = "reading weights",
+    skip: Collection[Path] = (),
+) -> list[FileRecord]:
     """Hashes every file below a folder.
 
-    Links are followed, as the cache of the Hugging Face Hub needs; hidden files and folders are left out.
+    Links are followed, as the cache of the Hugging Face Hub needs; hidden files and folders are left out, and so are
+    links to nothing.
 
     Args:
         folder: The folder to search.
         progress: Is called with bytes.
         stage: The name of the stage that progress is reported under.
+        skip: Files to leave out.
 
     Returns:
         The files, sorted by path.
     """
-    sizes = {name: (folder / name).stat().st_size for name in _list_files(folder)}
+    paths = {name: folder / name for name in _list_files(folder)}
+    sizes = {name: path.stat().st_size for name, path in paths.items() if path.exists() and path not in skip}
     records: list[FileRecord] = []
     for name, size in sizes.items():
         progress(stage, sum(record.bytes for record in records), sum(sizes.values()))
@@ -96,15 +107,40 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
 
     Raises:
-        UserError: The file cannot be read, or holds something else.
+        UserError: The file cannot be read, is a git-lfs pointer, or holds something else or a number that is not
+            finite.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, RecursionError, ValueError) as error:
+        text = path.read_text("utf-8")
+        require_no_lfs_pointer(path, text.encode())
+        content = json.loads(text, parse_constant=_require_finite, parse_float=_require_finite)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}). Download it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object. Download it again.")
     return content
+
+
+def _require_finite(text: str) -> float:
+    """Parses a number as JSON's grammar allows it, which has no NaN and no infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text} is not finite")
+    return number
+
+
+def require_no_lfs_pointer(path: Path, beginning: bytes) -> None:
+    """Checks that a file is not a pointer, which git leaves in place of a large file that was not downloaded.
+
+    Args:
+        path: The file.
+        beginning: Its first bytes.
+
+    Raises:
+        UserError: It is a pointer.
+    """
+    if beginning.startswith(LFS_POINTER):
+        raise UserError(f"{path} is a git-lfs pointer, not the file itself. Run 'git lfs pull' in {path.parent}.")
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import UserError
+from .files import LFS_POINTER, require_no_lfs_pointer
 
+LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# Bits of one element, by safetensors' names of dtypes. Those of fewer than 8 bits are left out.
+DTYPE_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("BF16", "F16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+}
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,19 @@ class TensorHeader:
         dtype: Its dtype in the words of safetensors, such as `BF16`.
         shape: Its shape.
         nbytes: The bytes that it takes in the file.
+        start: Offset of its first byte, behind the header.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        """Offset behind its last byte."""
+        return self.start + self.nbytes
 
     @property
     def numel(self) -> int:
@@ -42,17 +59,54 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
     """The tensors of a safetensors file, in the order of its header.
 
     Raises:
-        UserError: The file cannot be read, or is not a safetensors file.
+        UserError: The file cannot be read, is a git-lfs pointer, is not a safetensors file, or is truncated.
     """
     try:
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length) if length <= MAX_HEADER_BYTES else b"")
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        return [
-            TensorHeader(name, entry["dtype"], tuple(entry["shape"]), end - start)
-            for name, entry in tensors.items()
-            for start, end in [entry["data_offsets"]]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{file} is not a valid safetensors file ({error}). Download it again.") from error
+            beginning = stream.read(LENGTH_BYTES)
+            require_no_lfs_pointer(file, beginning + stream.read(len(LFS_POINTER)))
+            stream.seek(LENGTH_BYTES)
+            headers = _parse_header(stream.read(_parse_length(beginning)))
+            end = stream.tell() + max((header.end for header in headers), default=0)
+            size = stream.seek(0, os.SEEK_END)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is corrupt or truncated ({error}). Download it again.") from error
+    if size != end:
+        raise UserError(
+            f"{file} is corrupt or truncated: it has {size} bytes, but its header describes {end}. Download it again."
+        )
+    return headers
+
+
+def _parse_length(beginning: bytes) -> int:
+    length = int.from_bytes(beginning, "little")
+    if len(beginning) < LENGTH_BYTES or length > MAX_HEADER_BYTES:
+        raise ValueError("it does not begin with the length of a header")
+    return length
+
+
+def _parse_header(text: bytes) -> list[TensorHeader]:
+    """The tensors that a header describes.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: The header is invalid.
+    """
+    entries = json.loads(text)
+    tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+    headers = []
+    for name, entry in tensors.items():
+        shape, (start, end) = tuple(map(_parse_size, entry["shape"])), map(_parse_size, entry["data_offsets"])
+        headers.append(TensorHeader(name, str(entry["dtype"]), shape, end - start, start))
+    position = 0
+    for header in sorted(headers, key=lambda header: (header.start, header.end)):
+        bits = DTYPE_BITS.get(header.dtype)
+        if header.start != position or (bits and header.numel * bits != header.nbytes * 8):
+            raise ValueError(f"the place of the tensor {header.name!r} does not fit its shape")
+        position = header.end
+    return headers
+
+
+def _parse_size(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a size")
+    return value

@@ -18,10 +18,10 @@ from ...evaluate.plan import EvaluationOptions, plan_evaluation
 from ...evaluate.report.publishing import RESULTS_FILE
 from ...evaluate.results.schema import Results, load_results
 from ...pipelines.hub import DEMO_PIPELINE
-from ...quantize.writer import WEIGHT_FILE_STEMS
 from ...recipes.schema import Recipe
 from ...storage.checkpoint import Checkpoint, write_sharded
 from ...storage.manifest import library_versions
+from ...storage.weight_files import WEIGHT_FILE_STEMS
 from ..common.report import CANDIDATE_NAME
 from .quantization import compute_digest
 

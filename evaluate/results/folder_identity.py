@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...common.progress import Progress, no_progress
 from ...storage.files import FileRecord, hash_files
+from ...storage.layout import is_pipeline
+from ...storage.weight_files import find_stray_weights
 
 
 class FolderIdentity(BaseModel):
@@ -25,14 +27,14 @@ class FolderIdentity(BaseModel):
 
 
 def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> FolderIdentity:
-    """Reads all files of a folder; symbolic links are followed.
+    """Reads all files of a folder but the weights of a pipeline that are never loaded; symbolic links are followed.
 
     Args:
         folder: the folder.
         progress: called with `stage` and the number of bytes read and in total.
         stage: name of the stage for `progress`.
     """
-    files = hash_files(folder, progress, stage)
+    files = hash_files(folder, progress, stage, find_stray_weights(folder) if is_pipeline(folder) else ())
     return FolderIdentity(
         path=str(folder),
         sha256=digest_files(files),

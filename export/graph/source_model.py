@@ -11,12 +11,14 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.registry import get_family
+from ...pipelines.component_weights import check_component, check_pipeline_weights
 from ...pipelines.hub import read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.files import FileRecord, hash_files, read_json_object
 from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, solution_folders
 from ...storage.manifest import Manifest, read_manifest
+from ...storage.weight_files import find_stray_weights, get_library
 
 TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 
@@ -45,13 +47,31 @@ class SourcePipeline:
         """
         if component not in self._checkpoints:
             description = self.family.component(component)
-            prefixes = dict(description.weight_prefixes) if description else {}
-            architectures = self.configs.get(component, {}).get("architectures") or [""]
-            checkpoint = Checkpoint(self.folder / component, prefixes.get(architectures[0], ""))
-            if checkpoint.prefix and not checkpoint.names():  # weights without the prefix of their class
-                checkpoint = Checkpoint(self.folder / component)
-            self._checkpoints[component] = checkpoint
+            prefix = description.weight_prefix if description else ""
+            self._checkpoints[component] = Checkpoint(self.folder / component, prefix)
         return self._checkpoints[component]
+
+    def check_weights(self) -> None:
+        """Checks the weights of all components against their classes. Reads only headers.
+
+        Those that edgepress quantized are not compared with a class: their manifest has their hashes.
+
+        Raises:
+            UserError: Weights are corrupt, of a format that is not read, or not those of the class that config.json
+                describes.
+        """
+        check_pipeline_weights(self.folder)
+        for component in self.family.components:
+            if not (self.folder / component.name).is_dir():
+                continue  # one that the pipeline can do without
+            checkpoint = self.open_checkpoint(component.name)
+            config = checkpoint.load_config()
+            if _is_awq(config):
+                continue
+            checkpoint.require_supported(config)
+            unused = tuple(f"{name}." for name in component.unused_modules)
+            class_name = config.get("_class_name", component.model_class)
+            check_component(checkpoint, get_library(config), class_name, config, unused)
 
     def find_symmetric_solution(self, component: str) -> Checkpoint | None:
         """Returns the first symmetric INT4 solution of a component, by name."""
@@ -83,7 +103,8 @@ class SourcePipeline:
         Raises:
             UserError: A file changed since the pipeline was quantized.
         """
-        files = hash_files(self.folder, progress)
+        skip = () if self.manifest else find_stray_weights(self.folder)
+        files = hash_files(self.folder, progress, skip=skip)
         recorded = self.manifest.files if self.manifest else files
         changed = sorted({file.path for file in set(files) ^ set(recorded)})
         if changed:
@@ -140,6 +161,12 @@ def open_source(folder: Path, extra_graphs: Sequence[str] = ()) -> SourcePipelin
         folder, manifest = _open_artifact(Artifact(folder))
     configs = _load_configs(folder)
     return SourcePipeline(folder, _load_family(folder, configs, extra_graphs), configs, manifest)
+
+
+def _is_awq(config: Mapping[str, Any]) -> bool:
+    """Whether a config describes weights that edgepress quantized."""
+    settings = config.get("quantization_config")
+    return isinstance(settings, Mapping) and settings.get("quant_method") == "awq"
 
 
 def _open_artifact(artifact: Artifact) -> tuple[Path, Manifest]:

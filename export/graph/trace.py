@@ -7,7 +7,6 @@ with the weights.
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from torch import nn
 from ...common.errors import UserError
 from ...models.base.graph import Graph
 from ...pipelines.empty_modules import build_empty_module
+from ...storage.files import read_json_object
 from .block_pruning import prune_repeated_blocks
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
@@ -121,11 +121,7 @@ def load_component_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing or unreadable.
     """
-    path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, RecursionError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error}). Download the model again.") from error
+    config = read_json_object(folder / "config.json")
     return {key: value for key, value in config.items() if key != "quantization_config"}
 
 

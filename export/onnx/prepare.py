@@ -94,6 +94,7 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
     _check_shapes(pipeline, host, settings, sizes)
+    pipeline.check_weights()
     if host is not None:
         pipeline.read_tokenizer_files()
     components = list(dict.fromkeys(graph.component for graph in pipeline.family.graphs))

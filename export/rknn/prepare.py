@@ -138,6 +138,7 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
         )
     npu = load_npu_spec(model.family)
     model.read_tokenizer_files()
+    model.check_weights()
     configs = model.configs
     native_size = load_host(model.family, configs).native_resolution
     image_size = (native_size, native_size) if settings.size == "native" else settings.size

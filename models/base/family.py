@@ -90,6 +90,11 @@ class Component:
     weight_prefixes: tuple[tuple[str, str], ...] = ()
     embeddings: tuple[str, ...] = ()
 
+    @property
+    def weight_prefix(self) -> str:
+        """The prefix that tensor names may have; empty if there is none."""
+        return next((prefix for _, prefix in self.weight_prefixes), "")
+
 
 @dataclass(frozen=True)
 class Family:

@@ -5,14 +5,13 @@ Memory holds everything outside the blocks (embeddings, the decoder) and one blo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...common.errors import UserError
 from ...common.memory import malloc_trim
 from ...pipelines.empty_modules import build_empty_module
 from ...pipelines.quantized_modules import strip_modules
@@ -30,60 +29,18 @@ def load_streaming_pipeline(plan: QuantizationPlan, dtype: torch.dtype) -> Any:
     """
     index = read_json_object(plan.source / MODEL_INDEX)
     components = {
-        component.name: _build_streaming_component(component, index[component.name], dtype)
+        component.name: _build_streaming_component(component, index[component.name][0], dtype)
         for component in (*plan.components, *plan.unquantized_components)
     }
     return load_pipeline_with(plan.source, dtype, components)
 
 
-def validate_weights(plan: QuantizationPlan) -> None:
-    """Checks the weights of every component against the class that its config describes. Reads only headers.
+def _build_streaming_component(component: ComponentPlan, library: str, dtype: torch.dtype) -> nn.Module:
+    """Builds one component as the family's class, whose names its weights have.
 
-    Raises:
-        UserError: A component is not in model_index.json, its class cannot be built from its config, or weights are
-            missing or have another shape.
+    model_index.json may name a class with a head, which the pipeline does not use.
     """
-    file = plan.source / MODEL_INDEX
-    index = read_json_object(file)
-    for component in (*plan.components, *plan.unquantized_components):
-        if not isinstance(index.get(component.name), list):
-            raise UserError(f"{file} does not list the component {component.name!r}. Download the model again.")
-        _validate_component(component, index[component.name])
-
-
-def _validate_component(component: ComponentPlan, class_path: Sequence[str]) -> None:
-    folder = component.checkpoint.folder
-    try:
-        library, class_name = class_path
-        expected = build_empty_module(library, class_name, component.config, torch.float32).state_dict()
-    except Exception as error:  # a class may raise anything for an invalid config
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{folder / 'config.json'} does not describe a {component.spec.model_class}: {reason}. "
-            "Download the model again."
-        ) from error
-    for name, tensor in expected.items():
-        if name.startswith(component.unused_prefixes):
-            continue
-        if name not in component.checkpoint:
-            raise UserError(
-                f"Weight {name!r}, required by config.json, is missing from {folder}. Download the model again."
-            )
-        if component.checkpoint.shape(name) != tuple(tensor.shape):
-            raise UserError(
-                f"Weight {name!r} in {folder} has shape {component.checkpoint.shape(name)}, but config.json describes "
-                f"{tuple(tensor.shape)}. The weights and config.json belong to different models. "
-                "Download the model again."
-            )
-
-
-def _build_streaming_component(component: ComponentPlan, class_path: Sequence[str], dtype: torch.dtype) -> nn.Module:
-    """Builds one component.
-
-    Args:
-        class_path: Its library and class, as in model_index.json.
-    """
-    library, class_name = class_path
+    class_name = component.spec.model_class
     model = build_empty_module(library, class_name, component.config, dtype).eval().requires_grad_(False)
     paths = [block.path for block in component.blocks]
     block_prefixes = tuple(f"{path}." for path in paths)

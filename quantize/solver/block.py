@@ -7,6 +7,7 @@ too large stays in floating point, as it is after folding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from ...recipes.schema import PRIMARY, QuantizationSettings, Scheme, Step
 from ..algorithms.activation_rounding import CalibrationActivations
 from ..algorithms.awq import search_scale
 from ..algorithms.fp16_range import cumulative_shifts, pow2_exponents
+from ..algorithms.fp16_scales import balance_weights, fits_fp16, shift_abs_max
 from ..algorithms.scale_folding import Weights, channel_map, fold_scale
 from ..algorithms.smoothquant import search_smoothquant_scale
 from ..plan import ComponentPlan, QuantBlock
@@ -42,6 +44,44 @@ class CalibrationSource(Protocol):
 
 
 @dataclass(frozen=True)
+class BalancedCalibration:
+    """A calibration as if a block's balanced weights had run: powers of two moved between its operations.
+
+    Attributes:
+        source: The calibration of the weights as stored.
+        component: The component of the block.
+        block: The block.
+        exponents: What `balance_weights` returned.
+    """
+
+    source: CalibrationSource
+    component: ComponentPlan
+    block: QuantBlock
+    exponents: Mapping[str, int]
+
+    @property
+    def abs_max_by_module(self) -> dict[str, float]:
+        return shift_abs_max(self.source.abs_max_by_module, self.block, self.exponents)
+
+    def mean_abs(self, name: str) -> Tensor:
+        return self.source.mean_abs(name) * self._factor(name)
+
+    def hessian(self, block: QuantBlock, name: str) -> Tensor:
+        return self.source.hessian(block, name) * self._factor(name) ** 2
+
+    def abs_max(self, name: str) -> Tensor:
+        return self.source.abs_max(name) * self._factor(name)
+
+    def tokens(self, block: QuantBlock, name: str) -> Tensor:
+        return self.source.tokens(block, name) * self._factor(name)
+
+    def _factor(self, name: str) -> float:
+        """What the input of a fold's linears is multiplied by."""
+        folds = {f"{self.component.name}.{self.block.input_module(fold)}": fold for fold in self.block.spec.folds}
+        return 2.0 ** -self.exponents.get(folds[name].prev_op, 0)
+
+
+@dataclass(frozen=True)
 class LayerStats:
     """The error of one linear: mean squared output error over mean squared output.
 
@@ -51,7 +91,8 @@ class LayerStats:
         error: Of the result.
         weights: Number of weights.
         steps: After each step, by the step's name.
-        stays_float: The linear is not quantized, because its `error` would exceed the scheme's limit.
+        stays_float: The linear is not quantized: its `error` would exceed the scheme's limit, or float16 cannot hold
+            its scales.
     """
 
     layer: str
@@ -91,6 +132,9 @@ def quantize_block(
         A result for each scheme by its name; the primary one is called PRIMARY.
     """
     weights, storage_dtypes = _load_weights(component, block)
+    exponents = balance_weights(weights, block, component.config, settings.scheme, storage_dtypes)
+    if exponents:
+        calibration = BalancedCalibration(calibration, component, block, exponents)
     hessians = {
         fold.prev_op: calibration.hessian(block, f"{component.name}.{block.input_module(fold)}")
         for fold in block.spec.folds
@@ -136,7 +180,13 @@ class _BlockSolver:
             layer_input = self._layer_input(fold, scheme, scales.get(fold.prev_op))
             unscaled_input = self._layer_input(fold, scheme, None)
             for linear in fold.linears:
-                result = quantize_layer(linear, weights.pop(f"{linear}.weight"), layer_input, self.steps)
+                weight = weights.pop(f"{linear}.weight")
+                if not fits_fp16(weight, layer_input.spec, self.pow2_shifts.get(linear, 0)):
+                    tensors |= self._float_tensors(linear, weight)
+                    rounded = quantize_layer(linear, weight, layer_input, ())
+                    layers.append(_float_layer_stats(f"{self.block.name}.{linear}", rounded, self.steps))
+                    continue
+                result = quantize_layer(linear, weight, layer_input, self.steps)
                 tensors |= self._packed_tensors(linear, result.quantized)
                 if scales:
                     unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
@@ -160,7 +210,8 @@ class _BlockSolver:
                 rtn_error = unscaled_inputs.rtn_error(original[f"{linear}.weight"].float(), layer_input.spec)
                 error = inputs.output_error(weight, dequantize(quantized))
                 errors = {"rtn": rtn_error, "smooth": inputs.rtn_error(weight, layer_input.spec), "solved": error}
-                stays_float = error > scheme.max_output_error
+                fits = fits_fp16(weight, layer_input.spec, self.pow2_shifts.get(linear, 0))
+                stays_float = error > scheme.max_output_error or not fits
                 name = f"{self.block.name}.{linear}"
                 layers.append(LayerStats(name, rtn_error, error, weight.numel(), errors, stays_float))
                 if stays_float:
@@ -252,6 +303,12 @@ def _layer_stats(layer: str, result: LayerResult) -> LayerStats:
     power = result.output_power
     steps = {step: error / power if power else 0.0 for step, error in result.errors.items()}
     return LayerStats(layer, steps["rtn"], list(steps.values())[-1], result.quantized.codes.numel(), steps)
+
+
+def _float_layer_stats(layer: str, rounded: LayerResult, steps: Sequence[Step]) -> LayerStats:
+    """Returns the statistics of a linear that stays in floating point, with what rounding would have cost."""
+    stats = _layer_stats(layer, rounded)
+    return replace(stats, error=0.0, steps=stats.steps | dict.fromkeys(steps, 0.0), stays_float=True)
 
 
 def _load_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:

@@ -18,6 +18,7 @@ from edgepress.numerics.affine import (
     dequantize,
     minmax_qparams,
     quantize,
+    scales_fit_fp16,
     to_groups,
 )
 from edgepress.numerics.quant_spec import QuantSpec
@@ -254,3 +255,20 @@ def test_tiny_and_huge_weights_stay_finite_with_scales_that_fp16_holds(kind: str
     assert torch.isfinite(dequantize(quantized)).all()
     assert torch.equal(scales, scales.half().float())
     assert (scales > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("scales", "shift", "fits"),
+    [
+        ([1e-3, 2e-3], 0, True),
+        ([1e-3, 1e-8], 0, True),  # the small one hardly counts
+        ([1e-8, 1e-8], 0, False),
+        ([1e-3, 7e4], 0, False),
+        ([0.0, 0.0], 0, True),
+        ([1e-3, 2e-3], 20, False),
+        ([1e6, 1e6], 10, True),
+        ([1e-8, 1e-8], -20, True),
+    ],
+)
+def test_scales_fit_where_float16_holds_those_that_count(scales: list[float], shift: int, fits: bool) -> None:
+    assert scales_fit_fp16(torch.tensor(scales), shift) == fits

@@ -90,5 +90,7 @@ def test_the_pipeline_class_is_read(tmp_path: Path) -> None:
 def test_a_folder_without_a_class_is_rejected(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "model_index.json").write_text(content, "latin-1")
-    with pytest.raises(UserError, match=r"model_index\.json does not name a pipeline class"):
+    with pytest.raises(
+        UserError, match=r"model_index\.json (does not name a pipeline class|cannot be read|does not hold)"
+    ):
         hub.read_pipeline_class(tmp_path)

@@ -24,6 +24,11 @@ def pipeline(tiny: Path, tmp_path: Path) -> Path:
     return tmp_path / "pipeline"
 
 
+def change_config(component: Path, **changes: object) -> None:
+    config = component / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+
+
 def test_every_block_is_planned_except_the_unused_layer(tiny: Path) -> None:
     names = [block.name for block in build_plan(tiny, QuantizationSettings()).blocks]
     paths = ["noise_refiner.0", "context_refiner.0", "layers.0"]
@@ -56,6 +61,7 @@ def test_copies_of_a_block_are_in_the_order_of_their_numbers(pipeline: Path) -> 
         layer = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.1.")}
         for number in range(3, 12):
             tensors.update({name.replace(".1.", f".{number}.", 1): tensor.clone() for name, tensor in layer.items()})
+    change_config(pipeline / "text_encoder", num_hidden_layers=12, layer_types=None)
     part = build_plan(pipeline, QuantizationSettings(components=("text_encoder",))).get_component("text_encoder")
     assert [block.path for block in part.blocks] == [f"layers.{number}" for number in range(11)]
     assert part.unused_blocks == ("layers.11",)
@@ -103,14 +109,17 @@ def test_a_group_size_that_does_not_fit_names_the_layer(pipeline: Path) -> None:
 def test_extra_schemes_must_fit_too(pipeline: Path) -> None:
     """Inputs of 192 fit groups of 64 and of a channel, and not those of 128."""
     with edit_weights(pipeline / "text_encoder") as tensors:
-        name = "layers.1.mlp.down_proj.weight"
-        tensors[name] = tensors[name][:, :192].contiguous()
+        for name in [name for name in tensors if ".mlp." in name]:
+            columns = slice(192) if "down_proj" in name else slice(None)
+            rows = slice(None) if "down_proj" in name else slice(192)
+            tensors[name] = tensors[name][rows, columns].contiguous()
+    change_config(pipeline / "text_encoder", intermediate_size=192)
     fitting = QuantizationSettings(
         scheme=Scheme(group_size=64), extra_schemes={"board": Scheme(group_size="channel", bits=8)}
     )
     assert len(build_plan(pipeline, fitting).blocks) == 5
     with pytest.raises(
-        UserError, match=r"extra_schemes\.board\.group_size: 128 does not divide .* text_encoder\.layers\.1\."
+        UserError, match=r"extra_schemes\.board\.group_size: 128 does not divide .* text_encoder\.layers\.0\."
     ):
         build_plan(pipeline, fitting.model_copy(update={"extra_schemes": {"board": Scheme(group_size=128)}}))
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ZImagePipeline
 from helpers.tiny import edit_weights, store_as_published
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import edgepress.loading  # noqa: F401  registers the loader
@@ -285,6 +286,75 @@ def test_no_pickle_and_no_original_weight_is_copied(tiny: Path, tmp_path: Path) 
     before = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     after = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert before - after == {"text_encoder/pytorch_model.bin", "vae/notes.pkl"}
-    assert after <= before
-    for file in after - {"text_encoder/config.json", "text_encoder/model.safetensors"}:
+    assert after - before == {"README.md"}
+    for file in after - {"README.md", "text_encoder/config.json", "text_encoder/model.safetensors"}:
         assert (source / file).read_bytes() == (model / file).read_bytes(), file
+
+
+# ---------------------------------------------------------------- sources that are stored in unusual ways
+
+
+def test_what_is_written_is_read_by_the_libraries_alone(tiny: Path, tmp_path: Path) -> None:
+    """The source has only a variant, wrapped names, strays and a class with a head; `model/` has none of them."""
+    source, artifact = tmp_path / "source", tmp_path / "artifact"
+    shutil.copytree(tiny, source)
+    store_as_published(source, head=True)
+    index = json.loads((source / "model_index.json").read_text())
+    index["text_encoder"] = ["transformers", "Qwen3ForCausalLM"]
+    (source / "model_index.json").write_text(json.dumps(index))
+    with edit_weights(source / "vae") as tensors:
+        renamed = {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors.update(renamed)
+    for file in source.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    save_file({"w": torch.ones(1)}, source / "vae" / "backup.safetensors")
+    (source / "README.md").write_text("Licence: none.")
+    quantize_pipeline(make_recipe(TEXT_ONLY, "float32"), source, artifact)
+    model = artifact / "model"
+    pipeline = ZImagePipeline.from_pretrained(model)
+    for component in ("transformer", "vae"):
+        expected = load_tensors(tiny / component)
+        weights = getattr(pipeline, component).state_dict()
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    assert type(pipeline.text_encoder).__name__ == "Qwen3Model"
+    names = {"model.safetensors", "diffusion_pytorch_model.safetensors"}
+    assert {path.name for path in model.rglob("*.safetensors")} == names
+    assert (model / "README.source.md").read_text() == "Licence: none."
+
+
+def test_a_readme_says_how_to_open_the_model(plain: QuantizeResult) -> None:
+    text = (plain.model / "README.md").read_text("utf-8")
+    assert "import edgepress.loading" in text
+    assert "edgepress export onnx --model" in text
+    assert "README.md" in {file.path for file in plain.manifest.files}
+
+
+def test_opening_the_artifact_names_its_model(plain: QuantizeResult) -> None:
+    with pytest.raises(OSError, match=r"is an artifact of edgepress.*from_pretrained\('.*model'\)"):
+        ZImagePipeline.from_pretrained(plain.model.parent)
+
+
+def test_a_linear_and_an_embedding_beyond_float16_stay_in_floats(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scale of a query cannot move: a norm follows, whose epsilon it would change."""
+    source, name = tmp_path / "source", "layers.0.self_attn.q_proj"
+    shutil.copytree(tiny, source)
+    with edit_weights(source / "text_encoder") as tensors:
+        tensors[f"{name}.weight"] *= 2.0**-30
+        tensors["embed_tokens.weight"] *= 2.0**-30
+    result = quantize_pipeline(
+        make_recipe(TEXT_ONLY | {"embeddings": "int8"}, "float32"), source, tmp_path / "artifact"
+    )
+    assert f"text_encoder.{name} stays in floating point" in caplog.text
+    (layer,) = (layer for layer in result.manifest.layers if layer["stays_float"])
+    assert layer["layer"] == f"text_encoder.{name}"
+    config = json.loads((result.model / "text_encoder" / "config.json").read_text())["quantization_config"]
+    assert {name, "embed_tokens"} <= set(config["modules_to_not_convert"])
+    stored, original = load_tensors(result.model / "text_encoder"), load_tensors(source / "text_encoder")
+    for weight in (f"{name}.weight", "embed_tokens.weight"):
+        assert torch.equal(stored[weight], original[weight])
+    loaded = ZImagePipeline.from_pretrained(result.model).text_encoder.state_dict()
+    assert torch.equal(loaded[f"{name}.weight"], original[f"{name}.weight"])

@@ -14,12 +14,12 @@ from typing import Literal
 
 from ....common.errors import UserError
 from ....storage.files import hash_file
+from ....storage.weight_files import select_weight_files
 
 SPEC_FORMATS = "local-dir:FOLDER, NAME:CHECKPOINT.safetensors or transformers:FOLDER"
 USAGE_HINT = f"pass --clip {SPEC_FORMATS}"
 # The file names that open_clip looks for first, in its order. Any other single file is accepted as well.
 PREFERRED_CHECKPOINTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
-SHARD_PATTERN = "model-*-of-*.safetensors"
 CONFIG_PATTERNS = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 
 SpecFormat = Literal["local-dir", "transformers", "name"]
@@ -98,9 +98,7 @@ def _find_checkpoint(folder: Path) -> Path:
 
 
 def _find_shards(folder: Path) -> tuple[Path, ...]:
-    """Returns the files that transformers saved: a single file, or shards."""
-    single_file = folder / "model.safetensors"
-    files = (single_file,) if single_file.exists() else tuple(sorted(folder.glob(SHARD_PATTERN)))
-    if not files:
+    """Returns the files that transformers loads: a single file, or the shards that an index lists."""
+    if not any(folder.glob("model*.safetensors*")):
         raise UserError(f"{folder} contains no CLIP weights (model.safetensors). Give another --clip.")
-    return files
+    return select_weight_files(folder).files

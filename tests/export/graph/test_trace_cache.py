@@ -120,7 +120,7 @@ def test_the_config_is_part_of_the_key_without_its_quantization(
         (folder / "config.json").write_text(json.dumps(config | options), "utf-8")
         trace_cached(decoder, folder)
         assert tracer.count == count
-    with pytest.raises(UserError, match=r"Cannot read .*config\.json"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
         trace_cached(decoder, tmp_path / "none")
 
 

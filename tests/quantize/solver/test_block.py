@@ -16,6 +16,7 @@ from torch import Tensor
 from edgepress.models.base.family import Block, Component, Fold, ShiftChain
 from edgepress.numerics.affine import QParams, QuantizedWeight, dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
+from edgepress.quantize.algorithms.fp16_scales import balance_weights
 from edgepress.quantize.plan import ComponentPlan, QuantBlock
 from edgepress.quantize.solver import block as module
 from edgepress.quantize.solver.block import BlockResult, quantize_block
@@ -343,3 +344,64 @@ def test_powers_of_two_divide_float_weights_and_input_scales_too(setup: Setup) -
     for linear, factor in (("q", 1), ("up", 4), ("down", 0.25)):
         name = f"layers.0.{linear}.weight"
         assert torch.equal(safe[name] * factor, floats[name])
+
+
+# ---------------------------------------------------------------- scales beyond float16
+
+
+RESCALED = {  # the same function: a power of two moves between two operations
+    "from up to down": {"up": -22, "down": 22},
+    "from down to up": {"up": 22, "down": -22},
+    "from values to outputs": {"v": -22, "o": 22},
+    "from linears to their norm": {"norm2": 22, "gate": -22, "up": -22},
+    "from a norm to its linears": {"norm": -24, "q": 24, "v": 24},
+}
+INPUTS = {"norm": ("q",), "v": ("o",), "norm2": ("gate",), "up": ("down",)}  # what reads an operation's output
+
+
+def rescale(setup: Setup, exponents: dict[str, int]) -> Setup:
+    """The same block with powers of two moved, and what its operations would have read."""
+    weights = {name: tensor * 2.0 ** exponents.get(name.partition(".")[0], 0) for name, tensor in setup.weights.items()}
+    save_file(
+        {f"layers.0.{name}": tensor for name, tensor in weights.items()},
+        setup.component.checkpoint.folder / "model.safetensors",
+    )
+    inputs = dict(setup.calibration.inputs)
+    for source, readers in INPUTS.items():
+        for reader in readers:
+            inputs[f"model.layers.0.{reader}"] = inputs[f"model.layers.0.{reader}"] * 2.0 ** exponents.get(source, 0)
+    return Setup(setup.component, weights, FakeCalibration(inputs))
+
+
+@pytest.mark.parametrize("name", RESCALED)
+@pytest.mark.parametrize("method", ["rtn", "best"])
+def test_a_power_of_two_between_operations_changes_no_quantized_weight(setup: Setup, name: str, method: str) -> None:
+    """All errors are those of the block as it was, though float16 cannot hold the scales of the rescaled one."""
+    options = {"scheme": SCHEMES[PRIMARY], "extra_schemes": {}, "method": method}
+    expected = setup.solve(**options)[PRIMARY]
+    result = rescale(setup, RESCALED[name]).solve(**options)[PRIMARY]
+    assert not any(layer.stays_float for layer in result.layers)
+    assert result.tensors.keys() == expected.tensors.keys()
+    for layer, original in zip(result.layers, expected.layers, strict=True):
+        assert layer.error == pytest.approx(original.error, rel=0.05), layer.layer
+        assert layer.rtn_error == pytest.approx(original.rtn_error, rel=0.05), layer.layer
+
+
+def test_a_linear_whose_scale_no_operation_can_take_stays_in_floats(setup: Setup) -> None:
+    tiny = rescale(setup, {"q": -30})
+    result = tiny.solve(extra_schemes={})[PRIMARY]
+    assert [layer.layer for layer in result.layers if layer.stays_float] == ["model.layers.0.q"]
+    assert "layers.0.q.qweight" not in result.tensors
+    stored = result.tensors["layers.0.q.weight"]
+    assert stored.dtype == tiny.weights["q.weight"].dtype
+    (layer,) = (layer for layer in result.layers if layer.stays_float)
+    assert layer.error == 0
+    assert layer.rtn_error > 0.5  # of zeros
+
+
+def test_ordinary_weights_are_not_moved(setup: Setup) -> None:
+    block = setup.component.blocks[0]
+    dtypes = {name: tensor.dtype for name, tensor in setup.weights.items()}
+    weights = dict(setup.weights)
+    assert balance_weights(weights, block, setup.component.config, SCHEMES[PRIMARY], dtypes) == {}
+    assert all(weights[name] is tensor for name, tensor in setup.weights.items())

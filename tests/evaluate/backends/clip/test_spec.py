@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def test_shards_of_transformers_are_found(tmp_path: Path) -> None:
     files = [tmp_path / f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     for file in files:
         file.write_bytes(file.name.encode())
+    (tmp_path / "model-00009-of-00009.safetensors").write_bytes(b"outdated")
+    weight_map = {file.name: file.name for file in files}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     spec = parse_clip_spec(f"transformers:{tmp_path}")
     assert spec.weights == tuple(files)
     assert spec.digest.count("+") == 1

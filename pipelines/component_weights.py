@@ -1,0 +1,249 @@
+"""The weights of a pipeline's components: compared with their classes before any work, and loaded where the libraries
+would need help.
+
+Only headers and configs are read until weights are loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..common.errors import UserError
+from ..storage.checkpoint import Checkpoint
+from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
+from ..storage.layout import MODEL_INDEX
+from ..storage.weight_files import find_weight_folders
+from ..storage.weight_formats import CAST_DTYPES
+from .empty_modules import build_empty_module
+
+logger = logging.getLogger(__name__)
+
+READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
+MAX_LISTED = 5  # names in a message
+MIN_LAYER_LIMIT = 1000
+# Buffers that older releases stored and that are computed now.
+COMPUTED = r"rotary_emb\.inv_freq$|(^|\.)position_ids$"
+SINGLE_FILE = (
+    "If they come from a single-file checkpoint, convert it: load it with from_single_file(...) and call "
+    "save_pretrained(...)."
+)
+
+
+def check_pipeline_weights(pipeline: Path) -> None:
+    """Checks that the weights of all components can be read, and logs what is unusual about them.
+
+    Components with a `quantization_config` are left to the library that loads them.
+
+    Raises:
+        UserError: A file is missing, corrupt or a git-lfs pointer, or weights have a format that is not read.
+    """
+    _check_lfs_pointers(pipeline)
+    for folder in find_weight_folders(pipeline):
+        checkpoint = Checkpoint(folder)
+        config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else {}
+        if "quantization_config" not in config:
+            checkpoint.require_supported()
+        _log_unusual(checkpoint)
+
+
+def _check_lfs_pointers(pipeline: Path) -> None:
+    """Raises UserError where a file besides the weights is a git-lfs pointer."""
+    for file in sorted((*pipeline.glob("*"), *pipeline.glob("*/*"))):
+        if file.suffix in READ_SUFFIXES and file.is_file():
+            with file.open("rb") as stream:
+                require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))
+
+
+def _log_unusual(checkpoint: Checkpoint) -> None:
+    folder, files = checkpoint.folder, checkpoint.weight_files
+    if files.strays:
+        used = (files.index or files.files[0]).name
+        logger.warning("%s: %s is loaded; ignored: %s.", folder, used, _list(path.name for path in files.strays))
+    elif files.variant:
+        logger.warning("%s has weights of the variant %r only; they are used.", folder, files.variant)
+    if checkpoint.doubles:
+        names = _list(checkpoint.doubles)
+        logger.warning("%s: two files hold %s. The one that the index names is used.", folder, names)
+    if checkpoint.wrapper_prefixes:
+        prefixes = " and ".join(map(repr, checkpoint.wrapper_prefixes))
+        logger.warning("%s: the names of weights contain %s, which is removed.", folder, prefixes)
+    if any(checkpoint.dtype(name) in CAST_DTYPES for name in checkpoint.names()):
+        logger.warning("%s has weights in float8 without scales. They are read as they are, as bfloat16.", folder)
+
+
+# ---------------------------------------------------------------- weights against classes
+
+
+def check_component(
+    checkpoint: Checkpoint,
+    library: str,
+    class_name: str,
+    config: Mapping[str, Any],
+    unused_prefixes: tuple[str, ...] = (),
+) -> frozenset[str]:
+    """Compares the names and shapes of weights with those of the class that loads them. Reads only headers.
+
+    Args:
+        checkpoint: The component's weights.
+        library: `diffusers` or `transformers`.
+        class_name: The class whose names the weights have.
+        config: The component's config.json.
+        unused_prefixes: What the names of weights begin with that may be missing.
+
+    Returns:
+        The names of weights that the class ignores, such as the head of a language model.
+
+    Raises:
+        UserError: The class cannot be built from the config, a weight is missing or has another shape, or there are
+            weights that the class does not have.
+    """
+    config_file = checkpoint.folder / "config.json"
+    module = _build_described_module(checkpoint, library, class_name, config)
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    unexpected = _find_unexpected(checkpoint, module, expected, library, config)
+    missing = [name for name in expected if name not in checkpoint and not name.startswith(unused_prefixes)]
+    missing = [name for name in missing if name not in _tied_names(module)]
+    if missing and unexpected:
+        raise UserError(
+            f"{checkpoint.folder} does not hold the weights of a {class_name}: {_list(missing)} are missing, and "
+            f"{_list(unexpected)} are unknown. {SINGLE_FILE}"
+        )
+    if missing:
+        raise UserError(
+            f"Weight {missing[0]!r}, required by config.json, is missing from {checkpoint.folder}. "
+            "Download the model again."
+        )
+    for name, shape in expected.items():
+        if name in checkpoint and checkpoint.shape(name) != shape:
+            raise UserError(
+                f"Weight {name!r} in {checkpoint.folder} has shape {checkpoint.shape(name)}, but config.json describes "
+                f"{shape}. The weights and config.json belong to different models. Download the model again."
+            )
+    if unexpected:
+        raise UserError(
+            f"{checkpoint.folder} has weights that a {class_name} does not have, as {config_file.name} describes it: "
+            f"{_list(unexpected)}. The weights and config.json belong to different models. Download the model again."
+        )
+    return frozenset(checkpoint.names()) - expected.keys()
+
+
+def _build_described_module(
+    checkpoint: Checkpoint,
+    library: str,
+    class_name: str,
+    config: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Builds a class without weights.
+
+    Raises:
+        UserError: The config does not describe it, or describes more layers than there can be.
+    """
+    config_file, limit = checkpoint.folder / "config.json", max(MIN_LAYER_LIMIT, len(checkpoint.names()))
+    for key, value in config.items():
+        if re.search("layers|blocks|depth", key) and isinstance(value, int) and value > limit:
+            raise UserError(
+                f"{config_file} says {key}: {value}, but {checkpoint.folder} has only {len(checkpoint.names())} "
+                "weights. They belong to different models. Download the model again."
+            )
+    try:
+        return build_empty_module(library, class_name, config, dtype)
+    except Exception as error:  # a class may raise anything for an invalid config
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{config_file} does not describe a {class_name}: {reason}. Download the model again."
+        ) from error
+
+
+def _find_unexpected(
+    checkpoint: Checkpoint, module: nn.Module, expected: Collection[str], library: str, config: Mapping[str, Any]
+) -> list[str]:
+    """Lists the weights that a class does not have, but those that it declares as ignorable.
+
+    Those of the class that the config names, such as the head of a language model, are ignored as well.
+    """
+    names = [name for name in (*checkpoint.names(), *checkpoint.ignored_names()) if name not in expected]
+    declared = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    patterns = re.compile("|".join((COMPUTED, *declared)))
+    names = [name for name in names if not patterns.search(name)]
+    stored_class = (config.get("architectures") or [None])[0]
+    if names and stored_class and stored_class != type(module).__name__:
+        names = [name for name in names if name not in _list_names(library, str(stored_class), config)]
+    return names
+
+
+def _list_names(library: str, class_name: str, config: Mapping[str, Any]) -> set[str]:
+    """The names of the weights of a class; none if the library does not have it."""
+    try:
+        return set(build_empty_module(library, class_name, config, torch.float32).state_dict())
+    except Exception:  # a class may raise anything for an invalid config; then its weights are unknown
+        return set()
+
+
+def _tied_names(module: nn.Module) -> set[str]:
+    """The names of weights that the class takes from other ones, so that files lack them."""
+    return {name for names in (getattr(module, "all_tied_weights_keys", None) or {}).items() for name in names}
+
+
+def _list(names: Iterable[str]) -> str:
+    """The first names, and the number of further ones."""
+    listed = list(names)
+    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
+    return ", ".join(listed[:MAX_LISTED]) + more
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load_unusual_components(pipeline: Path, dtype: torch.dtype, skip: Collection[str] = ()) -> dict[str, nn.Module]:
+    """Loads the components that diffusers would not load alike: variants, prefixed names, doubled tensors, float8.
+
+    Args:
+        pipeline: The pipeline's folder.
+        dtype: Dtype of the weights.
+        skip: Names of components that are not needed.
+
+    Raises:
+        UserError: The weights of one cannot be read, or are not those of its class.
+    """
+    index = read_json_object(pipeline / MODEL_INDEX)
+    components = {}
+    for folder in find_weight_folders(pipeline):
+        if folder.name in skip or "quantization_config" in read_json_object(folder / "config.json"):
+            continue
+        checkpoint = Checkpoint(folder)
+        if not checkpoint.is_plain:
+            library, class_name = index[folder.name]
+            components[folder.name] = _load_component(checkpoint, library, class_name, dtype)
+    return components
+
+
+def _load_component(checkpoint: Checkpoint, library: str, class_name: str, dtype: torch.dtype) -> nn.Module:
+    """Loads a component on the CPU in evaluation mode."""
+    checkpoint.require_supported()
+    config = checkpoint.load_config()
+    module = _build_described_module(checkpoint, library, class_name, config, dtype)
+    prefix = f"{getattr(module, 'base_model_prefix', '')}."
+    expected, tensors = set(module.state_dict()), {}
+    for name in checkpoint.names():
+        for target in (name, prefix + name, name.removeprefix(prefix)):  # as transformers does
+            if target in expected:
+                tensor = checkpoint.load_tensor(name)
+                tensors[target] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+                break
+    missing = expected - tensors.keys() - _tied_names(module)
+    if missing:
+        raise UserError(
+            f"Weight {min(missing)!r}, required by config.json, is missing from {checkpoint.folder}. {SINGLE_FILE}"
+        )
+    module.load_state_dict(tensors, strict=False, assign=True)
+    if hasattr(module, "tie_weights"):
+        module.tie_weights()
+    return module.eval().requires_grad_(False)

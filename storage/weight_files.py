@@ -1,0 +1,231 @@
+"""Which files hold a component's weights: those that the library of its class loads, decided by names alone.
+
+diffusers looks for an index first, then for a single file; transformers looks for a single file first. A pipeline that
+has no plain weights may have one variant, such as `fp16`, whose name is part of the file names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from .files import read_json_object
+from .layout import MODEL_INDEX, is_pipeline
+
+SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
+PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+WEIGHT_FILE_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+SHARD = re.compile(r"-\d{5}-of-\d{5}")
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that hold a component's weights.
+
+    Attributes:
+        files: The safetensors files, sorted by name.
+        index: The index that lists them; None for a single file.
+        locations: File of each tensor, as the index says. Empty for a single file.
+        variant: Variant that the files belong to; empty for plain files.
+        plain_name: Name of the single file or the index without the variant.
+        strays: Further weight files in the folder, which are not loaded.
+    """
+
+    files: tuple[Path, ...]
+    index: Path | None
+    locations: Mapping[str, Path] = field(repr=False)
+    variant: str
+    plain_name: str
+    strays: tuple[Path, ...]
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """New names of the files, by their old ones, under which they are loaded without naming a variant."""
+        return {(self.index or self.files[0]).name: self.plain_name}
+
+
+def select_weight_files(folder: Path) -> WeightFiles:
+    """Selects the weight files of a component folder.
+
+    Raises:
+        UserError: The folder has no weights that its library loads, only pickled ones or several variants, or a file is
+            missing or corrupt.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no component folder {folder}. Download the model again.")
+    stem = _find_stem(folder)
+    variant = _resolve_variant(folder) if _list_variants(folder, stem) else ""
+    for name_variant in dict.fromkeys((variant, "")):  # a component without the variant has plain weights
+        for name, plain_name in _candidates(stem, name_variant):
+            file = folder / name
+            if not _is_present(file):
+                continue
+            locations = _read_index(file) if name.endswith(".json") else {}
+            files = tuple(sorted(set(locations.values()))) if name.endswith(".json") else (file,)
+            index = file if name.endswith(".json") else None
+            strays = tuple(path for path in _list_weights(folder) if path not in {*files, file})
+            return WeightFiles(files, index, locations, name_variant, plain_name, strays)
+    raise UserError(_explain_absence(folder, stem))
+
+
+def find_weight_folders(pipeline: Path) -> list[Path]:
+    """Finds the folders of a pipeline's components that hold weights of any kind, sorted."""
+    patterns = (f"*{SUFFIX}*", *PICKLE_PATTERNS)
+    if is_pipeline(pipeline):
+        index = read_json_object(pipeline / MODEL_INDEX)
+        folders = [pipeline / name for name, value in sorted(index.items()) if isinstance(value, list) and any(value)]
+    else:
+        folders = sorted(path for path in pipeline.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [folder for folder in folders if any(next(folder.glob(pattern), None) for pattern in patterns)]
+
+
+def find_stray_weights(pipeline: Path) -> list[Path]:
+    """Finds the weight files in the component folders of a pipeline that are never loaded, sorted.
+
+    Raises:
+        UserError: A component folder has no weights that can be loaded.
+    """
+    return [path for folder in find_weight_folders(pipeline) for path in select_weight_files(folder).strays]
+
+
+def get_library(config: Mapping[str, Any]) -> str:
+    """The library that loads a component: `diffusers` or `transformers`.
+
+    Args:
+        config: The component's config.json.
+    """
+    return "diffusers" if "_class_name" in config else "transformers"
+
+
+def _find_stem(folder: Path) -> str:
+    """What the names of a component's weight files begin with: its config says which library loads them."""
+    file = folder / "config.json"
+    config = read_json_object(file) if _is_present(file) else {}
+    if "architectures" in config or "model_type" in config:
+        _require_usual_names(folder, config)
+    if {"_class_name", "architectures", "model_type"} & config.keys():
+        return WEIGHT_FILE_STEMS[get_library(config)]
+    # An extra scheme, which is a part of a component, has no class.
+    is_diffusers = any(folder.glob(f"{WEIGHT_FILE_STEMS['diffusers']}*"))
+    return WEIGHT_FILE_STEMS["diffusers" if is_diffusers else "transformers"]
+
+
+def _require_usual_names(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError where transformers would load other files than those of the usual names."""
+    if "transformers_weights" in config:
+        raise UserError(
+            f"{folder / 'config.json'} names its weights by 'transformers_weights', which is not supported. Save the "
+            "component again with save_pretrained()."
+        )
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder} has an adapter_config.json: transformers would add a LoRA to the weights. Merge it with "
+            "merge_and_unload(), or remove it."
+        )
+
+
+def _candidates(stem: str, variant: str) -> Iterator[tuple[str, str]]:
+    """Yields the names of files to look for in the library's order, each with its plain name."""
+    dot = f".{variant}" if variant else ""
+    single = (f"{stem}{dot}{SUFFIX}", f"{stem}{SUFFIX}")
+    indexes = [(f"{stem}{SUFFIX}.index{dot}.json", f"{stem}{INDEX_SUFFIX}")]
+    if variant and stem == WEIGHT_FILE_STEMS["diffusers"]:  # as earlier releases of diffusers saved it
+        indexes.append((f"{stem}{SUFFIX}{dot}.index.json", f"{stem}{INDEX_SUFFIX}"))
+    yield from (single, *indexes) if stem == WEIGHT_FILE_STEMS["transformers"] else (*indexes, single)
+
+
+def _is_present(file: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        UserError: It is a link to nothing.
+    """
+    if file.is_symlink() and not file.exists():
+        raise UserError(f"{file} is a link to {file.readlink()}, which does not exist. Download the file again.")
+    return file.is_file()
+
+
+def _list_weights(folder: Path) -> list[Path]:
+    """All safetensors files of a folder and their indexes, sorted."""
+    names = re.compile(rf".*\{SUFFIX}(\..*\.?json)?")
+    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name) and not path.name.startswith("."))
+
+
+# ---------------------------------------------------------------- variants
+
+
+def _resolve_variant(component: Path) -> str:
+    """The variant in which a pipeline's components are loaded that have it; empty if all have plain weights.
+
+    Raises:
+        UserError: Components have only variants, and no or more than one variant is common to all of these.
+    """
+    common: set[str] | None = None
+    pipeline = component.parent
+    for folder in find_weight_folders(pipeline) if is_pipeline(pipeline) else [component]:
+        stem = _find_stem(folder)
+        variants = _list_variants(folder, stem)
+        if variants and not any((folder / name).is_file() for name, _ in _candidates(stem, "")):
+            common = variants if common is None else common & variants
+    if common is None:
+        return ""
+    if len(common) != 1:
+        names = ", ".join(sorted(common)) or "none that all components have"
+        raise UserError(
+            f"{pipeline} has its weights in several variants only ({names}). Keep the files of one variant, or save "
+            "the pipeline without a variant."
+        )
+    return common.pop()
+
+
+def _list_variants(folder: Path, stem: str) -> set[str]:
+    """The variants of which a folder has a single file or an index."""
+    patterns = (rf"{stem}\.([^.]+)\{SUFFIX}", rf"{stem}\{SUFFIX}\.index\.([^.]+)\.json")
+    if stem == WEIGHT_FILE_STEMS["diffusers"]:
+        patterns += (rf"{stem}\{SUFFIX}\.([^.]+)\.index\.json",)
+    matches = (re.fullmatch(pattern, path.name) for path in _list_weights(folder) for pattern in patterns)
+    return {match[1] for match in matches if match and not SHARD.search(match[1])}
+
+
+# ---------------------------------------------------------------- index
+
+
+def _read_index(index: Path) -> dict[str, Path]:
+    """The file of each tensor.
+
+    Raises:
+        UserError: The index is corrupt, or a file that it lists is missing or outside of its folder.
+    """
+    content = read_json_object(index)
+    weight_map = content.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{index} is corrupt: its weight_map does not name a file for each tensor. Download it again.")
+    if not weight_map:
+        raise UserError(f"{index} is corrupt: it lists no tensors. Download it again.")
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise UserError(f"{index} is corrupt: it names the file {name!r} in another folder. Download it again.")
+        if not _is_present(index.parent / name):
+            raise UserError(f"{index.parent / name} is missing, but {index.name} lists it. Download it again.")
+    return {tensor: index.parent / name for tensor, name in weight_map.items()}
+
+
+def _explain_absence(folder: Path, stem: str) -> str:
+    files = [path.name for path in _list_weights(folder)]
+    if files:
+        library = next(name for name in WEIGHT_FILE_STEMS if WEIGHT_FILE_STEMS[name] == stem)
+        return (
+            f"{folder} has no {stem}{SUFFIX} and no {stem}{INDEX_SUFFIX}, which {library} loads, only "
+            f"{', '.join(files)}. Rename the file with the weights to {stem}{SUFFIX}."
+        )
+    pickles = [path.name for pattern in PICKLE_PATTERNS for path in sorted(folder.glob(pattern))]
+    if pickles:
+        return (
+            f"{folder} has only pickled weights ({pickles[0]}), which are not loaded because they can run code. "
+            "Convert them: load the model and call save_pretrained(..., safe_serialization=True)."
+        )
+    return f"{folder} has no .safetensors file. Download the model again."

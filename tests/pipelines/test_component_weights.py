@@ -1,0 +1,299 @@
+"""Weights are checked against their classes from headers alone, and unusual ones are loaded as they mean to be."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import edit_weights, store_as_published
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edgepress.common.errors import UserError
+from edgepress.export.graph.source_model import open_source
+from edgepress.pipelines.component_weights import check_pipeline_weights
+from edgepress.pipelines.sampling import load_pipeline
+from edgepress.quantize.plan import build_plan
+from edgepress.recipes.schema import QuantizationSettings
+
+Tensors = dict[str, Tensor]
+COMPONENTS = ("text_encoder", "transformer", "vae")
+
+
+@pytest.fixture
+def pipeline(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny pipeline that a test may break."""
+    shutil.copytree(tiny, tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+def plan_quantization(folder: Path) -> None:
+    build_plan(folder, QuantizationSettings())
+
+
+def plan_export(folder: Path) -> None:
+    open_source(folder).check_weights()
+
+
+STAGES = {"quantize": plan_quantization, "export": plan_export, "evaluate": check_pipeline_weights}
+
+
+def rename(folder: Path, new_name: Callable[[str], str]) -> None:
+    with edit_weights(folder) as tensors:
+        renamed = {new_name(name): tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors.update(renamed)
+
+
+def assert_equal_weights(model: Any, expected: Any) -> None:
+    tensors = expected.state_dict()
+    assert model.state_dict().keys() == tensors.keys()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in tensors.items())
+
+
+# ---------------------------------------------------------------- read as they mean to be
+
+
+def use_variant(pipeline: Path) -> None:
+    for file in pipeline.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+
+
+def add_wrapper_names(pipeline: Path) -> None:
+    rename(pipeline / "vae", lambda name: f"_orig_mod.{name}")
+    rename(pipeline / "transformer", lambda name: f"module.{name.replace('layers.0.', 'layers.0._orig_mod.')}")
+    rename(pipeline / "text_encoder", lambda name: f"base_model.model.{name}")
+
+
+def add_comfy_names(pipeline: Path) -> None:
+    rename(pipeline / "transformer", lambda name: f"model.diffusion_model.{name}")
+
+
+def prefix_text_encoder(pipeline: Path) -> None:
+    rename(pipeline / "text_encoder", lambda name: f"model.{name}")
+
+
+def name_a_class_with_a_head(pipeline: Path) -> None:
+    """In model_index.json too, and with prefixed names."""
+    store_as_published(pipeline, head=False)
+    name_it_in_the_index(pipeline)
+
+
+def name_a_class_with_a_head_only(pipeline: Path) -> None:
+    """In both files, but the names have no prefix."""
+    config = pipeline / "text_encoder" / "config.json"
+    content = {"architectures": ["Qwen3ForCausalLM"]}
+    config.write_text(json.dumps(json.loads(config.read_text()) | content))
+    name_it_in_the_index(pipeline)
+
+
+def name_it_in_the_index(pipeline: Path) -> None:
+    index = pipeline / "model_index.json"
+    content = {"text_encoder": ["transformers", "Qwen3ForCausalLM"]}
+    index.write_text(json.dumps(json.loads(index.read_text()) | content))
+
+
+def link_a_readme_to_nothing(pipeline: Path) -> None:
+    (pipeline / "README.md").symlink_to("blobs/1234")
+
+
+def store_computed_buffers(pipeline: Path) -> None:
+    with edit_weights(pipeline / "text_encoder") as tensors:
+        tensors["rotary_emb.inv_freq"] = torch.ones(32)
+
+
+EQUAL = (
+    use_variant,
+    add_wrapper_names,
+    add_comfy_names,
+    prefix_text_encoder,
+    name_a_class_with_a_head,
+    name_a_class_with_a_head_only,
+    link_a_readme_to_nothing,
+    store_computed_buffers,
+)
+
+
+@pytest.mark.parametrize("arrange", EQUAL, ids=lambda arrange: arrange.__name__)
+def test_all_stages_read_the_same_weights(arrange: Callable[[Path], None], tiny: Path, pipeline: Path) -> None:
+    """What is quantized, exported and loaded as the reference: the weights of the plain pipeline."""
+    arrange(pipeline)
+    for check in STAGES.values():
+        check(pipeline)
+    plan, source = build_plan(pipeline, QuantizationSettings()), open_source(pipeline)
+    loaded = load_pipeline(pipeline, torch.float32)
+    for component in COMPONENTS:
+        (file,) = (tiny / component).glob("*.safetensors")
+        expected = load_file(file)
+        part, exported = plan_component(plan, component), source.open_checkpoint(component)
+        assert set(part.used_tensor_names) == {name for name in expected if not name.startswith(part.unused_prefixes)}
+        assert all(torch.equal(part.checkpoint.load_tensor(name), tensor) for name, tensor in expected.items())
+        assert all(torch.equal(exported.load_tensor(name), tensor) for name, tensor in expected.items())
+        module = getattr(loaded, component)
+        weights = getattr(module, "base_model", module).state_dict()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def plan_component(plan: Any, name: str) -> Any:
+    return next(part for part in (*plan.components, *plan.unquantized_components) if part.name == name)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_plain_float8_is_read_exactly(
+    component: str, dtype: torch.dtype, pipeline: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with edit_weights(pipeline / component) as tensors:
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.clamp(-400, 400).to(dtype)
+    (file,) = (pipeline / component).glob("*.safetensors")
+    for check in STAGES.values():
+        check(pipeline)
+    assert "float8 without scales" in caplog.text
+    part = plan_component(build_plan(pipeline, QuantizationSettings()), component)
+    module = getattr(load_pipeline(pipeline, torch.float32), component)
+    for name, tensor in load_file(file).items():
+        assert torch.equal(part.checkpoint.load_tensor(name).float(), tensor.float())
+        assert torch.equal(module.state_dict()[name], tensor.float())
+
+
+def test_strays_and_wrapped_names_are_logged(pipeline: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add_wrapper_names(pipeline)
+    save_file({"w": torch.ones(1)}, pipeline / "vae" / "diffusion_pytorch_model_backup.safetensors")
+    with caplog.at_level(logging.WARNING):
+        check_pipeline_weights(pipeline)
+    assert "vae: diffusion_pytorch_model.safetensors is loaded; ignored: diffusion_pytorch_model_backup" in caplog.text
+    assert "'_orig_mod.' and 'module.', which is removed" in caplog.text
+
+
+# ---------------------------------------------------------------- refused
+
+
+def add_tensors(component: str, *names: str) -> Callable[[Path], None]:
+    def add(pipeline: Path) -> None:
+        with edit_weights(pipeline / component) as tensors:
+            tensors.update({name: torch.ones(1) for name in names})
+
+    return add
+
+
+def convert(component: str, dtype: torch.dtype) -> Callable[[Path], None]:
+    def store(pipeline: Path) -> None:
+        with edit_weights(pipeline / component) as tensors:
+            for name, tensor in tensors.items():
+                tensors[name] = tensor.to(dtype) if tensor.ndim == 2 else tensor
+
+    return store
+
+
+def add_quantization_config(pipeline: Path) -> None:
+    config = pipeline / "text_encoder" / "config.json"
+    content = {"quantization_config": {"quant_method": "fp8"}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | content))
+
+
+LAYER = "layers.0.attention.to_q"
+FORMATS = {
+    "ComfyUI's scales": (add_tensors("transformer", f"{LAYER}.scale_weight"), "scaled float8 as ComfyUI"),
+    "ComfyUI's marker": (add_tensors("transformer", "scaled_fp8"), "scaled float8 as ComfyUI"),
+    "ComfyUI's new scheme": (add_tensors("transformer", f"{LAYER}.comfy_quant"), "as ComfyUI stores them"),
+    "scales": (add_tensors("transformer", f"{LAYER}.weight_scale"), "compressed-tensors and ModelOpt"),
+    "block scales": (add_tensors("text_encoder", "layers.0.mlp.up_proj.weight_scale_inv"), "a scale for each block"),
+    "bitsandbytes": (
+        add_tensors("transformer", f"{LAYER}.weight.quant_state.bitsandbytes__nf4"),
+        "quantized by bitsandbytes",
+    ),
+    "bitsandbytes in 8 bits": (add_tensors("transformer", f"{LAYER}.SCB"), "quantized by bitsandbytes"),
+    "AWQ": (add_tensors("transformer", f"{LAYER}.qweight"), "quantized by AWQ or GPTQ"),
+    "quanto": (add_tensors("transformer", f"{LAYER}.weight._data"), "quantized by optimum-quanto"),
+    "int8": (convert("transformer", torch.int8), "has the dtype I8: it is quantized"),
+    "uint8": (convert("text_encoder", torch.uint8), "has the dtype U8: it is quantized"),
+    "complex": (convert("text_encoder", torch.complex64), "has the dtype C64, which cannot be read"),
+    "peft": (add_tensors("transformer", f"{LAYER}.lora_A.default.weight"), "a LoRA that was not merged"),
+    "a LoRA of diffusers": (add_tensors("transformer", f"{LAYER}.lora.down.weight"), "a LoRA that was not merged"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_that_are_not_read_are_refused_by_name(name: str, stage: str, pipeline: Path) -> None:
+    arrange, message = FORMATS[name]
+    arrange(pipeline)
+    with pytest.raises(UserError, match=message):
+        STAGES[stage](pipeline)
+
+
+def remove_weight(pipeline: Path) -> None:
+    with edit_weights(pipeline / "transformer") as tensors:
+        del tensors["layers.0.feed_forward.w2.weight"]
+
+
+def change_shape(pipeline: Path) -> None:
+    with edit_weights(pipeline / "vae") as tensors:
+        tensors["decoder.conv_in.bias"] = torch.ones(9)
+
+
+def use_original_names(pipeline: Path) -> None:
+    rename(pipeline / "transformer", lambda name: name.replace("attention.to_", "attention.w"))
+
+
+def change_config(component: str, **changes: Any) -> Callable[[Path], None]:
+    def change(pipeline: Path) -> None:
+        file = pipeline / component / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a missing weight": (remove_weight, r"'layers\.0\.feed_forward\.w2\.weight'.* is missing"),
+    "another shape": (change_shape, r"'decoder\.conv_in\.bias' .* has shape \(9,\), but config\.json describes \(8,\)"),
+    "an unknown weight": (add_tensors("transformer", "extra.weight"), r"does not have, .*: extra\.weight\."),
+    "names of a single file": (use_original_names, r"are missing, and .* are unknown\. .*from_single_file"),
+    "fewer layers": (
+        change_config("text_encoder", num_hidden_layers=2, layer_types=None),
+        r"does not have.*layers\.2\.",
+    ),
+    "more layers": (change_config("text_encoder", num_hidden_layers=4, layer_types=None), r"'layers\.3\..*missing"),
+    "absurdly many layers": (
+        change_config("transformer", n_layers=10**9),
+        r"says n_layers: 1000000000, but .* has only",
+    ),
+    "infinity": (
+        change_config("vae", scaling_factor=float("inf")),
+        r"config\.json cannot be read \(the number Infinity",
+    ),
+    "a quantized component": (add_quantization_config, r"already quantized \(fp8\)"),
+}
+
+
+@pytest.mark.parametrize("stage", ["quantize", "export"])
+@pytest.mark.parametrize("name", MISMATCHES)
+def test_weights_that_contradict_their_config_are_refused(name: str, stage: str, pipeline: Path) -> None:
+    arrange, message = MISMATCHES[name]
+    arrange(pipeline)
+    with pytest.raises(UserError, match=message):
+        STAGES[stage](pipeline)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "transformer/config.json",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_git_lfs_pointers_are_named(name: str, stage: str, pipeline: Path) -> None:
+    (pipeline / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 123\n")
+    with pytest.raises(UserError, match=rf"{name} is a git-lfs pointer.*git lfs pull"):
+        STAGES[stage](pipeline)
