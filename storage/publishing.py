@@ -44,10 +44,14 @@ def artifact_lock(artifact: Path) -> Iterator[Path]:
 def _acquire(work: Path, artifact: Path) -> TextIO:
     """Opens and locks the file of the lock."""
     while True:
-        work.mkdir(parents=True, exist_ok=True)
         try:
+            work.mkdir(parents=True, exist_ok=True)
             lock = (work / LOCK_FILE).open("w")
         except FileNotFoundError:  # another process has just finished, and removed the folder
+            continue
+        except FileExistsError:  # the same, while mkdir looked whether what exists is a folder
+            if work.exists() and not work.is_dir():
+                raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
