@@ -1,0 +1,58 @@
+"""Makes a valid example of a pydantic model from its fields alone, so that examples follow the schemas."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Model = TypeVar("Model", bound=BaseModel)
+
+PLAIN_VALUES: Mapping[Any, Any] = {str: "x", int: 1, float: 0.5, bool: True, type(None): None, Any: "x"}
+
+
+def make_example(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Makes an instance all of whose fields are filled, each list and mapping with one entry.
+
+    Args:
+        model: The model's class.
+        values: Values by the name of a field, wherever it is, for those that must be more than of the right type.
+
+    Raises:
+        ValidationError: `values` must say more.
+    """
+    return model.model_validate(_make_object(model, values))
+
+
+def _make_object(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: values[name] if name in values else _make_field(field, values)
+        for name, field in model.model_fields.items()
+    }
+
+
+def _make_field(field: FieldInfo, values: Mapping[str, Any]) -> Any:
+    scalar = field.annotation in PLAIN_VALUES or get_origin(field.annotation) is Literal
+    if scalar and not field.is_required():
+        return field.get_default(call_default_factory=True)
+    return _make_value(field.annotation, values)
+
+
+def _make_value(annotation: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _make_object(annotation, values)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None:
+        return PLAIN_VALUES[annotation]
+    if origin is Literal:
+        return arguments[0]
+    if origin in (dict, Mapping):
+        return {_make_value(arguments[0], values): _make_value(arguments[1], values)}
+    if origin in (list, tuple):
+        return [_make_value(argument, values) for argument in arguments if argument is not Ellipsis]
+    if origin in (Union, types.UnionType):
+        return _make_value(arguments[0], values)
+    return _make_value(arguments[0], values)  # Annotated

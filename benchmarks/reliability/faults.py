@@ -1,0 +1,287 @@
+"""Lets commands fail at every operation on files: run again, they must end as if nothing had happened.
+
+Run by `make faults`. A command that replaces an older result fails once at one point: an operation on a file, or a
+process that it starts. Then the older result or the new one must be whole, and the same command must end in the same
+files with the same content, with nothing beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import yaml
+
+from ...pipelines.hub import DEMO_PIPELINE
+from ..common.report import render_table, write_section
+from .injection import FAULTS, KILL, Injection, read_log
+
+_SERVER = multiprocessing.get_context("forkserver")
+PRELOADED = ("edgepress.cli.main", "edgepress.quantize.pipeline", "edgepress.evaluate.evaluator")
+DEFECT_EXIT_CODE = 3
+PIPE_BYTES = 65_536
+
+# What differs between two runs that nothing disturbs.
+VOLATILE_FILES = ("timings.json", ".html", ".md", ".xml", ".sqlite")  # ends of names; only their names are compared
+VOLATILE_KEYS = {"created", "stage_seconds", "metric_costs"}  # of JSON objects
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command that is disturbed.
+
+    Attributes:
+        name: What the table calls it.
+        prepare: Arguments of the commands that are run before, such as for an older result.
+        arguments: Its own arguments. `SOURCE` is the pipeline; other paths are relative to the folder of the run.
+        results: Folders of results, each of which must be whole at any time.
+    """
+
+    name: str
+    prepare: Sequence[Sequence[str]]
+    arguments: Sequence[str]
+    results: Sequence[str]
+
+
+@dataclass
+class FaultReport:
+    """What became of a command with one kind of fault.
+
+    Attributes:
+        points: Number of operations that could fail.
+        tried: How many did.
+        problems: What was wrong afterwards.
+    """
+
+    points: int
+    tried: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+OLDER, NEWER = "older.yaml", "newer.yaml"
+RECIPES = {
+    name: {
+        "device": "test",
+        "quantize": {"method": "rtn", "components": ["text_encoder"], "group_size": group_size},
+        "calibration": {"count": 1, "steps": 1},
+    }
+    for name, group_size in ((OLDER, 64), (NEWER, 32))
+}
+QUANTIZE = ("quantize", "--quiet", "--model", "SOURCE", "--output", "artifact", "--recipe")
+EVALUATE = (
+    *("evaluate", "--quiet", "--model", "SOURCE", "--candidate", "artifact/model", "--output", "evaluation"),
+    *("--metric", "psnr", "--limit", "1", "--recipe", NEWER, "--no-gates"),
+)
+VERBS: Mapping[str, Verb] = {
+    verb.name: verb
+    for verb in (
+        Verb("quantize", [[*QUANTIZE, OLDER]], [*QUANTIZE, NEWER, "--force"], ["artifact/model"]),
+        Verb("evaluate", [[*QUANTIZE, NEWER]], EVALUATE, ["artifact/model"]),
+        Verb(
+            "export onnx",
+            [],
+            [
+                "export",
+                "onnx",
+                "--quiet",
+                "--model",
+                "SOURCE",
+                "--output",
+                "artifact",
+                "--recipe",
+                NEWER,
+                "--no-check",
+            ],
+            ["artifact/onnx"],
+        ),
+    )
+}
+
+
+class FaultRunner:
+    """Runs a command again and again, each time in the same folder with the same content.
+
+    Args:
+        verb: The command.
+        source: The pipeline.
+        folder: An empty folder to work in.
+
+    Raises:
+        ClickException: The command fails even if nothing disturbs it.
+    """
+
+    def __init__(self, verb: Verb, source: Path, folder: Path) -> None:
+        self._verb, self._source = verb, source
+        self._root, self._template, self._log = folder / "run", folder / "template", folder / "log"
+        for name in ("", "home", "cache", "state", "tmp"):
+            (self._root / name).mkdir()
+        for name, recipe in RECIPES.items():
+            (self._root / name).write_text(yaml.safe_dump(recipe), "utf-8")
+        for arguments in verb.prepare:
+            self._run_undisturbed(arguments)
+        shutil.copytree(self._root, self._template, symlinks=True)
+        self._older = [self._hash_result(result) for result in verb.results]
+        self._run_undisturbed(verb.arguments)
+        self.points, _ = read_log(self._log)
+        self._newer = [self._hash_result(result) for result in verb.results]
+        self._expected = hash_tree(self._root)
+
+    def try_fault(self, fault: str, points: Sequence[int]) -> FaultReport:
+        """Lets the command fail at some points, and says what was wrong after each."""
+        report = FaultReport(self.points)
+        for point in points:
+            shutil.rmtree(self._root)
+            shutil.copytree(self._template, self._root, symlinks=True)
+            code, message = self._run(self._verb.arguments, Injection(self._root, self._log, point, fault))
+            if not read_log(self._log)[1]:  # the order of threads differs: there were fewer operations this time
+                continue
+            report.tried += 1
+            problem = self._find_problem(fault, code, message)
+            if problem:
+                report.problems.append(f"{self._verb.name}, {fault} at operation {point}: {problem}")
+        return report
+
+    def _find_problem(self, fault: str, code: int, message: str) -> str | None:
+        if code == DEFECT_EXIT_CODE:
+            return f"ended as a defect: {message.strip()}"
+        if fault != KILL:  # after which an older result may be in its backup, until the command is run again
+            for name, older, newer in zip(self._verb.results, self._older, self._newer, strict=True):
+                if self._hash_result(name) not in (older, newer):
+                    return f"{name} is neither the older result nor the new one"
+        code, message = self._run(self._verb.arguments, Injection(self._root, self._log))
+        if code:
+            return f"run again, it ends with exit code {code}: {message.strip()}"
+        return describe_difference(self._expected, hash_tree(self._root))
+
+    def _run_undisturbed(self, arguments: Sequence[str]) -> None:
+        code, message = self._run(arguments, Injection(self._root, self._log))
+        if code:
+            raise click.ClickException(f"edgepress {' '.join(arguments)} ends with exit code {code}: {message}")
+
+    def _run(self, arguments: Sequence[str], injection: Injection) -> tuple[int, str]:
+        words = [str(self._source) if word == "SOURCE" else word for word in arguments]
+        pipe = self._root.with_name("messages")  # not a file, whose size the fault may limit
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            process = _SERVER.Process(target=_run_command, args=(words, self._root, pipe, injection))
+            process.start()
+            process.join()
+            with suppress(BlockingIOError):
+                message = os.read(reader, PIPE_BYTES).decode("utf-8", "replace")
+        finally:
+            os.close(reader)
+            pipe.unlink()
+        return process.exitcode or 0, message
+
+    def _hash_result(self, name: str) -> Mapping[str, str]:
+        return hash_tree(self._root / name)
+
+
+def _run_command(arguments: list[str], root: Path, messages: Path, before: Callable[[], None]) -> None:
+    """Runs a command in a process of its own."""
+    from ...cli.main import main
+
+    for name in ("home", "cache", "state"):
+        os.environ["HOME" if name == "home" else f"XDG_{name.upper()}_HOME"] = str(root / name)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
+    os.chdir(root)
+    output = os.open(messages, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    before()
+    main(arguments, prog_name="edgepress")
+
+
+def hash_tree(folder: Path) -> Mapping[str, str]:
+    """Hashes of all files below a folder, by path; empty folders count as well."""
+    hashes = {}
+    for parent, folders, names in os.walk(folder):
+        if not folders and not names:
+            hashes[f"{os.path.relpath(parent, folder)}/"] = ""
+        for name in names:
+            file = Path(parent) / name
+            hashes[str(file.relative_to(folder))] = _hash_content(file)
+    return hashes
+
+
+def _hash_content(file: Path) -> str:
+    """The hash of a file, without what differs from run to run."""
+    if file.name.endswith(VOLATILE_FILES):
+        return ""
+    content = file.read_bytes()
+    if file.suffix == ".json":
+        content = json.dumps(_remove_keys(json.loads(content))).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _remove_keys(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _remove_keys(item) for key, item in value.items() if key not in VOLATILE_KEYS}
+    return [_remove_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def describe_difference(expected: Mapping[str, str], actual: Mapping[str, str]) -> str | None:
+    """Says which files are missing, should not be there or differ, if any."""
+    groups = {
+        "missing": expected.keys() - actual.keys(),
+        "left behind": actual.keys() - expected.keys(),
+        "different": {name for name in expected.keys() & actual.keys() if expected[name] != actual[name]},
+    }
+    return "; ".join(f"{kind}: {', '.join(sorted(names)[:5])}" for kind, names in groups.items() if names) or None
+
+
+def choose_points(points: int, count: int) -> list[int]:
+    """Operations, evenly spread over a command.
+
+    Args:
+        points: Number of operations that there are.
+        count: How many to choose; 0: all.
+    """
+    if not count or count >= points:
+        return list(range(points))
+    return sorted({round(index * (points - 1) / max(count - 1, 1)) for index in range(count)})
+
+
+@click.command(help=__doc__)
+@click.option("--points", "count", type=click.IntRange(min=0), default=0, help="Points for each fault. [default: all]")
+@click.option("--verb", "names", type=click.Choice(list(VERBS)), multiple=True, help="Only this one.")
+@click.option("--print", "print_only", is_flag=True, help="Do not write to docs/reliability.md.")
+def main(count: int, names: tuple[str, ...], print_only: bool) -> None:
+    _SERVER.set_forkserver_preload(list(PRELOADED))
+    rows, problems = [], []
+    for name in names or VERBS:
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            runner = FaultRunner(VERBS[name], DEMO_PIPELINE, Path(folder))
+            for fault in FAULTS:
+                report = runner.try_fault(fault, choose_points(runner.points, count))
+                passed = report.tried - len(report.problems)
+                rows.append([name, fault, str(report.points), str(report.tried), str(passed)])
+                problems += report.problems
+                click.echo(" ".join(rows[-1]), err=True)
+    body = "\n\n".join(
+        [
+            "## Faults",
+            "Points are operations on files and processes that are started. `write`: all writing fails between a point "
+            "and the next; `kill`: the process ends there. Passed: see above.",
+            render_table(["command", "fault", "points", "tried", "passed"], rows),
+        ]
+    )
+    click.echo("\n".join([body, *problems]))
+    if not print_only:
+        write_section("reliability-faults", f"make faults POINTS={count}", body)
+    if problems:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
