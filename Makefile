@@ -10,6 +10,8 @@
 #   RESTART=1     discard unfinished work
 #   GROUND_TRUTH  ground-truth images for evaluate (default: the demo's, if the demo is evaluated)
 #   COMPONENT     transformer, text_encoder, both or none, for bench-full-size (default: both)
+#   CASES, SEED   damaged files for each reader, for fuzz (default: 10000), and which (default: 0)
+#   POINTS        operations to let fail for each fault, for faults (default: 0, all)
 #   PYTHON        the interpreter to create .venv with (default: python3.11)
 
 # Old names of variables and of a target are accepted for one release. A test rejects the target's name if it is whole.
@@ -34,6 +36,9 @@ RESTART ?=
 MAX_MEMORY ?=
 COMPONENT ?= both
 GROUND_TRUTH ?=
+CASES ?= 10000
+SEED ?= 0
+POINTS ?= 0
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 
 VENV := .venv
@@ -57,10 +62,10 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-full-size \
 	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding $(OLD_TARGET)
+	bench-rknn-folding fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
-	@sed -n '3,13s/^# *//p' Makefile && echo
+	@sed -n '3,16s/^# *//p' Makefile && echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## create the virtual environment in .venv (other targets do this on first use)
@@ -209,6 +214,12 @@ $(OPEN_CLIP): $(SET_UP)
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's quantizers: speed, memory, size, quality
 	$(RUN)/python -m edgepress.benchmarks.onnx.graphs
+
+fuzz: $(SET_UP)  ## damaged files for every reader (CASES=10000 SEED=0; writes to docs/reliability.md)
+	$(RUN)/python -m edgepress.benchmarks.reliability.fuzz --cases $(CASES) --seed $(SEED)
+
+faults: $(SET_UP)  ## commands that fail at every operation on files (POINTS=0: all; writes to docs/reliability.md)
+	$(RUN)/python -m edgepress.benchmarks.reliability.faults --points $(POINTS)
 
 bench-onnx-options: $(SET_UP)  ## which session options compute INT4 products correctly (writes to docs/onnx.md)
 	$(RUN)/python -m edgepress.benchmarks.onnx.session_options

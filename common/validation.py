@@ -74,6 +74,8 @@ def _format_entry(value: Any) -> str:
 
 
 def _shorten(text: str) -> str:
+    """A text cut to a length; line breaks and other control characters are escaped, so that a message is one line."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 

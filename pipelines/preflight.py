@@ -75,16 +75,18 @@ def check_images(folder: Path, height: int, width: int) -> None:
         UserError: The pipeline does not support the size, or the memory certainly does not suffice.
     """
     configs = read_configs(folder)
-    family = load_families().get(read_pipeline_class(folder))
-    if family is not None:
-        try:
+    pipeline_class = read_pipeline_class(folder)
+    family = load_families().get(pipeline_class)
+    try:
+        if family is not None:
             check_image_size(family, configs, height, width)
-        except (LookupError, TypeError, ValueError) as error:
-            raise UserError(
-                f"The configs in {folder} do not describe a {family.pipeline_class}: {error} is missing or invalid. "
-                f"{ADVICE}"
-            ) from error
-    check_memory(estimate_min_memory(configs, height, width), f"An image of {height}x{width}", "Choose a smaller size.")
+        min_memory = estimate_min_memory(configs, height, width)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The configs in {folder} do not describe a {pipeline_class}: a value is missing or invalid ({error}). "
+            f"{ADVICE}"
+        ) from error
+    check_memory(min_memory, f"An image of {height}x{width}", "Choose a smaller size.")
 
 
 # ---------------------------------------------------------------- components

@@ -153,7 +153,7 @@ def _convert(entries: EntryList, columns: _Columns) -> LocatedPrompts:
         yield (
             entry.where,
             Prompt(
-                id=parse_id(entry, columns.id) if columns.id else ids.make(text),
+                id=parse_id(entry, columns.id) if columns.id in entry.fields else ids.make(text),
                 prompt=text,
                 language=parse_language(entry, language) if language else detect_language(text),
                 lines=_parse_line_cell(entry, columns.lines) if columns.lines else (),

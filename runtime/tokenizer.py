@@ -17,6 +17,9 @@ from tokenizers import Tokenizer
 from ..common.errors import UserError
 from ..prompts.truncation import describe_truncation
 
+# What the code of a template raises: Jinja lets errors of expressions, such as a sum of a text and a number, through.
+TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
@@ -75,8 +78,8 @@ class PromptTokenizer:
             return self._template.render(
                 messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._template_kwargs
             )
-        except TemplateError as error:
-            raise UserError(f"The chat template rejects the prompt: {error}") from error
+        except TEMPLATE_ERRORS as error:
+            raise UserError(f"The chat template rejects the prompt: {error}. Export the artifact again.") from error
 
 
 def _load_chat_template(path: Path) -> Template:

@@ -81,7 +81,7 @@ def read_manifest(artifact: Path) -> Manifest | None:
         return None
     try:
         return Manifest.model_validate(_upgrade(json.loads(path.read_text("utf-8"))))
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, RecursionError, ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
         remedy = "Replace the artifact with 'edgepress quantize --force'."
         raise UserError(f"{path} is not a valid manifest: {reason}. {remedy}") from error

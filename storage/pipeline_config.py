@@ -291,7 +291,7 @@ def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Run '{command}' to create it.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is corrupt: {error}. Run '{command}' again.") from error
     version = content.get("schema_version") if isinstance(content, Mapping) else None
     if version != SCHEMA_VERSION:

@@ -37,6 +37,8 @@ PAGES = {  # the page of each section
     "ocr": "evaluation.md",
     "interop": "interop.md",
     "clip": "clip.md",
+    "reliability-fuzz": "../reliability.md",
+    "reliability-faults": "../reliability.md",
 }
 CANDIDATE_NAME = "quantized"  # of the only candidate in an evaluation
 

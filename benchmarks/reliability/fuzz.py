@@ -78,6 +78,7 @@ def fuzz_reader(reader: Reader, cases: int, random_seed: int) -> FuzzReport:
             deadline=None,
             database=None,
             phases=(Phase.generate, Phase.shrink),
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         )
         @given(case)
