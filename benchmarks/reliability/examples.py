@@ -19,7 +19,7 @@ def make_example(model: type[Model], values: Mapping[str, Any]) -> Model:
 
     Args:
         model: The model's class.
-        values: Values by the name of a field, wherever it is, for those that must be more than of the right type.
+        values: Values of fields that must be more than of the right type, by `field` or `Model.field`.
 
     Raises:
         ValidationError: `values` must say more.
@@ -28,10 +28,11 @@ def make_example(model: type[Model], values: Mapping[str, Any]) -> Model:
 
 
 def _make_object(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: values[name] if name in values else _make_field(field, values)
-        for name, field in model.model_fields.items()
-    }
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        key = next((key for key in (f"{model.__name__}.{name}", name) if key in values), None)
+        fields[name] = _make_field(field, values) if key is None else values[key]
+    return fields
 
 
 def _make_field(field: FieldInfo, values: Mapping[str, Any]) -> Any:

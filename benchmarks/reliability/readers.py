@@ -33,7 +33,7 @@ from ...storage.pipeline_config import OnnxPipelineConfig, RknnPipelineConfig
 from ...storage.safetensors_header import read_tensor_headers
 from .examples import make_example
 
-FIELD_VALUES: Mapping[str, Any] = {"sha256": "0" * 64, "buckets": None, "file": "x.onnx"}
+FIELD_VALUES: Mapping[str, Any] = {"sha256": "0" * 64, "buckets": None, "file": "x.onnx", "ScoreGroup.name": "all"}
 PROMPT_LINES = ('{"id": "a", "prompt": "a sign: \\"OPEN\\"", "language": "en", "lines": ["OPEN"], '
                 '"categories": {"kind": "sign"}}', '{"id": "b", "prompt": "a cat", "language": "en"}')  # fmt: skip
 PARTI = b"Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\na dog\tAnimals\tSimple\tx\n"

@@ -117,6 +117,13 @@ def test_sizes_that_the_demo_does_not_support(size: tuple[int, int], reason: str
         check_images(DEMO_PIPELINE, *size)
 
 
+@pytest.mark.parametrize("channels", [[None, 64], "wide", [{}]])
+def test_configs_that_do_not_describe_the_model(pipeline: Path, channels: Any) -> None:
+    edit_json(pipeline / "vae" / "config.json", block_out_channels=channels)
+    with pytest.raises(UserError, match=f"The configs in {pipeline} do not describe a ZImagePipeline"):
+        check_images(pipeline, 64, 64)
+
+
 def test_the_tables_end_where_the_transformer_itself_fails() -> None:
     """Row 64 of a table of 64 rows."""
     import torch

@@ -215,3 +215,11 @@ def test_what_is_wrong_is_said_with_its_place(name: str, text: str, message: str
 def test_another_encoding_is_named_with_its_line(encoding: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set\.txt cannot be read \(line 2 is not UTF-8\)"):
         load_prompts(write(tmp_path, "set.txt", "a sign\na café\n", encoding))
+
+
+def test_an_id_that_only_some_entries_lack_is_made_from_the_text(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text('"a fox"\n{"id": "b", "prompt": "a cat"}', "utf-8")
+    first, second = load_prompts(file)
+    assert (first.prompt, second.id) == ("a fox", "b")
+    assert first.id == load_prompts(write(tmp_path, "plain.txt", "a fox"))[0].id

@@ -94,3 +94,23 @@ def test_unsupported_option_is_named(config: dict[str, Any]) -> None:
     name = "EulerDiscreteScheduler" if "_class_name" in config else next(iter(config))
     with pytest.raises(UserError, match=f"Unsupported scheduler .*{name}"):
         make_schedule(config, 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"shift": None}, "shift = null: it must be a number"),
+        ({"shift": float("nan")}, "shift = nan"),
+        ({"shift": 0}, "shift = 0: it must be greater than 0"),
+        ({"num_train_timesteps": "many"}, "num_train_timesteps = 'many'"),
+        ({"use_dynamic_shifting": True, "max_image_seq_len": 256}, "max_image_seq_len = 256"),
+        ({"use_dynamic_shifting": True, "max_image_seq_len": 257, "max_shift": 10}, "give no shift"),
+        ({"time_shift_type": "cubic"}, "time_shift_type = 'cubic'"),
+        ({"_class_name": "\n"}, r"Unsupported scheduler '\n'"),
+    ],
+)
+def test_an_invalid_value_is_named(config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError) as raised:
+        make_schedule(config, 8, 16384)
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)

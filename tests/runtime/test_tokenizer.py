@@ -111,3 +111,11 @@ def test_corrupt_file(tiny: Path, tmp_path: Path, name: str, text: str) -> None:
     (copy_tokenizer(tiny, tmp_path) / name).write_text(text)
     with pytest.raises(UserError, match=name):
         make_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("code", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ messages[9].content.x }}", "{{ none() }}"])
+def test_a_template_whose_code_fails_rejects_the_prompt(tiny: Path, tmp_path: Path, code: str) -> None:
+    folder = copy_tokenizer(tiny, tmp_path)
+    (folder / "chat_template.jinja").write_text(code)
+    with pytest.raises(UserError, match=r"chat template rejects the prompt: .*\. Export"):
+        make_tokenizer(tmp_path).tokenize("a")
