@@ -168,12 +168,12 @@ class FaultRunner:
             raise click.ClickException(f"edgepress {' '.join(arguments)} ends with exit code {code}: {message}")
 
     def _run(self, arguments: Sequence[str], injection: Injection) -> tuple[int, str]:
-        words = [str(self._source) if word == "SOURCE" else word for word in arguments]
+        resolved = [str(self._source) if word == "SOURCE" else word for word in arguments]
         pipe = self._root.with_name("messages")  # not a file, whose size the fault may limit
         os.mkfifo(pipe)
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            process = _SERVER.Process(target=_run_command, args=(words, self._root, pipe, injection))
+            process = _SERVER.Process(target=_run_command, args=(resolved, self._root, pipe, injection))
             process.start()
             process.join()
             with suppress(BlockingIOError):
