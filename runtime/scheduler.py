@@ -91,10 +91,10 @@ def _shift_sigmas(sigmas: NDArray[np.float32], shift: float) -> NDArray[np.float
 
 def _compute_shift(config: SchedulerConfig, image_tokens: int) -> float:
     """Returns the shift of an image: e^mu or mu, where mu is linear in the number of image tokens."""
-    tokens = config.max_image_seq_len - config.base_image_seq_len
+    base_shift, base_tokens = config.base_shift, config.base_image_seq_len
     try:
-        slope = (config.max_shift - config.base_shift) / tokens
-        mu = config.base_shift + slope * (image_tokens - config.base_image_seq_len)
+        tokens = config.max_image_seq_len - base_tokens
+        mu = base_shift + (config.max_shift - base_shift) * (image_tokens - base_tokens) / tokens
         shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
     except ArithmeticError as error:
         raise UserError(
