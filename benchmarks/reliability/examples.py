@@ -17,9 +17,11 @@ PLAIN_VALUES: Mapping[Any, Any] = {str: "x", int: 1, float: 0.5, bool: True, typ
 def make_example(model: type[Model], values: Mapping[str, Any]) -> Model:
     """Makes an instance all of whose fields are filled, each list and mapping with one entry.
 
+    Floats of a tuple rise from one to the next, as intervals need.
+
     Args:
         model: The model's class.
-        values: Values of fields that must be more than of the right type, by `field` or `Model.field`.
+        values: Values of fields that must be more than of the right type, by `field` or `Model.field`; `str`: any text.
 
     Raises:
         ValidationError: `values` must say more.
@@ -47,13 +49,14 @@ def _make_value(annotation: Any, values: Mapping[str, Any]) -> Any:
         return _make_object(annotation, values)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is None:
-        return PLAIN_VALUES[annotation]
+        return values.get("str", PLAIN_VALUES[str]) if annotation is str else PLAIN_VALUES[annotation]
     if origin is Literal:
         return arguments[0]
     if origin in (dict, Mapping):
         return {_make_value(arguments[0], values): _make_value(arguments[1], values)}
     if origin in (list, tuple):
-        return [_make_value(argument, values) for argument in arguments if argument is not Ellipsis]
+        items = [_make_value(argument, values) for argument in arguments if argument is not Ellipsis]
+        return [(number + 1) * item / len(items) if type(item) is float else item for number, item in enumerate(items)]
     if origin in (Union, types.UnionType):
         return _make_value(arguments[0], values)
     return _make_value(arguments[0], values)  # Annotated

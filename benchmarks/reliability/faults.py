@@ -79,13 +79,13 @@ RECIPES = {
 QUANTIZE = ("quantize", "--quiet", "--model", "SOURCE", "--output", "artifact", "--recipe")
 EVALUATE = (
     *("evaluate", "--quiet", "--model", "SOURCE", "--candidate", "artifact/model", "--output", "evaluation"),
-    *("--metric", "psnr", "--limit", "1", "--recipe", NEWER, "--no-gates"),
+    *("--limit", "1", "--recipe", NEWER, "--no-gates", "--metric"),
 )
 VERBS: Mapping[str, Verb] = {
     verb.name: verb
     for verb in (
         Verb("quantize", [[*QUANTIZE, OLDER]], [*QUANTIZE, NEWER, "--force"], ["artifact/model"]),
-        Verb("evaluate", [[*QUANTIZE, NEWER]], EVALUATE, ["artifact/model"]),
+        Verb("evaluate", [[*QUANTIZE, NEWER], [*EVALUATE, "mae"]], [*EVALUATE, "psnr"], ["artifact/model"]),
         Verb(
             "export onnx",
             [],
@@ -103,6 +103,7 @@ VERBS: Mapping[str, Verb] = {
             ],
             ["artifact/onnx"],
         ),
+        Verb("clean", [[*QUANTIZE, NEWER], [*EVALUATE, "mae"]], ["clean", "--quiet"], ["artifact/model", "evaluation"]),
     )
 }
 

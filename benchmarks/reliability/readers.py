@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,9 @@ from PIL import Image
 
 from ...api.inspection import info
 from ...evaluate.images.image_file import load_image, load_record
+from ...evaluate.metrics import psnr
+from ...evaluate.metrics.base import MetricSettings
+from ...evaluate.results.history import append_run
 from ...evaluate.results.schema import Results, load_results
 from ...evaluate.scoring.score_cache import open_score_cache
 from ...pipelines.hub import DEMO_PIPELINE as PIPELINE
@@ -33,7 +37,13 @@ from ...storage.pipeline_config import OnnxPipelineConfig, RknnPipelineConfig
 from ...storage.safetensors_header import read_tensor_headers
 from .examples import make_example
 
-FIELD_VALUES: Mapping[str, Any] = {"sha256": "0" * 64, "buckets": None, "file": "x.onnx", "ScoreGroup.name": "all"}
+FIELD_VALUES: Mapping[str, Any] = {
+    "sha256": "0" * 64,
+    "buckets": None,
+    "file": "x.onnx",
+    "ScoreGroup.name": "all",
+    "region": [0.1, 0.1, 0.9, 0.9],
+}
 PROMPT_LINES = ('{"id": "a", "prompt": "a sign: \\"OPEN\\"", "language": "en", "lines": ["OPEN"], '
                 '"categories": {"kind": "sign"}}', '{"id": "b", "prompt": "a cat", "language": "en"}')  # fmt: skip
 PARTI = b"Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\na dog\tAnimals\tSimple\tx\n"
@@ -158,6 +168,23 @@ def _read_score_cache(_: Path, file: Path) -> None:
         scores.get("k")
 
 
+@cache
+def _make_run() -> Results:
+    return make_example(Results, {**FIELD_VALUES, "str": "psnr"})
+
+
+def _add_to_history(_: Path, file: Path) -> None:
+    append_run(file, _make_run(), [psnr.create_metric(MetricSettings())])
+
+
+@cache
+def _make_history() -> Mapping[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "history.sqlite"
+        _add_to_history(Path(folder), file)
+        return {file.name: file.read_bytes()}
+
+
 READERS: Mapping[str, Reader] = {
     reader.name: reader
     for reader in (
@@ -244,6 +271,7 @@ READERS: Mapping[str, Reader] = {
             lambda _, file: make_schedule(read_json_object(file), 4, 256),
         ),
         Reader("image", _make_image_files, [(f"image.{suffix}", None) for suffix in IMAGE_SUFFIXES], _read_image),
+        Reader("history", _make_history, [("history.sqlite", None)], _add_to_history),
         Reader("score cache", _make_score_cache, [("scores.sqlite", None)], _read_score_cache),
     )
 }
