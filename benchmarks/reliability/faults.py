@@ -81,28 +81,16 @@ EVALUATE = (
     *("evaluate", "--quiet", "--model", "SOURCE", "--candidate", "artifact/model", "--output", "evaluation"),
     *("--limit", "1", "--recipe", NEWER, "--no-gates", "--metric"),
 )
+EXPORT = (
+    *("export", "onnx", "--quiet", "--model", "SOURCE", "--output", "artifact", "--recipe", NEWER, "--no-check"),
+    "--precision",
+)
 VERBS: Mapping[str, Verb] = {
     verb.name: verb
     for verb in (
         Verb("quantize", [[*QUANTIZE, OLDER]], [*QUANTIZE, NEWER, "--force"], ["artifact/model"]),
         Verb("evaluate", [[*QUANTIZE, NEWER], [*EVALUATE, "mae"]], [*EVALUATE, "psnr"], ["artifact/model"]),
-        Verb(
-            "export onnx",
-            [],
-            [
-                "export",
-                "onnx",
-                "--quiet",
-                "--model",
-                "SOURCE",
-                "--output",
-                "artifact",
-                "--recipe",
-                NEWER,
-                "--no-check",
-            ],
-            ["artifact/onnx"],
-        ),
+        Verb("export onnx", [[*EXPORT, "fp32"]], [*EXPORT, "fp16"], ["artifact/onnx"]),
         Verb("clean", [[*QUANTIZE, NEWER], [*EVALUATE, "mae"]], ["clean", "--quiet"], ["artifact/model", "evaluation"]),
     )
 }
