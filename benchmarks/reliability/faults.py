@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -71,7 +72,7 @@ OLDER, NEWER = "older.yaml", "newer.yaml"
 RECIPES = {
     name: {
         "device": "test",
-        "quantize": {"method": "rtn", "components": ["text_encoder"], "group_size": group_size},
+        "quantize": {"method": "rtn", "components": ["text_encoder"], "scheme": {"group_size": group_size}},
         "calibration": {"count": 1, "steps": 1},
     }
     for name, group_size in ((OLDER, 64), (NEWER, 32))
@@ -187,6 +188,7 @@ def _run_command(arguments: list[str], root: Path, messages: Path, before: Calla
     output = os.open(messages, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))  # they were files
     before()
     main(arguments, prog_name="edgepress")
 

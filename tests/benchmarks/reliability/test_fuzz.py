@@ -32,7 +32,6 @@ def test_damaged_files_end_in_success_or_a_sentence(name: str) -> None:
     report = fuzz_reader(READERS[name], CASES, random_seed=0)
     assert report.read + report.refused == report.cases >= CASES
     assert report.read > 0
-    assert report.refused > 0
 
 
 @pytest.mark.parametrize("name", READERS)
