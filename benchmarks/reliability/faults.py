@@ -27,7 +27,14 @@ from ..common.report import render_table, write_section
 from .injection import FAULTS, KILL, Injection, read_log
 
 _SERVER = multiprocessing.get_context("forkserver")
-PRELOADED = ("edgepress.cli.main", "edgepress.quantize.pipeline", "edgepress.evaluate.evaluator")
+PRELOADED = (  # what takes long to import, in the server that commands are forked from
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.pipelines.pipeline_utils",
+    "transformers.modeling_utils",
+    "edgepress.cli.main",
+    "edgepress.quantize.pipeline",
+    "edgepress.evaluate.evaluator",
+)
 DEFECT_EXIT_CODE = 3
 PIPE_BYTES = 65_536
 
