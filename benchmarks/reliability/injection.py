@@ -77,7 +77,7 @@ class Injection:
             if event in PROCESS_EVENTS or any(_is_within(self.root, path) for path in _changed_paths(event, arguments)):
                 pass_point(event)
 
-        os.fsync = _announce(os.fsync, lambda: pass_point("os.fsync"))
+        os.fsync = _announce(os.fsync, lambda: pass_point("os.fsync"))  # type: ignore[assignment]
         sys.addaudithook(watch)
 
 
