@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api.cleaning import clean
     from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
     from .api.inspection import info
+    from .api.verification import verify
     from .common.errors import UserError
     from .recipes.loader import load_recipe
     from .recipes.schema import Recipe
@@ -45,6 +46,7 @@ __all__ = [
     "load_recipe",
     "plan_rknn",
     "quantize",
+    "verify",
 ]
 
 _MODULES = {
@@ -57,6 +59,7 @@ _MODULES = {
     "info": "api.inspection",
     "load_recipe": "recipes.loader",
     "plan_rknn": "api.functions",
+    "verify": "api.verification",
 }
 _CALLABLE_PACKAGES = ("evaluate", "quantize")  # packages that are functions of the API as well
 

@@ -50,7 +50,7 @@ def quantize(
         output: The artifact's folder; default: `artifacts/<device>`.
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
         max_memory: Bytes that the run may use.
-        force: Replace an artifact that was made from something else.
+        force: Replace an artifact that was made from something else, and remove what was exported from it.
         restart: Start over instead of resuming interrupted work.
         progress: Called with a stage, what is done and the total.
 

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from ..common.errors import UserError
 from ..models.registry import load_families
 from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
+from ..storage.outdated_results import EVALUATION_RESULTS, find_outdated_results
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.safetensors_header import TensorHeader, read_tensor_headers
 from ..storage.weight_files import WeightFiles, select_weight_files
@@ -131,6 +134,20 @@ class ArtifactInfo:
             lines += ["", str(export)]
         lines += ["", f"Evaluation: {self.evaluation or 'none yet; run edgepress evaluate'}"]
         return "\n".join(lines)
+
+
+class GateSummary(BaseModel):
+    """A gate in results.json, in part."""
+
+    name: str = Field(description="What is limited.")
+    verdict: str = Field(description="`passed`, `failed`, `inconclusive` or `not measured`.")
+
+
+class EvaluationSummary(BaseModel):
+    """The verdict in results.json, which needs no package of the evaluation."""
+
+    verdict: str | None = Field(default=None, description="The verdict of all gates; null if there are none.")
+    gates: list[GateSummary] | None = Field(default=None, description="The gates.")
 
 
 Info = PipelineInfo | ExportInfo | ArtifactInfo
@@ -283,26 +300,32 @@ def _inspect_artifact(artifact: Artifact) -> ArtifactInfo:
         _describe_method(manifest),
         _inspect_pipeline(artifact.model) if artifact.has_model else None,
         tuple(map(_inspect_export, exports)),
-        _describe_evaluation(artifact.evaluation / "results.json"),
+        _describe_evaluation(artifact),
     )
 
 
 def _describe_method(manifest: Manifest | None) -> str:
     if manifest is None:
         return ""
-    settings = manifest.recipe.get("quantize", {})
+    settings = manifest.recipe.get("quantize")
+    if not isinstance(settings, Mapping):
+        return ""
     steps = settings.get("steps")
-    return "+".join(steps) if steps else str(settings.get("method", ""))
+    return "+".join(map(str, steps)) if isinstance(steps, list) and steps else str(settings.get("method", ""))
 
 
-def _describe_evaluation(file: Path) -> str:
+def _describe_evaluation(artifact: Artifact) -> str:
+    file = artifact.evaluation / EVALUATION_RESULTS
     if not file.exists():
         return ""
-    results = _read_json(file)
-    gates = results.get("gates") or []
-    failed = [gate.get("name") for gate in gates if gate.get("verdict") == "failed"]
-    verdict = results.get("verdict") or "measured, no gates"
-    return f"{verdict}" + (f" ({', '.join(map(str, failed))})" if failed else "") + f", {file}"
+    try:
+        results = EvaluationSummary.model_validate(_read_json(file))
+    except ValidationError:
+        return f"unreadable, {file}; run edgepress evaluate again"
+    failed = [gate.name for gate in results.gates or () if gate.verdict == "failed"]
+    outdated = ", of other files than are there now" if file in find_outdated_results(artifact) else ""
+    verdict = results.verdict or "measured, no gates"
+    return verdict + (f" ({', '.join(failed)})" if failed else "") + f", {file}{outdated}"
 
 
 def _component_table(components: tuple[ComponentInfo, ...]) -> list[str]:

@@ -13,7 +13,7 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.schema import MAX_STEPS
 from .console import print_json, show_progress
-from .options import FOLDER, Command, ImageSize, json_option, output_option, verbosity_options
+from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, verbosity_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +36,11 @@ TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
     metavar="NAME",
     help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="First compare every file of the artifact with its SHA-256, as evaluate and bench do.",
+)
 @output_option("The image file, such as out.png.", required=True, metavar="FILE")
 @json_option
 @verbosity_options
@@ -48,6 +53,7 @@ def generate(
     size: tuple[int, int] | None,
     tile: int | None,
     providers: tuple[str, ...],
+    verify: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -59,6 +65,8 @@ def generate(
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import GenerationRequest, ImagePipeline
 
+    if verify:
+        _verify(artifact)
     pipeline = ImagePipeline(artifact, keep_loaded=False, providers=providers or CPU_PROVIDERS)
     request = GenerationRequest(prompt, seed, steps, size, tile)
     with show_progress() as progress:
@@ -69,6 +77,16 @@ def generate(
         print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": steps, "size": size})
     else:
         click.echo(f"Generated {output}")
+
+
+def _verify(artifact: Path) -> None:
+    """Checks the hashes of an export; says so where it has none."""
+    from ..runtime.verification import verify_export
+
+    with show_progress() as progress:
+        notice = verify_export(artifact, progress)
+    if notice:
+        LOGGER.warning("%s", notice)
 
 
 def _resolve_format(output: Path) -> str:

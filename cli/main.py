@@ -26,6 +26,7 @@ from .interrupts import record_interrupts
 from .options import COMMAND
 from .quantize import quantize
 from .recipes import recipes
+from .verify import verify
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit, GeneratorExit)  # are for click
 LIBRARIES = {"torch": "torch", "ONNX Runtime": "onnxruntime"}  # that --version names
@@ -110,5 +111,5 @@ def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
 
 
-for command in (quantize, export, evaluate, generate, bench, recipes, info, clean):
+for command in (quantize, export, evaluate, generate, bench, recipes, info, verify, clean):
     main.add_command(command)

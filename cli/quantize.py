@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
 )
-@force_option("Replace an artifact that was made from something else.")
+@force_option("Replace an artifact that was made from something else, and remove what was exported from it.")
 @restart_option
 @json_option
 @verbosity_options

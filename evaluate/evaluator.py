@@ -14,8 +14,10 @@ from .. import __version__
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
+from ..storage.files import digest_files
 from ..storage.layout import GENERATORS, Artifact
 from ..storage.manifest import library_versions, read_manifest
+from ..storage.provenance import describe_missing_hashes, read_recorded_files
 from .checks import check_plan
 from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource
@@ -27,13 +29,14 @@ from .report.formatting import pluralize
 from .report.publishing import publish_results, withdraw_latest
 from .results import baseline, history
 from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
-from .results.folder_identity import digest_files, hash_folder
+from .results.folder_identity import hash_folder
 from .results.gates import GateSpec, evaluate_gates, overall_verdict, resolve_gates
 from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo, load_results
 from .scoring.pairs import ComparisonSet, build_sample, make_tasks
 from .scoring.runner import ScoreTable, score_images
 from .scoring.score_cache import open_score_cache
 
+EXPORTS = ("onnx", "rknn")  # kinds of systems that record hashes of their files
 logger = logging.getLogger(__name__)
 
 
@@ -145,6 +148,8 @@ def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress
 def _describe_system(plan: EvaluationPlan, source: ImageSource, progress: Progress, stage: str) -> SystemInfo:
     dtype = source.dtype or plan.dtype if source.kind == "diffusers" else None
     folder = hash_folder(source.folder, progress, stage)
+    if source.kind in EXPORTS and not read_recorded_files(source.folder):
+        logger.warning("%s", describe_missing_hashes(source.folder))
     return SystemInfo(kind=source.kind, folder=folder, dtype=dtype, engine=detect_engine(source))
 
 

@@ -19,6 +19,7 @@ from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.manifest import read_manifest
 from ..storage.preflight import is_writable
+from ..storage.source_location import find_source
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings
@@ -280,9 +281,16 @@ def _make_blank_prompt(stem: str) -> Prompt:
 
 
 def _find_original(candidate: ImageSource) -> str | None:
-    """Returns the pipeline that a candidate was quantized from, if its manifest names one that still exists."""
-    manifest = read_manifest(Artifact.containing(candidate.folder).path)
-    return manifest.source if manifest and Path(manifest.source).is_dir() else None
+    """Returns the pipeline that a candidate was quantized from, if it is still on this machine.
+
+    Manifests of earlier releases say where it is.
+    """
+    artifact = Artifact.containing(candidate.folder)
+    manifest = read_manifest(artifact.path)
+    if manifest is None:
+        return None
+    source = find_source(artifact) or Path(manifest.source)
+    return str(source) if source.is_absolute() and source.is_dir() else None
 
 
 def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, ...]) -> SamplingParams | None:

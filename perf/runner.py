@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from .. import __version__
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import Prompt, prompt_set_digest
+from ..runtime.verification import digest_export, verify_export
 from .machine import read_machine_info
 from .power import read_power_state, read_temperatures, read_throttling
 from .process_memory import parse_proc_file
@@ -22,6 +24,7 @@ from .worker_process import WorkerDiedError, WorkerProcess
 SAVE_INTERVAL_S = 5
 UNFINISHED = "the run was stopped before it finished"
 INTERRUPTED = "interrupted"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,18 @@ def run_benchmark(
         The results. If the run ends early, they are partial and `incomplete_reason` says why.
 
     Raises:
-        UserError: No image can be generated, or the worker died before the first one.
+        UserError: A file of the artifact is not as it was exported, no image can be generated, or the worker died
+            before the first one.
         KeyboardInterrupt: Ctrl-C before the first image.
     """
+    notice = verify_export(config.artifact, progress)
+    if notice:
+        logger.warning("%s", notice)
     progress("starting", 0, 1)
     started_at, initial = datetime.now(UTC), _InitialConditions()
+    artifact_sha256 = digest_export(config.artifact)
     with _start_worker(config) as worker:
-        run = _BenchRun(config, worker, started_at, initial)
+        run = _BenchRun(config, worker, started_at, initial, artifact_sha256)
         progress("starting", 1, 1)
         incomplete_reason = run.generate_all(write, progress)
         return run.collect_results(incomplete_reason)
@@ -113,6 +121,7 @@ class _BenchRun:
     worker: WorkerProcess
     started_at: datetime
     initial: _InitialConditions
+    artifact_sha256: str
     images: list[ImageTiming] = field(default_factory=list)
     engine: str = ""
     disk_bytes_read: int | None = None
@@ -174,6 +183,7 @@ class _BenchRun:
             edgepress=__version__,
             started_at=self.started_at.isoformat(timespec="seconds"),
             artifact=str(self.config.artifact),
+            artifact_sha256=self.artifact_sha256,
             engine=self.engine,
             simulated=self.worker.artifact_info["simulated"],
             incomplete_reason=incomplete_reason,

@@ -131,6 +131,9 @@ class BenchResults(BenchModel):
     edgepress: str = Field(description="Version of edgepress.")
     started_at: str = Field(description="Start of the run, UTC.")
     artifact: str = Field(description="Folder of the artifact.")
+    artifact_sha256: str | None = Field(
+        default=None, description="Digest of the files that were measured; null in files of earlier releases."
+    )
     engine: str = Field(description="Name and version of the engine that ran the graphs.")
     simulated: bool = Field(description="Whether a simulator stood in for the NPU; its memory is not measured.")
     incomplete_reason: str | None = Field(description="Why there are fewer images than requested; null if complete.")

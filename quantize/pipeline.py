@@ -16,6 +16,7 @@ from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
+from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
@@ -27,6 +28,9 @@ from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import Manifest, library_versions, read_manifest
 from ..storage.preflight import check_disk_space, check_output
+from ..storage.provenance import find_stale_exports
+from ..storage.publishing import remove_folder
+from ..storage.source_location import remove_places, write_source_location
 from ..storage.weight_files import find_stray_weights
 from .algorithms.fp16_range import find_fp16_overflows
 from .calibration.collector import run_calibration
@@ -69,7 +73,7 @@ def quantize_pipeline(
         recipe: Schemes, method, components and calibration.
         source: A diffusers folder in its original precision.
         output: The artifact folder. Created where it does not exist.
-        force: Replace an artifact that was made from something else.
+        force: Replace an artifact that was made from something else, and remove what was exported from it.
         restart: Use neither unfinished work nor a finished artifact; start over.
         max_memory: Bytes that the run may take.
         progress: Called with the stage, what is done of it, and the total.
@@ -106,10 +110,23 @@ def quantize_pipeline(
             job.run(workspace, timer)
             write_json(job.build_manifest(workspace).model_dump(mode="json"), workspace.manifest_file)
         workspace.publish()
+        _retire_stale_exports(workspace.artifact, remove=force)
     manifest = read_manifest(output)
     assert manifest is not None
     write_json(timer.seconds, Artifact(output).timings)
+    write_source_location(source, Artifact(output))
     return QuantizeResult(output, manifest, created=True, seconds=timer.seconds)
+
+
+def _retire_stale_exports(artifact: Artifact, remove: bool) -> None:
+    """Removes exports of a model that was replaced, or says that they cannot be used any more."""
+    for folder in find_stale_exports(artifact):
+        again = f"Run 'edgepress export {folder.name}' again."
+        if remove:
+            remove_folder(folder)
+            logger.warning("Removed %s, which was exported from the model that was replaced. %s", folder, again)
+        else:
+            logger.warning("%s was exported from another model and is refused from now on. %s", folder, again)
 
 
 class StageTimer:
@@ -147,6 +164,14 @@ class QuantizationJob:
     dtype: torch.dtype
     max_memory: int
     files: Sequence[FileRecord] = ()
+
+    @property
+    def source_name(self) -> str:
+        """The original pipeline as `--model` takes it, without its place on this machine."""
+        model, source = self.recipe.model, self.plan.source.resolve()
+        is_demo = model == "demo" and source == DEMO_PIPELINE.resolve()
+        is_from_hub = f"models--{model.replace('/', '--')}" in source.parts  # a folder of the Hub's cache
+        return model if is_demo or is_from_hub else source.name
 
     def collect_inputs(self) -> dict[str, Any]:
         """Returns everything that the result depends on, by topic, as JSON.
@@ -203,8 +228,8 @@ class QuantizationJob:
         return Manifest(
             device=self.recipe.device,
             key=workspace.key,
-            source=str(plan.source.resolve()),
-            recipe=self.recipe.model_dump(mode="json"),
+            source=self.source_name,
+            recipe=remove_places(self.recipe.model_dump(mode="json")),
             prompts_sha256=prompt_set_digest(self.prompts),
             sources=list(self.files),
             files=files,

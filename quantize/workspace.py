@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,12 +21,15 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..storage.checkpoint import open_safetensors
-from ..storage.files import FileRecord, read_json_object, write_json
-from ..storage.layout import Artifact
+from ..storage.checksums import write_checksums
+from ..storage.files import read_json_object, record_file, write_json
+from ..storage.integrity import require_intact
+from ..storage.layout import MANIFEST, MODEL, Artifact
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.publishing import artifact_lock, fsync_folder, publish_folder
 
 KEY_LENGTH = 16
+REPLACE_ADVICE = "Use --force to quantize again, or --output to write to another folder."
 INPUTS_FILES = ("inputs.json", "made-from.json")  # the second is its name in earlier releases
 
 
@@ -175,9 +178,17 @@ class Workspace:
         if self.model_folder.exists():
             self.artifact.manifest.unlink(missing_ok=True)
             publish_folder(self.model_folder, self.artifact.model)
+        self._write_checksums()
         self.manifest_file.replace(self.artifact.manifest)
         fsync_folder(self.output)
         self.clear()
+
+    def _write_checksums(self) -> None:
+        """Writes SHA256SUMS of the model and of its manifest, which is about to get its place."""
+        manifest = Manifest.model_validate_json(self.manifest_file.read_text("utf-8"))
+        model = [file.model_copy(update={"path": f"{MODEL}/{file.path}"}) for file in manifest.files]
+        described_by = record_file(self.folder, self.manifest_file.name).model_copy(update={"path": MANIFEST})
+        write_checksums([described_by, *model], self.output)
 
     def clear(self) -> None:
         """Removes this workspace and those of other inputs."""
@@ -247,7 +258,7 @@ def _find_published(output: Path, key: str) -> Manifest | None:
     model = Artifact(output).model
     manifest = read_manifest(output)
     if manifest is not None and manifest.key == key and model.is_dir():
-        _verify_files(model, manifest.files)
+        require_intact(model, manifest.files, REPLACE_ADVICE)
         return manifest
     if model.exists():
         raise UserError(explain_other_inputs(model))
@@ -258,16 +269,5 @@ def explain_other_inputs(model: Path) -> str:
     """Says that a published model was made from other inputs, and what to do."""
     return (
         f"{model} was made from another recipe, prompt set, model or version of edgepress. "
-        "Use --force to replace it, or --output to write to another folder."
+        "Use --force to replace it and what was exported from it, or --output to write to another folder."
     )
-
-
-def _verify_files(model: Path, files: Sequence[FileRecord]) -> None:
-    """Raises UserError where a published file is missing or of another size."""
-    for file in files:
-        path = model / file.path
-        if not path.exists() or path.stat().st_size != file.bytes:
-            raise UserError(
-                f"{path} is missing or has changed size since it was published. "
-                "Use --force to quantize again, or --output to write to another folder."
-            )

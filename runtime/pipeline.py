@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +16,7 @@ from ..models.base.host import Host, RunGraph, load_host
 from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
 from ..prompts.truncation import warn_once
-from ..storage.layout import CONFIG_NAME
+from .malformed import reject_malformed
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool
@@ -81,7 +80,7 @@ class ImagePipeline:
             self._open_rknn(artifact, keep_loaded)
         else:
             self._open_onnx(artifact, keep_loaded, providers)
-        with _reject_malformed(self.folder):
+        with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
             exported_tokens = int(self._host_configs.get("max_prompt_tokens", self._host.max_tokens))
         max_tokens = min(exported_tokens, self._host.max_tokens)
@@ -91,9 +90,11 @@ class ImagePipeline:
         exported = load_exported_onnx(artifact)
         self.folder: Path = exported.folder
         self._host_configs: Mapping[str, Any] = exported.host_configs
-        with _reject_malformed(self.folder):
+        with reject_malformed(self.folder):
             self._host: Host = load_host(get_family(exported.pipeline_class), exported.host_configs)
-        sessions = SessionPool(exported.graph_files, keep_loaded, providers, exported.accuracy_level)
+        sessions = SessionPool(
+            exported.graph_files, keep_loaded, providers, exported.accuracy_level, exported.linked_weights
+        )
         self._run: SessionPool | BucketedSessions | RknnBackend = sessions
         if exported.bucketed_graphs:
             self._run = BucketedSessions(sessions, exported.bucketed_graphs)
@@ -209,7 +210,7 @@ class ImagePipeline:
             return size
         if size:
             return size
-        with _reject_malformed(self.folder):
+        with reject_malformed(self.folder):
             return self._host.native_resolution, self._host.native_resolution
 
     @property
@@ -232,7 +233,7 @@ class ImagePipeline:
         return isinstance(self._run, RknnBackend)
 
     def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
-        with _reject_malformed(self.folder):
+        with reject_malformed(self.folder):
             needed = estimate_min_memory(self._host_configs, height, width, decodes_whole)
         advice = "Choose a smaller size, or decode in tiles." if decodes_whole else "Choose a smaller size."
         check_memory(needed, f"An image of {height}x{width}", advice)
@@ -268,13 +269,3 @@ class ImagePipeline:
         if tile_size < MIN_TILE_SIZE or tile_size % 2:
             raise UserError(f"Invalid tile size {tile_size}: it must be even and at least {MIN_TILE_SIZE}.")
         return make_tiled_decoder(self._run.run, self._host.decoder_graph, self._host.decoder_stages, tile_size)
-
-
-@contextmanager
-def _reject_malformed(folder: Path) -> Iterator[None]:
-    """Raises UserError if configs in pipeline.json lack a key or have one of the wrong type."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{folder / CONFIG_NAME} is corrupt ({reason}). Export the artifact again.") from error

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from ..common.errors import UserError
 from ..prompts.truncation import describe_truncation
+from ..storage.strict_json import parse_strict_json
 
 # What the code of a template raises: Jinja lets errors of expressions, such as a sum of a text and a number, through.
 TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -118,8 +119,8 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 def _read_special_tokens(path: Path) -> dict[str, str]:
     """Reads bos_token, eos_token and the like, which a chat template may use."""
     try:
-        entries = json.loads(_read_text(path)).items()
-    except (AttributeError, RecursionError, ValueError) as error:
+        entries = parse_strict_json(_read_text(path)).items()
+    except ValueError as error:
         raise UserError(f"{path} is corrupt ({error}). Export the artifact again.") from error
     return {key: value for key, value in entries if key.endswith("_token") and isinstance(value, str)}
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
+from .relative_path import RelativePath
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -24,9 +25,21 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str = Field(description="The path relative to a root folder, with forward slashes.")
-    bytes: int = Field(description="The size in bytes.")
-    sha256: str = Field(description="The SHA-256 in hexadecimal.")
+    path: RelativePath = Field(description="The path relative to a root folder, with forward slashes.")
+    bytes: int = Field(ge=0, description="The size in bytes.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The SHA-256 in hexadecimal.")
+
+
+def record_file(folder: Path, name: str) -> FileRecord:
+    """The record of a file in a folder, which is read."""
+    file = folder / name
+    return FileRecord(path=name, bytes=file.stat().st_size, sha256=hash_file(file))
+
+
+def digest_files(files: Sequence[FileRecord]) -> str:
+    """One SHA-256 for the paths, sizes and contents of files, in hexadecimal."""
+    content = json.dumps([(file.path, file.bytes, file.sha256) for file in files])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def hash_file(file: Path) -> str:
@@ -55,7 +68,7 @@ def hash_files(
     Returns:
         The files, sorted by path.
     """
-    paths = {name: folder / name for name in _list_files(folder)}
+    paths = {name: folder / name for name in list_files(folder)}
     sizes = {name: path.stat().st_size for name, path in paths.items() if path.exists() and path not in skip}
     records: list[FileRecord] = []
     for name, size in sizes.items():
@@ -71,8 +84,8 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.lstat().st_size for file in files)
 
 
-def _list_files(folder: Path) -> list[str]:
-    """Relative paths with forward slashes, sorted."""
+def list_files(folder: Path) -> list[str]:
+    """The files below a folder that are not hidden: relative paths with forward slashes, sorted. Links are followed."""
     paths = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

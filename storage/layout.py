@@ -8,8 +8,20 @@ from pathlib import Path
 MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
+CHECKSUMS_NAME = "SHA256SUMS"
+SIMULATOR_FOLDER = "simulator"  # in `rknn`: what the toolkit needs to build the parts again; a board may lack it
+TIMINGS, LOCAL = "timings.json", "local.json"
 ARTIFACTS = Path("artifacts")  # where artifacts are written by default
 GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with
+TOP_NAMES = (
+    *GENERATORS,
+    EVALUATION,
+    BENCH,
+    MANIFEST,
+    CHECKSUMS_NAME,
+    TIMINGS,
+    LOCAL,
+)  # all that an artifact consists of
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,12 @@ class Artifact:
     @property
     def timings(self) -> Path:
         """The file with the duration of each stage of quantization."""
-        return self.path / "timings.json"
+        return self.path / TIMINGS
+
+    @property
+    def local(self) -> Path:
+        """The file that says what is true on this machine only."""
+        return self.path / LOCAL
 
     @property
     def work(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
-from ..common.errors import UserError
 from ..recipes.deprecation import upgrade_settings
 from ..recipes.schema import QuantizationSettings
 from .files import FileRecord, write_json
 from .layout import Artifact
+from .published_model import MANIFEST_VERSION, corrupt_manifest, describe_validation_error, read_manifest_content
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")
 RENAMED_KEYS = {
@@ -32,10 +31,10 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    schema_version: int = Field(default=2, description="The version of this schema.")
+    schema_version: int = Field(default=MANIFEST_VERSION, ge=1, description="The version of this schema.")
     device: str = Field(description="The device that the recipe is for.")
     key: str = Field(description="A hash of everything that the quantized weights depend on.")
-    source: str = Field(description="The folder of the original pipeline.")
+    source: str = Field(description="The original pipeline: `demo`, a hub id, or the name of its folder.")
     recipe: dict[str, Any] = Field(description="The recipe with all its defaults.")
     prompts_sha256: str = Field(description="A hash of the calibration prompts.")
     sources: list[FileRecord] = Field(description="The files of the original pipeline.")
@@ -74,23 +73,20 @@ def read_manifest(artifact: Path) -> Manifest | None:
         None if there is none.
 
     Raises:
-        UserError: The manifest is corrupt, or of an unknown version.
+        UserError: The manifest is corrupt, or of a newer version.
     """
     path = Artifact(artifact).manifest
-    if not path.exists():
+    content = read_manifest_content(path)
+    if content is None:
         return None
     try:
-        return Manifest.model_validate(_upgrade(json.loads(path.read_text("utf-8"))))
-    except (OSError, RecursionError, ValueError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        remedy = "Replace the artifact with 'edgepress quantize --force'."
-        raise UserError(f"{path} is not a valid manifest: {reason}. {remedy}") from error
+        return Manifest.model_validate(_upgrade(content))
+    except ValidationError as error:
+        raise corrupt_manifest(path, describe_validation_error(error)) from error
 
 
-def _upgrade(content: Any) -> Any:
+def _upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces the keys of earlier releases."""
-    if not isinstance(content, Mapping):
-        return content
     upgraded = {RENAMED_KEYS.get(key, key): value for key, value in content.items()}
     if isinstance(upgraded.get("recipe"), Mapping):
         upgraded["recipe"] = upgrade_settings(upgraded["recipe"])

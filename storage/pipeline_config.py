@@ -6,16 +6,16 @@ boards read it without torch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -23,10 +23,26 @@ from pydantic import (
 )
 
 from ..common.errors import UserError
-from .files import FileRecord, write_json
-from .layout import CONFIG_NAME
+from .checksums import read_checksums, require_checksum, write_checksums
+from .files import FileRecord, list_files, record_file, write_json
+from .layout import CHECKSUMS_NAME, CONFIG_NAME
+from .published_model import describe_validation_error
+from .relative_path import FileName, RelativePath
+from .strict_json import parse_strict_json
 
 SCHEMA_VERSION = 1
+
+ModelDigest = Annotated[
+    str | None,
+    Field(
+        description="Digest of the files of `model` in the same artifact, if that was exported; empty if another "
+        "pipeline was. Null in exports of earlier releases."
+    ),
+]
+PublishedFiles = Annotated[
+    tuple[FileRecord, ...],
+    Field(description="All files of the export but this one and SHA256SUMS; empty in exports of earlier releases."),
+]
 
 
 class ConfigModel(BaseModel):
@@ -57,14 +73,16 @@ class PortConfig(ConfigModel):
 class BucketConfig(ConfigModel):
     """The file of a graph for one combination of sizes."""
 
-    file: str = Field(description="The file, relative to the export.")
+    file: RelativePath = Field(description="The file, relative to the export.")
     axes: dict[str, int] = Field(description="The sizes of the axes that vary, by name.")
 
 
 class GraphConfig(OptionalFieldsModel):
     """An ONNX graph: one file with dynamic shapes, or one file for each bucket of fixed shapes."""
 
-    file: str | None = Field(default=None, description="The file, relative to the export, if shapes are dynamic.")
+    file: RelativePath | None = Field(
+        default=None, description="The file, relative to the export, if shapes are dynamic."
+    )
     buckets: tuple[BucketConfig, ...] | None = Field(default=None, description="The files, if shapes are fixed.")
     component: str = Field(default="", description="The pipeline's component that the graph computes or is part of.")
     inputs: tuple[PortConfig, ...] = Field(default=(), description="The inputs in order.")
@@ -121,11 +139,11 @@ class OnnxPipelineConfig(ConfigModel):
     float_dtype: Literal["fp32", "fp16"] = Field(
         default="fp32", validation_alias=AliasChoices("float_dtype", "floats"), description="As in the recipe."
     )
-    sizes: tuple[tuple[int, int], ...] = Field(
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
         default=(), description="[height, width] in pixels of the images that were verified, or exported for."
     )
     shapes: Literal["dynamic", "fixed"] = Field(default="dynamic", description="As in the recipe.")
-    max_prompt_tokens: int = Field(
+    max_prompt_tokens: PositiveInt = Field(
         default=128, validation_alias=AliasChoices("max_prompt_tokens", "tokens"), description="As in the recipe."
     )
     graphs: dict[str, GraphConfig] = Field(description="The graphs by name.")
@@ -134,6 +152,8 @@ class OnnxPipelineConfig(ConfigModel):
         "`max_prompt_tokens` if shapes are fixed."
     )
     sources: tuple[FileRecord, ...] = Field(default=(), description="The files of the pipeline that was exported.")
+    model_sha256: ModelDigest = None
+    files: PublishedFiles = ()
     parity: dict[str, ParityConfig] = Field(
         default={},
         description="The errors of the graphs: `exact` without integer arithmetic, and `exported` as they run, if "
@@ -143,6 +163,11 @@ class OnnxPipelineConfig(ConfigModel):
         default=None,
         description="How edgepress runs the graphs, and verified them; null in exports of earlier releases.",
     )
+
+    @property
+    def recorded_files(self) -> tuple[FileRecord, ...]:
+        """The files of which sizes and hashes are known."""
+        return self.files
 
 
 # ---------------------------------------------------------------- rknn/pipeline.json
@@ -201,14 +226,14 @@ class RejectionConfig(ConfigModel):
 class PartConfig(OptionalFieldsModel):
     """A part of a graph. Only parts for the NPU have the fields from `bytes` on."""
 
-    name: str = Field(description="The part's name, and that of its files.")
-    inputs: tuple[str, ...] = Field(description="The inputs in order.")
+    name: FileName = Field(description="The part's name, and that of its files.")
+    inputs: tuple[FileName, ...] = Field(description="The inputs in order.")
     device: Literal["npu", "cpu"] = Field(description="Where it runs.")
     config: dict[str, Any] = Field(description="The toolkit's settings to build it with.")
     quantized: bool = Field(description="Whether it was quantized with calibration samples.")
     float_layers: tuple[str, ...] = Field(description="Outputs of the layers that are not quantized.")
-    bytes: int | None = Field(default=None, description="Size of the .rknn file.")
-    sha256: str | None = Field(default=None, description="SHA-256 of the .rknn file.")
+    bytes: int | None = Field(default=None, ge=0, description="Size of the .rknn file.")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the .rknn file.")
     operators: OperatorsConfig | None = Field(default=None, description="Where its operators run.")
     errors: tuple[str, ...] | None = Field(
         default=None, validation_alias=AliasChoices("errors", "faults"), description="Errors in the toolkit's log."
@@ -237,12 +262,12 @@ class RknnPipelineConfig(ConfigModel):
     family: str = Field(description="The class of the diffusers pipeline.")
     target: str = Field(description="The Rockchip processor.")
     toolkit: str = Field(description="The version of rknn-toolkit2.")
-    size: tuple[int, int] = Field(description="[height, width] of the images in pixels.")
-    max_prompt_tokens: int = Field(
+    size: tuple[PositiveInt, PositiveInt] = Field(description="[height, width] of the images in pixels.")
+    max_prompt_tokens: PositiveInt = Field(
         validation_alias=AliasChoices("max_prompt_tokens", "tokens"),
         description="The length of the longest prompt in tokens.",
     )
-    tile: int | None = Field(
+    tile: PositiveInt | None = Field(
         default=None, description="Side in pixels of the tiles that the VAE decodes; null if it decodes images whole."
     )
     settings: dict[str, Any] = Field(default={}, description="The section `rknn` of the recipe.")
@@ -255,6 +280,18 @@ class RknnPipelineConfig(ConfigModel):
     )
     verified_on_a_board: bool = Field(default=False, description="Whether the parts were run on a board.")
     sources: tuple[FileRecord, ...] = Field(default=(), description="The files of the pipeline that was exported.")
+    model_sha256: ModelDigest = None
+    files: PublishedFiles = ()
+
+    @property
+    def recorded_files(self) -> tuple[FileRecord, ...]:
+        """The files of which sizes and hashes are known: in exports of earlier releases, those of the built parts."""
+        parts = [part for graph in self.graphs.values() for part in graph]
+        return self.files or tuple(
+            FileRecord(path=f"{part.name}.rknn", bytes=part.bytes, sha256=part.sha256)
+            for part in parts
+            if part.bytes is not None and part.sha256 is not None
+        )
 
 
 # ---------------------------------------------------------------- reading and writing
@@ -280,28 +317,58 @@ def read_rknn_config(folder: Path) -> RknnPipelineConfig:
     return _read_config(folder, RknnPipelineConfig, "edgepress export rknn")
 
 
-def write_config(config: OnnxPipelineConfig | RknnPipelineConfig, folder: Path) -> None:
-    """Writes pipeline.json into an exported folder."""
-    write_json(config.model_dump(mode="json"), folder / CONFIG_NAME)
+def read_export_config(folder: Path) -> OnnxPipelineConfig | RknnPipelineConfig:
+    """Reads the pipeline.json of an exported folder of either kind: that of parts names a target.
+
+    Raises:
+        UserError: It is missing, corrupt, or of another schema version.
+    """
+    try:
+        content = parse_strict_json((folder / CONFIG_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        content = {}  # reading it says what is wrong
+    return read_rknn_config(folder) if "target" in content else read_onnx_config(folder)
+
+
+def write_config(
+    config: OnnxPipelineConfig | RknnPipelineConfig, folder: Path, hashed: Sequence[FileRecord] = ()
+) -> None:
+    """Completes an export: records all of its files in pipeline.json, and writes that and SHA256SUMS.
+
+    Args:
+        config: What the export says of itself.
+        folder: The folder of the export, with all other files.
+        hashed: Records of files that need not be read again.
+    """
+    known = {file.path: file for file in hashed}
+    names = [name for name in list_files(folder) if name not in (CONFIG_NAME, CHECKSUMS_NAME)]
+    files = tuple(known.get(name) or record_file(folder, name) for name in names)
+    write_json(config.model_copy(update={"files": files}).model_dump(mode="json"), folder / CONFIG_NAME)
+    write_checksums([*files, record_file(folder, CONFIG_NAME)], folder)
 
 
 def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
-    path = folder / CONFIG_NAME
+    path, remedy = folder / CONFIG_NAME, f"Run '{command}' again."
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_strict_json(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Run '{command}' to create it.") from error
-    except (OSError, RecursionError, ValueError) as error:
-        raise UserError(f"{path} is corrupt: {error}. Run '{command}' again.") from error
-    version = content.get("schema_version") if isinstance(content, Mapping) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}, but this edgepress reads version {SCHEMA_VERSION}. "
-            f"Run '{command}' again."
-        )
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is corrupt: it is not UTF-8. {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is corrupt: {error}. {remedy}") from error
+    _require_version(path, content.get("schema_version"), remedy)
+    require_checksum(path, read_checksums(folder) or {}, remedy)
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is corrupt: {key}: {first['msg']}. Run '{command}' again.") from error
+        raise UserError(f"{path} is corrupt: {describe_validation_error(error)}. {remedy}") from error
+
+
+def _require_version(path: Path, version: object, remedy: str) -> None:
+    if type(version) is int and version == SCHEMA_VERSION:
+        return
+    reads = f"{path} has schema version {version}, but this edgepress reads version {SCHEMA_VERSION}"
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UserError(f"{reads}: a newer edgepress wrote it. Upgrade edgepress.")
+    raise UserError(f"{reads}. {remedy}")

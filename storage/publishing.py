@@ -15,6 +15,7 @@ from .layout import Artifact
 
 LOCK_FILE = "lock"
 BACKUP_PREFIX = "replaced-"  # of the backup of a folder while it is being replaced
+REMOVED_PREFIX = "removed-"  # of a folder that is being removed
 
 
 @contextmanager
@@ -90,8 +91,24 @@ def publish_folder(staged: Path, target: Path) -> None:
     shutil.rmtree(backup, ignore_errors=True)
 
 
+def remove_folder(target: Path) -> None:
+    """Removes a folder of an artifact at once: a process that is killed leaves all of it, or none in its place.
+
+    Hold the lock while calling it.
+
+    Args:
+        target: A folder directly in the artifact.
+    """
+    removed = Artifact.containing(target).work / f"{REMOVED_PREFIX}{target.name}"
+    shutil.rmtree(removed, ignore_errors=True)
+    target.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
 def _recover_backups(artifact: Path, work: Path) -> None:
-    """Restores backups whose replacement is missing, and deletes the others."""
+    """Restores backups whose replacement is missing, and deletes the others, and what was being removed."""
+    for folder in work.glob(f"{REMOVED_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for backup in work.glob(f"{BACKUP_PREFIX}*"):
         target = artifact / backup.name.removeprefix(BACKUP_PREFIX)
         if target.exists():

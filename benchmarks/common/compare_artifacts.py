@@ -22,7 +22,7 @@ import onnx
 
 from ...evaluate.results.schema import load_results
 from ...storage.files import hash_file
-from ...storage.layout import EVALUATION, MODEL, ONNX, RKNN
+from ...storage.layout import CHECKSUMS_NAME, EVALUATION, MODEL, ONNX, RKNN
 from ...storage.manifest import read_manifest
 from ...storage.pipeline_config import read_onnx_config, read_rknn_config
 
@@ -30,7 +30,7 @@ COMPARED = (MODEL, ONNX, RKNN)
 BUILT_SUFFIXES = (".rknn", ".py")  # the board's script is documentation too, and may be reworded
 RENAMED_CONFIG_KEYS = {"unread": "unused_blocks", "dropped": "unused_modules", "kept": "float_modules"}
 # Of pipeline.json: where it was made, and what every run measures again.
-VOLATILE = {"sources", "path", "build", "memory", "bytes", "sha256", "settings", "toolkit"}
+VOLATILE = {"sources", "files", "model_sha256", "path", "build", "memory", "bytes", "sha256", "settings", "toolkit"}
 
 
 def compare(old: Path, new: Path) -> Iterator[tuple[str, str]]:
@@ -57,7 +57,7 @@ def _list_files(artifact: Path) -> set[str]:
         path.relative_to(artifact).as_posix()
         for folder in COMPARED
         for path in (artifact / folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != CHECKSUMS_NAME
     }
 
 

@@ -20,7 +20,7 @@ import click
 import yaml
 
 from ...evaluate.results.schema import Results, ScoreGroup, load_results
-from ...storage.files import write_json
+from ...storage.pipeline_config import read_rknn_config, write_config
 from ..common.process import measure_command
 from ..common.report import format_mean, render_table, write_section
 
@@ -55,11 +55,12 @@ def drop_float_layers(mixed: Path, artifact: Path) -> Path:
         new = artifact.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(mixed, new)
-        file = new / "rknn" / "pipeline.json"
-        content = json.loads(file.read_text("utf-8"))
-        for part in (part for parts in content["graphs"].values() for part in parts):
-            part["float_layers"] = []
-        write_json(content, file)
+        config = read_rknn_config(new / "rknn")
+        graphs = {
+            name: tuple(part.model_copy(update={"float_layers": ()}) for part in parts)
+            for name, parts in config.graphs.items()
+        }
+        write_config(config.model_copy(update={"graphs": graphs}), new / "rknn")
         new.rename(artifact)
     return artifact
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...common.progress import Progress, no_progress
-from ...storage.files import FileRecord, hash_files
+from ...storage.files import digest_files, hash_files
 from ...storage.layout import is_pipeline
+from ...storage.provenance import require_recorded
 from ...storage.weight_files import find_stray_weights
 
 
@@ -29,21 +27,21 @@ class FolderIdentity(BaseModel):
 def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> FolderIdentity:
     """Reads all files of a folder but the weights of a pipeline that are never loaded; symbolic links are followed.
 
+    What an artifact recorded of its files is compared with them.
+
     Args:
         folder: the folder.
         progress: called with `stage` and the number of bytes read and in total.
         stage: name of the stage for `progress`.
+
+    Raises:
+        UserError: A file is not as it was published.
     """
     files = hash_files(folder, progress, stage, find_stray_weights(folder) if is_pipeline(folder) else ())
+    require_recorded(folder, files)
     return FolderIdentity(
         path=str(folder),
         sha256=digest_files(files),
         files=len(files),
         bytes=sum(file.bytes for file in files),
     )
-
-
-def digest_files(files: Sequence[FileRecord]) -> str:
-    """Returns one SHA-256 digest for the paths, sizes and contents of all files."""
-    content = json.dumps([(file.path, file.bytes, file.sha256) for file in files])
-    return hashlib.sha256(content.encode()).hexdigest()

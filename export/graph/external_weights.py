@@ -26,6 +26,7 @@ from ...common.progress import Progress, no_progress
 from ...numerics.awq_packing import AwqTensors
 from ...numerics.int4_matmul import dequantize_awq
 from ...storage.checkpoint import MAX_SHARD_BYTES, Checkpoint
+from ...storage.files import FileRecord, record_file
 from .int4_operands import has_symmetric_zero_points, to_matmul_nbits_operand
 from .int8_operands import Int8Tensors, dequantize_int8, to_int8_operand
 
@@ -200,7 +201,7 @@ class TensorEntry:
 
 def write_external_data(
     models: Sequence[ir.Model], source: WeightSource, folder: Path, name: str, progress: Progress = no_progress
-) -> None:
+) -> list[FileRecord]:
     """Writes the weights that a component's graphs read into shards, and points the graphs at them.
 
     Shards are named NAME-00001-of-0000N.safetensors and hold at most 1e9 bytes; a larger tensor has a shard of its own.
@@ -213,6 +214,9 @@ def write_external_data(
         folder: Folder of the shards.
         name: Prefix of the shards' names.
         progress: Called with bytes.
+
+    Returns:
+        The shards. Each is hashed while the next one is written.
 
     Raises:
         UserError: The component lacks a tensor.
@@ -229,11 +233,11 @@ def write_external_data(
                 num_bytes += entry.nbytes
                 progress(stage, num_bytes, total)
                 locations[entry.name] = (file.name, offset)
-            syncs.append(pool.submit(_fsync_file, file))
-        for sync in syncs:
-            sync.result()
+            syncs.append(pool.submit(_sync_and_record, file))
+        records = [sync.result() for sync in syncs]
     for model in models:
         _set_locations(model, locations, folder)
+    return records
 
 
 def list_unset_initializers(model: ir.Model) -> list[ir.Value]:
@@ -297,9 +301,10 @@ def _materialize_ahead(
         yield entry, future.result()
 
 
-def _fsync_file(file: Path) -> None:
+def _sync_and_record(file: Path) -> FileRecord:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
+    return record_file(file.parent, file.name)
 
 
 def _build_header(shard: Sequence[TensorEntry]) -> bytes:

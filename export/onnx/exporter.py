@@ -15,6 +15,7 @@ from ...common.progress import Progress, no_progress
 from ...pipelines.preflight import check_images
 from ...recipes.loader import validate_settings
 from ...recipes.schema import ExportSettings
+from ...storage.files import digest_files
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder
 from ..verification.parity import Parity
@@ -133,7 +134,8 @@ def export_onnx(
         parity = verify_graphs(plan, graphs, stage, progress) if verify else {}
         writer.remove_reference_graphs()
         writer.write_engine_script()
-        writer.write_config(sources, parity)
+        is_own_model = plan.source.folder.resolve() == artifact.model.resolve()
+        writer.write_config(sources, digest_files(sources) if is_own_model else "", parity)
         publish_folder(stage, artifact.onnx)
     if plan.tensorrt_unsupported_reason:
         logger.warning(plan.tensorrt_unsupported_reason)

@@ -45,6 +45,7 @@ class OnnxWriter:
 
     def __init__(self, plan: ExportPlan, graphs: TracedGraphs, folder: Path) -> None:
         self._plan, self._graphs, self._folder = plan, graphs, folder
+        self._weight_files: list[FileRecord] = []
 
     def write_graphs(self, progress: Progress) -> None:
         """Writes the weights of every component and every file of every graph.
@@ -54,7 +55,7 @@ class OnnxWriter:
         """
         for component, weights in self._plan.weights.items():
             models = dict(self._iter_models(component))
-            write_external_data(list(models.values()), weights, self._folder, component, progress)
+            self._weight_files += write_external_data(list(models.values()), weights, self._folder, component, progress)
             for name, model in models.items():
                 self._write_model(model, self._folder / f"{name}.onnx", weights)
 
@@ -96,11 +97,12 @@ class OnnxWriter:
         if shapes and plan.settings.format == "qdq" and not plan.tensorrt_unsupported_reason:
             write_engine_script(self._graphs.bucketed_graphs, shapes, self._folder)
 
-    def write_config(self, sources: Sequence[FileRecord], parity: Mapping[str, Parity]) -> None:
-        """Writes pipeline.json.
+    def write_config(self, sources: Sequence[FileRecord], model_sha256: str, parity: Mapping[str, Parity]) -> None:
+        """Writes pipeline.json and SHA256SUMS, which record all other files; call it last.
 
         Args:
             sources: The files of the pipeline.
+            model_sha256: Digest of these files if they are the model of the artifact; else empty.
             parity: What was measured; empty if nothing was.
         """
         source, settings, models = self._plan.source, self._plan.settings, self._graphs.models
@@ -121,10 +123,11 @@ class OnnxWriter:
             },
             host={**source.configs, **({"max_prompt_tokens": settings.max_prompt_tokens} if is_fixed else {})},
             sources=tuple(sources),
+            model_sha256=model_sha256,
             parity={name: ParityConfig.model_validate(asdict(measured)) for name, measured in parity.items()},
             session_options=describe_session_options(sorted(self._folder.glob("*.onnx")), settings.accuracy_level),
         )
-        write_config(config, self._folder)
+        write_config(config, self._folder, self._weight_files)
 
 
 def _describe_files(buckets: Sequence[ShapeBucket]) -> dict[str, Any]:

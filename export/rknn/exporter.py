@@ -13,11 +13,12 @@ import numpy as np
 from ...common.progress import Progress, no_progress
 from ...models.base.npu import GraphPart
 from ...recipes.schema import Recipe
-from ...runtime.rknn.exported import EMBEDDINGS_FILE, SIMULATOR_FOLDER
+from ...runtime.rknn.exported import EMBEDDINGS_FILE
 from ...runtime.rknn.part_chain import RunPart, dispatch_parts
 from ...runtime.rknn.simulator import simulate
 from ...runtime.rknn.toolkit import Toolkit, find_interpreter
-from ...storage.layout import Artifact
+from ...storage.files import digest_files
+from ...storage.layout import SIMULATOR_FOLDER, Artifact
 from ...storage.publishing import artifact_lock, publish_folder
 from ..graph.preflight import check_export
 from ..graph.source_model import open_source
@@ -138,6 +139,7 @@ class RknnExporter:
         """
         job, stage, progress = self._job, self._stage, self._progress
         sources = job.model.verify_and_hash(progress)
+        model_sha256 = digest_files(job.quantized_model.verify_and_hash(progress)) if job.uses_quantized_model else ""
         toolkit_version = str(self._toolkit.call("version").answer["toolkit"])
         self._float_parts.write_all(progress)
         np.save(stage / EMBEDDINGS_FILE, job.embeddings)
@@ -156,8 +158,8 @@ class RknnExporter:
         parts = self._build_parts(calls)
         image_psnr = self._check_image(reference_image)
         save_first_calls(calls, stage / "golden")
-        write_pipeline_config(job, stage, toolkit_version, parts, image_psnr, sources)
         write_board_kit(stage)
+        write_pipeline_config(job, stage, toolkit_version, parts, image_psnr, sources, model_sha256)
         return parts, image_psnr
 
     def _build_parts(self, calls: PartCalls) -> dict[str, BuiltPart]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...common.progress import Progress
 from ...models.base.npu import GraphPart
 from ...runtime.onnx.sessions import SessionPool
-from ...runtime.rknn.exported import SIMULATOR_FOLDER
+from ...storage.layout import SIMULATOR_FOLDER
 from ..graph.external_weights import WeightSource
 from .part_graph import write_part_onnx
 from .prepare import RknnJob

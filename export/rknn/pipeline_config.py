@@ -33,8 +33,9 @@ def write_pipeline_config(
     parts: Mapping[str, BuiltPart],
     image_psnr: Mapping[str, float | None],
     sources: Sequence[FileRecord],
+    model_sha256: str,
 ) -> None:
-    """Writes pipeline.json to a folder that has the built parts.
+    """Writes pipeline.json and SHA256SUMS to a folder that has all other files of the export.
 
     Args:
         job: The export.
@@ -43,6 +44,7 @@ def write_pipeline_config(
         parts: The built parts of the NPU, by name.
         image_psnr: PSNR of the images in dB.
         sources: Files of the source pipeline.
+        model_sha256: Digest of the model of the artifact if parts were made from it; else empty.
     """
     config = RknnPipelineConfig(
         family=job.model.family.pipeline_class,
@@ -59,6 +61,7 @@ def write_pipeline_config(
         host=dict(job.model.configs),
         image_psnr=dict(image_psnr),
         sources=tuple(sources),
+        model_sha256=model_sha256,
     )
     write_config(config, folder)
 

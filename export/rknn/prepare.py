@@ -61,6 +61,7 @@ class RknnJob:
 
     Attributes:
         model: The source pipeline.
+        quantized_model: The pipeline that 4- and 8-bit weights come from: the model of the artifact, if there is one.
         npu: The graphs that the NPU runs, with those of the tiled decoder.
         host: The host of the graphs.
         settings: Settings of the recipe.
@@ -71,6 +72,7 @@ class RknnJob:
     """
 
     model: SourcePipeline
+    quantized_model: SourcePipeline
     npu: NpuSpec
     host: NpuHost
     settings: RknnSettings
@@ -95,6 +97,13 @@ class RknnJob:
     def npu_parts(self) -> list[GraphPart]:
         """The parts that run on the NPU."""
         return [part for part in self.parts if not self.runs_on_cpu(part)]
+
+    @property
+    def uses_quantized_model(self) -> bool:
+        """Whether parts have weights of the artifact's model: a solution's on the NPU, or its own on the CPU."""
+        is_beside = self.quantized_model is not self.model
+        has_solution = any(component.scheme for component in self.weights.values())
+        return is_beside and (has_solution or any(self.runs_on_cpu(part) for part in self.parts))
 
     @property
     def is_complete(self) -> bool:
@@ -155,6 +164,7 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
         )
     return RknnJob(
         model=model,
+        quantized_model=quantized_model,
         npu=npu,
         host=host,
         settings=settings,

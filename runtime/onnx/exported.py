@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
+from ...storage.integrity import is_link_out, require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, Artifact, is_export
-from ...storage.pipeline_config import GraphConfig, read_onnx_config
+from ...storage.pipeline_config import GraphConfig, OnnxPipelineConfig, read_onnx_config
+from ...storage.provenance import require_fresh
+from ...storage.safetensors_header import read_tensor_headers
 from .shape_buckets import BucketedGraph, ShapeBucket
+
+EXPORT_AGAIN = "Run 'edgepress export onnx' again, or copy the folder again from where it was made."
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class ExportedOnnx:
         accuracy_level: `accuracy_level` of MatMulNBits.
         bucketed_graphs: Graphs of fixed shapes, by name.
         image_sizes: Heights and widths of the images that graphs of fixed shapes generate; empty for any size.
+        linked_weights: Weight files that are links out of the folder, by the name that graphs call them by.
     """
 
     folder: Path
@@ -34,6 +40,7 @@ class ExportedOnnx:
     accuracy_level: int = 0
     bucketed_graphs: Mapping[str, BucketedGraph] = field(default_factory=dict)
     image_sizes: tuple[tuple[int, int], ...] = ()
+    linked_weights: Mapping[str, Path] = field(default_factory=dict)
 
 
 def load_exported_onnx(artifact: Path) -> ExportedOnnx:
@@ -43,20 +50,53 @@ def load_exported_onnx(artifact: Path) -> ExportedOnnx:
         artifact: Folder of the artifact, or its `onnx` folder.
 
     Raises:
-        UserError: Nothing was exported, another version exported it, or the file of a graph is missing.
+        UserError: Nothing was exported, a newer version exported it, a file is missing or not as it was exported, or
+            the model that the graphs were made from was replaced.
     """
     if not artifact.is_dir():
         raise UserError(f"Artifact folder {artifact} does not exist. Create it with 'edgepress export onnx'.")
-    folder = artifact if is_export(artifact) else Artifact(artifact).onnx
+    folder = find_onnx_folder(artifact)
     config = read_onnx_config(folder)
     files = {name: folder / graph.file for name, graph in config.graphs.items() if graph.file}
     bucketed = {name: _make_bucketed_graph(graph) for name, graph in config.graphs.items() if graph.buckets}
     files |= {bucket.name: folder / bucket.name for graph in bucketed.values() for bucket in graph.buckets}
-    for file in files.values():
+    require_fresh(folder, config.model_sha256, config.sources)
+    _require_files(folder, config, list(files.values()))
+    return ExportedOnnx(
+        folder,
+        config.family,
+        files,
+        config.host,
+        config.accuracy_level,
+        bucketed,
+        config.sizes if bucketed else (),
+        find_linked_weights(folder),
+    )
+
+
+def find_onnx_folder(artifact: Path) -> Path:
+    """The folder of the graphs: an artifact's `onnx`, or the folder itself if that is given."""
+    return artifact if is_export(artifact) else Artifact(artifact).onnx
+
+
+def find_linked_weights(folder: Path) -> dict[str, Path]:
+    """Finds weights that are links out of a folder, which ONNX Runtime does not read by itself."""
+    weights = [file for file in sorted(folder.glob("*.safetensors")) if is_link_out(folder, file)]
+    return {file.name: file for file in weights}
+
+
+def _require_files(folder: Path, config: OnnxPipelineConfig, graph_files: Sequence[Path]) -> None:
+    """Checks that all files are there, as far as that takes no reading of weights."""
+    for file in graph_files:
         if not file.exists():
-            raise UserError(f"{file}, named in {CONFIG_NAME}, is missing. Export the artifact again.")
-    sizes = config.sizes if bucketed else ()
-    return ExportedOnnx(folder, config.family, files, config.host, config.accuracy_level, bucketed, sizes)
+            raise UserError(f"{file}, named in {CONFIG_NAME}, is missing. {EXPORT_AGAIN}")
+    require_intact(folder, config.files, EXPORT_AGAIN)
+    if not config.files:  # of an earlier release: no sizes and no hashes are known
+        weights = sorted(folder.glob("*.safetensors"))
+        for file in [*graph_files, *weights]:
+            require_inside(folder, file)
+        for file in weights:
+            read_tensor_headers(file)
 
 
 def _make_bucketed_graph(graph: GraphConfig) -> BucketedGraph:

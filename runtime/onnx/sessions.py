@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class SessionPool:
             one is loaded.
         providers: Execution providers of ONNX Runtime in order of preference, as `resolve_providers` reads them.
         accuracy_level: `accuracy_level` of MatMulNBits: 0 multiplies in floats, 4 in 8-bit integers.
+        linked_weights: Weight files that are links out of the graphs' folder, by the name that graphs call them by.
 
     Attributes:
         load_seconds: Time spent loading graphs so far, in seconds.
@@ -54,7 +56,9 @@ class SessionPool:
         keep_loaded: bool = True,
         providers: Sequence[str] = CPU_PROVIDERS,
         accuracy_level: int = 0,
+        linked_weights: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
+        self._linked_weights = linked_weights
         self._files, self._keep_loaded = files, keep_loaded
         self._providers, self._accuracy_level = resolve_providers(providers), accuracy_level
         self._sessions: dict[str, Any] = {}
@@ -115,7 +119,7 @@ class SessionPool:
                 "Export the artifact again."
             )
         try:
-            return create_session(self._files[name], self._providers, self._accuracy_level)
+            return create_session(self._files[name], self._providers, self._accuracy_level, self._linked_weights)
         except ORT_ERRORS as error:
             raise _to_user_error(f"Cannot load {self._files[name]}", error) from error
 
@@ -142,16 +146,28 @@ def _shorten(provider: str) -> str:
     return provider[: -len(PROVIDER_SUFFIX)] if is_long else provider
 
 
-def create_session(file: Path, providers: Sequence[str] = CPU_PROVIDERS, accuracy_level: int = 0) -> Any:
+def create_session(
+    file: Path,
+    providers: Sequence[str] = CPU_PROVIDERS,
+    accuracy_level: int = 0,
+    linked_weights: Mapping[str, Path] = MappingProxyType({}),
+) -> Any:
     """Creates an ONNX Runtime session that logs nothing.
 
     Args:
         file: An ONNX graph.
         providers: Execution providers in order of preference.
         accuracy_level: How products with dequantized INT4 weights are computed: 0 in floats, 4 in int8.
+        linked_weights: Weight files that are links out of the graph's folder, by the name that the graph calls them by.
+            ONNX Runtime does not follow such links, so it is given what they lead to.
     """
     options = make_session_options(_read_graph(file), accuracy_level)
     options.log_severity_level = 4  # errors are raised, so they need not be logged as well
+    weights = [np.memmap(weights_file, np.uint8, "r") for weights_file in linked_weights.values()]
+    if weights:
+        options.add_external_initializers_from_files_in_memory(
+            list(linked_weights), weights, [array.size for array in weights]
+        )
     return onnxruntime.InferenceSession(file, options, providers=list(providers))
 
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ...models.base.npu import NpuHost, load_npu_host_class, load_npu_spec
 from ...models.registry import get_family
+from ..malformed import reject_malformed
+from ..onnx.exported import find_linked_weights
 from ..onnx.sessions import SessionPool
 from .exported import EMBEDDINGS_FILE, ExportedRknn
 from .npu import NpuBackend, has_npu_runtime
@@ -30,7 +32,7 @@ class RknnBackend:
         self._npu = NpuBackend(exported) if has_npu_runtime() else SimulatorBackend(exported, Toolkit())
         parts = exported.parts.values()
         cpu_files = {part.name: exported.onnx_file(part) for part in parts if part.device == "cpu"}
-        self._cpu = SessionPool(cpu_files, keep_loaded)
+        self._cpu = SessionPool(cpu_files, keep_loaded, linked_weights=find_linked_weights(exported.folder))
         npu_parts = {part.name for part in parts if part.device == "npu"}
         self._run_graph = chain_graphs(host, exported.part_refs, dispatch_parts(npu_parts, self._npu, self._cpu))
 
@@ -61,7 +63,7 @@ def open_backend(exported: ExportedRknn, keep_loaded: bool = True) -> tuple[NpuH
         Its host, and the backend that runs its graphs.
 
     Raises:
-        UserError: Its family has no graphs for an NPU, or its embeddings cannot be read.
+        UserError: Its family has no graphs for an NPU, its embeddings cannot be read, or pipeline.json is malformed.
     """
     path = exported.folder / EMBEDDINGS_FILE
     try:
@@ -69,7 +71,8 @@ def open_backend(exported: ExportedRknn, keep_loaded: bool = True) -> tuple[NpuH
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path}: {error}. Export the artifact again.") from error
     host_class = load_npu_host_class(load_npu_spec(get_family(exported.pipeline_class)))
-    host = host_class(
-        exported.host_configs, exported.image_size, exported.max_prompt_tokens, embeddings, exported.tile_size
-    )
+    with reject_malformed(exported.folder):
+        host = host_class(
+            exported.host_configs, exported.image_size, exported.max_prompt_tokens, embeddings, exported.tile_size
+        )
     return host, RknnBackend(exported, host, keep_loaded)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...storage.layout import CONFIG_NAME, ONNX, RKNN, is_export
+from ...storage.integrity import require_inside, require_intact
+from ...storage.layout import CONFIG_NAME, ONNX, RKNN, SIMULATOR_FOLDER, is_export
 from ...storage.pipeline_config import PartConfig, read_rknn_config
+from ...storage.provenance import list_required_files, require_fresh
 from .part_chain import PartRef
 
 EMBEDDINGS_FILE = "embeddings.npy"
-SIMULATOR_FOLDER = "simulator"  # what the toolkit needs to build the parts again; a board does not need it
+
+EXPORT_AGAIN = "Run 'edgepress export rknn' again, or copy the folder again from where it was made."
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,10 @@ def load_exported_rknn(artifact: Path) -> ExportedRknn:
         artifact: Folder of the artifact, or its `rknn` folder.
 
     Raises:
-        UserError: Nothing was exported, another version exported it, or the file of a part is missing.
+        UserError: Nothing was exported, a newer version exported it, a file is missing or not as it was exported, or
+            the model that the parts were made from was replaced.
     """
-    folder = artifact if artifact.name == RKNN else artifact / RKNN
+    folder = find_rknn_folder(artifact)
     config = read_rknn_config(folder)
     exported = ExportedRknn(
         folder=folder,
@@ -111,5 +115,14 @@ def load_exported_rknn(artifact: Path) -> ExportedRknn:
     for part in exported.parts.values():
         file = exported.onnx_file(part) if part.device == "cpu" else exported.rknn_file(part.name)
         if not file.exists():
-            raise UserError(f"{file}, named in {CONFIG_NAME}, is missing. Export the artifact again.")
+            raise UserError(f"{file}, named in {CONFIG_NAME}, is missing. {EXPORT_AGAIN}")
+        if not config.files:
+            require_inside(folder, file)
+    require_fresh(folder, config.model_sha256, config.sources)
+    require_intact(folder, list_required_files(folder, config.recorded_files), EXPORT_AGAIN)
     return exported
+
+
+def find_rknn_folder(artifact: Path) -> Path:
+    """The folder of the parts: an artifact's `rknn`, or the folder itself if that is given."""
+    return artifact if artifact.name == RKNN else artifact / RKNN

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
+from ...storage.relative_path import is_file_name
 from .exported import BuildConfig, ExportedRknn
 from .part_chain import Arrays
 from .toolkit import Toolkit, ToolkitReply
@@ -106,7 +107,9 @@ def _write_dataset(toolkit: Toolkit, samples_folder: Path) -> Path:
     order_file = samples_folder / SAMPLE_ORDER_FILE
     if not order_file.exists():
         raise UserError(f"The calibration samples are missing: {order_file} does not exist. Export the artifact again.")
-    ports = order_file.read_text("utf-8").split()
+    ports = order_file.read_text("utf-8", "replace").split()
+    if not ports or not all(is_file_name(port) for port in ports):
+        raise UserError(f"{order_file} does not name the inputs of a part. Export the artifact again.")
     numbers = sorted({path.name.partition("-")[0] for path in samples_folder.glob(f"*-{ports[0]}.npy")})
     lines = [
         " ".join(str((samples_folder / f"{number}-{port}.npy").absolute()) for port in ports) for number in numbers

@@ -55,7 +55,18 @@ def test_help_names_every_verb() -> None:
     assert result.exit_code == 0
     assert [
         verb
-        for verb in ("quantize", "export", "evaluate", "generate", "bench", "recipes", "info", "--debug", "--version")
+        for verb in (
+            "quantize",
+            "export",
+            "evaluate",
+            "generate",
+            "bench",
+            "recipes",
+            "info",
+            "verify",
+            "--debug",
+            "--version",
+        )
         if verb not in result.stdout
     ] == []
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import edgepress.loading  # noqa: F401  registers the loader
+from edgepress.api.verification import verify
 from edgepress.common.errors import UserError
 from edgepress.numerics.affine import dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
@@ -36,8 +37,11 @@ from edgepress.quantize.result import QuantizeResult
 from edgepress.quantize.writer import estimate_output_bytes
 from edgepress.recipes import schema as recipes
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
-from edgepress.storage.files import hash_file
+from edgepress.storage.files import digest_files, hash_file
+from edgepress.storage.layout import Artifact
 from edgepress.storage.manifest import read_manifest
+from edgepress.storage.pipeline_config import OnnxPipelineConfig, write_config
+from edgepress.storage.source_location import find_source
 
 CALIBRATION = GenerationSettings(count=2, steps=2)
 METHODS = ("rtn", "awq", "best")
@@ -226,6 +230,10 @@ def test_the_manifest_describes_the_artifact(tiny: Path, results: dict[str, Quan
     sizes = manifest.sizes["transformer"]
     assert sizes["after"] < 0.5 * sizes["before"]
     assert manifest.fp16_overflows == []
+    for name in ("manifest.json", "SHA256SUMS"):
+        assert str(tiny.parent) not in (artifact / name).read_text()
+    assert find_source(Artifact(artifact)) == tiny.resolve()
+    assert verify(artifact).passed
     timings = json.loads((artifact / "timings.json").read_text())
     assert timings == results["awq"].seconds
     assert {"calibrating on prompts", "calibrating on images", "quantizing"} <= timings.keys()
@@ -248,6 +256,23 @@ def test_quantizing_again_does_nothing_and_another_recipe_is_rejected(tiny: Path
         quantize_pipeline(make_recipe("awq"), tiny, output)
     assert quantize_pipeline(make_recipe("awq"), tiny, output, force=True).created
     assert not list(output.glob(".work/*/")), "unfinished work was left"
+
+
+def test_force_removes_what_was_exported_from_the_model_that_is_replaced(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = Artifact(tmp_path / "artifact")
+    manifest = quantize_pipeline(make_recipe("rtn"), tiny, artifact.path).manifest
+    artifact.onnx.mkdir()
+    config = OnnxPipelineConfig(family="ZImagePipeline", graphs={}, host={}, model_sha256=digest_files(manifest.files))
+    write_config(config, artifact.onnx)
+    quantize_pipeline(make_recipe("rtn"), tiny, artifact.path, restart=True)  # the same bytes again
+    assert artifact.has_onnx
+    assert "Removed" not in caplog.text
+    quantize_pipeline(make_recipe("awq"), tiny, artifact.path, force=True)
+    assert not artifact.onnx.exists()
+    assert f"Removed {artifact.onnx}, which was exported from the model that was replaced." in caplog.text
+    assert verify(artifact.path).passed
 
 
 def test_a_changed_weight_file_is_noticed(tiny: Path, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 import edgepress
 from edgepress.common.errors import UserError
-from edgepress.storage.files import FileRecord
+from edgepress.storage.checksums import write_checksums
+from edgepress.storage.files import FileRecord, record_file
 from edgepress.storage.manifest import Manifest, library_versions, read_manifest, write_manifest
+from edgepress.storage.published_model import MANIFEST_VERSION
 
 
 def make_manifest(**changes: Any) -> Manifest:
@@ -75,6 +77,23 @@ def test_a_corrupt_manifest_is_reported_on_one_line(tmp_path: Path, content: str
     assert "--force" in str(raised.value)
 
 
+def test_a_newer_manifest_is_rejected_with_what_to_do(tmp_path: Path) -> None:
+    content = make_manifest().model_dump() | {"schema_version": MANIFEST_VERSION + 1, "new": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"manifest\.json .* a newer edgepress wrote it\. Upgrade edgepress\."):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret", "a/../../b"])
+@pytest.mark.parametrize("key", ["files", "sources"])
+def test_no_path_leaves_the_folder(tmp_path: Path, key: str, path: str) -> None:
+    content = make_manifest().model_dump()
+    content[key][0]["path"] = path
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{key}\.0\.path: .* is not a path below this folder"):
+        read_manifest(tmp_path)
+
+
 def test_a_number_that_json_cannot_express_is_rejected_and_the_old_manifest_stays(tmp_path: Path) -> None:
     write_manifest(make_manifest(), tmp_path)
     with pytest.raises(ValueError, match="JSON"):
@@ -112,3 +131,13 @@ def test_a_manifest_of_the_first_release_is_read(tmp_path: Path) -> None:
         text = text.replace(f'"{new}"', f'"{old}"')
     (tmp_path / "manifest.json").write_text(text.replace('"symmetric":false', '"zero_point":true'))
     assert read_manifest(tmp_path) == content
+
+
+def test_a_manifest_that_was_changed_is_rejected(tmp_path: Path) -> None:
+    write_manifest(make_manifest(), tmp_path)
+    write_checksums([record_file(tmp_path, "manifest.json")], tmp_path)
+    assert read_manifest(tmp_path) == make_manifest()
+    file = tmp_path / "manifest.json"
+    file.write_text(file.read_text("utf-8").replace("orin", "pi55"), "utf-8")
+    with pytest.raises(UserError, match=r"manifest\.json was changed: .* SHA256SUMS\. Replace the artifact"):
+        read_manifest(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -223,8 +224,9 @@ def test_keys_are_written_in_the_order_of_the_first_release(
 ) -> None:
     """Keys of later releases follow."""
     write_config(config, tmp_path)
-    expected = json.dumps(rename(old), indent=2, ensure_ascii=False) + "\n"
-    assert (tmp_path / CONFIG_NAME).read_text("utf-8") == expected
+    written = json.loads((tmp_path / CONFIG_NAME).read_text("utf-8"))
+    assert (written.pop("model_sha256"), written.pop("files")) == (None, [])
+    assert json.dumps(written) == json.dumps(rename(old))
 
 
 def test_keys_of_later_releases_are_ignored(tmp_path: Path) -> None:
@@ -238,16 +240,66 @@ def test_a_missing_file_is_reported_with_the_command_that_creates_it(tmp_path: P
         read_rknn_config(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\x00"])
-def test_a_file_that_is_not_json_is_corrupt(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "{", "\x00", "[]", "1", '{"schema_version": 1, "schema_version": 1}'])
+def test_a_file_that_is_no_json_object_is_corrupt(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*Run 'edgepress export rknn' again\."):
         read_rknn_config(write_content(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [[], {}, {"schema_version": 2}, {"schema_version": "1"}, 1])
+@pytest.mark.parametrize("content", [{}, {"schema_version": 0}, {"schema_version": "1"}, {"schema_version": True}])
 def test_another_schema_version_is_rejected(tmp_path: Path, content: Any) -> None:
     with pytest.raises(UserError, match=r"has schema version .*, but this edgepress reads version 1"):
         read_onnx_config(write_content(tmp_path, content))
+
+
+def test_a_newer_schema_version_is_rejected_with_what_to_do(tmp_path: Path) -> None:
+    write_content(tmp_path, rename(OLD_ONNX) | {"schema_version": 2})
+    with pytest.raises(UserError, match=r"pipeline\.json .* a newer edgepress wrote it\. Upgrade edgepress\."):
+        read_onnx_config(tmp_path)
+
+
+def test_files_of_an_export_are_recorded(tmp_path: Path) -> None:
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / "a.npz").write_bytes(b"abc")
+    write_config(ONNX, tmp_path)
+    write_config(ONNX, tmp_path)  # neither pipeline.json nor SHA256SUMS records itself
+    (file,) = read_onnx_config(tmp_path).files
+    assert (file.path, file.bytes, file.sha256) == ("golden/a.npz", 3, hashlib.sha256(b"abc").hexdigest())
+    listed = (tmp_path / "SHA256SUMS").read_text().split()[1::2]
+    assert listed == ["golden/a.npz", CONFIG_NAME]
+
+
+def test_a_file_that_was_changed_is_rejected(tmp_path: Path) -> None:
+    write_config(ONNX, tmp_path)
+    text = (tmp_path / CONFIG_NAME).read_text("utf-8")
+    write_content(tmp_path, text.replace('"opset": 21', '"opset": 22'))
+    with pytest.raises(
+        UserError, match=r"pipeline\.json was changed: .* not the one in SHA256SUMS\. Run 'edgepress ex"
+    ):
+        read_onnx_config(tmp_path)
+
+
+OUTSIDE = ["/etc/passwd", "../secret", "a/../../b", "", "a\\..\\..\\b"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_path_leaves_the_export(tmp_path: Path, path: str) -> None:
+    onnx, rknn = rename(OLD_ONNX), rename(OLD_RKNN)
+    buckets = [{"file": path, "axes": {}}]
+    for changes in (
+        {"graphs": {"g": {"file": path}}},
+        {"graphs": {"g": {"buckets": buckets}}},
+        {"sources": [SOURCE.model_dump() | {"path": path}]},
+        {"files": [SOURCE.model_dump() | {"path": path}]},
+    ):
+        with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*is not a path below this folder"):
+            read_onnx_config(write_content(tmp_path, onnx | changes))
+    for part in (
+        {**rknn["graphs"]["transformer"][0], "name": path},
+        {**rknn["graphs"]["transformer"][0], "inputs": [path]},
+    ):
+        with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*is not the name of a file in this folder"):
+            read_rknn_config(write_content(tmp_path, rknn | {"graphs": {"g": [part]}}))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
 from ....runtime.onnx.exported import load_exported_onnx
+from ....storage.pipeline_config import read_onnx_config, write_config
 
 ACCURACY_LEVEL = 4
 
@@ -29,8 +30,7 @@ def quantize_graphs(tool: str, options: Mapping[str, Any], source: Path, quantiz
         target: The folder to create.
     """
     target.mkdir()
-    for name in ("pipeline.json", "tokenizer"):
-        (shutil.copytree if (source / name).is_dir() else shutil.copyfile)(source / name, target / name)
+    shutil.copytree(source / "tokenizer", target / "tokenizer")
     quantized_graphs = load_exported_onnx(quantized).graph_files
     for name, file in load_exported_onnx(source).graph_files.items():
         model = onnx.load(str(file))
@@ -41,6 +41,7 @@ def quantize_graphs(tool: str, options: Mapping[str, Any], source: Path, quantiz
             _quantize_blockwise(model, nodes, options, target / file.name)
         else:
             _quantize_int8(model, nodes, target / file.name)
+    write_config(read_onnx_config(source), target)
 
 
 def _find_int4_linears(graph: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """Checks the parts of an RKNN artifact on a Rockchip board, and prints a report as JSON.
 
 It runs each part on its golden inputs, and compares the output with that of the float graph. Run it in the artifact's
-folder `rknn`, with rknn-toolkit-lite2 and numpy installed: python check_board.py > report.json
+folder `rknn`, with rknn-toolkit-lite2 and numpy installed: python check_board.py > ../report.json
 
 NOT VERIFIED by its authors: no board was available. Please send them the report.
 """

@@ -123,7 +123,7 @@ def test_the_export_is_complete(plain: ExportResult) -> None:
     tokenizer = {f"tokenizer/{name}" for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")}
     golden = {f"golden/{name}.npz" for name in GRAPHS}
     graphs = {f"{name}.onnx" for name in (*GRAPHS, *TILES)}
-    assert names == {"pipeline.json", *graphs, *weights, *tokenizer, *golden}
+    assert names == {"pipeline.json", "SHA256SUMS", *graphs, *weights, *tokenizer, *golden}
     assert list_work_folders(plain.folder.parent) == []
     for name in GRAPHS:
         onnx.checker.check_model(plain.folder / f"{name}.onnx")

@@ -84,6 +84,7 @@ def test_the_export_is_complete_and_passes_the_checker(exported: Export, name: s
     assert len({file.split("/")[0] for file in tokenizers}) == TOKENIZERS[name]
     assert files == tokenizers | {
         "pipeline.json",
+        "SHA256SUMS",
         *(f"{graph.component}-00001-of-00001.safetensors" for graph in graphs),
         *(f"{graph.name}.onnx" for graph in graphs),
         *(f"golden/{graph.name}.npz" for graph in graphs),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.runtime.rknn.exported import is_rknn_artifact, load_exported_rknn
+from edgepress.storage.pipeline_config import read_rknn_config
+from edgepress.storage.pipeline_config import write_config as seal_rknn
 
 CONFIG: dict[str, Any] = {
     "schema_version": 1,
@@ -40,7 +44,7 @@ OLD_CONFIG: dict[str, Any] = {
                 "quantized": False,
                 "float_layers": [],
                 "bytes": 4,
-                "sha256": "00",
+                "sha256": hashlib.sha256(b"rknn").hexdigest(),
                 "operators": {"npu": 43, "elsewhere": []},
                 "faults": [],
                 "memory": {"weights": 1, "internal": 2},
@@ -74,7 +78,7 @@ def test_a_config_is_loaded(tmp_path: Path) -> None:
 
 def test_a_config_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
     artifact = write_config(tmp_path, OLD_CONFIG)
-    (artifact / "rknn" / "text_encoder.rknn").touch()
+    (artifact / "rknn" / "text_encoder.rknn").write_bytes(b"rknn")
     exported = load_exported_rknn(artifact / "rknn")
     part = exported.parts["text_encoder"]
     assert exported.max_prompt_tokens == 96
@@ -105,6 +109,29 @@ def test_malformed_graphs_are_reported(tmp_path: Path, graphs: Any) -> None:
 def test_a_missing_part_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"text_encoder\.rknn, named in pipeline\.json, is missing"):
         load_exported_rknn(write_config(tmp_path, OLD_CONFIG))
+
+
+def test_a_truncated_part_is_reported(tmp_path: Path) -> None:
+    artifact = write_config(tmp_path, OLD_CONFIG)
+    (artifact / "rknn" / "text_encoder.rknn").write_bytes(b"rkn")
+    with pytest.raises(
+        UserError, match=r"text_encoder\.rknn has 3 bytes instead of 4\. Run 'edgepress export rknn' again"
+    ):
+        load_exported_rknn(artifact)
+
+
+def test_a_board_may_lack_the_simulator_as_a_whole(tmp_path: Path) -> None:
+    folder = write_config(tmp_path, CONFIG) / "rknn"
+    (folder / "simulator").mkdir()
+    for name in ("a.onnx", "b.onnx"):
+        (folder / "simulator" / name).write_bytes(b"graph")
+    seal_rknn(read_rknn_config(folder), folder)
+    load_exported_rknn(folder)
+    (folder / "simulator" / "a.onnx").unlink()
+    with pytest.raises(UserError, match=r"simulator/a\.onnx is missing"):
+        load_exported_rknn(folder)
+    shutil.rmtree(folder / "simulator")
+    load_exported_rknn(folder)
 
 
 def test_onnx_graphs_take_precedence_in_an_artifact(tmp_path: Path) -> None:

@@ -1,0 +1,343 @@
+"""Proves that an artifact is as it was published: every file, its size, its header and its SHA-256, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.progress import Progress, no_progress
+from ..common.requirements import requires_extra
+from ..storage.checksums import read_checksums
+from ..storage.files import FileRecord, hash_file
+from ..storage.hash_memory import HashMemory
+from ..storage.integrity import FileProblem, FileStatus, find_added_files, find_problems, is_link_out
+from ..storage.layout import (
+    CHECKSUMS_NAME,
+    CONFIG_NAME,
+    GENERATORS,
+    MANIFEST,
+    MODEL,
+    ONNX,
+    RKNN,
+    TOP_NAMES,
+    Artifact,
+    is_export,
+    is_pipeline,
+)
+from ..storage.manifest import read_manifest
+from ..storage.outdated_results import find_outdated_results
+from ..storage.pipeline_config import read_export_config
+from ..storage.provenance import is_stale, list_required_files
+from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_published_model
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """The result for one published folder of an artifact.
+
+    Attributes:
+        name: `model`, `onnx` or `rknn`.
+        files: Number of files that are recorded.
+        nbytes: Their bytes.
+        is_hashed: Whether hashes are recorded. Exports of earlier releases have none.
+        links: Number of files that are links out of the folder, to what was published.
+        problems: What is not as it was published; paths are relative to the artifact.
+    """
+
+    name: str
+    files: int = 0
+    nbytes: int = 0
+    is_hashed: bool = True
+    links: int = 0
+    problems: tuple[FileProblem, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """The result of verifying an artifact. `print` shows it.
+
+    Attributes:
+        path: The artifact.
+        folders: The result for each published folder.
+        added: Files in the artifact's own folder that do not belong there.
+        outdated: Files of results that were measured of other files than those that are there now.
+    """
+
+    path: Path
+    folders: tuple[FolderReport, ...]
+    added: tuple[FileProblem, ...] = ()
+    outdated: tuple[Path, ...] = ()
+
+    @property
+    def problems(self) -> tuple[FileProblem, ...]:
+        """All problems; paths are relative to the artifact."""
+        return (*(problem for folder in self.folders for problem in folder.problems), *self.added)
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is as it was published."""
+        return not self.problems
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences about what could not be checked, and what is no fault of the artifact."""
+        unhashed = [folder.name for folder in self.folders if not folder.is_hashed]
+        sentences = [
+            f"{self.path / name} holds no hashes, since an earlier release exported it: only presence and headers were "
+            "checked. Export it again to have it checked."
+            for name in unhashed
+        ]
+        sentences += [
+            f"{folder.links} files of {self.path / folder.name} are links; what they lead to has the hashes that were "
+            "recorded."
+            for folder in self.folders
+            if folder.links
+        ]
+        outdated = [f"{file} was measured of other files than are there now. Measure again." for file in self.outdated]
+        return sentences + outdated
+
+    def __str__(self) -> str:
+        rows = [("folder", "files", "MB", "hashes", "problems")]
+        for folder in self.folders:
+            hashes = "checked" if folder.is_hashed else "none recorded"
+            size = f"{folder.nbytes / 1e6:.2f}"
+            rows.append((folder.name, str(folder.files), size, hashes, str(len(folder.problems) or "none")))
+        lines = [f"Artifact {self.path}", *_align(rows, numbers={1, 2})]
+        lines += [f"{problem.path}: {problem.status}: it {problem.reason}" for problem in self.problems]
+        is_hashed = all(folder.is_hashed for folder in self.folders)
+        verdict = "Verified: every file is as it was published." if is_hashed else "Verified as far as hashes go."
+        if not self.passed:
+            verdict = f"Failed: {len(self.problems)} of its files are not as they were published."
+        return "\n".join([*lines, *self.notices, verdict])
+
+
+@requires_extra("runtime")
+def verify(
+    path: str | Path, *, run: bool = False, rehash: bool = False, progress: Progress = no_progress
+) -> VerificationReport:
+    """Compares an artifact with what was recorded when it was published.
+
+    Hashes of files that were read before and have not changed since are remembered in the user's cache.
+
+    Args:
+        path: An artifact, or one of its folders `model`, `onnx` and `rknn`.
+        run: Whether to run the ONNX graphs on their golden inputs, too, and compare their outputs with torch's.
+        rehash: Whether to read files again whose hashes are remembered, as a disk that loses bits needs.
+        progress: Called with a stage, what is done and the total.
+
+    Returns:
+        What is not as it was published. `print` shows it; `to_dict` of this module turns it into JSON.
+
+    Raises:
+        UserError: The folder is not an artifact.
+    """
+    artifact, names = _locate(Path(path))
+    with HashMemory(rehash) as hashes:
+        folders = [_verify_folder(artifact, name, hashes, progress) for name in names]
+    if run:
+        folders = [_run_graphs(artifact, folder, progress) for folder in folders]
+    report = VerificationReport(artifact.path, tuple(folders))
+    if is_export(Path(path)) or is_pipeline(Path(path)):  # one folder of the artifact
+        return report
+    outdated = () if report.problems else tuple(find_outdated_results(artifact))
+    return replace(report, added=tuple(_find_added_to_top(artifact)), outdated=outdated)
+
+
+def to_dict(report: VerificationReport) -> dict[str, Any]:
+    """The report as JSON."""
+    return {
+        "artifact": str(report.path),
+        "passed": report.passed,
+        "folders": [
+            {
+                "name": folder.name,
+                "files": folder.files,
+                "bytes": folder.nbytes,
+                "hashed": folder.is_hashed,
+                "links": folder.links,
+            }
+            for folder in report.folders
+        ],
+        "problems": [
+            {"path": problem.path, "status": str(problem.status), "reason": problem.reason}
+            for problem in report.problems
+        ],
+        "notices": report.notices,
+    }
+
+
+def _locate(path: Path) -> tuple[Artifact, list[str]]:
+    """Finds the artifact, and the names of the folders to verify."""
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder. Give an artifact, or one of its folders model, onnx and rknn.")
+    full = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would leave the artifact where a folder is a link
+    if is_export(path) or (full.name == MODEL and is_pipeline(path)):
+        return Artifact.containing(full if path.name in ("", "..") else path), [full.name]
+    artifact = Artifact(path)
+    names = [name for name in GENERATORS if (path / name).is_dir()]
+    if not names:
+        raise UserError(f"{path} holds no model, onnx or rknn. Give an artifact that edgepress made.")
+    return artifact, names
+
+
+def _find_added_to_top(artifact: Artifact) -> Iterator[FileProblem]:
+    for entry in sorted(artifact.path.iterdir()):
+        if entry.name not in TOP_NAMES and not entry.name.startswith("."):
+            yield FileProblem(entry.name, FileStatus.ADDED, "does not belong to an artifact")
+
+
+# ---------------------------------------------------------------- folders
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What was published in a folder, and what is wrong with its description."""
+
+    files: Sequence[FileRecord]
+    is_hashed: bool
+    problems: tuple[FileProblem, ...] = ()
+
+
+def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: Progress) -> FolderReport:
+    folder = artifact.path / name
+    described_by = artifact.manifest if name == MODEL else folder / CONFIG_NAME
+    try:
+        published = _read_model(artifact) if name == MODEL else _read_export(folder)
+    except UserError as error:  # what describes the folder cannot be trusted, so nothing can be compared with it
+        reason = str(error).removeprefix(f"{described_by} ")
+        path = described_by.relative_to(artifact.path).as_posix()
+        return FolderReport(name, problems=(FileProblem(path, FileStatus.CORRUPT, reason),))
+    changed = list(find_problems(folder, published.files, hashes, progress))
+    if published.is_hashed:
+        described = () if name == MODEL else (CONFIG_NAME, CHECKSUMS_NAME)
+        changed += find_added_files(folder, {*described, *(file.path for file in published.files)})
+    elif not published.problems:
+        changed += _load_export(folder)
+    changed += _check_graphs(folder, {problem.path for problem in changed})
+    inside = tuple(replace(problem, path=f"{name}/{problem.path}") for problem in changed)
+    return FolderReport(
+        name,
+        len(published.files),
+        sum(file.bytes for file in published.files),
+        published.is_hashed,
+        sum(is_link_out(folder, folder / file.path) for file in published.files),
+        (*published.problems, *inside),
+    )
+
+
+def _read_model(artifact: Artifact) -> _Published:
+    manifest = read_manifest(artifact.path)
+    if manifest is None:
+        raise UserError(f"{artifact.manifest} is missing, so nothing says what {artifact.model} should hold.")
+    expected = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
+    expected[MANIFEST] = hash_file(artifact.manifest)
+    is_required = manifest.schema_version >= CHECKSUMS_SINCE
+    return _Published(manifest.files, True, tuple(_compare_checksums(artifact.path, expected, is_required, "")))
+
+
+def _read_export(folder: Path) -> _Published:
+    config = read_export_config(folder)
+    expected = {file.path: file.sha256 for file in config.files}
+    expected[CONFIG_NAME] = hash_file(folder / CONFIG_NAME)
+    problems = list(_compare_checksums(folder, expected, bool(config.files), f"{folder.name}/"))
+    model = _read_model_beside(folder)
+    if model is not None and is_stale(config.model_sha256, config.sources, model):
+        reason = f"was exported from another model than the one in {MODEL}, which was replaced since"
+        problems.append(FileProblem(folder.name, FileStatus.STALE, reason))
+    files = list_required_files(folder, config.recorded_files)
+    return _Published(files, bool(config.files), tuple(problems))
+
+
+def _read_model_beside(export: Path) -> PublishedModel | None:
+    """What the manifest beside an export says of the model; None where it is not there, or fails for itself."""
+    artifact = Artifact.containing(export)
+    try:
+        return read_published_model(artifact) if artifact.has_model else None
+    except UserError:
+        return None
+
+
+def _compare_checksums(
+    folder: Path, expected: Mapping[str, str], is_required: bool, prefix: str
+) -> Iterator[FileProblem]:
+    """Compares SHA256SUMS with what the files beside it say."""
+    path = f"{prefix}{CHECKSUMS_NAME}"
+    try:
+        listed = read_checksums(folder)
+    except UserError as error:
+        yield FileProblem(path, FileStatus.CORRUPT, str(error).removeprefix(f"{folder / CHECKSUMS_NAME} "))
+        return
+    if listed is None:
+        if is_required:
+            yield FileProblem(path, FileStatus.MISSING, "is missing")
+        return
+    for name in sorted({*listed, *expected}):
+        if listed.get(name) == expected.get(name):
+            continue
+        if name in (MANIFEST, CONFIG_NAME) and name in listed:
+            yield FileProblem(f"{prefix}{name}", FileStatus.CHANGED, "was changed: it has another SHA-256")
+        else:
+            yield FileProblem(path, FileStatus.CHANGED, f"was changed: it does not agree about {name}")
+
+
+def _load_export(folder: Path) -> Iterator[FileProblem]:
+    """Loads an export that holds no hashes, which looks at what can be seen without them."""
+    from ..runtime.onnx.exported import load_exported_onnx
+    from ..runtime.rknn.exported import load_exported_rknn
+
+    try:
+        if folder.name == RKNN:
+            load_exported_rknn(folder)
+        else:
+            load_exported_onnx(folder)
+    except UserError as error:
+        yield FileProblem(CONFIG_NAME, FileStatus.CORRUPT, f"describes files that cannot be used: {error}")
+
+
+def _check_graphs(folder: Path, known: set[str]) -> Iterator[FileProblem]:
+    """Checks the ONNX graphs of a folder, and where they say that their weights are."""
+    for file in sorted(folder.glob("**/*.onnx")):
+        path = file.relative_to(folder).as_posix()
+        if path in known or not file.is_file():
+            continue
+        from ..runtime.onnx.external_data import check_graph
+
+        try:
+            check_graph(file)
+        except UserError as error:
+            yield FileProblem(path, FileStatus.CORRUPT, str(error).removeprefix(f"{file} "))
+
+
+def _run_graphs(artifact: Artifact, report: FolderReport, progress: Progress) -> FolderReport:
+    """Compares the graphs of an intact export with torch, on the golden inputs that it holds."""
+    if report.name != ONNX or report.problems:
+        return report
+    from ..runtime.golden import run_goldens
+
+    different = tuple(
+        FileProblem(
+            f"{ONNX}/{result.graph}",
+            FileStatus.DIFFERENT,
+            f"gives other outputs than torch: relative error {result.relative_error:.2g}, at most {result.limit:.2g}",
+        )
+        for result in run_goldens(artifact.onnx, progress)
+        if not result.passed
+    )
+    return replace(report, problems=different)
+
+
+def _align(rows: Sequence[tuple[str, ...]], numbers: set[int]) -> list[str]:
+    """The rows as lines of a table; columns of numbers are aligned on the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,35 @@
+"""`edgepress verify`: proves that an artifact is as it was published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..api import verification
+from .console import print_json, show_progress
+from .options import FOLDER, Command, json_option, verbosity_options
+
+FAILED = 1  # exit code
+
+
+@click.command(cls=Command)
+@click.argument("artifact", type=FOLDER)
+@click.option("--run", is_flag=True, help="Also run the ONNX graphs, and compare their outputs with torch's at export.")
+@click.option("--rehash", is_flag=True, help="Read all files again, even those that have not changed since.")
+@json_option
+@verbosity_options
+@click.pass_context
+def verify(context: click.Context, /, artifact: Path, run: bool, rehash: bool, as_json: bool) -> None:
+    """Compare every file of ARTIFACT with its size, header and SHA-256.
+
+    Nothing may be missing, changed, added, or left of a model that was replaced. Exit code 1: something is. Hashes are
+    remembered, so that files which have not changed are read once.
+    """
+    with show_progress() as progress:
+        report = verification.verify(artifact, run=run, rehash=rehash, progress=progress)
+    if as_json:
+        print_json(verification.to_dict(report))
+    else:
+        click.echo(str(report))
+    context.exit(0 if report.passed else FAILED)

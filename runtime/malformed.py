@@ -1,0 +1,24 @@
+"""Turns what a malformed pipeline.json causes into a sentence about that file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..common.errors import UserError
+from ..storage.layout import CONFIG_NAME
+
+
+@contextmanager
+def reject_malformed(folder: Path) -> Iterator[None]:
+    """Raises UserError if configs in pipeline.json lack a key or have one of the wrong type.
+
+    Args:
+        folder: The folder of the export.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{folder / CONFIG_NAME} is corrupt ({reason}). Export the artifact again.") from error

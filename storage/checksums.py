@@ -1,0 +1,84 @@
+"""SHA256SUMS: the hashes of a folder's files as `sha256sum -c SHA256SUMS` reads them.
+
+It lists all that was published with it, and the JSON file that describes those files as well, so that no byte can
+change unnoticed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..common.errors import UserError
+from .files import FileRecord, atomic_write, hash_file
+from .layout import CHECKSUMS_NAME
+
+# GNU coreutils escape names with a backslash or a line break, and then begin the line with a backslash.
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+UNESCAPES = {escaped: character for character, escaped in ESCAPES.items()}
+COPY_AGAIN = "Copy the folder again from where it was made."
+LINE = re.compile(r"(?P<escaped>\\?)(?P<sha256>[0-9a-f]{64}) [ *](?P<path>.+)")
+
+
+def write_checksums(files: Sequence[FileRecord], folder: Path) -> None:
+    """Writes SHA256SUMS into a folder.
+
+    Args:
+        files: What it lists, by paths relative to the folder.
+        folder: The folder.
+    """
+    lines = [_format_line(file) for file in sorted(files, key=lambda file: file.path)]
+    text = "".join(f"{line}\n" for line in lines)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, "utf-8")
+
+    atomic_write(folder / CHECKSUMS_NAME, write)
+
+
+def read_checksums(folder: Path) -> dict[str, str] | None:
+    """Reads the SHA256SUMS of a folder.
+
+    Returns:
+        SHA-256 in hexadecimal by path; None if there is no such file.
+
+    Raises:
+        UserError: The file cannot be read, or has a line of another form.
+    """
+    file = folder / CHECKSUMS_NAME
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read. {COPY_AGAIN}") from error
+    matches = [LINE.fullmatch(line) for line in lines if line]
+    checksums = {_parse_path(match): match["sha256"] for match in matches if match}
+    if len(checksums) < len(matches):
+        raise UserError(
+            f"{file} has a line that sha256sum does not write. Copy the folder again from where it was made."
+        )
+    return checksums
+
+
+def require_checksum(file: Path, checksums: Mapping[str, str], remedy: str) -> None:
+    """Checks a file in the folder of a SHA256SUMS.
+
+    Raises:
+        UserError: Its SHA-256 is not the one that is listed. A file that is not listed is not checked.
+    """
+    if file.name in checksums and hash_file(file) != checksums[file.name]:
+        raise UserError(f"{file} was changed: its SHA-256 is not the one in {CHECKSUMS_NAME}. {remedy}")
+
+
+def _format_line(file: FileRecord) -> str:
+    path = "".join(ESCAPES.get(character, character) for character in file.path)
+    line = f"{file.sha256}  {path}"
+    return line if path == file.path else f"\\{line}"
+
+
+def _parse_path(match: re.Match[str]) -> str:
+    if not match["escaped"]:
+        return match["path"]
+    return re.sub(r"\\[\\nr]", lambda escaped: UNESCAPES[escaped[0]], match["path"])

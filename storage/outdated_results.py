@@ -1,0 +1,106 @@
+"""Finds results in an artifact that were measured of other files than those that it has now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .files import FileRecord, digest_files, record_file
+from .layout import CHECKSUMS_NAME, CONFIG_NAME, GENERATORS, Artifact, is_export
+from .provenance import read_recorded_files
+from .strict_json import parse_strict_json
+
+Schema = TypeVar("Schema", bound="_Measured")
+
+EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
+
+
+class _Measured(BaseModel):
+    """A part of a file of results. Its other keys belong to the stages that write it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Folder(_Measured):
+    path: str = Field(description="The folder that was measured.")
+    sha256: str = Field(description="The digest of its files.")
+
+
+class _System(_Measured):
+    folder: _Folder
+
+
+class _Identity(_Measured):
+    variants: dict[str, _System]
+
+
+class _Evaluation(_Measured):
+    identity: _Identity
+
+
+class _Bench(_Measured):
+    artifact_sha256: str | None = None
+
+
+def find_outdated_results(artifact: Artifact) -> list[Path]:
+    """Finds files of results whose digests are not those of the artifact's folders.
+
+    No weight is read: digests of published folders follow from what was recorded of their files.
+
+    Raises:
+        UserError: What a folder records of its files is corrupt, or of a newer version.
+    """
+    digests = {name: digest for name in GENERATORS if (digest := digest_published(artifact.path / name))}
+    evaluations = sorted(artifact.evaluation.glob(f"**/{EVALUATION_RESULTS}"))
+    outdated = [file for file in evaluations if _is_outdated_evaluation(file, artifact, digests)]
+    bench = artifact.bench / BENCH_RESULTS
+    measured = _read(bench, _Bench)
+    if measured is not None and measured.artifact_sha256 is not None and digests:
+        outdated += [] if measured.artifact_sha256 in digests.values() else [bench]
+    return outdated
+
+
+def digest_published(folder: Path) -> str | None:
+    """The digest of a published folder from the records of its files; None if it has none.
+
+    Raises:
+        UserError: What records them is corrupt, or of a newer version.
+    """
+    files = list(read_recorded_files(folder))
+    if not files:
+        return None
+    described_by = (CONFIG_NAME, CHECKSUMS_NAME) if is_export(folder) else ()
+    files += [record_file(folder, name) for name in described_by if (folder / name).exists()]
+    return digest_files(sorted(files, key=_get_path))
+
+
+def _get_path(file: FileRecord) -> str:
+    return file.path
+
+
+def _is_outdated_evaluation(file: Path, artifact: Artifact, digests: dict[str, str]) -> bool:
+    results = _read(file, _Evaluation)
+    measured = [system.folder for system in results.identity.variants.values()] if results else []
+    return any(
+        digests[name] != folder.sha256
+        for folder in measured
+        for name in _name_in_artifact(Path(folder.path), artifact)
+        if name in digests
+    )
+
+
+def _name_in_artifact(folder: Path, artifact: Artifact) -> Iterator[str]:
+    """The name of a folder if it is one of the artifact's, which may have been moved since."""
+    if folder.name in GENERATORS and folder.absolute().parent.name == artifact.path.absolute().name:
+        yield folder.name
+
+
+def _read(file: Path, schema: type[Schema]) -> Schema | None:
+    """Reads a file of results in part; None if there is none, or it is of another form: reading it whole says why."""
+    try:
+        return schema.model_validate(parse_strict_json(file.read_text("utf-8")))
+    except (OSError, ValueError, ValidationError):
+        return None

@@ -1,0 +1,42 @@
+"""Reads the JSON files of an artifact as strictly as they are written: no key twice, no number that is not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def parse_strict_json(text: str) -> dict[str, Any]:
+    """Parses a JSON object.
+
+    Raises:
+        ValueError: It is something else. The message says what is wrong in a few words.
+    """
+    try:
+        content = json.loads(
+            text, object_pairs_hook=_collect_pairs, parse_constant=_parse_number, parse_float=_parse_number
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno} is not valid JSON") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("it does not hold a JSON object")  # noqa: TRY004  of the file's content, as all others
+    return content
+
+
+def _collect_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise ValueError(f"the key {twice!r} is given twice")
+    return content
+
+
+def _parse_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text} is not finite")
+    return number

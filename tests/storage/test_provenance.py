@@ -1,0 +1,53 @@
+"""Exports and the model beside them: an export of a model that was replaced is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
+
+from edgepress.common.errors import UserError
+from edgepress.runtime.onnx.exported import load_exported_onnx
+from edgepress.storage.layout import Artifact
+from edgepress.storage.provenance import find_stale_exports
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return write_published_artifact(tmp_path / "artifact")
+
+
+def test_an_export_of_the_model_beside_it_is_fresh(artifact: Artifact) -> None:
+    assert find_stale_exports(artifact) == []
+    load_exported_onnx(artifact.path)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_an_export_of_a_model_that_was_replaced_is_refused(artifact: Artifact, is_old: bool) -> None:
+    if is_old:  # earlier releases record the files that were exported, not where those were
+        publish_onnx(artifact, model_sha256=None)
+    publish_model(artifact, b"2")
+    assert find_stale_exports(artifact) == [artifact.onnx]
+    with pytest.raises(UserError, match=r"onnx was exported from another model .* Run 'edgepress export onnx' again\."):
+        load_exported_onnx(artifact.path)
+
+
+def test_an_export_of_another_pipeline_is_kept(artifact: Artifact) -> None:
+    publish_onnx(artifact, model_sha256="")
+    publish_model(artifact, b"2")
+    assert find_stale_exports(artifact) == []
+    load_exported_onnx(artifact.path)
+
+
+def test_an_old_export_of_the_original_pipeline_is_kept(artifact: Artifact) -> None:
+    sources = json.loads(artifact.manifest.read_text())["sources"]
+    publish_onnx(artifact, model_sha256=None, sources=sources)
+    publish_model(artifact, b"2")
+    assert find_stale_exports(artifact) == []
+
+
+def test_graphs_without_a_model_beside_them_are_loaded(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.onnx.rename(tmp_path / "onnx")
+    load_exported_onnx(tmp_path / "onnx")

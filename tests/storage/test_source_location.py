@@ -1,0 +1,40 @@
+"""Where the original pipeline is: remembered beside an artifact, and not named in what is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgepress.storage.layout import Artifact
+from edgepress.storage.source_location import find_source, remove_places, write_source_location
+
+
+def test_the_pipeline_is_found_while_it_is_there(tmp_path: Path) -> None:
+    source, artifact = tmp_path / "pipeline", Artifact(tmp_path)
+    assert find_source(artifact) is None
+    source.mkdir()
+    write_source_location(source, artifact)
+    assert find_source(artifact) == source
+    source.rmdir()
+    assert find_source(artifact) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"source": 1}', '{"source": "."}', '{"source": {}}'])
+def test_another_content_names_no_pipeline(tmp_path: Path, content: str) -> None:
+    (tmp_path / "local.json").write_text(content)
+    assert find_source(Artifact(tmp_path)) is None
+
+
+def test_absolute_paths_become_names() -> None:
+    settings = {"model": "/home/me/pipelines/big/", "clip": "local-dir:/data/clip", "sizes": [[64, 64]], "a": ["~/x/y"]}
+    unchanged = {
+        "prompts": "auto",
+        "hub": "owner/name",
+        "relative": "a/b",
+        "metric": "psnr/mean",
+        "count": 3,
+        "none": None,
+    }
+    expected = {"model": "big", "clip": "local-dir:clip", "sizes": [[64, 64]], "a": ["y"]}
+    assert remove_places(settings | unchanged) == expected | unchanged
