@@ -232,7 +232,9 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
 def _read_model(artifact: Artifact) -> _Published:
     manifest = read_manifest(artifact.path)
     if manifest is None:
-        raise UserError(f"{artifact.manifest} is missing, so nothing says what {artifact.model} should hold.")
+        raise UserError(
+            f"{artifact.manifest} is missing, so nothing says what {artifact.model} should hold. Copy it again."
+        )
     expected = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
     expected[MANIFEST] = hash_file(artifact.manifest)
     is_required = manifest.schema_version >= CHECKSUMS_SINCE

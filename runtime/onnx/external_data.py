@@ -64,14 +64,20 @@ def check_graph(file: Path) -> None:
     sizes: dict[str, int] = {}
     for tensor in read_external_tensors(file):
         if not is_relative_path(tensor.file):
-            raise UserError(f"{file} reads {tensor.name} from {tensor.file!r}, which is not a path below its folder.")
+            raise UserError(
+                f"{file} reads {tensor.name} from {tensor.file!r}, which is not a path below its folder. Export it again."
+            )
         weights = file.parent / tensor.file
         if tensor.file not in sizes:
             if not weights.is_file():
-                raise UserError(f"{file} reads {tensor.name} from {weights}, which is missing.")
+                raise UserError(
+                    f"{file} reads {tensor.name} from {weights}, which is missing. Copy or export it again."
+                )
             sizes[tensor.file] = weights.stat().st_size
         if min(tensor.offset, tensor.nbytes or 0) < 0 or tensor.offset + (tensor.nbytes or 0) > sizes[tensor.file]:
-            raise UserError(f"{file} reads {tensor.name} from bytes that {weights} does not have.")
+            raise UserError(
+                f"{file} reads {tensor.name} from bytes that {weights} does not have. Copy or export it again."
+            )
 
 
 def read_external_tensors(file: Path) -> Iterator[ExternalTensor]:
