@@ -65,7 +65,7 @@ def check_graph(file: Path) -> None:
     for tensor in read_external_tensors(file):
         if not is_relative_path(tensor.file):
             raise UserError(
-                f"{file} reads {tensor.name} from {tensor.file!r}, which is not a path below its folder. Export it again."
+                f"{file} reads {tensor.name} from {tensor.file!r}, which is not a path below its folder. Export again."
             )
         weights = file.parent / tensor.file
         if tensor.file not in sizes:
