@@ -1,31 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.result_rows import make_prompt, make_results, make_sample
 from pydantic import ValidationError
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.results.schema import TRUNCATED, Results, load_results, save_results
-
-VERSION_2 = Path(__file__).parent / "data" / "results_version_2.json"  # written by edgepress 0.1.0
+from edgepress.evaluate.results.schema import Results, load_results, save_results
 
 
 @pytest.fixture
 def results() -> Results:
     return make_results([make_sample(make_prompt("a", "zh"), None), make_sample(make_prompt("b"), 31.5)])
-
-
-def leaves(value: Any) -> list[Any]:
-    """All values of a JSON document that are neither objects nor arrays."""
-    if isinstance(value, dict):
-        return [leaf for item in value.values() for leaf in leaves(item)]
-    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list) else [value]
 
 
 def test_saved_results_are_loaded_unchanged(results: Results, tmp_path: Path) -> None:
@@ -111,31 +100,3 @@ def test_edited_results_are_rejected_as_a_whole(edit: Edit, problem: str, result
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Cannot read .*results\.json"):
         load_results(tmp_path / "results.json")
-
-
-# ---------------------------------------------------------------- files of version 2
-
-
-def test_version_2_is_loaded_with_all_its_values(tmp_path: Path) -> None:
-    results = load_results(VERSION_2)
-    before, after = json.loads(VERSION_2.read_text("utf-8")), results.model_dump(mode="json")
-    assert (before.pop("schema_version"), after.pop("schema_version")) == (2, 3)
-    assert Counter(map(repr, leaves(after))) == Counter(map(repr, leaves(before)))
-    save_results(results, tmp_path / "results.json")
-    assert load_results(tmp_path / "results.json") == results
-
-
-def test_fields_of_version_2_have_their_new_names() -> None:
-    results = load_results(VERSION_2)
-    first, truncated, failed, _ = results.samples
-    summary = results.variants["int4"]
-    assert (summary.num_pairs, summary.num_prompts, summary.failures[0].failure) == (3, 3, "missing")
-    assert summary.groups[0].pair_scores["psnr"].mean.num_prompts == 3
-    assert (summary.worst_pairs[0].score, summary.worst_pairs[0].value) == ("psnr", 9)
-    assert (first.ground_truth, first.noise_floor is not None) == ("truth/a.png", True)
-    assert (failed.variants["int4"].image, failed.variants["int4"].failure) == (None, "missing")
-    image = truncated.variants["int4"].image
-    assert image is not None
-    assert image.notes[TRUNCATED] == ("what is cut is 'red'.",)
-    assert (results.prompt_subset, results.identity.sampling.num_seeds) != (None, None)
-    assert (results.metric_costs["text"].computed, results.metric_costs["text"].cached) == (4, 2)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepress.common.suggest import suggest_name
+
+NAMES = ["orin", "pi5", "rk3588"]
+
+
+def test_a_typo_is_answered_with_the_name_that_was_meant() -> None:
+    assert suggest_name("rk3558", NAMES) == "did you mean 'rk3588'?"
+
+
+def test_a_name_like_none_is_answered_with_all_of_them() -> None:
+    assert suggest_name("laptop", NAMES) == "known: orin, pi5, rk3588."
+
+
+@given(st.text(max_size=20), st.lists(st.text("abc", min_size=1), max_size=5))
+def test_whatever_is_suggested_is_known(name: str, known: list[str]) -> None:
+    answer = suggest_name(name, known)
+    assert answer == f"known: {', '.join(known)}." or answer.removeprefix("did you mean ")[1:-2] in known
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=5))
+def test_a_known_name_is_most_similar_to_itself(known: list[str]) -> None:
+    assert suggest_name(known[0], known) == f"did you mean '{known[0]}'?"
