@@ -146,8 +146,10 @@ def compute_error(output: NDArray[np.float32], reference: NDArray[np.float32]) -
     """
     if output.shape != reference.shape:
         raise ValueError(f"an output has the shape {output.shape}, torch's {reference.shape}")
-    max_abs = float(np.abs(output - reference).max())
-    return OutputError(max_abs, max_abs / float(np.abs(reference).max()))
+    max_abs, scale = float(np.abs(output - reference).max()), float(np.abs(reference).max())
+    if scale == 0:  # where torch returns zeros, anything else is infinitely wrong
+        return OutputError(max_abs, max_abs * math.inf if max_abs else 0.0)
+    return OutputError(max_abs, max_abs / scale)
 
 
 def measure_parity(goldens: Sequence[GoldenIO], reference_image: ReferenceImage | None, graphs: OrtRunner) -> Parity:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import pytest
 
 from edgepress import models
 from edgepress.common.errors import UserError
-from edgepress.models.base.family import Block, Fold
 from edgepress.models.registry import get_family, load_families
 
 
@@ -84,30 +82,6 @@ def test_lazily_named_objects_exist() -> None:
 def test_every_pipeline_class_is_in_diffusers() -> None:
     diffusers = importlib.import_module("diffusers")
     assert [name for name in load_families() if not hasattr(diffusers, name)] == []
-
-
-def test_component_is_looked_up_by_name() -> None:
-    family = get_family("ZImagePipeline")
-    transformer = family.component("transformer")
-    assert transformer is not None
-    assert transformer.name == "transformer"
-    assert family.component("scheduler") is None
-
-
-def test_family_is_immutable() -> None:
-    family = get_family("ZImagePipeline")
-    for value, field in [
-        (family, "pipeline_class"),
-        (family.components[0], "unused_blocks"),
-        (family.components[0].blocks[0], "path"),
-    ]:
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(value, field, None)
-
-
-def test_linears_of_a_block_are_those_of_its_folds() -> None:
-    block = Block("layers.*", (Fold("norm", ("q", "k"), "norm"), Fold("v", ("out",), "rows")))
-    assert block.linears == ("q", "k", "out")
 
 
 def test_denoiser_is_a_component() -> None:

@@ -63,7 +63,7 @@ def test_whole_numbers_are_ids() -> None:
         (fields.parse_text, None, "the key is missing"),
         (fields.parse_text, 5, "key is 5, which is no text"),
         (fields.parse_text, "\ud800", "half of a surrogate pair"),
-        (fields.require_text, " \n", r'must be a non-empty string, not " \\n"'),
+        (fields.require_text, " \n", r'must be a non-empty string, not " \n"'),
         (fields.parse_language, "de", 'key is "de". Write one of en, zh, mixed'),
         (fields.parse_language, ["en"], "Write one of en, zh, mixed"),
         (fields.parse_lines, "SALE", "Write a list of texts"),

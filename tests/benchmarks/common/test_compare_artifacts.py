@@ -123,9 +123,9 @@ def test_what_differs_from_run_to_run_is_no_difference(artifacts: tuple[Path, Pa
 def test_one_difference_is_found_and_no_other(artifacts: tuple[Path, Path], change: str) -> None:
     make_change, name, difference = DIFFERENT[change]
     make_change(artifacts[1])
-    found = find_differences(*artifacts)
-    assert list(found) == [name]
-    assert difference in found[name]
+    differences = find_differences(*artifacts)
+    assert list(differences) == [name]
+    assert difference in differences[name]
 
 
 def test_the_exit_code_says_whether_they_differ(artifacts: tuple[Path, Path]) -> None:

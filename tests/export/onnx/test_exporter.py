@@ -26,7 +26,6 @@ from edgepress.export.verification.parity import (
     INT8_TOLERANCE,
     TOLERANCES,
     OrtRunner,
-    OutputError,
     Parity,
     Tolerance,
     compute_error,
@@ -34,7 +33,6 @@ from edgepress.export.verification.parity import (
     require_parity,
 )
 from edgepress.models.base.reference import GoldenIO
-from edgepress.numerics.psnr import compute_psnr
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, Recipe
 from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
@@ -441,21 +439,3 @@ def test_an_export_that_deviates_from_torch_is_not_published(
         export_onnx(tiny, tmp_path, ExportSettings(precision="fp32"))
     assert not (tmp_path / "onnx").exists()
     assert list_work_folders(tmp_path) == []
-
-
-@pytest.mark.parametrize(("relative", "psnr"), [(float("nan"), 60.0), (2e-4, 60.0), (1e-6, 40.0), (1e-6, float("nan"))])
-def test_deviations_are_rejected(relative: float, psnr: float) -> None:
-    with pytest.raises(UserError, match="nothing was published"):
-        require_parity(Parity({"a": OutputError(1.0, relative)}, psnr), Tolerance(1e-4, 45.0))
-
-
-def test_an_image_of_noise_is_rejected_even_for_int8_products() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    for value in (0, 128, 255):
-        psnr = compute_psnr(np.full_like(noise, value), noise)
-        with pytest.raises(UserError, match="less than the required 15 dB, so nothing was published"):
-            require_parity(Parity({}, psnr), INT8_TOLERANCE)
-
-
-def test_identical_images_are_accepted() -> None:
-    require_parity(Parity({"a": OutputError(0.0, 0.0)}, None), Tolerance(1e-4, 45.0))

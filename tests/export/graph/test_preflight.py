@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from edgepress.common.errors import UserError
+from edgepress.export.graph.preflight import check_export, count_denoiser_weights
+from edgepress.export.graph.source_model import open_source
+
+
+def test_the_denoisers_weights_are_counted(tiny: Path) -> None:
+    total = 0
+    for file in (tiny / "transformer").glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    assert count_denoiser_weights(open_source(tiny)) == total > 0
+
+
+def test_room_is_needed_for_weights_of_so_many_bits(tiny: Path, tmp_path: Path) -> None:
+    source = open_source(tiny)
+    check_export(source, tmp_path / "artifact", 16)
+    with pytest.raises(UserError, match="needs"):
+        check_export(source, tmp_path / "artifact", 10**15)
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_file_in_place_of_the_artifact_is_refused(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "artifact").touch()
+    with pytest.raises(UserError, match="artifact"):
+        check_export(open_source(tiny), tmp_path / "artifact", 16)
