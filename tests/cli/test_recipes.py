@@ -50,8 +50,8 @@ def test_a_recipe_is_shown_whole_and_explained() -> None:
 
 def test_a_file_is_shown_with_the_defaults_that_it_leaves_out(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("device: board\nquantize: {group_size: 64}\n")
+    file.write_text("device: board\nquantize: {scheme: {group_size: 64}}\n")
     shown = yaml.safe_load(run("show", str(file)).stdout)
-    assert (shown["device"], shown["quantize"]["group_size"]) == ("board", 64)
+    assert (shown["device"], shown["quantize"]["scheme"]["group_size"]) == ("board", 64)
     assert Recipe.model_validate(shown) == load_recipe(str(file))
     assert json.loads(run("show", str(file), "--json").stdout)["device"] == "board"
