@@ -11,7 +11,6 @@ import torch
 from edgepress.common.errors import UserError
 from edgepress.evaluate.backends.clip.checkpoint_conversion import (
     convert_model_config,
-    convert_processor_config,
     convert_state_dict,
 )
 
@@ -84,26 +83,3 @@ def test_architectures_that_only_open_clip_knows_are_refused(section: str, key: 
         convert_model_config(config)
     with pytest.raises(UserError, match=r"the tensor visual\.trunk\.stem"):
         convert_state_dict({"visual.trunk.stem": torch.zeros(1)})
-
-
-def test_images_are_cropped_or_squashed() -> None:
-    cropped = convert_processor_config({"resize_mode": "shortest"}, 32)
-    assert (cropped["size"], cropped["do_center_crop"]) == ({"shortest_edge": 32}, True)
-    squashed = convert_processor_config({"resize_mode": "squash", "interpolation": "bilinear"}, 32)
-    assert (squashed["size"], squashed["do_center_crop"]) == ({"height": 32, "width": 32}, False)
-    assert convert_processor_config({"mean": [0.5] * 3, "std": (0.25,) * 3}, 32)["image_std"] == [0.25] * 3
-
-
-def test_interpolations_are_those_of_pillow() -> None:
-    from PIL.Image import Resampling
-
-    for name in ("bilinear", "bicubic"):
-        assert convert_processor_config({"interpolation": name}, 8)["resample"] == Resampling[name.upper()]
-
-
-@pytest.mark.parametrize(
-    "config", [{"resize_mode": "longest"}, {"interpolation": "random"}, {"mean": [0.5] * 3, "pad": 1}]
-)
-def test_preprocessing_that_only_open_clip_knows_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="transformers does not support"):
-        convert_processor_config(config, 32)
