@@ -52,7 +52,7 @@ def explain_recipe(recipe: Recipe) -> Iterator[tuple[KeyDescription, str | None]
     A section that the recipe does not have, such as `rknn`, is left out. Extra schemes are listed by their names.
 
     Yields:
-        The description of a key, and its value as in YAML, or None for a section.
+        The description of a key, and its value as in YAML, or None for a section that has keys.
     """
     yield from _explain_section(recipe, "")
 
@@ -81,7 +81,7 @@ def _explain_section(settings: FrozenModel, prefix: str) -> Iterator[tuple[KeyDe
         if nested_section(section, name) is None:
             yield description, to_yaml(value)
         elif is_mapping(section, name):
-            yield description, None
+            yield description, None if value else to_yaml(value)
             for entry, nested in value.items():
                 yield from _explain_section(nested, f"{key}.{entry}.")
         elif value is not None:

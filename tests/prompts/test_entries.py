@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
 from edgepress.prompts.entries import read_entries
 
 COLUMNS = ("prompt", "text")
-VALUES = st.dictionaries(
-    st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(max_size=5), max_size=3
-)
 
 
 def write(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(text, "utf-8")
     return folder / name
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(st.lists(VALUES, min_size=1, max_size=4), st.sampled_from(["list", "lines", "data", "prompts", "rows"]))
-def test_objects_are_read_as_they_are(entries: list[dict[str, object]], form: str, tmp_path: Path) -> None:
-    if form == "lines":
-        path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, entries)))
-    else:
-        path = write(tmp_path, "a.json", json.dumps(entries if form == "list" else {"version": 1, form: entries}))
-    result = read_entries(path, COLUMNS)
-    assert [entry.fields for entry in result.entries] == entries
-    assert result.unit == "key"
-    assert result.container == (form if form in ("data", "prompts", "rows") else "")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
@@ -15,20 +14,6 @@ from edgepress.prompts.entries import Entry
 
 def make_entry(value: Any) -> Entry:
     return Entry("set.jsonl:3", {"key": value})
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
-@given(st.text(max_size=90))
-def test_an_id_is_the_name_of_a_file_in_this_folder(text: str, tmp_path: Path) -> None:
-    """Every id that is accepted can be written, and lies where it should."""
-    try:
-        name = fields.parse_id(make_entry(text), "key")
-    except UserError:
-        return
-    file = tmp_path / f"{name}-0.png"
-    file.touch()
-    assert file.parent.resolve() == tmp_path.resolve()
-    assert name == text
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,13 @@ import codecs
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
 from edgepress.prompts.text_file import read_text_file, split_lines
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=30)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(TEXT.filter(lambda text: not text.startswith("\ufeff")), st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]))
-def test_a_byte_order_mark_names_the_encoding_and_is_no_text(text: str, encoding: str, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(text.encode(encoding))  # Python writes the mark
-    assert read_text_file(tmp_path / "a.txt") == text
 
 
 def test_big_endian_files_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -370,6 +371,21 @@ def test_another_process_on_the_same_output_is_rejected(tiny: Path, tmp_path: Pa
     ):
         quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
     quantize_pipeline(SHORT_RECIPE, tiny, tmp_path / "artifact")
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with suppress(KilledError), Workspace(tmp_path / "artifact", "key", {"model": []}).lock():
+        raise KilledError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_finished_a_block_leaves_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "artifact", "key", {"model": []})
+    with suppress(KilledError), workspace.lock():
+        workspace.block_file("0").touch()
+        raise KilledError
+    assert workspace.block_file("0").exists()
+    assert workspace.inputs_file.exists()
 
 
 # ---------------------------------------------------------------- disk, permissions, interrupts
