@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.common.suggest import suggest_name
@@ -16,6 +16,7 @@ def test_a_name_like_none_is_answered_with_all_of_them() -> None:
     assert suggest_name("laptop", NAMES) == "known: orin, pi5, rk3588."
 
 
+@settings(max_examples=40)
 @given(st.text("abcd", max_size=9), st.lists(st.text("abc", min_size=1), max_size=5))
 def test_whatever_is_suggested_is_known(name: str, known: list[str]) -> None:
     answer = suggest_name(name, known)

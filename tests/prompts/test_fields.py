@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
@@ -72,6 +72,7 @@ def test_right_values_are_taken_as_they_are() -> None:
     assert fields.parse_categories(make_entry({"size": "small"}), "key") == {"size": "small"}
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
