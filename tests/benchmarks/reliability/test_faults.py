@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers.commands  # noqa: F401  commands are forked from its server, which has the imports
 import pytest
 
 from edgepress.benchmarks.reliability.faults import VERBS, FaultRunner, choose_points, describe_difference, hash_tree
