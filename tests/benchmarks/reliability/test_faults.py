@@ -74,7 +74,7 @@ def test_a_quantization_that_fails_anywhere_ends_in_the_same_files(tiny: Path, t
     runner = FaultRunner(VERBS["quantize"], tiny, tmp_path)
     assert runner.points > 20
     points = choose_points(runner.points, 6)
-    for fault, number in (("ENOSPC", 1), ("EIO", 2), ("EACCES", 3), (WRITE, 4), (KILL, 0), (KILL, 5)):
+    for fault, number in (("ENOSPC", 1), ("EACCES", 3), (WRITE, 4), (KILL, 2)):
         report = runner.try_fault(fault, [points[number]])
         assert report.problems == []
 
