@@ -137,6 +137,11 @@ def _dump_example(schema: type[Any]) -> bytes:
     return json.dumps(make_example(schema, FIELD_VALUES).model_dump(mode="json")).encode()
 
 
+def _list_published(export: str) -> Mapping[str, bytes]:
+    """The files that the example of a pipeline.json names, of one byte each."""
+    return {f"{export}/{name}": b"x" for name in ("x", "x.onnx", "x.rknn")}
+
+
 def _make_image_files() -> Mapping[str, bytes]:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
     files = {}
@@ -242,13 +247,13 @@ READERS: Mapping[str, Reader] = {
         ),
         Reader(
             "onnx/pipeline.json",
-            lambda: {f"{ONNX}/{CONFIG_NAME}": _dump_example(OnnxPipelineConfig), f"{ONNX}/x.onnx": b""},
+            lambda: {f"{ONNX}/{CONFIG_NAME}": _dump_example(OnnxPipelineConfig), **_list_published(ONNX)},
             [(f"{ONNX}/{CONFIG_NAME}", "json")],
             lambda folder, _: load_exported_onnx(folder),
         ),
         Reader(
             "rknn/pipeline.json",
-            lambda: {f"{RKNN}/{CONFIG_NAME}": _dump_example(RknnPipelineConfig), f"{RKNN}/x.rknn": b"x"},
+            lambda: {f"{RKNN}/{CONFIG_NAME}": _dump_example(RknnPipelineConfig), **_list_published(RKNN)},
             [(f"{RKNN}/{CONFIG_NAME}", "json")],
             lambda folder, _: load_exported_rknn(folder),
         ),
