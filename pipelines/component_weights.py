@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -244,6 +244,6 @@ def _load_component(checkpoint: Checkpoint, library: str, class_name: str, dtype
             f"Weight {min(missing)!r}, required by config.json, is missing from {checkpoint.folder}. {SINGLE_FILE}"
         )
     module.load_state_dict(tensors, strict=False, assign=True)
-    if hasattr(module, "tie_weights"):
-        module.tie_weights()
+    if library != "diffusers":
+        cast(Any, module).tie_weights()
     return module.eval().requires_grad_(False)

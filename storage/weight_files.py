@@ -184,9 +184,9 @@ def _resolve_variant(component: Path) -> str:
 
 def _list_variants(folder: Path, stem: str) -> set[str]:
     """The variants of which a folder has a single file or an index."""
-    patterns = (rf"{stem}\.([^.]+)\{SUFFIX}", rf"{stem}\{SUFFIX}\.index\.([^.]+)\.json")
+    patterns = [rf"{stem}\.([^.]+)\{SUFFIX}", rf"{stem}\{SUFFIX}\.index\.([^.]+)\.json"]
     if stem == WEIGHT_FILE_STEMS["diffusers"]:
-        patterns += (rf"{stem}\{SUFFIX}\.([^.]+)\.index\.json",)
+        patterns.append(rf"{stem}\{SUFFIX}\.([^.]+)\.index\.json")
     matches = (re.fullmatch(pattern, path.name) for path in _list_weights(folder) for pattern in patterns)
     return {match[1] for match in matches if match and not SHARD.search(match[1])}
 

@@ -64,18 +64,11 @@ def balance_weights(
 
 def shift_abs_max(abs_max: AbsMaxByModule, block: QuantBlock, exponents: Mapping[str, int]) -> dict[str, float]:
     """Returns the largest activations as they are once a block's weights are balanced."""
-    shifts = {}
+    shifts: dict[str, int] = {}
     for fold in block.spec.folds:
         names = (fold.prev_op, *(f"{linear}:in" for linear in fold.linears))
         shifts |= dict.fromkeys((f"{block.name}.{name}" for name in names), exponents.get(fold.prev_op, 0))
     return {name: peak / 2.0 ** shifts.get(name, 0) for name, peak in abs_max.items()}
-
-
-def _group_scales(weight: Tensor, spec: QuantSpec) -> Tensor:
-    """The exact scale of each group, as an asymmetric format has it, (out, groups) float32."""
-    groups = to_groups(weight, spec.group_size)
-    low, high = groups.amin(-1).float().clamp(max=0), groups.amax(-1).float().clamp(min=0)
-    return (high - low) / (2**spec.bits - 1)
 
 
 @dataclass
@@ -150,4 +143,5 @@ def _group_scales(weight: Tensor, spec: QuantSpec) -> Tensor:
     """The exact scale of each group, as an asymmetric format has it, (out, groups) float32."""
     groups = to_groups(weight, spec.group_size)
     low, high = groups.amin(-1).float().clamp(max=0), groups.amax(-1).float().clamp(min=0)
-    return (high - low) / (2**spec.bits - 1)
+    scales: Tensor = (high - low) / (2**spec.bits - 1)
+    return scales
