@@ -16,7 +16,8 @@ from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
-from ..pipelines.hub import DEMO_PIPELINE
+from ..models.registry import get_family
+from ..pipelines.hub import DEMO_PIPELINE, read_pipeline_class
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
@@ -253,6 +254,7 @@ class QuantizationJob:
 def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJob:
     """Checks everything that can be known from configs and headers; no weight is read."""
     check_pipeline(source)
+    get_family(read_pipeline_class(source))  # an unknown class is the first thing to say
     sampling = resolve_sampling(recipe.calibration, source)
     check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)

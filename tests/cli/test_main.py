@@ -143,7 +143,7 @@ def test_an_unknown_pipeline_class_is_answered_with_those_that_are_known(tmp_pat
 def test_a_pipeline_without_its_components_is_refused_before_any_work(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "bare", "ZImagePipeline")
     message = error_message(run("quantize", "--recipe", "orin", "--model", folder, "--output", tmp_path / "out"))
-    assert "There is no component folder" in message
+    assert "does not list the component 'text_encoder'" in message
     assert not (tmp_path / "out").exists()
 
 
