@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 MAX_SHOWN, MAX_SHOWN_CHARACTERS = 4, 60  # of an invalid value in a message
+MAX_SHOWN_BITS = 1024  # of a number in decimal; Python converts no more than 4300 digits
 # What a value must be, by pydantic's type of error; in braces are the limits that pydantic adds.
 REQUIREMENTS = {
     "greater_than": "it must be greater than {gt:.10g}",
@@ -63,6 +64,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         entries = [_format_entry(entry) for entry in value[:MAX_SHOWN]]
         return f"[{', '.join(entries)}{', ...' if len(value) > MAX_SHOWN else ''}]"
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN_BITS:
+        return _shorten(hex(value))
     return f"'{_shorten(value)}'" if isinstance(value, str) else _shorten(str(value))
 
 

@@ -61,6 +61,14 @@ class Prompt(BaseModel):
         """Prompts without a layout are stored, and have a digest, as before there was one."""
         return {key: value for key, value in serialize(self).items() if value is not None}
 
+    @field_validator("angle", "region", "text_height", mode="before")
+    @classmethod
+    def _require_numbers(cls, value: Any) -> Any:
+        """Pydantic would read `true` as the number 1, and the text "0.5" as 0.5."""
+        if any(isinstance(entry, bool | str) for entry in (value if isinstance(value, list | tuple) else [value])):
+            raise ValueError("must have numbers only")
+        return value
+
     @field_validator("region")
     @classmethod
     def _require_area(cls, region: tuple[float, float, float, float] | None) -> tuple[float, ...] | None:

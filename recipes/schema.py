@@ -32,6 +32,7 @@ METHOD_STEPS: dict[str, tuple[Step, ...]] = {
 MAX_STEPS = 10_000  # of denoising; a schedule is computed at once
 Side = Annotated[int, Field(ge=1, le=65_536)]  # pixels
 NumTokens = Annotated[int, Field(ge=1, le=32_768)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
 ImageSize = Literal["native"] | tuple[Side, Side]
 
@@ -70,15 +71,17 @@ class FrozenModel(BaseModel):
                 raise ValueError(f"{old} is the old name of {new}; give only one of them")
         upgraded = dict(cls.upgrade_entry(key, value) for key, value in content.items())
         for key, value in upgraded.items():
-            if key in cls.model_fields and _has_boolean(value):
+            is_nested = isinstance(value, Mapping) and nested_section(cls, key) is not None  # which checks itself
+            if key in cls.model_fields and not is_nested and _has_boolean(value):
                 _check_boolean(key, cls.model_fields[key].annotation)
         return upgraded
 
 
 def _has_boolean(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a boolean, or a list that has one, or a list of lists."""
-    if depth and isinstance(value, list | tuple):
-        return any(_has_boolean(entry, depth - 1) for entry in value)
+    """Whether a value is a boolean, or a list or mapping that has one, or a list of lists."""
+    if depth and isinstance(value, list | tuple | Mapping):
+        entries = value.values() if isinstance(value, Mapping) else value
+        return any(_has_boolean(entry, depth - 1) for entry in entries)
     return isinstance(value, bool)
 
 
@@ -246,7 +249,7 @@ class ExportSettings(FrozenModel):
         description="How `int4` and `w8a8` are expressed: `ort` uses ONNX Runtime's quantized operators, `qdq` uses "
         "ONNX's QuantizeLinear and DequantizeLinear, as TensorRT requires.",
     )
-    opset: int = Field(default=23, description="The ONNX opset version.")
+    opset: int = Field(default=23, ge=1, le=1000, description="The ONNX opset version.")
     accuracy_level: Literal[0, 4] = Field(
         default=0,
         description="How ONNX Runtime multiplies `int4` weights: 0 in floating point, 4 in 8-bit integers.",
@@ -300,15 +303,14 @@ class RknnSettings(FrozenModel):
     cpu: tuple[str, ...] = Field(
         default=(), description="Graphs that ONNX Runtime runs on the CPU, with the model's own 4-bit weights."
     )
-    blocks: int = Field(
+    blocks: Count = Field(
         default=3,
-        ge=1,
         description="The largest number of blocks in one part. The time to build a part grows faster than their "
         "number.",
     )
     build_memory: Gibibytes = Field(default=8, description="Memory in GiB that building a part may use.")
-    samples: int = Field(
-        default=4, ge=1, description="Number of prompts that images are generated for to calibrate `w8a8`."
+    samples: Count = Field(
+        default=4, description="Number of prompts that images are generated for to calibrate `w8a8`."
     )
     tile: Annotated[int, Field(ge=64, le=65_536, multiple_of=16)] | None = Field(
         default=None,
@@ -330,7 +332,7 @@ class GenerationSettings(FrozenModel):
         description="A prompt set: the name of a shipped set or the path of a file. `auto` takes the set in the "
         "pipeline's folder `prompts`, or else the shipped one.",
     )
-    count: int = Field(default=32, ge=1, description="Number of prompts to use, from the start of the set.")
+    count: Count = Field(default=32, description="Number of prompts to use, from the start of the set.")
     size: ImageSize = Field(
         default="native", description="Size of the images as [height, width] in pixels, or `native`."
     )
@@ -353,7 +355,7 @@ class EvaluationSettings(GenerationSettings):
 
     RENAMED_VALUES = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
 
-    count: int = Field(default=64, ge=1, description="Number of prompts to use, from the start of the set.")
+    count: Count = Field(default=64, description="Number of prompts to use, from the start of the set.")
     gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?\s*%$")]] = Field(
         default={},
         description="Limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`: in the unit of the score, or "

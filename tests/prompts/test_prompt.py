@@ -211,6 +211,10 @@ def test_layout_of_text_is_optional_and_does_not_change_the_digest_of_older_sets
         {"region": [0, 0, 1, 1.5]},
         {"text_height": [0.2, 0.1]},
         {"text_height": [-1, 0.1]},
+        {"text_height": [False, True]},
+        {"text_height": ["0.1", "0.2"]},
+        {"region": [0, 0, True, 1]},
+        {"angle": False},
     ],
 )
 def test_impossible_layouts_are_refused(layout: dict[str, object], tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_missing_file_is_answered_with_the_shipped_recipes() -> None:
 )
 def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path: Path, text: str, line: int, key: str) -> None:
     message = load_error(tmp_path, text)
-    assert f"mine.yaml, line {line} is not readable YAML: the key '{key}' is given twice. Remove one" in message
+    assert f"mine.yaml, line {line} is not readable YAML: the key '{key}' is given twice. Correct it" in message
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000 + "x"])
@@ -181,6 +181,10 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
         ("quantize: {scheme: {max_output_error: .inf}}", "max_output_error = inf: it must be a finite number."),
         ("evaluation: {gates: {psnr_min: .inf}}", "write names with numbers"),
         ("evaluation: {gates: {psnr_min: .nan}}", "write names with numbers"),
+        ("evaluation: {gates: {psnr_min: true, ssim_min: no}}", "evaluation: gates cannot be true or false."),
+        (f"calibration: {{count: 0x{'f' * 5000}}}", "calibration.count = 0xfff"),
+        (f"export: {{opset: 0x{'f' * 5000}}}", "it must be at most 1000."),
+        (f"evaluation: {{gates: {{psnr_min: 0x{'f' * 5000}}}}}", "write names with numbers"),
         ("calibration: {count: yes}", "calibration: count cannot be true or false."),
         ("export: {sizes: [[64, true]]}", "export: sizes cannot be true or false."),
         ("export: {max_prompt_tokens: 10000000}", "export.max_prompt_tokens = 10000000: it must be at most 32768."),
