@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SRGB = "srgb"  # in the description of every sRGB profile
+# How far, in levels of 8 bits, colors may move by a profile of sRGB: the curve is a table in some, a formula in others.
+MAX_SRGB_SHIFT = 2
 
 
 class ColorProfileError(Exception):
@@ -35,7 +39,7 @@ def convert_to_srgb(image: Image, profile: bytes) -> Image:
         description = ImageCms.getProfileDescription(source).strip()
     except (OSError, ImageCms.PyCMSError) as error:
         raise ColorProfileError("damaged color profile") from error
-    if SRGB in description.lower():
+    if _is_srgb(profile):
         return image.convert("RGB")
     try:
         target = ImageCms.createProfile("sRGB")
@@ -47,3 +51,24 @@ def convert_to_srgb(image: Image, profile: bytes) -> Image:
     if converted is None:
         raise ColorProfileError(f"color profile {description!r} cannot be applied")
     return converted
+
+
+@lru_cache(maxsize=16)  # the images of a folder mostly have the same profile
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile describes sRGB itself, by what it does to colors: names such as "Linear sRGB" do not tell."""
+    from PIL import Image, ImageCms
+
+    levels = np.arange(256, dtype=np.uint8)
+    grays, zeros = np.stack([levels] * 3, axis=-1), np.zeros((256, 1), np.uint8)
+    ramps = [np.concatenate([zeros] * n + [levels[:, None]] + [zeros] * (2 - n), axis=-1) for n in range(3)]
+    colors = np.stack([grays, *ramps])  # [4, 256, 3]: gray, red, green and blue
+    try:
+        converted = ImageCms.profileToProfile(
+            Image.fromarray(colors),
+            ImageCms.getOpenProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        )
+    except (OSError, ImageCms.PyCMSError):
+        return False  # a profile of other images; the conversion says so
+    return int(np.abs(np.asarray(converted).astype(int) - colors).max()) <= MAX_SRGB_SHIFT

@@ -184,6 +184,19 @@ def test_other_color_profile_is_converted_to_srgb(noise: ImageArray, tmp_path: P
     assert difference.max() <= 1
 
 
+def test_a_profile_with_another_curve_is_converted_whatever_its_name(noise: ImageArray, tmp_path: Path) -> None:
+    """The name has "sRGB" in it, as that of GIMP's linear profile does. Compared with IEC 61966-2-1."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    start = profile.index(b"para")  # the curve of all three channels: its type, padding, and s15Fixed16 numbers
+    linear = b"para" + bytes(8) + (1 << 16).to_bytes(4, "big") + bytes(16)
+    Image.fromarray(noise).save(
+        tmp_path / "0.png", icc_profile=profile[:start] + linear + profile[start + len(linear) :]
+    )
+    light = noise / 255
+    curved = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+    assert np.abs(load_image(tmp_path / "0.png") - 255 * curved).max() <= 1
+
+
 def swap_red_and_green() -> bytes:
     """Returns an sRGB profile whose primaries red and green are swapped, under another name."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
