@@ -28,7 +28,7 @@ from ..storage.checkpoint import write_tensors
 from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import Manifest, library_versions, read_manifest
-from ..storage.preflight import check_disk_space, check_output
+from ..storage.preflight import check_disk_space, check_output, check_replaceable
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
 from ..storage.source_location import remove_places, write_source_location
@@ -38,7 +38,7 @@ from .calibration.collector import run_calibration
 from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
-from .workspace import Workspace, WorkspaceState, explain_other_inputs, read_metadata
+from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces, read_metadata
 from .writer import (
     compute_savings,
     estimate_output_bytes,
@@ -83,8 +83,7 @@ def quantize_pipeline(
         UserError: Invalid input, found before any long work; an artifact of other inputs without `force`; a full disk
             or missing permissions; another process that works on `output`.
     """
-    if output.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"The output folder {output} is inside the model folder {source}. Choose another --output.")
+    _check_places(source, Artifact(output))
     timer = StageTimer(progress)
     writes = force or restart or not Artifact(output).has_model  # else the artifact may be up to date
     if writes:
@@ -251,6 +250,20 @@ class QuantizationJob:
         )
 
 
+def _check_places(source: Path, artifact: Artifact) -> None:
+    """Raises UserError where publishing would delete what edgepress did not make, also with --force."""
+    if artifact.path.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"The output folder {artifact.path} is inside the model folder {source}. Choose another --output."
+        )
+    if source.resolve().is_relative_to(artifact.model.resolve()):
+        raise UserError(
+            f"The model folder {source} is in the place of the result, {artifact.model}. Choose another --output."
+        )
+    unpublished = [folder / artifact.manifest.name for folder in find_workspaces(artifact)]
+    check_replaceable(artifact.model, [artifact.manifest, *unpublished])
+
+
 def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJob:
     """Checks everything that can be known from configs and headers; no weight is read."""
     check_pipeline(source)
@@ -266,7 +279,8 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
 def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
     """Raises UserError where a published artifact was certainly made from other inputs, which needs no file's hash."""
     manifest = read_manifest(artifact.path)
-    is_publishing = any(artifact.work.glob(f"*/{artifact.manifest.name}"))  # a run that was to replace it
+    workspaces = find_workspaces(artifact)
+    is_publishing = any((folder / artifact.manifest.name).exists() for folder in workspaces)  # that was to replace it
     if manifest is None or is_publishing or not artifact.model.exists():
         return
     quantize = validate_settings(QuantizationSettings, manifest.recipe.get("quantize", {}))

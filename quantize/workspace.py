@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from ..storage.manifest import Manifest, read_manifest
 from ..storage.publishing import artifact_lock, fsync_folder, publish_folder
 
 KEY_LENGTH = 16
+KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 REPLACE_ADVICE = "Use --force to quantize again, or --output to write to another folder."
 INPUTS_FILES = ("inputs.json", "made-from.json")  # the second is its name in earlier releases
 
@@ -243,6 +245,16 @@ def read_metadata(file: Path) -> Any:
         return json.loads(stored.metadata()["format"])
 
 
+def find_workspaces(artifact: Artifact) -> list[Path]:
+    """The workspaces in an artifact, whatever their inputs. Other folders in `.work` may be another program's."""
+    folders = [path for path in sorted(artifact.work.glob("*")) if path.is_dir()]
+    return [
+        folder
+        for folder in folders
+        if KEY.fullmatch(folder.name) or any((folder / name).exists() for name in INPUTS_FILES)
+    ]
+
+
 def compute_key(inputs: dict[str, Any]) -> str:
     """Hashes everything that a result depends on."""
     text = json.dumps(inputs, sort_keys=True, ensure_ascii=False)
@@ -260,7 +272,7 @@ def _find_published(output: Path, key: str) -> Manifest | None:
     if manifest is not None and manifest.key == key and model.is_dir():
         require_intact(model, manifest.files, REPLACE_ADVICE)
         return manifest
-    if model.exists():
+    if model.exists() and any(model.iterdir()):
         raise UserError(explain_other_inputs(model))
     return None
 

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
@@ -31,6 +32,24 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
         check_writable_folder(path)
     _check_lock(artifact, work / "lock")
     check_disk_space(artifact, bytes_needed)
+
+
+def check_replaceable(folder: Path, descriptions: Sequence[Path]) -> None:
+    """Checks that edgepress wrote a folder that is going to be replaced.
+
+    Args:
+        folder: A folder of an artifact; it need not exist.
+        descriptions: The files that edgepress writes with such a folder. One of them is enough.
+
+    Raises:
+        UserError: There is something in its place, and none of these files.
+    """
+    is_free = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not any(file.is_file() for file in descriptions):
+        raise UserError(
+            f"{folder} was not made by edgepress, because {descriptions[0]} is missing. "
+            "Choose another --output, or move it to another place."
+        )
 
 
 def check_disk_space(folder: Path, bytes_needed: int) -> None:

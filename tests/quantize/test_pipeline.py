@@ -306,6 +306,21 @@ def test_an_output_inside_the_model_folder_is_rejected(tiny: Path) -> None:
         quantize_pipeline(make_recipe("rtn"), tiny, tiny / "quantized")
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_model_in_the_place_of_the_result_is_refused_and_stays(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    model = tmp_path / "own" / "model"
+    shutil.copytree(tiny, model)
+    before = hash_folder(tmp_path)
+    with pytest.raises(UserError, match=r"in the place of the result.*another --output"):
+        quantize_pipeline(make_recipe("rtn"), model, model.parent, force=force)
+    with pytest.raises(UserError, match=r"model was not made by edgepress, because .*manifest\.json is missing"):
+        quantize_pipeline(make_recipe("rtn"), tiny, model.parent, force=force)
+    assert hash_folder(tmp_path) == before
+
+
 def test_a_layer_of_zeros_has_no_error(tiny: Path, tmp_path: Path) -> None:
     source = tmp_path / "pipeline"
     shutil.copytree(tiny, source)
@@ -400,7 +415,7 @@ def test_an_artifact_without_one_of_its_files_is_not_up_to_date(tiny: Path, tmp_
     quantize_pipeline(make_recipe("rtn"), tiny, output)
     file = output / "model" / "text_encoder" / "model.safetensors"
     file.unlink()
-    with pytest.raises(UserError, match=r"model\.safetensors is missing .* --force"):
+    with pytest.raises(UserError, match=r"model\.safetensors is missing\. .*--force"):
         quantize_pipeline(make_recipe("rtn"), tiny, output)
     assert quantize_pipeline(make_recipe("rtn"), tiny, output, force=True).created
     assert file.exists()

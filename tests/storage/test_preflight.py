@@ -9,7 +9,7 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.storage.layout import Artifact
-from edgepress.storage.preflight import check_output
+from edgepress.storage.preflight import check_output, check_replaceable
 from edgepress.storage.publishing import artifact_lock
 
 
@@ -56,6 +56,18 @@ def test_a_file_system_that_cannot_be_written() -> None:
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written: File name too long"):
         check_output(tmp_path / ("a" * 300))
+
+
+def test_only_what_edgepress_made_is_replaced(tmp_path: Path) -> None:
+    folder, description = tmp_path / "onnx", tmp_path / "onnx" / "pipeline.json"
+    check_replaceable(folder, [description])
+    folder.mkdir()
+    check_replaceable(folder, [description])
+    (folder / "my_model.onnx").touch()
+    with pytest.raises(UserError, match=r"onnx was not made by edgepress, because .*pipeline\.json is missing"):
+        check_replaceable(folder, [description])
+    description.touch()
+    check_replaceable(folder, [description])
 
 
 def test_room_on_the_disk(tmp_path: Path) -> None:
