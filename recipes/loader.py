@@ -60,7 +60,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def _find_recipe(name: str) -> Path:
-    is_path = name.endswith((".yaml", ".yml"))
+    is_path = name.lower().endswith((".yaml", ".yml"))
     path = Path(name) if is_path else RECIPES_DIR / f"{name}.yaml"
     if path.exists() and (is_path or name in recipe_names()):
         return path

@@ -67,9 +67,16 @@ def hash_files(
 
     Returns:
         The files, sorted by path.
+
+    Raises:
+        UserError: The folder has something like a pipe, which cannot be read to its end.
     """
     paths = {name: folder / name for name in list_files(folder)}
-    sizes = {name: path.stat().st_size for name, path in paths.items() if path.exists() and path not in skip}
+    paths = {name: path for name, path in paths.items() if path.exists() and path not in skip}
+    special = next((path for path in paths.values() if not path.is_file()), None)
+    if special:
+        raise UserError(f"{special} is no file but a pipe, socket or device. Remove it from the folder.")
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
     records: list[FileRecord] = []
     for name, size in sizes.items():
         progress(stage, sum(record.bytes for record in records), sum(sizes.values()))
@@ -85,12 +92,24 @@ def folder_bytes(folder: Path) -> int:
 
 
 def list_files(folder: Path) -> list[str]:
-    """The files below a folder that are not hidden: relative paths with forward slashes, sorted. Links are followed."""
+    """The files below a folder that are not hidden: relative paths with forward slashes, sorted.
+
+    Links are followed, but for those to a folder that they are in.
+    """
     paths = []
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not _contains_itself(Path(parent) / name, folder)
+        ]
         paths += [(Path(parent) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
     return sorted(paths)
+
+
+def _contains_itself(path: Path, root: Path) -> bool:
+    """Whether a folder below `root` is, by a link, one that it is in itself, so that a search would never end."""
+    parents = path.parents[: len(path.relative_to(root).parts)]
+    real = path.resolve()
+    return any(parent.resolve().is_relative_to(real) for parent in parents)
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:

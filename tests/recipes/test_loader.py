@@ -163,6 +163,11 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         load_recipe(tmp_path / "mine.yaml")
 
 
+def test_the_suffix_of_a_recipe_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "G.YAML").write_text("device: x")
+    assert load_recipe(tmp_path / "G.YAML").device == "x"
+
+
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").mkdir()
     with pytest.raises(UserError, match=r"mine\.yaml cannot be read: Is a directory"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def test_links_are_followed_as_the_hub_cache_needs(tmp_path: Path) -> None:
     (folder / "file.json").symlink_to("../blobs/ba78")
     (folder / "linked").symlink_to("../blobs", target_is_directory=True)
     assert [(file.path, file.bytes) for file in hash_files(folder)] == [("file.json", 3), ("linked/ba78", 3)]
+
+
+def test_links_to_folders_that_they_are_in_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "top" / "images"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("abc")
+    for name, target in {"x": ".", "y": ".", "inner/up": "..", "inner/top": "../..", "again": "inner"}.items():
+        (folder / name).symlink_to(target, target_is_directory=True)
+    assert [file.path for file in hash_files(folder)] == ["again/file", "inner/file"]
+
+
+def test_a_pipe_is_named_instead_of_being_read_for_ever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png is no file but a pipe"):
+        hash_files(tmp_path)
 
 
 def test_progress_is_reported_in_bytes(tmp_path: Path) -> None:
