@@ -76,15 +76,19 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
     match = CANDIDATE_PATTERN.fullmatch(spec)
     if match is None:
         raise UserError("--candidate is empty. Use --candidate [NAME=]DIR[@DTYPE].")
-    folder, dtype = Path(match["folder"]), match["dtype"]
+    name, folder, dtype = match["name"], Path(match["folder"]), match["dtype"]
+    if Path(spec).is_dir():  # its own name has a = or @
+        name, folder, dtype = None, Path(spec), None
+    elif name and Path(f"{name}={folder}").is_dir():
+        name, folder = None, Path(f"{name}={folder}")
     exports = [folder / name for name in GENERATORS if _can_generate(folder / name)]
     if exports and not _can_generate(folder):
-        stem = match["name"] or folder.resolve().name
+        stem = name or folder.resolve().name
         return [(f"{stem}-{export.name}", _with_dtype(detect_image_source(export), dtype)) for export in exports]
     source = detect_image_source(folder)
     if dtype and source.kind != "diffusers":
         raise UserError(f"@{dtype} applies only to diffusers pipelines; {folder} is not one. Leave out @{dtype}.")
-    return [(match["name"] or _get_default_name(folder), _with_dtype(source, dtype))]
+    return [(name or _get_default_name(folder), _with_dtype(source, dtype))]
 
 
 def _can_generate(folder: Path) -> bool:

@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 
 FORMATS = {  # by Pillow's name; MPO is a JPEG with further images, such as a preview
     "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "MPO": (),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
 }
-# Images as well, but not read: Pillow would decode them with 8 bits only, or needs plugins.
-UNSUPPORTED_SUFFIXES = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".exr", ".hdr")
+# Images as well, but not read: Pillow would decode them with 8 bits only, or needs plugins, or they are rare.
+UNSUPPORTED_SUFFIXES = (
+    *(".avif", ".avifs", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".exr", ".hdr"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".icb", ".vda", ".vst", ".pcx", ".dcx", ".dds", ".dib", ".psd"),
+    *(".ico", ".cur", ".icns", ".sgi", ".bw", ".rgb", ".rgba", ".ras", ".qoi", ".xbm", ".xpm", ".im", ".msp", ".blp"),
+    *(".fits", ".fit", ".ftc", ".ftu", ".fli", ".flc", ".iim", ".palm", ".pxr", ".gbr", ".pcd", ".eps", ".wmf", ".emf"),
+)
 IMAGE_SUFFIXES = (*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *UNSUPPORTED_SUFFIXES)
 NAN_TAG = "edgepress-nan"  # PNG text of an image some of whose pixels were NaN
 TRUNCATION_TAG = "edgepress-cut"  # PNG text of an image whose prompt was truncated; the value says how
@@ -106,6 +111,8 @@ def load_record(file: Path | None) -> ImageRecord | LoadFailure:
     """
     if file is None or not file.exists():
         return "missing"
+    if not file.is_file():  # reading a pipe would never end
+        return "unreadable (not a file)"
     try:
         image, tags = _load_with_tags(file)
     except UnreadableImageError as error:

@@ -58,6 +58,17 @@ def test_names_and_dtypes_are_parsed_for_any_path(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["lr=1e-4", "x@y", "lr=1@float32"])
+def test_a_folder_may_have_marks_of_a_spec_in_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_pipeline(Path(name))
+    assert parse_candidates([name]) == {name: ImageSource("diffusers", folder)}
+    assert parse_candidates([f"{name}@bfloat16"]) == {name: ImageSource("diffusers", folder, "bfloat16")}
+    assert parse_candidates([f"int4={name}@float32"]) == {"int4": ImageSource("diffusers", folder, "float32")}
+
+
 def test_ambiguous_and_invalid_candidates_are_refused(tmp_path: Path) -> None:
     folders = [make_pipeline(tmp_path / parent / "x") for parent in ("a", "b")]
     with pytest.raises(UserError, match=r"Two candidates are named 'x'\. Give them different names"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -169,6 +170,22 @@ def test_formats_that_lose_bits_are_named(noise: ImageArray, tmp_path: Path) -> 
     assert load_record(list_images(tmp_path)["0"]) == "unreadable (format AVIF)"
     (tmp_path / "1.heic").write_bytes(b"ftypheic")
     assert load_record(list_images(tmp_path)["1"]) == "unreadable"
+
+
+def test_images_of_every_format_are_listed(tmp_path: Path) -> None:
+    formats = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in formats.items() if Image.MIME.get(name, "").startswith("image/")}
+    assert {".ppm", ".tga"} < suffixes
+    for suffix in suffixes:
+        (tmp_path / f"{suffix[1:]}{suffix.upper()}").touch()
+    assert len(list_images(tmp_path)) == len(suffixes)
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.ppm")
+    assert load_record(tmp_path / "c.ppm") == "unreadable (format PPM)"
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.png")
+    assert load_record(tmp_path / "0.png") == "unreadable (not a file)"
 
 
 def test_srgb_profile_changes_nothing(noise: ImageArray, tmp_path: Path) -> None:
