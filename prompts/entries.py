@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ class EntryList:
         entries: The entries in order. Blank lines and empty rows are left out.
         container: The key that holds the entries, if they are inside of a JSON object.
         other_columns: Columns that were not read.
-        is_tab_separated: Whether cells are separated by tabs, so that quotes need not mean anything.
+        keeps_quotes: Whether cells are separated by tabs and have the quotes that may be around them.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class EntryList:
     entries: Sequence[Entry]
     container: str = ""
     other_columns: Sequence[str] = ()
-    is_tab_separated: bool = False
+    keeps_quotes: bool = False
 
 
 def read_entries(path: Path, known_columns: Sequence[str]) -> EntryList:
@@ -165,7 +166,8 @@ def _read_table(path: Path, delimiters: Sequence[str], known_columns: Sequence[s
     text = read_text_file(path)
     header = split_lines(text.lstrip("\r\n"))[0]
     delimiter = max(delimiters, key=lambda mark: len(_find_known(_split_header(header, mark), known_columns)))
-    rows = _iterate_unquoted(text) if delimiter == "\t" else _iterate_quoted(path, text, delimiter)
+    is_quoted = delimiter != "\t" or _has_quoted_line_ends(path, text)
+    rows = _iterate_quoted(path, text, delimiter) if is_quoted else _iterate_unquoted(text)
     columns: list[str] = []
     entries = []
     for line, cells in rows:
@@ -176,7 +178,7 @@ def _read_table(path: Path, delimiters: Sequence[str], known_columns: Sequence[s
             if any(cell.strip() for cell in cells[len(columns) :]):
                 fields[EXTRA_CELLS] = cells[len(columns) :]
             entries.append(Entry(f"{path}:{line}", fields))
-    return EntryList(path, "column", entries, is_tab_separated=delimiter == "\t")
+    return EntryList(path, "column", entries, keeps_quotes=not is_quoted)
 
 
 def _split_header(header: str, delimiter: str) -> list[str]:
@@ -206,6 +208,32 @@ def _iterate_quoted(path: Path, text: str, delimiter: str) -> Iterator[tuple[int
             f"Prompt file {path} cannot be read ({error}, line {rows.line_num}). Put texts that contain quotes or line "
             "breaks in double quotes, and double the quotes inside of them."
         ) from error
+
+
+def _has_quoted_line_ends(path: Path, text: str) -> bool:
+    """Whether cells between tabs are quoted, as spreadsheets do for cells with line breaks.
+
+    Quotes may also be a part of texts. They are around cells if every row then has as many cells as the header.
+
+    Raises:
+        UserError: A cell begins with a quote and the next line is not a whole row, but the file cannot be read so.
+    """
+    lines = list(_iterate_unquoted(text))
+    try:
+        rows = list(_iterate_quoted(path, text, "\t"))
+    except UserError:
+        rows = []
+    rows = [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
+    width = len(lines[0][1]) if lines else 0
+    if rows and all(len(cells) == width for _, cells in rows):
+        return len(rows) < len(lines)
+    for (line, cells), (_, following) in pairwise(lines):
+        if len(following) != width and cells[-1].startswith('"') and cells[-1].count('"') % 2:
+            raise UserError(
+                f"{path}:{line}: A cell begins with a quote that does not end on the line. Put a quote at the end "
+                "of the cell, double the quotes inside of it, and give each row as many cells as the header."
+            )
+    return False
 
 
 def _iterate_unquoted(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -18,7 +18,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +141,14 @@ def _convert(entries: EntryList, columns: _Columns) -> LocatedPrompts:
     """Files of anyone, of which only some columns are taken."""
     ids = _IdMaker()
     for entry in entries.entries:
+        if entries.unit == "column":
+            entry = _strip_cells(entry, (columns.id, columns.language))
         if EXTRA_CELLS in entry.fields:
             raise UserError(
                 f"{entry.where}: The row has more cells than the header. Quote texts that contain a delimiter."
             )
         text = parse_text(entry, columns.text).strip()
-        text = _unquote(text) if entries.is_tab_separated else text
+        text = _unquote(text) if entries.keeps_quotes else text
         if not text:
             raise UserError(f"{entry.where}: The {columns.text} is empty. Write a prompt, or remove the entry.")
         language = columns.language if columns.language and entry.fields.get(columns.language) else None
@@ -159,6 +161,12 @@ def _convert(entries: EntryList, columns: _Columns) -> LocatedPrompts:
                 lines=_parse_line_cell(entry, columns.lines) if columns.lines else (),
             ),
         )
+
+
+def _strip_cells(entry: Entry, keys: Iterable[str | None]) -> Entry:
+    """The entry without the spaces that people put around the delimiters of a table."""
+    cells = {key: entry.fields[key] for key in keys if key in entry.fields}
+    return replace(entry, fields=entry.fields | {key: c.strip() for key, c in cells.items() if isinstance(c, str)})
 
 
 def _unquote(cell: str) -> str:

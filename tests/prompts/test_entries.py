@@ -36,7 +36,7 @@ def test_each_entry_knows_its_place(name: str, text: str, places: list[str], tmp
 def test_the_separator_is_the_one_that_splits_the_header(mark: str, tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", f"id{mark}Prompt\n1{mark}one\n2{mark}two, or; more\n")
     result = read_entries(path, COLUMNS)
-    assert result.is_tab_separated == (mark == "\t")
+    assert result.keeps_quotes == (mark == "\t")
     assert result.entries[0].fields == {"id": "1", "Prompt": "one"}
     if mark == "\t":
         assert result.entries[1].fields["Prompt"] == "two, or; more"

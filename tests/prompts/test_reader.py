@@ -122,6 +122,24 @@ def test_quotes_in_tabs_are_removed_only_where_they_quote(tmp_path: Path) -> Non
     assert texts == ['a "B"', '"A" and "B"', '"', "no"]
 
 
+@pytest.mark.parametrize("name", ["set.tsv", "set.csv"])
+def test_line_breaks_in_quoted_cells_between_tabs_are_kept(name: str, tmp_path: Path) -> None:
+    rows = [["id", "text"], ["a", f'{CAT}\nand a "dog"'], ["b", SIGN], ["c", '"quoted"']]
+    prompts = load_prompts(write(tmp_path, name, table(*rows, delimiter="\t")))
+    assert [[prompt.id, prompt.prompt] for prompt in prompts] == rows[1:]
+
+
+def test_a_quoted_cell_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "set.tsv", f'id\ttext\na\t{CAT}\nb\t"{SIGN}\nand "more"\n')
+    with pytest.raises(UserError, match=r"set\.tsv:3: A cell begins with a quote"):
+        load_prompts(path)
+
+
+def test_spaces_around_delimiters_are_no_part_of_ids_and_languages(tmp_path: Path) -> None:
+    (prompt,) = load_prompts(write(tmp_path, "set.csv", "text, id, language\na fox, 1, en\n"))
+    assert (prompt.id, prompt.language) == ("1", "en")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
