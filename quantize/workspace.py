@@ -194,9 +194,8 @@ class Workspace:
 
     def clear(self) -> None:
         """Removes this workspace and those of other inputs."""
-        for path in self.artifact.work.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+        for folder in find_workspaces(self.artifact):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def find_stale(self) -> dict[Path, list[str]]:
         """Returns the workspaces of other inputs in the same artifact, each with the topics that differ."""

@@ -6,24 +6,28 @@ import math
 from pathlib import Path
 
 from ...pipelines.preflight import check_pipeline
-from ...storage.preflight import check_disk_space, check_output
+from ...storage.layout import CONFIG_NAME, Artifact
+from ...storage.preflight import check_disk_space, check_output, check_replaceable
 from .source_model import SourcePipeline
 
 INT4_PER_INT32 = 8
 
 
-def check_export(pipeline: SourcePipeline, artifact: Path, bits_per_weight: int) -> None:
+def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int) -> None:
     """Checks that a pipeline is complete and that its graphs can be written.
 
     Args:
         pipeline: The pipeline.
-        artifact: The artifact's folder.
+        target: The folder that is written or replaced: `onnx` or `rknn` in an artifact.
         bits_per_weight: Bits of the narrowest weights that the graphs may have.
 
     Raises:
-        UserError: A file of the pipeline is missing, the artifact cannot be written, or the disk has too little room.
+        UserError: A file of the pipeline is missing, the artifact cannot be written, the disk has too little room,
+            or the folder holds what edgepress did not make.
     """
+    artifact = Artifact.containing(target).path
     check_output(artifact)
+    check_replaceable(target, [target / CONFIG_NAME])
     check_pipeline(pipeline.folder)
     check_disk_space(artifact, count_denoiser_weights(pipeline) * bits_per_weight // 8)
 

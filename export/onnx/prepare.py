@@ -12,6 +12,7 @@ from ...models.base.image_size import check_image_size
 from ...pipelines.sampling import read_native_size
 from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
+from ...storage.layout import Artifact
 from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.lowering import SUPPORTED_OPSETS
@@ -90,7 +91,7 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     pipeline = open_source(source, settings.extra_graphs)
     if output.resolve().is_relative_to(pipeline.folder.resolve()):
         raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
-    check_export(pipeline, output, MIN_WEIGHT_BITS[settings.precision])
+    check_export(pipeline, Artifact(output).onnx, MIN_WEIGHT_BITS[settings.precision])
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
     _check_shapes(pipeline, host, settings, sizes)

@@ -97,7 +97,7 @@ def export_rknn(
     settings = require_rknn_settings(recipe)
     find_interpreter()
     model = open_source(source)
-    check_export(model, output, 0 if components else MIN_WEIGHT_BITS[settings.precision])
+    check_export(model, Artifact(output).rknn, 0 if components else MIN_WEIGHT_BITS[settings.precision])
     if not components:
         make_memory_plan(model, recipe).require_recipe_fits()
     job = prepare_job(model, output, settings, components)

@@ -10,6 +10,7 @@ CONTENT = "unchanged"
 def write_previous_export(artifact: Path) -> Path:
     (artifact / "rknn").mkdir(parents=True)
     (artifact / "rknn" / "older").write_text(CONTENT)
+    (artifact / "rknn" / "pipeline.json").write_text("{}")
     return artifact
 
 

@@ -379,6 +379,17 @@ def test_a_run_that_finished_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_workspaces_are_removed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "0123456789abcdef", {"model": []})
+    with workspace.lock():
+        for name in ("mydir/notes.txt", "fedcba9876543210/blocks/0", "older/made-from.json"):
+            (tmp_path / ".work" / name).parent.mkdir(parents=True)
+            (tmp_path / ".work" / name).touch()
+        workspace.clear()
+    assert [path.name for path in (tmp_path / ".work").iterdir()] == ["mydir"]
+    assert (tmp_path / ".work" / "mydir" / "notes.txt").exists()
+
+
 def test_a_run_that_finished_a_block_leaves_it(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "artifact", "key", {"model": []})
     with suppress(KilledError), workspace.lock():

@@ -21,13 +21,23 @@ def test_the_denoisers_weights_are_counted(tiny: Path) -> None:
 
 def test_room_is_needed_for_weights_of_so_many_bits(tiny: Path, tmp_path: Path) -> None:
     source = open_source(tiny)
-    check_export(source, tmp_path / "artifact", 16)
+    check_export(source, tmp_path / "artifact" / "onnx", 16)
     with pytest.raises(UserError, match="needs"):
-        check_export(source, tmp_path / "artifact", 10**15)
+        check_export(source, tmp_path / "artifact" / "onnx", 10**15)
     assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "rknn"])
+def test_files_of_others_in_the_place_of_the_export_are_refused(tiny: Path, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name / "my_model.onnx"
+    file.parent.mkdir()
+    file.touch()
+    with pytest.raises(UserError, match=rf"{name} was not made by edgepress, .*another --output"):
+        check_export(open_source(tiny), tmp_path / name, 16)
+    assert [file.parent, file] == sorted(tmp_path.rglob("*"))
 
 
 def test_a_file_in_place_of_the_artifact_is_refused(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "artifact").touch()
     with pytest.raises(UserError, match="artifact"):
-        check_export(open_source(tiny), tmp_path / "artifact", 16)
+        check_export(open_source(tiny), tmp_path / "artifact" / "onnx", 16)
