@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from ..common.file_names import require_utf8
 from ..recipes.loader import recipe_names
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,6 +143,8 @@ class RenamedOptions(click.Command):
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for argument in args:
+            require_utf8(argument)
         return super().parse_args(ctx, [text for argument in args for text in self._rename(argument)])
 
     def _rename(self, argument: str) -> Sequence[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..common.errors import UserError
+from ..common.file_names import require_utf8
 from ..common.progress import Progress, no_progress
 from .relative_path import RelativePath
 
@@ -95,6 +96,9 @@ def list_files(folder: Path) -> list[str]:
     """The files below a folder that are not hidden: relative paths with forward slashes, sorted.
 
     Links are followed, but for those to a folder that they are in.
+
+    Raises:
+        UserError: A name is not UTF-8.
     """
     paths = []
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -102,6 +106,8 @@ def list_files(folder: Path) -> list[str]:
             name for name in folders if not name.startswith(".") and not _contains_itself(Path(parent) / name, folder)
         ]
         paths += [(Path(parent) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
+    for path in paths:
+        require_utf8(str(folder / path))
     return sorted(paths)
 
 
@@ -182,8 +188,9 @@ def write_json(content: Any, path: Path) -> None:
         ValueError: The content has a number that JSON cannot express, such as NaN.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    encoded = text.encode()  # before there is a file
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text, "utf-8")
+        temporary.write_bytes(encoded)
 
     atomic_write(path, write)

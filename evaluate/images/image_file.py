@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...common.errors import UserError
+from ...common.file_names import require_utf8
 from .color_profile import ColorProfileError, convert_to_srgb
 from .defects import Defect, detect_defect
 from .types import ImageArray
@@ -134,11 +135,12 @@ def list_images(folder: Path) -> dict[str, Path]:
         The files by stem, sorted by file name.
 
     Raises:
-        UserError: Two images have the same stem, such as a.png and a.jpg.
+        UserError: Two images have the same stem, such as a.png and a.jpg, or a name is not UTF-8.
     """
     images: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+            require_utf8(str(file))
             if file.stem in images:
                 raise UserError(
                     f"{folder} contains both {images[file.stem].name} and {file.name}. Keep only one of them."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -41,6 +42,15 @@ RENAMED = {
 def test_verbs_use_the_same_words(verb: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(main, [*verb, "--help"]).stdout
     assert {option for option in VERBS[verb] if option not in shown} == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["bench"], ["verify"], ["generate", "--prompt", "x"], ["evaluate", "--pairs", "a"]], ids=" ".join
+)
+def test_paths_that_are_not_utf8_are_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, [*arguments, os.fsdecode(b"D\xe9")])
+    assert result.exit_code == 2
+    assert "The name 'D\\xe9' is not UTF-8. Rename the file or folder." in result.stderr
 
 
 @pytest.mark.parametrize("arguments", RENAMED, ids=" ".join)

@@ -61,6 +61,18 @@ def test_a_pipe_is_named_instead_of_being_read_for_ever(tmp_path: Path) -> None:
         hash_files(tmp_path)
 
 
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).touch()
+    with pytest.raises(UserError, match=r"The name '.*caf\\xe9\.png' is not UTF-8"):
+        hash_files(tmp_path)
+
+
+def test_json_that_cannot_be_encoded_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_json({"path": os.fsdecode(b"\xe9")}, tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_progress_is_reported_in_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(10))
     (tmp_path / "b").write_bytes(bytes(5))

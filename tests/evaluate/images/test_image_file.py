@@ -183,6 +183,12 @@ def test_images_of_every_format_are_listed(tmp_path: Path) -> None:
     assert load_record(tmp_path / "c.ppm") == "unreadable (format PPM)"
 
 
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).touch()
+    with pytest.raises(UserError, match=r"The name '.*caf\\xe9\.png' is not UTF-8"):
+        list_images(tmp_path)
+
+
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.png")
     assert load_record(tmp_path / "0.png") == "unreadable (not a file)"

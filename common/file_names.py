@@ -1,0 +1,25 @@
+"""Names of files that no text can hold: those whose bytes are not UTF-8."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import UserError
+
+SURROGATE = re.compile("[\udc80-\udcff]")  # stands for a byte in names of files (PEP 383)
+
+
+def require_utf8(name: str) -> None:
+    """Checks that a name can be written to results and reports, before there is work to lose.
+
+    Args:
+        name: A name or path as Python has it, with a surrogate for each byte that is not UTF-8.
+
+    Raises:
+        UserError: It cannot. The message shows its bytes.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = SURROGATE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name)
+        raise UserError(f"The name '{shown}' is not UTF-8. Rename the file or folder.") from error
