@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -114,10 +115,8 @@ def _can_save(image_format: str) -> bool:
 
 
 def _save(image: Image, output: Path, image_format: str) -> None:
-    """Saves under a temporary name first, so that an interrupted run leaves no half image."""
-    temporary = output.with_name(output.name + ".new")
-    try:
+    """Saves in a temporary folder beside it first, so that an interrupted run leaves no half image."""
+    with TemporaryDirectory(dir=output.parent, prefix=".edgepress-") as folder:
+        temporary = Path(folder, output.name)
         image.save(temporary, image_format)
         temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -49,6 +49,15 @@ def test_file_name_selects_the_image_format(artifact: Path, tmp_path: Path, name
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["artifact", name])
 
 
+def test_only_the_image_is_written(artifact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.png.new").write_text("the user's")
+    assert generate(artifact, folder / "a.png", "--size", "32x48").exit_code == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "a.png.new"]
+    assert (folder / "a.png.new").read_text() == "the user's"
+
+
 def test_invalid_size(artifact: Path, tmp_path: Path) -> None:
     assert "Invalid image size 60x64" in get_error(generate(artifact, tmp_path / "a.png", "--size", "60x64"))
     assert not (tmp_path / "a.png").exists()
