@@ -14,7 +14,7 @@ from ..common.errors import UserError
 from ..common.user_folders import get_cache_folder, get_traceback_folder
 from ..runtime.rknn.toolkit import find_stale_folders
 from ..storage.layout import ARTIFACTS, WORK, Artifact
-from ..storage.publishing import BACKUP_PREFIX, artifact_lock
+from ..storage.publishing import BACKUP_PREFIX, LOCK_FILE, artifact_lock
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ UNFINISHED_WORK, CACHED_IMAGES = "unfinished work", "cached images and scores"
 USER_CACHE, TRACEBACKS, TOOLKIT_FILES = "user cache", "tracebacks", "files of the RKNN toolkit"
 # Nothing else is removed from a folder .work, which may be of another program.
 WORK_NAMES = re.compile(rf"[0-9a-f]{{16}}|export-\w+|toolkit|{BACKUP_PREFIX}\w+")
+OWN_NAMES = re.compile(rf"[0-9a-f]{{16}}|export-\w+|{BACKUP_PREFIX}\w+|scores\.sqlite.*")  # no other program uses these
+IMAGES_OF_A_BATCH = "images/" + "[0-9a-f]" * 32
 CACHE_NAMES = re.compile(r"images|ground-truth|scores\.sqlite.*")
 
 
@@ -84,15 +86,20 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
         What was removed, and its size. `print` shows a table.
 
     Raises:
-        UserError: The artifact does not exist, or another process is using it.
+        UserError: The artifact does not exist, or is a folder that edgepress never wrote to, or another process is
+            using it.
     """
     if artifact is not None:
         folder = Path(artifact)
         if not folder.is_dir():
             raise UserError(f"Artifact folder {folder} does not exist. Check the name.")
+        if not _is_own_folder(folder):
+            raise UserError(f"{folder} is no artifact: its folder {WORK} is not edgepress's. Check the name.")
         return CleanResult(tuple(_clean_artifact(folder, dry_run)), dry_run)
     leftovers: list[Leftover] = []
     for folder in sorted(path.parent for path in ARTIFACTS.glob(f"*/{WORK}")):
+        if not _is_own_folder(folder):
+            continue
         try:
             leftovers += _clean_artifact(folder, dry_run)
         except UserError as error:  # in use
@@ -101,6 +108,21 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
     if not dry_run:
         _remove(shared)
     return CleanResult((*leftovers, *shared), dry_run)
+
+
+def _is_own_folder(folder: Path) -> bool:
+    """Whether what is in the `.work` of a folder is edgepress's, or there is none."""
+    artifact = Artifact(folder)
+    works = [work for work in (artifact.work, artifact.evaluation / WORK) if work.is_dir()]
+    is_published = artifact.manifest.is_file() or artifact.has_onnx or artifact.has_rknn
+    return not works or is_published or any(map(_is_own, works))
+
+
+def _is_own(work: Path) -> bool:
+    """Whether a folder for unfinished work was made by edgepress; a killed run may have left no more than its lock."""
+    names = [path.name for path in work.iterdir()]
+    has_own = any(map(OWN_NAMES.fullmatch, names)) or any(work.glob(IMAGES_OF_A_BATCH))
+    return has_own or names in ([], [LOCK_FILE])
 
 
 def _clean_artifact(folder: Path, dry_run: bool) -> list[Leftover]:
@@ -125,7 +147,8 @@ def _find_in(work: Path) -> Iterator[Leftover]:
 
 def _find_shared() -> Iterator[Leftover]:
     """What belongs to no artifact."""
-    yield from _find_in(ARTIFACTS / WORK)
+    if _is_own_folder(ARTIFACTS):
+        yield from _find_in(ARTIFACTS / WORK)
     with suppress(RuntimeError):  # no home folder
         for kind, folder in ((USER_CACHE, get_cache_folder()), (TRACEBACKS, get_traceback_folder())):
             if folder.exists():

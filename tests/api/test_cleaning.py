@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,30 @@ def test_an_artifact_in_use_is_left_alone(home: Path) -> None:
     assert result.exit_code == 0
     assert "Warning: Another edgepress process is using artifacts/orin" in result.stderr
     assert {f".work/{KEY}/blocks/b", *PUBLISHED} <= list_files(artifact)
+
+
+@pytest.mark.parametrize("name", [".work/images/photo.png", ".work/toolkit/t", "evaluation/.work/images/photo.png"])
+def test_a_folder_of_another_program_is_refused(home: Path, name: str) -> None:
+    write(home / "project", name, ".work/removed-x/y", "model/weights")
+    before = list_files(home)
+    result = CliRunner().invoke(main, ["clean", str(home / "project")])
+    assert result.exit_code == 2
+    assert "project is no artifact" in result.stderr
+    assert list_files(home) == before
+    (home / "project").rename(home / "artifacts" / "project")
+    edgepress.clean()
+    assert list_files(home / "artifacts" / "project") == {name, ".work/removed-x/y", "model/weights"}
+
+
+@pytest.mark.parametrize(
+    "name", [f"images/{KEY * 2}/0.png", "scores.sqlite", f"{KEY}/blocks/b", "export-onnx/g", "lock"]
+)
+@pytest.mark.parametrize("place", ["artifacts", "artifacts/new", "artifacts/new/evaluation"])
+def test_what_a_killed_run_left_shows_that_it_was_edgepress(home: Path, place: str, name: str) -> None:
+    shutil.rmtree(home / "artifacts")
+    write(home / place, f".work/{name}")
+    edgepress.clean(home / place)
+    assert not (home / place / ".work").exists()
 
 
 def test_a_missing_artifact(home: Path) -> None:
