@@ -208,9 +208,12 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
     try:
         published = _read_model(artifact) if name == MODEL else _read_export(folder)
     except UserError as error:  # what describes the folder cannot be trusted, so nothing can be compared with it
-        reason = str(error).removeprefix(f"{described_by} ")
-        path = described_by.relative_to(artifact.path).as_posix()
-        return FolderReport(name, problems=(FileProblem(path, FileStatus.CORRUPT, reason),))
+        checksums = described_by.with_name(CHECKSUMS_NAME)
+        file = checksums if str(error).startswith(f"{checksums} ") else described_by
+        reason = str(error).removeprefix(f"{file} ")
+        path = file.relative_to(artifact.path).as_posix()
+        status = FileStatus.CORRUPT if file.exists() else FileStatus.MISSING
+        return FolderReport(name, problems=(FileProblem(path, status, reason),))
     changed = list(find_problems(folder, published.files, hashes, progress))
     if published.is_hashed:
         described = () if name == MODEL else (CONFIG_NAME, CHECKSUMS_NAME)

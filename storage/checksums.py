@@ -62,13 +62,25 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
     return checksums
 
 
-def require_checksum(file: Path, checksums: Mapping[str, str], remedy: str) -> None:
+def require_checksum(
+    file: Path, checksums: Mapping[str, str] | None, remedy: str, *, is_required: bool = False
+) -> None:
     """Checks a file in the folder of a SHA256SUMS.
 
+    Args:
+        file: The file.
+        checksums: What SHA256SUMS lists; None if there is none.
+        remedy: A sentence that says what to do.
+        is_required: Whether the file must be listed; if not, one that is not listed is not checked.
+
     Raises:
-        UserError: Its SHA-256 is not the one that is listed. A file that is not listed is not checked.
+        UserError: Its SHA-256 is not the one that is listed, or it must be listed and is not.
     """
-    if file.name in checksums and hash_file(file) != checksums[file.name]:
+    if checksums is None or file.name not in checksums:
+        if is_required:
+            problem = "is missing" if checksums is None else f"does not list {file.name}"
+            raise UserError(f"{file.with_name(CHECKSUMS_NAME)} {problem}. {remedy}")
+    elif hash_file(file) != checksums[file.name]:
         raise UserError(f"{file} was changed: its SHA-256 is not the one in {CHECKSUMS_NAME}. {remedy}")
 
 

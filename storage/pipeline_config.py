@@ -358,7 +358,8 @@ def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is corrupt: {error}. {remedy}") from error
     _require_version(path, content.get("schema_version"), remedy)
-    require_checksum(path, read_checksums(folder) or {}, remedy)
+    is_required = bool(content.get("files"))  # exports of earlier releases have neither
+    require_checksum(path, read_checksums(folder), remedy, is_required=is_required)
     try:
         return schema.model_validate(content)
     except ValidationError as error:

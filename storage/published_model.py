@@ -65,8 +65,10 @@ def read_manifest_content(file: Path) -> dict[str, Any] | None:
         raise corrupt_manifest(file, "it is not UTF-8") from error
     except (OSError, ValueError) as error:
         raise corrupt_manifest(file, str(error)) from error
-    _require_readable(file, content.get("schema_version"))
-    require_checksum(file, read_checksums(file.parent) or {}, REPLACE_ADVICE)
+    version = content.get("schema_version")
+    _require_readable(file, version)
+    is_required = type(version) is int and version >= CHECKSUMS_SINCE
+    require_checksum(file, read_checksums(file.parent), REPLACE_ADVICE, is_required=is_required)
     return content
 
 

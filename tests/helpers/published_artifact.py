@@ -15,7 +15,7 @@ from edgepress.storage.checksums import write_checksums
 from edgepress.storage.files import FileRecord, hash_files, record_file
 from edgepress.storage.layout import Artifact
 from edgepress.storage.manifest import Manifest, write_manifest
-from edgepress.storage.pipeline_config import read_onnx_config, write_config
+from edgepress.storage.pipeline_config import OnnxPipelineConfig, write_config
 from edgepress.storage.published_model import read_published_model
 
 from .small_artifact import write_small_artifact
@@ -64,7 +64,6 @@ def publish_model(artifact: Artifact, content: bytes) -> None:
 
 def publish_onnx(artifact: Artifact, **changes: Any) -> None:
     """Records the graphs of an artifact as they are, as exported from its model."""
-    (artifact.onnx / "SHA256SUMS").unlink(missing_ok=True)
     model = read_published_model(artifact)
     assert model is not None
     error = {"max_abs": 0.0, "relative": 1e-6}
@@ -73,8 +72,8 @@ def publish_onnx(artifact: Artifact, **changes: Any) -> None:
         "sources": model.files,
         "parity": {"exact": {"graphs": {"caption": error}, "psnr": None, "image_compared": False}},
     } | changes
-    content = read_onnx_config(artifact.onnx).model_dump() | changes
-    write_config(type(read_onnx_config(artifact.onnx)).model_validate(content), artifact.onnx)
+    content = json.loads((artifact.onnx / "pipeline.json").read_text("utf-8")) | changes
+    write_config(OnnxPipelineConfig.model_validate(content), artifact.onnx)
 
 
 def write_weights(file: Path, content: bytes = b"") -> None:

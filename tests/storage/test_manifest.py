@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.described_folder import write_checksum_of, write_listed_manifest
 from pydantic import ValidationError
 
 import edgepress
 from edgepress.common.errors import UserError
-from edgepress.storage.checksums import write_checksums
-from edgepress.storage.files import FileRecord, record_file
+from edgepress.storage.files import FileRecord
 from edgepress.storage.manifest import Manifest, library_versions, read_manifest, write_manifest
-from edgepress.storage.published_model import MANIFEST_VERSION
+from edgepress.storage.published_model import CHECKSUMS_SINCE, MANIFEST_VERSION
 
 
 def make_manifest(**changes: Any) -> Manifest:
@@ -46,7 +46,7 @@ def test_versions_are_the_installed_ones() -> None:
 
 
 def test_a_manifest_that_was_written_is_read_again(tmp_path: Path) -> None:
-    write_manifest(make_manifest(), tmp_path)
+    write_listed_manifest(make_manifest(), tmp_path)
     assert read_manifest(tmp_path) == make_manifest()
     assert json.loads((tmp_path / "manifest.json").read_text("utf-8"))["device"] == "orin"
     assert "牌子" in (tmp_path / "manifest.json").read_text("utf-8")
@@ -71,6 +71,7 @@ def test_a_folder_without_a_manifest_has_none(tmp_path: Path) -> None:
 )
 def test_a_corrupt_manifest_is_reported_on_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content, "latin-1")
+    write_checksum_of(tmp_path / "manifest.json")
     with pytest.raises(UserError, match=r"manifest\.json is not a valid manifest") as raised:
         read_manifest(tmp_path)
     assert "\n" not in str(raised.value)
@@ -90,12 +91,13 @@ def test_no_path_leaves_the_folder(tmp_path: Path, key: str, path: str) -> None:
     content = make_manifest().model_dump()
     content[key][0]["path"] = path
     (tmp_path / "manifest.json").write_text(json.dumps(content))
+    write_checksum_of(tmp_path / "manifest.json")
     with pytest.raises(UserError, match=rf"{key}\.0\.path: .* is not a path below this folder"):
         read_manifest(tmp_path)
 
 
 def test_a_number_that_json_cannot_express_is_rejected_and_the_old_manifest_stays(tmp_path: Path) -> None:
-    write_manifest(make_manifest(), tmp_path)
+    write_listed_manifest(make_manifest(), tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         write_manifest(make_manifest(layers=[{"error": float("nan")}]), tmp_path)
     assert read_manifest(tmp_path) == make_manifest()
@@ -130,14 +132,30 @@ def test_a_manifest_of_the_first_release_is_read(tmp_path: Path) -> None:
         assert f'"{new}"' in text
         text = text.replace(f'"{new}"', f'"{old}"')
     (tmp_path / "manifest.json").write_text(text.replace('"symmetric":false', '"zero_point":true'))
+    write_checksum_of(tmp_path / "manifest.json")
     assert read_manifest(tmp_path) == content
 
 
 def test_a_manifest_that_was_changed_is_rejected(tmp_path: Path) -> None:
-    write_manifest(make_manifest(), tmp_path)
-    write_checksums([record_file(tmp_path, "manifest.json")], tmp_path)
+    write_listed_manifest(make_manifest(), tmp_path)
     assert read_manifest(tmp_path) == make_manifest()
     file = tmp_path / "manifest.json"
     file.write_text(file.read_text("utf-8").replace("orin", "pi55"), "utf-8")
     with pytest.raises(UserError, match=r"manifest\.json was changed: .* SHA256SUMS\. Replace the artifact"):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_that_must_be_listed_is_not_read_unlisted(tmp_path: Path) -> None:
+    """Or whoever changes it need only remove SHA256SUMS, or its line."""
+    write_listed_manifest(make_manifest(), tmp_path)
+    file = tmp_path / "SHA256SUMS"
+    for change, problem in ((lambda: file.write_text(""), "does not list manifest"), (file.unlink, "is missing")):
+        change()
+        with pytest.raises(UserError, match=rf"SHA256SUMS {problem}.*Replace the artifact"):
+            read_manifest(tmp_path)
+
+
+def test_a_manifest_of_a_release_without_checksums_is_read_without_them(tmp_path: Path) -> None:
+    manifest = make_manifest(schema_version=CHECKSUMS_SINCE - 1)
+    write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == manifest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.described_folder import write_checksum_of
 
 from edgepress.common.errors import UserError
 from edgepress.storage.files import FileRecord
@@ -279,6 +280,17 @@ def test_a_file_that_was_changed_is_rejected(tmp_path: Path) -> None:
         read_onnx_config(tmp_path)
 
 
+def test_an_export_with_hashes_is_not_read_unlisted(tmp_path: Path) -> None:
+    """Or whoever changes it need only remove SHA256SUMS, or its line."""
+    (tmp_path / "a.npz").touch()
+    write_config(ONNX, tmp_path)
+    file = tmp_path / "SHA256SUMS"
+    for change, problem in ((lambda: file.write_text(""), "does not list pipeline"), (file.unlink, "is missing")):
+        change()
+        with pytest.raises(UserError, match=rf"SHA256SUMS {problem}.*Run 'edgepress export onnx' again\."):
+            read_onnx_config(tmp_path)
+
+
 OUTSIDE = ["/etc/passwd", "../secret", "a/../../b", "", "a\\..\\..\\b"]
 
 
@@ -292,8 +304,10 @@ def test_no_path_leaves_the_export(tmp_path: Path, path: str) -> None:
         {"sources": [SOURCE.model_dump() | {"path": path}]},
         {"files": [SOURCE.model_dump() | {"path": path}]},
     ):
+        write_checksum_of(write_content(tmp_path, onnx | changes) / CONFIG_NAME)
         with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*is not a path below this folder"):
-            read_onnx_config(write_content(tmp_path, onnx | changes))
+            read_onnx_config(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
     for part in (
         {**rknn["graphs"]["transformer"][0], "name": path},
         {**rknn["graphs"]["transformer"][0], "inputs": [path]},

@@ -11,12 +11,13 @@ from typing import Any
 import onnx
 import pytest
 from click.testing import CliRunner
+from helpers.described_folder import write_listed_manifest
 from helpers.result_rows import make_prompt, make_results, make_sample
 from onnx import TensorProto, helper
 
 from edgepress.benchmarks.common.compare_artifacts import compare, main
 from edgepress.evaluate.results.schema import save_results
-from edgepress.storage.manifest import Manifest, write_manifest
+from edgepress.storage.manifest import Manifest
 
 GRAPH, CONFIG, WEIGHTS = "onnx/transformer.onnx", "model/transformer/config.json", "model/transformer/a.safetensors"
 CONFIG_CONTENT = {"width": 8, "loss": float("nan"), "quantization_config": {"dropped": ["head"]}}
@@ -68,7 +69,7 @@ def artifacts(tmp_path: Path) -> tuple[Path, Path]:
     (old / "rknn").mkdir()
     (old / "rknn" / "part.rknn").write_bytes(b"built")
     save_samples(old, 30.0)
-    write_manifest(make_manifest(0.5), old)
+    write_listed_manifest(make_manifest(0.5), old)
     shutil.copytree(old, new)
     return old, new
 
@@ -86,7 +87,7 @@ EQUAL: dict[str, Callable[[Path], object]] = {
     "notes at nodes": lambda new: onnx.save(make_graph("Neg", "module b"), str(new / GRAPH)),
     "what a toolkit built": lambda new: (new / "rknn" / "part.rknn").write_bytes(b"built again"),
     "times of a run": lambda new: save_samples(new, 30.0, stage_seconds={"generating": 9.0}),
-    "versions": lambda new: write_manifest(make_manifest(0.5, "2.9"), new),
+    "versions": lambda new: write_listed_manifest(make_manifest(0.5, "2.9"), new),
     "a report": lambda new: (new / "evaluation" / "report.html").touch(),
 }
 DIFFERENT: dict[str, tuple[Callable[[Path], object], str, str]] = {
@@ -108,7 +109,7 @@ DIFFERENT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "a score's last digit": (lambda new: save_samples(new, 30.000000000000004), RESULTS, "30.0 and 30.000000000000004"),
     "no results": (lambda new: (new / RESULTS).unlink(), RESULTS, "only one has it"),
-    "a layer's error": (lambda new: write_manifest(make_manifest(0.25), new), MANIFEST, "0.5 and 0.25"),
+    "a layer's error": (lambda new: write_listed_manifest(make_manifest(0.25), new), MANIFEST, "0.5 and 0.25"),
     "no manifest": (lambda new: (new / "manifest.json").unlink(), MANIFEST, "one has no manifest"),
 }
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.described_folder import write_listed_manifest
 from helpers.small_graphs import make_awq_tensors, make_random_weight, write_component
 from helpers.tiny import edit_weights
 
 from edgepress.common.errors import UserError
 from edgepress.export.graph.source_model import open_source
 from edgepress.storage.files import hash_files
-from edgepress.storage.manifest import Manifest, write_manifest
+from edgepress.storage.manifest import Manifest
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def quantized(tiny: Path, tmp_path: Path) -> Path:
         fp16_overflows=[],
         versions={},
     )
-    write_manifest(manifest, folder)
+    write_listed_manifest(manifest, folder)
     return folder
 
 
