@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .files import FileRecord, digest_files, record_file
 from .layout import CHECKSUMS_NAME, CONFIG_NAME, GENERATORS, Artifact, is_export
-from .provenance import read_recorded_files
+from .pipeline_config import read_export_config
+from .provenance import list_required_files, read_recorded_files
 from .strict_json import parse_strict_json
 
 Schema = TypeVar("Schema", bound="_Measured")
@@ -58,22 +59,26 @@ def find_outdated_results(artifact: Artifact) -> list[Path]:
     outdated = [file for file in evaluations if _is_outdated_evaluation(file, artifact, digests)]
     bench = artifact.bench / BENCH_RESULTS
     measured = _read(bench, _Bench)
-    if measured is not None and measured.artifact_sha256 is not None and digests:
-        outdated += [] if measured.artifact_sha256 in digests.values() else [bench]
+    if measured is not None and measured.artifact_sha256 is not None:
+        exports = {digest_published(folder) for folder in (artifact.onnx, artifact.rknn) if is_export(folder)}
+        outdated += [] if exports & {None, measured.artifact_sha256} else [bench]  # None: an earlier release made it
     return outdated
 
 
 def digest_published(folder: Path) -> str | None:
-    """The digest of a published folder from the records of its files; None if it has none.
+    """The digest of a published folder from the records of its files; None if it has none, or not of all files.
 
     Raises:
         UserError: What records them is corrupt, or of a newer version.
     """
-    files = list(read_recorded_files(folder))
-    if not files:
+    if not is_export(folder):
+        files = list(read_recorded_files(folder))
+        return digest_files(sorted(files, key=_get_path)) if files else None
+    recorded = read_export_config(folder).files
+    if not recorded:
         return None
-    described_by = (CONFIG_NAME, CHECKSUMS_NAME) if is_export(folder) else ()
-    files += [record_file(folder, name) for name in described_by if (folder / name).exists()]
+    files = list_required_files(folder, recorded)
+    files += [record_file(folder, name) for name in (CONFIG_NAME, CHECKSUMS_NAME)]
     return digest_files(sorted(files, key=_get_path))
 
 

@@ -15,10 +15,11 @@ from helpers.published_artifact import WEIGHTS, publish_model, publish_onnx, wri
 import edgepress
 from edgepress.api.verification import VerificationReport, to_dict, verify
 from edgepress.common.errors import UserError
+from edgepress.runtime.verification import digest_export
 from edgepress.storage.checksums import write_checksums
 from edgepress.storage.files import record_file
 from edgepress.storage.layout import Artifact
-from edgepress.storage.outdated_results import digest_published
+from edgepress.storage.outdated_results import digest_published, find_outdated_results
 from edgepress.storage.pipeline_config import read_onnx_config
 
 FILES = (
@@ -191,6 +192,23 @@ def test_results_of_other_files_are_said_to_be_outdated(artifact: Path) -> None:
     assert report.passed
     assert {file.name for file in report.outdated} == {"results.json", "bench.json"}
     assert "was measured of other files than are there now. Measure again." in str(report)
+
+
+def test_a_bench_of_files_without_the_simulators_is_compared_with_them(artifact: Path) -> None:
+    (artifact / "onnx" / "simulator").mkdir()
+    (artifact / "onnx" / "simulator" / "part.npz").touch()
+    publish_onnx(Artifact(artifact))
+    shutil.rmtree(artifact / "onnx" / "simulator")
+    write_results(artifact, artifact / "onnx", digest_export(artifact))
+    assert find_outdated_results(Artifact(artifact)) == []
+
+
+def test_a_bench_of_an_export_without_hashes_is_not_said_to_be_outdated(artifact: Path) -> None:
+    write_results(artifact, artifact / "onnx", digest_export(artifact))
+    file = artifact / "onnx" / "pipeline.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"files": []}))
+    (artifact / "onnx" / "SHA256SUMS").unlink()
+    assert find_outdated_results(Artifact(artifact)) == []
 
 
 MAKE: dict[str, Callable[[Path], object]] = {"empty": Path.mkdir, "file": Path.touch, "missing": lambda _: None}
