@@ -18,6 +18,7 @@ from ..storage.integrity import FileProblem, FileStatus, find_added_files, find_
 from ..storage.layout import (
     CHECKSUMS_NAME,
     CONFIG_NAME,
+    ENGINES_FOLDER,
     GENERATORS,
     MANIFEST,
     MODEL,
@@ -217,7 +218,8 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
     changed = list(find_problems(folder, published.files, hashes, progress))
     if published.is_hashed:
         described = () if name == MODEL else (CONFIG_NAME, CHECKSUMS_NAME)
-        changed += find_added_files(folder, {*described, *(file.path for file in published.files)})
+        ignored = (ENGINES_FOLDER,) if name == ONNX else ()
+        changed += find_added_files(folder, {*described, *(file.path for file in published.files)}, ignored)
     elif not published.problems:
         changed += _load_export(folder)
     changed += _check_graphs(folder, {problem.path for problem in changed})

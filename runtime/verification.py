@@ -8,7 +8,7 @@ from ..common.progress import Progress, no_progress
 from ..storage.files import FileRecord, digest_files, list_files
 from ..storage.hash_memory import HashMemory
 from ..storage.integrity import require_intact
-from ..storage.layout import is_export
+from ..storage.layout import ENGINES_FOLDER, is_export
 from ..storage.provenance import MAKE_AGAIN, describe_missing_hashes, list_required_files, read_recorded_files
 from .onnx.exported import find_onnx_folder
 from .rknn.exported import find_rknn_folder, is_rknn_artifact
@@ -48,6 +48,6 @@ def digest_export(artifact: Path) -> str:
         records = [
             FileRecord(path=name, bytes=(folder / name).stat().st_size, sha256=hashes.hash_file(folder / name))
             for name in list_files(folder)
-            if (folder / name).exists()  # no dangling link
+            if (folder / name).exists() and not name.startswith(f"{ENGINES_FOLDER}/")  # no dangling link
         ]
     return digest_files(records)

@@ -10,6 +10,7 @@ EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 CHECKSUMS_NAME = "SHA256SUMS"
 SIMULATOR_FOLDER = "simulator"  # in `rknn`: what the toolkit needs to build the parts again; a board may lack it
+ENGINES_FOLDER = "engines"  # in `onnx`: what build_engines.sh builds there on a board
 TIMINGS, LOCAL = "timings.json", "local.json"
 ARTIFACTS = Path("artifacts")  # where artifacts are written by default
 GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with

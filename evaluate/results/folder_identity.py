@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...common.progress import Progress, no_progress
 from ...storage.files import digest_files, hash_files
-from ...storage.layout import is_pipeline
+from ...storage.layout import ENGINES_FOLDER, is_export, is_pipeline
 from ...storage.provenance import require_recorded
 from ...storage.weight_files import find_stray_weights
 
@@ -25,7 +25,7 @@ class FolderIdentity(BaseModel):
 
 
 def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> FolderIdentity:
-    """Reads all files of a folder but the weights of a pipeline that are never loaded; symbolic links are followed.
+    """Reads all files of a folder but weights and engines that are never loaded; symbolic links are followed.
 
     What an artifact recorded of its files is compared with them.
 
@@ -37,7 +37,10 @@ def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "re
     Raises:
         UserError: A file is not as it was published.
     """
-    files = hash_files(folder, progress, stage, find_stray_weights(folder) if is_pipeline(folder) else ())
+    skip = set(find_stray_weights(folder)) if is_pipeline(folder) else set()
+    if is_export(folder):
+        skip.update((folder / ENGINES_FOLDER).rglob("*"))
+    files = hash_files(folder, progress, stage, skip)
     require_recorded(folder, files)
     return FolderIdentity(
         path=str(folder),

@@ -15,6 +15,7 @@ from helpers.published_artifact import WEIGHTS, publish_model, publish_onnx, wri
 import edgepress
 from edgepress.api.verification import VerificationReport, to_dict, verify
 from edgepress.common.errors import UserError
+from edgepress.evaluate.results.folder_identity import hash_folder
 from edgepress.runtime.verification import digest_export
 from edgepress.storage.checksums import write_checksums
 from edgepress.storage.files import record_file
@@ -96,6 +97,16 @@ def test_an_added_file_is_found(artifact: Path, name: str) -> None:
     (artifact / name).parent.mkdir(exist_ok=True)
     (artifact / name).write_bytes(b"x")
     assert statuses(verify(artifact))[name] in ("added", "corrupt")
+
+
+def test_engines_that_were_built_on_a_board_are_no_change(artifact: Path) -> None:
+    digests = digest_export(artifact), hash_folder(artifact / "onnx").sha256
+    assert digests == (digest_published(artifact / "onnx"),) * 2
+    (artifact / "onnx" / "engines").mkdir()
+    for name in ("caption.engine", "timing.cache"):
+        (artifact / "onnx" / "engines" / name).write_bytes(b"built")
+    assert verify(artifact).passed
+    assert (digest_export(artifact), hash_folder(artifact / "onnx").sha256) == digests
 
 
 def test_links_pass_if_they_lead_to_what_was_published(artifact: Path, tmp_path: Path) -> None:
