@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from ...common.errors import UserError
 from ...prompts.prompt import Prompt
+from ...storage.strict_json import parse_strict_json
 from ..images.defects import Defect
 from ..metrics.base import Score
 from ..stats.bootstrap import MeanCI
@@ -340,15 +341,13 @@ def load_results(path: Path | str) -> Results:
         UserError: the file cannot be read, or has another schema version.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = parse_strict_json(Path(path).read_text("utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read {path} ({error.strerror}). Run `edgepress evaluate` first.") from error
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(
-            f"{path} is not a results file: invalid JSON ({reason}). Run `edgepress evaluate` again."
-        ) from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
+    except ValueError as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise UserError(f"{path} is not a results file: {reason}. Run `edgepress evaluate` again.") from error
+    version = content.get("schema_version")
     if type(version) is not int or not OLDEST_READABLE_VERSION <= version <= SCHEMA_VERSION:
         is_newer = type(version) is int and version > SCHEMA_VERSION
         raise UserError(
