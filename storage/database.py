@@ -10,6 +10,19 @@ from pathlib import Path
 from ..common.errors import UserError
 
 LOCK_TIMEOUT_S = 60.0  # seconds to wait for another run that writes
+PRIMARY_CODE = 0xFF  # the bits of a result code that are not an extension of it
+# What is wrong where the file may well be valid, by SQLite's primary result code, and what to do.
+LOCKED = "another process keeps it locked. Wait until that process has ended, and run again."
+READ_ONLY = "it is read-only. Allow writing to the file and its folder, and run again."
+OBSTACLES = {
+    sqlite3.SQLITE_BUSY: LOCKED,
+    sqlite3.SQLITE_LOCKED: LOCKED,
+    sqlite3.SQLITE_READONLY: READ_ONLY,
+    sqlite3.SQLITE_PERM: READ_ONLY,
+    sqlite3.SQLITE_FULL: "the disk is full. Make room, and run again.",
+    sqlite3.SQLITE_IOERR: "the disk reports an error. Check that it has room and works, and run again.",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened. Check that it is a file, and that you may write it and its folder.",
+}
 
 
 @contextmanager
@@ -23,7 +36,7 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
         remedy: A sentence that says what to do if the file is not valid.
 
     Raises:
-        UserError: The file is not an SQLite database, or has other tables.
+        UserError: The file is not an SQLite database, or has other tables, or it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -35,4 +48,7 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
+        obstacle = OBSTACLES.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE)
+        if obstacle:
+            raise UserError(f"Cannot use the {kind} {file}: {obstacle}") from error
         raise UserError(f"{file} is not a valid {kind} ({error}). {remedy}") from error

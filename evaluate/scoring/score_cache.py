@@ -95,12 +95,12 @@ def open_score_cache(file: Path) -> Iterator[ScoreCache]:
 
 def _is_damaged(file: Path) -> bool:
     """Whether a file is no database, has a table with other columns, or cannot be read as a whole."""
-    with closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
-        try:
+    try:
+        with closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
             is_intact = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
             columns = [row[1] for row in connection.execute("PRAGMA table_info(results)")]
-        except sqlite3.OperationalError:  # another run is using it
-            return False
-        except sqlite3.DatabaseError:
-            return True
-        return not is_intact or columns not in ([], ["key", "result"])
+    except sqlite3.OperationalError:  # another run is using it, or opening it says what is wrong
+        return False
+    except sqlite3.DatabaseError:
+        return True
+    return not is_intact or columns not in ([], ["key", "result"])

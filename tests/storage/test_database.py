@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,5 +26,45 @@ def test_other_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match=r"numbers\.sqlite is not a valid list \(.*\)\. Delete it\.$"),
         open_database(file, STATEMENT, kind="list", remedy="Delete it."),
+    ):
+        pass
+
+
+def write_much(file: Path, pragma: str) -> None:
+    with open_database(file, STATEMENT, kind="list", remedy="Delete it.") as connection, connection:
+        connection.execute(f"PRAGMA {pragma}")
+        connection.execute("INSERT INTO numbers VALUES (zeroblob(100000))")
+
+
+@pytest.mark.parametrize(
+    ("pragma", "problem"),
+    [
+        ("max_page_count = 2", "the disk is full. Make room, and run again."),
+        ("query_only = ON", "it is read-only. Allow writing to the file and its folder, and run again."),
+    ],
+)
+def test_a_valid_file_that_cannot_be_written_is_not_called_invalid(pragma: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.sqlite"
+    with pytest.raises(UserError) as raised:
+        write_much(file, pragma)
+    assert str(raised.value) == f"Cannot use the list {file}: {problem}"
+
+
+def test_a_file_that_is_locked_is_not_called_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepress.storage.database.LOCK_TIMEOUT_S", 0.01)
+    file = tmp_path / "numbers.sqlite"
+    with closing(sqlite3.connect(file)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with (
+            pytest.raises(UserError, match=r"another process keeps it locked\. Wait until that process has ended"),
+            open_database(file, STATEMENT, kind="list", remedy="Delete it."),
+        ):
+            pass
+
+
+def test_a_folder_in_the_files_place_cannot_be_opened(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"it cannot be opened\. Check that it is a file"),
+        open_database(tmp_path, STATEMENT, kind="list", remedy="Delete it."),
     ):
         pass
