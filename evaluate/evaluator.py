@@ -78,9 +78,10 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
         if plan.baseline and baseline_results:
             comparison = baseline.compare_runs(plan.baseline, baseline_results, results)
             results = results.model_copy(update={"baseline": comparison})
-        if plan.history:
-            points = history.append_run(plan.history, results, metrics.metrics)
-            results = results.model_copy(update={"history": points})
+        publish_results(results, plan.output)
+    if plan.history:  # last, since results must not be lost where it cannot be written
+        points = history.append_run(plan.history, results, metrics.metrics)
+        results = results.model_copy(update={"history": points})
         publish_results(results, plan.output)
     return results
 

@@ -28,12 +28,14 @@ SELECT_POINTS = f"SELECT comparable, {COLUMNS} FROM points ORDER BY created, row
 
 
 def init_history(file: Path) -> None:
-    """Creates the history if it does not exist, and otherwise checks all of its rows.
+    """Creates the history if it does not exist, and otherwise checks all of its rows, and that more can be appended.
 
     Raises:
-        UserError: the file is not a history, or a row of it is damaged.
+        UserError: the file is not a history, a row of it is damaged, or it cannot be written.
     """
     with _connect(file) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # as writing begins
+        connection.execute("ROLLBACK")
         for _ in _iter_rows(connection, file):
             pass
 

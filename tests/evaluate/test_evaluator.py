@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +104,23 @@ def test_noise_floor_generates_the_reference_twice(plan: EvaluationPlan) -> None
         assert sample.noise_floor.image
         assert sample.reference
         assert sample.noise_floor.image.file != sample.reference.file
+
+
+def test_results_are_kept_where_the_history_cannot_be_written(
+    plan: EvaluationPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepress.storage.database.LOCK_TIMEOUT_S", 0.01)
+    file = tmp_path / "history.sqlite"
+    with closing(sqlite3.connect(file)) as holder:
+
+        def lock(stage: str, done: int, total: int) -> None:
+            if (stage, done) == ("computing metrics", total):
+                holder.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(UserError, match="another process keeps it locked"):
+            run_evaluation(replace(plan, history=file, output=tmp_path / "evaluation"), lock)
+    results = load_results(tmp_path / "evaluation" / "results.json")
+    assert (results.history, len(results.samples)) == (None, len(plan.prompts))
 
 
 # ---------------------------------------------------------------- ground truth

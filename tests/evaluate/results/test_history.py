@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,21 @@ def test_a_damaged_row_is_found_before_any_work(column: str, value: object, prob
         connection.execute(f"UPDATE points SET {column} = ? WHERE rowid = 2", (value,))
     with pytest.raises(UserError, match=rf"history\.sqlite is not a valid evaluation history: {problem}"):
         init_history(file)
+
+
+def test_a_history_that_cannot_be_written_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is read-only, a history that another process keeps locked can still be read."""
+    monkeypatch.setattr("edgepress.storage.database.LOCK_TIMEOUT_S", 0.01)
+    file = tmp_path / "history.sqlite"
+    append(file, make_run(30, "2026-01"))
+    with closing(sqlite3.connect(file)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match=r"Cannot use the evaluation history .*history\.sqlite: another process"):
+            init_history(file)
+    init_history(file)
+    assert append(file, make_run(20, "2026-02")) == [("2026-01", 31), ("2026-02", 21)]
 
 
 def test_a_history_with_other_columns_is_found_before_any_work(tmp_path: Path) -> None:
