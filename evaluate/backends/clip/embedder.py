@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ...images.image_file import hash_image
 from ...images.types import ImageArray
-from . import open_clip_backend, transformers_backend
+from . import open_clip_backend, preprocessing, transformers_backend
 from .encoders import ClipEncoders
 from .spec import ClipSpec, parse_clip_spec
 
@@ -46,7 +46,10 @@ class ClipEmbedder:
         encoders = load_encoders(spec)
         digest = spec.digest
         self.label = f"{spec.name} {digest[:8]}"
-        self.version = f"{spec.name}, sha256 {digest}, settings {spec.config_digest}, {encoders.library}"
+        self.version = (
+            f"{spec.name}, sha256 {digest}, settings {spec.config_digest}, preprocessing {preprocessing.VERSION}, "
+            f"{encoders.library}"
+        )
         self.can_embed_text = encoders.tokenize is not None
         self._encoders: ClipEncoders | None = None
         self._lock = Lock()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ResizeMode = Literal["shortest", "longest", "squash"]
 Size = tuple[int, int]  # height and width, in pixels
 
+VERSION = 2  # higher with every change that gives the model other values of an image; 1: done by the libraries
 DEFAULT_MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEFAULT_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLING = {"bilinear": 2, "bicubic": 3, "random": 3}  # values of Pillow's Image.Resampling; random is for training

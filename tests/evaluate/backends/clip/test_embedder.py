@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.backends.clip import embedder
+from edgepress.evaluate.backends.clip import embedder, preprocessing
 from edgepress.evaluate.backends.clip.embedder import cosine_similarity, load_clip
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.metrics import clip_i, clip_t
@@ -38,6 +38,11 @@ def test_version_and_title_contain_the_hash_of_the_weights(tiny_clip: TinyClip) 
         assert not isinstance(metric, UnavailableMetric)
         assert f"someone/small, sha256 {digest}" in metric.version()
         assert f"[someone/small {digest[:8]}]" in metric.scores[0].title
+
+
+def test_the_version_names_that_of_the_preprocessing(tiny_clip: TinyClip) -> None:
+    """Scores of images that were prepared in another way are not compared with these."""
+    assert f", preprocessing {preprocessing.VERSION}, " in load_clip(f"local-dir:{tiny_clip.folder}").version
 
 
 def test_metrics_share_an_embedder_that_embeds_each_image_once(
