@@ -30,9 +30,8 @@ from ...runtime.rknn.exported import load_exported_rknn
 from ...runtime.scheduler import make_schedule
 from ...runtime.tokenizer import PromptTokenizer
 from ...storage.checkpoint import Checkpoint
-from ...storage.checksums import write_checksums
-from ...storage.files import read_json_object, record_file
-from ...storage.layout import CONFIG_NAME, MANIFEST, MODEL_INDEX, ONNX, RKNN
+from ...storage.files import hash_file, read_json_object
+from ...storage.layout import CHECKSUMS_NAME, CONFIG_NAME, MANIFEST, MODEL_INDEX, ONNX, RKNN
 from ...storage.manifest import Manifest, read_manifest
 from ...storage.pipeline_config import OnnxPipelineConfig, RknnPipelineConfig
 from ...storage.safetensors_header import read_tensor_headers
@@ -148,7 +147,7 @@ def _read_listed(read: Callable[[Path], object]) -> Callable[[Path, Path], objec
 
     def list_and_read(folder: Path, file: Path) -> object:
         if file.is_file():
-            write_checksums([record_file(file.parent, file.name)], file.parent)
+            file.with_name(CHECKSUMS_NAME).write_text(f"{hash_file(file)}  {file.name}\n", "utf-8")
         return read(folder)
 
     return list_and_read
