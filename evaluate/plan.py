@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.file_names import require_utf8
 from ..models.base.host import load_host
 from ..models.registry import get_family
 from ..pipelines.hub import bundled_clip, resolve_pipeline
@@ -71,7 +72,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Everything that an evaluation depends on.
+    """Everything that an evaluation depends on. Folders whose names are not UTF-8 are refused with a UserError.
 
     Attributes:
         reference: The reference.
@@ -116,6 +117,11 @@ class EvaluationPlan:
     device: str = "custom"
     restart: bool = False
     image_cache: Path = IMAGE_CACHE_DIR
+
+    def __post_init__(self) -> None:
+        sources = (self.reference, *self.candidates.values())
+        for folder in (Path(), self.output, *(source.folder for source in sources)):
+            require_utf8(str(folder.resolve()))  # results have full paths
 
     @property
     def score_cache(self) -> Path:

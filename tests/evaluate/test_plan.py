@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -153,3 +154,15 @@ def test_pairs_require_images(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UserError, match=r"There are no images in .*\. Give --pairs two folders"):
             plan_image_pairs(RECIPE, reference, folder)
+
+
+@pytest.mark.parametrize("at", ["reference", "output", "working folder"])
+def test_full_paths_that_are_not_utf8_are_refused(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, odd = tmp_path / "plain", tmp_path / os.fsdecode(b"D\xe9")
+    for folder in (plain, odd):
+        folder.mkdir()
+        Image.new("RGB", (8, 8)).save(folder / "a.png")
+    monkeypatch.chdir(odd if at == "working folder" else plain)
+    reference, output = odd if at == "reference" else plain, odd if at == "output" else tmp_path
+    with pytest.raises(UserError, match=r"D\\xe9.*' is not UTF-8\. Rename"):
+        plan_image_pairs(RECIPE, reference, plain, EvaluationOptions(output=output))
