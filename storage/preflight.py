@@ -48,7 +48,7 @@ def check_replaceable(folder: Path, descriptions: Sequence[Path]) -> None:
     if not is_free and not any(file.is_file() for file in descriptions):
         raise UserError(
             f"{folder} was not made by edgepress, because {descriptions[0]} is missing. "
-            "Choose another --output, or move it to another place."
+            "Choose another output folder, or move it to another place."
         )
 
 
