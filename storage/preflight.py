@@ -58,10 +58,10 @@ def check_disk_space(folder: Path, bytes_needed: int) -> None:
     Raises:
         UserError: It has less than `bytes_needed`.
     """
-    free = shutil.disk_usage(_find_existing(folder)).free
-    if free < bytes_needed:
+    disk = shutil.disk_usage(_find_existing(folder))
+    if disk.free < bytes_needed and disk.total > 0:  # a virtual file system has no size; writing to it tells more
         raise UserError(
-            f"{folder} needs at least {bytes_needed / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free. "
+            f"{folder} needs at least {bytes_needed / 1e9:.1f} GB, but its disk has {disk.free / 1e9:.1f} GB free. "
             "Free some space, or choose a folder on another disk."
         )
 
