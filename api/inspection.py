@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from ..common.errors import UserError
+from ..common.text_table import align_rows
 from ..models.registry import load_families
 from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
@@ -343,16 +344,7 @@ def _component_table(components: tuple[ComponentInfo, ...]) -> list[str]:
                 f"{stored} ({component.quantization})" if component.quantization else stored,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numbers = {2, 3, 4}
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return align_rows(rows, {2, 3, 4})
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
+from ..common.text_table import align_rows
 from ..storage.checksums import read_checksums
 from ..storage.files import FileRecord, hash_file
 from ..storage.hash_memory import HashMemory
@@ -107,7 +108,7 @@ class VerificationReport:
             hashes = "checked" if folder.is_hashed else "none recorded"
             size = f"{folder.nbytes / 1e6:.2f}"
             rows.append((folder.name, str(folder.files), size, hashes, str(len(folder.problems) or "none")))
-        lines = [f"Artifact {self.path}", *_align(rows, numbers={1, 2})]
+        lines = [f"Artifact {self.path}", *align_rows(rows, numbers={1, 2})]
         lines += [f"{problem.path}: {problem.status}: it {problem.reason}" for problem in self.problems]
         is_hashed = all(folder.is_hashed for folder in self.folders)
         verdict = "Verified: every file is as it was published." if is_hashed else "Verified as far as hashes go."
@@ -335,16 +336,3 @@ def _run_graphs(artifact: Artifact, report: FolderReport, progress: Progress) ->
         if not result.passed
     )
     return replace(report, problems=different)
-
-
-def _align(rows: Sequence[tuple[str, ...]], numbers: set[int]) -> list[str]:
-    """The rows as lines of a table; columns of numbers are aligned on the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from ..common.errors import UserError
 from ..common.file_names import require_utf8
 from ..common.progress import Progress, no_progress
 from .relative_path import RelativePath
+from .strict_json import parse_finite_number
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -151,20 +151,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
         require_no_lfs_pointer(path, text.encode())
-        content = json.loads(text, parse_constant=_require_finite, parse_float=_require_finite)
+        content = json.loads(text, parse_constant=parse_finite_number, parse_float=parse_finite_number)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}). Download it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object. Download it again.")
     return content
-
-
-def _require_finite(text: str) -> float:
-    """Parses a number as JSON's grammar allows it, which has no NaN and no infinity."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text} is not finite")
-    return number
 
 
 def require_no_lfs_pointer(path: Path, beginning: bytes) -> None:

@@ -15,7 +15,7 @@ def parse_strict_json(text: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(
-            text, object_pairs_hook=_collect_pairs, parse_constant=_parse_number, parse_float=_parse_number
+            text, object_pairs_hook=_collect_pairs, parse_constant=parse_finite_number, parse_float=parse_finite_number
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno} is not valid JSON") from error
@@ -35,7 +35,12 @@ def _collect_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _parse_number(text: str) -> float:
+def parse_finite_number(text: str) -> float:
+    """Parses a number as JSON's grammar allows it, which has no NaN and no infinity.
+
+    Raises:
+        ValueError: It is not finite.
+    """
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"the number {text} is not finite")

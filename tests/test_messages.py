@@ -15,7 +15,7 @@ import edgepress
 ROOT = Path(edgepress.__file__).resolve().parent
 OUTSIDE = {"tests", "build", "dist", "artifacts", "docs", "findings", "view"}
 VALUE = "\N{WHITE SQUARE}"  # stands for a value in a message
-# What a user is told to do begins a sentence, or follows a comma, a semicolon or "or".
+# Advice to the user begins a sentence, or follows a comma, a semicolon or "or".
 ADVICE = re.compile(
     rf"(?:^|[.:;,({VALUE}] |\b(?:or|and|then|otherwise) )(?:"
     r"Add|Allow|Ask|Change|Check|Choose|Close|Compare|Convert|Copy|Correct|Create|Delete|Download|End|Evaluate|Export|"
