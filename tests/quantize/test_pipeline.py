@@ -514,7 +514,7 @@ def test_a_disk_without_room_is_known_before_weights_are_read(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
     with pytest.raises(UserError, match=r"artifact needs at least 0\.0 GB, but its disk has 0\.0 GB free"):
         quantize_pipeline(make_recipe("rtn"), tiny, tmp_path / "artifact")
 
