@@ -12,6 +12,7 @@
 #   COMPONENT     transformer, text_encoder, both or none, for bench-full-size (default: both)
 #   CASES, SEED   damaged files for each reader, for fuzz (default: 10000), and which (default: 0)
 #   POINTS        operations to let fail for each fault, for faults (default: 0, all)
+#   OLD, REPEATS  another checkout of edgepress to compare with, for bench-commands, and runs in each (default: 5)
 #   PYTHON        the interpreter to create .venv with (default: python3.11)
 
 # Old names of variables and of a target are accepted for one release. A test rejects the target's name if it is whole.
@@ -39,6 +40,8 @@ GROUND_TRUTH ?=
 CASES ?= 10000
 SEED ?= 0
 POINTS ?= 0
+OLD ?=
+REPEATS ?= 5
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 
 VENV := .venv
@@ -60,12 +63,12 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-full-size \
+	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
 	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
-	@sed -n '3,16s/^# *//p' Makefile && echo
+	@sed -n '3,17s/^# *//p' Makefile && echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## create the virtual environment in .venv (other targets do this on first use)
@@ -191,6 +194,10 @@ bench-clip: $(SET_UP)  ## what the demo's CLIP can tell apart
 
 bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo
 	$(RUN)/python -m edgepress.benchmarks.quantization.cost
+
+bench-commands: $(SET_UP)  ## what commands cost here and in another checkout, in turns (OLD=… REPEATS=5)
+	@test -n "$(OLD)" || { echo "Give OLD=DIR, another checkout of edgepress." >&2; exit 2; }
+	$(RUN)/python -m edgepress.benchmarks.common.compare_checkouts "$(OLD)" --repeats $(REPEATS)
 
 bench-full-size: $(SET_UP)  ## time, memory and disk traffic of quantizing random full-size weights (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.full_size --component $(COMPONENT)

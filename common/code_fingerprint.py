@@ -15,6 +15,7 @@ PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[1]
 # Modules that find others by scanning a package, instead of importing them, with the package's name.
 SCANNED_PACKAGES = {f"{PACKAGE}.models.registry": f"{PACKAGE}.models"}
+STATEMENT_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # fields of statements that hold statements
 
 
 @cache
@@ -34,7 +35,7 @@ def code_fingerprint(*modules: str, shallow: str | None = None) -> str:
         file = _find_module_file(module)
         if module not in sources and file:
             sources[module] = file.read_bytes()
-            queue += _find_imports(module, file, sources[module])
+            queue += _find_imports(module, file.name == "__init__.py", sources[module])
             queue += _find_modules(SCANNED_PACKAGES[module]) if module in SCANNED_PACKAGES else []
     if shallow and (file := _find_module_file(shallow)):
         sources[shallow] = file.read_bytes()
@@ -53,27 +54,33 @@ def _find_modules(package: str) -> list[str]:
     return sorted(name.removesuffix(".__init__") for name in names)
 
 
-def _find_imports(module: str, file: Path, source: bytes) -> Iterator[str]:
-    """The names of all modules that a file imports, in functions too; names that are not modules are among them."""
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+@cache
+def _find_imports(module: str, is_package: bool, source: bytes) -> tuple[str, ...]:
+    """The names of all modules that a module imports, in functions too; names that are not modules are among them."""
+    package = module if is_package else module.rpartition(".")[0]
+    names: list[str] = []
     for node in _walk_executed(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")
             base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
             origin = ".".join(part for part in (base, node.module) if part)
-            yield origin
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
-def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below a node, but those that only type checkers read."""
-    yield node
-    is_for_type_checkers = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    children = node.orelse if is_for_type_checkers else ast.iter_child_nodes(node)  # type: ignore[attr-defined]
-    for child in children:
-        yield from _walk_executed(child)
+def _walk_executed(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements, but those that only type checkers read. Expressions, most of a tree, hold no statements."""
+    queue: list[ast.AST] = [*tree.body]
+    while queue:
+        node = queue.pop()
+        yield node
+        is_for_type_checkers = (
+            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        )
+        for block in ("orelse",) if is_for_type_checkers else STATEMENT_BLOCKS:
+            queue += getattr(node, block, ())
 
 
 def _find_module_file(module: str) -> Path | None:

@@ -21,6 +21,7 @@ PAGES = {  # the page of each section
     "ladder": "ladder.md",
     "peers": "peers.md",
     "cost": "cost.md",
+    "cost-commands": "cost.md",
     "full-size-transformer": "full-size.md",
     "full-size-text-encoder": "full-size.md",
     "full-size-whole": "full-size.md",

@@ -101,3 +101,39 @@ def test_all_modules_of_models_are_listed() -> None:
         modules
     )
     assert import_module(modules[0]) is not None
+
+
+NESTED_IMPORTS = """
+class A:
+    def f(self):
+        for _ in ():
+            with a:
+                if b:
+                    pass
+                elif c:
+                    from . import in_branch
+try:
+    pass
+except ValueError:
+    from . import in_handler
+else:
+    from . import in_else
+finally:
+    from . import in_finally
+match x:
+    case 1:
+        from . import in_case
+"""
+
+
+def test_imports_count_in_every_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "ROOT", tmp_path)
+    (tmp_path / "outer.py").write_text(NESTED_IMPORTS)
+    names = [line.split()[-1] for line in NESTED_IMPORTS.splitlines() if "import" in line]
+    assert len(names) == 5
+    for name in names:
+        before = code_fingerprint(f"{PACKAGE}.outer")
+        code_fingerprint.cache_clear()
+        (tmp_path / f"{name}.py").touch()
+        assert code_fingerprint(f"{PACKAGE}.outer") != before, name
+    code_fingerprint.cache_clear()
