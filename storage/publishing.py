@@ -75,18 +75,24 @@ def _remove_empty(*folders: Path) -> None:
 def publish_folder(staged: Path, target: Path) -> None:
     """Moves a finished folder to its place in the artifact, and deletes the folder that it replaces.
 
-    Hold the lock while calling it. If the process is killed between the two renames, the old folder is recovered when
-    the artifact is locked the next time.
+    Hold the lock while calling it. If the second of the two renames fails, the old folder is put back; if the process
+    is killed between them, it is recovered when the artifact is locked the next time.
 
     Args:
         staged: The finished folder, on the same file system.
         target: Its place: a folder directly in the artifact.
     """
     backup = Artifact.containing(target).work / f"{BACKUP_PREFIX}{target.name}"
-    if target.exists():
-        shutil.rmtree(backup, ignore_errors=True)
-        target.rename(backup)
-    staged.rename(target)
+    try:
+        if target.exists():
+            shutil.rmtree(backup, ignore_errors=True)
+            target.rename(backup)
+        staged.rename(target)
+    except BaseException:
+        if backup.exists() and not target.exists():
+            with suppress(OSError):
+                backup.rename(target)
+        raise
     fsync_folder(target.parent)
     shutil.rmtree(backup, ignore_errors=True)
 

@@ -7,57 +7,37 @@ files with the same content, with nothing beside them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import yaml
 
-from ...pipelines.hub import DEMO_PIPELINE
+from ...cli.failures import USER_ERROR_EXIT_CODE
 from ..common.report import render_table, write_section
-from .injection import FAULTS, KILL, Injection, read_log
+from .file_trees import describe_difference, hash_tree
+from .injection import KILL, Injection, read_log
+from .verbs import SOURCE, VERBS, Verb, publish, write_recipes, write_source
 
 _SERVER = multiprocessing.get_context("forkserver")
 PRELOADED = (  # what takes long to import, in the server that commands are forked from
     "diffusers.models.autoencoders.autoencoder_kl",
     "diffusers.pipelines.pipeline_utils",
     "transformers.modeling_utils",
+    "edgepress.benchmarks.reliability.faults",
     "edgepress.cli.main",
     "edgepress.quantize.pipeline",
     "edgepress.evaluate.evaluator",
 )
-DEFECT_EXIT_CODE = 3
 PIPE_BYTES = 65_536
-
-# What differs between two runs that nothing disturbs.
-VOLATILE_FILES = ("timings.json", ".html", ".md", ".xml", ".sqlite")  # ends of names; only their names are compared
-VOLATILE_KEYS = {"created", "stage_seconds", "metric_costs"}  # of JSON objects
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A command that is disturbed.
-
-    Attributes:
-        name: What the table calls it.
-        prepare: Arguments of the commands that are run before, such as for an older result.
-        arguments: Its own arguments. `SOURCE` is the pipeline; other paths are relative to the folder of the run.
-        results: Folders of results, each of which must be whole at any time.
-    """
-
-    name: str
-    prepare: Sequence[Sequence[str]]
-    arguments: Sequence[str]
-    results: Sequence[str]
+TIMEOUT_S = 600  # of a command that takes seconds
+INTERRUPTED_AT = 30  # the operation at which a command is killed that leaves unfinished work
 
 
 @dataclass
@@ -73,35 +53,6 @@ class FaultReport:
     points: int
     tried: int = 0
     problems: list[str] = field(default_factory=list)
-
-
-OLDER, NEWER = "older.yaml", "newer.yaml"
-RECIPES = {
-    name: {
-        "device": "test",
-        "quantize": {"method": "rtn", "components": ["text_encoder"], "scheme": {"group_size": group_size}},
-        "calibration": {"count": 1, "steps": 1},
-    }
-    for name, group_size in ((OLDER, 64), (NEWER, 32))
-}
-QUANTIZE = ("quantize", "--quiet", "--model", "SOURCE", "--output", "artifact", "--recipe")
-EVALUATE = (
-    *("evaluate", "--quiet", "--model", "SOURCE", "--candidate", "artifact/model", "--output", "evaluation"),
-    *("--limit", "1", "--recipe", NEWER, "--no-gates", "--metric"),
-)
-EXPORT = (
-    *("export", "onnx", "--quiet", "--model", "SOURCE", "--output", "artifact", "--recipe", NEWER, "--no-check"),
-    "--precision",
-)
-VERBS: Mapping[str, Verb] = {
-    verb.name: verb
-    for verb in (
-        Verb("quantize", [[*QUANTIZE, OLDER]], [*QUANTIZE, NEWER, "--force"], ["artifact/model"]),
-        Verb("evaluate", [[*QUANTIZE, NEWER], [*EVALUATE, "mae"]], [*EVALUATE, "psnr"], ["artifact/model"]),
-        Verb("export onnx", [[*EXPORT, "fp32"]], [*EXPORT, "fp16"], ["artifact/onnx"]),
-        Verb("clean", [[*QUANTIZE, NEWER], [*EVALUATE, "mae"]], ["clean", "--quiet"], ["artifact/model", "evaluation"]),
-    )
-}
 
 
 class FaultRunner:
@@ -121,10 +72,11 @@ class FaultRunner:
         self._root, self._template, self._log = folder / "run", folder / "template", folder / "log"
         for name in ("", "home", "cache", "state", "tmp"):
             (self._root / name).mkdir()
-        for name, recipe in RECIPES.items():
-            (self._root / name).write_text(yaml.safe_dump(recipe), "utf-8")
+        write_recipes(self._root)
         for arguments in verb.prepare:
             self._run_undisturbed(arguments)
+        if verb.interrupted:
+            self._run(verb.interrupted, Injection(self._root, self._log, INTERRUPTED_AT, KILL))
         shutil.copytree(self._root, self._template, symlinks=True)
         self._older = [self._hash_result(result) for result in verb.results]
         self._run_undisturbed(verb.arguments)
@@ -148,9 +100,11 @@ class FaultRunner:
         return report
 
     def _find_problem(self, fault: str, code: int, message: str) -> str | None:
-        if code == DEFECT_EXIT_CODE:
-            return f"ended as a defect: {message.strip()}"
         if fault != KILL:  # after which an older result may be in its backup, until the command is run again
+            if code not in (0, USER_ERROR_EXIT_CODE):
+                return f"ends with exit code {code}: {message.strip()}"
+            if code and "Error: " not in message:
+                return f"does not say what is wrong: {message.strip()}"
             for name, older, newer in zip(self._verb.results, self._older, self._newer, strict=True):
                 if self._hash_result(name) not in (older, newer):
                     return f"{name} is neither the older result nor the new one"
@@ -165,13 +119,15 @@ class FaultRunner:
             raise click.ClickException(f"edgepress {' '.join(arguments)} ends with exit code {code}: {message}")
 
     def _run(self, arguments: Sequence[str], injection: Injection) -> tuple[int, str]:
-        resolved = [str(self._source) if word == "SOURCE" else word for word in arguments]
+        resolved = [str(self._source) if word == SOURCE else word for word in arguments]
         pipe = self._root.with_name("messages")  # not a file, whose size the fault may limit
         os.mkfifo(pipe)
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         try:
             process = _SERVER.Process(target=_run_command, args=(resolved, self._root, pipe, injection))
             process.start()
+            process.join(TIMEOUT_S)
+            process.kill()  # if it hangs
             process.join()
             with suppress(BlockingIOError):
                 message = os.read(reader, PIPE_BYTES).decode("utf-8", "replace")
@@ -188,6 +144,7 @@ def _run_command(arguments: list[str], root: Path, messages: Path, before: Calla
     """Runs a command in a process of its own."""
     from ...cli.main import main
 
+    main.add_command(publish)
     for name in ("home", "cache", "state"):
         os.environ["HOME" if name == "home" else f"XDG_{name.upper()}_HOME"] = str(root / name)
     os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
@@ -198,44 +155,6 @@ def _run_command(arguments: list[str], root: Path, messages: Path, before: Calla
     sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))  # they were files
     before()
     main(arguments, prog_name="edgepress")
-
-
-def hash_tree(folder: Path) -> Mapping[str, str]:
-    """Hashes of all files below a folder, by path; empty folders count as well."""
-    hashes = {}
-    for parent, folders, names in os.walk(folder):
-        if not folders and not names:
-            hashes[f"{os.path.relpath(parent, folder)}/"] = ""
-        for name in names:
-            file = Path(parent) / name
-            hashes[str(file.relative_to(folder))] = _hash_content(file)
-    return hashes
-
-
-def _hash_content(file: Path) -> str:
-    """The hash of a file, without what differs from run to run."""
-    if file.name.endswith(VOLATILE_FILES):
-        return ""
-    content = file.read_bytes()
-    if file.suffix == ".json":
-        content = json.dumps(_remove_keys(json.loads(content))).encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _remove_keys(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _remove_keys(item) for key, item in value.items() if key not in VOLATILE_KEYS}
-    return [_remove_keys(item) for item in value] if isinstance(value, list) else value
-
-
-def describe_difference(expected: Mapping[str, str], actual: Mapping[str, str]) -> str | None:
-    """Says which files are missing, should not be there or differ, if any."""
-    groups = {
-        "missing": expected.keys() - actual.keys(),
-        "left behind": actual.keys() - expected.keys(),
-        "different": {name for name in expected.keys() & actual.keys() if expected[name] != actual[name]},
-    }
-    return "; ".join(f"{kind}: {', '.join(sorted(names)[:5])}" for kind, names in groups.items() if names) or None
 
 
 def choose_points(points: int, count: int) -> list[int]:
@@ -250,18 +169,38 @@ def choose_points(points: int, count: int) -> list[int]:
     return sorted({round(index * (points - 1) / max(count - 1, 1)) for index in range(count)})
 
 
+def try_verb(verb: Verb, count: int, folder: Path) -> Iterator[tuple[str, FaultReport]]:
+    """Lets a command fail with each fault.
+
+    Args:
+        verb: The command.
+        count: Operations that fail for each fault; 0: all.
+        folder: An empty folder to work in.
+
+    Yields:
+        The fault, and what became of the command.
+
+    Raises:
+        ClickException: The command fails even if nothing disturbs it.
+    """
+    write_source(folder / "pipeline")
+    runner = FaultRunner(verb, folder / "pipeline", folder)
+    counts = [number for number in (count, verb.max_points) if number]
+    for fault in verb.faults:
+        yield fault, runner.try_fault(fault, choose_points(runner.points, min(counts, default=0)))
+
+
 @click.command(help=__doc__)
 @click.option("--points", "count", type=click.IntRange(min=0), default=0, help="Points for each fault. [default: all]")
 @click.option("--verb", "names", type=click.Choice(list(VERBS)), multiple=True, help="Only this one.")
 @click.option("--print", "print_only", is_flag=True, help="Do not write to docs/reliability.md.")
 def main(count: int, names: tuple[str, ...], print_only: bool) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the server imports torch
     _SERVER.set_forkserver_preload(list(PRELOADED))
     rows, problems = [], []
     for name in names or VERBS:
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            runner = FaultRunner(VERBS[name], DEMO_PIPELINE, Path(folder))
-            for fault in FAULTS:
-                report = runner.try_fault(fault, choose_points(runner.points, count))
+            for fault, report in try_verb(VERBS[name], count, Path(folder)):
                 passed = report.tried - len(report.problems)
                 rows.append([name, fault, str(report.points), str(report.tried), str(passed)])
                 problems += report.problems
@@ -270,12 +209,13 @@ def main(count: int, names: tuple[str, ...], print_only: bool) -> None:
         [
             "## Faults",
             "Points are operations on files and processes that are started. `write`: all writing fails between a point "
-            "and the next; `kill`: the process ends there. Passed: see above.",
+            "and the next; `kill`: the process is killed there; `child`: the process that it started is. Passed: see "
+            "above.",
             render_table(["command", "fault", "points", "tried", "passed"], rows),
         ]
     )
     click.echo("\n".join([body, *problems]))
-    if not print_only:
+    if not (print_only or names):
         write_section("reliability-faults", f"make faults POINTS={count}", body)
     if problems:
         raise SystemExit(1)

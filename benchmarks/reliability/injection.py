@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KILL, WRITE = "kill", "write"
+KILL, WRITE, CHILD = "kill", "write", "child"
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 FAULTS = (*ERRORS, WRITE, KILL)
 HIT = "hit"
@@ -41,7 +41,8 @@ class Injection:
         root: Operations on files outside of this folder do not count.
         log: File outside of `root` that gets a line for each operation, and `hit` after the one that failed.
         number: The operation that fails, from 0; None: none does, they are counted.
-        fault: One of FAULTS. `write`: the operation succeeds, but no file can grow until the next one.
+        fault: One of FAULTS, or CHILD. `write`: the operation succeeds, but no file can grow until the next one.
+            `child`: it succeeds, but the processes that this one has started are killed; without any, nothing fails.
     """
 
     root: Path
@@ -63,13 +64,15 @@ class Injection:
             count += 1
             if count - 1 != self.number:
                 return
+            if self.fault == CHILD and not _kill_children():
+                return
             os.write(log, f"{HIT}\n".encode())
             if self.fault == KILL:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.fault == WRITE:
                 is_active = True
                 _limit_file_size(0)
-            else:
+            elif self.fault in ERRORS:
                 code = ERRORS[self.fault]
                 raise OSError(code, os.strerror(code))
 
@@ -99,6 +102,15 @@ def _limit_file_size(size: int | None) -> None:
     """Sets the largest size of files. Python ignores the signal, so that writing more raises EFBIG."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
+def _kill_children() -> bool:
+    """Kills the processes that this one has started, if there are any."""
+    tasks = Path("/proc/self/task").iterdir()
+    children = [int(child) for task in tasks for child in (task / "children").read_text("ascii").split()]
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    return bool(children)
 
 
 def _changed_paths(event: str, arguments: tuple[Any, ...]) -> list[str]:

@@ -119,6 +119,16 @@ MEDIUM_SHAPES = PipelineShapes(
     | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64},
     VAE | {"block_out_channels": [16, 16, 16, 16], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 512},
 )
+# Every kind of layer once, for images of 64 x 64 pixels in a fraction of a second.
+TINY_SHAPES = PipelineShapes(
+    TRANSFORMER
+    | {"dim": 384, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 6, "n_kv_heads": 6, "cap_feat_dim": 128}
+    | {"axes_dims": [16, 24, 24], "axes_lens": [1024, 64, 64]},
+    TEXT_ENCODER
+    | {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "max_window_layers": 3}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32},
+    VAE | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 64},
+)
 
 
 def make_wide_shapes(blocks: int) -> PipelineShapes:

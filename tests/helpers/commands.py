@@ -25,6 +25,8 @@ _SERVER.set_forkserver_preload(
         "transformers.models.qwen3.modeling_qwen3",
         "edgepress.cli.main",
         "edgepress.quantize.pipeline",
+        "edgepress.benchmarks.reliability.faults",
+        "pytest",  # each process imports the main module again
     ]
 )
 

@@ -33,30 +33,30 @@ def test_a_published_folder_replaces_the_old_one(tmp_path: Path) -> None:
         assert read_files(tmp_path) == {"onnx/file": content}
 
 
-@pytest.mark.parametrize("killed_at", [1, 2])
-def test_a_kill_between_two_renames_loses_nothing(
-    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("failed_at", [1, 2])
+def test_a_rename_that_fails_leaves_the_old_folder_in_its_place(
+    failed_at: int, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folder(tmp_path / "onnx", "old")
     renames: list[Path] = []
     rename = Path.rename
 
-    def rename_until_killed(self: Path, target: Path) -> Path:
+    def fail_once(self: Path, target: Path) -> Path:
         renames.append(self)
-        if len(renames) == killed_at:
-            raise KeyboardInterrupt
+        if len(renames) == failed_at:
+            raise failure
         return rename(self, target)
 
     with monkeypatch.context() as patched, artifact_lock(tmp_path) as work:
         staged = write_folder(work / "stage", "new")
-        patched.setattr(Path, "rename", rename_until_killed)
-        with pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", fail_once)
+        with pytest.raises(type(failure)):
             publish_folder(staged, tmp_path / "onnx")
-    with artifact_lock(tmp_path):
         assert read_files(tmp_path) == {"onnx/file": "old", ".work/stage/file": "new"}
 
 
-def test_a_kill_after_both_renames_leaves_the_new_folder(tmp_path: Path) -> None:
+def test_a_kill_leaves_the_new_folder_or_the_old_one(tmp_path: Path) -> None:
     write_folder(tmp_path / "onnx", "new")
     write_folder(tmp_path / ".work" / "replaced-onnx", "old")
     write_folder(tmp_path / ".work" / "replaced-rknn", "second")

@@ -1,4 +1,4 @@
-"""A quantization that fails at some operations on files; `make faults` tries all, and other commands."""
+"""Publishing and a quantization that fail at some operations on files; `make faults` tries all, and other commands."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import helpers.commands  # noqa: F401  commands are forked from its server, which has the imports
 import pytest
 
-from edgepress.benchmarks.reliability.faults import VERBS, FaultRunner, choose_points, describe_difference, hash_tree
+from edgepress.benchmarks.reliability.faults import FaultRunner, choose_points
+from edgepress.benchmarks.reliability.file_trees import describe_difference, hash_tree
 from edgepress.benchmarks.reliability.injection import ERRORS, FAULTS, HIT, KILL, WRITE, Injection, read_log
+from edgepress.benchmarks.reliability.verbs import VERBS
 
 OPERATIONS = """
 import os, pathlib, sys
@@ -59,6 +62,29 @@ def test_an_operation_fails(tmp_path: Path, fault: str) -> None:
     assert (tmp_path / "root" / "a").read_text() == ("" if fault == WRITE else "x")
 
 
+CHILDREN = """
+import pathlib, subprocess, sys
+from edgepress.benchmarks.reliability.injection import Injection
+root, log, number = sys.argv[1:]
+Injection(pathlib.Path(root), pathlib.Path(log), int(number), "child")()
+(pathlib.Path(root) / "before").touch()
+child = subprocess.Popen(["sleep", "60"])
+(pathlib.Path(root) / "after").touch()
+if int(number) == 0:
+    child.terminate()
+print(child.wait())
+"""
+
+
+@pytest.mark.parametrize(("number", "signal", "is_hit"), [(0, 15, False), (2, 9, True)])
+def test_children_are_killed_at_an_operation(tmp_path: Path, number: int, signal: int, is_hit: bool) -> None:
+    """At operation 0 there is none yet; the test ends that one itself."""
+    (tmp_path / "root").mkdir()
+    command = [sys.executable, "-c", CHILDREN, tmp_path / "root", tmp_path / "log", str(number)]
+    assert int(subprocess.run(command, check=True, capture_output=True).stdout) == -signal
+    assert read_log(tmp_path / "log") == (3, is_hit)
+
+
 def test_operations_in_an_open_folder_count(tmp_path: Path) -> None:
     """As shutil.rmtree deletes: by names in a folder's descriptor."""
     code = "import pathlib, shutil, sys; from edgepress.benchmarks.reliability.injection import Injection\n"
@@ -69,9 +95,20 @@ def test_operations_in_an_open_folder_count(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().splitlines() == ["os.remove", "os.rmdir", "os.rmdir"]
 
 
+def test_publishing_that_fails_ends_in_the_same_files(tmp_path: Path) -> None:
+    runner = FaultRunner(VERBS["publish"], tmp_path, tmp_path)
+    assert runner.points > 15
+    points = choose_points(runner.points, 5)
+    for fault in (KILL, "ENOSPC"):
+        report = runner.try_fault(fault, points)
+        assert report.tried == len(points)
+        assert report.problems == []
+
+
 @pytest.mark.slow
 def test_a_quantization_that_fails_anywhere_ends_in_the_same_files(tiny: Path, tmp_path: Path) -> None:
-    runner = FaultRunner(VERBS["quantize"], tiny, tmp_path)
+    verb = VERBS["quantize"]
+    runner = FaultRunner(replace(verb, prepare=verb.prepare[:1]), tiny, tmp_path)
     assert runner.points > 20
     points = choose_points(runner.points, 6)
     for fault, number in (("ENOSPC", 1), ("EACCES", 3), (WRITE, 4), (KILL, 2)):

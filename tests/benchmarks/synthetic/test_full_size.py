@@ -11,29 +11,18 @@ import pytest
 import torch
 
 from edgepress.benchmarks.synthetic import full_size
-from edgepress.benchmarks.synthetic.full_size import FULL_SHAPES, PARAMETERS, PipelineShapes
+from edgepress.benchmarks.synthetic.full_size import FULL_SHAPES, PARAMETERS, TINY_SHAPES
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
 from edgepress.quantize.plan import build_plan
 from edgepress.recipes.schema import QuantizationSettings
 from edgepress.storage.checkpoint import Checkpoint
 
-SMALL = PipelineShapes(
-    transformer=FULL_SHAPES.transformer
-    | {"dim": 384, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 6, "n_kv_heads": 6, "cap_feat_dim": 128}
-    | {"axes_dims": [16, 24, 24], "axes_lens": [1024, 64, 64]},
-    text_encoder=FULL_SHAPES.text_encoder
-    | {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "max_window_layers": 3}
-    | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32},
-    vae=FULL_SHAPES.vae
-    | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 64},
-)
-
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small") / "pipeline"
-    full_size.write_pipeline(folder, SMALL)
+    full_size.write_pipeline(folder, TINY_SHAPES)
     return folder
 
 
@@ -73,14 +62,14 @@ def test_the_pipeline_can_be_quantized(small: Path) -> None:
 
 
 def test_weights_are_stored_in_bfloat16_under_the_names_of_the_classes(small: Path) -> None:
-    for name, model in full_size.make_meta_models(SMALL).items():
+    for name, model in full_size.make_meta_models(TINY_SHAPES).items():
         checkpoint = Checkpoint(small / name)
         assert set(checkpoint.names()) == {key for key, _ in model.named_parameters()}
         assert {checkpoint.load_tensor(key).dtype for key in checkpoint.names()} == {torch.bfloat16}
 
 
 def test_every_run_writes_the_same_weights(small: Path, tmp_path: Path) -> None:
-    full_size.write_pipeline(tmp_path / "again", SMALL)
+    full_size.write_pipeline(tmp_path / "again", TINY_SHAPES)
     assert _digests(tmp_path / "again") == _digests(small)
 
 
@@ -110,13 +99,13 @@ def test_some_channels_are_loud() -> None:
 def test_a_complete_folder_is_kept_and_an_incomplete_one_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "p.new" / "transformer").mkdir(parents=True)
     (tmp_path / "p.new" / "leftover").touch()
-    full_size.write_pipeline(tmp_path / "p", SMALL)
+    full_size.write_pipeline(tmp_path / "p", TINY_SHAPES)
     assert not (tmp_path / "p" / "leftover").exists()
     assert not (tmp_path / "p.new").exists()
     index = tmp_path / "p" / "model_index.json"
     assert json.loads(index.read_text())["text_encoder"] == ["transformers", "Qwen3Model"]
     index.write_text("edited")
-    full_size.write_pipeline(tmp_path / "p", SMALL)
+    full_size.write_pipeline(tmp_path / "p", TINY_SHAPES)
     assert index.read_text() == "edited"
 
 
