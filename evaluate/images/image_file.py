@@ -2,14 +2,17 @@
 
 What a file says about its pixels is applied if the result is certain: orientation (EXIF), palette, and color profile,
 which is converted to sRGB. What a conversion would flatten, clip or choose from is refused: transparency, more than 8
-bits per channel, CMYK, and several frames. docs/evaluate.md states these rules.
+bits per channel, CMYK, and several frames. So are images of too many pixels, before they are decoded. docs/evaluate.md
+states these rules.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +51,9 @@ LoadFailure = str
 """Why an image could not be read: `missing`, `unreadable`, or `unreadable (reason)`."""
 
 OPAQUE = 255  # alpha
+MAX_PIXELS = 89_478_485  # Pillow warns of more: a small file can claim to have them
+TOO_LARGE = f"more than {MAX_PIXELS:,} pixels"
+_WARNINGS_LOCK = Lock()  # the filters of warnings are those of all threads
 
 
 class UnreadableImageError(UserError):
@@ -159,7 +165,7 @@ def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as opened:
+        with _open_header(file) as opened:
             tags = {tag: str(opened.info[tag]) for tag in (NAN_TAG, TRUNCATION_TAG) if tag in opened.info}
             reason = _find_format_problem(opened)
             if not reason:
@@ -167,11 +173,22 @@ def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
                 image = np.asarray(_convert_to_rgb(ImageOps.exif_transpose(opened)))
     except ColorProfileError as error:
         raise UnreadableImageError(file, str(error)) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(file, TOO_LARGE) from error
     except Exception as error:  # Pillow's readers raise anything for damaged files
         raise UnreadableImageError(file) from error
     if reason:
         raise UnreadableImageError(file, reason)
     return image, tags
+
+
+def _open_header(file: Path) -> ImageFile:
+    """Opens an image without decoding it, and without Pillow's warning of many pixels."""
+    from PIL import Image
+
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
 
 
 def _convert_to_rgb(image: Image) -> Image:
@@ -186,6 +203,8 @@ def _find_format_problem(image: ImageFile) -> str:
     """Returns why Pillow would clip, drop or flatten data of an image when it converts it to RGB, or nothing."""
     if image.format not in FORMATS:
         return f"format {image.format}"
+    if image.width * image.height > MAX_PIXELS:
+        return TOO_LARGE
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1 and image.format != "MPO":
         return f"{num_frames} frames"

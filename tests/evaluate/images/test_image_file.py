@@ -256,3 +256,35 @@ def test_damaged_files_are_unreadable_whatever_is_damaged(suffix: str, noise: Im
         (tmp_path / f"1{suffix}").write_bytes(damaged)
         record = load_record(tmp_path / f"1{suffix}")
         assert isinstance(record, ImageRecord) or record.startswith("unreadable")
+
+
+def encode_tiff_header(width: int, height: int) -> bytes:
+    """Encodes a grayscale TIFF (TIFF 6.0, section 4) whose pixels are not in the file."""
+    tags = {
+        256: width,
+        257: height,
+        258: 8,
+        259: 1,
+        262: 1,
+        273: 8,
+        277: 1,
+        278: height,
+        279: min(width * height, 2**32 - 1),
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(9460, 9460), (13_000, 10_000), (100_000, 100_000)])
+def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(size: tuple[int, int], tmp_path: Path) -> None:
+    """Pillow itself warns of the first two, and raises for the last."""
+    (tmp_path / "0.tiff").write_bytes(encode_tiff_header(*size))
+    assert load_record(tmp_path / "0.tiff") == "unreadable (more than 89,478,485 pixels)"
+    with pytest.raises(UserError, match=r"0\.tiff is not a readable image \(more than 89,478,485 pixels\)"):
+        load_image(tmp_path / "0.tiff")
+
+
+def test_a_small_image_of_the_same_encoding_is_read(tmp_path: Path) -> None:
+    (tmp_path / "0.tiff").write_bytes(encode_tiff_header(4, 2) + bytes(100))
+    assert load_image(tmp_path / "0.tiff").shape == (2, 4, 3)
