@@ -47,7 +47,8 @@ def save_traceback(error: BaseException) -> Path | None:
 
 
 def _write(text: str, folder: Path) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    file = folder / f"{PREFIX}{stamp}-{os.getpid()}{SUFFIX}"
-    file.write_text(text, "utf-8", errors="backslashreplace")
-    return file
+    prefix = f"{PREFIX}{datetime.now().strftime('%Y%m%d-%H%M%S')}-"
+    descriptor, name = tempfile.mkstemp(SUFFIX, prefix, folder)  # a new file, whatever else is saved in this second
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(text)
+    return Path(name)

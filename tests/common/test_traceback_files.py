@@ -40,6 +40,15 @@ def test_a_file_holds_the_command_the_versions_and_the_causes(state: Path, monke
         assert part in text
 
 
+def test_each_error_has_a_file_of_its_own(state: Path) -> None:
+    """However many there are in a second."""
+    files = [save_traceback(ValueError(f"number {number}")) for number in range(5)]
+    assert [file.read_text("utf-8").splitlines()[-1] for file in files if file] == [
+        f"ValueError: number {number}" for number in range(5)
+    ]
+    assert len(list(state.iterdir())) == 5
+
+
 def test_the_oldest_files_are_deleted_and_no_others(state: Path) -> None:
     state.mkdir(parents=True)
     (state / "notes.txt").touch()
