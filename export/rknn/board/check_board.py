@@ -53,12 +53,11 @@ def check_part(folder: Path, part: str) -> dict[str, Any]:
 
     model = RKNNLite()
     try:
-        for call, code in (
-            ("load_rknn", model.load_rknn(str(folder / f"{part}.rknn"))),
-            ("init_runtime", model.init_runtime()),
-        ):
-            if code != 0:
-                return {"failed": f"{call} returned {code}"}
+        call, code = "load_rknn", model.load_rknn(str(folder / f"{part}.rknn"))
+        if code == 0:
+            call, code = "init_runtime", model.init_runtime()
+        if code != 0:
+            return {"failed": f"{call} returned {code}"}
         with np.load(folder / "golden" / f"{part}.npz") as golden:
             inputs = [golden[name].astype(np.float32) for name in golden.files if name.startswith("in.")]
             expected = golden["out"].astype(np.float64)

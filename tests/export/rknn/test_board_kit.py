@@ -17,8 +17,10 @@ from edgepress.export.rknn.board_kit import SCRIPT, write_board_kit
 FAKE_RUNTIME = """
 class RKNNLite:
     def load_rknn(self, path):
-        return -1 if path.endswith("broken.rknn") else 0
+        self.loaded = not path.endswith("broken.rknn")
+        return 0 if self.loaded else -1
     def init_runtime(self):
+        assert self.loaded
         return 0
     def inference(self, inputs, data_format):
         assert data_format == ["nchw"] * len(inputs) and all(array.dtype == "float32" for array in inputs)
