@@ -15,6 +15,7 @@ from .exported import BuildConfig, ExportedRknn
 from .part_chain import Arrays
 from .toolkit import Toolkit, ToolkitReply
 
+SAMPLES_LINK = "samples"  # in the toolkit's working directory
 SAMPLE_ORDER_FILE = "inputs.txt"  # in a folder of samples: the names of the inputs, in order
 
 
@@ -101,6 +102,8 @@ class SimulatorBackend:
 def _write_dataset(toolkit: Toolkit, samples_folder: Path) -> Path:
     """Writes the list of a part's samples as the toolkit reads it: a sample per line, paths in the order of the inputs.
 
+    The toolkit splits lines at spaces. So paths are those of a link in its working directory.
+
     Raises:
         UserError: There are no samples.
     """
@@ -111,9 +114,10 @@ def _write_dataset(toolkit: Toolkit, samples_folder: Path) -> Path:
     if not ports or not all(is_file_name(port) for port in ports):
         raise UserError(f"{order_file} does not name the inputs of a part. Export the artifact again.")
     numbers = sorted({path.name.partition("-")[0] for path in samples_folder.glob(f"*-{ports[0]}.npy")})
-    lines = [
-        " ".join(str((samples_folder / f"{number}-{port}.npy").absolute()) for port in ports) for number in numbers
-    ]
+    link = toolkit.folder / SAMPLES_LINK
+    link.unlink(missing_ok=True)
+    link.symlink_to(samples_folder.absolute(), target_is_directory=True)
+    lines = [" ".join(f"{SAMPLES_LINK}/{number}-{port}.npy" for port in ports) for number in numbers]
     dataset = toolkit.folder / "dataset.txt"
     dataset.write_text("\n".join(lines) + "\n", "utf-8")
     return dataset
