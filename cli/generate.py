@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -115,8 +114,7 @@ def _can_save(image_format: str) -> bool:
 
 
 def _save(image: Image, output: Path, image_format: str) -> None:
-    """Saves in a temporary folder beside it first, so that an interrupted run leaves no half image."""
-    with TemporaryDirectory(dir=output.parent, prefix=".edgepress-") as folder:
-        temporary = Path(folder, output.name)
-        image.save(temporary, image_format)
-        temporary.replace(output)
+    """Saves in one piece, so that an interrupted run leaves no half image."""
+    from ..storage.atomic_file import atomic_write
+
+    atomic_write(output, lambda temporary: image.save(temporary, image_format))

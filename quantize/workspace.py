@@ -149,7 +149,7 @@ class Workspace:
         """
         with artifact_lock(self.output):
             self._create_folders()
-            for path in self.folder.rglob("*.new"):  # half-written files of a killed run
+            for path in self.folder.rglob(".*"):  # half-written files of a killed run, ours and those of safetensors
                 path.unlink()
             write_json(self.inputs, self.inputs_file)
             try:
@@ -160,7 +160,7 @@ class Workspace:
 
     def _has_results(self) -> bool:
         """Whether there is a file that the next run can use."""
-        files = [path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".new"]
+        files = [path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         return files not in ([], [self.inputs_file])
 
     def reset(self) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
-from .files import atomic_write, read_json_object, write_json
+from .atomic_file import atomic_write
+from .files import read_json_object, write_json
 from .safetensors_header import read_tensor_headers
 from .weight_files import INDEX_SUFFIX, WeightFiles, select_weight_files
 from .weight_formats import CAST_DTYPES, describe_unsupported

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
-from .files import FileRecord, atomic_write, hash_file
+from .atomic_file import atomic_write
+from .files import FileRecord, hash_file
 from .layout import CHECKSUMS_NAME
 
 # GNU coreutils escape names with a backslash or a line break, and then begin the line with a backslash.

@@ -1,12 +1,11 @@
-"""Files: hashing, and writing that leaves either the old file or the whole new one."""
+"""Files: hashing, listing, and JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..common.errors import UserError
 from ..common.file_names import require_utf8
 from ..common.progress import Progress, no_progress
+from .atomic_file import atomic_write
 from .relative_path import RelativePath
 from .strict_json import parse_finite_number
 
@@ -116,29 +116,6 @@ def _contains_itself(path: Path, root: Path) -> bool:
     parents = path.parents[: len(path.relative_to(root).parts)]
     real = path.resolve()
     return any(parent.resolve().is_relative_to(real) for parent in parents)
-
-
-def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes a file in one piece: under a temporary name, synced to disk, and then renamed.
-
-    Args:
-        path: The file to write.
-        write: Writes the content to the temporary path that it is given.
-    """
-    temporary = path.with_name(path.name + ".new")
-    write(temporary)
-    temporary.chmod(0o666 & ~_read_umask())  # safetensors creates files that only the owner can read
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-@cache
-def _read_umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

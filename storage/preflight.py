@@ -5,14 +5,13 @@ Nothing is created. The answer can become outdated while a command runs; what is
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.file_lock import lock_file
 from .layout import Artifact
 
 
@@ -103,12 +102,9 @@ def _check_lock(artifact: Path, lock: Path) -> None:
     except OSError as error:
         raise UserError(f"{artifact} cannot be written: {error.strerror}. Choose another output folder.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        raise UserError(
-            f"Another edgepress process is using {artifact}. Wait for it, or choose another output folder."
-        ) from error
+        if not lock_file(descriptor):
+            raise UserError(
+                f"Another edgepress process is using {artifact}. Wait for it, or choose another output folder."
+            )
     finally:
         os.close(descriptor)

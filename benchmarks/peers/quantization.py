@@ -26,6 +26,7 @@ from ...quantize.plan import build_plan
 from ...quantize.writer import AWQ_TENSOR_NAMES
 from ...recipes.schema import Recipe
 from ...storage.checkpoint import Checkpoint
+from ...storage.files import write_json
 from ..common.process import measure_command
 from .catalog import EdgepressMethod, Peer
 from .environments import ensure_environment, read_requirements
@@ -144,9 +145,7 @@ def load_or_run(folder: Path, key: str, run: Callable[[], QuantizedRun]) -> Quan
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     result = run()
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps({"key": key} | asdict(result)), "utf-8")
-    new.replace(file)
+    write_json({"key": key} | asdict(result), file)
     return result
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...storage.atomic_file import atomic_write
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAVE_INTERVAL_S = 180.0  # seconds
 
@@ -50,9 +52,7 @@ class TrainingStage:
         """Writes the checkpoint atomically."""
         state: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
         state |= {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "step": self.step}
-        new = self.path.with_suffix(".new")
-        torch.save(state, new)
-        new.replace(self.path)
+        atomic_write(self.path, lambda temporary: torch.save(state, temporary))
 
     def run(
         self, compute_loss: Callable[[], Tensor], rate: float, on_step: Callable[[int], None] | None = None

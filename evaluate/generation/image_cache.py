@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...pipelines.sampling import SamplingParams, batched
 from ...prompts.prompt import Prompt
+from ...storage.atomic_file import atomic_write
 from ...storage.manifest import library_versions
 from ..images.image_file import NAN_TAG, TRUNCATION_TAG
 from . import generators
@@ -183,7 +183,7 @@ def _shorten(error: Exception) -> str:
 
 
 def _save_image(generated: GeneratedImage, file: Path) -> None:
-    """Writes a PNG file under a temporary name and renames it, so that a killed run leaves no partial file."""
+    """Writes a PNG file in one piece, so that a killed run leaves no partial image."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -193,12 +193,7 @@ def _save_image(generated: GeneratedImage, file: Path) -> None:
     if generated.truncation_notice:
         tags.add_text(TRUNCATION_TAG, generated.truncation_notice)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with temporary.open("wb") as stream:
-        Image.fromarray(generated.image).save(stream, "PNG", pnginfo=tags)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    atomic_write(file, lambda temporary: Image.fromarray(generated.image).save(temporary, "PNG", pnginfo=tags))
 
 
 def _compute_batch_key(job: GenerationJob, batch: PromptBatch) -> str:

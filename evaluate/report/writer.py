@@ -19,7 +19,7 @@ def write_report(results: Results, *folders: Path) -> None:
         results: the results.
         folders: where to write them. The pages of several folders differ in their links to image files only.
     """
-    from ...storage.files import atomic_write
+    from ...storage.atomic_file import atomic_write
 
     shared = {MARKDOWN_FILE: markdown.render(results), JUNIT_FILE: junit.render(results)}
     for folder, page in zip(folders, html.render_pages(results, folders), strict=True):

@@ -21,6 +21,7 @@ import torch
 from ...common.code_fingerprint import code_fingerprint, model_modules
 from ...common.user_folders import get_graph_cache_folder
 from ...models.base.graph import Graph
+from ...storage.atomic_file import atomic_write
 from .external_weights import list_unset_initializers
 from .trace import load_component_config, trace_graph
 
@@ -86,14 +87,7 @@ def _read_entry(key: str) -> bytes | None:
 def _write_entry(content: bytes, file: Path) -> None:
     """Writes an entry atomically, as other processes may write too, and evicts the least recently used ones."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.new")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(hashlib.sha256(content).digest() + content)
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic_write(file, lambda temporary: temporary.write_bytes(hashlib.sha256(content).digest() + content))
     entries = sorted(file.parent.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
     for entry in entries[MAX_ENTRIES:]:
         entry.unlink(missing_ok=True)

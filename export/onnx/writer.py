@@ -13,7 +13,8 @@ import onnx_ir as ir
 from ...common.progress import Progress
 from ...runtime.onnx.sessions import describe_session_options
 from ...runtime.onnx.shape_buckets import ShapeBucket
-from ...storage.files import FileRecord, atomic_write
+from ...storage.atomic_file import atomic_write
+from ...storage.files import FileRecord
 from ...storage.pipeline_config import (
     BucketConfig,
     GraphConfig,

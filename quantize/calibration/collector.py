@@ -27,8 +27,8 @@ from ...common.memory import DEFAULT_MAX_MEMORY
 from ...common.progress import Progress
 from ...pipelines.sampling import PIXELS_PER_BATCH, SamplingParams, batched, generate_images
 from ...prompts.prompt import Prompt
+from ...storage.atomic_file import atomic_write
 from ...storage.checkpoint import write_tensors
-from ...storage.files import atomic_write
 from ..plan import ComponentPlan, QuantBlock, QuantizationPlan
 from ..workspace import Workspace
 from .state import Calibration, load_denoiser_outputs, load_state, save_state

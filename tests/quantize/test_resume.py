@@ -399,6 +399,19 @@ def test_a_run_that_finished_a_block_leaves_it(tmp_path: Path) -> None:
     assert workspace.inputs_file.exists()
 
 
+def test_half_written_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    """Those of edgepress, and those that safetensors writes beside a file."""
+    workspace = Workspace(tmp_path / "artifact", "key", {"model": []})
+    names = (".tmpR7b2Xq", f".edgepress-{'0' * 32}.new", "model/.tmpR7b2Xq")
+    for name in names:
+        (workspace.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.folder / name).touch()
+    with workspace.lock():
+        assert not any((workspace.folder / name).exists() for name in names)
+        (workspace.folder / names[0]).touch()
+    assert not workspace.folder.exists()  # nothing that the next run can use
+
+
 # ---------------------------------------------------------------- disk, permissions, interrupts
 
 

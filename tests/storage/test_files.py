@@ -1,4 +1,4 @@
-"""Hashing files, and writing them in one piece."""
+"""Hashing and listing files, and JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.storage.files import FileRecord, atomic_write, hash_file, hash_files, read_json_object, write_json
+from edgepress.storage.files import FileRecord, hash_file, hash_files, read_json_object, write_json
 
 
 def test_files_are_hashed_in_the_order_of_their_paths_without_hidden_ones(tmp_path: Path) -> None:
@@ -85,34 +85,6 @@ def test_a_hash_is_the_published_one(tmp_path: Path) -> None:
     """The digest of `abc` that FIPS 180-2 gives."""
     (tmp_path / "abc").write_bytes(b"abc")
     assert hash_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
-    file = tmp_path / "outputs.pt"
-    file.write_bytes(b"old")
-
-    def write(path: Path) -> None:
-        assert path.parent == tmp_path
-        assert path != file
-        path.write_bytes(b"new")
-        assert file.read_bytes() == b"old"
-
-    atomic_write(file, write)
-    assert file.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_file_is_unchanged_if_writing_fails(tmp_path: Path) -> None:
-    file = tmp_path / "outputs.pt"
-    file.write_bytes(b"old")
-
-    def fail(path: Path) -> None:
-        path.write_bytes(b"ne")
-        raise RuntimeError("no power")
-
-    with pytest.raises(RuntimeError, match="power"):
-        atomic_write(file, fail)
-    assert file.read_bytes() == b"old"
 
 
 def test_json_is_written_with_chinese_as_it_is(tmp_path: Path) -> None:
