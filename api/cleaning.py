@@ -6,23 +6,25 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.user_folders import get_cache_folder, get_traceback_folder
 from ..runtime.rknn.toolkit import find_stale_folders
-from ..storage.layout import ARTIFACTS, WORK, Artifact
-from ..storage.publishing import BACKUP_PREFIX, LOCK_FILE, artifact_lock
+from ..storage.layout import ARTIFACTS, GENERATORS, WORK, Artifact
+from ..storage.publishing import LOCK_FILE, TEMPORARY_NAME, artifact_lock
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED_WORK, CACHED_IMAGES = "unfinished work", "cached images and scores"
 USER_CACHE, TRACEBACKS, TOOLKIT_FILES = "user cache", "tracebacks", "files of the RKNN toolkit"
-# Nothing else is removed from a folder .work, which may be of another program.
-WORK_NAMES = re.compile(rf"[0-9a-f]{{16}}|export-\w+|toolkit|{BACKUP_PREFIX}\w+")
-OWN_NAMES = re.compile(rf"[0-9a-f]{{16}}|export-\w+|{BACKUP_PREFIX}\w+|scores\.sqlite.*")  # no other program uses these
+# Nothing else is removed from a folder .work, which may be of another program. Earlier releases gave no random numbers.
+BACKUP_NAME = re.compile(rf"replaced-({'|'.join(GENERATORS)})(?:-[0-9a-f]{{32}})?")
+OWN_NAMES = rf"[0-9a-f]{{16}}|{BACKUP_NAME.pattern}|{TEMPORARY_NAME.pattern}|export-(?:onnx|rknn)"
+WORK_NAMES = re.compile(rf"{OWN_NAMES}|toolkit")
+UNIQUE_NAMES = re.compile(rf"{OWN_NAMES}|scores\.sqlite.*")  # no other program uses these
 IMAGES_OF_A_BATCH = "images/" + "[0-9a-f]" * 32
 CACHE_NAMES = re.compile(r"images|ground-truth|scores\.sqlite.*")
 
@@ -87,7 +89,8 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
 
     Raises:
         UserError: The artifact does not exist, or is a folder that edgepress never wrote to, or another process is
-            using it.
+            using it or the images that are cached in it. Without an artifact, what is in use is left alone, with a
+            warning.
     """
     if artifact is not None:
         folder = Path(artifact)
@@ -97,17 +100,17 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
             raise UserError(f"{folder} is no artifact: its folder {WORK} is not edgepress's. Check the name.")
         return CleanResult(tuple(_clean_artifact(folder, dry_run)), dry_run)
     leftovers: list[Leftover] = []
-    for folder in sorted(path.parent for path in ARTIFACTS.glob(f"*/{WORK}")):
+    for folder in [*sorted(path.parent for path in ARTIFACTS.glob(f"*/{WORK}")), ARTIFACTS]:
         if not _is_own_folder(folder):
             continue
         try:
             leftovers += _clean_artifact(folder, dry_run)
         except UserError as error:  # in use
             logger.warning("%s", error)
-    shared = list(_find_shared())
+    of_user = list(_find_of_user())
     if not dry_run:
-        _remove(shared)
-    return CleanResult((*leftovers, *shared), dry_run)
+        _remove(of_user)
+    return CleanResult((*leftovers, *of_user), dry_run)
 
 
 def _is_own_folder(folder: Path) -> bool:
@@ -121,15 +124,18 @@ def _is_own_folder(folder: Path) -> bool:
 def _is_own(work: Path) -> bool:
     """Whether a folder for unfinished work was made by edgepress; a killed run may have left no more than its lock."""
     names = [path.name for path in work.iterdir()]
-    has_own = any(map(OWN_NAMES.fullmatch, names)) or any(work.glob(IMAGES_OF_A_BATCH))
+    has_own = any(map(UNIQUE_NAMES.fullmatch, names)) or any(work.glob(IMAGES_OF_A_BATCH))
     return has_own or names in ([], [LOCK_FILE])
 
 
 def _clean_artifact(folder: Path, dry_run: bool) -> list[Leftover]:
-    """Removes the unfinished work of an artifact, while no other process uses it."""
-    leftovers = [*_find_in(Artifact(folder).work), *_find_in(Artifact(folder).evaluation / WORK)]
-    if not dry_run and (leftovers or Artifact(folder).work.is_dir()):
-        with artifact_lock(folder):  # also removes its own file, and the empty folder
+    """Removes the unfinished work of an artifact and of evaluations in it, while no other process uses either."""
+    places = [place for place in (folder, Artifact(folder).evaluation) if Artifact(place).work.is_dir()]
+    leftovers = [leftover for place in places for leftover in _find_in(Artifact(place).work)]
+    if not dry_run:
+        with ExitStack() as locks:
+            for place in places:
+                locks.enter_context(artifact_lock(place))  # also removes its own file, and the empty folder
             _remove(leftovers)
     return leftovers
 
@@ -137,18 +143,16 @@ def _clean_artifact(folder: Path, dry_run: bool) -> list[Leftover]:
 def _find_in(work: Path) -> Iterator[Leftover]:
     """What runs left in a folder for unfinished work; backups of what is missing are no leftovers."""
     for path in sorted(work.glob("*")):
-        target = work.parent / path.name.removeprefix(BACKUP_PREFIX)
-        is_needed = path.name.startswith(BACKUP_PREFIX) and not target.exists()
+        backup = BACKUP_NAME.fullmatch(path.name)
+        is_needed = backup is not None and not (work.parent / backup[1]).exists()
         if WORK_NAMES.fullmatch(path.name) and not is_needed:
             yield _measure(UNFINISHED_WORK, path)
         elif CACHE_NAMES.fullmatch(path.name):
             yield _measure(CACHED_IMAGES, path)
 
 
-def _find_shared() -> Iterator[Leftover]:
-    """What belongs to no artifact."""
-    if _is_own_folder(ARTIFACTS):
-        yield from _find_in(ARTIFACTS / WORK)
+def _find_of_user() -> Iterator[Leftover]:
+    """What is in no folder of artifacts."""
     with suppress(RuntimeError):  # no home folder
         for kind, folder in ((USER_CACHE, get_cache_folder()), (TRACEBACKS, get_traceback_folder())):
             if folder.exists():

@@ -328,11 +328,8 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
     The same files are written into a folder of that folder, which later runs of other plans do not touch.
     """
     from ..evaluate import evaluator
-    from ..evaluate.report.publishing import publish_reports
 
-    results = evaluator.run_evaluation(plan, progress)
-    publish_reports(results, plan.output)
-    return results
+    return evaluator.run_evaluation(plan, progress, write_reports=True)
 
 
 def _candidate_specs(candidates: Candidates) -> tuple[str, ...]:

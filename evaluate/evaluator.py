@@ -18,6 +18,7 @@ from ..storage.files import digest_files
 from ..storage.layout import GENERATORS, Artifact
 from ..storage.manifest import library_versions, read_manifest
 from ..storage.provenance import describe_missing_hashes, read_recorded_files
+from ..storage.publishing import shared_lock
 from .checks import check_plan
 from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource
@@ -26,7 +27,7 @@ from .metrics.base import list_image_scores, list_pair_scores
 from .metrics.registry import MetricSet, load_metrics
 from .plan import EvaluationPlan
 from .report.formatting import pluralize
-from .report.publishing import publish_results, withdraw_latest
+from .report.publishing import publish_reports, publish_results, withdraw_latest
 from .results import baseline, history
 from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
 from .results.folder_identity import hash_folder
@@ -40,7 +41,7 @@ EXPORTS = ("onnx", "rknn")  # kinds of systems that record hashes of their files
 logger = logging.getLogger(__name__)
 
 
-def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Results:
+def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, write_reports: bool = False) -> Results:
     """Runs an evaluation, and writes `results.json` to the output folder, and to the folder of its plan in it.
 
     Images and scores that are cached, by this run or by one that was killed, are reused. Nothing in the output folder
@@ -49,10 +50,11 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
     Args:
         plan: What to evaluate.
         progress: Called with stage, number of finished items and total.
+        write_reports: Whether to write the reports as well.
 
     Raises:
-        UserError: There is nothing to compare, a source cannot be loaded, a metric failed, or gates, baseline or ground
-            truth do not fit.
+        UserError: There is nothing to compare, a source cannot be loaded, a metric failed, gates, baseline or ground
+            truth do not fit, or `edgepress clean` is removing cached images.
     """
     baseline_results = load_results(plan.baseline) if plan.baseline else None
     check_plan(plan)
@@ -67,22 +69,25 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress) -> Re
         identity = _build_identity(plan, metrics, progress)
     if plan.baseline and baseline_results:
         baseline.require_comparable(plan.baseline, baseline_results, identity)
-    with _withdraw_latest(plan.output):
-        with _record_time(seconds, "generating"):
-            images = collect_images(plan, identity, ground_truth, progress)
-        with _record_time(seconds, "scoring"):
-            scores = _score_all(plan, metrics, identity, images, progress)
-        samples = tuple(build_sample(*key, images, scores.results, plan.image_cache) for key in iter_samples(plan))
-        results = _build_results(plan, metrics, gates, identity, samples)
-        results = results.model_copy(update={"stage_seconds": seconds, "metric_costs": scores.costs})
-        if plan.baseline and baseline_results:
-            comparison = baseline.compare_runs(plan.baseline, baseline_results, results)
-            results = results.model_copy(update={"baseline": comparison})
-        publish_results(results, plan.output)
-    if plan.history:  # last, since results must not be lost where it cannot be written
-        points = history.append_run(plan.history, results, metrics.metrics)
-        results = results.model_copy(update={"history": points})
-        publish_results(results, plan.output)
+    with shared_lock(plan.image_cache.parent):  # reports show images of the cache
+        with _withdraw_latest(plan.output):
+            with _record_time(seconds, "generating"):
+                images = collect_images(plan, identity, ground_truth, progress)
+            with _record_time(seconds, "scoring"):
+                scores = _score_all(plan, metrics, identity, images, progress)
+            samples = tuple(build_sample(*key, images, scores.results, plan.image_cache) for key in iter_samples(plan))
+            results = _build_results(plan, metrics, gates, identity, samples)
+            results = results.model_copy(update={"stage_seconds": seconds, "metric_costs": scores.costs})
+            if plan.baseline and baseline_results:
+                comparison = baseline.compare_runs(plan.baseline, baseline_results, results)
+                results = results.model_copy(update={"baseline": comparison})
+            publish_results(results, plan.output)
+        if plan.history:  # last, since results must not be lost where it cannot be written
+            points = history.append_run(plan.history, results, metrics.metrics)
+            results = results.model_copy(update={"history": points})
+            publish_results(results, plan.output)
+        if write_reports:
+            publish_reports(results, plan.output)
     return results
 
 

@@ -2,63 +2,80 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
+from uuid import uuid4
 
 from ..common.errors import UserError
-from .layout import Artifact
+from ..common.file_lock import lock_file
+from .layout import GENERATORS, Artifact
 
 LOCK_FILE = "lock"
-BACKUP_PREFIX = "replaced-"  # of the backup of a folder while it is being replaced
-REMOVED_PREFIX = "removed-"  # of a folder that is being removed
+# Folders in `.work` that are not there for long. A random number is part of their names, so that none is a user's.
+BACKUP = "replaced"  # of a folder while it is being replaced, which the name says as well
+REMOVED = "removed"  # a folder that is being removed
+STAGE = "stage"  # what will be published
+BACKUP_NAME = re.compile(rf"{BACKUP}-({'|'.join(GENERATORS)})-[0-9a-f]{{32}}")
+TEMPORARY_NAME = re.compile(rf"(?:{REMOVED}|{STAGE})-[a-z]+-[0-9a-f]{{32}}")
 
 
 @contextmanager
 def artifact_lock(artifact: Path) -> Iterator[Path]:
     """Locks an artifact folder, which is created if needed, and recovers folders that a killed process was replacing.
 
-    At the end, the folder for unfinished work is removed if it is empty, and so is the artifact if it was created for
-    nothing.
+    What a killed process staged or was removing is removed. At the end, the folder for unfinished work is removed if it
+    is empty, and so is the artifact if it was created for nothing.
 
     Yields:
         The artifact's folder for unfinished work.
 
     Raises:
-        UserError: Another process has locked it.
+        UserError: Another process has locked it, alone or shared.
     """
     work = Artifact(artifact).work
     created = [folder for folder in (artifact, *artifact.parents) if not folder.exists()]
     with _acquire(work, artifact):
         try:
-            _recover_backups(artifact, work)
+            _clear_up(artifact, work)
             yield work
         finally:
             (work / LOCK_FILE).unlink(missing_ok=True)  # while it is locked: see _acquire
             _remove_empty(work, *created)
 
 
-def _acquire(work: Path, artifact: Path) -> TextIO:
+@contextmanager
+def shared_lock(work: Path) -> Iterator[None]:
+    """Keeps `artifact_lock` from others while what is in a folder `.work` is in use; several may hold it at once.
+
+    The folder is created if needed, and stays.
+
+    Raises:
+        UserError: Another process has locked the artifact.
+    """
+    with _acquire(work, work.parent, shared=True):
+        yield
+
+
+def _acquire(work: Path, artifact: Path, *, shared: bool = False) -> BinaryIO:
     """Opens and locks the file of the lock."""
     while True:
         try:
             work.mkdir(parents=True, exist_ok=True)
-            lock = (work / LOCK_FILE).open("w")
+            lock = (work / LOCK_FILE).open("wb")
         except FileNotFoundError:  # another process has just finished, and removed the folder
             continue
         except FileExistsError:  # the same, while mkdir looked whether what exists is a folder
             if work.exists() and not work.is_dir():
                 raise
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock_file(lock, shared=shared):
             lock.close()
-            raise UserError(f"Another edgepress process is using {artifact}. Wait until it has finished.") from error
+            raise UserError(f"Another edgepress process is using {artifact}. Wait until it has finished.")
         with suppress(FileNotFoundError):  # the file that is locked may have been removed by its last owner
             if os.path.samestat(os.fstat(lock.fileno()), (work / LOCK_FILE).stat()):
                 return lock
@@ -82,10 +99,9 @@ def publish_folder(staged: Path, target: Path) -> None:
         staged: The finished folder, on the same file system.
         target: Its place: a folder directly in the artifact.
     """
-    backup = Artifact.containing(target).work / f"{BACKUP_PREFIX}{target.name}"
+    backup = _new_name(Artifact.containing(target).work, BACKUP, target.name)
     try:
         if target.exists():
-            shutil.rmtree(backup, ignore_errors=True)
             target.rename(backup)
         staged.rename(target)
     except BaseException:
@@ -105,22 +121,39 @@ def remove_folder(target: Path) -> None:
     Args:
         target: A folder directly in the artifact.
     """
-    removed = Artifact.containing(target).work / f"{REMOVED_PREFIX}{target.name}"
-    shutil.rmtree(removed, ignore_errors=True)
+    removed = _new_name(Artifact.containing(target).work, REMOVED, target.name)
     target.rename(removed)
     shutil.rmtree(removed, ignore_errors=True)
 
 
-def _recover_backups(artifact: Path, work: Path) -> None:
-    """Restores backups whose replacement is missing, and deletes the others, and what was being removed."""
-    for folder in work.glob(f"{REMOVED_PREFIX}*"):
+@contextmanager
+def staging_folder(work: Path, purpose: str) -> Iterator[Path]:
+    """Creates an empty folder, and removes what is left of it at the end.
+
+    Args:
+        work: The artifact's folder for unfinished work, which is locked.
+        purpose: A word that is part of the folder's name.
+    """
+    folder = _new_name(work, STAGE, purpose)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for backup in work.glob(f"{BACKUP_PREFIX}*"):
-        target = artifact / backup.name.removeprefix(BACKUP_PREFIX)
-        if target.exists():
-            shutil.rmtree(backup, ignore_errors=True)
-        else:
-            backup.rename(target)
+
+
+def _new_name(work: Path, kind: str, purpose: str) -> Path:
+    return work / f"{kind}-{purpose}-{uuid4().hex}"
+
+
+def _clear_up(artifact: Path, work: Path) -> None:
+    """Restores backups whose replacement is missing, and removes the others and what was staged or being removed."""
+    for folder in work.iterdir():
+        backup = BACKUP_NAME.fullmatch(folder.name)
+        if backup and not (artifact / backup[1]).exists():
+            folder.rename(artifact / backup[1])
+        elif backup or TEMPORARY_NAME.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +15,7 @@ from ...recipes.loader import validate_settings
 from ...recipes.schema import ExportSettings
 from ...storage.files import digest_files
 from ...storage.layout import Artifact
-from ...storage.publishing import artifact_lock, publish_folder
+from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ..verification.parity import Parity
 from .prepare import ImageSizes, plan_export
 from .traced_graphs import trace_graphs
@@ -123,7 +121,7 @@ def export_onnx(
     if verify:
         for size in plan.sizes:
             check_images(plan.source.folder, *size)
-    with artifact_lock(artifact.path) as work, _stage_folder(work / "export-onnx") as stage:
+    with artifact_lock(artifact.path) as work, staging_folder(work, "onnx") as stage:
         with ThreadPoolExecutor(1) as pool:
             hashes = pool.submit(plan.source.verify_and_hash, progress)  # meanwhile: tracing and writing take longer
             graphs = trace_graphs(plan, progress)
@@ -140,14 +138,3 @@ def export_onnx(
     if plan.tensorrt_unsupported_reason:
         logger.warning(plan.tensorrt_unsupported_reason)
     return ExportResult(artifact.onnx, parity, plan.tensorrt_unsupported_reason)
-
-
-@contextmanager
-def _stage_folder(folder: Path) -> Iterator[Path]:
-    """Creates an empty folder for an export, and removes what is left of it at the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from ...runtime.rknn.simulator import simulate
 from ...runtime.rknn.toolkit import Toolkit, find_interpreter
 from ...storage.files import digest_files
 from ...storage.layout import SIMULATOR_FOLDER, Artifact
-from ...storage.publishing import artifact_lock, publish_folder
+from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ..graph.preflight import check_export
 from ..graph.source_model import open_source
 from ..verification.image_parity import ReferenceImage
@@ -101,16 +101,11 @@ def export_rknn(
     if not components:
         make_memory_plan(model, recipe).require_recipe_fits()
     job = prepare_job(model, output, settings, components)
-    with artifact_lock(output) as work:
-        stage = work / "export-rknn"
-        shutil.rmtree(stage, ignore_errors=True)
-        (stage / SIMULATOR_FOLDER).mkdir(parents=True)
-        try:
-            with Toolkit(timeout_s, work / "toolkit") as toolkit:
-                parts, image_psnr = RknnExporter(job, stage, toolkit, progress).run()
-            publish_folder(stage, Artifact(output).rknn)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    with artifact_lock(output) as work, staging_folder(work, "rknn") as stage:
+        (stage / SIMULATOR_FOLDER).mkdir()
+        with staging_folder(work, "toolkit") as toolkit_folder, Toolkit(timeout_s, toolkit_folder) as toolkit:
+            parts, image_psnr = RknnExporter(job, stage, toolkit, progress).run()
+        publish_folder(stage, Artifact(output).rknn)
     return RknnExportResult(Artifact(output).rknn, parts, image_psnr)
 
 

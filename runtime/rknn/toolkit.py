@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic, time
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 from ...common.errors import UserError
 
@@ -27,7 +28,8 @@ PYTHON_VARIABLE = "EDGEPRESS_RKNN"  # environment variable: the path of another 
 INSTALL_HINT = "Run 'make setup-rknn', or set EDGEPRESS_RKNN to a Python that has it"
 WORKER_SCRIPT = Path(__file__).with_name("toolkit_worker.py")
 LOG_FILE, TEMPORARY_FOLDER = "log", "tmp"  # in the working directory
-FOLDER_PREFIX = "edgepress-rknn-"  # of working directories in the temporary folder
+FOLDER_PREFIX = "edgepress-rknn-"  # of working directories in the temporary folder; a random number follows
+FOLDER_NAME = re.compile(rf"{FOLDER_PREFIX}[0-9a-f]{{32}}")
 MIN_STALE_SECONDS = 60  # a younger folder may belong to a worker that is being started
 EXIT_TIMEOUT_S = 5  # for a worker to exit by itself
 ANSI_COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -190,7 +192,7 @@ def find_interpreter() -> Path:
 def find_stale_folders() -> list[Path]:
     """Returns the working directories in the temporary folder whose owner was killed before it could delete them."""
     folders = Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*")
-    return sorted(folder for folder in folders if _is_stale(folder / LOG_FILE))
+    return sorted(folder for folder in folders if FOLDER_NAME.fullmatch(folder.name) and _is_stale(folder / LOG_FILE))
 
 
 def _is_stale(log: Path) -> bool:
@@ -209,7 +211,8 @@ def _create_folder(folder: Path | None) -> Path:
     if folder is None:
         for stale in find_stale_folders():
             shutil.rmtree(stale, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        folder = Path(tempfile.gettempdir(), f"{FOLDER_PREFIX}{uuid4().hex}")
+        folder.mkdir(mode=0o700)
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

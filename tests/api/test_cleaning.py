@@ -11,12 +11,15 @@ from click.testing import CliRunner
 
 import edgepress
 from edgepress.cli.main import main
-from edgepress.storage.publishing import artifact_lock
+from edgepress.storage.publishing import artifact_lock, shared_lock
 
 KEY = "0123456789abcdef"
 PUBLISHED = ("manifest.json", "model/w", "onnx/pipeline.json", "rknn/a.rknn", "evaluation/results.json", "bench/b.json")
-WORK = (f".work/{KEY}/blocks/b", ".work/export-onnx/g", ".work/toolkit/log", ".work/replaced-model/w", ".work/lock")
+NUMBER = "0123456789abcdef" * 2  # that edgepress gives to folders
+WORK = (f".work/{KEY}/blocks/b", f".work/stage-onnx-{NUMBER}/g", f".work/replaced-model-{NUMBER}/w", ".work/lock")
+EARLIER = (".work/export-onnx/g", ".work/toolkit/log", ".work/replaced-model/w")  # of earlier releases
 CACHES = (".work/images/k/0.png", "evaluation/.work/scores.sqlite")  # where artifacts/ could not be written to
+MINE = ("mine", "export-notes", "replaced-notes", "removed-x", f"replaced-notes-{NUMBER}")
 SHARED = ("artifacts/.work/images/k/0.png", "artifacts/.work/scores.sqlite")
 USER = ("cache/edgepress/graphs/a.graph", "state/edgepress/tracebacks/t.txt")
 
@@ -41,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     for name in ("pi5", "orin"):
         write(tmp_path / "artifacts" / name, *PUBLISHED, *WORK, *CACHES)
-    write(tmp_path, *SHARED, *USER, "cache/another/program", "artifacts/pi5/.work/mine/notes")
+    write(tmp_path, *SHARED, *USER, "cache/another/program", *(f"artifacts/pi5/.work/{name}/notes" for name in MINE))
     return tmp_path
 
 
@@ -50,11 +53,11 @@ def test_all(home: Path) -> None:
     assert list_files(home) == {
         *(f"artifacts/{name}/{file}" for name in ("pi5", "orin") for file in PUBLISHED),
         "cache/another/program",
-        "artifacts/pi5/.work/mine/notes",
+        *(f"artifacts/pi5/.work/{name}/notes" for name in MINE),
     }
     assert not (home / "artifacts" / "orin" / ".work").exists()
     assert result.bytes_by_kind == {
-        "unfinished work": 800,
+        "unfinished work": 600,
         "cached images and scores": 600,
         "user cache": 100,
         "tracebacks": 100,
@@ -64,7 +67,7 @@ def test_all(home: Path) -> None:
 
 
 def test_one_artifact(home: Path) -> None:
-    assert edgepress.clean("artifacts/orin").bytes == 600
+    assert edgepress.clean("artifacts/orin").bytes == 500
     assert list_files(home / "artifacts" / "orin") == set(PUBLISHED)
     assert {f"artifacts/pi5/{file}" for file in WORK} | {*SHARED, *USER} <= list_files(home)
 
@@ -74,9 +77,9 @@ def test_a_dry_run_removes_nothing(home: Path) -> None:
     result = CliRunner().invoke(main, ["clean", "--dry-run", "--json"])
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
-    assert content["bytes"] == 1600
+    assert content["bytes"] == 1400
     assert content["dry_run"]
-    assert "artifacts/pi5/.work/export-onnx" in content["paths"]
+    assert f"artifacts/pi5/.work/stage-onnx-{NUMBER}" in content["paths"]
     assert list_files(home) == before
 
 
@@ -113,7 +116,8 @@ def test_a_folder_of_another_program_is_refused(home: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [f"images/{KEY * 2}/0.png", "scores.sqlite", f"{KEY}/blocks/b", "export-onnx/g", "lock"]
+    "name",
+    [f"images/{KEY * 2}/0.png", "scores.sqlite", f"{KEY}/blocks/b", "export-onnx/g", f"stage-rknn-{NUMBER}/g", "lock"],
 )
 @pytest.mark.parametrize("place", ["artifacts", "artifacts/new", "artifacts/new/evaluation"])
 def test_what_a_killed_run_left_shows_that_it_was_edgepress(home: Path, place: str, name: str) -> None:
@@ -121,6 +125,30 @@ def test_what_a_killed_run_left_shows_that_it_was_edgepress(home: Path, place: s
     write(home / place, f".work/{name}")
     edgepress.clean(home / place)
     assert not (home / place / ".work").exists()
+
+
+def test_what_earlier_releases_left_is_removed_but_for_a_backup_of_what_is_missing(home: Path) -> None:
+    artifact = home / "artifacts" / "orin"
+    write(artifact, *EARLIER, ".work/replaced-onnx/w")
+    shutil.rmtree(artifact / "onnx")
+    edgepress.clean(artifact)
+    assert list_files(artifact) == {*PUBLISHED, ".work/replaced-onnx/w"} - {"onnx/pipeline.json"}
+
+
+@pytest.mark.parametrize("work", ["artifacts/.work", "artifacts/orin/evaluation/.work"])
+def test_images_that_an_evaluation_is_using_are_left_alone(home: Path, work: str) -> None:
+    before = list_files(home / work)
+    with shared_lock(home / work):
+        result = CliRunner().invoke(main, ["clean"])
+        if work != "artifacts/.work":
+            with pytest.raises(
+                edgepress.UserError, match="Another edgepress process is using artifacts/orin/evaluation"
+            ):
+                edgepress.clean("artifacts/orin")
+    assert result.exit_code == 0
+    assert f"Warning: Another edgepress process is using {Path(work).parent}. Wait" in result.stderr
+    assert before <= list_files(home / work)
+    assert {f"artifacts/orin/{file}" for file in PUBLISHED} <= list_files(home)
 
 
 def test_a_missing_artifact(home: Path) -> None:

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgepress.api.cleaning import clean
 from edgepress.common.errors import UserError
 from edgepress.evaluate.evaluator import describe_unmeasured, run_evaluation
 from edgepress.evaluate.generation.candidates import ImageSource
 from edgepress.evaluate.images.image_file import load_image
 from edgepress.evaluate.images.types import ImageArray
-from edgepress.evaluate.plan import EvaluationPlan
+from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan, plan_image_pairs
 from edgepress.evaluate.results.schema import Results, load_results
 from edgepress.pipelines.sampling import SamplingParams
 from edgepress.prompts.prompt import Prompt
+from edgepress.recipes.schema import Recipe
 
 METRICS = ("psnr", "ssim", "text")
 
@@ -248,3 +250,25 @@ def test_empty_evaluation_is_refused(plan: EvaluationPlan) -> None:
     for empty in (replace(plan, prompts=()), replace(plan, seeds=0), replace(plan, candidates={})):
         with pytest.raises(UserError, match="Nothing to compare"):
             run_evaluation(empty)
+
+
+def test_clean_leaves_what_a_running_evaluation_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16), "red" if name == "a" else "blue").save(tmp_path / name / "0.png")
+    plan = plan_image_pairs(Recipe(device="custom"), Path("a"), Path("b"), EvaluationOptions(metrics=("mae",)))
+    refusals: list[str] = []
+
+    def try_to_clean(*_: object) -> None:
+        if plan.score_cache.exists():
+            with pytest.raises(UserError, match=r"Another edgepress process is using artifacts\. Wait") as error:
+                clean("artifacts")
+            refusals.append(str(error.value))
+
+    run_evaluation(plan, try_to_clean, write_reports=True)
+    assert refusals
+    assert plan.score_cache.exists()
+    assert (plan.output / "report.html").exists()
+    clean("artifacts")
+    assert not plan.score_cache.parent.exists()

@@ -16,4 +16,4 @@ def write_previous_export(artifact: Path) -> Path:
 
 def check_untouched(artifact: Path) -> None:
     assert (artifact / "rknn" / "older").read_text() == CONTENT
-    assert not (artifact / ".work" / "export-rknn").exists()
+    assert not (artifact / ".work").exists()

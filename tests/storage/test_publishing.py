@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.storage.publishing import artifact_lock, publish_folder
+from edgepress.storage.publishing import (
+    artifact_lock,
+    publish_folder,
+    remove_folder,
+    shared_lock,
+    staging_folder,
+)
 
 
 def write_folder(path: Path, content: str) -> Path:
@@ -56,12 +63,60 @@ def test_a_rename_that_fails_leaves_the_old_folder_in_its_place(
         assert read_files(tmp_path) == {"onnx/file": "old", ".work/stage/file": "new"}
 
 
-def test_a_kill_leaves_the_new_folder_or_the_old_one(tmp_path: Path) -> None:
-    write_folder(tmp_path / "onnx", "new")
-    write_folder(tmp_path / ".work" / "replaced-onnx", "old")
-    write_folder(tmp_path / ".work" / "replaced-rknn", "second")
+@pytest.mark.parametrize("between", [True, False])
+def test_a_kill_leaves_the_new_folder_or_the_old_one(
+    between: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames, or after them."""
+    write_folder(tmp_path / "onnx", "old")
+    with monkeypatch.context() as patched, artifact_lock(tmp_path) as work:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        publish_folder(write_folder(work / "stage", "new"), tmp_path / "onnx")
+    assert set(read_files(tmp_path).values()) == {"old", "new"}
+    if between:
+        shutil.rmtree(tmp_path / "onnx")
     with artifact_lock(tmp_path):
-        assert read_files(tmp_path) == {"onnx/file": "new", "rknn/file": "second"}
+        assert read_files(tmp_path) == {"onnx/file": "old" if between else "new"}
+
+
+def test_folders_of_the_user_stay_whatever_their_names_are(tmp_path: Path) -> None:
+    names = ["replaced-notes", "replaced-onnx", "removed-mine", "removed-rknn", "stage-onnx", "export-onnx", "toolkit"]
+    names.append(f"replaced-notes-{'0' * 32}")
+    for name in names:
+        write_folder(tmp_path / ".work" / name, "the user's")
+    write_folder(tmp_path / "rknn", "old")
+    with artifact_lock(tmp_path) as work:
+        with staging_folder(work, "onnx") as stage:
+            (stage / "file").write_text("new")
+            publish_folder(stage, tmp_path / "onnx")
+        remove_folder(tmp_path / "rknn")
+    expected = {f".work/{name}/file": "the user's" for name in names}
+    assert read_files(tmp_path) == {"onnx/file": "new", **expected}
+
+
+def test_what_a_killed_process_staged_or_was_removing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "rknn", "old")
+    with monkeypatch.context() as patched, artifact_lock(tmp_path) as work:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        remove_folder(tmp_path / "rknn")
+        with staging_folder(work, "toolkit"):
+            pass
+    assert len(list((tmp_path / ".work").iterdir())) == 2
+    with artifact_lock(tmp_path) as work:
+        assert [path.name for path in work.iterdir()] == ["lock"]
+
+
+def test_a_shared_lock_keeps_others_from_locking_alone(tmp_path: Path) -> None:
+    work = tmp_path / "artifacts" / ".work"
+    with shared_lock(work):
+        with shared_lock(work), pytest.raises(UserError, match=r"Another edgepress process is using .*artifacts\."):
+            artifact_lock(tmp_path / "artifacts").__enter__()
+        with pytest.raises(UserError, match="Another edgepress process"):
+            artifact_lock(tmp_path / "artifacts").__enter__()
+    with artifact_lock(tmp_path / "artifacts"), pytest.raises(UserError, match="Another edgepress process"):
+        shared_lock(work).__enter__()
 
 
 def test_an_artifact_that_was_created_for_nothing_is_removed(tmp_path: Path) -> None:
