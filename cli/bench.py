@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..prompts.prompt import Prompt
 
 DEFAULT_PROMPTS = "smoke"  # the set of prompts
-REPORT_FILE = "bench.md"
 REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small board's core
 
 
@@ -57,7 +56,7 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
     metavar="NAME",
     help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
 )
-@output_option("Folder of the results.  [default: bench, in the artifact]")
+@output_option("Folder of the latest results and of all earlier ones.  [default: bench, in the artifact]")
 @json_option
 @verbosity_options
 @requires_extra("runtime")
@@ -77,13 +76,15 @@ def bench(
 ) -> None:
     """Measure start-up, time per image and step, and memory, in a process that does nothing else.
 
-    Writes bench.json and bench.md. A run that ends early keeps what it has measured, and says so.
+    Writes bench.json and bench.md, also into a folder for what was measured and how: results of other settings,
+    artifacts or machines stay side by side. A run that ends early keeps what it has measured in a folder of its own.
     """
     if not sys.platform.startswith("linux"):
         raise UserError("'edgepress bench' reads the memory of processes from /proc. Run it on Linux.")
-    folder = output or _default_output(artifact)
-    check_writable_folder(folder)
+    output = output or _default_output(artifact)
+    check_writable_folder(output)
     name, prompt_list = _resolve_prompts(prompt, prompts)
+    from ..perf.publishing import publish_results
     from ..perf.runner import BenchConfig, run_benchmark
     from ..runtime.rknn import exported
 
@@ -92,9 +93,8 @@ def bench(
 
     config = BenchConfig(artifact, prompt_list, name, images, size, steps, tile, seed, not low_memory, providers)
     with show_progress(REFRESH_PER_SECOND) as progress:
-        results = run_benchmark(config, lambda partial: _write(partial, folder), progress)
-    _write(results, folder)
-    _print_results(results, folder, as_json)
+        results = run_benchmark(config, lambda partial: publish_results(partial, output), progress)
+    _print_results(results, publish_results(results, output), as_json)
 
 
 def _default_output(artifact: Path) -> Path:
@@ -114,21 +114,13 @@ def _resolve_prompts(prompt: str | None, prompts: str | None) -> tuple[str, list
     return "--prompt", [Prompt(id="prompt", prompt=prompt, language="en")]
 
 
-def _write(results: BenchResults, folder: Path) -> None:
-    from ..perf.report import render_report
-    from ..perf.schema import RESULTS_FILE, replace_text, save_results
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_results(results, folder / RESULTS_FILE)
-    replace_text(folder / REPORT_FILE, render_report(results))
-
-
 def _print_results(results: BenchResults, folder: Path, as_json: bool) -> None:
     """Prints the report, and where it is; a run that ended early is an error."""
+    from ..perf.publishing import REPORT_FILE, RESULTS_FILE
     from ..perf.report import render_report
     from ..perf.runner import INTERRUPTED
 
-    where = f"bench.json and {REPORT_FILE} in {folder}"
+    where = f"{RESULTS_FILE} and {REPORT_FILE} in {folder}"
     if as_json:
         print_json(results.model_dump(mode="json"))
     else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, FiniteFloat
@@ -16,7 +14,6 @@ from .percentiles import PERCENTILES, percentile
 from .power import PowerState
 
 SCHEMA_VERSION = 2
-RESULTS_FILE = "bench.json"
 
 
 # ---------------------------------------------------------------- settings and conditions
@@ -177,19 +174,6 @@ def compute_latency_stats(seconds: Sequence[float]) -> LatencyStats:
         percentiles={f"p{percent}": percentile(seconds, percent) for percent in PERCENTILES},
         max=max(seconds),
     )
-
-
-def save_results(results: BenchResults, path: Path) -> None:
-    """Writes bench.json atomically."""
-    content = results.model_dump(mode="json")
-    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name and renames it."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def _collect_latencies(images: Sequence[ImageTiming]) -> dict[str, LatencyStats]:

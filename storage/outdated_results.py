@@ -57,11 +57,12 @@ def find_outdated_results(artifact: Artifact) -> list[Path]:
     digests = {name: digest for name in GENERATORS if (digest := digest_published(artifact.path / name))}
     evaluations = sorted(artifact.evaluation.glob(f"**/{EVALUATION_RESULTS}"))
     outdated = [file for file in evaluations if _is_outdated_evaluation(file, artifact, digests)]
-    bench = artifact.bench / BENCH_RESULTS
-    measured = _read(bench, _Bench)
-    if measured is not None and measured.artifact_sha256 is not None:
-        exports = {digest_published(folder) for folder in (artifact.onnx, artifact.rknn) if is_export(folder)}
-        outdated += [] if exports & {None, measured.artifact_sha256} else [bench]  # None: an earlier release made it
+    benches = sorted(artifact.bench.glob(f"**/{BENCH_RESULTS}"))
+    exports = {digest_published(folder) for folder in (artifact.onnx, artifact.rknn) if benches and is_export(folder)}
+    for file in benches:
+        measured = _read(file, _Bench)
+        if measured is not None and measured.artifact_sha256 is not None:
+            outdated += [] if exports & {None, measured.artifact_sha256} else [file]  # None: an earlier release made it
     return outdated
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,12 +36,20 @@ def load_results(folder: Path) -> BenchResults:
     return BenchResults.model_validate_json((folder / "bench.json").read_text("utf-8"))
 
 
+def find_incomplete(folder: Path) -> Path:
+    (incomplete,) = folder.glob("*-incomplete")
+    return incomplete
+
+
 def test_results_and_report_are_written(artifact: Path, tmp_path: Path) -> None:
     result = bench(artifact, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "bench.md").read_text("utf-8") in result.stdout
     results = load_results(tmp_path / "out")
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["bench.json", "bench.md"]
+    (plan,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert re.fullmatch("3-images-of-smoke-48x32-2-steps-[0-9a-f]{8}", plan.name)
+    for name in ("bench.json", "bench.md"):
+        assert (plan / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert (results.schema_version, results.incomplete_reason, len(results.images)) == (2, None, 4)
     assert (results.settings.size, results.settings.steps, results.settings.prompt_set) == ((32, 48), 2, "smoke")
     assert results.engine.endswith("CPUExecutionProvider")
@@ -73,7 +82,7 @@ def test_ctrl_c_keeps_partial_results(artifact: Path, tmp_path: Path, monkeypatc
 
     def progress(stage: str, done: int, _: int) -> None:
         if (stage, done) == ("generating", 3):
-            interim.append(load_results(tmp_path / "out"))
+            interim.append(load_results(find_incomplete(tmp_path / "out")))
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(command, "show_progress", lambda _: nullcontext(progress))
@@ -81,10 +90,12 @@ def test_ctrl_c_keeps_partial_results(artifact: Path, tmp_path: Path, monkeypatc
     result = bench(artifact, "--images", 50, "-o", tmp_path / "out")
     assert result.exit_code == 130
     assert (interim[0].incomplete_reason, len(interim[0].images)) == (runner.UNFINISHED, 3)
-    results = load_results(tmp_path / "out")
+    results = load_results(find_incomplete(tmp_path / "out"))
     assert (results.incomplete_reason, results.images) == ("interrupted", interim[0].images)
     assert "**Incomplete: 2 of 50 images.** Reason: interrupted." in result.stdout
     assert "Error: Interrupted after 2 of 50 images. What was measured is in bench.json" in result.stderr
+    assert f"bench.md in {find_incomplete(tmp_path / 'out')}" in result.stderr
+    assert not (tmp_path / "out" / "bench.json").exists()
     assert find_workers() == []
 
 
