@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
+import tempfile
 from contextlib import suppress
 from importlib import metadata
 from io import TextIOWrapper
@@ -45,6 +47,9 @@ class RootGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # whatever a stream cannot express, such as Chinese in ASCII
                 stream.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # there is no temporary folder
+            # When it is imported, torch creates the folder of a cache that no command uses. This one exists.
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:

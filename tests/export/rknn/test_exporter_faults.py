@@ -8,14 +8,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers.commands import Command
 from helpers.previous_export import check_untouched
 from helpers.toolkit import needs_toolkit
 
+from edgepress.api.cleaning import clean
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
 from edgepress.export.rknn.exporter import export_rknn
@@ -63,6 +65,38 @@ def test_a_killed_worker_leaves_the_artifact_unchanged(tiny: Path, occupied: Pat
     ):
         export_rknn(tiny, occupied, RECIPE, components=TEXT)
     check_untouched(occupied)
+
+
+@needs_toolkit
+@pytest.mark.slow
+def test_a_killed_export_leaves_the_artifact_unchanged_and_the_next_command_removes_the_rest(
+    tiny: Path, occupied: Path, tmp_path: Path
+) -> None:
+    recipe, work = tmp_path / "test.yaml", occupied / ".work"
+    recipe.write_text("device: test\nrknn: {target: rk3588, precision: fp16, max_prompt_tokens: 32}\n")
+    arguments = ("export", "rknn", "--recipe", recipe, "--model", tiny, "--output", occupied)
+    command = Command(*arguments, "--component", "text_encoder")
+    while not any(work.glob("stage-rknn-*/tokenizer/tokenizer.json")):  # then the first part is built
+        assert command.poll() is None, command.wait().stderr
+        time.sleep(0.05)
+    command.send_signal(signal.SIGKILL)
+    assert command.wait().returncode == -signal.SIGKILL
+    assert (occupied / "rknn" / "older").exists()
+    assert any(work.glob("stage-toolkit-*/log"))
+    while find_workers_in(work):  # a worker ends with its parent
+        time.sleep(0.05)
+    clean(occupied)
+    check_untouched(occupied)
+
+
+def find_workers_in(folder: Path) -> list[str]:
+    """Finds processes whose working directory is in a folder, by pid."""
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is another user's
+            if (process / "cwd").readlink().is_relative_to(folder):
+                pids.append(process.name)
+    return pids
 
 
 @contextmanager
