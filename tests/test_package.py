@@ -48,14 +48,6 @@ def test_a_fresh_home_stays_empty(tmp_path: Path) -> None:
     assert [*home.rglob("*"), *temporary.rglob("*")] == []
 
 
-@pytest.mark.slow
-def test_commands_that_import_torch_leave_no_folder_of_its_compiler(tmp_path: Path) -> None:
-    code = "from edgepress.cli.main import main; main(['recipes'], standalone_mode=False); import torch._dynamo"
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("TORCH")}
-    subprocess.run([sys.executable, "-c", code], env=variables | {"TMPDIR": str(tmp_path)}, check=True)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_every_public_name_is_there() -> None:
     for name in edgepress.__all__:
         assert getattr(edgepress, name) is not None

@@ -147,6 +147,18 @@ def test_a_pipeline_without_its_components_is_refused_before_any_work(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_torch_leaves_no_empty_folder_of_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its compiler calls `cache_dir` as soon as it is imported; new processes would take longer than this test."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "restored at the end")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run("recipes").exit_code == 0
+    assert Path(cache_dir()) == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------- tracebacks
 
 
