@@ -80,11 +80,13 @@ def _write_two_linears(folder: Path, group: int) -> tuple[Path, GoldenSample]:
 @needs_toolkit
 @pytest.mark.parametrize("scheme", [CHANNEL, GROUPS])
 def test_unquantized_linears_stay_in_float16_and_quantized_ones_are_exact(scheme: Scheme, tmp_path: Path) -> None:
-    file, golden = _write_two_linears(tmp_path, scheme.resolve_group_size(64))
-    save_calibration_samples([golden.inputs], tmp_path / "samples")
-    request = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+    folder = tmp_path / "a name with spaces"
+    folder.mkdir()
+    file, golden = _write_two_linears(folder, scheme.resolve_group_size(64))
+    save_calibration_samples([golden.inputs], folder / "samples")
+    request = BuildRequest(file, folder / "samples", folder / "m.rknn", [golden])
     options = list_build_options("w4a16", "rk3576", scheme)
-    with Toolkit(60) as toolkit:
+    with Toolkit(60, folder / "tool kit") as toolkit:
         built = build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
     assert built.measurement.relative_error <= 1e-3
     assert built.precision == "w4a16"
