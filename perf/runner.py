@@ -57,7 +57,7 @@ class BenchConfig:
 
 
 def run_benchmark(
-    config: BenchConfig, write: Callable[[BenchResults], None], progress: Progress = no_progress
+    config: BenchConfig, write: Callable[[BenchResults], object], progress: Progress = no_progress
 ) -> BenchResults:
     """Measures an artifact.
 
@@ -128,7 +128,7 @@ class _BenchRun:
     truncation_notices: list[str] = field(default_factory=list)
     max_temperatures: dict[str, float] = field(default_factory=dict)
 
-    def generate_all(self, write: Callable[[BenchResults], None], progress: Progress) -> str | None:
+    def generate_all(self, write: Callable[[BenchResults], object], progress: Progress) -> str | None:
         """Generates all images; returns why the run ended early, or None."""
         drop_page_cache(Path(self.worker.artifact_info["folder"]))
         last_write, total = monotonic(), self.config.num_images + 1

@@ -66,7 +66,7 @@ def _acquire(work: Path, artifact: Path, *, shared: bool = False) -> BinaryIO:
     while True:
         try:
             work.mkdir(parents=True, exist_ok=True)
-            lock = (work / LOCK_FILE).open("wb")
+            lock = (work / LOCK_FILE).open("ab")
         except FileNotFoundError:  # another process has just finished, and removed the folder
             continue
         except FileExistsError:  # the same, while mkdir looked whether what exists is a folder
@@ -76,6 +76,9 @@ def _acquire(work: Path, artifact: Path, *, shared: bool = False) -> BinaryIO:
         if not lock_file(lock, shared=shared):
             lock.close()
             raise UserError(f"Another edgepress process is using {artifact}. Wait until it has finished.")
+        if os.fstat(lock.fileno()).st_size:
+            lock.close()
+            raise UserError(f"{work / LOCK_FILE} was not made by edgepress: it is not empty. Move it to another place.")
         with suppress(FileNotFoundError):  # the file that is locked may have been removed by its last owner
             if os.path.samestat(os.fstat(lock.fileno()), (work / LOCK_FILE).stat()):
                 return lock

@@ -25,10 +25,10 @@ USER = ("cache/edgepress/graphs/a.graph", "state/edgepress/tracebacks/t.txt")
 
 
 def write(folder: Path, *names: str) -> None:
-    """Writes files of a hundred bytes each."""
+    """Writes files of a hundred bytes each; locks are empty."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(bytes(100))
+        (folder / name).write_bytes(bytes(0 if name.endswith("/lock") else 100))
 
 
 def list_files(folder: Path) -> set[str]:

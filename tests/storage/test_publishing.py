@@ -94,6 +94,14 @@ def test_folders_of_the_user_stay_whatever_their_names_are(tmp_path: Path) -> No
     assert read_files(tmp_path) == {"onnx/file": "new", **expected}
 
 
+def test_a_lock_of_another_program_stays(tmp_path: Path) -> None:
+    write_folder(tmp_path / ".work", "")
+    (tmp_path / ".work" / "lock").write_text("4711")
+    with pytest.raises(UserError, match=r"lock was not made by edgepress: it is not empty\. Move it"):
+        artifact_lock(tmp_path).__enter__()
+    assert (tmp_path / ".work" / "lock").read_text() == "4711"
+
+
 def test_what_a_killed_process_staged_or_was_removing_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
