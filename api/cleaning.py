@@ -13,8 +13,9 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..common.user_folders import get_cache_folder, get_traceback_folder
 from ..runtime.rknn.toolkit import find_stale_folders
-from ..storage.layout import ARTIFACTS, GENERATORS, WORK, Artifact
+from ..storage.layout import ARTIFACTS, CONFIG_NAME, GENERATORS, WORK, Artifact, is_written_by_edgepress
 from ..storage.publishing import LOCK_FILE, TEMPORARY_NAME, artifact_lock
+from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ OWN_NAMES = rf"[0-9a-f]{{16}}|{BACKUP_NAME.pattern}|{TEMPORARY_NAME.pattern}|exp
 WORK_NAMES = re.compile(rf"{OWN_NAMES}|toolkit")
 UNIQUE_NAMES = re.compile(rf"{OWN_NAMES}|scores\.sqlite.*")  # no other program uses these
 IMAGES_OF_A_BATCH = "images/" + "[0-9a-f]" * 32
+CLEANED = (PathKind.ARTIFACT, PathKind.FOLDER, PathKind.EMPTY)  # an unfinished artifact may have no published folder
 CACHE_NAMES = re.compile(r"images|ground-truth|scores\.sqlite.*")
 
 
@@ -94,8 +96,10 @@ def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> Clean
     """
     if artifact is not None:
         folder = Path(artifact)
-        if not folder.is_dir():
+        if not folder.exists():
             raise UserError(f"Artifact folder {folder} does not exist. Check the name.")
+        if recognize_path(folder) not in CLEANED and not Artifact(folder).work.is_dir():
+            raise reject_path(folder, "Give an artifact", is_artifact)
         if not _is_own_folder(folder):
             raise UserError(f"{folder} is no artifact: its folder {WORK} is not edgepress's. Check the name.")
         return CleanResult(tuple(_clean_artifact(folder, dry_run)), dry_run)
@@ -117,7 +121,8 @@ def _is_own_folder(folder: Path) -> bool:
     """Whether what is in the `.work` of a folder is edgepress's, or there is none."""
     artifact = Artifact(folder)
     works = [work for work in (artifact.work, artifact.evaluation / WORK) if work.is_dir()]
-    is_published = artifact.manifest.is_file() or artifact.has_onnx or artifact.has_rknn
+    descriptions = (artifact.manifest, artifact.onnx / CONFIG_NAME, artifact.rknn / CONFIG_NAME)
+    is_published = any(map(is_written_by_edgepress, descriptions))
     return not works or is_published or any(map(_is_own, works))
 
 

@@ -14,13 +14,16 @@ from pydantic import BaseModel, Field, ValidationError
 from ..common.errors import UserError
 from ..common.text_table import align_rows
 from ..models.registry import load_families
+from ..pipelines.preflight import check_lfs_pointers, check_pipeline
 from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.outdated_results import EVALUATION_RESULTS, find_outdated_results
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
+from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 from ..storage.safetensors_header import TensorHeader, read_tensor_headers
-from ..storage.weight_files import WeightFiles, select_weight_files
+from ..storage.weight_files import WeightFiles, find_weight_folders, select_weight_files
+from ..storage.weight_formats import is_awq, require_supported
 
 INT4_PER_INT32 = 8
 GRID_SUFFIXES = (".qzeros", ".scales")  # what the AWQ layout stores beside the codes
@@ -61,18 +64,21 @@ class PipelineInfo:
         folder: Its folder.
         pipeline_class: Class that model_index.json names.
         components: Its components, in the order of model_index.json.
-        supported: What edgepress can do with it: some of `quantize`, `export onnx`, `export rknn`, `generate`.
+        supported: What edgepress can do with it: some of `quantize`, `export onnx`, `export rknn`, `generate`. These
+            commands still compare the names and shapes of weights with their classes, which needs torch.
+        problem: Why it can do nothing with it as it is, in a sentence or two; empty if nothing is wrong.
     """
 
     folder: Path
     pipeline_class: str
     components: tuple[ComponentInfo, ...]
     supported: tuple[str, ...]
+    problem: str = ""
 
     def __str__(self) -> str:
         lines = [f"Pipeline {self.folder}: {self.pipeline_class}", *_component_table(self.components), ""]
         can = ", ".join(self.supported) if self.supported else "nothing: this class is not supported yet"
-        return "\n".join([*lines, f"edgepress can: {can}"])
+        return "\n".join([*lines, f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}"])
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ class ArtifactInfo:
         if self.model:
             lines += ["", f"model/: {self.model.pipeline_class}, method {self.method}"]
             lines += _component_table(self.model.components)
+            lines += [self.model.problem] if self.model.problem else []
         for export in self.exports:
             lines += ["", str(export)]
         lines += ["", f"Evaluation: {self.evaluation or 'none yet; run edgepress evaluate'}"]
@@ -167,19 +174,18 @@ def info(path: str | Path) -> Info:
         UserError: It is none of these, or a file in it is corrupt.
     """
     folder = Path(path)
-    artifact = Artifact(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder. Give a diffusers pipeline or an artifact.")
-    if is_pipeline(folder):
+    kind = recognize_path(folder)
+    if kind in (PathKind.PIPELINE, PathKind.MODEL):
         return _inspect_pipeline(folder)
-    if is_export(folder):
+    if kind is PathKind.EXPORT:
         return _inspect_export(folder)
-    if artifact.has_model or artifact.has_onnx or artifact.has_rknn:
-        return _inspect_artifact(artifact)
-    raise UserError(
-        f"{folder} is neither a pipeline (no model_index.json) nor an artifact (no model, onnx or rknn). "
-        "Give the top folder of one."
-    )
+    if kind is PathKind.ARTIFACT:
+        return _inspect_artifact(Artifact(folder))
+    raise reject_path(folder, "Give the top folder of a diffusers pipeline or of an artifact", _is_described)
+
+
+def _is_described(path: Path) -> bool:
+    return is_pipeline(path) or is_export(path) or is_artifact(path)
 
 
 def to_dict(result: Info) -> dict[str, Any]:
@@ -196,7 +202,24 @@ def _inspect_pipeline(folder: Path) -> PipelineInfo:
     }
     pipeline_class = str(index.get("_class_name", ""))
     components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())
-    return PipelineInfo(folder, pipeline_class, components, _supported(pipeline_class, components))
+    problem = _find_problem(folder)
+    supported = () if problem else _supported(pipeline_class, components)
+    return PipelineInfo(folder, pipeline_class, components, supported, problem)
+
+
+def _find_problem(folder: Path) -> str:
+    """What the commands would refuse the pipeline for, by the same checks; those that need torch are left out."""
+    try:
+        check_pipeline(folder)
+        check_lfs_pointers(folder)
+        for component in find_weight_folders(folder):
+            dtypes = {header.name: header.dtype for header in _read_headers(select_weight_files(component))}
+            config = _read_json(component / "config.json")
+            if not is_awq(config):
+                require_supported(component, dtypes, config)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:

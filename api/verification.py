@@ -35,6 +35,9 @@ from ..storage.outdated_results import find_outdated_results
 from ..storage.pipeline_config import read_export_config
 from ..storage.provenance import is_stale, list_required_files
 from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_published_model
+from ..storage.recognition import is_artifact, reject_path
+
+WANTED = "Give an artifact that edgepress made, or one of its folders model, onnx and rknn"
 
 
 @dataclass(frozen=True)
@@ -175,14 +178,14 @@ def to_dict(report: VerificationReport) -> dict[str, Any]:
 def _locate(path: Path) -> tuple[Artifact, list[str]]:
     """Finds the artifact, and the names of the folders to verify."""
     if not path.is_dir():
-        raise UserError(f"{path} is not a folder. Give an artifact, or one of its folders model, onnx and rknn.")
+        raise reject_path(path, WANTED, is_artifact)
     full = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would leave the artifact where a folder is a link
     if is_export(path) or (full.name == MODEL and is_pipeline(path)):
         return Artifact.containing(full if path.name in ("", "..") else path), [full.name]
     artifact = Artifact(path)
     names = [name for name in GENERATORS if (path / name).is_dir()]
     if not names:
-        raise UserError(f"{path} holds no model, onnx or rknn. Give an artifact that edgepress made.")
+        raise reject_path(path, WANTED, is_artifact)
     return artifact, names
 
 
@@ -238,8 +241,9 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
 def _read_model(artifact: Artifact) -> _Published:
     manifest = read_manifest(artifact.path)
     if manifest is None:
+        problem = "another program's" if artifact.manifest.exists() else "missing"
         raise UserError(
-            f"{artifact.manifest} is missing, so nothing says what {artifact.model} should hold. Copy it again."
+            f"{artifact.manifest} is {problem}, so nothing says what {artifact.model} should hold. Copy it again."
         )
     expected = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
     expected[MANIFEST] = hash_file(artifact.manifest)

@@ -13,6 +13,7 @@ from ..common.requirements import requires_extra
 from ..recipes.schema import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact
 from ..storage.preflight import check_writable_folder
+from ..storage.recognition import require_export
 from .console import print_json, show_progress
 from .options import (
     FOLDER,
@@ -81,6 +82,7 @@ def bench(
     """
     if not sys.platform.startswith("linux"):
         raise UserError("'edgepress bench' reads the memory of processes from /proc. Run it on Linux.")
+    require_export(artifact)
     output = output or _default_output(artifact)
     check_writable_folder(output)
     name, prompt_list = _resolve_prompts(prompt, prompts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..common.errors import UserError
 from ..models.base.image_size import check_image_size
-from ..models.registry import get_family
+from ..models.registry import get_family, load_families
+from ..pipelines.hub import read_pipeline_class
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams
 from ..runtime.onnx.exported import load_exported_onnx
@@ -33,10 +34,13 @@ def check_plan(plan: EvaluationPlan) -> None:
 def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
     """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
     if source.kind == "diffusers":
-        from ..pipelines.component_weights import check_pipeline_weights
+        from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
 
         check_pipeline(source.folder)
         check_pipeline_weights(source.folder)
+        family = load_families().get(read_pipeline_class(source.folder))
+        if family is not None:  # of others, no one knows which weights their libraries ignore or rename
+            check_family_weights(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)
         return
     check_guidance(source.folder, sampling)

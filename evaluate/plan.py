@@ -20,6 +20,7 @@ from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.manifest import read_manifest
 from ..storage.preflight import is_writable
+from ..storage.recognition import reject_path
 from ..storage.source_location import find_source
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates
 from .images.image_file import get_image_stem, list_images
@@ -209,10 +210,8 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
     settings = recipe.evaluation
     clip = options.clip or (bundled_clip(plan.reference.folder) if settings.clip == "auto" else settings.clip)
     noise_floor = settings.noise_floor if options.noise_floor is None else options.noise_floor
-    if options.ground_truth and not (options.ground_truth.is_dir() and list_images(options.ground_truth)):
-        raise UserError(
-            f"There are no images in {options.ground_truth}. Give --ground-truth a folder with <prompt id>.png."
-        )
+    if options.ground_truth:
+        _require_images(options.ground_truth, "Give --ground-truth a folder with <prompt id>.png")
     return replace(
         plan,
         ground_truth=options.ground_truth,
@@ -235,15 +234,19 @@ def _choose_image_cache(output: Path) -> Path:
 
 def _resolve_reference(model: str) -> ImageSource:
     """Resolves a folder of any kind, or a pipeline by name."""
-    if model != "demo" and Path(model).is_dir():
+    if model != "demo" and Path(model).exists():
         return detect_image_source(Path(model))
     return ImageSource("diffusers", resolve_pipeline(model))
 
 
 def _require_image_folder(folder: Path) -> ImageSource:
-    if not folder.is_dir() or not list_images(folder):
-        raise UserError(f"There are no images in {folder}. Give --pairs two folders of images.")
+    _require_images(folder, "Give --pairs two folders of images")
     return ImageSource("images", folder)
+
+
+def _require_images(folder: Path, advice: str) -> None:
+    if not folder.is_dir() or not list_images(folder):
+        raise reject_path(folder, advice)
 
 
 def _select_prompts(

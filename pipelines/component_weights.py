@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,18 +16,23 @@ import torch
 from torch import nn
 
 from ..common.errors import UserError
+from ..models.base.family import Component, Family
 from ..storage.checkpoint import Checkpoint
-from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
+from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
-from ..storage.weight_files import find_weight_folders
-from ..storage.weight_formats import CAST_DTYPES
+from ..storage.recovery import advise_recovery
+from ..storage.weight_files import find_weight_folders, get_library
+from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, is_awq
 from .empty_modules import build_empty_module
+from .preflight import check_lfs_pointers
+from .quantized_modules import replace_modules
 
 logger = logging.getLogger(__name__)
 
-READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 MAX_LISTED = 5  # names in a message
 MIN_LAYER_LIMIT = 1000
+# What AWQ's layout is stored in, by the dtypes of the buffers; all else may be of any floating-point dtype.
+STORED_DTYPES = {torch.int32: ("I32",), torch.int8: ("I8",), torch.float16: ("F16",)}
 # Buffers that older releases stored and that are computed now.
 COMPUTED = r"rotary_emb\.inv_freq$|(^|\.)position_ids$"
 SINGLE_FILE = (
@@ -44,21 +49,13 @@ def check_pipeline_weights(pipeline: Path) -> None:
     Raises:
         UserError: A file is missing, corrupt or a git-lfs pointer, or weights have a format that is not read.
     """
-    _check_lfs_pointers(pipeline)
+    check_lfs_pointers(pipeline)
     for folder in find_weight_folders(pipeline):
         checkpoint = Checkpoint(folder)
         config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else {}
         if "quantization_config" not in config:
             checkpoint.require_supported()
         _log_unusual(checkpoint)
-
-
-def _check_lfs_pointers(pipeline: Path) -> None:
-    """Raises UserError where a file besides the weights is a git-lfs pointer."""
-    for file in sorted((*pipeline.glob("*"), *pipeline.glob("*/*"))):
-        if file.suffix in READ_SUFFIXES and file.is_file():
-            with file.open("rb") as stream:
-                require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))
 
 
 def _log_unusual(checkpoint: Checkpoint) -> None:
@@ -79,6 +76,40 @@ def _log_unusual(checkpoint: Checkpoint) -> None:
 
 
 # ---------------------------------------------------------------- weights against classes
+
+
+def check_family_weights(pipeline: Path, family: Family) -> None:
+    """Compares the weights of a pipeline folder with the classes of its family. Reads only headers.
+
+    Components that another library quantized are left to that library.
+
+    Raises:
+        UserError: As for `check_described_component`.
+    """
+    folders = find_weight_folders(pipeline)
+    for component in family.components:
+        if pipeline / component.name not in folders:
+            continue  # one that the pipeline can do without
+        checkpoint = Checkpoint(pipeline / component.name, component.weight_prefix)
+        config = checkpoint.load_config()
+        if "quantization_config" not in config or is_awq(config):
+            check_described_component(checkpoint, component)
+
+
+def check_described_component(checkpoint: Checkpoint, component: Component) -> None:
+    """Compares the weights of a component, quantized or not, with its class in its family.
+
+    Raises:
+        UserError: Weights are missing, unknown, in a format that is not read, or of another shape or dtype than the
+            class and config.json describe.
+    """
+    config = checkpoint.load_config()
+    if is_awq(config):
+        _check_quantized(checkpoint, component.model_class, config)
+        return
+    checkpoint.require_supported(config)
+    unused = tuple(f"{name}." for name in component.unused_modules)
+    check_component(checkpoint, get_library(config), config.get("_class_name", component.model_class), config, unused)
 
 
 def check_component(
@@ -104,34 +135,82 @@ def check_component(
         UserError: The class cannot be built from the config, a weight is missing or has another shape, or there are
             weights that the class does not have.
     """
-    config_file = checkpoint.folder / "config.json"
     module = _build_described_module(checkpoint, library, class_name, config)
+    unexpected = _find_unexpected(checkpoint, module, library, config)
+    _compare(checkpoint, module, unexpected, unused_prefixes, SINGLE_FILE)
+    return frozenset(checkpoint.names()) - module.state_dict().keys()
+
+
+def _check_quantized(checkpoint: Checkpoint, class_name: str, config: Mapping[str, Any]) -> None:
+    """Compares weights in AWQ's layout with the modules that load them, as `check_component` does others."""
+    from .hf_quantizers import AwqConfig
+
+    config_file, library = checkpoint.folder / "config.json", get_library(config)
+    stored_class = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    if stored_class != class_name:
+        return  # another program quantized another class: the library that loads it compares
+    module = _build_described_module(checkpoint, library, class_name, config)
+    settings = {key: value for key, value in config["quantization_config"].items() if key != "quant_method"}
+    try:
+        replace_modules(module, AwqConfig(**settings))
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{config_file} has a quantization_config that does not describe a {class_name}: {error}. "
+            f"{advise_recovery(config_file)}"
+        ) from error
+    unexpected = _find_unexpected(checkpoint, module, library, config)
+    _compare(checkpoint, module, unexpected, (), advise_recovery(config_file))
+    for name, tensor in module.state_dict().items():
+        dtypes = STORED_DTYPES.get(tensor.dtype, FLOAT_DTYPES)
+        if name in checkpoint and checkpoint.dtype(name) not in dtypes:
+            raise UserError(
+                f"Weight {name!r} in {checkpoint.folder} has the dtype {checkpoint.dtype(name)} instead of "
+                f"{' or '.join(dtypes)}. {advise_recovery(checkpoint.folder)}"
+            )
+
+
+def _compare(
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    unexpected: Sequence[str],
+    unused_prefixes: tuple[str, ...],
+    advice: str,
+) -> None:
+    """Compares the names and shapes of weights with those of a module.
+
+    Args:
+        checkpoint: The component's weights.
+        module: What loads them.
+        unexpected: The names of weights that it does not have.
+        unused_prefixes: What the names of weights begin with that may be missing.
+        advice: A sentence that says what to do if the names are different ones.
+    """
+    class_name, config_file = type(module).__name__, checkpoint.folder / "config.json"
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    unexpected = _find_unexpected(checkpoint, module, expected, library, config)
     missing = [name for name in expected if name not in checkpoint and not name.startswith(unused_prefixes)]
     missing = [name for name in missing if name not in _tied_names(module)]
     if missing and unexpected:
         raise UserError(
             f"{checkpoint.folder} does not hold the weights of a {class_name}: {_list(missing)} are missing, and "
-            f"{_list(unexpected)} are unknown. {SINGLE_FILE}"
+            f"{_list(unexpected)} are unknown. {advice}"
         )
     if missing:
         raise UserError(
             f"Weight {missing[0]!r}, required by config.json, is missing from {checkpoint.folder}. "
-            "Download the model again."
+            f"{advise_recovery(checkpoint.folder)}"
         )
     for name, shape in expected.items():
         if name in checkpoint and checkpoint.shape(name) != shape:
             raise UserError(
                 f"Weight {name!r} in {checkpoint.folder} has shape {checkpoint.shape(name)}, but config.json describes "
-                f"{shape}. The weights and config.json belong to different models. Download the model again."
+                f"{shape}. The weights and config.json belong to different models. {advise_recovery(config_file)}"
             )
     if unexpected:
         raise UserError(
             f"{checkpoint.folder} has weights that a {class_name} does not have, as {config_file.name} describes it: "
-            f"{_list(unexpected)}. The weights and config.json belong to different models. Download the model again."
+            f"{_list(unexpected)}. The weights and config.json belong to different models. "
+            f"{advise_recovery(config_file)}"
         )
-    return frozenset(checkpoint.names()) - expected.keys()
 
 
 def _build_described_module(
@@ -151,24 +230,23 @@ def _build_described_module(
         if re.search("layers|blocks|depth", key) and isinstance(value, int) and value > limit:
             raise UserError(
                 f"{config_file} says {key}: {value}, but {checkpoint.folder} has only {len(checkpoint.names())} "
-                "weights. They belong to different models. Download the model again."
+                f"weights. They belong to different models. {advise_recovery(config_file)}"
             )
     try:
         return build_empty_module(library, class_name, config, dtype)
     except Exception as error:  # a class may raise anything for an invalid config
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{config_file} does not describe a {class_name}: {reason}. Download the model again."
+            f"{config_file} does not describe a {class_name}: {reason}. {advise_recovery(config_file)}"
         ) from error
 
 
-def _find_unexpected(
-    checkpoint: Checkpoint, module: nn.Module, expected: Collection[str], library: str, config: Mapping[str, Any]
-) -> list[str]:
+def _find_unexpected(checkpoint: Checkpoint, module: nn.Module, library: str, config: Mapping[str, Any]) -> list[str]:
     """Lists the weights that a class does not have, but those that it declares as ignorable.
 
     Those of the class that the config names, such as the head of a language model, are ignored as well.
     """
+    expected = module.state_dict().keys()
     names = [name for name in (*checkpoint.names(), *checkpoint.ignored_names()) if name not in expected]
     declared = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
     patterns = re.compile("|".join((COMPUTED, *declared)))

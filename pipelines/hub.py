@@ -8,6 +8,7 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX, is_pipeline
+from ..storage.recognition import reject_path
 
 PACKAGE_ROOT = Path(__file__).parents[1]
 DEMO_PIPELINE = PACKAGE_ROOT / "demo" / "pipeline"
@@ -55,12 +56,12 @@ def _looks_like_hub_id(model: str) -> bool:
 
 
 def _require_pipeline(folder: Path) -> Path:
-    if not folder.is_dir():
+    if not folder.exists():
         raise UserError(
             f"There is no model folder {folder}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'."
         )
     if not is_pipeline(folder):
-        raise UserError(f"{folder} has no {MODEL_INDEX}. Give the top folder of a diffusers pipeline.")
+        raise reject_path(folder, "Give the top folder of a diffusers pipeline, a Hub id, or 'demo'", is_pipeline)
     return folder
 
 

@@ -14,18 +14,19 @@ from ..common.system_memory import check_memory
 from ..models.base.family import Family
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
-from ..storage.files import read_json_object
+from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
+from ..storage.recovery import advise_recovery
 from ..storage.weight_files import select_weight_files
 from .hub import read_pipeline_class
 
+READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 LIBRARIES = ("diffusers", "transformers")
 # One of these holds the vocabulary, depending on the kind of tokenizer.
 VOCABULARY_FILES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "tokenizer.model",
 )  # fmt: skip
-ADVICE = "Download the model again."
 
 
 def check_pipeline(folder: Path) -> None:
@@ -45,10 +46,23 @@ def check_pipeline(folder: Path) -> None:
         _check_family(folder, family, components)
     for name, entry in components.items():
         if len(entry) != 2 or not all(isinstance(part, str | None) for part in entry):
-            raise UserError(f"{folder / MODEL_INDEX} has no library and class for '{name}'. {ADVICE}")
+            advice = advise_recovery(folder)
+            raise UserError(f"{folder / MODEL_INDEX} has no library and class for '{name}'. {advice}")
         library, class_name = entry
         if library is not None and class_name is not None:
             _check_component(folder / name, library, class_name)
+
+
+def check_lfs_pointers(folder: Path) -> None:
+    """Checks that the files of a pipeline besides its weights were downloaded.
+
+    Raises:
+        UserError: One is a git-lfs pointer.
+    """
+    for file in sorted((*folder.glob("*"), *folder.glob("*/*"))):
+        if file.suffix in READ_SUFFIXES and file.is_file():
+            with file.open("rb") as stream:
+                require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))
 
 
 def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -84,7 +98,7 @@ def check_images(folder: Path, height: int, width: int) -> None:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"The configs in {folder} do not describe a {pipeline_class}: a value is missing or invalid ({error}). "
-            f"{ADVICE}"
+            f"{advise_recovery(folder)}"
         ) from error
     check_memory(min_memory, f"An image of {height}x{width}", "Choose a smaller size.")
 
@@ -98,12 +112,14 @@ def _check_family(folder: Path, family: Family, components: Mapping[str, Any]) -
     required = [part.name for part in family.components if part.name not in optional]
     for name in (*required, "scheduler", "tokenizer"):
         if components.get(name, [None])[0] is None:
-            raise UserError(f"{folder / MODEL_INDEX} does not list the component '{name}'. {ADVICE}")
+            raise UserError(f"{folder / MODEL_INDEX} does not list the component '{name}'. {advise_recovery(folder)}")
 
 
 def _check_component(folder: Path, library: str, class_name: str) -> None:
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}, which {MODEL_INDEX} names as a {class_name}. {ADVICE}")
+        raise UserError(
+            f"There is no folder {folder}, which {MODEL_INDEX} names as a {class_name}. {advise_recovery(folder)}"
+        )
     if "Tokenizer" in class_name:
         _check_tokenizer(folder)
     elif class_name.endswith("Scheduler"):
@@ -114,13 +130,13 @@ def _check_component(folder: Path, library: str, class_name: str) -> None:
 
 def _require_file(file: Path) -> Path:
     if not file.is_file():
-        raise UserError(f"{file} is missing. {ADVICE}")
+        raise UserError(f"{file} is missing. {advise_recovery(file)}")
     return file
 
 
 def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
-        raise UserError(f"{folder} has no vocabulary, such as {VOCABULARY_FILES[0]}. {ADVICE}")
+        raise UserError(f"{folder} has no vocabulary, such as {VOCABULARY_FILES[0]}. {advise_recovery(folder)}")
     for file in folder.glob("tokenizer_config.json"):
         read_json_object(file)
 
@@ -130,6 +146,7 @@ def _check_model(folder: Path, library: str, class_name: str) -> None:
     described = config.get("_class_name")
     if library == "diffusers" and described not in (None, class_name):
         raise UserError(
-            f"{folder / 'config.json'} describes a {described}, but {MODEL_INDEX} names a {class_name}. {ADVICE}"
+            f"{folder / 'config.json'} describes a {described}, but {MODEL_INDEX} names a {class_name}. "
+            f"{advise_recovery(folder)}"
         )
     select_weight_files(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..models.base.host import Host, load_host
 from ..models.registry import load_families
-from ..prompts.truncation import describe_truncation
+from ..prompts.truncation import describe_truncation, find_ignored_text
 
 
 def load_pipeline_host(pipeline: Any) -> Host | None:
@@ -40,12 +40,14 @@ def _describe_if_long(tokenizer: Any, host: Host, prompt: str) -> str:
     rendered = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **host.chat_template_kwargs
     )
-    encoding = tokenizer(rendered, return_offsets_mapping=True, verbose=False)
-    num_tokens = len(encoding.input_ids)
+    encoding = tokenizer(rendered, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+    num_tokens, side = len(encoding.input_ids), tokenizer.truncation_side
     if num_tokens <= host.max_tokens:
         return ""
-    begin = encoding.offset_mapping[host.max_tokens][0] - rendered.find(prompt)
-    return describe_truncation(prompt, num_tokens, host.max_tokens, prompt[max(begin, 0) :])
+    ignored = find_ignored_text(
+        prompt, rendered, encoding.offset_mapping, encoding.special_tokens_mask, host.max_tokens, side
+    )
+    return describe_truncation(prompt, num_tokens, host.max_tokens, ignored, side)
 
 
 def _collect_configs(pipeline: Any) -> dict[str, Mapping[str, Any]]:

@@ -117,8 +117,10 @@ def load_pipeline_with(folder: Path, dtype: torch.dtype, components: dict[str, A
         with _disable_progress_bars():
             pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **components)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"Cannot load the pipeline {folder}: {reason}") from error
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise UserError(
+            f"Cannot load the pipeline {folder}: {reason}. Check it with 'edgepress info {folder}', or give another."
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
+from ..storage.recognition import PathKind, recognize_path, reject_path
 from . import benchmark_formats
 from .benchmark_formats import LocatedPrompts, find_benchmark
 from .entries import EXTRA_CELLS, FORMATS, Entry, EntryList, read_entries
@@ -44,6 +45,7 @@ PARSERS: dict[str, Callable[[Entry, str], object]] = {
 TEXT_KEYS = ("prompt", "text", "caption", "prompt_en", "prompt_zh")  # the first that is there is taken
 ID_KEYS = ("id", "prompt_id", "item_id")
 KNOWN_COLUMNS = tuple({*OWN_KEYS, *TEXT_KEYS, *ID_KEYS, *benchmark_formats.COLUMNS})
+PROMPT_FOLDERS = (PathKind.FOLDER, PathKind.EMPTY, PathKind.IMAGES)  # others have texts that are no prompts
 ID_DIGITS = 12  # hexadecimal, of the SHA-256 of a text
 
 _logger = logging.getLogger("edgepress")
@@ -74,6 +76,8 @@ def load_prompts(path: Path) -> list[Prompt]:
     Raises:
         UserError: The file cannot be read or has no prompts, an entry is invalid, or an id is not unique.
     """
+    if path.is_dir() and recognize_path(path) not in PROMPT_FOLDERS:
+        raise reject_path(path, f"Give a file that ends in {FORMATS}")
     entries = read_entries(path, KNOWN_COLUMNS)
     if not entries.entries:
         raise UserError(f"{path} has no prompts. Give a file that ends in {FORMATS}.")

@@ -261,7 +261,8 @@ def _check_places(source: Path, artifact: Artifact) -> None:
             f"The model folder {source} is in the place of the result, {artifact.model}. Choose another --output."
         )
     unpublished = [folder / artifact.manifest.name for folder in find_workspaces(artifact)]
-    check_replaceable(artifact.model, [artifact.manifest, *unpublished])
+    for path in (artifact.model, artifact.manifest):
+        check_replaceable(path, [artifact.manifest, *unpublished])
 
 
 def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJob:

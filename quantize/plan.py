@@ -19,6 +19,7 @@ from ..recipes.schema import QuantizationSettings, Scheme
 from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
+from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
 
 
@@ -165,7 +166,7 @@ def check_finite_weights(source: Path, progress: Progress = no_progress) -> None
 def _plan_component(source: Path, spec: Component) -> ComponentPlan:
     entry = read_json_object(source / MODEL_INDEX).get(spec.name)
     if not isinstance(entry, list) or len(entry) != 2:
-        raise UserError(f"{source / MODEL_INDEX} does not list the component {spec.name!r}. Download the model again.")
+        raise UserError(f"{source / MODEL_INDEX} does not list the component {spec.name!r}. {advise_recovery(source)}")
     checkpoint = Checkpoint(source / spec.name, spec.weight_prefix)
     config = checkpoint.load_config()
     class_name = config.get("_class_name") or (config.get("architectures") or [None])[0]

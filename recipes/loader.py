@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
+from ..storage.recognition import reject_path
 from .deprecation import upgrade_settings
 from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
@@ -62,9 +64,15 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 def _find_recipe(name: str) -> Path:
     is_path = name.lower().endswith((".yaml", ".yml"))
     path = Path(name) if is_path else RECIPES_DIR / f"{name}.yaml"
-    if path.exists() and (is_path or name in recipe_names()):
+    names = recipe_names()
+    if path.is_dir():
+        raise reject_path(path, "Give a YAML file")
+    if path.exists() and (is_path or name in names):
         return path
-    known = f"Shipped recipes: {', '.join(recipe_names())}."
+    known = f"Shipped recipes: {', '.join(names)}."
+    with suppress(OSError):  # a name that is too long
+        if name.strip() and not is_path and Path(name).exists():
+            raise reject_path(Path(name), f"Give a file that ends in .yaml, or a shipped recipe: {', '.join(names)}")
     raise UserError(f"There is no recipe file {path}. {known}" if is_path else f"There is no recipe '{name}'. {known}")
 
 

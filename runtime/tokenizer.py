@@ -1,4 +1,9 @@
-"""Turns a prompt into token ids: applies the chat template, tokenizes, and truncates to the supported length."""
+"""Turns a prompt into token ids: applies the chat template, tokenizes, and truncates to the supported length.
+
+All of it as transformers does: a long prompt is truncated on the side that tokenizer_config.json names, and tokens that
+tokenizer.json adds before and after a text stay. Settings such as add_eos_token are ignored, as transformers ignores
+them where there is a tokenizer.json.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 from jinja2 import Template, TemplateError
@@ -15,7 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ..common.errors import UserError
-from ..prompts.truncation import describe_truncation
+from ..prompts.truncation import Side, describe_truncation, find_ignored_text
 from ..storage.strict_json import parse_strict_json
 
 # What the code of a template raises: Jinja lets errors of expressions, such as a sum of a text and a number, through.
@@ -48,9 +53,10 @@ class PromptTokenizer:
     """
 
     def __init__(self, folder: Path, template_kwargs: Mapping[str, Any], max_tokens: int) -> None:
-        self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
+        config = _read_config(folder / "tokenizer_config.json")
+        self._tokenizer, self._side = _load_tokenizer(folder / "tokenizer.json", config)
         self._template = _load_chat_template(folder / "chat_template.jinja")
-        self._template_kwargs = {**_read_special_tokens(folder / "tokenizer_config.json"), **template_kwargs}
+        self._template_kwargs = {**_select_special_tokens(config), **template_kwargs}
         self._max_tokens = max_tokens
 
     def tokenize(self, text: str) -> TokenizedPrompt:
@@ -65,13 +71,16 @@ class PromptTokenizer:
             shown = text.encode("utf-8", "replace").decode()
             raise UserError(f"The prompt '{shown}' is not valid UTF-8. Check the encoding of the terminal.") from error
         rendered = self._render(text)
-        encoding = self._tokenizer.encode(rendered)
-        ids = np.array(encoding.ids[: self._max_tokens], np.int64)
-        if len(encoding.ids) <= self._max_tokens:
-            return TokenizedPrompt(ids)
-        begin = encoding.offsets[self._max_tokens][0] - rendered.find(text)
-        notice = describe_truncation(text, len(encoding.ids), self._max_tokens, text[max(begin, 0) :])
-        return TokenizedPrompt(ids, notice)
+        whole = self._tokenizer.encode(rendered)
+        if len(whole.ids) <= self._max_tokens:
+            return TokenizedPrompt(np.array(whole.ids, np.int64))
+        self._tokenizer.enable_truncation(self._max_tokens, direction=self._side)
+        ids = np.array(self._tokenizer.encode(rendered).ids, np.int64)
+        self._tokenizer.no_truncation()
+        ignored = find_ignored_text(
+            text, rendered, whole.offsets, whole.special_tokens_mask, self._max_tokens, self._side
+        )
+        return TokenizedPrompt(ids, describe_truncation(text, len(whole.ids), self._max_tokens, ignored, self._side))
 
     def _render(self, text: str) -> str:
         messages = [{"role": "user", "content": text}]
@@ -105,24 +114,39 @@ def _raise_template_error(reason: str) -> NoReturn:
     raise TemplateError(reason)
 
 
-def _load_tokenizer(path: Path) -> Tokenizer:
+def _load_tokenizer(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, Side]:
+    """Loads a tokenizer, and says on which side it truncates."""
     content = _read_text(path)
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises plain Exception for a corrupt file
         raise UserError(f"{path} is not a tokenizer ({error}). Export the artifact again.") from error
+    side: Side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    return tokenizer, side
 
 
-def _read_special_tokens(path: Path) -> dict[str, str]:
-    """Reads bos_token, eos_token and the like, which a chat template may use."""
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        entries = parse_strict_json(_read_text(path)).items()
+        config = parse_strict_json(_read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is corrupt ({error}). Export the artifact again.") from error
-    return {key: value for key, value in entries if key.endswith("_token") and isinstance(value, str)}
+    if config.get("truncation_side") not in (None, *get_args(Side)):
+        reason = f"truncation_side is {json.dumps(config['truncation_side'])}"
+        raise UserError(f"{path} is corrupt ({reason}). Export the artifact again.")
+    return config
+
+
+def _select_special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token and the like, which a chat template may use."""
+    tokens = {key: _get_content(value) for key, value in config.items() if key.endswith("_token")}
+    return {key: token for key, token in tokens.items() if isinstance(token, str)}
+
+
+def _get_content(token: Any) -> Any:
+    """The text of a token, which may be stored with settings of its own."""
+    return token.get("content") if isinstance(token, Mapping) else token
 
 
 def _read_text(path: Path) -> str:

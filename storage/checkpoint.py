@@ -23,9 +23,10 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from .atomic_file import atomic_write
 from .files import read_json_object, write_json
+from .recovery import advise_recovery
 from .safetensors_header import read_tensor_headers
 from .weight_files import INDEX_SUFFIX, WeightFiles, select_weight_files
-from .weight_formats import CAST_DTYPES, describe_unsupported
+from .weight_formats import CAST_DTYPES, require_supported
 
 MAX_SHARD_BYTES = 1_000_000_000
 COMPILED_PREFIX = "_orig_mod."  # torch.compile adds it wherever it compiled a module
@@ -134,9 +135,7 @@ class Checkpoint:
             UserError: A tensor has an unknown dtype, or belongs to quantized weights or a LoRA.
         """
         infos = self._infos | self._ignored
-        reason = describe_unsupported({name: info.dtype for name, info in infos.items()}, config)
-        if reason:
-            raise UserError(f"Cannot read the weights in {self.folder}: {reason}")
+        require_supported(self.folder, {name: info.dtype for name, info in infos.items()}, config)
 
     def load_config(self) -> dict[str, Any]:
         """Loads the component's config.json.
@@ -159,7 +158,7 @@ class Checkpoint:
             if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, _min_max(tensor))):
                 kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
                 raise UserError(
-                    f"Weight {name!r} in {self._infos[name].file} contains {kind}. Download the model again."
+                    f"Weight {name!r} in {self._infos[name].file} contains {kind}. {advise_recovery(self.folder)}"
                 )
         progress(stage, len(self.names()), len(self.names()))
 
@@ -182,7 +181,7 @@ def open_safetensors(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
-        raise UserError(f"{file} is corrupt or truncated ({error}). Download it again.") from error
+        raise UserError(f"{file} is corrupt or truncated ({error}). {advise_recovery(file)}") from error
 
 
 def _collect_tensor_infos(weight_files: WeightFiles) -> tuple[dict[str, TensorInfo], list[str]]:
@@ -205,7 +204,7 @@ def _collect_tensor_infos(weight_files: WeightFiles) -> tuple[dict[str, TensorIn
         if name not in infos:
             raise UserError(
                 f"{weight_files.index} says that {file.name} has the tensor {name!r}, but it has not. "
-                "Download the model again."
+                f"{advise_recovery(file)}"
             )
     return infos, sorted(set(doubles))
 

@@ -15,8 +15,9 @@ from ..common.errors import UserError
 from ..common.file_names import require_utf8
 from ..common.progress import Progress, no_progress
 from .atomic_file import atomic_write
+from .recovery import advise_recovery
 from .relative_path import RelativePath
-from .strict_json import parse_finite_number
+from .strict_json import parse_strict_json
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -122,18 +123,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
 
     Raises:
-        UserError: The file cannot be read, is a git-lfs pointer, or holds something else or a number that is not
-            finite.
+        UserError: The file cannot be read, is a git-lfs pointer, or holds something else, a key twice or a number that
+            is not finite.
     """
     try:
         text = path.read_text("utf-8")
         require_no_lfs_pointer(path, text.encode())
-        content = json.loads(text, parse_constant=parse_finite_number, parse_float=parse_finite_number)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}). Download it again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a JSON object. Download it again.")
-    return content
+        return parse_strict_json(text)
+    except UnicodeDecodeError as error:
+        reason, cause = "it is not UTF-8", error
+    except OSError as error:
+        reason, cause = error.strerror or type(error).__name__, error
+    except ValueError as error:
+        reason, cause = str(error), error
+    raise UserError(f"{path} cannot be read ({reason}). {advise_recovery(path)}") from cause
 
 
 def require_no_lfs_pointer(path: Path, beginning: bytes) -> None:

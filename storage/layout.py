@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .markers import JsonAuthor, identify_author
+
 MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 CHECKSUMS_NAME = "SHA256SUMS"
+MARKERS = {  # keys of which no other program's files of these names have most
+    MANIFEST: ("schema_version", "prompts_sha256", "sources", "files", "layers"),
+    CONFIG_NAME: ("schema_version", "family", "graphs", "host"),
+}
 SIMULATOR_FOLDER = "simulator"  # in `rknn`: what the toolkit needs to build the parts again; a board may lack it
 ENGINES_FOLDER = "engines"  # in `onnx`: what build_engines.sh builds there on a board
 TIMINGS, LOCAL = "timings.json", "local.json"
@@ -29,7 +35,7 @@ TOP_NAMES = (
 class Artifact:
     """What is made for one device, as a folder.
 
-    Only paths are computed; nothing is read or created unless a method says so.
+    Nothing is created; only the properties `has_…` look at files.
 
     Attributes:
         path: The artifact's folder.
@@ -114,8 +120,19 @@ def is_pipeline(folder: Path) -> bool:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder holds exported graphs, ONNX or RKNN."""
-    return (folder / CONFIG_NAME).exists()
+    """Whether a folder holds exported graphs, ONNX or RKNN, by its pipeline.json, which may be damaged."""
+    file = folder / CONFIG_NAME
+    return file.exists() and not is_of_another_program(file)
+
+
+def is_written_by_edgepress(file: Path) -> bool:
+    """Whether edgepress wrote a manifest.json or pipeline.json; not if that cannot be seen any more."""
+    return identify_author(file, MARKERS[file.name]) is JsonAuthor.EDGEPRESS
+
+
+def is_of_another_program(file: Path) -> bool:
+    """Whether another program certainly wrote a manifest.json or pipeline.json."""
+    return identify_author(file, MARKERS[file.name]) is JsonAuthor.ANOTHER
 
 
 def solution_folder(model: Path, scheme: str, component: str) -> Path:

@@ -25,7 +25,7 @@ from pydantic import (
 from ..common.errors import UserError
 from .checksums import read_checksums, require_checksum, write_checksums
 from .files import FileRecord, list_files, record_file, write_json
-from .layout import CHECKSUMS_NAME, CONFIG_NAME
+from .layout import CHECKSUMS_NAME, CONFIG_NAME, is_of_another_program
 from .published_model import describe_validation_error
 from .relative_path import FileName, RelativePath
 from .strict_json import parse_strict_json
@@ -369,6 +369,8 @@ def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
 def _require_version(path: Path, version: object, remedy: str) -> None:
     if type(version) is int and version == SCHEMA_VERSION:
         return
+    if is_of_another_program(path):
+        raise UserError(f"{path} was written by another program. Give a folder that edgepress made.")
     reads = f"{path} has schema version {version}, but this edgepress reads version {SCHEMA_VERSION}"
     if type(version) is int and version > SCHEMA_VERSION:
         raise UserError(f"{reads}: a newer edgepress wrote it. Upgrade edgepress.")

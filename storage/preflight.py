@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.file_lock import lock_file
-from .layout import Artifact
+from .layout import Artifact, is_of_another_program, is_written_by_edgepress
+from .recognition import PathKind, is_artifact, recognize_path, reject_path
 
 
 def check_output(artifact: Path, bytes_needed: int = 0) -> None:
@@ -23,9 +24,11 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
         bytes_needed: What will be written at least.
 
     Raises:
-        UserError: A part of the path is a file, the folder is read-only, another process is using it, or the disk has
-            less room.
+        UserError: A part of the path is a file, it is a folder inside of an artifact, or read-only, another process is
+            using it, or the disk has less room.
     """
+    if recognize_path(artifact) in (PathKind.MODEL, PathKind.EXPORT):
+        raise reject_path(artifact, "Choose another output folder", is_artifact)
     work = Artifact(artifact).work
     for path in (artifact, work):
         check_writable_folder(path)
@@ -33,22 +36,31 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
     check_disk_space(artifact, bytes_needed)
 
 
-def check_replaceable(folder: Path, descriptions: Sequence[Path]) -> None:
-    """Checks that edgepress wrote a folder that is going to be replaced.
+def check_replaceable(path: Path, descriptions: Sequence[Path]) -> None:
+    """Checks that edgepress wrote a folder or file that is going to be replaced.
 
     Args:
-        folder: A folder of an artifact; it need not exist.
-        descriptions: The files that edgepress writes with such a folder. One of them is enough.
+        path: A folder or file of an artifact; it need not exist.
+        descriptions: The files that edgepress writes with it: manifest.json or pipeline.json. One of them is enough.
 
     Raises:
-        UserError: There is something in its place, and none of these files.
+        UserError: There is something in its place, and none of these files, or only such of another program.
     """
-    is_free = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
-    if not is_free and not any(file.is_file() for file in descriptions):
-        raise UserError(
-            f"{folder} was not made by edgepress, because {descriptions[0]} is missing. "
-            "Choose another output folder, or move it to another place."
-        )
+    is_free = not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
+    if is_free or any(map(is_written_by_edgepress, descriptions)):
+        return
+    raise UserError(
+        f"{path} was not made by edgepress{_explain(path, descriptions[0])}. "
+        "Choose another output folder, or move it to another place."
+    )
+
+
+def _explain(path: Path, description: Path) -> str:
+    """How that is known; empty if the file shows it itself."""
+    if path == description:
+        return ""
+    author = "another program's" if is_of_another_program(description) else "damaged"
+    return f", because {description} is {author if description.exists() else 'missing'}"
 
 
 def check_disk_space(folder: Path, bytes_needed: int) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..common.errors import UserError
 from .checksums import read_checksums, require_checksum
 from .files import FileRecord, digest_files
-from .layout import Artifact
+from .layout import Artifact, is_of_another_program
 from .strict_json import parse_strict_json
 
 MANIFEST_VERSION = 3
@@ -52,11 +52,13 @@ def read_manifest_content(file: Path) -> dict[str, Any] | None:
     """Reads a manifest as a JSON object.
 
     Returns:
-        None if the file does not exist.
+        None if the file does not exist, or is another program's.
 
     Raises:
         UserError: It is corrupt, or of a newer version.
     """
+    if is_of_another_program(file):
+        return None
     try:
         content = parse_strict_json(file.read_text("utf-8"))
     except FileNotFoundError:

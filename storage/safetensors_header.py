@@ -6,7 +6,6 @@ object that maps names to dtypes, shapes and offsets.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from .files import LFS_POINTER, require_no_lfs_pointer
+from .recovery import advise_recovery
+from .strict_json import parse_strict_json
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -70,11 +71,10 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
             end = stream.tell() + max((header.end for header in headers), default=0)
             size = stream.seek(0, os.SEEK_END)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file} is corrupt or truncated ({error}). Download it again.") from error
+        raise UserError(f"{file} is corrupt or truncated ({error}). {advise_recovery(file)}") from error
     if size != end:
-        raise UserError(
-            f"{file} is corrupt or truncated: it has {size} bytes, but its header describes {end}. Download it again."
-        )
+        problem = f"it has {size} bytes, but its header describes {end}"
+        raise UserError(f"{file} is corrupt or truncated: {problem}. {advise_recovery(file)}")
     return headers
 
 
@@ -91,7 +91,7 @@ def _parse_header(text: bytes) -> list[TensorHeader]:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: The header is invalid.
     """
-    entries = json.loads(text)
+    entries = parse_strict_json(text.decode())
     tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
     headers = []
     for name, entry in tensors.items():

@@ -1,4 +1,7 @@
-"""Reads the JSON files of an artifact as strictly as they are written: no key twice, no number that is not finite."""
+"""Reads JSON objects strictly, those of artifacts and those of pipelines: no key twice, no number that is not finite.
+
+Of equal keys, libraries take the last one in silence, whichever was meant.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ def parse_strict_json(text: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(
-            text, object_pairs_hook=_collect_pairs, parse_constant=parse_finite_number, parse_float=parse_finite_number
+            text,
+            object_pairs_hook=_collect_pairs,
+            parse_constant=_parse_finite,
+            parse_float=_parse_finite,
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno} is not valid JSON") from error
@@ -35,7 +41,7 @@ def _collect_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def parse_finite_number(text: str) -> float:
+def _parse_finite(text: str) -> float:
     """Parses a number as JSON's grammar allows it, which has no NaN and no infinity.
 
     Raises:

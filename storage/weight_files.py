@@ -15,6 +15,7 @@ from typing import Any
 from ..common.errors import UserError
 from .files import read_json_object
 from .layout import MODEL_INDEX, is_pipeline
+from .recovery import advise_recovery
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -56,7 +57,7 @@ def select_weight_files(folder: Path) -> WeightFiles:
             missing or corrupt.
     """
     if not folder.is_dir():
-        raise UserError(f"There is no component folder {folder}. Download the model again.")
+        raise UserError(f"There is no component folder {folder}. {advise_recovery(folder)}")
     stem = _find_stem(folder)
     variant = _resolve_variant(folder) if _list_variants(folder, stem) else ""
     for name_variant in dict.fromkeys((variant, "")):  # a component without the variant has plain weights
@@ -145,7 +146,7 @@ def _is_present(file: Path) -> bool:
         UserError: It is a link to nothing.
     """
     if file.is_symlink() and not file.exists():
-        raise UserError(f"{file} is a link to {file.readlink()}, which does not exist. Download the file again.")
+        raise UserError(f"{file} is a link to {file.readlink()}, which does not exist. {advise_recovery(file)}")
     return file.is_file()
 
 
@@ -203,14 +204,16 @@ def _read_index(index: Path) -> dict[str, Path]:
     content = read_json_object(index)
     weight_map = content.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise UserError(f"{index} is corrupt: its weight_map does not name a file for each tensor. Download it again.")
+        problem = "its weight_map does not name a file for each tensor"
+        raise UserError(f"{index} is corrupt: {problem}. {advise_recovery(index)}")
     if not weight_map:
-        raise UserError(f"{index} is corrupt: it lists no tensors. Download it again.")
+        raise UserError(f"{index} is corrupt: it lists no tensors. {advise_recovery(index)}")
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name:
-            raise UserError(f"{index} is corrupt: it names the file {name!r} in another folder. Download it again.")
+            problem = f"it names the file {name!r} in another folder"
+            raise UserError(f"{index} is corrupt: {problem}. {advise_recovery(index)}")
         if not _is_present(index.parent / name):
-            raise UserError(f"{index.parent / name} is missing, but {index.name} lists it. Download it again.")
+            raise UserError(f"{index.parent / name} is missing, but {index.name} lists it. {advise_recovery(index)}")
     return {tensor: index.parent / name for tensor, name in weight_map.items()}
 
 
@@ -228,4 +231,4 @@ def _explain_absence(folder: Path, stem: str) -> str:
             f"{folder} has only pickled weights ({pickles[0]}), which are not loaded because they can run code. "
             "Convert them: load the model and call save_pretrained(..., safe_serialization=True)."
         )
-    return f"{folder} has no .safetensors file. Download the model again."
+    return f"{folder} has no .safetensors file. {advise_recovery(folder)}"

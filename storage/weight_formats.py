@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from ..common.errors import UserError
 
 FLOAT_DTYPES = ("F64", "F32", "BF16", "F16")
 CAST_DTYPES = ("F8_E4M3", "F8_E5M2")  # bfloat16 holds their values exactly
@@ -42,6 +45,12 @@ SCHEMES = (
 )
 
 
+def is_awq(config: Mapping[str, Any]) -> bool:
+    """Whether a component's config.json describes weights in AWQ's layout, which edgepress writes and loads."""
+    settings = config.get("quantization_config")
+    return isinstance(settings, Mapping) and settings.get("quant_method") == "awq"
+
+
 def describe_unsupported(dtypes: Mapping[str, str], config: Mapping[str, Any] | None = None) -> str:
     """Says which tensor of a component cannot be read, why, and what to do; empty if all can.
 
@@ -62,6 +71,22 @@ def describe_unsupported(dtypes: Mapping[str, str], config: Mapping[str, Any] | 
         if dtype in INTEGER_DTYPES and name.endswith((".weight", ".bias")):
             return f"the weight {name!r} has the dtype {dtype}: it is quantized. {ORIGINAL}"
     return ""
+
+
+def require_supported(folder: Path, dtypes: Mapping[str, str], config: Mapping[str, Any] | None = None) -> None:
+    """Checks that all tensors of a component are in a format that is read.
+
+    Args:
+        folder: The component's folder.
+        dtypes: As for `describe_unsupported`.
+        config: As for `describe_unsupported`.
+
+    Raises:
+        UserError: A tensor has an unknown dtype, or belongs to quantized weights or a LoRA.
+    """
+    explanation = describe_unsupported(dtypes, config)
+    if explanation:
+        raise UserError(f"Cannot read the weights in {folder}: {explanation}")
 
 
 def _find(pattern: str, names: Iterable[str]) -> str | None:

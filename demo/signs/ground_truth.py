@@ -67,7 +67,9 @@ def parse_prompt(prompt: Prompt) -> Sign:
                 sign = _make_sign(prompt.lines, language, number, match.groupdict())
                 if sign.prompt == prompt.prompt:
                     return sign
-    raise UserError(f"The prompt {prompt.id!r} does not describe a sign of the demo: {prompt.prompt}")
+    raise UserError(
+        f"The prompt {prompt.id!r} does not describe a sign of the demo: {prompt.prompt}. Give one of its prompts."
+    )
 
 
 def _make_sign(lines: tuple[str, ...], language: Language, template: int, values: Mapping[str, str]) -> Sign:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...common.errors import UserError
 from ...runtime.rknn.exported import is_rknn_artifact
 from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
+from ...storage.recognition import reject_path
 from ..images.image_file import list_images
 from ..results.schema import SystemKind
 
@@ -43,10 +44,9 @@ def detect_image_source(folder: Path) -> ImageSource:
         return ImageSource("rknn" if is_rknn_artifact(folder) else "onnx", folder)
     if folder.is_dir() and list_images(folder):
         return ImageSource("images", folder)
-    raise UserError(
-        f"{folder} contains no pipeline, no export and no images. Run `edgepress quantize` first, or give another "
-        "folder."
-    )
+    if not folder.exists():
+        raise reject_path(folder, "Run 'edgepress quantize' first, or give another folder")
+    raise reject_path(folder, "Give a pipeline, an export, or a folder of images", _can_generate)
 
 
 def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from ...common.errors import UserError
 from ...prompts.prompt import Prompt
+from ...storage.layout import CONFIG_NAME, MANIFEST, MODEL_INDEX
+from ...storage.outdated_results import BENCH_RESULTS, EVALUATION_RESULTS
+from ...storage.recognition import reject_path
 from ...storage.strict_json import parse_strict_json
 from ..images.defects import Defect
 from ..metrics.base import Score
@@ -23,6 +26,7 @@ TRUNCATED = "truncated"  # the note on an image whose prompt was truncated
 READ, REMARKS = "read", "remarks"  # notes on an image: the text that was read, and what is wrong with it
 SCHEMA_VERSION: Final = 3
 OLDEST_READABLE_VERSION = 2
+OTHER_FILES = (MANIFEST, CONFIG_NAME, MODEL_INDEX, BENCH_RESULTS)  # that have schema versions of their own
 
 SystemKind = Literal["diffusers", "onnx", "rknn", "images"]
 Verdict = Literal["passed", "failed", "inconclusive", "not measured"]
@@ -340,6 +344,8 @@ def load_results(path: Path | str) -> Results:
     Raises:
         UserError: the file cannot be read, or has another schema version.
     """
+    if Path(path).is_dir() or Path(path).name in OTHER_FILES:
+        raise reject_path(Path(path), f"Give the {EVALUATION_RESULTS} of an evaluation", _is_results_file)
     try:
         content = parse_strict_json(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -362,6 +368,10 @@ def load_results(path: Path | str) -> Results:
             f"{path} is not a valid results file of schema version {version}: {_describe_problem(error)}. Run "
             "`edgepress evaluate` again."
         ) from error
+
+
+def _is_results_file(path: Path) -> bool:
+    return path.name == EVALUATION_RESULTS and path.is_file()
 
 
 def _describe_problem(error: ValidationError | RecursionError) -> str:

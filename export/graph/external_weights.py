@@ -27,6 +27,7 @@ from ...numerics.awq_packing import AwqTensors
 from ...numerics.int4_matmul import dequantize_awq
 from ...storage.checkpoint import MAX_SHARD_BYTES, Checkpoint
 from ...storage.files import FileRecord, record_file
+from ...storage.recovery import advise_recovery
 from .int4_operands import has_symmetric_zero_points, to_matmul_nbits_operand
 from .int8_operands import Int8Tensors, dequantize_int8, to_int8_operand
 
@@ -251,7 +252,7 @@ def _collect_entries(models: Sequence[ir.Model], source: WeightSource) -> list[T
     entries = {entry.name: entry for entry in map(_to_entry, values)}
     missing = [name for name in entries if name not in source]
     if missing:
-        raise UserError(f"Weight {missing[0]!r} is missing from {source.folder}. Download the model again.")
+        raise UserError(f"Weight {missing[0]!r} is missing from {source.folder}. {advise_recovery(source.folder)}")
     return list(entries.values())
 
 

@@ -11,14 +11,15 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.registry import get_family
-from ...pipelines.component_weights import check_component, check_pipeline_weights
+from ...pipelines.component_weights import check_described_component, check_pipeline_weights
 from ...pipelines.hub import read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.files import FileRecord, hash_files, read_json_object
 from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, solution_folders
 from ...storage.manifest import Manifest, read_manifest
-from ...storage.weight_files import find_stray_weights, get_library
+from ...storage.recognition import reject_path
+from ...storage.weight_files import find_stray_weights
 
 TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 
@@ -54,8 +55,6 @@ class SourcePipeline:
     def check_weights(self) -> None:
         """Checks the weights of all components against their classes. Reads only headers.
 
-        Those that edgepress quantized are not compared with a class: their manifest has their hashes.
-
         Raises:
             UserError: Weights are corrupt, of a format that is not read, or not those of the class that config.json
                 describes.
@@ -64,14 +63,7 @@ class SourcePipeline:
         for component in self.family.components:
             if not (self.folder / component.name).is_dir():
                 continue  # one that the pipeline can do without
-            checkpoint = self.open_checkpoint(component.name)
-            config = checkpoint.load_config()
-            if _is_awq(config):
-                continue
-            checkpoint.require_supported(config)
-            unused = tuple(f"{name}." for name in component.unused_modules)
-            class_name = config.get("_class_name", component.model_class)
-            check_component(checkpoint, get_library(config), class_name, config, unused)
+            check_described_component(self.open_checkpoint(component.name), component)
 
     def find_symmetric_solution(self, component: str) -> Checkpoint | None:
         """Returns the first symmetric INT4 solution of a component, by name."""
@@ -163,26 +155,28 @@ def open_source(folder: Path, extra_graphs: Sequence[str] = ()) -> SourcePipelin
     return SourcePipeline(folder, _load_family(folder, configs, extra_graphs), configs, manifest)
 
 
-def _is_awq(config: Mapping[str, Any]) -> bool:
-    """Whether a config describes weights that edgepress quantized."""
-    settings = config.get("quantization_config")
-    return isinstance(settings, Mapping) and settings.get("quant_method") == "awq"
-
-
 def _open_artifact(artifact: Artifact) -> tuple[Path, Manifest]:
     """Returns the model folder of an artifact, and the manifest."""
-    if not artifact.model.is_dir():
+    if not artifact.path.exists():
         raise UserError(
-            f"{artifact.path} contains neither model/ nor model_index.json. Create an artifact with "
-            "'edgepress quantize', or pass a diffusers folder with --model."
+            f"There is no artifact {artifact.path}. Create it with 'edgepress quantize', or pass a diffusers folder "
+            "with --model."
         )
+    if not artifact.has_model:
+        advice = "Give a diffusers folder, or an artifact that 'edgepress quantize' made"
+        raise reject_path(artifact.path, advice, _is_source)
     manifest = read_manifest(artifact.path)
     if manifest is None:
+        problem = "another program's" if artifact.manifest.exists() else "missing"
         raise UserError(
-            f"Cannot verify {artifact.model}: {artifact.manifest} is missing. Quantize again, or pass --model "
+            f"Cannot verify {artifact.model}: {artifact.manifest} is {problem}. Quantize again, or pass --model "
             f"{artifact.model} to export it unverified."
         )
     return artifact.model, manifest
+
+
+def _is_source(folder: Path) -> bool:
+    return is_pipeline(folder) or Artifact(folder).has_model
 
 
 def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequence[str]) -> Family:

@@ -5,7 +5,6 @@ Where a family has a host, the host makes the inputs. Otherwise they are recorde
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ...pipelines.sampling import load_pipeline, load_pipeline_with
 from ...prompts.reader import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...storage.checkpoint import Checkpoint
+from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
 from ..graph.external_weights import WeightSource
 from ..graph.int8_operands import Int8Linear
@@ -64,7 +64,7 @@ class TorchReference:
 
     def load_component(self, name: str) -> nn.Module:
         """Loads one component in float32, without the others."""
-        index = json.loads((self.folder / MODEL_INDEX).read_text("utf-8"))
+        index = read_json_object(self.folder / MODEL_INDEX)
         omitted = {component: None for component in index if not component.startswith("_") and component != name}
         module: nn.Module = getattr(load_pipeline_with(self.folder, torch.float32, omitted), name)
         self.load_solution(name, module)
@@ -184,7 +184,10 @@ def record_pipeline_io(
         try:
             goldens += observe(pipeline, reference.prompt, (height, width))
         except ValueError as error:
-            raise UserError(f"The pipeline does not support images of {height}x{width}: {error}") from error
+            reason = str(error).rstrip(".")
+            raise UserError(
+                f"The pipeline does not support images of {height}x{width}: {reason}. Choose another size."
+            ) from error
     progress(PROGRESS_STAGE, len(sizes), len(sizes))
     return goldens
 

@@ -12,6 +12,7 @@ from ...storage.integrity import is_link_out, require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, Artifact, is_export
 from ...storage.pipeline_config import GraphConfig, OnnxPipelineConfig, read_onnx_config
 from ...storage.provenance import require_fresh
+from ...storage.recognition import require_export
 from ...storage.safetensors_header import read_tensor_headers
 from .shape_buckets import BucketedGraph, ShapeBucket
 
@@ -50,11 +51,10 @@ def load_exported_onnx(artifact: Path) -> ExportedOnnx:
         artifact: Folder of the artifact, or its `onnx` folder.
 
     Raises:
-        UserError: Nothing was exported, a newer version exported it, a file is missing or not as it was exported, or
-            the model that the graphs were made from was replaced.
+        UserError: The path is something else, nothing was exported, a newer version exported it, a file is missing or
+            not as it was exported, or the model that the graphs were made from was replaced.
     """
-    if not artifact.is_dir():
-        raise UserError(f"Artifact folder {artifact} does not exist. Create it with 'edgepress export onnx'.")
+    require_export(artifact)
     folder = find_onnx_folder(artifact)
     config = read_onnx_config(folder)
     files = {name: folder / graph.file for name, graph in config.graphs.items() if graph.file}

@@ -12,6 +12,7 @@ from ...storage.integrity import require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, ONNX, RKNN, SIMULATOR_FOLDER, is_export
 from ...storage.pipeline_config import PartConfig, read_rknn_config
 from ...storage.provenance import list_required_files, require_fresh
+from ...storage.recognition import require_export
 from .part_chain import PartRef
 
 EMBEDDINGS_FILE = "embeddings.npy"
@@ -96,9 +97,10 @@ def load_exported_rknn(artifact: Path) -> ExportedRknn:
         artifact: Folder of the artifact, or its `rknn` folder.
 
     Raises:
-        UserError: Nothing was exported, a newer version exported it, a file is missing or not as it was exported, or
-            the model that the parts were made from was replaced.
+        UserError: The path is something else, nothing was exported, a newer version exported it, a file is missing or
+            not as it was exported, or the model that the parts were made from was replaced.
     """
+    require_export(artifact)
     folder = find_rknn_folder(artifact)
     config = read_rknn_config(folder)
     exported = ExportedRknn(

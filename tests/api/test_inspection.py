@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import edgepress
 from edgepress.api.inspection import ArtifactInfo, ExportInfo, PipelineInfo, to_dict
 from edgepress.pipelines.hub import DEMO_PIPELINE
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 123\n"
 
 
 def count_with_safetensors(folder: Path) -> tuple[int, int]:
@@ -80,10 +86,69 @@ def test_no_weights_and_no_torch_are_read(tmp_path: Path) -> None:
 
 
 def test_what_is_neither_is_said(tmp_path: Path) -> None:
-    with pytest.raises(edgepress.UserError, match="is not a folder"):
+    with pytest.raises(edgepress.UserError, match=r"nowhere does not exist\. Give the top folder of"):
         edgepress.info(tmp_path / "nowhere")
-    with pytest.raises(edgepress.UserError, match=r"neither a pipeline \(no model_index.json\) nor an artifact"):
+    with pytest.raises(edgepress.UserError, match=r"is an empty folder\. Give the top folder of a diffusers"):
         edgepress.info(tmp_path)
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda pipeline: shutil.rmtree(pipeline / name) if (pipeline / name).is_dir() else (pipeline / name).unlink()
+
+
+def write(name: str, text: str) -> Callable[[Path], None]:
+    def write_text(pipeline: Path) -> None:
+        (pipeline / name).write_text(text)
+
+    return write_text
+
+
+def add_scales(pipeline: Path) -> None:
+    file = pipeline / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"layers.0.attention.to_q.weight_scale": np.ones(1, np.float32)}, file)
+
+
+def quantize_with_another_tool(pipeline: Path) -> None:
+    file = pipeline / "text_encoder" / "config.json"
+    content = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (remove("transformer"), "There is no folder .*transformer"),
+        (remove("transformer/diffusion_pytorch_model.safetensors"), r"transformer has no \.safetensors file"),
+        (remove("text_encoder/config.json"), r"text_encoder/config\.json is missing"),
+        (remove("tokenizer/tokenizer.json"), "tokenizer has no vocabulary"),
+        (write("tokenizer/tokenizer.json", LFS_POINTER), r"tokenizer\.json is a git-lfs pointer"),
+        (write("scheduler/scheduler_config.json", "{"), r"scheduler_config\.json cannot be read"),
+        (add_scales, "quantized weights with scales"),
+        (quantize_with_another_tool, r"already quantized \(bitsandbytes\)"),
+    ],
+)
+def test_what_the_commands_would_refuse_is_said(tmp_path: Path, damage: Callable[[Path], None], problem: str) -> None:
+    folder = tmp_path / "pipeline"
+    shutil.copytree(DEMO_PIPELINE, folder)
+    damage(folder)
+    info = edgepress.info(folder)
+    assert isinstance(info, PipelineInfo)
+    assert info.supported == ()
+    assert re.search(problem, info.problem)
+    assert f"edgepress can: nothing. {info.problem}" in str(info)
+    assert to_dict(info)["problem"] == info.problem
+
+
+@pytest.mark.parametrize(
+    "damage", [write("transformer/config.json", "{"), write("model_index.json", LFS_POINTER)], ids=["config", "index"]
+)
+def test_what_cannot_be_described_is_an_error(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    folder = tmp_path / "pipeline"
+    shutil.copytree(DEMO_PIPELINE, folder)
+    damage(folder)
+    with pytest.raises(edgepress.UserError, match=r"cannot be read|git-lfs pointer"):
+        edgepress.info(folder)
 
 
 def test_a_corrupt_header_is_named(tmp_path: Path) -> None:

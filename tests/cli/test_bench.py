@@ -128,13 +128,13 @@ def test_bad_input_is_an_error_and_writes_nothing(
 
 def test_missing_artifact(tmp_path: Path) -> None:
     assert "does not exist" in get_error(bench(tmp_path / "nowhere"))
-    assert "onnx/pipeline.json does not exist" in get_error(bench(tmp_path))
+    assert "is an empty folder. Give an artifact that 'edgepress export onnx'" in get_error(bench(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_provider_with_rknn_parts(tmp_path: Path) -> None:
     (tmp_path / "rknn").mkdir()
-    (tmp_path / "rknn" / "pipeline.json").write_text("{}")
+    (tmp_path / "rknn" / "pipeline.json").touch()
     message = get_error(bench(tmp_path, "--provider", "CPUExecutionProvider"))
     assert "holds parts for an NPU, which ONNX Runtime does not run. Remove --provider" in message
 

@@ -64,7 +64,7 @@ def test_errors_and_the_image_are_shown(export_calls: list[Any], tmp_path: Path)
         ((), "Give --recipe, or both --model and --output."),
         (("--recipe", "pi5", "--size", "big"), "is not a size"),
         (("--recipe", "nothing"), "There is no recipe"),
-        (("--recipe", "pi5", "--output", "missing"), "contains neither model/"),
+        (("--recipe", "pi5", "--output", "missing"), "There is no artifact missing"),
         (("--model", "missing", "--output", "out"), "There is no model folder"),
         (("--recipe", "pi5", "--model", "demo", "--precision", "fp32", "--opset", "3"), "Opset 3"),
     ],

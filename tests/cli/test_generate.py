@@ -79,7 +79,7 @@ def test_out_of_memory(artifact: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_artifact_without_exports(tmp_path: Path) -> None:
-    assert "onnx/pipeline.json does not exist" in get_error(generate(tmp_path, tmp_path / "a.png"))
+    assert "Give an artifact that 'edgepress export onnx'" in get_error(generate(tmp_path, tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize("output", ["nowhere/a.png", "artifact"])

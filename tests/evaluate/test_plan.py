@@ -117,13 +117,13 @@ def test_missing_default_candidate_is_reported(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"artifacts/orin/model contains no pipeline, .*Run `edgepress quantize` first"):
+    with pytest.raises(UserError, match=r"artifacts/orin/model does not exist\. Run 'edgepress quantize' first"):
         plan_evaluation(RECIPE, EvaluationOptions(model=str(reference)))
 
 
 def test_ground_truth_must_be_a_folder_of_images(options: EvaluationOptions, tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(UserError, match=r"There are no images in .*\. Give --ground-truth a folder"):
+        with pytest.raises(UserError, match=r"(does not exist|is an? .*)\. Give --ground-truth a folder"):
             plan_evaluation(RECIPE, replace(options, ground_truth=folder))
 
 
@@ -152,7 +152,7 @@ def test_pairs_with_a_prompt_set_cover_its_prompts(prompt_set: str, tmp_path: Pa
 def test_pairs_require_images(tmp_path: Path) -> None:
     reference = make_images(tmp_path / "reference", "a")
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(UserError, match=r"There are no images in .*\. Give --pairs two folders"):
+        with pytest.raises(UserError, match=r"(does not exist|is an? .*)\. Give --pairs two folders"):
             plan_image_pairs(RECIPE, reference, folder)
 
 

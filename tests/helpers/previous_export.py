@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 CONTENT = "unchanged"
+CONFIG = '{"schema_version": 1, "family": "f", "graphs": {}, "host": {}}'  # as far as edgepress knows its own by it
 
 
 def write_previous_export(artifact: Path) -> Path:
     (artifact / "rknn").mkdir(parents=True)
     (artifact / "rknn" / "older").write_text(CONTENT)
-    (artifact / "rknn" / "pipeline.json").write_text("{}")
+    (artifact / "rknn" / "pipeline.json").write_text(CONFIG)
     return artifact
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from edgepress.common.errors import UserError
 from edgepress.export.graph.source_model import open_source
-from edgepress.pipelines.component_weights import check_pipeline_weights
+from edgepress.models.registry import get_family
+from edgepress.pipelines.component_weights import check_family_weights, check_pipeline_weights
+from edgepress.pipelines.hub import read_pipeline_class
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.quantize.plan import build_plan
 from edgepress.recipes.schema import QuantizationSettings
@@ -41,7 +44,12 @@ def plan_export(folder: Path) -> None:
     open_source(folder).check_weights()
 
 
-STAGES = {"quantize": plan_quantization, "export": plan_export, "evaluate": check_pipeline_weights}
+def check_candidate(folder: Path) -> None:
+    check_pipeline_weights(folder)
+    check_family_weights(folder, get_family(read_pipeline_class(folder)))
+
+
+STAGES = {"quantize": plan_quantization, "export": plan_export, "evaluate": check_candidate}
 
 
 def rename(folder: Path, new_name: Callable[[str], str]) -> None:
@@ -144,23 +152,30 @@ def plan_component(plan: Any, name: str) -> Any:
     return next(part for part in (*plan.components, *plan.unquantized_components) if part.name == name)
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+LAYOUTS = {"whole": COMPONENTS, "linears alone": ("transformer",), "text encoder alone": ("text_encoder",)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
 def test_plain_float8_is_read_exactly(
-    component: str, dtype: torch.dtype, pipeline: Path, caplog: pytest.LogCaptureFixture
+    layout: str, dtype: torch.dtype, pipeline: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with edit_weights(pipeline / component) as tensors:
-        for name, tensor in tensors.items():
-            tensors[name] = tensor.clamp(-400, 400).to(dtype)
-    (file,) = (pipeline / component).glob("*.safetensors")
+    for component in LAYOUTS[layout]:
+        with edit_weights(pipeline / component) as tensors:
+            for name, tensor in tensors.items():
+                if layout != "linears alone" or tensor.ndim == 2:
+                    tensors[name] = tensor.clamp(-400, 400).to(dtype)
     for check in STAGES.values():
         check(pipeline)
     assert "float8 without scales" in caplog.text
-    part = plan_component(build_plan(pipeline, QuantizationSettings()), component)
-    module = getattr(load_pipeline(pipeline, torch.float32), component)
-    for name, tensor in load_file(file).items():
-        assert torch.equal(part.checkpoint.load_tensor(name).float(), tensor.float())
-        assert torch.equal(module.state_dict()[name], tensor.float())
+    plan, loaded = build_plan(pipeline, QuantizationSettings()), load_pipeline(pipeline, torch.float32)
+    for component in LAYOUTS[layout]:
+        (file,) = (pipeline / component).glob("*.safetensors")
+        stored = load_file(file)
+        assert {tensor.dtype for tensor in stored.values()} >= {dtype}
+        for name, tensor in stored.items():
+            assert torch.equal(plan_component(plan, component).checkpoint.load_tensor(name).float(), tensor.float())
+            assert torch.equal(getattr(loaded, component).state_dict()[name], tensor.float())
 
 
 def test_strays_and_wrapped_names_are_logged(pipeline: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -223,9 +238,10 @@ FORMATS = {
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_that_are_not_read_are_refused_by_name(name: str, stage: str, pipeline: Path) -> None:
+    """And the message says what to do."""
     arrange, message = FORMATS[name]
     arrange(pipeline)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"{message}.*(Use the pipeline in its original precision|Merge it with)"):
         STAGES[stage](pipeline)
 
 
@@ -273,13 +289,89 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("stage", ["quantize", "export"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", MISMATCHES)
 def test_weights_that_contradict_their_config_are_refused(name: str, stage: str, pipeline: Path) -> None:
     arrange, message = MISMATCHES[name]
     arrange(pipeline)
+    if (name, stage) == ("a quantized component", "evaluate"):
+        STAGES[stage](pipeline)  # its library loads it
+        return
     with pytest.raises(UserError, match=message):
         STAGES[stage](pipeline)
+
+
+# ---------------------------------------------------------------- quantized by edgepress
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact of an earlier release, with 4-bit layers, 8-bit embeddings and unused modules left out."""
+    folder = tmp_path_factory.mktemp("published")
+    with tarfile.open(Path(__file__).parents[1] / "data" / "artifact-0b5298e.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "artifact"
+
+
+@pytest.fixture
+def quantized(published: Path, tmp_path: Path) -> Path:
+    """A copy of its model that a test may break."""
+    shutil.copytree(published / "model", tmp_path / "model")
+    return tmp_path / "model"
+
+
+QUANTIZED_STAGES = {"export": plan_export, "evaluate": check_candidate}
+
+
+@pytest.mark.parametrize("stage", QUANTIZED_STAGES)
+def test_quantized_weights_are_known(quantized: Path, stage: str) -> None:
+    QUANTIZED_STAGES[stage](quantized)
+
+
+def drop(component: str, suffix: str) -> Callable[[Path], None]:
+    def remove(pipeline: Path) -> None:
+        with edit_weights(pipeline / component) as tensors:
+            del tensors[min(name for name in tensors if name.endswith(suffix))]
+
+    return remove
+
+
+def replace_one(component: str, suffix: str, new: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    def store(pipeline: Path) -> None:
+        with edit_weights(pipeline / component) as tensors:
+            name = min(name for name in tensors if name.endswith(suffix))
+            tensors[name] = new(tensors[name]).contiguous()
+
+    return store
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing scales": (drop("transformer", ".scales"), r"\.scales', required by config\.json, is missing"),
+    "missing codes": (drop("text_encoder", ".codes"), r"\.codes', required by config\.json, is missing"),
+    "a missing norm": (drop("transformer", "norm1.weight"), r"norm1\.weight', required by config\.json, is missing"),
+    "an unknown weight": (add_tensors("transformer", "extra.weight"), r"does not have, .*: extra\.weight\."),
+    "float weights": (add_tensors("transformer", f"{LAYER}.weight"), r"does not have, .*: .*to_q\.weight\."),
+    "another layout": (replace_one("transformer", ".qweight", torch.t), "has shape .*, but config.json describes"),
+    "other codes": (replace_one("transformer", ".qzeros", Tensor.long), r"has the dtype I64 instead of I32\."),
+    "wider scales": (replace_one("transformer", ".scales", Tensor.float), r"has the dtype F32 instead of F16\."),
+    "integers": (replace_one("transformer", "norm1.weight", Tensor.int), r"has the dtype I32 instead of F64 or F32"),
+}
+
+
+@pytest.mark.parametrize("stage", QUANTIZED_STAGES)
+@pytest.mark.parametrize("name", DAMAGES)
+def test_quantized_weights_that_contradict_their_config_are_refused(name: str, stage: str, quantized: Path) -> None:
+    arrange, message = DAMAGES[name]
+    arrange(quantized)
+    with pytest.raises(UserError, match=message):
+        QUANTIZED_STAGES[stage](quantized)
+
+
+def test_a_damaged_model_of_an_artifact_is_made_or_copied_again(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "artifact")
+    drop("transformer", ".scales")(tmp_path / "artifact" / "model")
+    with pytest.raises(UserError, match=r"is missing from .*Make .*artifact again, or copy it again as a whole: 'edge"):
+        check_candidate(tmp_path / "artifact" / "model")
 
 
 @pytest.mark.parametrize("stage", STAGES)

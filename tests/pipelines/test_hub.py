@@ -59,13 +59,25 @@ def test_a_missing_folder_is_reported(model: str, tmp_path: Path, monkeypatch: p
 
 def test_a_file_is_not_a_pipeline(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match=r"There is no model folder .*model\.safetensors"):
+    with pytest.raises(UserError, match=r"model\.safetensors is a single file of weights\. Give the top folder"):
         hub.resolve_pipeline(str(tmp_path / "model.safetensors"))
 
 
 def test_a_folder_without_model_index_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no model_index\.json"):
+    with pytest.raises(UserError, match=r" is an empty folder\. Give the top folder of a diffusers pipeline"):
         hub.resolve_pipeline(str(tmp_path))
+
+
+def test_a_folder_above_or_in_a_pipeline_names_it(tmp_path: Path) -> None:
+    pipeline = write_pipeline(tmp_path / "models" / "mine")
+    (pipeline / "vae").mkdir()
+    (pipeline / "vae" / "config.json").touch()
+    for folder, reason in (
+        (pipeline.parent, "is a folder with mine"),
+        (pipeline / "vae", f"is a component of the pipeline {pipeline}"),
+    ):
+        with pytest.raises(UserError, match=rf"{reason}\. Give .*, such as {pipeline}\."):
+            hub.resolve_pipeline(str(folder))
 
 
 @pytest.mark.usefixtures("_offline")

@@ -53,6 +53,17 @@ def test_whatever_is_missing_is_named(pipeline: Path, missing: str) -> None:
         check_pipeline(pipeline)
 
 
+def test_what_edgepress_made_is_not_downloaded_again(pipeline: Path) -> None:
+    artifact = pipeline.parent
+    pipeline = pipeline.rename(artifact / "model")
+    (artifact / "manifest.json").write_text('{"schema_version": 3, "prompts_sha256": "0", "files": []}')
+    shutil.rmtree(pipeline / "transformer")
+    with pytest.raises(
+        UserError, match=rf"There is no folder .*transformer.*\. Make {artifact} again, or copy it again"
+    ):
+        check_pipeline(pipeline)
+
+
 @pytest.mark.parametrize("name", ["text_encoder", "transformer", "vae", "scheduler", "tokenizer"])
 @pytest.mark.parametrize("entry", [..., [None, None]])
 def test_a_component_that_is_not_listed(pipeline: Path, name: str, entry: Any) -> None:

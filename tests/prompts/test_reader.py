@@ -170,7 +170,8 @@ def test_any_bytes_end_in_prompts_or_in_a_sentence(
 
 
 def test_parquet_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for module in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"needs the package 'pyarrow'.*pip install pyarrow"):
         load_prompts(write(tmp_path, "set.parquet", "PAR1"))
 

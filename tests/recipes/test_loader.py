@@ -170,7 +170,7 @@ def test_the_suffix_of_a_recipe_may_be_in_capitals(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").mkdir()
-    with pytest.raises(UserError, match=r"mine\.yaml cannot be read: Is a directory"):
+    with pytest.raises(UserError, match=r"mine\.yaml is an empty folder\. Give a YAML file"):
         load_recipe(tmp_path / "mine.yaml")
 
 

@@ -115,7 +115,7 @@ def change_config(artifact: Path, **keys: Any) -> Path:
 
 
 def test_missing_export(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"onnx/pipeline\.json does not exist. Run 'edgepress export onnx'"):
+    with pytest.raises(UserError, match=r"is an empty folder\. Give an artifact that 'edgepress export onnx'"):
         ImagePipeline(tmp_path)
     with pytest.raises(UserError, match=r"Artifact folder .*nowhere does not exist"):
         ImagePipeline(str(tmp_path / "nowhere"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import AutoTokenizer
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.pipelines.prompt_limits import find_truncations
 from edgepress.runtime.tokenizer import PromptTokenizer
 
 TEXTS = [
@@ -66,6 +69,76 @@ def test_notice_of_a_truncated_template(tiny: Path) -> None:
     length = len(make_tokenizer(tiny).tokenize("a cat").ids)
     prompt = make_tokenizer(tiny, length - 1).tokenize("a cat")
     assert prompt.truncation_notice.endswith("It ignores only the end of the chat template.")
+
+
+BOS_AND_EOS = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}},
+    ],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {
+        token: {"id": token, "ids": [number], "tokens": [token]}
+        for number, token in enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    },
+}
+TRUNCATION = {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of tokenizer_config.json, and of tokenizer.json
+    "left": ({"truncation_side": "left"}, {}),
+    "left in tokenizer.json": ({}, {"truncation": TRUNCATION}),
+    "right in spite of tokenizer.json": ({"truncation_side": "right"}, {"truncation": TRUNCATION}),
+    "first and last": ({}, {"post_processor": BOS_AND_EOS}),
+    "first and last, left": ({"truncation_side": "left"}, {"post_processor": BOS_AND_EOS}),
+    "ignored settings": ({"add_eos_token": True, "add_bos_token": False}, {"post_processor": BOS_AND_EOS}),
+    "ignored last": ({"add_eos_token": True}, {}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_long_prompts_are_truncated_as_transformers_does(tiny: Path, tmp_path: Path, name: str) -> None:
+    """And both say the same of it."""
+    folder = copy_tokenizer(tiny, tmp_path)
+    for file, settings in zip(("tokenizer_config.json", "tokenizer.json"), SETTINGS[name], strict=True):
+        content = json.loads((folder / file).read_text("utf-8")) | settings
+        (folder / file).write_text(json.dumps(content), "utf-8")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    length = len(make_tokenizer(tmp_path, 10_000).tokenize("").ids)
+    for text in ("a", "abc " * 9):
+        for max_tokens in (512, length + 5, length, 5):
+            prompt = make_tokenizer(tmp_path, max_tokens).tokenize(text)
+            assert prompt.ids.tolist() == tokenize_with_transformers(tmp_path, text, max_tokens)
+            host: Any = SimpleNamespace(max_tokens=max_tokens, chat_template_kwargs={"enable_thinking": True})
+            assert find_truncations(SimpleNamespace(tokenizer=tokenizer), host, [text]) == [prompt.truncation_notice]
+
+
+def test_notice_names_the_text_that_is_dropped_on_the_left(tiny: Path, tmp_path: Path) -> None:
+    folder = copy_tokenizer(tiny, tmp_path)
+    content = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(content | {"truncation_side": "left"}), "utf-8")
+    length = len(make_tokenizer(tmp_path, 10_000).tokenize("").ids)
+    after = len("<|im_end|>\n<|im_start|>assistant\n") - len("<|im_end|><|im_start|>") + 2  # tokens after the prompt
+    notice = make_tokenizer(tmp_path, after + 3).tokenize("abcdefgh").truncation_notice
+    assert f"has {length + 8} tokens; the model reads the last {after + 3}." in notice
+    assert notice.endswith('It ignores the text up to "abcde".')
+
+
+def test_another_side_is_refused(tiny: Path, tmp_path: Path) -> None:
+    (copy_tokenizer(tiny, tmp_path) / "tokenizer_config.json").write_text('{"truncation_side": "middle"}')
+    with pytest.raises(
+        UserError, match=r"tokenizer_config\.json is corrupt \(truncation_side is \"middle\"\)\. Export"
+    ):
+        make_tokenizer(tmp_path)
+
+
+def test_special_tokens_may_be_stored_with_settings(tiny: Path, tmp_path: Path) -> None:
+    folder = copy_tokenizer(tiny, tmp_path)
+    content = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    eos = {"__type": "AddedToken", "content": content["eos_token"], "special": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content | {"eos_token": eos}), "utf-8")
+    (folder / "chat_template.jinja").write_text("{{ eos_token }}")
+    assert make_tokenizer(tmp_path).tokenize("").ids.tolist() == tokenize_with_transformers(tmp_path, "", 512)
 
 
 def copy_tokenizer(pipeline: Path, folder: Path) -> Path:

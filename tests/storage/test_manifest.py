@@ -67,7 +67,14 @@ def test_a_folder_without_a_manifest_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"device": "orin"}', "\xff", json.dumps(make_manifest().model_dump() | {"new": 1})],
+    [
+        "",
+        "{",
+        "\xff",
+        '{"schema_version": 3, "prompts_sha256": "", "files": []}',
+        json.dumps(make_manifest().model_dump())[:-1],
+        json.dumps(make_manifest().model_dump() | {"new": 1}),
+    ],
 )
 def test_a_corrupt_manifest_is_reported_on_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content, "latin-1")
@@ -76,6 +83,12 @@ def test_a_corrupt_manifest_is_reported_on_one_line(tmp_path: Path, content: str
         read_manifest(tmp_path)
     assert "\n" not in str(raised.value)
     assert "--force" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"name": "App", "icons": []}', '{"schema_version": 3, "layers": []}'])
+def test_a_manifest_of_another_program_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    assert read_manifest(tmp_path) is None
 
 
 def test_a_newer_manifest_is_rejected_with_what_to_do(tmp_path: Path) -> None:

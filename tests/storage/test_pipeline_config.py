@@ -247,10 +247,16 @@ def test_a_file_that_is_no_json_object_is_corrupt(tmp_path: Path, content: str) 
         read_rknn_config(write_content(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [{}, {"schema_version": 0}, {"schema_version": "1"}, {"schema_version": True}])
-def test_another_schema_version_is_rejected(tmp_path: Path, content: Any) -> None:
+def test_a_file_of_another_program_is_named(tmp_path: Path) -> None:
+    write_content(tmp_path, {"pipeline": "build", "steps": []})
+    with pytest.raises(UserError, match=r"pipeline\.json was written by another program\. Give a folder"):
+        read_onnx_config(tmp_path)
+
+
+@pytest.mark.parametrize("version", [None, 0, "1", True])
+def test_another_schema_version_is_rejected(tmp_path: Path, version: Any) -> None:
     with pytest.raises(UserError, match=r"has schema version .*, but this edgepress reads version 1"):
-        read_onnx_config(write_content(tmp_path, content))
+        read_onnx_config(write_content(tmp_path, rename(OLD_ONNX) | {"schema_version": version}))
 
 
 def test_a_newer_schema_version_is_rejected_with_what_to_do(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
         check_output(tmp_path / ("a" * 300))
 
 
+OWN_CONFIG = '{"schema_version": 1, "family": "f", "graphs": {}, "host": {}}'
+
+
 def test_only_what_edgepress_made_is_replaced(tmp_path: Path) -> None:
     folder, description = tmp_path / "onnx", tmp_path / "onnx" / "pipeline.json"
     check_replaceable(folder, [description])
@@ -66,8 +69,35 @@ def test_only_what_edgepress_made_is_replaced(tmp_path: Path) -> None:
     (folder / "my_model.onnx").touch()
     with pytest.raises(UserError, match=r"onnx was not made by edgepress, because .*pipeline\.json is missing"):
         check_replaceable(folder, [description])
-    description.touch()
+    description.write_text(OWN_CONFIG)
     check_replaceable(folder, [description])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"pipeline": "build", "stages": []}', r", because .*pipeline\.json is another program's"),
+        ('{"schema_version": 1, "family": "f"}', r", because .*pipeline\.json is another program's"),
+        ("", r", because .*pipeline\.json is damaged"),
+    ],
+)
+def test_a_description_of_another_program_does_not_count(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "pipeline.json").write_text(text)
+    with pytest.raises(UserError, match=rf"was not made by edgepress{reason}"):
+        check_replaceable(tmp_path, [tmp_path / "pipeline.json"])
+
+
+def test_a_damaged_description_of_edgepress_counts(tmp_path: Path) -> None:
+    """Else the command that repairs it would refuse to."""
+    (tmp_path / "pipeline.json").write_text(OWN_CONFIG.removesuffix("}"))
+    check_replaceable(tmp_path, [tmp_path / "pipeline.json"])
+
+
+def test_a_manifest_of_another_program_is_not_replaced(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text('{"name": "App", "icons": [], "start_url": "."}')
+    with pytest.raises(UserError, match=r"manifest\.json was not made by edgepress\. Choose another"):
+        check_replaceable(manifest, [manifest])
 
 
 def test_room_on_the_disk(tmp_path: Path) -> None:

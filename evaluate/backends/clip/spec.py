@@ -14,6 +14,7 @@ from typing import Literal
 
 from ....common.errors import UserError
 from ....storage.files import hash_file
+from ....storage.recognition import reject_path
 from ....storage.weight_files import select_weight_files
 
 SPEC_FORMATS = "local-dir:FOLDER, NAME:CHECKPOINT.safetensors or transformers:FOLDER"
@@ -67,7 +68,7 @@ def parse_clip_spec(text: str) -> ClipSpec:
     if prefix not in ("local-dir", "transformers"):
         return ClipSpec("name", prefix, path, (_require_checkpoint(path),))
     if not path.is_dir():
-        raise UserError(f"--clip {text}: the folder {path} does not exist. Give the folder with the CLIP weights.")
+        raise reject_path(path, "Give --clip the folder with the CLIP weights")
     name = "/".join(path.resolve().parts[-2:])  # as on a model hub
     if prefix == "local-dir":
         return ClipSpec("local-dir", name, path, (_find_checkpoint(path),))
@@ -80,7 +81,7 @@ def _require_checkpoint(path: Path) -> Path:
             f"The CLIP checkpoint {path} is not a .safetensors file. Convert it; other formats can execute code."
         )
     if not path.is_file():
-        raise UserError(f"The CLIP checkpoint {path} does not exist. Give the file with the CLIP weights.")
+        raise reject_path(path, "Give --clip the file with the CLIP weights")
     return path
 
 

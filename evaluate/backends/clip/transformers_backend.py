@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....common.errors import UserError
+from ....storage.strict_json import parse_strict_json
 from ...images.types import ImageArray
 from . import checkpoint_conversion
 from .encoders import ClipEncoders
@@ -142,12 +142,12 @@ def _load_tokenizer(folder: Path) -> Callable[[str, int], Tensor] | None:
 
 def _read_json(file: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
+        return parse_strict_json(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read. Give a folder with the configuration of a CLIP model.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is not a JSON object. Give a folder with the configuration of a CLIP model.")
-    return content
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{file} cannot be read ({reason}). Give a folder with the configuration of a CLIP model."
+        ) from error
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:

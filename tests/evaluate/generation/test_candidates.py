@@ -17,7 +17,7 @@ def make_pipeline(folder: Path) -> Path:
 
 def make_export(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "pipeline.json").write_text("{}")
+    (folder / "pipeline.json").touch()
     return folder
 
 
@@ -36,9 +36,18 @@ def test_kind_is_detected_from_folder_contents(tmp_path: Path) -> None:
 
 def test_folder_without_pipeline_export_or_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for folder in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"no pipeline, no export and no images\. Run `edgepress quantize`"):
+    for folder, reason in ((tmp_path, "is a folder with file"), (tmp_path / "file", "is a file")):
+        with pytest.raises(UserError, match=rf"{reason}\. Give a pipeline, an export, or a folder of images\."):
             detect_image_source(folder)
+    with pytest.raises(UserError, match=r"nowhere does not exist\. Run 'edgepress quantize' first"):
+        detect_image_source(tmp_path / "nowhere")
+
+
+def test_an_artifact_where_one_source_is_needed_is_named(tmp_path: Path) -> None:
+    model = make_pipeline(tmp_path / "orin" / "model")
+    make_export(tmp_path / "orin" / "onnx")
+    with pytest.raises(UserError, match=rf"orin is an artifact with model/ and onnx/\. Give .*, such as {model}\."):
+        detect_image_source(tmp_path / "orin")
 
 
 def test_artifact_expands_to_all_its_exports(tmp_path: Path) -> None:

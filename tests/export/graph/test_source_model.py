@@ -58,7 +58,7 @@ def test_an_original_pipeline_has_no_manifest(tiny: Path) -> None:
 
 def test_a_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"contains neither model/ nor model_index\.json\. Create .* 'edgepress quantize'"
+        UserError, match=r"is an? .*\. Give a diffusers folder, or an artifact that 'edgepress quantize' made"
     ):
         open_source(tmp_path)
 

@@ -54,9 +54,10 @@ def test_digest_depends_on_the_configuration(copied_folder: Path) -> None:
     [
         ("ViT-B-32", r"Invalid --clip 'ViT-B-32'\. Use local-dir:FOLDER"),
         (":weights.safetensors", "Invalid --clip"),
-        ("local-dir:nowhere", "the folder nowhere does not exist"),
-        ("transformers:nowhere", "the folder nowhere does not exist"),
-        ("ViT-B-32:nowhere.safetensors", r"CLIP checkpoint nowhere\.safetensors does not exist"),
+        ("local-dir:nowhere", "nowhere does not exist. Give --clip the folder"),
+        ("local-dir:file.gguf", r"file\.gguf is a single file of weights\. Give --clip the folder"),
+        ("transformers:nowhere", "nowhere does not exist"),
+        ("ViT-B-32:nowhere.safetensors", r"nowhere\.safetensors does not exist"),
         ("ViT-B-32:weights.pt", r"is not a \.safetensors file"),
         ("local-dir:.", "contains no CLIP weights .* Give another --clip"),
         ("transformers:.", "contains no CLIP weights .* Give another --clip"),
@@ -64,6 +65,7 @@ def test_digest_depends_on_the_configuration(copied_folder: Path) -> None:
 )
 def test_invalid_specs_are_refused(text: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.gguf").touch()
     with pytest.raises(UserError, match=match):
         parse_clip_spec(text)
 
