@@ -37,7 +37,7 @@ from ..storage.provenance import is_stale, list_required_files
 from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_published_model
 from ..storage.recognition import is_artifact, reject_path
 
-WANTED = "Give an artifact that edgepress made, or one of its folders model, onnx and rknn"
+ADVICE = "Give an artifact that edgepress made, or one of its folders model, onnx and rknn"
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,14 @@ def to_dict(report: VerificationReport) -> dict[str, Any]:
 def _locate(path: Path) -> tuple[Artifact, list[str]]:
     """Finds the artifact, and the names of the folders to verify."""
     if not path.is_dir():
-        raise reject_path(path, WANTED, is_artifact)
+        raise reject_path(path, ADVICE, is_artifact)
     full = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would leave the artifact where a folder is a link
     if is_export(path) or (full.name == MODEL and is_pipeline(path)):
         return Artifact.containing(full if path.name in ("", "..") else path), [full.name]
     artifact = Artifact(path)
     names = [name for name in GENERATORS if (path / name).is_dir()]
     if not names:
-        raise reject_path(path, WANTED, is_artifact)
+        raise reject_path(path, ADVICE, is_artifact)
     return artifact, names
 
 

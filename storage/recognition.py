@@ -142,15 +142,15 @@ def describe_path(path: Path) -> str:
     return kind
 
 
-def reject_path(path: Path, advice: str, is_wanted: Callable[[Path], bool] | None = None) -> UserError:
+def reject_path(path: Path, advice: str, is_suitable: Callable[[Path], bool] | None = None) -> UserError:
     """The error for a path that leads to something else than what is needed.
 
     Args:
         path: The path.
         advice: What to do, without a period, such as "Give an artifact".
-        is_wanted: Whether a path is what is needed. The first in or above the given one is recommended.
+        is_suitable: Whether a path is what is needed. The first in or above the given one is recommended.
     """
-    nearby = next(filter(is_wanted, _list_nearby(path)), None) if is_wanted else None
+    nearby = next(filter(is_suitable, _list_nearby(path)), None) if is_suitable else None
     return UserError(f"{path} {describe_path(path)}. {advice}{f', such as {nearby}' if nearby else ''}.")
 
 

@@ -10,22 +10,22 @@ import pytest
 from edgepress.storage.markers import JsonAuthor, identify_author
 
 KEYS = ("schema_version", "prompts_sha256", "files")
-OWN = json.dumps({"schema_version": 3, "device": "orin", "prompts_sha256": "0", "files": []}, indent=2)
+MANIFEST = json.dumps({"schema_version": 3, "device": "orin", "prompts_sha256": "0", "files": []}, indent=2)
 
 
 @pytest.mark.parametrize(
     ("text", "author"),
     [
-        (OWN, JsonAuthor.EDGEPRESS),
-        (OWN[:-10], JsonAuthor.EDGEPRESS),
-        (OWN.replace('"orin"', "\0rin"), JsonAuthor.EDGEPRESS),
-        (OWN.replace("files", "fines"), JsonAuthor.EDGEPRESS),
+        (MANIFEST, JsonAuthor.EDGEPRESS),
+        (MANIFEST[:-10], JsonAuthor.EDGEPRESS),
+        (MANIFEST.replace('"orin"', "\0rin"), JsonAuthor.EDGEPRESS),
+        (MANIFEST.replace("files", "fines"), JsonAuthor.EDGEPRESS),
         ("", JsonAuthor.UNKNOWN),
-        (OWN[:20], JsonAuthor.UNKNOWN),
+        (MANIFEST[:20], JsonAuthor.UNKNOWN),
         ("{}", JsonAuthor.ANOTHER),
         ("[]", JsonAuthor.ANOTHER),
         ('{"name": "App", "icons": [], "schema_version": 3}', JsonAuthor.ANOTHER),
-        (json.dumps({"examples": [json.loads(OWN)]}), JsonAuthor.ANOTHER),
+        (json.dumps({"examples": [json.loads(MANIFEST)]}), JsonAuthor.ANOTHER),
     ],
 )
 def test_the_keys_tell_who_wrote_it(tmp_path: Path, text: str, author: JsonAuthor) -> None:
