@@ -130,13 +130,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
         text = path.read_text("utf-8")
         require_no_lfs_pointer(path, text.encode())
         return parse_strict_json(text)
-    except UnicodeDecodeError as error:
-        reason, cause = "it is not UTF-8", error
-    except OSError as error:
-        reason, cause = error.strerror or type(error).__name__, error
-    except ValueError as error:
-        reason, cause = str(error), error
-    raise UserError(f"{path} cannot be read ({reason}). {advise_recovery(path)}") from cause
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason
+        raise UserError(f"{path} cannot be read ({reason}). {advise_recovery(path)}") from error
 
 
 def require_no_lfs_pointer(path: Path, beginning: bytes) -> None:

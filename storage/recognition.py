@@ -20,6 +20,7 @@ from .layout import (
     is_export,
     is_of_another_program,
     is_pipeline,
+    is_written_by_edgepress,
 )
 from .outdated_results import BENCH_RESULTS, EVALUATION_RESULTS
 
@@ -90,7 +91,8 @@ def recognize_path(path: Path) -> PathKind:
     if not path.is_dir():
         return PathKind.FILE
     if is_pipeline(path):
-        is_published = path.resolve().name == MODEL and (Artifact.containing(path.resolve()).manifest).is_file()
+        folder = path.resolve()
+        is_published = folder.name == MODEL and is_written_by_edgepress(Artifact.containing(folder).manifest)
         return PathKind.MODEL if is_published else PathKind.PIPELINE
     if is_export(path):
         return PathKind.EXPORT

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from edgepress.common.errors import UserError
+from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.storage.files import FileRecord, hash_file, hash_files, read_json_object, write_json
 
 
@@ -108,3 +111,25 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, content: str) ->
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.json (cannot be read|does not hold a JSON object)"):
         read_json_object(tmp_path / "config.json")
+
+
+def test_equal_keys_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_size": 8, "rope": {"theta": 1, "theta": 2}}')
+    with pytest.raises(UserError, match=r"config\.json cannot be read \(the key 'theta' is given twice\)\. Download"):
+        read_json_object(tmp_path / "config.json")
+
+
+def test_text_of_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes('{"a": "é"}'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json cannot be read \(it is not UTF-8\)"):
+        read_json_object(tmp_path / "config.json")
+
+
+def test_configs_that_libraries_wrote_are_read(tmp_path: Path) -> None:
+    """Those of diffusers, transformers and tokenizers: of the demo, and of a model of an earlier release."""
+    with tarfile.open(Path(__file__).parents[1] / "data" / "artifact-0b5298e.tar.xz") as archive:
+        members = [member for member in archive.getmembers() if re.search(r"/model/.*json$", member.name)]
+        archive.extractall(tmp_path, members, filter="data")
+    files = [*DEMO_PIPELINE.parent.glob("*/**/*.json"), *tmp_path.rglob("*.json")]
+    assert len(files) > 15
+    assert all(read_json_object(file) == json.loads(file.read_text("utf-8")) for file in files)
