@@ -37,6 +37,7 @@ def quantize(
     model: str | Path | None = None,
     output: str | Path | None = None,
     method: str | None = None,
+    loras: Sequence[str | Path] = (),
     max_memory: int = DEFAULT_MAX_MEMORY,
     force: bool = False,
     restart: bool = False,
@@ -49,6 +50,7 @@ def quantize(
         model: A diffusers folder, a hub id, or `demo`; default: the recipe's.
         output: The artifact's folder; default: `artifacts/<device>`.
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
+        loras: LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         max_memory: Bytes that the run may use.
         force: Replace an artifact that was made from something else, and remove what was exported from it.
         restart: Start over instead of resuming interrupted work.
@@ -60,7 +62,7 @@ def quantize(
     Raises:
         UserError: Bad input, an artifact of something else in the way, no space left, or a package that is missing.
     """
-    resolved = _override(_load(recipe), model, method)
+    resolved = _override(_load(recipe), model, method, loras)
     source = resolve_pipeline(resolved.model)
     from ..quantize.pipeline import quantize_pipeline
 
@@ -364,8 +366,8 @@ def _load(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe:
     return loaded
 
 
-def _override(recipe: Recipe, model: str | Path | None, method: str | None) -> Recipe:
-    changes: dict[str, Any] = {}
+def _override(recipe: Recipe, model: str | Path | None, method: str | None, loras: Sequence[str | Path] = ()) -> Recipe:
+    changes: dict[str, Any] = {"loras": tuple(map(str, loras))} if loras else {}
     if model is not None:
         changes["model"] = str(model)
     if method is not None:

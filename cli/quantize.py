@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--method", type=click.Choice(list(METHOD_STEPS)), help="Method; overrides the recipe's method or steps.")
 @click.option(
+    "--lora",
+    "loras",
+    metavar="PATH[:WEIGHT]",
+    multiple=True,
+    help="A LoRA to merge into the weights first; repeatable.  [default: the recipe's]",
+)
+@click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
 )
 @force_option("Replace an artifact that was made from something else, and remove what was exported from it.")

@@ -16,7 +16,7 @@ from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
 from ..storage.files import digest_files
 from ..storage.layout import GENERATORS, Artifact
-from ..storage.manifest import library_versions, read_manifest
+from ..storage.manifest import LoraRecord, library_versions, read_manifest
 from ..storage.provenance import describe_missing_hashes, read_recorded_files
 from ..storage.publishing import shared_lock
 from .checks import check_plan
@@ -30,7 +30,7 @@ from .report.formatting import pluralize
 from .report.publishing import publish_reports, publish_results, withdraw_latest
 from .results import baseline, history
 from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
-from .results.folder_identity import hash_folder
+from .results.folder_identity import add_loras, hash_folder
 from .results.gates import GateSpec, evaluate_gates, overall_verdict, resolve_gates
 from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo, load_results
 from .scoring.pairs import ComparisonSet, build_sample, make_tasks
@@ -154,19 +154,34 @@ def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress
 def _describe_system(plan: EvaluationPlan, source: ImageSource, progress: Progress, stage: str) -> SystemInfo:
     dtype = source.dtype or plan.dtype if source.kind == "diffusers" else None
     folder = hash_folder(source.folder, progress, stage)
+    loras = _record_loras(source)
+    folder = folder.model_copy(update={"sha256": add_loras(folder.sha256, loras)})
     if source.kind in EXPORTS and not read_recorded_files(source.folder):
         logger.warning("%s", describe_missing_hashes(source.folder))
-    return SystemInfo(kind=source.kind, folder=folder, dtype=dtype, engine=detect_engine(source))
+    engine = detect_engine(source)
+    return SystemInfo(kind=source.kind, folder=folder, dtype=dtype, engine=engine, loras=tuple(map(str, loras)))
+
+
+def _record_loras(source: ImageSource) -> list[LoraRecord]:
+    if not source.loras:
+        return []
+    from ..pipelines.lora_files import parse_lora
+
+    return [parse_lora(text).record() for text in source.loras]
 
 
 def _require_same_origin(plan: EvaluationPlan, source: ImageSource, reference: SystemInfo) -> None:
     """Refuses a reference that is not the pipeline that the candidate was quantized from."""
     artifact = Artifact.containing(source.folder)
     manifest = read_manifest(artifact.path) if source.folder.name in GENERATORS else None
-    if manifest and reference.kind == "diffusers" and digest_files(manifest.sources) != reference.folder.sha256:
+    if manifest is None or reference.kind != "diffusers":
+        return
+    if add_loras(digest_files(manifest.sources), manifest.loras) != reference.folder.sha256:
+        made_with = " and ".join([manifest.source, *(f"the LoRA {lora}" for lora in manifest.loras)])
+        compared = " and ".join([str(plan.reference.folder), *(f"the LoRA {lora}" for lora in reference.loras)])
         raise UserError(
-            f"{source.folder} was quantized from {manifest.source}, whose files differ from those in "
-            f"{plan.reference.folder}. Pass the original pipeline as --model, or quantize again."
+            f"{source.folder} was quantized from {made_with}, whose files differ from those in {compared}. "
+            "Pass the original pipeline as --model, or quantize again."
         )
 
 

@@ -21,7 +21,7 @@ from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.manifest import read_manifest
 from ..storage.preflight import is_writable
 from ..storage.recognition import reject_path
-from ..storage.source_location import find_source
+from ..storage.source_location import find_source, find_source_loras
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings
@@ -145,6 +145,8 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     candidates = parse_candidates(specs)
     first = next(iter(candidates.values()))
     reference = explicit_reference or _resolve_reference(_find_original(first) or recipe.model)
+    if reference.kind == "diffusers":
+        reference = replace(reference, loras=_find_loras(first, recipe))
     prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
     all_prompts = load_prompt_set(prompt_set)
     sources = (reference, *candidates.values())
@@ -300,6 +302,15 @@ def _find_original(candidate: ImageSource) -> str | None:
         return None
     source = find_source(artifact) or Path(manifest.source)
     return str(source) if source.is_absolute() and source.is_dir() else None
+
+
+def _find_loras(candidate: ImageSource, recipe: Recipe) -> tuple[str, ...]:
+    """Returns the LoRAs that a candidate was quantized with, or else those of the recipe."""
+    artifact = Artifact.containing(candidate.folder)
+    manifest = read_manifest(artifact.path)
+    if manifest is None or manifest.loras:
+        return (find_source_loras(artifact) if manifest else ()) or recipe.loras
+    return ()
 
 
 def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, ...]) -> SamplingParams | None:

@@ -24,6 +24,8 @@ from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
 from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, is_awq
 from .empty_modules import build_empty_module
+from .lora_files import parse_lora
+from .lora_merging import merge_loras
 from .preflight import check_lfs_pointers
 from .quantized_modules import replace_modules
 
@@ -301,6 +303,23 @@ def load_unusual_components(pipeline: Path, dtype: torch.dtype, skip: Collection
             library, class_name = index[folder.name]
             components[folder.name] = _load_component(checkpoint, library, class_name, dtype)
     return components
+
+
+def load_merged_components(pipeline: Path, dtype: torch.dtype, loras: Sequence[str]) -> dict[str, nn.Module]:
+    """Loads the components that LoRAs change, with the LoRAs in their weights.
+
+    Args:
+        pipeline: The pipeline's folder, in its original precision.
+        dtype: Dtype of the weights.
+        loras: The LoRAs as `PATH` or `PATH:WEIGHT`.
+
+    Raises:
+        UserError: A LoRA cannot be read, is for another base model, or has keys without a layer.
+    """
+    index = read_json_object(pipeline / MODEL_INDEX)
+    checkpoints = {folder.name: Checkpoint(folder) for folder in find_weight_folders(pipeline)}
+    merged = merge_loras([parse_lora(text) for text in loras], pipeline, checkpoints)
+    return {name: _load_component(checkpoint, *index[name], dtype) for name, checkpoint in merged.items()}
 
 
 def _load_component(checkpoint: Checkpoint, library: str, class_name: str, dtype: torch.dtype) -> nn.Module:

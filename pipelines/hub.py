@@ -13,6 +13,7 @@ from ..storage.recognition import reject_path
 PACKAGE_ROOT = Path(__file__).parents[1]
 DEMO_PIPELINE = PACKAGE_ROOT / "demo" / "pipeline"
 DEMO_CLIP = PACKAGE_ROOT / "demo" / "clip"
+DEMO_LORA = PACKAGE_ROOT / "demo" / "lora"
 
 
 def resolve_pipeline(model: str) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..numerics import int4_matmul
 from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, dequantize_rows
+from .lora_adapters import enable_lora_adapters
 
 
 class FixedScaleModule(nn.Module):
@@ -133,6 +134,7 @@ def replace_modules(model: nn.Module, config: Any) -> None:
     with torch.device("meta"):
         replace_linears(model, config.group_size, config.modules_to_not_convert or [])
         replace_embeddings(model, config.embeddings)
+    enable_lora_adapters(model)
 
 
 def replace_linears(model: nn.Module, group_size: int, skip: Sequence[str]) -> None:

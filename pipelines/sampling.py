@@ -85,13 +85,22 @@ def prompt_seed(prompt_id: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{prompt_id}:{seed}".encode()).digest()[:8], "big") >> 1
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+def load_pipeline(folder: Path, dtype: torch.dtype, loras: Sequence[str] = ()) -> Any:
     """Loads a pipeline folder, quantized or not, on the CPU and casts its weights to `dtype`.
 
+    Args:
+        folder: The pipeline's folder.
+        dtype: The dtype of the weights.
+        loras: LoRAs to merge into the weights of a pipeline that is not quantized, as `PATH` or `PATH:WEIGHT`.
+
     Raises:
-        UserError: diffusers cannot load the folder.
+        UserError: diffusers cannot load the folder, or a LoRA is not for this pipeline.
     """
-    return load_pipeline_with(folder, dtype, {})
+    if not loras:
+        return load_pipeline_with(folder, dtype, {})
+    from .component_weights import load_merged_components
+
+    return load_pipeline_with(folder, dtype, load_merged_components(folder, dtype, loras))
 
 
 def load_pipeline_with(folder: Path, dtype: torch.dtype, components: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..models.registry import get_family
 from ..pipelines.hub import DEMO_PIPELINE, read_pipeline_class
+from ..pipelines.lora_files import parse_lora
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
@@ -27,7 +28,7 @@ from ..recipes.schema import PRIMARY, GenerationSettings, QuantizationSettings, 
 from ..storage.checkpoint import write_tensors
 from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
-from ..storage.manifest import Manifest, library_versions, read_manifest
+from ..storage.manifest import LoraRecord, Manifest, library_versions, read_manifest
 from ..storage.preflight import check_disk_space, check_output, check_replaceable
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
@@ -35,6 +36,7 @@ from ..storage.source_location import remove_places, write_source_location
 from ..storage.weight_files import find_stray_weights
 from .algorithms.fp16_range import find_fp16_overflows
 from .calibration.collector import run_calibration
+from .lora import merge_into_plan
 from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
@@ -114,7 +116,7 @@ def quantize_pipeline(
     manifest = read_manifest(output)
     assert manifest is not None
     write_json(timer.seconds, Artifact(output).timings)
-    write_source_location(source, Artifact(output))
+    write_source_location(source, Artifact(output), [parse_lora(text).location for text in recipe.loras])
     return QuantizeResult(output, manifest, created=True, seconds=timer.seconds)
 
 
@@ -154,6 +156,7 @@ class QuantizationJob:
         prompts: For calibration; images are generated for the first `recipe.calibration.count` of them.
         dtype: What the reference computes in.
         max_memory: Bytes.
+        loras: The LoRAs that are merged into the weights of the plan.
         files: Every file of the source pipeline, once they have been read.
     """
 
@@ -163,6 +166,7 @@ class QuantizationJob:
     sampling: SamplingParams
     dtype: torch.dtype
     max_memory: int
+    loras: Sequence[LoraRecord] = ()
     files: Sequence[FileRecord] = ()
 
     @property
@@ -190,6 +194,7 @@ class QuantizationJob:
             },
             "model family": repr(self.plan.family.components),
             "prompt set": prompt_set_digest(self.prompts),
+            "LoRAs": [lora.model_dump() for lora in self.loras],
             "model": [file.model_dump() for file in self.files],
         }
 
@@ -229,9 +234,10 @@ class QuantizationJob:
             device=self.recipe.device,
             key=workspace.key,
             source=self.source_name,
-            recipe=remove_places(self.recipe.model_dump(mode="json")),
+            recipe=remove_places(self.recipe.model_dump(mode="json")) | {"loras": [str(lora) for lora in self.loras]},
             prompts_sha256=prompt_set_digest(self.prompts),
             sources=list(self.files),
+            loras=list(self.loras),
             files=files,
             layers=_collect_layers(blocks, PRIMARY),
             extra_scheme_layers={name: _collect_layers(blocks, name) for name in plan.settings.extra_schemes},
@@ -272,9 +278,11 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
     sampling = resolve_sampling(recipe.calibration, source)
     check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)
-    plan = build_plan(source, recipe.quantize)
+    loras = [parse_lora(text) for text in recipe.loras]
+    plan = merge_into_plan(loras, build_plan(source, recipe.quantize))
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
-    return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory)
+    records = [lora.record() for lora in loras]
+    return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory, records)
 
 
 def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
@@ -287,6 +295,7 @@ def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
     quantize = validate_settings(QuantizationSettings, manifest.recipe.get("quantize", {}))
     if (
         manifest.prompts_sha256 != prompt_set_digest(job.prompts)
+        or manifest.loras != list(job.loras)
         or manifest.versions != library_versions()
         or _describe_quantization(quantize) != _describe_quantization(job.recipe.quantize)
     ):

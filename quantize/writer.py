@@ -76,13 +76,19 @@ def _write_component(folder: Path, tensors: Iterator[tuple[str, Tensor]], config
 
 
 def _find_unusual_checkpoints(plan: QuantizationPlan) -> dict[str, Checkpoint]:
-    """Finds the components that are not quantized, but cannot be copied as they are: no library would load them alike.
+    """Finds the components that are not quantized, but cannot be copied as they are.
 
-    Such are those of a variant or with prefixed names. `from_pretrained` of the result needs neither.
+    Such are those of a variant or with prefixed names, which no library would load alike; `from_pretrained` of the
+    result needs neither. Others are changed by a LoRA.
     """
     quantized = {component.name for component in plan.components}
     folders = [folder for folder in find_weight_folders(plan.source) if folder.name not in quantized]
     checkpoints = {folder.name: Checkpoint(folder) for folder in folders}
+    for component in plan.unquantized_components:
+        planned = component.checkpoint
+        if planned.changes:
+            changes = {planned.prefix + name: change for name, change in planned.changes.items()}
+            checkpoints[component.name] = checkpoints[component.name].with_changes(changes)
     return {name: checkpoint for name, checkpoint in checkpoints.items() if not checkpoint.is_plain}
 
 

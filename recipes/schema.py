@@ -391,6 +391,11 @@ class Recipe(FrozenModel):
     model: str = Field(
         default="demo", description="The pipeline: a diffusers folder, a Hugging Face Hub id, or `demo`."
     )
+    loras: tuple[str, ...] = Field(
+        default=(),
+        description="LoRAs to merge into the weights before calibration, each as `PATH` or `PATH:WEIGHT`: a "
+        "safetensors file, a folder with one, or `demo`.",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="What the reference computes in. `auto` is float32 for pipelines under 1 GB and bfloat16 for "

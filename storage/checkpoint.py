@@ -5,11 +5,12 @@ Only safetensors files are read. A tensor is loaded when it is used, so memory d
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ MAX_SHARD_BYTES = 1_000_000_000
 COMPILED_PREFIX = "_orig_mod."  # torch.compile adds it wherever it compiled a module
 # What wrappers add to all names: DistributedDataParallel, peft, ComfyUI.
 WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
+
+TensorChange = Callable[[Tensor], Tensor]
+"""Returns a changed tensor of the same shape and dtype."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Checkpoint:
         prefix: What was removed from the names; empty if no name begins with the given prefix.
         wrapper_prefixes: What wrappers had added to the names, such as `_orig_mod.`.
         doubles: Names of tensors that a second file of the index holds too. The one in the listed file is read.
+        changes: How tensors are changed when they are loaded, by name; see `with_changes`.
 
     Raises:
         UserError: The folder is missing, has only pickled weights, or a shard is missing or corrupt.
@@ -84,12 +89,20 @@ class Checkpoint:
         self.prefix = prefix if any(name.startswith(prefix) for name in infos) else ""
         self._infos = {name.removeprefix(self.prefix): i for name, i in infos.items() if name.startswith(self.prefix)}
         self._ignored = {name: info for name, info in infos.items() if not name.startswith(self.prefix)}
+        self.changes: Mapping[str, TensorChange] = {}
+
+    def with_changes(self, changes: Mapping[str, TensorChange]) -> Checkpoint:
+        """Returns the same checkpoint, some of whose tensors are changed whenever they are loaded."""
+        changed = copy.copy(self)
+        changed.changes = changes
+        return changed
 
     @property
     def is_plain(self) -> bool:
         """Whether diffusers and transformers load the same tensors from the folder without help."""
         dtypes = {info.dtype for info in self._infos.values()}
-        return not (self.weight_files.variant or self.wrapper_prefixes or self.doubles or dtypes & set(CAST_DTYPES))
+        unusual = self.weight_files.variant or self.wrapper_prefixes or self.doubles or self.changes
+        return not (unusual or dtypes & set(CAST_DTYPES))
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos
@@ -103,11 +116,12 @@ class Checkpoint:
         return list(self._ignored)
 
     def load_tensor(self, name: str) -> Tensor:
-        """Loads a tensor as stored; plain float8 becomes bfloat16, which holds it exactly."""
+        """Loads a tensor as stored, or as changed; plain float8 becomes bfloat16, which holds it exactly."""
         info = self._infos[name]
         with open_safetensors(info.file) as file:
             tensor: Tensor = file.get_tensor(info.stored_name)
-            return tensor.to(torch.bfloat16) if info.dtype in CAST_DTYPES else tensor
+        tensor = tensor.to(torch.bfloat16) if info.dtype in CAST_DTYPES else tensor
+        return self.changes[name](tensor) if name in self.changes else tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""

@@ -26,6 +26,18 @@ RENAMED_KEYS = {
 RENAMED_LAYER_KEYS = {"kept": "stays_float"}
 
 
+class LoraRecord(FileRecord):
+    """A LoRA that was merged into the weights. Its path is the name of its file."""
+
+    weight: float = Field(allow_inf_nan=False, description="The factor of what the LoRA adds.")
+    config_sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="The SHA-256 of PEFT's config beside it, if there is one."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.weight:g}"
+
+
 class Manifest(BaseModel):
     """The content of manifest.json."""
 
@@ -38,6 +50,9 @@ class Manifest(BaseModel):
     recipe: dict[str, Any] = Field(description="The recipe with all its defaults.")
     prompts_sha256: str = Field(description="A hash of the calibration prompts.")
     sources: list[FileRecord] = Field(description="The files of the original pipeline.")
+    loras: list[LoraRecord] = Field(
+        default=[], description="The LoRAs that were merged into the original weights, in this order."
+    )
     files: list[FileRecord] = Field(description="The files of the quantized pipeline, in `model`.")
     layers: list[dict[str, Any]] = Field(
         description="The output error of each quantized linear layer: with plain rounding and after each step."

@@ -1,11 +1,12 @@
-"""Where the original pipeline is on this machine: kept beside an artifact, and no part of what is published.
+"""Where the original pipeline and its LoRAs are on this machine: kept beside an artifact, and not published.
 
-The manifest names the pipeline without its place, so that the same inputs give the same bytes wherever they lie.
+The manifest names them without their places, so that the same inputs give the same bytes wherever they lie.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,32 @@ from .files import write_json
 from .layout import Artifact
 from .strict_json import parse_strict_json
 
-KEY = "source"
+KEY, LORAS_KEY = "source", "loras"
 ABSOLUTE = re.compile(r"(?P<prefix>[\w-]+:)?[/~].*/(?P<name>[^/]+)/?")  # a path, perhaps behind a word as in local-dir:
 
 
-def write_source_location(source: Path, artifact: Artifact) -> None:
-    """Remembers where the pipeline is that an artifact was made from."""
-    write_json({KEY: str(source.resolve())}, artifact.local)
+def write_source_location(source: Path, artifact: Artifact, loras: Sequence[str] = ()) -> None:
+    """Remembers where the pipeline is that an artifact was made from, and its LoRAs as `PATH:WEIGHT`."""
+    write_json({KEY: str(source.resolve()), LORAS_KEY: list(loras)}, artifact.local)
 
 
 def find_source(artifact: Artifact) -> Path | None:
     """Finds the pipeline that an artifact was made from; None if it is not on this machine, or nothing says where."""
-    try:
-        source = Path(str(parse_strict_json(artifact.local.read_text("utf-8")).get(KEY, "")))
-    except (OSError, ValueError):  # it is written again when the artifact is made again
-        return None
+    source = Path(str(_read_locations(artifact).get(KEY, "")))
     return source if source.is_absolute() and source.is_dir() else None
+
+
+def find_source_loras(artifact: Artifact) -> tuple[str, ...]:
+    """Finds the LoRAs that an artifact was made with, as `PATH:WEIGHT`; empty if nothing says where they are."""
+    loras = _read_locations(artifact).get(LORAS_KEY, [])
+    return tuple(map(str, loras)) if isinstance(loras, list) else ()
+
+
+def _read_locations(artifact: Artifact) -> dict[str, Any]:
+    try:
+        return dict(parse_strict_json(artifact.local.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):  # it is written again when the artifact is made again
+        return {}
 
 
 def remove_places(settings: Any) -> Any:

@@ -25,11 +25,13 @@ class ImageSource:
         kind: What the folder contains.
         folder: The folder.
         dtype: Compute dtype of a diffusers pipeline; None: that of the recipe.
+        loras: LoRAs that are merged into the weights of a diffusers pipeline, as `PATH:WEIGHT`.
     """
 
     kind: SystemKind
     folder: Path
     dtype: str | None = None
+    loras: tuple[str, ...] = ()
 
 
 def detect_image_source(folder: Path) -> ImageSource:

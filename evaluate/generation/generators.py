@@ -78,7 +78,7 @@ def make_generator(source: ImageSource, sampling: SamplingParams, dtype: str) ->
         UserError: The source cannot be loaded, or does not support the sampling parameters.
     """
     if source.kind == "diffusers":
-        return _make_pipeline_generator(source.folder, sampling, dtype)
+        return _make_pipeline_generator(source, sampling, dtype)
     return _make_export_generator(source.folder, sampling)
 
 
@@ -107,10 +107,10 @@ def _detect_npu_engine() -> str:
         return f"simulated by rknn-toolkit2 {toolkit.call('version').answer['toolkit']}"
 
 
-def _make_pipeline_generator(folder: Path, sampling: SamplingParams, dtype: str) -> GenerateBatch:
+def _make_pipeline_generator(source: ImageSource, sampling: SamplingParams, dtype: str) -> GenerateBatch:
     import torch
 
-    pipeline = load_pipeline(folder, getattr(torch, dtype))
+    pipeline = load_pipeline(source.folder, getattr(torch, dtype), source.loras)
     host = load_pipeline_host(pipeline)
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:

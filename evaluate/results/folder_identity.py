@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...common.progress import Progress, no_progress
 from ...storage.files import digest_files, hash_files
 from ...storage.layout import ENGINES_FOLDER, is_export, is_pipeline
+from ...storage.manifest import LoraRecord
 from ...storage.provenance import require_recorded
 from ...storage.weight_files import find_stray_weights
 
@@ -19,7 +22,10 @@ class FolderIdentity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str = Field(description="Path of the folder.")
-    sha256: str = Field(description="Digest of the path, size and content of every file that is not hidden.")
+    sha256: str = Field(
+        description="Digest of the path, size and content of every file that is not hidden, and of LoRAs that are "
+        "merged into the weights."
+    )
     files: int = Field(description="Number of files.")
     bytes: int = Field(description="Total size in bytes.")
 
@@ -48,3 +54,9 @@ def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "re
         files=len(files),
         bytes=sum(file.bytes for file in files),
     )
+
+
+def add_loras(sha256: str, loras: Sequence[LoraRecord]) -> str:
+    """The digest of a folder's files with LoRAs in its weights; without any, that of the files."""
+    contents = [f"{lora.sha256} {lora.config_sha256} {lora.weight!r}" for lora in loras]
+    return hashlib.sha256("\n".join([sha256, *contents]).encode()).hexdigest() if loras else sha256

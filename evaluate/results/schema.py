@@ -251,6 +251,9 @@ class SystemInfo(ResultsModel):
     folder: FolderIdentity = Field(description="The folder and its digest.")
     dtype: str | None = Field(description="Compute dtype of a diffusers pipeline.")
     engine: str | None = Field(default=None, description="What ran the RKNN parts: the simulator or a board.")
+    loras: tuple[str, ...] = Field(
+        default=(), description="Names and weights of LoRAs that are merged into the weights."
+    )
 
 
 class RunIdentity(ResultsModel):

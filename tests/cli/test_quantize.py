@@ -222,3 +222,14 @@ def test_a_vae_alone_has_no_layers_to_show(tiny: Path, tmp_path: Path) -> None:
     result = run(recipe, tiny, tmp_path / "artifact")
     assert result.exit_code == 0, result.output
     assert rows(result.output)["layers quantized"] == ["0"]
+
+
+def test_loras_are_named_by_option(recipe: Path, tiny: Path, output: Path) -> None:
+    """A wrong one is a sentence with exit code 2; the help says how to give a weight."""
+    result = run(recipe, tiny, output, "--lora", "first.safetensors", "--lora", "second.safetensors:0.5")
+    assert result.exit_code == 2
+    assert result.stderr.endswith(
+        "There is no LoRA first.safetensors. Give a .safetensors file or a folder with one.\n"
+    )
+    assert not output.exists()
+    assert "--lora PATH[:WEIGHT]" in CliRunner().invoke(main, ["quantize", "--help"]).output

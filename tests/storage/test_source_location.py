@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgepress.storage.layout import Artifact
-from edgepress.storage.source_location import find_source, remove_places, write_source_location
+from edgepress.storage.source_location import find_source, find_source_loras, remove_places, write_source_location
 
 
 def test_the_pipeline_is_found_while_it_is_there(tmp_path: Path) -> None:
@@ -20,10 +20,21 @@ def test_the_pipeline_is_found_while_it_is_there(tmp_path: Path) -> None:
     assert find_source(artifact) is None
 
 
+def test_loras_are_remembered_with_their_weights(tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path)
+    assert find_source_loras(artifact) == ()
+    write_source_location(tmp_path, artifact)
+    assert find_source_loras(artifact) == ()
+    write_source_location(tmp_path, artifact, ["/loras/a:0.5", "/loras/b"])
+    assert find_source_loras(artifact) == ("/loras/a:0.5", "/loras/b")
+    assert find_source(artifact) == tmp_path
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"source": 1}', '{"source": "."}', '{"source": {}}'])
 def test_another_content_names_no_pipeline(tmp_path: Path, content: str) -> None:
     (tmp_path / "local.json").write_text(content)
     assert find_source(Artifact(tmp_path)) is None
+    assert find_source_loras(Artifact(tmp_path)) == ()
 
 
 def test_absolute_paths_become_names() -> None:

@@ -1,0 +1,189 @@
+"""Files of LoRAs: which file a user names, what it holds, and how strongly each of its layers is scaled.
+
+A LoRA adds `scale * up @ down` to a weight, with matrices of a low rank. Files come from diffusers, from PEFT, or from
+trainers with names of their own, which are converted elsewhere (`lora_conversion`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..common.errors import UserError
+from ..storage.checkpoint import open_safetensors
+from ..storage.files import hash_file, read_json_object
+from ..storage.manifest import LoraRecord
+from ..storage.safetensors_header import read_tensor_headers
+from .hub import DEMO_LORA
+
+NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of diffusers and PEFT, in a folder
+PEFT_CONFIG = "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
+DIFFUSERS_METADATA = "lora_adapter_metadata"
+LOW_RANK = re.compile(r"lora[._]|(^|\.)(down|up)\.weight$")
+OTHER_ADAPTERS = {  # what names of tensors say, and what such an adapter is called
+    r"dora_scale|lora_magnitude_vector": "DoRA",
+    r"\.lokr_": "LoKr",
+    r"\.hada_": "LoHa",
+    r"\.oft_": "OFT",
+    r"\.lora_mid\.": "LoRA with a Tucker decomposition",
+}
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """A LoRA and how much of it is added.
+
+    Attributes:
+        file: The safetensors file.
+        weight: Factor of what the LoRA adds.
+    """
+
+    file: Path
+    weight: float = 1.0
+
+    @property
+    def location(self) -> str:
+        """The absolute path and the weight, as `parse_lora` reads them."""
+        return f"{self.file.resolve()}:{self.weight!r}"
+
+    def record(self) -> LoraRecord:
+        """What a manifest says about the LoRA; the file is read."""
+        config = self.file.parent / PEFT_CONFIG
+        return LoraRecord(
+            path=self.file.name,
+            bytes=self.file.stat().st_size,
+            sha256=hash_file(self.file),
+            weight=self.weight,
+            config_sha256=hash_file(config) if config.is_file() else None,
+        )
+
+
+@dataclass(frozen=True)
+class LoraScaling:
+    """How the layers of a LoRA are scaled: by alpha / rank, or by alpha / sqrt(rank).
+
+    Attributes:
+        alpha: Alpha of the layers that have none of their own; None: their rank, so that they are not scaled.
+        alphas: Alpha of layers by their path, or by a pattern that its end matches.
+        by_root: Whether the square root of the rank divides (rank-stabilized LoRA).
+    """
+
+    alpha: float | None = None
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    by_root: bool = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> LoraScaling:
+        """Reads the keys of a PEFT config."""
+        patterns = config.get("alpha_pattern") or {}
+        return cls(config.get("lora_alpha"), patterns, bool(config.get("use_rslora")))
+
+    def get_scale(self, path: str, rank: int) -> float:
+        """The factor of a layer's product."""
+        matches = (alpha for pattern, alpha in self.alphas.items() if re.match(rf"(.*\.)?({pattern})$", path))
+        alpha = next(matches, self.alpha)
+        return 1.0 if alpha is None else alpha / (math.sqrt(rank) if self.by_root else rank)
+
+
+@dataclass(frozen=True)
+class LoraContent:
+    """The tensors of a LoRA's file.
+
+    Attributes:
+        tensors: The tensors by their names.
+        configs: Keys of PEFT's config by component, as diffusers stores them in the file.
+        peft_config: The config of PEFT beside a file that PEFT wrote. The names of such a file are `PEFT_PREFIX` and
+            paths in the model.
+    """
+
+    tensors: dict[str, Tensor]
+    configs: Mapping[str, Mapping[str, Any]]
+    peft_config: Mapping[str, Any] | None
+
+
+def parse_lora(text: str) -> LoraSpec:
+    """Parses `PATH` or `PATH:WEIGHT`; the path is a safetensors file, a folder with one, or `demo`.
+
+    Raises:
+        UserError: There is no such file, it is no safetensors file, a folder has none or several, or the weight is no
+            finite number.
+    """
+    path, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return LoraSpec(_find_file(text))
+    try:
+        factor = float(weight)
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise UserError(f"LoRA {text}: {weight!r} is not a finite number. Write it like {path}:0.8.")
+    return LoraSpec(_find_file(path), factor)
+
+
+def _find_file(name: str) -> Path:
+    path = DEMO_LORA if name == "demo" else Path(name)
+    if path.is_dir():
+        files = [path / name for name in NAMES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
+        if len(files) != 1:
+            number = "no" if not files else "more than one"
+            raise UserError(f"The LoRA folder {path} has {number} .safetensors file. Give the file of the LoRA itself.")
+        return files[0]
+    if not path.is_file():
+        raise UserError(f"There is no LoRA {path}. Give a .safetensors file or a folder with one.")
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"The LoRA {path} is not a .safetensors file, and pickled files are not loaded because they can run code. "
+            "Convert it to safetensors."
+        )
+    return path
+
+
+def read_lora(file: Path) -> LoraContent:
+    """Reads all tensors of a LoRA, and how they are scaled.
+
+    Raises:
+        UserError: The file is corrupt, or holds no LoRA or an adapter of another kind.
+    """
+    names = [header.name for header in read_tensor_headers(file)]
+    _require_lora(file, names)
+    with open_safetensors(file) as stored:
+        tensors = {name: stored.get_tensor(name) for name in names}
+        metadata = stored.metadata() or {}
+    config = file.parent / PEFT_CONFIG
+    if names[0].startswith(PEFT_PREFIX) and config.exists():
+        return LoraContent(tensors, {}, read_json_object(config))
+    return LoraContent(tensors, _split_metadata(file, metadata), None)
+
+
+def _require_lora(file: Path, names: list[str]) -> None:
+    for pattern, kind in OTHER_ADAPTERS.items():
+        if name := next((name for name in names if re.search(pattern, name)), None):
+            raise UserError(
+                f"{file} is a {kind} ({name}), which cannot be merged. Use a plain LoRA, or merge it in the program "
+                "that trained it."
+            )
+    if not any(LOW_RANK.search(name) for name in names):
+        raise UserError(f"{file} is not a LoRA: no tensor of it is named like one. Give the file of a LoRA.")
+
+
+def _split_metadata(file: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The keys of PEFT's config by component, as diffusers stores them in a file's metadata."""
+    if DIFFUSERS_METADATA not in metadata:
+        return {}
+    try:
+        content = json.loads(metadata[DIFFUSERS_METADATA])
+        configs: dict[str, dict[str, Any]] = {}
+        for name, value in content.items():
+            component, _, key = name.partition(".")
+            configs.setdefault(component, {})[key] = value
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: its {DIFFUSERS_METADATA} is corrupt ({error}). Download it again.") from error
+    return configs

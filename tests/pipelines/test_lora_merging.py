@@ -1,0 +1,196 @@
+"""LoRAs in the weights of a pipeline: the sum is right in every format, and no key is lost in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.lora import (
+    ATTENTION,
+    FEED_FORWARD,
+    Factors,
+    load_weights,
+    make_factors,
+    merge,
+    write_diffusers_lora,
+    write_kohya_lora,
+    write_peft_lora,
+)
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edgepress.common.errors import UserError
+from edgepress.pipelines.lora_files import LoraSpec, parse_lora
+from edgepress.pipelines.lora_merging import merge_loras
+from edgepress.storage.checkpoint import Checkpoint
+
+ALPHA, SCALE = 1.0, 0.5  # alpha / rank
+FORMATS: dict[str, Callable[[Path, Factors], Path]] = {
+    "diffusers": lambda path, factors: write_diffusers_lora(path, factors, alpha=ALPHA),
+    "peft": lambda path, factors: write_peft_lora(path.with_suffix(""), factors, ALPHA),
+    "kohya": lambda path, factors: write_kohya_lora(path, factors, ALPHA),
+}
+
+
+def checkpoints(pipeline: Path) -> dict[str, Checkpoint]:
+    return {name: Checkpoint(pipeline / name) for name in ("text_encoder", "transformer", "vae")}
+
+
+def load_merged(pipeline: Path, component: str, path: str, *loras: str | Path) -> Tensor:
+    specs = [parse_lora(str(lora)) for lora in loras]
+    return merge_loras(specs, pipeline, checkpoints(pipeline))[component].load_tensor(f"{path}.weight")
+
+
+@pytest.fixture
+def factors(tiny: Path) -> Factors:
+    return make_factors(tiny / "transformer", ATTENTION, "layers.0.attention.to_out.0", FEED_FORWARD)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_each_format_adds_its_product(tiny: Path, tmp_path: Path, factors: Factors, kind: str) -> None:
+    lora = FORMATS[kind](tmp_path / "style.safetensors", factors)
+    merged = merge_loras([parse_lora(f"{lora}:0.8")], tiny, checkpoints(tiny))
+    assert list(merged) == ["transformer"]
+    for path in factors:
+        expected = merge(tiny / "transformer", factors, path, 0.8 * SCALE)
+        torch.testing.assert_close(
+            merged["transformer"].load_tensor(f"{path}.weight").double(), expected, atol=1e-6, rtol=1e-6
+        )
+    untouched = "layers.0.attention.to_k.weight"
+    assert torch.equal(merged["transformer"].load_tensor(untouched), load_weights(tiny / "transformer")[untouched])
+
+
+def test_several_loras_are_added(tiny: Path, tmp_path: Path) -> None:
+    first, second = (make_factors(tiny / "transformer", ATTENTION, seed=seed) for seed in (1, 2))
+    loras = [
+        write_diffusers_lora(tmp_path / "a.safetensors", first),
+        f"{write_diffusers_lora(tmp_path / 'b.safetensors', second)}:-2",
+    ]
+    expected = merge(tiny / "transformer", first, ATTENTION, 1.0) - 2 * second[ATTENTION][1] @ second[ATTENTION][0]
+    merged = load_merged(tiny, "transformer", ATTENTION, *loras)
+    torch.testing.assert_close(merged.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_a_text_encoder_gets_its_layers(tiny: Path, tmp_path: Path) -> None:
+    path = "layers.0.mlp.up_proj"
+    factors = make_factors(tiny / "text_encoder", path)
+    expected = merge(tiny / "text_encoder", factors, path, 1.0)
+    for lora in (
+        write_diffusers_lora(tmp_path / "a.safetensors", factors, "text_encoder"),
+        write_peft_lora(tmp_path / "b", factors, alpha=2.0),
+    ):
+        merged = load_merged(tiny, "text_encoder", path, lora)
+        torch.testing.assert_close(merged.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_biases_are_added_too(tiny: Path, tmp_path: Path) -> None:
+    path = "layers.0.adaLN_modulation.0"
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", make_factors(tiny / "transformer", path), alpha=ALPHA)
+    tensors = load_file(lora)
+    bias = torch.arange(len(load_weights(tiny / "transformer")[f"{path}.bias"])).float()
+    save_file(tensors | {f"transformer.{path}.lora_B.bias": bias}, lora)
+    merged = merge_loras([LoraSpec(lora, 0.5)], tiny, checkpoints(tiny))["transformer"]
+    expected = load_weights(tiny / "transformer")[f"{path}.bias"] + 0.5 * bias
+    torch.testing.assert_close(merged.load_tensor(f"{path}.bias"), expected)
+
+
+def test_a_joint_projection_of_kohya_is_split(tiny: Path, tmp_path: Path) -> None:
+    width = load_weights(tiny / "transformer")[f"{ATTENTION}.weight"].shape[1]
+    down, up = torch.randn(2, width), torch.randn(3 * width, 2)
+    name = "lora_unet_layers_0_attention_qkv"
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, tmp_path / "a.safetensors")
+    for number, part in enumerate(("to_q", "to_k", "to_v")):
+        path = f"layers.0.attention.{part}"
+        expected = load_weights(tiny / "transformer")[f"{path}.weight"] + up.chunk(3)[number] @ down
+        torch.testing.assert_close(load_merged(tiny, "transformer", path, tmp_path / "a.safetensors"), expected)
+
+
+def test_a_joint_projection_beside_its_parts_is_redundant(tiny: Path, tmp_path: Path) -> None:
+    parts = [f"layers.0.attention.to_{part}" for part in "qkv"]
+    lora = write_kohya_lora(tmp_path / "a.safetensors", make_factors(tiny / "transformer", *parts), ALPHA)
+    joint = {f"lora_unet_layers_0_attention_qkv.lora_{kind}.weight": torch.ones(3, 3) for kind in ("down", "up")}
+    save_file(load_file(lora) | joint, lora)
+    load_merged(tiny, "transformer", ATTENTION, lora)
+
+
+def test_the_stored_dtype_stays(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    save_file(
+        {name: tensor.bfloat16() for name, tensor in load_weights(tiny / "transformer").items()},
+        tmp_path / "diffusion_pytorch_model.safetensors",
+    )
+    (tmp_path / "config.json").write_bytes((tiny / "transformer" / "config.json").read_bytes())
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    merged = merge_loras([LoraSpec(lora)], tiny, {"transformer": Checkpoint(tmp_path)})["transformer"]
+    stored = load_weights(tiny / "transformer")[f"{ATTENTION}.weight"].bfloat16().float()
+    expected = (stored + factors[ATTENTION][1] @ factors[ATTENTION][0]).bfloat16()
+    assert torch.equal(merged.load_tensor(f"{ATTENTION}.weight"), expected)
+    assert not merged.is_plain, "a library would load other weights"
+
+
+# ---------------------------------------------------------------- errors
+
+
+def require_error(tiny: Path, lora: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        merge_loras([parse_lora(str(lora))], tiny, checkpoints(tiny))
+
+
+def test_keys_without_a_layer_are_counted_and_listed(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    down, up = factors[ATTENTION]
+    unknown = {f"layers.{number}.attention.to_q": (down.clone(), up.clone()) for number in range(6, 10)}
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", {**factors, **unknown})
+    require_error(tiny, lora, r"8 keys of .* have no layer in .*: transformer\.layers\.6\..* and 3 more\.")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_lora_for_another_family_is_one_sentence(tiny: Path, tmp_path: Path, kind: str) -> None:
+    foreign = {"single_blocks.0.linear1": (torch.ones(2, 8), torch.ones(8, 2))}
+    lora = FORMATS[kind](tmp_path / "a.safetensors", foreign)
+    require_error(tiny, lora, r"another base model: none of its keys|cannot read .* as a LoRA for a ZImagePipeline")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_lora_for_another_size_is_one_sentence(tiny: Path, tmp_path: Path, kind: str) -> None:
+    wide = {ATTENTION: (torch.ones(2, 3840), torch.ones(3840, 2))}
+    lora = FORMATS[kind](tmp_path / "a.safetensors", wide)
+    require_error(tiny, lora, r"another base model: .*to_q\.weight of shape \(3840, 3840\), .* has shape \(384, 384\)")
+
+
+def test_what_diffusers_skips_in_silence_is_an_error(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    """Its converter drops a joint projection that has no upper half."""
+    lora = write_kohya_lora(tmp_path / "a.safetensors", factors, ALPHA)
+    half = {"lora_unet_layers_0_attention_qkv.lora_down.weight": torch.ones(2, 384)}
+    save_file(load_file(lora) | half, lora)
+    require_error(tiny, lora, r"1 keys of .*: lora_unet_layers_0_attention_qkv\.lora_down\.weight\.")
+
+
+def test_half_a_layer_is_an_error(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    tensors = load_file(lora)
+    del tensors[f"transformer.{ATTENTION}.lora_B.weight"]
+    save_file(tensors, lora)
+    require_error(tiny, lora, rf"1 keys of .*: transformer\.{ATTENTION}\.lora_A\.weight")
+
+
+def test_a_file_of_peft_needs_its_config(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    folder = write_peft_lora(tmp_path / "a", factors, ALPHA)
+    (folder / "adapter_config.json").unlink()
+    require_error(tiny, folder, r"adapter_config\.json, which holds its alpha, is not beside it")
+
+
+def test_values_that_are_not_finite_are_named(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    factors[ATTENTION][0][0, 0] = torch.nan
+    require_error(tiny, write_diffusers_lora(tmp_path / "a.safetensors", factors), rf"NaN .* transformer\.{ATTENTION}")
+
+
+def test_a_sum_out_of_range_is_named(tiny: Path, tmp_path: Path) -> None:
+    names = {name: tensor.half() for name, tensor in load_weights(tiny / "transformer").items()}
+    save_file(names, tmp_path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_bytes((tiny / "transformer" / "config.json").read_bytes())
+    large = make_factors(tiny / "transformer", ATTENTION, size=1e3)
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", large)
+    merged = merge_loras([LoraSpec(lora)], tiny, {"transformer": Checkpoint(tmp_path)})["transformer"]
+    with pytest.raises(UserError, match="exceeds the range of float16"):
+        merged.load_tensor(f"{ATTENTION}.weight")
