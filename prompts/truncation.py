@@ -36,6 +36,8 @@ def find_ignored_text(
     text = [place for place, is_added in zip(offsets, special, strict=True) if not is_added]
     num_removed = len(text) - max(max_tokens - sum(special), 0)
     start = rendered.find(prompt)
+    if not text:
+        return prompt
     if side == "left":
         return prompt[: max(text[num_removed - 1][1] - start, 0)]
     return prompt[max(text[-num_removed][0] - start, 0) :]

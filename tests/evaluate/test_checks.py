@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.tiny import edit_weights
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.checks import check_plan
@@ -41,9 +42,9 @@ def plan(reference: Path, candidate: Path, prompts: tuple[Prompt, ...], tmp_path
 
 
 def test_a_complete_plan_passes_in_less_than_two_seconds(plan: EvaluationPlan) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()  # not of other processes of the machine
     check_plan(plan)
-    assert time.monotonic() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,22 @@ def test_an_incomplete_candidate_is_found_before_any_work(plan: EvaluationPlan, 
     assert stages == []
     assert not plan.image_cache.exists()
     assert not plan.output.exists()
+
+
+@pytest.mark.parametrize("side", ["reference", "candidate"])
+def test_weights_that_a_class_does_not_have_are_found_on_both_sides(plan: EvaluationPlan, side: str) -> None:
+    """The library that loads them would ignore them, or make up those that are missing."""
+    damaged = plan.candidates["damaged"]
+    if side == "reference":
+        plan = replace(plan, reference=damaged, candidates={"coarse": plan.candidates["coarse"]})
+    with edit_weights(damaged.folder / "transformer") as tensors:
+        tensors["layers.0.extra.weight"] = tensors["x_pad_token"].clone()
+    with pytest.raises(UserError, match=r"does not have, .*: layers\.0\.extra\.weight\."):
+        check_plan(plan)
+    with edit_weights(damaged.folder / "transformer") as tensors:
+        del tensors["layers.0.extra.weight"], tensors["x_pad_token"]
+    with pytest.raises(UserError, match=r"'x_pad_token', required by config\.json, is missing"):
+        check_plan(plan)
 
 
 def test_an_incomplete_reference_is_found_as_well(plan: EvaluationPlan) -> None:

@@ -32,6 +32,10 @@ def test_the_text_that_is_removed(max_tokens: int, right: str, left: str) -> Non
     assert find_ignored_text(*arguments, "left") == left
 
 
+def test_all_is_removed_if_only_added_tokens_are_left() -> None:
+    assert find_ignored_text("a", "", [(0, 0), (0, 0)], [1, 1], 1) == "a"
+
+
 def test_long_prompts_are_shown_in_one_short_line() -> None:
     text = describe_truncation("so many\n\twords " * 1000, 9000, 512, "words " * 1000)
     assert "\n" not in text
