@@ -25,12 +25,14 @@ def build_empty_module(
         AttributeError: The library has no such class.
     """
     from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
 
     cls = getattr(importlib.import_module(library), class_name)
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), no_init_weights():
         if library == "diffusers":
             module: nn.Module = cls.from_config(config)
         else:
             options = {} if dtype is None else {"dtype": dtype}
             module = cls._from_config(cls.config_class.from_dict(config), **options)
+            module.tie_weights()  # part of the initialization that is left out
     return module

@@ -30,6 +30,7 @@ from .weight_files import INDEX_SUFFIX, WeightFiles, select_weight_files
 from .weight_formats import CAST_DTYPES, require_supported
 
 MAX_SHARD_BYTES = 1_000_000_000
+MAX_OPEN_BYTES = 2**26  # read before a file is opened again: until it is closed, what was read counts as memory
 COMPILED_PREFIX = "_orig_mod."  # torch.compile adds it wherever it compiled a module
 # What wrappers add to all names: DistributedDataParallel, peft, ComfyUI.
 WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
@@ -117,9 +118,32 @@ class Checkpoint:
 
     def load_tensor(self, name: str) -> Tensor:
         """Loads a tensor as stored, or as changed; plain float8 becomes bfloat16, which holds it exactly."""
+        with open_safetensors(self._infos[name].file) as file:
+            return self._read_tensor(file, name)
+
+    def load_tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Loads tensors as `load_tensor` does, one after another; small ones without opening their file for each."""
+        for group in self._group_by_file(names):
+            with open_safetensors(self._infos[group[0]].file) as file:
+                for name in group:
+                    yield name, self._read_tensor(file, name)
+
+    def _group_by_file(self, names: Iterable[str]) -> Iterator[list[str]]:
+        """Yields consecutive names whose tensors are in one file and together not larger than `MAX_OPEN_BYTES`."""
+        group: list[str] = []
+        size = 0
+        for name in names:
+            size += self.nbytes(name)
+            if group and (self._infos[name].file != self._infos[group[0]].file or size > MAX_OPEN_BYTES):
+                yield group
+                group, size = [], self.nbytes(name)
+            group.append(name)
+        if group:
+            yield group
+
+    def _read_tensor(self, file: Any, name: str) -> Tensor:
         info = self._infos[name]
-        with open_safetensors(info.file) as file:
-            tensor: Tensor = file.get_tensor(info.stored_name)
+        tensor: Tensor = file.get_tensor(info.stored_name)
         tensor = tensor.to(torch.bfloat16) if info.dtype in CAST_DTYPES else tensor
         return self.changes[name](tensor) if name in self.changes else tensor
 
@@ -165,9 +189,8 @@ class Checkpoint:
         Raises:
             UserError: A weight contains one.
         """
-        for number, name in enumerate(self.names()):
+        for number, (name, tensor) in enumerate(self.load_tensors(self.names())):
             progress(stage, number, len(self.names()))
-            tensor = self.load_tensor(name)
             # Minimum and maximum are not finite if any value is not. Computing them takes no copy of a large tensor.
             if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, _min_max(tensor))):
                 kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"

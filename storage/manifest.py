@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,12 @@ class Manifest(BaseModel):
 
 def library_versions() -> dict[str, str]:
     """The versions of edgepress and of the libraries that take part in quantizing and generating."""
-    return {"edgepress": __version__} | {library: version(library) for library in LIBRARIES}
+    return {"edgepress": __version__} | {library: _installed_version(library) for library in LIBRARIES}
+
+
+@cache
+def _installed_version(library: str) -> str:
+    return version(library)
 
 
 def write_manifest(manifest: Manifest, artifact: Path) -> None:

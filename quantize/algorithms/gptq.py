@@ -133,17 +133,21 @@ def _quantize_group(exact: Tensor, target: Tensor, feedback: Tensor, qparams: QP
     fixed = abs_max_mask(target) if qparams.qmin else None
     scale, zero_point = qparams.scales, qparams.zero_points.float()
     error, codes = torch.empty_like(exact), torch.empty(exact.shape, dtype=torch.uint8)
+    exact_rows, target_rows, error_rows = exact.unbind(), target.unbind(), error.unbind()
     for start in range(0, len(exact), BLOCK_SIZE):
         stop = min(start + BLOCK_SIZE, len(exact))
         triangle = feedback[start:stop, start:stop].float()
-        for row in range(start, stop):
-            code = (torch.round(target[row] / scale) + zero_point).clamp_(qparams.qmin, qparams.qmax)
+        block_codes = torch.empty_like(exact[start:stop])
+        for row, code in enumerate(block_codes.unbind(), start):
+            # In place, since a row is so short that allocating results takes as long as computing them.
+            torch.div(target_rows[row], scale, out=code).round_().add_(zero_point)
+            code.clamp_(qparams.qmin, qparams.qmax)
             if fixed is not None:
-                end = torch.where(target[row] < 0, float(qparams.qmin), float(qparams.qmax))
-                code = torch.where(fixed[row], end, code)
-            codes[row] = code.to(torch.uint8)
-            error[row] = exact[row] - (code - zero_point) * scale
-            target[row + 1 : stop].addr_(triangle[row - start, row + 1 - start :], error[row])
+                end = torch.where(target_rows[row] < 0, float(qparams.qmin), float(qparams.qmax))
+                torch.where(fixed[row], end, code, out=code)
+            torch.sub(exact_rows[row], (code - zero_point).mul_(scale), out=error_rows[row])
+            target[row + 1 : stop].addr_(triangle[row - start, row + 1 - start :], error_rows[row])
+        codes[start:stop] = block_codes
         if stop < len(exact):
             target[stop:] += (feedback[start:stop, stop:].T @ error[start:stop].to(feedback.dtype)).float()
     return error, codes

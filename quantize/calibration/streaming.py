@@ -5,7 +5,7 @@ Memory holds everything outside the blocks (embeddings, the decoder) and one blo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,12 +44,9 @@ def _build_streaming_component(component: ComponentPlan, library: str, dtype: to
     model = build_empty_module(library, class_name, component.config, dtype).eval().requires_grad_(False)
     paths = [block.path for block in component.blocks]
     block_prefixes = tuple(f"{path}." for path in paths)
-    resident = {
-        name: _load_tensor(component, name, dtype)
-        for name in component.used_tensor_names
-        if not name.startswith(block_prefixes)
-    }
-    model.load_state_dict(resident, strict=False, assign=True)
+    resident = [name for name in component.used_tensor_names if not name.startswith(block_prefixes)]
+    resident_tensors = _load_tensors(component, resident, dtype)
+    model.load_state_dict(resident_tensors, strict=False, assign=True)
     strip_modules(model, component.unused_blocks, component.spec.unused_modules)
     for path in paths:
         _stream_block(model.get_submodule(path), component, path, dtype)
@@ -60,7 +57,8 @@ def _stream_block(block: nn.Module, component: ComponentPlan, path: str, dtype: 
     names = [name for name, _ in block.named_parameters()]
 
     def load(*_: Any) -> None:
-        tensors = {name: _load_tensor(component, f"{path}.{name}", dtype) for name in names}
+        tensors = _load_tensors(component, [f"{path}.{name}" for name in names], dtype)
+        tensors = {name.removeprefix(f"{path}."): tensor for name, tensor in tensors.items()}
         block.load_state_dict(tensors, strict=False, assign=True)
 
     def unload(*_: Any) -> None:
@@ -71,9 +69,9 @@ def _stream_block(block: nn.Module, component: ComponentPlan, path: str, dtype: 
     block.register_forward_hook(unload)
 
 
-def _load_tensor(component: ComponentPlan, name: str, dtype: torch.dtype) -> Tensor:
-    tensor = component.checkpoint.load_tensor(name)
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _load_tensors(component: ComponentPlan, names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    tensors = component.checkpoint.load_tensors(names)
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors}
 
 
 class _StopForward(Exception):  # noqa: N818  not an error

@@ -316,5 +316,6 @@ def _load_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights,
     modules = {*block.spec.linears, *(fold.prev_op for fold in block.spec.folds)}
     names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
     full_names = {name: f"{block.path}.{name}" for name in names if f"{block.path}.{name}" in component.checkpoint}
-    weights = {name: component.checkpoint.load_tensor(full_name) for name, full_name in full_names.items()}
+    tensors = dict(component.checkpoint.load_tensors(full_names.values()))
+    weights = {name: tensors[full_name] for name, full_name in full_names.items()}
     return weights, {name: tensor.dtype for name, tensor in weights.items()}

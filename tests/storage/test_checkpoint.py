@@ -6,6 +6,7 @@ import json
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edgepress.common.errors import UserError
-from edgepress.storage.checkpoint import Checkpoint, write_sharded, write_tensors
+from edgepress.storage import checkpoint as checkpoint_module
+from edgepress.storage.checkpoint import Checkpoint, open_safetensors, write_sharded, write_tensors
 
 
 def some_tensors() -> dict[str, Tensor]:
@@ -74,6 +76,27 @@ def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     assert_same(load_all(checkpoint), tensors)
     assert len(checkpoint.files) == 2
+
+
+@pytest.mark.parametrize(("limit", "openings"), [(2**26, 3), (4 * 8 * 4 + 32 * 2, 4), (0, 6)])
+def test_tensors_are_loaded_in_any_order_with_few_openings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, openings: int
+) -> None:
+    """One opening for consecutive tensors of a file, as far as these are not larger than the limit."""
+    tensors = write_shards_by_hand(tmp_path)
+    names = ["c.weight", "a.weight", "a.bias", "b.weight", "b.qweight", "c.scales"]
+    opened: list[Path] = []
+
+    def open_and_record(file: Path) -> Any:
+        opened.append(file)
+        return open_safetensors(file)
+
+    monkeypatch.setattr(checkpoint_module, "MAX_OPEN_BYTES", limit)
+    monkeypatch.setattr(checkpoint_module, "open_safetensors", open_and_record)
+    loaded = list(Checkpoint(tmp_path).load_tensors(names))
+    assert [name for name, _ in loaded] == names
+    assert_same(dict(loaded), tensors)
+    assert len(opened) == openings
 
 
 def test_a_tensor_is_loaded_when_it_is_used(tmp_path: Path) -> None:
