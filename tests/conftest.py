@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.tiny import write_tiny_pipeline
+from helpers.tiny import write_tiny_pipeline, write_tiny_prompts
 from hypothesis import settings
 
-from edgepress.prompts.prompt import Prompt, save_prompts
+from edgepress.prompts.prompt import Prompt
 
 settings.register_profile("repeatable", derandomize=True)  # a failure is caused by a change, not by chance
 settings.load_profile("repeatable")
@@ -38,10 +38,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real pipeline folder with random weights and a few prompts. Tests must not change it."""
     folder = tmp_path_factory.mktemp("tiny") / "pipeline"
     write_tiny_pipeline(folder)
-    (folder / "prompts").mkdir()
-    prompts = [Prompt(id=f"p{i}", prompt=text, language="en") for i, text in enumerate(("a cat", "two dogs", "rain"))]
-    save_prompts(prompts, folder / "prompts" / "calibration.jsonl")
-    save_prompts(prompts, folder / "prompts" / "evaluation.jsonl")
+    write_tiny_prompts(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline with a single block in its transformer, for what depends on neither their number nor kind.
+
+    Tests must not change it.
+    """
+    folder = tmp_path_factory.mktemp("lean") / "pipeline"
+    write_tiny_pipeline(folder, refiners=0)
+    write_tiny_prompts(folder)
     return folder
 
 

@@ -47,12 +47,12 @@ def test_a_pipeline_is_described_component_by_component() -> None:
     assert "edgepress can: quantize, export onnx, export rknn, generate" in str(info)
 
 
-def test_four_bit_codes_are_counted_as_weights(quantized: Path) -> None:
+def test_four_bit_codes_are_counted_as_weights(lean: Path, quantized: Path) -> None:
     info = edgepress.info(quantized / "model")
     assert isinstance(info, PipelineInfo)
     assert "quantize" not in info.supported
     component = next(part for part in info.components if part.name == "transformer")
-    original = count_with_safetensors(DEMO_PIPELINE / "transformer")[0]
+    original = count_with_safetensors(lean / "transformer")[0]
     assert component.parameters == original  # the denoiser loses no weight by quantization
     assert component.bits_per_weight == pytest.approx(component.nbytes * 8 / original)
     assert component.quantization == "awq, 4 bits, groups of 128"
@@ -163,9 +163,9 @@ def test_a_corrupt_header_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inspection") / "artifact"
     recipe = edgepress.load_recipe("orin")
     small = recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update={"count": 1, "steps": 1})})
-    edgepress.quantize(small, method="rtn", output=folder)
+    edgepress.quantize(small, model=lean, method="rtn", output=folder)
     return folder

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgepress.prompts.prompt import Prompt, save_prompts
+
 IMAGE_SIZE = 64  # pixels
 WIDTH = 128  # of the text encoder's features
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -17,13 +19,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_pipeline(folder: Path, dim: int = 384, layers: int = 1) -> None:
+def write_tiny_pipeline(folder: Path, layers: int = 1, refiners: int = 1) -> None:
     """Writes a pipeline folder. Its weights are equal each time, and the caller's random state does not change.
 
     Args:
         folder: The folder to write.
-        dim: The width of the transformer, a multiple of 384.
-        layers: The number of blocks of the transformer, besides its two refiners.
+        layers: The number of blocks of the transformer, besides its refiners.
+        refiners: The number of refiners of each of two kinds.
     """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
@@ -36,11 +38,19 @@ def write_tiny_pipeline(folder: Path, dim: int = 384, layers: int = 1) -> None:
             vae=_vae(),
             text_encoder=_text_encoder(len(tokenizer)),
             tokenizer=tokenizer,
-            transformer=_transformer(dim, layers),
+            transformer=_transformer(layers, refiners),
         )
         _randomize_vectors(pipeline.transformer)
         _randomize_vectors(pipeline.text_encoder)
     pipeline.save_pretrained(folder)
+
+
+def write_tiny_prompts(folder: Path) -> None:
+    """Writes three prompts for calibration and evaluation into a pipeline folder."""
+    (folder / "prompts").mkdir()
+    prompts = [Prompt(id=f"p{i}", prompt=text, language="en") for i, text in enumerate(("a cat", "two dogs", "rain"))]
+    for name in ("calibration", "evaluation"):
+        save_prompts(prompts, folder / "prompts" / f"{name}.jsonl")
 
 
 @contextmanager
@@ -86,16 +96,16 @@ def _randomize_vectors(model: Any) -> None:
             parameter.data += 0.3 * torch.randn_like(parameter)
 
 
-def _transformer(dim: int, layers: int) -> Any:
+def _transformer(layers: int, refiners: int) -> Any:
     from diffusers import ZImageTransformer2DModel
 
     return ZImageTransformer2DModel(
         in_channels=16,
-        dim=dim,
+        dim=384,
         n_layers=layers,
-        n_refiner_layers=1,
-        n_heads=dim // 64,
-        n_kv_heads=dim // 64,
+        n_refiner_layers=refiners,
+        n_heads=6,
+        n_kv_heads=6,
         cap_feat_dim=WIDTH,
         axes_dims=[16, 24, 24],
         axes_lens=[1024, 64, 64],

@@ -6,8 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import run_command
+from helpers.peak_memory import quantize_as_a_large_model
 from helpers.tiny import edit_weights, store_as_published, write_tiny_pipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -47,17 +46,21 @@ CALIBRATION = GenerationSettings(count=2, steps=2)
 METHODS = ("rtn", "awq", "best")
 
 
-def make_recipe(method: str) -> Recipe:
-    return Recipe(
-        device="test", quantize=QuantizationSettings.model_validate({"method": method}), calibration=CALIBRATION
-    )
+def make_recipe(method: str, **settings: Any) -> Recipe:
+    quantize = QuantizationSettings.model_validate({"method": method} | settings)
+    return Recipe(device="test", quantize=quantize, calibration=CALIBRATION)
+
+
+# Two recipes that take half a second each, for what does not depend on what is quantized, and how.
+QUICK = make_recipe("rtn", components=["text_encoder"])
+OTHER = make_recipe("rtn", components=["text_encoder"], embeddings="int8")
 
 
 @pytest.fixture(scope="module")
-def results(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, QuantizeResult]:
+def results(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, QuantizeResult]:
     """The tiny pipeline, quantized with each method."""
     folder = tmp_path_factory.mktemp("quantized")
-    return {method: quantize_pipeline(make_recipe(method), tiny, folder / method) for method in METHODS}
+    return {method: quantize_pipeline(make_recipe(method), lean, folder / method) for method in METHODS}
 
 
 def encode(folder: Path) -> Tensor:
@@ -79,25 +82,25 @@ def hash_folder(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_from_pretrained_of_diffusers_gives_a_working_pipeline(
-    tiny: Path, results: dict[str, QuantizeResult], method: str
+    lean: Path, results: dict[str, QuantizeResult], method: str
 ) -> None:
     from diffusers import ZImagePipeline
 
     pipeline = ZImagePipeline.from_pretrained(results[method].model)
     pipeline.set_progress_bar_config(disable=True)
-    prompts, sampling = load_prompts(tiny / "prompts" / "evaluation.jsonl"), resolve_sampling(CALIBRATION, tiny)
+    prompts, sampling = load_prompts(lean / "prompts" / "evaluation.jsonl"), resolve_sampling(CALIBRATION, lean)
     variant = np.asarray(generate_images(pipeline, prompts, sampling)[0], np.float64)
-    reference = np.asarray(generate_images(load_pipeline(tiny, torch.float32), prompts, sampling)[0], np.float64)
+    reference = np.asarray(generate_images(load_pipeline(lean, torch.float32), prompts, sampling)[0], np.float64)
     assert variant.std() > 1
     assert not np.array_equal(variant, reference), "nothing was quantized"
     assert np.abs(variant - reference).mean() < 12, "the quantized pipeline generates something else"
 
 
 def test_the_stored_weights_are_within_half_a_step_of_the_original(
-    tiny: Path, results: dict[str, QuantizeResult]
+    lean: Path, results: dict[str, QuantizeResult]
 ) -> None:
     """RTN folds nothing, so each weight must be within half a step of the original."""
-    original = load_file(tiny / "transformer" / "diffusion_pytorch_model.safetensors")
+    original = load_file(lean / "transformer" / "diffusion_pytorch_model.safetensors")
     stored = load_file(results["rtn"].model / "transformer" / "diffusion_pytorch_model.safetensors")
     name = "layers.0.feed_forward.w2"
     packed = AwqTensors(*(stored[f"{name}.{kind}"] for kind in AwqTensors._fields))
@@ -109,7 +112,7 @@ def test_the_stored_weights_are_within_half_a_step_of_the_original(
 
 def test_awq_loses_less_than_rounding(results: dict[str, QuantizeResult]) -> None:
     layers = results["awq"].manifest.layers
-    assert len(layers) == 5 * 7
+    assert len(layers) == 3 * 7
     assert np.mean([layer["error"] for layer in layers]) < np.mean([layer["rtn_error"] for layer in layers])
     assert all(layer["error"] < 0.05 for layer in layers)
 
@@ -155,25 +158,25 @@ def test_every_method_needs_the_same_bytes(results: dict[str, QuantizeResult], m
     assert files == expected
 
 
-def test_unquantized_tensors_keep_their_bits(tiny: Path, results: dict[str, QuantizeResult]) -> None:
+def test_unquantized_tensors_keep_their_bits(lean: Path, results: dict[str, QuantizeResult]) -> None:
     output = results["rtn"].model
     vae = "vae/diffusion_pytorch_model.safetensors"
-    assert hash_file(tiny / vae) == hash_file(output / vae)
-    before = load_file(tiny / "text_encoder" / "model.safetensors")
+    assert hash_file(lean / vae) == hash_file(output / vae)
+    before = load_file(lean / "text_encoder" / "model.safetensors")
     after = load_file(output / "text_encoder" / "model.safetensors")
     for name in ("embed_tokens.weight", "layers.1.input_layernorm.weight", "norm.weight"):
         assert torch.equal(before[name], after[name]), name
 
 
 def test_unused_blocks_are_removed_without_changing_the_output(
-    tiny: Path, results: dict[str, QuantizeResult], tmp_path: Path
+    lean: Path, results: dict[str, QuantizeResult], tmp_path: Path
 ) -> None:
     """Compared with a copy of the quantized text encoder that has its last layer, in full precision."""
-    lean, whole = results["best"].model / "text_encoder", tmp_path / "whole"
-    shutil.copytree(lean, whole)
+    stored, whole = results["best"].model / "text_encoder", tmp_path / "whole"
+    shutil.copytree(stored, whole)
     layer = {
         name: tensor
-        for name, tensor in load_file(tiny / "text_encoder" / "model.safetensors").items()
+        for name, tensor in load_file(lean / "text_encoder" / "model.safetensors").items()
         if "s.2." in name
     }
     assert len(layer) > 7
@@ -187,43 +190,37 @@ def test_unused_blocks_are_removed_without_changing_the_output(
     assert not set(linears) & set(section["modules_to_not_convert"])
     section["modules_to_not_convert"] += linears
     (whole / "config.json").write_text(json.dumps(config))
-    assert torch.equal(encode(lean), encode(whole))
+    assert torch.equal(encode(stored), encode(whole))
 
 
-def test_the_encoder_of_the_vae_can_be_removed(tiny: Path, results: dict[str, QuantizeResult], tmp_path: Path) -> None:
-    recipe = make_recipe("rtn")
-    components = ("transformer", "text_encoder", "vae")
-    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"components": components})})
-    lean = quantize_pipeline(recipe, tiny, tmp_path / "lean")
-    prompts, sampling = load_prompts(tiny / "prompts" / "evaluation.jsonl"), resolve_sampling(CALIBRATION, tiny)
-    folders = [result.model for result in (lean, results["rtn"])]
-    with_encoder, without = (load_pipeline(folder, torch.float32) for folder in reversed(folders))
+def test_the_encoder_of_the_vae_can_be_removed(lean: Path, tmp_path: Path) -> None:
+    result = quantize_pipeline(make_recipe("rtn", components=["vae"]), lean, tmp_path / "artifact")
+    prompts, sampling = load_prompts(lean / "prompts" / "evaluation.jsonl")[:1], resolve_sampling(CALIBRATION, lean)
+    with_encoder, without = (load_pipeline(folder, torch.float32) for folder in (lean, result.model))
     image, expected = (
         np.asarray(generate_images(pipeline, prompts, sampling)[0]) for pipeline in (without, with_encoder)
     )
     assert np.array_equal(image, expected)
-    stored = load_file(tiny / "vae" / "diffusion_pytorch_model.safetensors")
+    stored = load_file(lean / "vae" / "diffusion_pytorch_model.safetensors")
     removed = sum(tensor.nbytes for name, tensor in stored.items() if name.startswith("encoder."))
-    assert lean.manifest.size_savings["vae"]["unused modules"] == removed > 0
-    size = lean.manifest.sizes["vae"]
+    assert result.manifest.size_savings["vae"]["unused modules"] == removed > 0
+    size = result.manifest.sizes["vae"]
     assert size["before"] - size["after"] > 0.95 * removed
     with pytest.raises(NotImplementedError, match="removed during quantization"):
         without.vae.encode(torch.zeros(1, 3, 16, 16))
 
 
-def test_a_vae_alone_needs_no_calibration(tiny: Path, tmp_path: Path) -> None:
-    recipe = make_recipe("best")
-    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"components": ("vae",)})})
-    result = quantize_pipeline(recipe, tiny, tmp_path / "artifact")
+def test_a_vae_alone_needs_no_calibration(lean: Path, tmp_path: Path) -> None:
+    result = quantize_pipeline(make_recipe("best", components=["vae"]), lean, tmp_path / "artifact")
     assert "calibrating on prompts" not in result.seconds
     assert result.manifest.layers == []
 
 
-def test_the_manifest_describes_the_artifact(tiny: Path, results: dict[str, QuantizeResult]) -> None:
+def test_the_manifest_describes_the_artifact(lean: Path, results: dict[str, QuantizeResult]) -> None:
     artifact = results["awq"].output
     manifest = read_manifest(artifact)
     assert manifest is not None
-    for files, root in ((manifest.sources, tiny), (manifest.files, artifact / "model")):
+    for files, root in ((manifest.sources, lean), (manifest.files, artifact / "model")):
         on_disk = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
         assert {file.path for file in files} == on_disk
         assert all(file.sha256 == hash_file(root / file.path) for file in files)
@@ -231,8 +228,8 @@ def test_the_manifest_describes_the_artifact(tiny: Path, results: dict[str, Quan
     assert sizes["after"] < 0.5 * sizes["before"]
     assert manifest.fp16_overflows == []
     for name in ("manifest.json", "SHA256SUMS"):
-        assert str(tiny.parent) not in (artifact / name).read_text()
-    assert find_source(Artifact(artifact)) == tiny.resolve()
+        assert str(lean.parent) not in (artifact / name).read_text()
+    assert find_source(Artifact(artifact)) == lean.resolve()
     assert verify(artifact).passed
     timings = json.loads((artifact / "timings.json").read_text())
     assert timings == results["awq"].seconds
@@ -248,48 +245,48 @@ def test_the_configs_have_autoawqs_keys(results: dict[str, QuantizeResult]) -> N
         assert section["modules_to_not_convert"]
 
 
-def test_quantizing_again_does_nothing_and_another_recipe_is_rejected(tiny: Path, tmp_path: Path) -> None:
+def test_quantizing_again_does_nothing_and_another_recipe_is_rejected(lean: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    assert quantize_pipeline(make_recipe("rtn"), tiny, output).created
-    assert not quantize_pipeline(make_recipe("rtn"), tiny, output).created
+    assert quantize_pipeline(QUICK, lean, output).created
+    assert not quantize_pipeline(QUICK, lean, output).created
     with pytest.raises(UserError, match="--force"):
-        quantize_pipeline(make_recipe("awq"), tiny, output)
-    assert quantize_pipeline(make_recipe("awq"), tiny, output, force=True).created
+        quantize_pipeline(OTHER, lean, output)
+    assert quantize_pipeline(OTHER, lean, output, force=True).created
     assert not list(output.glob(".work/*/")), "unfinished work was left"
 
 
 def test_force_removes_what_was_exported_from_the_model_that_is_replaced(
-    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    lean: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifact = Artifact(tmp_path / "artifact")
-    manifest = quantize_pipeline(make_recipe("rtn"), tiny, artifact.path).manifest
+    manifest = quantize_pipeline(QUICK, lean, artifact.path).manifest
     artifact.onnx.mkdir()
     config = OnnxPipelineConfig(family="ZImagePipeline", graphs={}, host={}, model_sha256=digest_files(manifest.files))
     write_config(config, artifact.onnx)
-    quantize_pipeline(make_recipe("rtn"), tiny, artifact.path, restart=True)  # the same bytes again
+    quantize_pipeline(QUICK, lean, artifact.path, restart=True)  # the same bytes again
     assert artifact.has_onnx
     assert "Removed" not in caplog.text
-    quantize_pipeline(make_recipe("awq"), tiny, artifact.path, force=True)
+    quantize_pipeline(OTHER, lean, artifact.path, force=True)
     assert not artifact.onnx.exists()
     assert f"Removed {artifact.onnx}, which was exported from the model that was replaced." in caplog.text
     assert verify(artifact.path).passed
 
 
-def test_a_changed_weight_file_is_noticed(tiny: Path, tmp_path: Path) -> None:
+def test_a_changed_weight_file_is_noticed(lean: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "pipeline", tmp_path / "artifact"
-    shutil.copytree(tiny, source)
-    first = quantize_pipeline(make_recipe("rtn"), source, output)
+    shutil.copytree(lean, source)
+    first = quantize_pipeline(QUICK, source, output)
     file = source / "vae" / "config.json"
     file.write_text(file.read_text() + "\n")
     with pytest.raises(UserError, match="was made from another recipe, prompt set, model"):
-        quantize_pipeline(make_recipe("rtn"), source, output)
-    assert quantize_pipeline(make_recipe("rtn"), source, output, force=True).manifest.key != first.manifest.key
+        quantize_pipeline(QUICK, source, output)
+    assert quantize_pipeline(QUICK, source, output, force=True).manifest.key != first.manifest.key
 
 
-def test_a_reference_that_overflows_is_rejected_each_time(tiny: Path, tmp_path: Path) -> None:
+def test_a_reference_that_overflows_is_rejected_each_time(lean: Path, tmp_path: Path) -> None:
     """Infinite activations from finite weights: an error at once, never stored, and again an error in the next run."""
     source, output = tmp_path / "pipeline", tmp_path / "artifact"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     file = source / "transformer" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     weights["layers.0.feed_forward.w1.weight"] *= 1e25
@@ -301,35 +298,34 @@ def test_a_reference_that_overflows_is_rejected_each_time(tiny: Path, tmp_path: 
     assert not (output / "model").exists()
 
 
-def test_an_output_inside_the_model_folder_is_rejected(tiny: Path) -> None:
+def test_an_output_inside_the_model_folder_is_rejected(lean: Path) -> None:
     with pytest.raises(UserError, match="is inside the model folder"):
-        quantize_pipeline(make_recipe("rtn"), tiny, tiny / "quantized")
+        quantize_pipeline(make_recipe("rtn"), lean, lean / "quantized")
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_model_in_the_place_of_the_result_is_refused_and_stays(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     model = tmp_path / "own" / "model"
-    shutil.copytree(tiny, model)
+    shutil.copytree(lean, model)
     before = hash_folder(tmp_path)
     with pytest.raises(UserError, match=r"in the place of the result.*another --output"):
         quantize_pipeline(make_recipe("rtn"), model, model.parent, force=force)
     with pytest.raises(UserError, match=r"model was not made by edgepress, because .*manifest\.json is missing"):
-        quantize_pipeline(make_recipe("rtn"), tiny, model.parent, force=force)
+        quantize_pipeline(make_recipe("rtn"), lean, model.parent, force=force)
     assert hash_folder(tmp_path) == before
 
 
-def test_a_layer_of_zeros_has_no_error(tiny: Path, tmp_path: Path) -> None:
+def test_a_layer_of_zeros_has_no_error(lean: Path, tmp_path: Path) -> None:
     source = tmp_path / "pipeline"
-    shutil.copytree(tiny, source)
-    file = source / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    weights["layers.0.attention.to_v.weight"].zero_()
-    save_file(weights, file)
-    layers = quantize_pipeline(make_recipe("awq"), source, tmp_path / "artifact").manifest.layers
-    assert next(layer for layer in layers if layer["layer"].endswith("layers.0.attention.to_v"))["error"] == 0
+    shutil.copytree(lean, source)
+    with edit_weights(source / "text_encoder") as weights:
+        weights["layers.0.self_attn.v_proj.weight"].zero_()
+    recipe = make_recipe("awq", components=["text_encoder"])
+    layers = quantize_pipeline(recipe, source, tmp_path / "artifact").manifest.layers
+    assert next(layer for layer in layers if layer["layer"].endswith("layers.0.self_attn.v_proj"))["error"] == 0
 
 
 # ---------------------------------------------------------------- as it is published
@@ -337,10 +333,10 @@ def test_a_layer_of_zeros_has_no_error(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", [False, True])
 def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
-    tiny: Path, results: dict[str, QuantizeResult], tmp_path: Path, head: bool
+    lean: Path, results: dict[str, QuantizeResult], tmp_path: Path, head: bool
 ) -> None:
     source = tmp_path / "published"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     store_as_published(source, head)
     result = quantize_pipeline(make_recipe("best"), source, tmp_path / "artifact")
     model, expected = result.model, results["best"].model
@@ -348,7 +344,7 @@ def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
         path = f"{component}/{file}.safetensors"
         assert hash_file(model / path) == hash_file(expected / path), path
     assert torch.equal(encode(model / "text_encoder"), encode(expected / "text_encoder"))
-    prompts, sampling = load_prompts(tiny / "prompts" / "evaluation.jsonl")[:1], resolve_sampling(CALIBRATION, tiny)
+    prompts, sampling = load_prompts(lean / "prompts" / "evaluation.jsonl")[:1], resolve_sampling(CALIBRATION, lean)
     images = [
         np.asarray(generate_images(load_pipeline(folder, torch.float32), prompts, sampling)[0])
         for folder in (model, expected)
@@ -360,38 +356,20 @@ def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_same_bytes_whatever_the_number_of_threads(tiny: Path, tmp_path: Path, dtype: str) -> None:
-    recipe = f"device: test\ndtype: {dtype}\nquantize: {{embeddings: int8}}\ncalibration: {{count: 2, steps: 2}}\n"
+@pytest.mark.parametrize(
+    ("dtype", "components"), [("float32", "[transformer, text_encoder]"), ("bfloat16", "[text_encoder]")]
+)
+def test_the_same_bytes_whatever_the_number_of_threads(lean: Path, tmp_path: Path, dtype: str, components: str) -> None:
+    """Processors without instructions for bfloat16 take long for wide layers; their parts have tests of their own."""
+    quantize = f"{{embeddings: int8, components: {components}}}"
     file = tmp_path / "recipe.yaml"
-    file.write_text(recipe)
+    file.write_text(f"device: test\ndtype: {dtype}\nquantize: {quantize}\ncalibration: {{count: 2, steps: 2}}\n")
     for threads in (1, 2):
-        arguments = ["quantize", "--recipe", file, "--model", tiny, "--output", tmp_path / str(threads)]
+        arguments = ["quantize", "--recipe", file, "--model", lean, "--output", tmp_path / str(threads)]
         done = run_command(*arguments, before=partial(torch.set_num_threads, threads))
         assert done.returncode == 0, done.stderr
     first, second = (hash_folder(tmp_path / str(threads) / "model") for threads in (1, 2))
     assert first == second
-
-
-PRINT_PEAK_MEMORY = """
-import sys
-from functools import partial
-from pathlib import Path
-
-from edgepress.storage.checkpoint import write_sharded
-from edgepress.quantize import writer
-from edgepress.quantize.calibration import collector
-from edgepress.quantize.pipeline import quantize_pipeline
-from edgepress.recipes.schema import Recipe
-
-writer.write_sharded = partial(write_sharded, shard_bytes=10_000_000)  # small beside the weights, as in a large model
-collector.HESSIAN_BYTES = 0  # smaller than H matrices, as in a large model
-recipe = {"device": "test", "dtype": "float32", "quantize": {"method": sys.argv[3], "components": ["transformer"]}}
-recipe |= {"calibration": {"count": 1, "steps": 1}}
-quantize_pipeline(Recipe.model_validate(recipe), Path(sys.argv[1]), Path(sys.argv[2]), max_memory=1)
-status = Path("/proc/self/status").read_text().splitlines()
-print(*(line.split()[1] for line in status if line.startswith("VmHWM")))
-"""
 
 
 def test_a_result_prints_a_summary(results: dict[str, QuantizeResult]) -> None:
@@ -399,25 +377,26 @@ def test_a_result_prints_a_summary(results: dict[str, QuantizeResult]) -> None:
     lines = str(result).splitlines()
     assert lines[0] == str(result.model)
     assert [line.split()[0] for line in lines[1:]] == ["size", "linears", "error", "unquantized", "time"]
-    assert "35 quantized" in lines[2]
+    assert "21 quantized" in lines[2]
     assert str(replace(result, created=False)).endswith("already up to date")
 
 
-def test_the_steps_of_a_method_are_part_of_the_key(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quantize_pipeline(make_recipe("best"), tiny, tmp_path / "artifact")
+def test_the_steps_of_a_method_are_part_of_the_key(lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe("best", components=["text_encoder"])
+    quantize_pipeline(recipe, lean, tmp_path / "artifact")
     monkeypatch.setitem(recipes.METHOD_STEPS, "best", ())
     with pytest.raises(UserError, match="--force"):
-        quantize_pipeline(make_recipe("best"), tiny, tmp_path / "artifact")
+        quantize_pipeline(recipe, lean, tmp_path / "artifact")
 
 
-def test_an_artifact_without_one_of_its_files_is_not_up_to_date(tiny: Path, tmp_path: Path) -> None:
+def test_an_artifact_without_one_of_its_files_is_not_up_to_date(lean: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    quantize_pipeline(make_recipe("rtn"), tiny, output)
+    quantize_pipeline(QUICK, lean, output)
     file = output / "model" / "text_encoder" / "model.safetensors"
     file.unlink()
     with pytest.raises(UserError, match=r"model\.safetensors is missing\. .*--force"):
-        quantize_pipeline(make_recipe("rtn"), tiny, output)
-    assert quantize_pipeline(make_recipe("rtn"), tiny, output, force=True).created
+        quantize_pipeline(QUICK, lean, output)
+    assert quantize_pipeline(QUICK, lean, output, force=True).created
     assert file.exists()
 
 
@@ -435,10 +414,10 @@ MISMATCHES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MISMATCHES)
-def test_weights_and_config_of_different_models_are_rejected(name: str, tiny: Path, tmp_path: Path) -> None:
+def test_weights_and_config_of_different_models_are_rejected(name: str, lean: Path, tmp_path: Path) -> None:
     file, change, message = MISMATCHES[name]
     source = tmp_path / "pipeline"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     content = json.loads((source / file).read_text())
     (source / file).write_text(json.dumps(content | change))
     with pytest.raises(UserError, match=message):
@@ -448,22 +427,22 @@ def test_weights_and_config_of_different_models_are_rejected(name: str, tiny: Pa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
-    """Blocks of 7 million weights, 28 MB: 7 of them, then 13; with fewer the heap has not reached its full size."""
-    peaks = {}
-    for layers in (5, 11):
-        source = tmp_path / f"pipeline-{layers}"
-        write_tiny_pipeline(source, dim=768, layers=layers)
-        arguments = [str(source), str(tmp_path / f"artifact-{layers}"), "best"]
-        process = subprocess.run(
-            [sys.executable, "-c", PRINT_PEAK_MEMORY, *arguments], capture_output=True, text=True, check=False
-        )
-        assert process.returncode == 0, process.stderr
-        peaks[layers] = 1024 * int(process.stdout)
-        weights = sum(file.stat().st_size for file in (source / "transformer").glob("*.safetensors"))
-        shutil.rmtree(tmp_path)  # frees the disk before the larger one is written
-        tmp_path.mkdir()
-    assert weights > 350e6
-    assert peaks[11] - peaks[5] < 35e6, f"{peaks[5] / 1e6:.0f} MB, then {peaks[11] / 1e6:.0f} MB"
+    """Blocks of 7 MB: 7 of them, then 31; with fewer the heap has not reached its full size."""
+    recipe = tmp_path / "recipe.yaml"
+    content = {"device": "test", "dtype": "float32", "quantize": {"method": "best", "components": ["transformer"]}}
+    recipe.write_text(json.dumps(content | {"calibration": {"count": 1, "steps": 1}}))
+    peaks, weights = [], []
+    for layers in (5, 29):
+        source, output, peak = (tmp_path / f"{name}-{layers}" for name in ("pipeline", "artifact", "peak"))
+        write_tiny_pipeline(source, layers=layers)
+        arguments = ["--recipe", recipe, "--model", source, "--output", output, "--max-memory", "1KB"]
+        done = run_command("quantize", *arguments, before=partial(quantize_as_a_large_model, peak))
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(peak.read_text()))
+        weights.append(sum(file.stat().st_size for file in (source / "transformer").glob("*.safetensors")))
+    growth = weights[1] - weights[0]
+    assert growth > 160e6
+    assert peaks[1] - peaks[0] < 0.2 * growth, f"{peaks[0] / 1e6:.0f} MB, then {peaks[1] / 1e6:.0f} MB"
 
 
 # ---------------------------------------------------------------- known before any weight is read
@@ -492,7 +471,7 @@ def block_output(_: Path, output: Path) -> None:
     ],
 )
 def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
-    tiny: Path,
+    lean: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Path, Path], None] | None,
@@ -500,7 +479,7 @@ def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
     message: str,
 ) -> None:
     source, output = tmp_path / "pipeline", tmp_path / "artifact"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     if spoil:
         spoil(source, output)
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
@@ -511,33 +490,33 @@ def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
 
 
 def test_a_disk_without_room_is_known_before_weights_are_read(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
     with pytest.raises(UserError, match=r"artifact needs at least 0\.0 GB, but its disk has 0\.0 GB free"):
-        quantize_pipeline(make_recipe("rtn"), tiny, tmp_path / "artifact")
+        quantize_pipeline(make_recipe("rtn"), lean, tmp_path / "artifact")
 
 
 @pytest.mark.parametrize("method", ["rtn", "best"])
 def test_the_estimate_of_what_is_written_is_below_what_is_written(
-    tiny: Path, results: dict[str, QuantizeResult], method: str
+    lean: Path, results: dict[str, QuantizeResult], method: str
 ) -> None:
     """The blocks count twice, as work and in the model."""
-    plan = build_plan(tiny, make_recipe(method).quantize)
+    plan = build_plan(lean, make_recipe(method).quantize)
     written = sum(file.bytes for file in results[method].manifest.files)
     assert written / 2 < estimate_output_bytes(plan, torch.float32) < 2 * written
 
 
 def test_another_recipe_is_refused_before_weights_are_read(
-    tiny: Path, results: dict[str, QuantizeResult], monkeypatch: pytest.MonkeyPatch
+    lean: Path, results: dict[str, QuantizeResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     with pytest.raises(UserError, match=r"was made from another recipe.*--force"):
-        quantize_pipeline(make_recipe("awq"), tiny, results["rtn"].output)
+        quantize_pipeline(make_recipe("awq"), lean, results["rtn"].output)
 
 
-def test_more_prompts_than_there_are_is_said(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_more_prompts_than_there_are_is_said(lean: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = Recipe.model_validate(
         {
             "device": "test",
@@ -545,6 +524,6 @@ def test_more_prompts_than_there_are_is_said(tiny: Path, tmp_path: Path, caplog:
             "calibration": {"count": 50, "steps": 1},
         }
     )
-    quantize_pipeline(recipe, tiny, tmp_path / "artifact")
+    quantize_pipeline(recipe, lean, tmp_path / "artifact")
     (message,) = caplog.messages
     assert re.fullmatch(r"calibration\.count asks for 50 prompts, but .*calibration\.jsonl has 3\. .*", message)

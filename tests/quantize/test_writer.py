@@ -47,25 +47,25 @@ def make_recipe(quantize: dict[str, Any], dtype: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def small(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+def small(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
     """Everything that saves bytes."""
-    return quantize_pipeline(make_recipe(SMALL, "bfloat16"), tiny, tmp_path_factory.mktemp("small"))
+    return quantize_pipeline(make_recipe(SMALL, "bfloat16"), lean, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
-def with_schemes(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+def with_schemes(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
     """With extra schemes."""
     extra_schemes = EXTRA_SCHEMES | {"w8a8": W8A8}
     return quantize_pipeline(
         make_recipe({"method": "rtn", "extra_schemes": extra_schemes}, "float32"),
-        tiny,
+        lean,
         tmp_path_factory.mktemp("with_schemes"),
     )
 
 
 @pytest.fixture(scope="module")
-def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
-    return quantize_pipeline(make_recipe({"method": "rtn"}, "float32"), tiny, tmp_path_factory.mktemp("plain"))
+def plain(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+    return quantize_pipeline(make_recipe({"method": "rtn"}, "float32"), lean, tmp_path_factory.mktemp("plain"))
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:
@@ -95,24 +95,24 @@ def load_quantization_config(result: QuantizeResult, component: str) -> dict[str
 @pytest.mark.parametrize("component", ["text_encoder", "transformer"])
 @pytest.mark.parametrize("fixture", ["small", "plain"])
 def test_savings_account_for_every_byte(
-    tiny: Path, component: str, fixture: str, request: pytest.FixtureRequest
+    lean: Path, component: str, fixture: str, request: pytest.FixtureRequest
 ) -> None:
     result: QuantizeResult = request.getfixturevalue(fixture)
-    saved = count_bytes(tiny / component) - count_bytes(result.model / component)
+    saved = count_bytes(lean / component) - count_bytes(result.model / component)
     assert sum(result.manifest.size_savings[component].values()) == saved > 0
 
 
-def test_savings_account_for_a_head_that_is_dropped(tiny: Path, tmp_path: Path) -> None:
+def test_savings_account_for_a_head_that_is_dropped(lean: Path, tmp_path: Path) -> None:
     source = tmp_path / "published"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     store_as_published(source, head=True)
     result = quantize_pipeline(make_recipe(TEXT_ONLY, "float32"), source, tmp_path / "artifact")
     saved = count_bytes(source / "text_encoder") - count_bytes(result.model / "text_encoder")
     assert sum(result.manifest.size_savings["text_encoder"].values()) == saved
 
 
-def test_each_measure_saves_what_it_took(tiny: Path, small: QuantizeResult, plain: QuantizeResult) -> None:
-    texts = load_tensors(tiny / "text_encoder")
+def test_each_measure_saves_what_it_took(lean: Path, small: QuantizeResult, plain: QuantizeResult) -> None:
+    texts = load_tensors(lean / "text_encoder")
     unused = sum(tensor.nbytes for name, tensor in texts.items() if name.startswith("layers.2."))
     rows, width = texts["embed_tokens.weight"].shape
     for result in (small, plain):
@@ -127,9 +127,9 @@ def test_each_measure_saves_what_it_took(tiny: Path, small: QuantizeResult, plai
 # ---------------------------------------------------------------- unquantized tensors
 
 
-def test_unquantized_tensors_are_no_wider_than_the_reference_computes(tiny: Path, small: QuantizeResult) -> None:
+def test_unquantized_tensors_are_no_wider_than_the_reference_computes(lean: Path, small: QuantizeResult) -> None:
     for component in ("text_encoder", "transformer"):
-        original, stored = load_tensors(tiny / component), load_tensors(small.model / component)
+        original, stored = load_tensors(lean / component), load_tensors(small.model / component)
         unquantized = stored.keys() & original.keys()
         assert unquantized
         for name in unquantized:
@@ -137,17 +137,17 @@ def test_unquantized_tensors_are_no_wider_than_the_reference_computes(tiny: Path
         assert {tensor.dtype for name, tensor in stored.items() if name.endswith(".scales")} == {torch.float16}
 
 
-def test_in_float32_unquantized_tensors_do_not_change(tiny: Path, plain: QuantizeResult) -> None:
+def test_in_float32_unquantized_tensors_do_not_change(lean: Path, plain: QuantizeResult) -> None:
     for component in ("text_encoder", "transformer"):
-        original, stored = load_tensors(tiny / component), load_tensors(plain.model / component)
+        original, stored = load_tensors(lean / component), load_tensors(plain.model / component)
         for name in stored.keys() & original.keys():
             assert stored[name].dtype == original[name].dtype
             assert torch.equal(stored[name], original[name]), name
 
 
-def test_tensors_narrower_than_the_reference_computes_are_not_widened(tiny: Path, tmp_path: Path) -> None:
+def test_tensors_narrower_than_the_reference_computes_are_not_widened(lean: Path, tmp_path: Path) -> None:
     source = tmp_path / "pipeline"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     with edit_weights(source / "text_encoder") as tensors:
         tensors.update({name: tensor.half() for name, tensor in tensors.items()})
     recipe = make_recipe(TEXT_ONLY, "float32")
@@ -173,9 +173,9 @@ def test_every_matrix_is_quantized_or_listed_as_unquantized(
 # ---------------------------------------------------------------- embeddings
 
 
-def test_embeddings_in_8_bits_are_within_half_a_step_of_the_original(tiny: Path, small: QuantizeResult) -> None:
+def test_embeddings_in_8_bits_are_within_half_a_step_of_the_original(lean: Path, small: QuantizeResult) -> None:
     stored = load_tensors(small.model / "text_encoder")
-    weight = load_tensors(tiny / "text_encoder")["embed_tokens.weight"]
+    weight = load_tensors(lean / "text_encoder")["embed_tokens.weight"]
     codes, scales = stored["embed_tokens.codes"], stored["embed_tokens.scales"].float()
     assert codes.dtype == torch.int8
     assert "embed_tokens.weight" not in stored
@@ -220,11 +220,11 @@ def test_an_extra_scheme_is_described_and_has_every_linear(
 
 
 def test_a_scheme_per_channel_has_the_scale_of_the_largest_weight_over_7(
-    tiny: Path, with_schemes: QuantizeResult
+    lean: Path, with_schemes: QuantizeResult
 ) -> None:
     stored = load_tensors(with_schemes.model / "solutions" / "board" / "transformer")
     name = "layers.0.feed_forward.w2"
-    weight = load_tensors(tiny / "transformer")[f"{name}.weight"]
+    weight = load_tensors(lean / "transformer")[f"{name}.weight"]
     packed = AwqTensors(*(stored[f"{name}.{kind}"] for kind in AWQ_TENSOR_NAMES))
     exact = weight.abs().amax(1) / 7
     assert (packed.scales[0].float() <= exact).all(), "the largest weight would not reach the last code"
@@ -234,10 +234,10 @@ def test_a_scheme_per_channel_has_the_scale_of_the_largest_weight_over_7(
     assert (int(codes.min()), int(codes.max())) == (1, 15)
 
 
-def test_a_scheme_of_8_bits_is_stored_in_bytes(tiny: Path, with_schemes: QuantizeResult) -> None:
+def test_a_scheme_of_8_bits_is_stored_in_bytes(lean: Path, with_schemes: QuantizeResult) -> None:
     stored = load_tensors(with_schemes.model / "solutions" / "int8" / "text_encoder")
     name = "layers.0.mlp.down_proj"
-    weight = load_tensors(tiny / "text_encoder")[f"{name}.weight"]
+    weight = load_tensors(lean / "text_encoder")[f"{name}.weight"]
     codes, zero_points, scales = (stored[f"{name}.{kind}"] for kind in AWQ_TENSOR_NAMES)
     assert (codes.dtype, zero_points.dtype, scales.dtype) == (torch.uint8, torch.uint8, torch.float16)
     assert codes.shape == (256, 128)
@@ -275,9 +275,9 @@ def test_a_model_with_extra_schemes_can_be_loaded(with_schemes: QuantizeResult) 
 # ---------------------------------------------------------------- copies
 
 
-def test_no_pickle_and_no_original_weight_is_copied(tiny: Path, tmp_path: Path) -> None:
+def test_no_pickle_and_no_original_weight_is_copied(lean: Path, tmp_path: Path) -> None:
     source = tmp_path / "pipeline"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     (source / "text_encoder" / "pytorch_model.bin").write_bytes(b"pickle")
     (source / "vae" / "notes.pkl").write_bytes(b"pickle")
     (source / "text_encoder" / "merges.txt").write_text("text")
@@ -294,10 +294,10 @@ def test_no_pickle_and_no_original_weight_is_copied(tiny: Path, tmp_path: Path) 
 # ---------------------------------------------------------------- sources that are stored in unusual ways
 
 
-def test_what_is_written_is_read_by_the_libraries_alone(tiny: Path, tmp_path: Path) -> None:
+def test_what_is_written_is_read_by_the_libraries_alone(lean: Path, tmp_path: Path) -> None:
     """The source has only a variant, wrapped names, strays and a class with a head; `model/` has none of them."""
     source, artifact = tmp_path / "source", tmp_path / "artifact"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     store_as_published(source, head=True)
     index = json.loads((source / "model_index.json").read_text())
     index["text_encoder"] = ["transformers", "Qwen3ForCausalLM"]
@@ -314,7 +314,7 @@ def test_what_is_written_is_read_by_the_libraries_alone(tiny: Path, tmp_path: Pa
     model = artifact / "model"
     pipeline = ZImagePipeline.from_pretrained(model)
     for component in ("transformer", "vae"):
-        expected = load_tensors(tiny / component)
+        expected = load_tensors(lean / component)
         weights = getattr(pipeline, component).state_dict()
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
@@ -337,11 +337,11 @@ def test_opening_the_artifact_names_its_model(plain: QuantizeResult) -> None:
 
 
 def test_a_linear_and_an_embedding_beyond_float16_stay_in_floats(
-    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    lean: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The scale of a query cannot move: a norm follows, whose epsilon it would change."""
     source, name = tmp_path / "source", "layers.0.self_attn.q_proj"
-    shutil.copytree(tiny, source)
+    shutil.copytree(lean, source)
     with edit_weights(source / "text_encoder") as tensors:
         tensors[f"{name}.weight"] *= 2.0**-30
         tensors["embed_tokens.weight"] *= 2.0**-30

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgepress.recipes.schema import QuantizationSettings, Scheme
 from edgepress.storage.checkpoint import Checkpoint
 
 SAMPLING = SamplingParams(height=IMAGE_SIZE, width=IMAGE_SIZE, steps=2, guidance=0.0)
+ONE_STEP = replace(SAMPLING, steps=1)
 PROMPTS = [Prompt(id=f"p{i}", prompt=text, language="en") for i, text in enumerate(("a cat", "two dogs", "rain", "no"))]
 NUM_IMAGES = 3
 BATCH_SIZE = 2  # of images and of prompts: batches of 2 and 1, and of 2 and 2
@@ -72,6 +74,12 @@ def plan(tiny: Path) -> QuantizationPlan:
 def calibration(plan: QuantizationPlan, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     """With H matrices of everything."""
     return run(plan, tmp_path_factory.mktemp("hessians"))
+
+
+@pytest.fixture(scope="module")
+def sampled_calibration(plan: QuantizationPlan, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    """With samples of 40 tokens instead."""
+    return run(plan, tmp_path_factory.mktemp("samples"), NO_HESSIANS, TOKENS_PER_INPUT=40)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +201,13 @@ def test_batched_prompts_give_the_statistics_of_single_prompts(plan: Quantizatio
     """The denoiser pads what is shorter than the longest prompt of a batch, and masks it."""
     long = Prompt(id="long", prompt="a very long striped wall " * 5, language="en")
     single, batch = (
-        run(plan, tmp_path / str(size), prompts=[long, *PROMPTS], CALIBRATION_PIXELS=size * IMAGE_SIZE * IMAGE_SIZE)
+        run(
+            plan,
+            tmp_path / str(size),
+            prompts=[long, *PROMPTS[:2]],
+            sampling=ONE_STEP,
+            CALIBRATION_PIXELS=size * IMAGE_SIZE * IMAGE_SIZE,
+        )
         for size in (1, 3)
     )
     for block, name in iterate_inputs(plan):
@@ -206,6 +220,21 @@ def test_in_bfloat16_statistics_are_nearly_the_same(
     rough = run(plan, tmp_path, dtype=torch.bfloat16)
     for block, name in iterate_inputs(plan):
         assert_near(rough.hessian(block, name), calibration.hessian(block, name), 0.05, name)
+
+
+def test_any_number_of_threads_gives_the_same_statistics(tiny: Path, tmp_path: Path) -> None:
+    """Of the denoiser in bfloat16; in float32 a whole quantization is compared."""
+    plan = build_plan(tiny, QuantizationSettings(components=("transformer",), extra_schemes={"w8a8": W8A8}))
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            options: dict[str, Any] = {"dtype": torch.bfloat16, "sampling": ONE_STEP, "prompts": PROMPTS[:2]}
+            results.append(run(plan, tmp_path / str(threads), **options))
+    finally:
+        torch.set_num_threads(before)
+    assert_same(plan, *results)
 
 
 def test_an_unquantized_component_is_not_observed(tiny: Path, tmp_path: Path) -> None:
@@ -318,7 +347,7 @@ def test_with_guidance_a_sample_has_tokens_of_prompts_and_of_negative_prompts(
     plan: QuantizationPlan, tmp_path: Path
 ) -> None:
     """The text encoder then runs twice per batch."""
-    guided = SamplingParams(IMAGE_SIZE, IMAGE_SIZE, 2, 3.0)
+    guided = replace(ONE_STEP, guidance=3.0)
     whole = run(plan, tmp_path / "whole", sampling=guided)
     sampled = run(plan, tmp_path / "sampled", NO_HESSIANS, sampling=guided, TOKENS_PER_INPUT=10**6)
     for block, name in iterate_inputs(plan):
@@ -355,13 +384,14 @@ class DenoiserCalls:
 
     def __init__(self, patched: pytest.MonkeyPatch) -> None:
         self.count = 0
-        load_tensor = Checkpoint.load_tensor
+        load_tensors = Checkpoint.load_tensors
 
-        def load_and_count(checkpoint: Checkpoint, name: str) -> Tensor:
-            self.count += name == "noise_refiner.0.feed_forward.w2.weight"
-            return load_tensor(checkpoint, name)
+        def load_and_count(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in load_tensors(checkpoint, names):
+                self.count += name == "noise_refiner.0.feed_forward.w2.weight"
+                yield name, tensor
 
-        patched.setattr(Checkpoint, "load_tensor", load_and_count)
+        patched.setattr(Checkpoint, "load_tensors", load_and_count)
 
 
 def test_progress_counts_the_blocks_of_both_stages(plan: QuantizationPlan, tmp_path: Path) -> None:
@@ -384,10 +414,15 @@ def test_progress_counts_the_blocks_of_both_stages(plan: QuantizationPlan, tmp_p
     ],
 )
 def test_killed_anywhere_it_resumes_to_the_same_statistics(
-    plan: QuantizationPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, report: int
+    plan: QuantizationPlan,
+    calibration: Calibration,
+    sampled_calibration: Calibration,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int,
+    report: int,
 ) -> None:
     """Saved after every call; a call is finished when its third block has been reported and nothing was raised."""
-    whole = run(plan, tmp_path / "whole", memory, TOKENS_PER_INPUT=40)
     with pytest.raises(KilledError):
         run(plan, tmp_path / "killed", memory, kill_at(report), TOKENS_PER_INPUT=40, SAVE_INTERVAL_S=-1)
     computed = DenoiserCalls(monkeypatch)
@@ -400,7 +435,7 @@ def test_killed_anywhere_it_resumes_to_the_same_statistics(
         TOKENS_PER_INPUT=40,
         SAVE_INTERVAL_S=-1,
     )
-    assert_same(plan, resumed, whole)
+    assert_same(plan, resumed, calibration if memory else sampled_calibration)
     finished = max(0, (report - TEXT_REPORTS - 2) // 3)
     assert computed.count == CALLS - finished
     assert ("calibrating on images", 3 * finished, 3 * CALLS) in reports
@@ -410,10 +445,9 @@ def test_killed_anywhere_it_resumes_to_the_same_statistics(
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", [ALL_HESSIANS, NO_HESSIANS])
 def test_killed_again_and_again_it_ends_with_the_same_statistics(
-    plan: QuantizationPlan, tmp_path: Path, memory: int
+    plan: QuantizationPlan, calibration: Calibration, sampled_calibration: Calibration, tmp_path: Path, memory: int
 ) -> None:
     """Attempt n is killed at its n-th report; every other attempt saves nothing on the way."""
-    whole = run(plan, tmp_path / "whole", memory, TOKENS_PER_INPUT=40)
     for attempt in range(2, 100):
         try:
             resumed = run(
@@ -428,7 +462,7 @@ def test_killed_again_and_again_it_ends_with_the_same_statistics(
         except KilledError:
             pass
     assert attempt > 4
-    assert_same(plan, resumed, whole)
+    assert_same(plan, resumed, calibration if memory else sampled_calibration)
 
 
 def test_a_finished_calibration_is_not_repeated(
@@ -454,13 +488,13 @@ def test_tokens_that_were_not_saved_are_counted_once(
 def test_activations_that_are_not_finite_are_named_and_never_stored(
     plan: QuantizationPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_tensor = Checkpoint.load_tensor
+    load_tensors = Checkpoint.load_tensors
 
-    def load_broken(checkpoint: Checkpoint, name: str) -> Tensor:
-        value = load_tensor(checkpoint, name)
-        return value * torch.inf if name == "layers.0.attention_norm1.weight" else value
+    def load_broken(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in load_tensors(checkpoint, names):
+            yield name, tensor * torch.inf if name == "layers.0.attention_norm1.weight" else tensor
 
-    monkeypatch.setattr(Checkpoint, "load_tensor", load_broken)
+    monkeypatch.setattr(Checkpoint, "load_tensors", load_broken)
     with pytest.raises(UserError, match=r"NaN or infinite activations at the input of transformer\.layers\.0\."):
         run(plan, tmp_path, SAVE_INTERVAL_S=-1)
     names = list_tensor_names(Workspace(tmp_path, "key").statistics_file)
