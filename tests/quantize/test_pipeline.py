@@ -53,7 +53,7 @@ def make_recipe(method: str, **settings: Any) -> Recipe:
 
 # Two recipes that take half a second each, for what does not depend on what is quantized, and how.
 QUICK = make_recipe("rtn", components=["text_encoder"])
-OTHER = make_recipe("rtn", components=["text_encoder"], embeddings="int8")
+QUICK_INT8 = make_recipe("rtn", components=["text_encoder"], embeddings="int8")
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +250,8 @@ def test_quantizing_again_does_nothing_and_another_recipe_is_rejected(lean: Path
     assert quantize_pipeline(QUICK, lean, output).created
     assert not quantize_pipeline(QUICK, lean, output).created
     with pytest.raises(UserError, match="--force"):
-        quantize_pipeline(OTHER, lean, output)
-    assert quantize_pipeline(OTHER, lean, output, force=True).created
+        quantize_pipeline(QUICK_INT8, lean, output)
+    assert quantize_pipeline(QUICK_INT8, lean, output, force=True).created
     assert not list(output.glob(".work/*/")), "unfinished work was left"
 
 
@@ -266,7 +266,7 @@ def test_force_removes_what_was_exported_from_the_model_that_is_replaced(
     quantize_pipeline(QUICK, lean, artifact.path, restart=True)  # the same bytes again
     assert artifact.has_onnx
     assert "Removed" not in caplog.text
-    quantize_pipeline(OTHER, lean, artifact.path, force=True)
+    quantize_pipeline(QUICK_INT8, lean, artifact.path, force=True)
     assert not artifact.onnx.exists()
     assert f"Removed {artifact.onnx}, which was exported from the model that was replaced." in caplog.text
     assert verify(artifact.path).passed

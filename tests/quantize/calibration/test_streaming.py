@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +161,14 @@ def test_weights_of_unused_blocks_are_never_loaded(
     tiny: Path, plan: QuantizationPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    load_tensor = Checkpoint.load_tensor
+    load_tensors = Checkpoint.load_tensors
 
-    def load_and_record(self: Checkpoint, name: str) -> Tensor:
-        loaded.append(f"{self.folder.name}.{name}")
-        return load_tensor(self, name)
+    def load_and_record(self: Checkpoint, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in load_tensors(self, names):
+            loaded.append(f"{self.folder.name}.{name}")
+            yield name, tensor
 
-    monkeypatch.setattr(Checkpoint, "load_tensor", load_and_record)
+    monkeypatch.setattr(Checkpoint, "load_tensors", load_and_record)
     generate_images(
         load_streaming_pipeline(plan, torch.float32), load_calibration_prompts(tiny)[:1], SAMPLING, output_type="latent"
     )
