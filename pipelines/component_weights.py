@@ -319,7 +319,11 @@ def load_merged_components(pipeline: Path, dtype: torch.dtype, loras: Sequence[s
     index = read_json_object(pipeline / MODEL_INDEX)
     checkpoints = {folder.name: Checkpoint(folder) for folder in find_weight_folders(pipeline)}
     merged = merge_loras([parse_lora(text) for text in loras], pipeline, checkpoints)
-    return {name: _load_component(checkpoint, *index[name], dtype) for name, checkpoint in merged.items()}
+    components = {}
+    for name, checkpoint in merged.items():
+        library, class_name = index[name]
+        components[name] = _load_component(checkpoint, library, class_name, dtype)
+    return components
 
 
 def _load_component(checkpoint: Checkpoint, library: str, class_name: str, dtype: torch.dtype) -> nn.Module:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..common.errors import UserError
@@ -68,18 +67,22 @@ def convert_lora(
     followed = {name: leaves[name].clone() if name in leaves else tensor for name, tensor in tensors.items()}
     try:
         result = loader.lora_state_dict(followed, unet_config=FrozenDict(denoiser_config), return_alphas=True)
+        converted, alphas = (result[0], result[1] or {}) if isinstance(result, tuple) else (result, {})
+        detached = {name: tensor.detach() for name, tensor in converted.items()}
+        named = _to_peft_names(detached)
     except Exception as error:  # a converter may raise anything for the file of another model
         reason = " ".join((str(error) or type(error).__name__).split())[:MAX_REASON]
         raise UserError(
             f"diffusers cannot read {file} as a LoRA for a {pipeline_class}: {reason}. "
             "Use a LoRA that was trained for this model."
         ) from error
-    converted, alphas = (result[0], result[1] or {}) if isinstance(result, tuple) else (result, {})
     reached = _find_sources(converted.values())
     lost = [name for name, leaf in leaves.items() if id(leaf) not in reached and leaf.numel() > 1]
-    with torch.no_grad():
-        named = _to_peft_names({name: tensor.detach() for name, tensor in converted.items()})
-        named_alphas = _name_alphas(alphas)
+    paths = {id(tensor): name.partition(".lora_")[0] for name, tensor in named.items()}
+    named_alphas = {}
+    for key, alpha in alphas.items():
+        name = key.removesuffix(".alpha")  # a layer, or in some converters a tensor of a layer
+        named_alphas[paths[id(detached[name])] if name in detached else name] = float(alpha)
     return ConvertedLora(named, named_alphas, [name for name in lost if not _is_redundant(name, named)])
 
 
@@ -120,7 +123,7 @@ def _to_peft_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
     from diffusers.utils import convert_unet_state_dict_to_peft as convert_denoiser
 
-    named = {}
+    named: dict[str, Tensor] = {}
     for component in dict.fromkeys(name.partition(".")[0] for name in tensors):
         part = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] == component}
         if not all(".lora_A." in name or ".lora_B." in name for name in part):
@@ -130,12 +133,3 @@ def _to_peft_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
                 part = convert_denoiser(part)
         named |= part
     return named
-
-
-def _name_alphas(alphas: Mapping[str, Any]) -> dict[str, float]:
-    """Alphas by the path of their layer; some converters name them after a tensor of the layer."""
-    values = {name.removesuffix(".alpha"): torch.as_tensor(float(alpha)) for name, alpha in alphas.items()}
-    after_tensors = {name: value for name, value in values.items() if name.endswith(".weight")}
-    paths = {name: value for name, value in values.items() if name not in after_tensors}
-    paths |= {name.partition(".lora_")[0]: value for name, value in _to_peft_names(after_tensors).items()}
-    return {name: float(value) for name, value in paths.items()}

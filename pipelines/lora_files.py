@@ -88,8 +88,11 @@ class LoraScaling:
 
     def get_scale(self, path: str, rank: int) -> float:
         """The factor of a layer's product."""
-        matches = (alpha for pattern, alpha in self.alphas.items() if re.match(rf"(.*\.)?({pattern})$", path))
-        alpha = next(matches, self.alpha)
+        if path in self.alphas:
+            alpha: float | None = self.alphas[path]
+        else:
+            matches = (alpha for pattern, alpha in self.alphas.items() if re.match(rf"(.*\.)?({pattern})$", path))
+            alpha = next(matches, self.alpha)
         return 1.0 if alpha is None else alpha / (math.sqrt(rank) if self.by_root else rank)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
-from peft import LoraConfig  # type: ignore[import-not-found, import-untyped, unused-ignore]
-from peft.tuners.lora import LoraLayer  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from peft import LoraConfig  # type: ignore[import, unused-ignore]
+from peft.tuners.lora import LoraLayer  # type: ignore[import, unused-ignore]
 from torch import Tensor, nn
 
 from ..common.errors import UserError
@@ -21,24 +21,30 @@ class Int4LoraLinear(nn.Module, LoraLayer):
     The packed weight never changes, so that without active adapters the output is that of the plain layer, to the bit.
     """
 
+    lora_A: nn.ModuleDict  # noqa: N815  PEFT's name
+    lora_B: nn.ModuleDict  # noqa: N815
+    lora_dropout: nn.ModuleDict
+    scaling: dict[str, float]
+    active_adapters: list[str]
+
     def __init__(
         self, base_layer: nn.Module, adapter_name: str, config: LoraConfig, r: int = 0, lora_alpha: int = 1, **_: Any
     ) -> None:
         super().__init__()
         LoraLayer.__init__(self, base_layer)
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
+        LoraLayer.update_layer(self, adapter_name, r, lora_alpha=lora_alpha, config=config)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Adds the outputs of all active adapters to that of the packed weight."""
-        result: Tensor = self.base_layer(x, *args, **kwargs)
+        result: Tensor = cast(Any, self.base_layer)(x, *args, **kwargs)
         if self.disable_adapters:
             return result
         for name in self.active_adapters:
             if name in self.lora_A:
                 # In the dtype of x: float16 of a file may not hold what a bfloat16 model computes.
-                hidden = F.linear(self.lora_dropout[name](x), self.lora_A[name].weight.to(x.dtype))
-                up = self.lora_B[name]
+                down, up = cast(nn.Linear, self.lora_A[name]), cast(nn.Linear, self.lora_B[name])
+                hidden = F.linear(cast(Any, self.lora_dropout[name])(x), down.weight.to(x.dtype))
                 bias = None if up.bias is None else up.bias.to(x.dtype)
                 result = result + self.scaling[name] * F.linear(hidden, up.weight.to(x.dtype), bias)
         return result

@@ -124,7 +124,7 @@ def _read_layers(spec: LoraSpec, pipeline: Path, checkpoints: Mapping[str, Check
     for component in {name.partition(".")[0] for name in converted.alphas}:
         prefix = f"{component}."
         alphas = {n.removeprefix(prefix): a for n, a in converted.alphas.items() if n.startswith(prefix)}
-        scaling.setdefault(component, LoraScaling(alphas={re.escape(name): alpha for name, alpha in alphas.items()}))
+        scaling.setdefault(component, LoraScaling(alphas=alphas))
     layers = _pair(converted.tensors, scaling, denoiser, checkpoints)
     return layers._replace(unknown=[*layers.unknown, *converted.lost])
 

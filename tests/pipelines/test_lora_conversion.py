@@ -1,0 +1,55 @@
+"""Names of kohya's files become paths in the models of diffusers, with the alphas of their layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgepress.common.errors import UserError
+from edgepress.pipelines.lora_conversion import convert_lora
+
+UNET = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+TEXT = "text_model.encoder.layers.0.self_attn.q_proj"
+OUT = TEXT.replace("q_proj", "out_proj")  # diffusers recognizes the names of a text encoder by this layer
+FILE = Path("style.safetensors")
+
+
+def make_layer(name: str, alpha: float) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.lora_down.weight": torch.ones(2, 8),
+        f"{name}.lora_up.weight": torch.ones(8, 2),
+        f"{name}.alpha": torch.tensor(alpha),
+    }
+
+
+def test_alphas_beside_the_tensors_are_named_by_layer() -> None:
+    tensors = make_layer(f"lora_unet_{UNET.replace('.', '_')}", 4.0)
+    for number, path in enumerate((TEXT, OUT)):
+        tensors |= make_layer(f"lora_te1_{path.replace('.', '_')}", 3.0 + number)
+        tensors |= make_layer(f"lora_te2_{path.replace('.', '_')}", 2.0)
+    converted = convert_lora(tensors, "StableDiffusionXLPipeline", {"layers_per_block": 2}, FILE)
+    layers = {f"unet.{UNET}": 4.0, f"text_encoder.{TEXT}": 3.0, f"text_encoder.{OUT}": 4.0}
+    layers |= {f"text_encoder_2.{path}": 2.0 for path in (TEXT, OUT)}
+    assert converted.alphas == layers
+    assert set(converted.tensors) == {f"{layer}.lora_{side}.weight" for layer in layers for side in "AB"}
+    assert converted.lost == []
+
+
+def test_every_lost_tensor_is_named() -> None:
+    """The converter of this class keeps one of two forms of the U-Net's names, and drops the other in silence."""
+    tensors = make_layer(f"lora_unet_{UNET.replace('.', '_')}", 4.0)
+    tensors |= make_layer("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q", 4.0)
+    converted = convert_lora(tensors, "StableDiffusionXLPipeline", {"layers_per_block": 2}, FILE)
+    assert converted.lost == [
+        f"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_{side}.weight" for side in ("down", "up")
+    ]
+
+
+def test_a_class_without_loras_and_a_foreign_file_are_sentences() -> None:
+    tensors = make_layer("lora_unet_x", 1.0)
+    with pytest.raises(UserError, match="diffusers reads no LoRA for a DiTPipeline"):
+        convert_lora(tensors, "DiTPipeline", {}, FILE)
+    with pytest.raises(UserError, match=r"cannot read style\.safetensors as a LoRA for a ZImagePipeline"):
+        convert_lora(tensors | {"rest": torch.ones(2)}, "ZImagePipeline", {}, FILE)
