@@ -34,7 +34,7 @@ ROOMS = {  # the extra that a room's imports come from
     "export": "export",
     "evaluate": "evaluate",
 }
-OPTIONAL = {"rknn", "rknnlite", "flip_evaluator", "open_clip"}  # used only where they are installed
+OPTIONAL = {"rknn", "rknnlite", "flip_evaluator", "open_clip", "peft"}  # used only where they are installed
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "onnx", "rapidocr"}
 
 
@@ -96,7 +96,7 @@ def test_the_base_install_is_light() -> None:
 
 
 def test_all_and_dev_hold_every_stage() -> None:
-    for extra in ("quantize", "export", "evaluate", "flip", "optimum"):
+    for extra in ("quantize", "export", "evaluate", "flip", "lora", "optimum"):
         assert list_distributions(extra) <= list_distributions("dev")
     for extra in ("quantize", "export", "evaluate"):
         assert list_distributions(extra) <= list_distributions("all")
