@@ -10,7 +10,8 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ def _trace_component(
 ) -> ir.Model:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    _list_operators_once()
     with _silence_exporter(), FakeTensorMode(allow_non_fake_inputs=True):
-        module = build_fake_module(graph, component, dtype, blocks)
+        make_parameters_fake(component, dtype)
+        module = build_module(graph, component, blocks)
         program = torch.onnx.export(
             module,
             module.example(sizes or dict(zip(graph.dynamic_axes, TRACE_SIZES, strict=False))),
@@ -125,15 +128,14 @@ def load_component_config(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "quantization_config"}
 
 
-def build_fake_module(graph: Graph, component: nn.Module, dtype: torch.dtype, blocks: range | None) -> Any:
-    """Builds the graph's module around a component whose parameters become fake. Needs an active FakeTensorMode."""
-    _make_parameters_fake(component, dtype)
+def build_module(graph: Graph, component: nn.Module, blocks: range | None) -> Any:
+    """Builds the graph's module around a component."""
     name, _, cls = graph.module.partition(":")
     module = getattr(importlib.import_module(name), cls)
     return module(*((component,) if blocks is None else (component, blocks))).eval()
 
 
-def _make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:
+def make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:
     """Replaces parameters on the meta device by ones of the active FakeTensorMode, in place."""
     for name, parameter in list(component.named_parameters()):
         owner, _, attribute = name.rpartition(".")
@@ -158,6 +160,15 @@ def _clean_names(model: ir.Model, graph: Graph, dynamic: bool) -> ir.Model:
         assert value.shape is not None
         value.shape = ir.Shape([axis or size for axis, size in zip(port.axes, value.shape, strict=True)])
     return model
+
+
+def _list_operators_once() -> None:
+    """Has torch.onnx list the operators that it knows once a process. It parses the source of each at every export."""
+    with suppress(ImportError, AttributeError):  # other versions of torch have the list elsewhere, and are as slow
+        from torch.onnx._internal.exporter._registration import onnxscript_apis
+
+        if not hasattr(onnxscript_apis.get_torchlib_ops, "cache_info"):
+            onnxscript_apis.get_torchlib_ops = cache(onnxscript_apis.get_torchlib_ops)
 
 
 @contextmanager

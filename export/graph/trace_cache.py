@@ -61,7 +61,7 @@ def _compute_key(
     graph: Graph, folder: Path, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None
 ) -> str:
     content = {
-        "graph": repr(graph),
+        "graph": repr((graph.module, graph.inputs, graph.outputs)),  # its name and folder are not in what is traced
         "config": load_component_config(folder),
         "dtype": str(dtype),
         "sizes": sizes and dict(sizes),

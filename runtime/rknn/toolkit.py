@@ -104,7 +104,7 @@ class Toolkit:
             process.stdin.flush()
             line = self._read_reply(started + self._timeout_s)
         except TimeoutError as error:
-            self.close()
+            self._end(exit_timeout_s=0)  # in a job, it does not notice that it is to exit
             raise UserError(
                 f"rknn-toolkit2 took more than {self._timeout_s:.0f} s in '{name}'. Raise the limit with "
                 "'edgepress export rknn --timeout', or make parts smaller with rknn.blocks in the recipe."
@@ -117,7 +117,7 @@ class Toolkit:
                 "rknn.blocks in the recipe."
             ) from error
         except BaseException:  # a late reply would be taken for that of another job
-            self.close()
+            self._end(exit_timeout_s=0)
             raise
         answer = json.loads(line)
         if "error" in answer:
@@ -128,8 +128,11 @@ class Toolkit:
 
     def close(self) -> None:
         """Ends the worker and all processes that it started."""
+        self._end(EXIT_TIMEOUT_S)
+
+    def _end(self, exit_timeout_s: float) -> None:
         if self._process is not None:
-            _terminate(self._process)
+            _terminate(self._process, exit_timeout_s)
             self._process = None
             os.close(self._reply_pipe)
         if self._folder is not None:
@@ -220,12 +223,12 @@ def _create_folder(folder: Path | None) -> Path:
     return folder.absolute()
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes], exit_timeout_s: float) -> None:
     """Lets a worker exit, then kills it and all processes of its session."""
     assert process.stdin is not None
     try:
         process.stdin.close()
-        process.wait(EXIT_TIMEOUT_S if process.poll() is None else 0)
+        process.wait(exit_timeout_s if process.poll() is None else 0)
     except (BrokenPipeError, subprocess.TimeoutExpired):
         pass
     finally:

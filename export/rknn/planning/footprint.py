@@ -5,6 +5,7 @@ The part runs once on fake tensors, which have shapes and dtypes but no data.
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +22,13 @@ from torch.utils._pytree import tree_leaves
 
 from ....models.base.graph import Graph
 from ....models.base.npu import GraphPart
-from ...graph.trace import WEIGHT_PREFIX, build_empty_component, build_fake_module
+from ...graph.trace import (
+    WEIGHT_PREFIX,
+    build_empty_component,
+    build_module,
+    load_component_config,
+    make_parameters_fake,
+)
 
 
 @dataclass(frozen=True)
@@ -54,19 +61,17 @@ def measure_footprint(part: GraphPart, folder: Path, axis_sizes: Mapping[str, in
     Raises:
         UserError: The folder has no config.json that names a known class.
     """
-    return _measure_footprint(part.graph, part.blocks, folder, tuple(sorted(axis_sizes.items())))
+    config = json.dumps(load_component_config(folder), sort_keys=True)
+    return _measure_footprint(part.graph, part.blocks, folder, config, tuple(sorted(axis_sizes.items())))
 
 
 @cache
 def _measure_footprint(
-    graph: Graph, blocks: range | None, folder: Path, axis_sizes: tuple[tuple[str, int], ...]
+    graph: Graph, blocks: range | None, folder: Path, config: str, axis_sizes: tuple[tuple[str, int], ...]
 ) -> Footprint:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    component = build_empty_component(folder)
-    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake_mode, component = _build_fake_component(folder, config, graph.module)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), fake_mode, _LiveTensorCounter() as counter:
-        module = build_fake_module(graph, component, torch.float32, blocks)
+        module = build_module(graph, component, blocks)
         counter.start(module)
         module(*module.example(dict(axis_sizes)))
     elements = {
@@ -75,6 +80,20 @@ def _measure_footprint(
         if id(parameter) in counter.used_parameters
     }
     return Footprint(elements, counter.peak_elements)
+
+
+@cache
+def _build_fake_component(folder: Path, config: str, module: str) -> tuple[Any, nn.Module]:  # noqa: ARG001  of the key
+    """Builds a component with fake parameters once for all parts that one module runs, and its FakeTensorMode.
+
+    For large components this takes as long as running a part. Modules of another kind may change the component.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    fake_mode, component = FakeTensorMode(allow_non_fake_inputs=True), build_empty_component(folder)
+    with fake_mode:
+        make_parameters_fake(component, torch.float32)
+    return fake_mode, component
 
 
 class _LiveTensorCounter(TorchDispatchMode):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from ....common.errors import UserError
 from ....models.base.graph import Graph
 from ....models.base.npu import BlockStack, GraphPart, split_graph
-from ...graph.trace import build_empty_component
+from ...graph.trace import build_empty_component, load_component_config
 from .footprint import measure_footprint
 
 DOMAIN_BYTES = 4 * 2**30  # that one memory domain of the NPU addresses
@@ -128,22 +130,27 @@ def partition_graph(
         if smallest.parameters > max_parameters:
             raise _make_too_large_error(smallest.parameters, max_parameters)
         return split_graph(graph, None, [])
-    component = build_empty_component(folder)
-    extra = sum(_count_parameters(component.get_submodule(path)) for path in stack.extra_modules)
-    ranges = split_blocks(count_block_parameters(stack, folder), extra, bits, limits, smallest.live_elements)
+    block_parameters, extra_parameters = _count_stack(stack, folder)
+    ranges = split_blocks(block_parameters, extra_parameters, bits, limits, smallest.live_elements)
     return split_graph(graph, stack, ranges)
 
 
 def make_single_part(graph: Graph, stack: BlockStack | None, folder: Path) -> GraphPart:
     """Returns a graph as one part with all its blocks."""
-    return GraphPart(graph.name, graph, range(len(count_block_parameters(stack, folder))) if stack else None)
+    return GraphPart(graph.name, graph, range(len(_count_stack(stack, folder)[0])) if stack else None)
 
 
-def count_block_parameters(stack: BlockStack, folder: Path) -> list[int]:
-    """Counts the parameters of each block that the graph runs."""
+def _count_stack(stack: BlockStack, folder: Path) -> tuple[list[int], int]:
+    """Counts the parameters of each block that the graph runs, and of all modules that run besides them."""
+    return _count_stack_of(stack, folder, json.dumps(load_component_config(folder), sort_keys=True))
+
+
+@cache
+def _count_stack_of(stack: BlockStack, folder: Path, config: str) -> tuple[list[int], int]:  # noqa: ARG001  of the key
     component = build_empty_component(folder)
     modules = list(getattr(getattr(component, "base_model", component), stack.path))
-    return [_count_parameters(module) for module in modules[: len(modules) - stack.unused_blocks]]
+    blocks = [_count_parameters(module) for module in modules[: len(modules) - stack.unused_blocks]]
+    return blocks, sum(_count_parameters(component.get_submodule(path)) for path in stack.extra_modules)
 
 
 def _make_too_large_error(parameters: int, max_parameters: int) -> UserError:

@@ -64,7 +64,7 @@ def test_tracing_needs_only_the_config(tiny: Path, tmp_path: Path, name: str) ->
 
 @pytest.mark.slow
 def test_float16_weights_between_float32_inputs_and_outputs(tiny: Path) -> None:
-    model = trace_graph(get_graph("caption"), tiny / "transformer", torch.float16)
+    model = trace_cached(get_graph("caption"), tiny / "transformer", torch.float16)
     assert {value.dtype for value in weights(model).values()} == {ir.DataType.FLOAT16}
     assert {value.dtype for value in (*model.graph.inputs, *model.graph.outputs)} == {ir.DataType.FLOAT}
     assert "RMSNormalization" in {node.op_type for node in model.graph}
@@ -83,7 +83,8 @@ def test_a_published_text_encoder_has_the_names_of_the_plain_one(tiny: Path, tmp
 
 
 def test_a_component_is_built_without_memory(tiny: Path, tmp_path: Path) -> None:
-    folder = write_config(tiny, "transformer", tmp_path, n_layers=3000)
+    size = {"dim": 6144, "n_heads": 96, "n_kv_heads": 96, "n_layers": 60}  # 100 GB
+    folder = write_config(tiny, "transformer", tmp_path, **size)
     assert {parameter.device.type for parameter in build_empty_component(folder).parameters()} == {"meta"}
 
 
@@ -98,8 +99,9 @@ def test_an_unknown_class_is_rejected(tiny: Path, tmp_path: Path) -> None:
         build_empty_component(folder)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_exporting_machine_is_in_the_graph(tiny: Path) -> None:
-    """torch notes paths and lines of source code at every node."""
-    content = ir.to_proto(trace_graph(get_graph("vae_decoder"), tiny / "vae")).SerializeToString()
+    """torch notes paths and lines of source code at every node; the cache keeps what a trace notes."""
+    content = ir.to_proto(trace_cached(get_graph("vae_decoder"), tiny / "vae")).SerializeToString()
     assert b".py" not in content
     assert b"stack_trace" not in content

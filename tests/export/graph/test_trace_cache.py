@@ -12,7 +12,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
-from helpers.onnx_graphs import create_session, load_component
+from helpers.onnx_graphs import create_session
+from helpers.small_vae import make_vae
 
 from edgepress.common.errors import UserError
 from edgepress.common.user_folders import get_graph_cache_folder
@@ -62,12 +63,16 @@ def tracer(monkeypatch: pytest.MonkeyPatch) -> Tracer:
 
 
 @pytest.mark.slow
-def test_a_cached_graph_computes_what_the_component_does(tiny: Path, decoder: Graph) -> None:
-    vae, latents = load_component(tiny, "vae"), torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(1))
+def test_a_cached_graph_computes_what_the_component_does(tmp_path: Path, decoder: Graph) -> None:
+    vae = make_vae(
+        block_out_channels=(8,), down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",)
+    )
+    vae.save_config(tmp_path)
+    latents = torch.randn(1, 4, 4, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = vae.decode(latents).sample
     for _ in range(2):  # traced, then cached
-        run = create_session(trace_cached(decoder, tiny / "vae"), vae.state_dict())
+        run = create_session(trace_cached(decoder, tmp_path), vae.state_dict())
         (output,) = run.run(None, {run.get_inputs()[0].name: latents.numpy()})
         assert torch.allclose(torch.from_numpy(output), expected, atol=1e-4)
 
@@ -101,6 +106,8 @@ def test_a_change_of_any_input_traces_again(
         call()
         call()
         assert tracer.count == number
+    trace_cached(dataclasses.replace(decoder, name="decoder_2", component="vae_2"), folder)  # traces to the same graph
+    assert tracer.count == len(calls)
     with monkeypatch.context() as patched:
         patched.setattr(trace_cache, "version", lambda library: "9" if library == "torch" else "1")
         trace_cached(decoder, folder)
@@ -137,7 +144,7 @@ def test_a_corrupt_entry_is_replaced(
     assert file.read_bytes() == content
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("tracer")
 def test_the_code_that_traces_is_part_of_the_key(tiny: Path, decoder: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a fingerprint covers is tested in tests/common/test_code_fingerprint.py."""
     modules: list[str] = []

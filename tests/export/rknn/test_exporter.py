@@ -12,7 +12,6 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from helpers.previous_export import check_untouched
-from helpers.tiny import edit_weights, write_tiny_pipeline
 from helpers.toolkit import needs_toolkit
 from onnx import TensorProto, helper, numpy_helper
 
@@ -147,18 +146,6 @@ def test_a_build_that_takes_too_long_leaves_the_artifact_unchanged(tiny: Path, o
     check_untouched(occupied)
 
 
-@needs_toolkit
-@pytest.mark.slow
-def test_a_model_that_overflows_float16_is_rejected(occupied: Path, tmp_path: Path) -> None:
-    write_tiny_pipeline(tmp_path / "large")
-    with edit_weights(tmp_path / "large" / "text_encoder") as tensors:
-        for name in ("up_proj", "down_proj"):
-            tensors[f"layers.0.mlp.{name}.weight"] *= 3e3
-    with pytest.raises(UserError, match=r"text_encoder was rejected .*(overflows float16|error is)"):
-        export_rknn(tmp_path / "large", occupied, RECIPE, components=TEXT)
-    check_untouched(occupied)
-
-
 def _write_reciprocal_norm(file: Path, opset: int) -> None:
     """Writes x · (1 / sqrt |x W|), which the toolkit builds without an error, but divides on the CPU."""
     weight = numpy_helper.from_array(np.eye(64, dtype=np.float32), "w")
@@ -171,13 +158,12 @@ def _write_reciprocal_norm(file: Path, opset: int) -> None:
 
 
 @needs_toolkit
-def test_a_build_that_returns_0_but_uses_the_cpu_is_rejected(tmp_path: Path) -> None:
+def test_a_build_that_returns_0_but_uses_the_cpu_is_rejected(toolkit: Toolkit, tmp_path: Path) -> None:
     file = tmp_path / "m.onnx"
     _write_reciprocal_norm(file, 19)
     x = 1 + np.random.default_rng(0).random((1, 32, 64), np.float32)
-    with Toolkit(60) as toolkit:
-        request = BuildRequest(file, tmp_path, tmp_path / "m.rknn", [GoldenSample({"x": x}, np.sqrt(x))])
-        measurement = build_and_simulate(toolkit, "m", request, PLAIN)
+    request = BuildRequest(file, tmp_path, tmp_path / "m.rknn", [GoldenSample({"x": x}, np.sqrt(x))])
+    measurement = build_and_simulate(toolkit, "m", request, PLAIN)
     assert (tmp_path / "m.rknn").exists()
     reason = get_rejection_reason("fp16", measurement)
     assert reason is not None
@@ -186,14 +172,13 @@ def test_a_build_that_returns_0_but_uses_the_cpu_is_rejected(tmp_path: Path) -> 
 
 
 @needs_toolkit
-def test_a_newer_opset_a_full_disk_and_missing_samples_are_reported(tmp_path: Path) -> None:
+def test_a_newer_opset_a_full_disk_and_missing_samples_are_reported(toolkit: Toolkit, tmp_path: Path) -> None:
     newer, older = tmp_path / "newer.onnx", tmp_path / "older.onnx"
     _write_reciprocal_norm(newer, 23)
     _write_reciprocal_norm(older, 19)
-    with Toolkit(60) as toolkit:
-        with pytest.raises(UserError, match="opset 23, need <= 19"):
-            build_model(toolkit, "m", newer, PLAIN, tmp_path)
-        with pytest.raises(UserError, match="No space left on device"):
-            build_model(toolkit, "m", older, PLAIN, tmp_path, Path("/dev/full"))
-        with pytest.raises(UserError, match=r"calibration samples are missing: .*inputs\.txt does not exist"):
-            build_model(toolkit, "m", older, BuildConfig(PLAIN.toolkit_config, is_quantized=True), tmp_path / "none")
+    with pytest.raises(UserError, match="opset 23, need <= 19"):
+        build_model(toolkit, "m", newer, PLAIN, tmp_path)
+    with pytest.raises(UserError, match="No space left on device"):
+        build_model(toolkit, "m", older, PLAIN, tmp_path, Path("/dev/full"))
+    with pytest.raises(UserError, match=r"calibration samples are missing: .*inputs\.txt does not exist"):
+        build_model(toolkit, "m", older, BuildConfig(PLAIN.toolkit_config, is_quantized=True), tmp_path / "none")

@@ -112,8 +112,10 @@ def limit_file_size(size: int) -> Iterator[None]:
 
 @needs_toolkit
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_artifact_unchanged(tiny: Path, occupied: Path) -> None:
-    arguments = ["export", "rknn", "--recipe", "rk3588", "--model", str(tiny), "--output", str(occupied)]
+def test_a_full_disk_leaves_the_artifact_unchanged(tiny: Path, occupied: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "board.yaml"
+    recipe.write_text("device: board\nrknn: {target: rk3588, precision: fp16, max_prompt_tokens: 32}\n")
+    arguments = ["export", "rknn", "--recipe", str(recipe), "--model", str(tiny), "--output", str(occupied)]
     with limit_file_size(2**17):
         result = CliRunner().invoke(main, [*arguments, "--component", "text_encoder"])
     assert result.exit_code == 2

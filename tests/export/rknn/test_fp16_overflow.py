@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.previous_export import check_untouched
 from helpers.tiny import edit_weights
 from helpers.toolkit import needs_toolkit
 
@@ -46,12 +47,16 @@ def quantize_model(model: Path, output: Path, fp16_safe: bool) -> Path:
 
 @needs_toolkit
 @pytest.mark.slow
-def test_a_part_that_overflows_float16_is_rejected(tiny: Path, overflowing: Path, tmp_path: Path) -> None:
+def test_a_part_that_overflows_float16_is_rejected(
+    tiny: Path, overflowing: Path, occupied: Path, tmp_path: Path
+) -> None:
     unbalanced = multiply_weights(tiny, tmp_path / "pipeline", FACTORS_OF_PRECISE_SCALES)
-    for source in (overflowing, quantize_model(unbalanced, tmp_path / "quantized", fp16_safe=False)):
+    quantized = quantize_model(unbalanced, tmp_path / "quantized", fp16_safe=False)
+    for source, output in ((overflowing, occupied), (quantized, quantized)):
         with pytest.raises(UserError, match=r"text_encoder was rejected .*(overflows float16|error is)"):
-            export_rknn(source, tmp_path / "quantized", RECIPE, components=TEXT)
-    assert not (tmp_path / "quantized" / "rknn").exists()
+            export_rknn(source, output, RECIPE, components=TEXT)
+    check_untouched(occupied)
+    assert not (quantized / "rknn").exists()
 
 
 @needs_toolkit

@@ -52,8 +52,17 @@ def compute_psnr(image: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(10 * np.log10(4 / np.square(image.astype(np.float64) - expected).mean()))
 
 
-def test_float_tile_graphs_give_the_image_that_is_decoded_whole(tiny: Path, tmp_path: Path) -> None:
-    model, size = open_source(tiny), (64, 128)
+@pytest.fixture(scope="module")
+def pipeline(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline with the VAE of the demo, because random weights lose more in float16."""
+    folder = tmp_path_factory.mktemp("demo-vae") / "pipeline"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("vae"))
+    shutil.copytree(DEMO_PIPELINE / "vae", folder / "vae")
+    return folder
+
+
+def test_float_tile_graphs_give_the_image_that_is_decoded_whole(pipeline: Path, tmp_path: Path) -> None:
+    model, size = open_source(pipeline), (64, 128)
     npu, latents = load_npu_spec(model.family), make_latents(*size)
     host = load_npu_host_class(npu)(model.configs, size, 32, np.zeros((4, 4), np.float32), 64)
     assert host.decoder_tiling is not None
@@ -69,16 +78,13 @@ def test_float_tile_graphs_give_the_image_that_is_decoded_whole(tiny: Path, tmp_
         for graph in host.decoder_tiling.graphs
     }
     image = chain_graphs(host, part_refs, SessionPool(files))(host.decoder_graph, {"latents": latents})
-    assert compute_psnr(image, decode_whole(tiny, latents)) > 50
+    assert compute_psnr(image, decode_whole(pipeline, latents)) > 50
 
 
 @needs_toolkit
 @pytest.mark.slow
-def test_tile_graphs_run_on_the_npu_alone_and_the_artifact_decodes_in_tiles(tiny: Path, tmp_path: Path) -> None:
-    """With the VAE of the demo, because random weights lose more in float16."""
-    pipeline, artifact = tmp_path / "pipeline", tmp_path / "out"
-    shutil.copytree(tiny, pipeline, ignore=shutil.ignore_patterns("vae"))
-    shutil.copytree(DEMO_PIPELINE / "vae", pipeline / "vae")
+def test_tile_graphs_run_on_the_npu_alone_and_the_artifact_decodes_in_tiles(pipeline: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "out"
     export_rknn(pipeline, artifact, Recipe(device="test", rknn=SETTINGS), components=VAE)
     content = json.loads((artifact / "rknn" / "pipeline.json").read_text())
     assert content["tile"] == 64

@@ -79,34 +79,34 @@ def _write_two_linears(folder: Path, group: int) -> tuple[Path, GoldenSample]:
 
 @needs_toolkit
 @pytest.mark.parametrize("scheme", [CHANNEL, GROUPS])
-def test_unquantized_linears_stay_in_float16_and_quantized_ones_are_exact(scheme: Scheme, tmp_path: Path) -> None:
+def test_unquantized_linears_stay_in_float16_and_quantized_ones_are_exact(
+    scheme: Scheme, toolkit: Toolkit, tmp_path: Path
+) -> None:
     folder = tmp_path / "a name with spaces"
     folder.mkdir()
     file, golden = _write_two_linears(folder, scheme.resolve_group_size(64))
     save_calibration_samples([golden.inputs], folder / "samples")
     request = BuildRequest(file, folder / "samples", folder / "m.rknn", [golden])
     options = list_build_options("w4a16", "rk3576", scheme)
-    with Toolkit(60, folder / "tool kit") as toolkit:
-        built = build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
+    built = build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
     assert built.measurement.relative_error <= 1e-3
     assert built.precision == "w4a16"
     assert len(built.build_config.float_layers) == 1
 
 
 @needs_toolkit
-def test_a_part_that_is_rejected_in_8_bits_is_built_in_fp16(tmp_path: Path) -> None:
+def test_a_part_that_is_rejected_in_8_bits_is_built_in_fp16(toolkit: Toolkit, tmp_path: Path) -> None:
     """Calibration saw activations a hundred times smaller, so they are clipped."""
     file, small = _write_two_linears(tmp_path, 64)
     save_calibration_samples([small.inputs], tmp_path / "samples")
     large = GoldenSample({"x": small.inputs["x"] * 100}, small.output * 100)
     options = list_build_options("auto", "rk3588", BYTES)
-    with Toolkit(60) as toolkit:
 
-        def build(golden: GoldenSample) -> BuiltPart:
-            request = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
-            return build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
+    def build(golden: GoldenSample) -> BuiltPart:
+        request = BuildRequest(file, tmp_path / "samples", tmp_path / "m.rknn", [golden])
+        return build_part(toolkit, PART, options, lambda _: request, always_analyze=True)
 
-        accepted, fallback = build(small), build(large)
+    accepted, fallback = build(small), build(large)
     assert accepted.precision == "w8a8"
     assert accepted.rejections == ()
     assert accepted.measurement.relative_error < 0.05

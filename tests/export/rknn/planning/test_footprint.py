@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgepress.export.graph.source_model import open_source
-from edgepress.export.graph.trace import trace_graph
+from edgepress.export.graph.trace_cache import trace_cached
 from edgepress.export.rknn.planning.footprint import measure_footprint
 from edgepress.models.base.graph import Graph, Port
 from edgepress.models.base.npu import GraphPart, load_npu_host_class, load_npu_spec
@@ -54,7 +54,7 @@ def test_parameters_are_those_of_the_traced_graph(tiny: Path) -> None:
         assert graph is not None
         part = GraphPart(name, graph, range(1, 2) if name in npu.stacks else None)
         footprint = measure_footprint(part, tiny / graph.component, axes)
-        traced = trace_graph(graph, tiny / graph.component, sizes=axes, blocks=part.blocks).graph.initializers
+        traced = trace_cached(graph, tiny / graph.component, sizes=axes, blocks=part.blocks).graph.initializers
         weights = {key: value for key, value in traced.items() if value.const_value is None}
         shapes = [value.shape for value in weights.values()]
         assert set(footprint.weight_elements) == set(weights)
