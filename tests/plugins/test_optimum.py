@@ -173,7 +173,7 @@ def test_the_weights_are_those_of_edgepress_quantize(plugin: ModuleType, tiny: P
     recipe = {
         "device": "board",
         "quantize": {"method": "awq", "scheme": scheme},
-        "calibration": {"prompts": str(dataset), "count": 2, "steps": 2},
+        "calibration": {"prompts": str(dataset), "count": 1, "steps": 1},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     ours, theirs = tmp_path / "edgepress", tmp_path / "optimum"
@@ -181,7 +181,7 @@ def test_the_weights_are_those_of_edgepress_quantize(plugin: ModuleType, tiny: P
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     arguments = (
-        f"--model {tiny} --dataset {dataset} --count 2 --steps 2 --method awq --group-size 64 --zero-point".split()
+        f"--model {tiny} --dataset {dataset} --count 1 --steps 1 --method awq --group-size 64 --zero-point".split()
     )
     args = parse(plugin, *arguments, "--output", theirs)
     with pytest.raises(SystemExit) as left:

@@ -88,7 +88,8 @@ def _measure_build(
     toolkit: Toolkit, part: GraphPart, precision: str, config: BuildConfig, request: BuildRequest, always_analyze: bool
 ) -> BuildMeasurement:
     measurement = build_and_simulate(toolkit, part.name, request, config)
-    if always_analyze or (config.is_quantized and get_rejection_reason(precision, measurement)):
+    is_accepted = get_rejection_reason(precision, measurement) is None
+    if (is_accepted and always_analyze) or (not is_accepted and config.is_quantized):
         layer_errors = analyze_layers(toolkit, part.name, request.golden_samples[0].inputs)
         measurement = replace(measurement, layer_errors=layer_errors)
     return measurement
