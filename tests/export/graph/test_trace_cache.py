@@ -58,6 +58,7 @@ class Tracer:
 @pytest.fixture
 def tracer(monkeypatch: pytest.MonkeyPatch) -> Tracer:
     tracer = Tracer()
+    tracer.__module__ = trace_cache.trace_graph.__module__
     monkeypatch.setattr(trace_cache, "trace_graph", tracer)
     return tracer
 
