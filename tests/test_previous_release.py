@@ -22,12 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tile_graphs import export_without_tiles
 
 import edgepress
 from edgepress.api.inspection import ArtifactInfo
 from edgepress.evaluate.results.schema import load_results
-from edgepress.models.shared.vae_tiling import VAE_TILE_GRAPHS
 from edgepress.recipes.schema import Recipe
 from edgepress.storage.manifest import read_manifest
 
@@ -96,13 +94,9 @@ def test_diffusers_and_the_graphs_generate_the_same_image(artifact: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int4", "w8a8"])
 def test_it_is_exported_again(artifact: Path, tmp_path: Path, precision: str) -> None:
-    """Its decoder in tiles has the configuration of other tests' and is exported there."""
-    with export_without_tiles():
-        result = edgepress.export_onnx(model=artifact, output=tmp_path / "out", precision=precision, verify=False)
+    result = edgepress.export_onnx(model=artifact, output=tmp_path / "out", precision=precision, verify=False)
     old = {path.name for path in (artifact / "onnx").glob("*.onnx")}
-    tiles = {f"{graph.name}.onnx" for graph in VAE_TILE_GRAPHS}
-    assert tiles < old
-    assert {path.name for path in result.graph_files} == old - tiles
+    assert {path.name for path in result.graph_files} == old
 
 
 @pytest.mark.slow
