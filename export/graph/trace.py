@@ -165,7 +165,7 @@ def _clean_names(model: ir.Model, graph: Graph, dynamic: bool) -> ir.Model:
 def _list_operators_once() -> None:
     """Has torch.onnx list the operators that it knows once a process. It parses the source of each at every export."""
     with suppress(ImportError, AttributeError):  # other versions of torch have the list elsewhere, and are as slow
-        from torch.onnx._internal.exporter._registration import onnxscript_apis
+        from torch.onnx._internal.exporter._registration import onnxscript_apis  # type: ignore[attr-defined]
 
         if not hasattr(onnxscript_apis.get_torchlib_ops, "cache_info"):
             onnxscript_apis.get_torchlib_ops = cache(onnxscript_apis.get_torchlib_ops)
