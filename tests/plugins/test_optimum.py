@@ -17,7 +17,6 @@ from typing import get_args
 import pytest
 import yaml
 from click.testing import CliRunner
-from helpers.tiny import write_tiny_pipeline
 
 import edgepress
 from edgepress.cli.main import main
@@ -168,9 +167,8 @@ def test_wrong_usage_is_said_in_the_words_of_this_command(
 
 @with_optimum
 @pytest.mark.slow
-def test_the_weights_are_those_of_edgepress_quantize(plugin: ModuleType, tiny: Path, tmp_path: Path) -> None:
-    dataset, short = tiny / "prompts" / "evaluation.jsonl", tmp_path / "short"
-    write_tiny_pipeline(short, refiners=0)
+def test_the_weights_are_those_of_edgepress_quantize(plugin: ModuleType, lean: Path, tmp_path: Path) -> None:
+    dataset = lean / "prompts" / "evaluation.jsonl"
     scheme = {"bits": 4, "group_size": 64, "symmetric": False}
     recipe = {
         "device": "board",
@@ -179,11 +177,11 @@ def test_the_weights_are_those_of_edgepress_quantize(plugin: ModuleType, tiny: P
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     ours, theirs = tmp_path / "edgepress", tmp_path / "optimum"
-    arguments = ["quantize", "--recipe", str(tmp_path / "recipe.yaml"), "--model", str(short), "--output", str(ours)]
+    arguments = ["quantize", "--recipe", str(tmp_path / "recipe.yaml"), "--model", str(lean), "--output", str(ours)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     arguments = (
-        f"--model {short} --dataset {dataset} --count 2 --steps 2 --method awq --group-size 64 --zero-point".split()
+        f"--model {lean} --dataset {dataset} --count 2 --steps 2 --method awq --group-size 64 --zero-point".split()
     )
     args = parse(plugin, *arguments, "--output", theirs)
     with pytest.raises(SystemExit) as left:
