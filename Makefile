@@ -11,7 +11,8 @@
 #   GROUND_TRUTH  ground-truth images for evaluate (default: the demo's, if the demo is evaluated)
 #   COMPONENT     transformer, text_encoder, both or none, for bench-full-size (default: both)
 #   CASES, SEED   damaged files for each reader, for fuzz (default: 10000), and which (default: 0)
-#   POINTS        operations to let fail for each fault, for faults (default: 0, all)
+#   POINTS, VERB  operations to let fail for each fault, for faults (default: 0, all), and of which command
+#   JOBS          processes for fuzz and faults (default: 1)
 #   OLD, REPEATS  another checkout of edgepress to compare with, for bench-commands, and runs in each (default: 5)
 #   PYTHON        the interpreter to create .venv with (default: python3.11)
 
@@ -40,6 +41,8 @@ GROUND_TRUTH ?=
 CASES ?= 10000
 SEED ?= 0
 POINTS ?= 0
+VERB ?=
+JOBS ?= 1
 OLD ?=
 REPEATS ?= 5
 PYTHON ?= $(or $(shell command -v python3.11),python3)
@@ -68,7 +71,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 	bench-rknn-folding fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
-	@sed -n '3,17s/^# *//p' Makefile && echo
+	@sed -n '3,18s/^# *//p' Makefile && echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## create the virtual environment in .venv (other targets do this on first use)
@@ -223,10 +226,10 @@ bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's q
 	$(RUN)/python -m edgepress.benchmarks.onnx.graphs
 
 fuzz: $(SET_UP)  ## damaged files for every reader (CASES=10000 SEED=0; writes to docs/reliability.md)
-	$(RUN)/python -m edgepress.benchmarks.reliability.fuzz --cases $(CASES) --seed $(SEED)
+	$(RUN)/python -m edgepress.benchmarks.reliability.fuzz --cases $(CASES) --seed $(SEED) --jobs $(JOBS)
 
 faults: $(SET_UP)  ## commands that fail at every operation on files (POINTS=0: all; writes to docs/reliability.md)
-	$(RUN)/python -m edgepress.benchmarks.reliability.faults --points $(POINTS)
+	$(RUN)/python -m edgepress.benchmarks.reliability.faults --points $(POINTS) --jobs $(JOBS) $(if $(VERB),--verb "$(VERB)")
 
 bench-onnx-options: $(SET_UP)  ## which session options compute INT4 products correctly (writes to docs/onnx.md)
 	$(RUN)/python -m edgepress.benchmarks.onnx.session_options

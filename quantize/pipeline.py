@@ -101,7 +101,7 @@ def quantize_pipeline(
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:
         if workspace.folder.exists():  # left by a run that was interrupted right after publishing
             with workspace.lock():
-                workspace.clear()
+                _finish(workspace, job, timer.seconds, remove_exports=force)
         return QuantizeResult(output, workspace.published, created=False)
     with workspace.lock():
         if workspace.state is WorkspaceState.NEW:
@@ -112,12 +112,19 @@ def quantize_pipeline(
             job.run(workspace, timer)
             write_json(job.build_manifest(workspace).model_dump(mode="json"), workspace.manifest_file)
         workspace.publish()
-        _retire_stale_exports(workspace.artifact, remove=force)
+        _finish(workspace, job, timer.seconds, remove_exports=force)
     manifest = read_manifest(output)
     assert manifest is not None
-    write_json(timer.seconds, Artifact(output).timings)
-    write_source_location(source, Artifact(output), [parse_lora(text).location for text in recipe.loras])
     return QuantizeResult(output, manifest, created=True, seconds=timer.seconds)
+
+
+def _finish(workspace: Workspace, job: QuantizationJob, seconds: dict[str, float], *, remove_exports: bool) -> None:
+    """Does what is left to do once a model is published, and removes the workspace last: it says that this is left."""
+    _retire_stale_exports(workspace.artifact, remove=remove_exports)
+    write_json(seconds, workspace.artifact.timings)
+    loras = [parse_lora(text).location for text in job.recipe.loras]
+    write_source_location(job.plan.source, workspace.artifact, loras)
+    workspace.clear()
 
 
 def _retire_stale_exports(artifact: Artifact, remove: bool) -> None:

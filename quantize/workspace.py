@@ -183,7 +183,6 @@ class Workspace:
         self._write_checksums()
         self.manifest_file.replace(self.artifact.manifest)
         fsync_folder(self.output)
-        self.clear()
 
     def _write_checksums(self) -> None:
         """Writes SHA256SUMS of the model and of its manifest, which is about to get its place."""

@@ -166,10 +166,12 @@ def main(old: Path, repeats: int, names: tuple[str, ...]) -> None:
         checkouts = [
             Checkout(root, Path(folder) / name) for name, root in (("old", old.resolve()), ("new", NEW_CHECKOUT))
         ]
+        chosen = names or list(COMMANDS)
+        needs_artifact = any(word.startswith(ARTIFACT) for name in chosen for word in COMMANDS[name])
         for checkout in checkouts:
-            for arguments in PREPARE:
+            for arguments in PREPARE if needs_artifact else ():
                 checkout.measure(arguments)
-        for name in names or COMMANDS:
+        for name in chosen:
             if checkouts[0].has_command(COMMANDS[name][0]):
                 rows.append(make_row(name, *compare_costs(*checkouts, COMMANDS[name], repeats)))
                 click.echo(" | ".join(rows[-1]), err=True)

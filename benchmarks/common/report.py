@@ -39,7 +39,14 @@ PAGES = {  # the page of each section
     "interop": "interop.md",
     "clip": "clip.md",
     "reliability-fuzz": "../reliability.md",
-    "reliability-faults": "../reliability.md",
+    "faults-publish": "../reliability.md",
+    "faults-quantize": "../reliability.md",
+    "faults-quantize---force": "../reliability.md",
+    "faults-evaluate": "../reliability.md",
+    "faults-export-onnx": "../reliability.md",
+    "faults-export-rknn": "../reliability.md",
+    "faults-generate": "../reliability.md",
+    "faults-clean": "../reliability.md",
 }
 CANDIDATE_NAME = "quantized"  # of the only candidate in an evaluation
 

@@ -1,224 +1,70 @@
 """Lets commands fail at every operation on files: run again, they must end as if nothing had happened.
 
-Run by `make faults`. A command that replaces an older result fails once at one point: an operation on a file, or a
-process that it starts. Then the older result or the new one must be whole, and the same command must end in the same
-files with the same content, with nothing beside them.
+Run by `make faults`. What is tried is in fault_runner.py; the tables are written if all points are.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
 
-from ...cli.failures import USER_ERROR_EXIT_CODE
 from ..common.report import render_table, write_section
-from .file_trees import describe_difference, hash_tree
-from .injection import KILL, Injection, read_log
-from .verbs import SOURCE, VERBS, Verb, publish, write_recipes, write_source
-
-_SERVER = multiprocessing.get_context("forkserver")
-PRELOADED = (  # what takes long to import, in the server that commands are forked from
-    "diffusers.models.autoencoders.autoencoder_kl",
-    "diffusers.pipelines.pipeline_utils",
-    "transformers.modeling_utils",
-    "edgepress.benchmarks.reliability.faults",
-    "edgepress.cli.main",
-    "edgepress.quantize.pipeline",
-    "edgepress.evaluate.evaluator",
-)
-PIPE_BYTES = 65_536
-TIMEOUT_S = 600  # of a command that takes seconds
-INTERRUPTED_AT = 30  # the operation at which a command is killed that leaves unfinished work
+from .fault_runner import FaultReport, FaultRunner, prepare_server, try_verb
+from .scratch import make_scratch_folder
+from .verbs import TRACING, VERBS, is_toolkit_installed, write_source
 
 
-@dataclass
-class FaultReport:
-    """What became of a command with one kind of fault.
-
-    Attributes:
-        points: Number of operations that could fail.
-        tried: How many did.
-        problems: What was wrong afterwards.
-    """
-
-    points: int
-    tried: int = 0
-    problems: list[str] = field(default_factory=list)
+def _write_inputs(folder: Path) -> Path:
+    """Writes the pipeline, and beside it a cache with the traced graphs of all commands: tracing takes longest."""
+    source, cache = folder / "pipeline", folder / "cache"
+    if not cache.exists():
+        write_source(source)
+        with make_scratch_folder("traces-") as scratch:
+            runner = FaultRunner(TRACING, source, scratch)
+            shutil.copytree(runner.user_cache, cache)
+    return source
 
 
-class FaultRunner:
-    """Runs a command again and again, each time in the same folder with the same content.
-
-    Args:
-        verb: The command.
-        source: The pipeline.
-        folder: An empty folder to work in.
-
-    Raises:
-        ClickException: The command fails even if nothing disturbs it.
-    """
-
-    def __init__(self, verb: Verb, source: Path, folder: Path) -> None:
-        self._verb, self._source = verb, source
-        self._root, self._template, self._log = folder / "run", folder / "template", folder / "log"
-        for name in ("", "home", "cache", "state", "tmp"):
-            (self._root / name).mkdir()
-        write_recipes(self._root)
-        for arguments in verb.prepare:
-            self._run_undisturbed(arguments)
-        if verb.interrupted:
-            self._run(verb.interrupted, Injection(self._root, self._log, INTERRUPTED_AT, KILL))
-        shutil.copytree(self._root, self._template, symlinks=True)
-        self._older = [self._hash_result(result) for result in verb.results]
-        self._run_undisturbed(verb.arguments)
-        self.points, _ = read_log(self._log)
-        self._newer = [self._hash_result(result) for result in verb.results]
-        self._expected = hash_tree(self._root)
-
-    def try_fault(self, fault: str, points: Sequence[int]) -> FaultReport:
-        """Lets the command fail at some points, and says what was wrong after each."""
-        report = FaultReport(self.points)
-        for point in points:
-            shutil.rmtree(self._root)
-            shutil.copytree(self._template, self._root, symlinks=True)
-            code, message = self._run(self._verb.arguments, Injection(self._root, self._log, point, fault))
-            if not read_log(self._log)[1]:  # the order of threads differs: there were fewer operations this time
-                continue
-            report.tried += 1
-            problem = self._find_problem(fault, code, message)
-            if problem:
-                report.problems.append(f"{self._verb.name}, {fault} at operation {point}: {problem}")
-        return report
-
-    def _find_problem(self, fault: str, code: int, message: str) -> str | None:
-        if fault != KILL:  # after which an older result may be in its backup, until the command is run again
-            if code not in (0, USER_ERROR_EXIT_CODE):
-                return f"ends with exit code {code}: {message.strip()}"
-            if code and "Error: " not in message:
-                return f"does not say what is wrong: {message.strip()}"
-            for name, older, newer in zip(self._verb.results, self._older, self._newer, strict=True):
-                if self._hash_result(name) not in (older, newer):
-                    return f"{name} is neither the older result nor the new one"
-        code, message = self._run(self._verb.arguments, Injection(self._root, self._log))
-        if code:
-            return f"run again, it ends with exit code {code}: {message.strip()}"
-        return describe_difference(self._expected, hash_tree(self._root))
-
-    def _run_undisturbed(self, arguments: Sequence[str]) -> None:
-        code, message = self._run(arguments, Injection(self._root, self._log))
-        if code:
-            raise click.ClickException(f"edgepress {' '.join(arguments)} ends with exit code {code}: {message}")
-
-    def _run(self, arguments: Sequence[str], injection: Injection) -> tuple[int, str]:
-        resolved = [str(self._source) if word == SOURCE else word for word in arguments]
-        pipe = self._root.with_name("messages")  # not a file, whose size the fault may limit
-        os.mkfifo(pipe)
-        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            process = _SERVER.Process(target=_run_command, args=(resolved, self._root, pipe, injection))
-            process.start()
-            process.join(TIMEOUT_S)
-            process.kill()  # if it hangs
-            process.join()
-            with suppress(BlockingIOError):
-                message = os.read(reader, PIPE_BYTES).decode("utf-8", "replace")
-        finally:
-            os.close(reader)
-            pipe.unlink()
-        return process.exitcode or 0, message
-
-    def _hash_result(self, name: str) -> Mapping[str, str]:
-        return hash_tree(self._root / name)
-
-
-def _run_command(arguments: list[str], root: Path, messages: Path, before: Callable[[], None]) -> None:
-    """Runs a command in a process of its own."""
-    from ...cli.main import main
-
-    main.add_command(publish)
-    for name in ("home", "cache", "state"):
-        os.environ["HOME" if name == "home" else f"XDG_{name.upper()}_HOME"] = str(root / name)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
-    os.chdir(root)
-    output = os.open(messages, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(output, descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))  # they were files
-    before()
-    main(arguments, prog_name="edgepress")
-
-
-def choose_points(points: int, count: int) -> list[int]:
-    """Operations, evenly spread over a command.
-
-    Args:
-        points: Number of operations that there are.
-        count: How many to choose; 0: all.
-    """
-    if not count or count >= points:
-        return list(range(points))
-    return sorted({round(index * (points - 1) / max(count - 1, 1)) for index in range(count)})
-
-
-def try_verb(verb: Verb, count: int, folder: Path) -> Iterator[tuple[str, FaultReport]]:
-    """Lets a command fail with each fault.
-
-    Args:
-        verb: The command.
-        count: Operations that fail for each fault; 0: all.
-        folder: An empty folder to work in.
-
-    Yields:
-        The fault, and what became of the command.
-
-    Raises:
-        ClickException: The command fails even if nothing disturbs it.
-    """
-    write_source(folder / "pipeline")
-    runner = FaultRunner(verb, folder / "pipeline", folder)
-    counts = [number for number in (count, verb.max_points) if number]
-    for fault in verb.faults:
-        yield fault, runner.try_fault(fault, choose_points(runner.points, min(counts, default=0)))
+def _write_table(name: str, reports: Sequence[tuple[str, FaultReport]]) -> None:
+    """Writes the table of a command to docs/reliability.md."""
+    rows = [
+        [fault, str(report.points), str(report.tried), str(report.tried - len(report.problems))]
+        for fault, report in reports
+    ]
+    table = render_table(["fault", "points", "tried", "passed"], rows)
+    write_section(f"faults-{name.replace(' ', '-')}", f"make faults VERB='{name}'", f"### `{name}`\n\n{table}")
 
 
 @click.command(help=__doc__)
 @click.option("--points", "count", type=click.IntRange(min=0), default=0, help="Points for each fault. [default: all]")
 @click.option("--verb", "names", type=click.Choice(list(VERBS)), multiple=True, help="Only this one.")
-@click.option("--print", "print_only", is_flag=True, help="Do not write to docs/reliability.md.")
-def main(count: int, names: tuple[str, ...], print_only: bool) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # before the server imports torch
-    _SERVER.set_forkserver_preload(list(PRELOADED))
-    rows, problems = [], []
-    for name in names or VERBS:
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            for fault, report in try_verb(VERBS[name], count, Path(folder)):
-                passed = report.tried - len(report.problems)
-                rows.append([name, fault, str(report.points), str(report.tried), str(passed)])
-                problems += report.problems
-                click.echo(" ".join(rows[-1]), err=True)
-    body = "\n\n".join(
-        [
-            "## Faults",
-            "Points are operations on files and processes that are started. `write`: all writing fails between a point "
-            "and the next; `kill`: the process is killed there; `child`: the process that it started is. Passed: see "
-            "above.",
-            render_table(["command", "fault", "points", "tried", "passed"], rows),
-        ]
-    )
-    click.echo("\n".join([body, *problems]))
-    if not (print_only or names):
-        write_section("reliability-faults", f"make faults POINTS={count}", body)
-    if problems:
-        raise SystemExit(1)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Commands to try at once.")
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the pipeline and its traced graphs, which other runs then use.  [default: a temporary one]",
+)
+def main(count: int, names: tuple[str, ...], jobs: int, inputs: Path | None) -> None:
+    prepare_server()
+    chosen = [name for name in names or VERBS if not VERBS[name].needs_toolkit or is_toolkit_installed()]
+    problems = []
+    with make_scratch_folder("faults-") as folder, ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        source = _write_inputs((inputs or folder / "inputs").absolute())
+        for name in chosen:
+            (folder / name).mkdir()
+        tasks = {pool.submit(try_verb, name, count, source, folder / name): name for name in chosen}
+        for task in as_completed(tasks):
+            problems += [problem for _, report in task.result() for problem in report.problems]
+            if not count:
+                _write_table(tasks[task], task.result())
+    click.echo("\n".join(problems) or "All passed.")
+    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":

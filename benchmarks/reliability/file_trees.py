@@ -29,6 +29,16 @@ def hash_tree(path: Path) -> Mapping[str, str]:
     return hashes
 
 
+def hash_bytes(folder: Path) -> str:
+    """One hash of all that is in a folder, byte for byte, with the permissions."""
+    content = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        content.update(f"{path.relative_to(folder)}\0{path.lstat().st_mode}\0".encode())
+        if path.is_file():
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+    return content.hexdigest()
+
+
 def describe_difference(expected: Mapping[str, str], actual: Mapping[str, str]) -> str | None:
     """Says which files are missing, should not be there or differ, if any."""
     groups = {

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import resource
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,7 @@ from ...common.errors import UserError
 from ..common.report import render_table, write_section
 from .mutations import damaged
 from .readers import READERS, Reader
+from .scratch import make_scratch_folder
 
 MAX_SECONDS, MAX_BYTES = 2.0, 300 * 2**20  # of one case: processor time, and memory above what the process has
 STATM, DATA_FIELD = Path("/proc/self/statm"), 5
@@ -64,11 +66,11 @@ def fuzz_reader(reader: Reader, cases: int, random_seed: int) -> FuzzReport:
     """
     report = FuzzReport()
     files = reader.make_files()
-    target = st.sampled_from(reader.targets)
-    case = target.flatmap(lambda entry: st.tuples(st.just(entry[0]), damaged(files[entry[0]], entry[1])))
+    case = st.one_of(
+        [st.tuples(st.just(path), damaged(files[path], file_format)) for path, file_format in reader.targets]
+    )
 
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
-        folder = Path(name)
+    with make_scratch_folder("fuzz-") as folder:
         for path, content in files.items():
             _write(folder / path, content)
 
@@ -135,19 +137,26 @@ def _raise_too_slow(_: int, __: FrameType | None) -> None:
     raise TooSlowError(f"more than {MAX_SECONDS:g} s")
 
 
+def _fuzz_quietly(name: str, cases: int, random_seed: int) -> FuzzReport:
+    logging.getLogger("edgepress").setLevel(logging.CRITICAL)  # readers say what they take
+    return fuzz_reader(READERS[name], cases, random_seed)
+
+
 @click.command(help=__doc__)
 @click.option("--cases", type=click.IntRange(min=1), default=10_000, show_default=True, help="Cases for each reader.")
 @click.option("--seed", "random_seed", type=int, default=0, show_default=True, help="Other seeds, other cases.")
 @click.option("--reader", "names", type=click.Choice(list(READERS)), multiple=True, help="Only this one.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Readers to try at once.")
 @click.option("--print", "print_only", is_flag=True, help="Do not write to docs/reliability.md.")
-def main(cases: int, random_seed: int, names: tuple[str, ...], print_only: bool) -> None:
-    logging.getLogger("edgepress").setLevel(logging.CRITICAL)  # readers say what they take
+def main(cases: int, random_seed: int, names: tuple[str, ...], jobs: int, print_only: bool) -> None:
     rows = []
-    for name in names or READERS:
-        report = fuzz_reader(READERS[name], cases, random_seed)
-        cells = (f"{report.cases:,}", f"{report.read:,}", f"{report.refused:,}", f"{1000 * report.max_seconds:.0f} ms")
-        rows.append([name, *cells])
-        click.echo(" ".join(rows[-1]), err=True)
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        tasks = {name: pool.submit(_fuzz_quietly, name, cases, random_seed) for name in names or READERS}
+        for name, task in tasks.items():
+            report = task.result()
+            counts = (f"{count:,}" for count in (report.cases, report.read, report.refused))
+            rows.append([name, *counts, f"{1000 * report.max_seconds:.0f} ms"])
+            click.echo(" ".join(rows[-1]), err=True)
     body = "\n\n".join(
         [
             "## Damaged files",

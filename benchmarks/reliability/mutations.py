@@ -109,11 +109,11 @@ def damaged(draw: st.DrawFn, content: bytes, file_format: str | None) -> bytes:
     if file_format and kind < 8:
         tree = parse(content, file_format)
         for _ in range(draw(st.integers(1, 3))):
-            tree = draw(_edited(tree))
+            tree = _edit(draw, tree)
         content = _dump(tree, file_format)
     if kind >= 7:
         for _ in range(draw(st.integers(1, 3))):
-            content = draw(_corrupted(content, file_format == "yaml"))
+            content = _corrupt(draw, content, file_format == "yaml")
     return content
 
 
@@ -132,9 +132,11 @@ def _dump(tree: Any, file_format: str) -> bytes:
 # ---------------------------------------------------------------- structure
 
 
-@st.composite
-def _edited(draw: st.DrawFn, tree: Any) -> Any:
-    """Trees in which one value differs: deleted, of another type, moved, repeated, renamed or wrapped."""
+# Functions of `draw` and not strategies: making one for each case took more time than the cases.
+
+
+def _edit(draw: st.DrawFn, tree: Any) -> Any:
+    """A tree in which one value differs: deleted, of another type, moved, repeated, renamed or wrapped."""
     paths = list(_list_paths(tree))
     path = paths[draw(st.integers(0, len(paths) - 1))]
     edit = draw(st.sampled_from(("value", "value", "delete", "copy", "repeat", "rename", "wrap", "number")))
@@ -195,9 +197,8 @@ def _replace(tree: Any, path: Path, value: Any) -> Any:
 # ---------------------------------------------------------------- bytes
 
 
-@st.composite
-def _corrupted(draw: st.DrawFn, content: bytes, is_yaml: bool) -> bytes:
-    """Files cut, with flipped bits, with bytes inserted, left out or repeated, or in another encoding."""
+def _corrupt(draw: st.DrawFn, content: bytes, is_yaml: bool) -> bytes:
+    """A file cut, with flipped bits, with bytes inserted, left out or repeated, or in another encoding."""
     kinds = ["cut", "flip", "insert", "remove", "repeat", "encode", *(["line"] if is_yaml else [])]
     kind = draw(st.sampled_from(kinds))
     begin = draw(st.integers(0, len(content)))

@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 import yaml
 
+from ...common.errors import UserError
 from ...prompts.prompt import Prompt, save_prompts
+from ...runtime.rknn.toolkit import find_interpreter
 from ...storage.files import write_json
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder
@@ -20,7 +22,7 @@ SOURCE = "SOURCE"  # stands for the pipeline in arguments
 ARTIFACT = "artifacts/test"
 OLDER, NEWER = "older.yaml", "newer.yaml"  # recipes
 PROMPTS = ("a cat", "two dogs", "rain")
-MAX_TOOLKIT_POINTS = 4  # starting rknn-toolkit2 takes seconds
+MAX_TOOLKIT_POINTS = 2  # starting rknn-toolkit2 takes seconds
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Verb:
         interrupted: Arguments of a command that is killed after `prepare`, so that there is unfinished work.
         faults: The faults that are tried.
         max_points: The most operations that fail in turn for each fault; 0: all.
+        needs_toolkit: Whether it starts rknn-toolkit2.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Verb:
     interrupted: Sequence[str] = ()
     faults: Sequence[str] = FAULTS
     max_points: int = 0
+    needs_toolkit: bool = False
 
 
 RECIPES = {
@@ -59,6 +63,7 @@ RECIPES = {
 OUTPUT = ("--quiet", "--output", ARTIFACT)
 QUANTIZE = ("quantize", *OUTPUT, "--model", SOURCE, "--recipe")
 EXPORT = ("export", "onnx", *OUTPUT, "--recipe", NEWER, "--precision")
+FP32 = (*EXPORT, "fp32", "--no-check")
 EXPORT_RKNN = ("export", "rknn", *OUTPUT, "--model", SOURCE, "--component", "text_encoder", "--recipe")
 EVALUATE = ("evaluate", "--quiet", "--model", SOURCE, "--candidate", f"{ARTIFACT}/model", "--recipe", NEWER)
 GENERATE = ("generate", "--quiet", ARTIFACT, "--steps", "1", "--output", "image.png", "--prompt")
@@ -67,9 +72,10 @@ VERBS: Mapping[str, Verb] = {
     verb.name: verb
     for verb in (
         Verb("publish", [["publish", "older"]], ["publish", "newer"], [ONNX, f"{ARTIFACT}/manifest.json"]),
+        Verb("quantize", [], [*QUANTIZE, NEWER], [MODEL]),
         Verb(
-            "quantize",
-            [[*QUANTIZE, OLDER], [*EXPORT, "fp32", "--no-check"]],
+            "quantize --force",
+            [[*QUANTIZE, OLDER], FP32],
             [*QUANTIZE, NEWER, "--force"],
             [MODEL],
         ),
@@ -79,7 +85,7 @@ VERBS: Mapping[str, Verb] = {
             [*EVALUATE, "--metric", "psnr", "--history", "history.sqlite"],
             [MODEL],
         ),
-        Verb("export onnx", [[*QUANTIZE, NEWER], [*EXPORT, "fp32", "--no-check"]], [*EXPORT, "int4"], [MODEL, ONNX]),
+        Verb("export onnx", [[*QUANTIZE, NEWER], FP32], [*EXPORT, "int4"], [MODEL, ONNX]),
         Verb(
             "export rknn",
             [[*EXPORT_RKNN, OLDER]],
@@ -87,22 +93,36 @@ VERBS: Mapping[str, Verb] = {
             [RKNN],
             faults=(*FAULTS, CHILD),
             max_points=MAX_TOOLKIT_POINTS,
+            needs_toolkit=True,
         ),
         Verb(
             "generate",
-            [[*QUANTIZE, NEWER], [*EXPORT, "fp32", "--no-check"], [*GENERATE, "rain"]],
+            [[*QUANTIZE, NEWER], FP32, [*GENERATE, "rain"]],
             [*GENERATE, "a cat"],
             [ONNX, "image.png"],
         ),
         Verb(
             "clean",
-            [[*QUANTIZE, NEWER], [*EVALUATE, "--metric", "mae"], [*EXPORT, "fp32", "--no-check"]],
+            [[*QUANTIZE, NEWER], [*EVALUATE, "--metric", "mae"], FP32],
             ["clean", "--quiet"],
             [MODEL, ONNX, EVALUATION],
             interrupted=[*QUANTIZE, OLDER, "--force"],
         ),
     )
 }
+
+# Exports all graphs that the commands above export.
+TRACING = Verb(
+    "tracing",
+    [
+        [*QUANTIZE, OLDER],
+        FP32,
+        [*QUANTIZE, NEWER, "--force"],
+        FP32,
+    ],
+    ["info", "--quiet", ARTIFACT],
+    [],
+)
 
 
 @click.command()
@@ -118,6 +138,14 @@ def publish(content: str) -> None:
             write_json(content, staged / name)
         publish_folder(staged, artifact.onnx)
         write_json(content, artifact.manifest)
+
+
+def is_toolkit_installed() -> bool:
+    """Whether rknn-toolkit2 is there."""
+    try:
+        return find_interpreter().exists()
+    except UserError:
+        return False
 
 
 def write_source(folder: Path) -> None:

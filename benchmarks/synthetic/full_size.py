@@ -164,8 +164,7 @@ def write_pipeline(folder: Path, shapes: PipelineShapes = FULL_SHAPES, with_weig
 
 def make_meta_models(shapes: PipelineShapes) -> dict[str, Any]:
     """Returns the genuine models on the meta device by component, without memory for their weights."""
-    from diffusers import AutoencoderKL, ZImageTransformer2DModel
-    from transformers import Qwen3Config, Qwen3Model
+    from .classes import AutoencoderKL, Qwen3Config, Qwen3Model, ZImageTransformer2DModel
 
     with torch.device("meta"):
         return {
@@ -182,7 +181,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def write_configs(models: dict[str, Any], folder: Path) -> None:
     """Writes everything of the pipeline except weights."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+    from .classes import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)
     tokenizer = make_byte_tokenizer()
@@ -198,7 +197,8 @@ def write_configs(models: dict[str, Any], folder: Path) -> None:
 def make_byte_tokenizer() -> Any:
     """Returns a byte-level BPE tokenizer without merges: every byte is a token."""
     from tokenizers import pre_tokenizers
-    from transformers import Qwen2Tokenizer
+
+    from .classes import Qwen2Tokenizer
 
     vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])

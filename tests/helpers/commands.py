@@ -25,7 +25,7 @@ _SERVER.set_forkserver_preload(
         "transformers.models.qwen3.modeling_qwen3",
         "edgepress.cli.main",
         "edgepress.quantize.pipeline",
-        "edgepress.benchmarks.reliability.faults",
+        "edgepress.benchmarks.reliability.fault_runner",
         "pytest",  # each process imports the main module again
     ]
 )

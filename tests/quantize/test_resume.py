@@ -31,6 +31,7 @@ from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.workspace import Workspace, WorkspaceState, read_metadata
 from edgepress.recipes.schema import Recipe
 from edgepress.storage.files import hash_files
+from edgepress.storage.layout import Artifact
 from edgepress.storage.manifest import read_manifest
 
 RECIPE = """
@@ -375,6 +376,26 @@ def test_a_workspace_reports_what_an_earlier_run_left(lean: Path, tmp_path: Path
     assert Workspace.open(output, inputs, force=True).state is WorkspaceState.NEW
     with pytest.raises(UserError, match="--force"):
         Workspace.open(output, inputs | {"model": []})
+
+
+def test_a_run_that_was_killed_after_publishing_is_finished(
+    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written last: the times of the stages, and where the model is."""
+    artifact = Artifact(tmp_path / "artifact")
+
+    def kill(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched, suppress(KilledError):
+        patched.setattr(pipeline_module, "_retire_stale_exports", kill)
+        quantize_pipeline(SHORT_RECIPE, lean, artifact.path)
+    assert artifact.manifest.exists()
+    assert not artifact.timings.exists()
+    assert not quantize_pipeline(SHORT_RECIPE, lean, artifact.path).created
+    assert artifact.timings.exists()
+    assert artifact.local.exists()
+    assert not artifact.work.exists()
 
 
 def test_another_process_on_the_same_output_is_rejected(lean: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import helpers.commands  # noqa: F401  commands are forked from its server, which has the imports
 import pytest
 
-from edgepress.benchmarks.reliability.faults import FaultRunner, choose_points
+from edgepress.benchmarks.reliability.fault_runner import FaultRunner, choose_points
 from edgepress.benchmarks.reliability.file_trees import describe_difference, hash_tree
 from edgepress.benchmarks.reliability.injection import ERRORS, FAULTS, HIT, KILL, WRITE, Injection, read_log
 from edgepress.benchmarks.reliability.verbs import VERBS
@@ -107,7 +107,7 @@ def test_publishing_that_fails_ends_in_the_same_files(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_quantization_that_fails_anywhere_ends_in_the_same_files(tiny: Path, tmp_path: Path) -> None:
-    verb = VERBS["quantize"]
+    verb = VERBS["quantize --force"]
     runner = FaultRunner(replace(verb, prepare=verb.prepare[:1]), tiny, tmp_path)
     assert runner.points > 20
     points = choose_points(runner.points, 6)
