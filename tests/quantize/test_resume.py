@@ -384,7 +384,7 @@ def test_a_run_that_was_killed_after_publishing_is_finished(
     """What is written last: the times of the stages, and where the model is."""
     artifact = Artifact(tmp_path / "artifact")
 
-    def kill(*_: object) -> None:
+    def kill(*_: object, **__: object) -> None:
         raise KilledError
 
     with monkeypatch.context() as patched, suppress(KilledError):
