@@ -97,6 +97,7 @@ class FaultRunner:
             problem = self._find_problem(fault, code, message)
             if problem:
                 report.problems.append(f"{self._verb.name}, {fault} at operation {point}: {problem}")
+                click.echo(report.problems[-1], err=True)
         return report
 
     def _find_problem(self, fault: str, code: int, message: str) -> str | None:

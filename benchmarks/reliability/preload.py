@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 from ...common.code_fingerprint import code_fingerprint, model_modules
@@ -41,3 +42,5 @@ for module in (*(f"{PACKAGE}.{stage}" for stage in STAGES), *LIBRARIES):
 load_families()
 for stage in ("quantize.pipeline", "evaluate.evaluator", "export.graph.trace"):
     code_fingerprint(f"{PACKAGE}.{stage}", *model_modules())  # remembers what each module imports
+gc.collect()
+gc.freeze()  # else collecting garbage touches, and so copies, the memory that commands share
