@@ -17,11 +17,11 @@ an extra scheme for W8A8, exported to ONNX and evaluated on three prompts. Its r
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.previous_artifact import extract_previous_artifact
 
 import edgepress
 from edgepress.api.inspection import ArtifactInfo
@@ -29,15 +29,10 @@ from edgepress.evaluate.results.schema import load_results
 from edgepress.recipes.schema import Recipe
 from edgepress.storage.manifest import read_manifest
 
-FILE = Path(__file__).parent / "data" / "artifact-0b5298e.tar.xz"
-
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("previous")
-    with tarfile.open(FILE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "artifact"
+    return extract_previous_artifact(tmp_path_factory.mktemp("previous"))
 
 
 def test_its_manifest_and_recipe_are_read_in_the_new_keys(artifact: Path) -> None:

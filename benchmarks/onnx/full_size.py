@@ -109,9 +109,16 @@ def measure_component(component: str, folder: Path, runs: int, layers: int | Non
     return ComponentCosts(component, exports, copies, check, run, graph_times, graph)
 
 
+def get_pipeline_folder(component: str, folder: Path, layers: int | None) -> Path:
+    """Returns where the pipeline with one 4-bit full-size component is, or will be."""
+    return folder / (f"random-{component}-{layers}-layers" if layers else f"random-{component}")
+
+
 def prepare_pipeline(component: str, folder: Path, layers: int | None) -> Path:
     """Writes the pipeline with one 4-bit full-size component, if it does not exist yet, and returns its folder."""
-    pipeline = folder / (f"random-{component}-{layers}-layers" if layers else f"random-{component}")
+    pipeline = get_pipeline_folder(component, folder, layers)
+    if pipeline.exists():
+        return pipeline
     options = ["--component", component, "--output", str(pipeline)]
     if layers:
         options += ["--layers", str(layers)]
@@ -242,7 +249,7 @@ def main(folder: Path, component: str, runs: int, layers: int | None, keep: bool
         shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
         if not keep:
             shutil.rmtree(folder / f"exported-{name}")
-            shutil.rmtree(prepare_pipeline(name, folder, layers))
+            shutil.rmtree(get_pipeline_folder(name, folder, layers))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_the_command_reports_and_removes_its_files(
     assert (tmp_path / "quantized-transformer").exists() == keep
 
 
-def test_the_computed_size_is_that_of_a_quantized_pipeline(tiny: Path, tmp_path: Path) -> None:
+def test_the_computed_size_is_that_of_a_quantized_pipeline(lean: Path, tmp_path: Path) -> None:
     recipe = {
         "device": "test",
         "dtype": "bfloat16",
@@ -133,10 +133,10 @@ def test_the_computed_size_is_that_of_a_quantized_pipeline(tiny: Path, tmp_path:
     }
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe))
-    quantized = quantize_pipeline(load_recipe(str(file)), tiny, tmp_path / "artifact").output / "model"
-    row = next(line for line in full_size.render_size_section(tiny).splitlines() if "total" in line)
+    quantized = quantize_pipeline(load_recipe(str(file)), lean, tmp_path / "artifact").output / "model"
+    row = next(line for line in full_size.render_size_section(lean).splitlines() if "total" in line)
     before, after = (
         sum(tensor.nbytes for file in folder.glob("*/*.safetensors") for tensor in load_file(file).values())
-        for folder in (tiny, quantized)
+        for folder in (lean, quantized)
     )
     assert row.split("|")[-2].strip() == f"{1 - after / before:.1%}"

@@ -17,11 +17,21 @@ from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import Recipe
 from edgepress.storage.checkpoint import Checkpoint
 
-SMALL = replace(
+NARROW = replace(  # features of 256 channels instead of 2560
     quantized.TINY_SHAPES,
-    transformer=quantized.TINY_SHAPES.transformer | {"dim": 384, "n_heads": 6, "n_kv_heads": 6},
-    text_encoder=quantized.TINY_SHAPES.text_encoder | {"num_attention_heads": 4, "num_key_value_heads": 2},
+    transformer=quantized.TINY_SHAPES.transformer | {"cap_feat_dim": 256},
+    text_encoder=quantized.TINY_SHAPES.text_encoder | {"hidden_size": 256},
 )
+SMALL = replace(
+    NARROW,
+    transformer=NARROW.transformer | {"dim": 384, "n_heads": 6, "n_kv_heads": 6},
+    text_encoder=NARROW.text_encoder | {"num_attention_heads": 4, "num_key_value_heads": 2},
+)
+
+
+@pytest.fixture(autouse=True)
+def _narrow_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantized, "TINY_SHAPES", NARROW)
 
 
 def list_tensors(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
