@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -34,5 +34,5 @@ def build_empty_module(
         else:
             options = {} if dtype is None else {"dtype": dtype}
             module = cls._from_config(cls.config_class.from_dict(config), **options)
-            module.tie_weights()  # part of the initialization that is left out
+            cast(Any, module).tie_weights()  # part of the initialization that is left out
     return module
