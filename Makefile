@@ -67,7 +67,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
-	bench-kernels bench-peers bench-interop bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
+	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
@@ -210,6 +210,9 @@ bench-kernels: $(SET_UP)  ## the int4 kernel against dequantizing, by shape and 
 
 bench-peers: $(SET_UP)  ## other quantization tools on the demo, each in its own environment
 	$(RUN)/python -m edgepress.benchmarks.peers
+
+bench-families: $(SET_UP)  ## every text-to-image class of diffusers on a tiny random pipeline (CLASSES=…)
+	$(RUN)/python -m edgepress.benchmarks.quantization.families $(CLASSES)
 
 bench-interop: $(SET_UP)  ## whether stock transformers reads a quantized text encoder
 	$(RUN)/python -m edgepress.benchmarks.quantization.interop

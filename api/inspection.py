@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -15,6 +15,7 @@ from ..common.errors import UserError
 from ..common.text_table import align_rows
 from ..models.registry import load_families
 from ..pipelines.preflight import check_lfs_pointers, check_pipeline
+from ..recipes.schema import QuantizationSettings
 from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
@@ -24,6 +25,9 @@ from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_
 from ..storage.safetensors_header import TensorHeader, read_tensor_headers
 from ..storage.weight_files import WeightFiles, find_weight_folders, select_weight_files
 from ..storage.weight_formats import is_awq, require_supported
+
+if TYPE_CHECKING:
+    from ..quantize.plan import ComponentPlan
 
 INT4_PER_INT32 = 8
 GRID_SUFFIXES = (".qzeros", ".scales")  # what the AWQ layout stores beside the codes
@@ -57,6 +61,29 @@ class ComponentInfo:
 
 
 @dataclass(frozen=True)
+class LayerSelection:
+    """Which linear layers of a component `edgepress quantize` would store in 4 bits.
+
+    Attributes:
+        component: The component's folder.
+        quantized: Paths of the layers that would be quantized.
+        kept_layers: Paths of the others, by the reason why they stay in floating point.
+        quantized_share: Share of the weights of the component's linear layers that would be quantized.
+    """
+
+    component: str
+    quantized: tuple[str, ...]
+    kept_layers: Mapping[str, tuple[str, ...]]
+    quantized_share: float
+
+    def __str__(self) -> str:
+        reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_layers.items()]
+        total = len(self.quantized) + sum(map(len, self.kept_layers.values()))
+        summary = f"{len(self.quantized)} of {total} ({self.quantized_share:.1%} of their weights)"
+        return f"  {self.component}: {summary}" + (f"; kept: {', '.join(reasons)}" if reasons else "")
+
+
+@dataclass(frozen=True)
 class PipelineInfo:
     """A diffusers pipeline.
 
@@ -64,8 +91,9 @@ class PipelineInfo:
         folder: Its folder.
         pipeline_class: Class that model_index.json names.
         components: Its components, in the order of model_index.json.
-        supported: What edgepress can do with it: some of `quantize`, `export onnx`, `export rknn`, `generate`. These
-            commands still compare the names and shapes of weights with their classes, which needs torch.
+        supported: What edgepress can do with it: some of `quantize`, `export onnx`, `export rknn`, `generate`. Unless
+            `layers` were asked for, the names and shapes of weights have not been compared with their classes.
+        layers: What would be quantized, if that was asked for; empty for a quantized pipeline.
         problem: Why it can do nothing with it as it is, in a sentence or two; empty if nothing is wrong.
     """
 
@@ -73,12 +101,24 @@ class PipelineInfo:
     pipeline_class: str
     components: tuple[ComponentInfo, ...]
     supported: tuple[str, ...]
+    layers: tuple[LayerSelection, ...] = ()
     problem: str = ""
 
     def __str__(self) -> str:
         lines = [f"Pipeline {self.folder}: {self.pipeline_class}", *_component_table(self.components), ""]
-        can = ", ".join(self.supported) if self.supported else "nothing: this class is not supported yet"
+        if self.layers:
+            lines += ["Linear layers that would be stored in 4 bits:", *map(str, self.layers), ""]
+        can = ", ".join(self.supported) if self.supported else "only evaluate it"
         return "\n".join([*lines, f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}"])
+
+    def list_layers(self) -> str:
+        """Lists every linear layer with what would become of it, one a line."""
+        lines = []
+        for selection in self.layers:
+            lines += [f"{selection.component}.{path}: 4 bits" for path in selection.quantized]
+            for reason, paths in selection.kept_layers.items():
+                lines += [f"{selection.component}.{path}: kept, {reason}" for path in paths]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -161,11 +201,13 @@ class EvaluationSummary(BaseModel):
 Info = PipelineInfo | ExportInfo | ArtifactInfo
 
 
-def info(path: str | Path) -> Info:
+def info(path: str | Path, layers: bool = False) -> Info:
     """Says what a folder is, from configs and headers alone.
 
     Args:
         path: A diffusers pipeline, an artifact, or the folder of one of its exports.
+        layers: Whether to find out which layers of a pipeline would be quantized, or why none can be. This imports
+            torch and the libraries of the pipeline's classes.
 
     Returns:
         What it is. `print` shows it; `to_dict` of this module turns it into JSON.
@@ -176,7 +218,7 @@ def info(path: str | Path) -> Info:
     folder = Path(path)
     kind = recognize_path(folder)
     if kind in (PathKind.PIPELINE, PathKind.MODEL):
-        return _inspect_pipeline(folder)
+        return _inspect_pipeline(folder, layers)
     if kind is PathKind.EXPORT:
         return _inspect_export(folder)
     if kind is PathKind.ARTIFACT:
@@ -195,7 +237,7 @@ def to_dict(result: Info) -> dict[str, Any]:
     return content
 
 
-def _inspect_pipeline(folder: Path) -> PipelineInfo:
+def _inspect_pipeline(folder: Path, with_layers: bool = False) -> PipelineInfo:
     index = _read_json(folder / MODEL_INDEX)
     entries = {
         name: value[1] for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]
@@ -204,7 +246,11 @@ def _inspect_pipeline(folder: Path) -> PipelineInfo:
     components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())
     problem = _find_problem(folder)
     supported = () if problem else _supported(pipeline_class, components)
-    return PipelineInfo(folder, pipeline_class, components, supported, problem)
+    layers: tuple[LayerSelection, ...] = ()
+    if with_layers and "quantize" in supported:
+        layers, problem = _select_layers(folder)
+        supported = () if problem else supported
+    return PipelineInfo(folder, pipeline_class, components, supported, layers, problem)
 
 
 def _find_problem(folder: Path) -> str:
@@ -220,6 +266,27 @@ def _find_problem(folder: Path) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def _select_layers(folder: Path) -> tuple[tuple[LayerSelection, ...], str]:
+    """Returns what would be quantized of each component, or why nothing can be."""
+    from ..quantize.plan import build_plan
+
+    try:
+        plan = build_plan(folder, QuantizationSettings())
+    except UserError as error:
+        return (), str(error)
+    return tuple(map(_summarize_layers, plan.components)), ""
+
+
+def _summarize_layers(component: ComponentPlan) -> LayerSelection:
+    quantized = tuple(linear for block in component.blocks for linear in block.linears)
+    kept_layers: dict[str, tuple[str, ...]] = {}
+    for path, reason in component.kept_linears.items():
+        kept_layers[reason.value] = (*kept_layers.get(reason.value, ()), path)
+    quantized_weights = sum(component.linear_weights[path] for path in quantized)
+    total = quantized_weights + sum(component.linear_weights[path] for path in component.kept_linears)
+    return LayerSelection(component.name, quantized, kept_layers, quantized_weights / total if total else 0.0)
 
 
 def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:
@@ -277,11 +344,11 @@ def _describe_quantization(config: Any) -> str:
 
 def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tuple[str, ...]:
     family = load_families().get(pipeline_class)
-    if family is None:
-        return ()
     is_quantized = any(component.quantization for component in components)
+    if family is None:  # whether that is true shows when its layers are selected
+        return () if is_quantized else ("quantize",)
     can = {
-        "quantize": not is_quantized and any(component.blocks for component in family.components),
+        "quantize": not is_quantized and any(component.role != "other" for component in family.components),
         "export onnx": bool(family.graphs),
         "export rknn": bool(family.npu),
         "generate": bool(family.host),

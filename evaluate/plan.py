@@ -322,7 +322,7 @@ def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, 
     if pipelines or settings.size != "native":
         return resolve_sampling(settings, (pipelines or generating)[0].folder)
     height, width = _get_default_size(generating[0])
-    return SamplingParams(height=height, width=width, steps=settings.steps, guidance=settings.guidance)
+    return SamplingParams(height, width, settings.steps, settings.guidance, settings.negative_prompt)
 
 
 def _get_default_size(source: ImageSource) -> tuple[int, int]:

@@ -120,7 +120,7 @@ def check_component(
     class_name: str,
     config: Mapping[str, Any],
     unused_prefixes: tuple[str, ...] = (),
-) -> frozenset[str]:
+) -> None:
     """Compares the names and shapes of weights with those of the class that loads them. Reads only headers.
 
     Args:
@@ -130,16 +130,31 @@ def check_component(
         config: The component's config.json.
         unused_prefixes: What the names of weights begin with that may be missing.
 
-    Returns:
-        The names of weights that the class ignores, such as the head of a language model.
-
     Raises:
         UserError: The class cannot be built from the config, a weight is missing or has another shape, or there are
             weights that the class does not have.
     """
-    module = _build_described_module(checkpoint, library, class_name, config)
-    unexpected = _find_unexpected(checkpoint, module, library, config)
-    _compare(checkpoint, module, unexpected, unused_prefixes, SINGLE_FILE)
+    check_weights(checkpoint, build_described_module(checkpoint, library, class_name, config), config, unused_prefixes)
+
+
+def check_weights(
+    checkpoint: Checkpoint, module: nn.Module, config: Mapping[str, Any], unused_prefixes: tuple[str, ...] = ()
+) -> frozenset[str]:
+    """Compares the names and shapes of weights with those of a component without weights. Reads only headers.
+
+    Args:
+        checkpoint: The component's weights.
+        module: The component, as `build_described_module` returns it.
+        config: The component's config.json.
+        unused_prefixes: What the names of weights begin with that may be missing.
+
+    Returns:
+        The names of weights that the class ignores, such as the head of a language model.
+
+    Raises:
+        UserError: A weight is missing or has another shape, or there are weights that the class does not have.
+    """
+    _compare(checkpoint, module, _find_unexpected(checkpoint, module, config), unused_prefixes, SINGLE_FILE)
     return frozenset(checkpoint.names()) - module.state_dict().keys()
 
 
@@ -151,7 +166,7 @@ def _check_quantized(checkpoint: Checkpoint, class_name: str, config: Mapping[st
     stored_class = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if stored_class != class_name:
         return  # another program quantized another class: the library that loads it compares
-    module = _build_described_module(checkpoint, library, class_name, config)
+    module = build_described_module(checkpoint, library, class_name, config)
     settings = {key: value for key, value in config["quantization_config"].items() if key != "quant_method"}
     try:
         replace_modules(module, AwqConfig(**settings))
@@ -160,7 +175,7 @@ def _check_quantized(checkpoint: Checkpoint, class_name: str, config: Mapping[st
             f"{config_file} has a quantization_config that does not describe a {class_name}: {error}. "
             f"{advise_recovery(config_file)}"
         ) from error
-    unexpected = _find_unexpected(checkpoint, module, library, config)
+    unexpected = _find_unexpected(checkpoint, module, config)
     _compare(checkpoint, module, unexpected, (), advise_recovery(config_file))
     for name, tensor in module.state_dict().items():
         dtypes = STORED_DTYPES.get(tensor.dtype, FLOAT_DTYPES)
@@ -190,7 +205,7 @@ def _compare(
     class_name, config_file = type(module).__name__, checkpoint.folder / "config.json"
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = [name for name in expected if name not in checkpoint and not name.startswith(unused_prefixes)]
-    missing = [name for name in missing if name not in _tied_names(module)]
+    missing = [name for name in missing if name not in tied_names(module)]
     if missing and unexpected:
         raise UserError(
             f"{checkpoint.folder} does not hold the weights of a {class_name}: {_list(missing)} are missing, and "
@@ -215,14 +230,21 @@ def _compare(
         )
 
 
-def _build_described_module(
+def build_described_module(
     checkpoint: Checkpoint,
     library: str,
     class_name: str,
     config: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """Builds a class without weights.
+    """Builds a component without weights.
+
+    Args:
+        checkpoint: The component's weights.
+        library: `diffusers` or `transformers`.
+        class_name: The class whose names the weights have.
+        config: The component's config.json.
+        dtype: Dtype of a component of transformers.
 
     Raises:
         UserError: The config does not describe it, or describes more layers than there can be.
@@ -243,7 +265,52 @@ def _build_described_module(
         ) from error
 
 
-def _find_unexpected(checkpoint: Checkpoint, module: nn.Module, library: str, config: Mapping[str, Any]) -> list[str]:
+def use_module_names(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
+    """Returns a component's weights under the names of the modules that they belong to.
+
+    transformers stores some classes under the names of earlier releases, and renames weights when it loads them.
+
+    Args:
+        checkpoint: The component's weights.
+        module: The component, with or without weights.
+
+    Raises:
+        UserError: transformers does more than rename: it puts weights together.
+    """
+    if not hasattr(module, "base_model_prefix"):
+        return checkpoint
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(cast(Any, module))
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    state = module.state_dict()
+    names = {}
+    for name in checkpoint.names():
+        new, converter = rename_source_key(name, renamings, converters, str(module.base_model_prefix), state)
+        if converter is not None:
+            raise UserError(
+                f"The weights of {checkpoint.folder} must be put together before a {type(module).__name__} can use "
+                f"them ({name}), which is not supported. Leave the component out of quantize.components."
+            )
+        names[name] = new
+    return checkpoint.rename(names)
+
+
+def find_token_embeddings(module: nn.Module) -> tuple[str, ...]:
+    """Finds the plain token embedding of a text encoder, unless something else computes with its weight too."""
+    get = getattr(module, "get_input_embeddings", None)
+    try:
+        embedding = get() if get else None
+    except NotImplementedError:
+        return ()
+    names = [name for name, child in module.named_modules() if child is embedding and type(child) is nn.Embedding]
+    tied = tied_names(module)
+    return tuple(name for name in names if f"{name}.weight" not in tied)
+
+
+def _find_unexpected(checkpoint: Checkpoint, module: nn.Module, config: Mapping[str, Any]) -> list[str]:
     """Lists the weights that a class does not have, but those that it declares as ignorable.
 
     Those of the class that the config names, such as the head of a language model, are ignored as well.
@@ -255,7 +322,7 @@ def _find_unexpected(checkpoint: Checkpoint, module: nn.Module, library: str, co
     names = [name for name in names if not patterns.search(name)]
     stored_class = (config.get("architectures") or [None])[0]
     if names and stored_class and stored_class != type(module).__name__:
-        names = [name for name in names if name not in _list_names(library, str(stored_class), config)]
+        names = [name for name in names if name not in _list_names(get_library(config), str(stored_class), config)]
     return names
 
 
@@ -267,7 +334,7 @@ def _list_names(library: str, class_name: str, config: Mapping[str, Any]) -> set
         return set()
 
 
-def _tied_names(module: nn.Module) -> set[str]:
+def tied_names(module: nn.Module) -> set[str]:
     """The names of weights that the class takes from other ones, so that files lack them."""
     return {name for names in (getattr(module, "all_tied_weights_keys", None) or {}).items() for name in names}
 
@@ -330,7 +397,7 @@ def _load_component(checkpoint: Checkpoint, library: str, class_name: str, dtype
     """Loads a component on the CPU in evaluation mode."""
     checkpoint.require_supported()
     config = checkpoint.load_config()
-    module = _build_described_module(checkpoint, library, class_name, config, dtype)
+    module = build_described_module(checkpoint, library, class_name, config, dtype)
     prefix = f"{getattr(module, 'base_model_prefix', '')}."
     expected, tensors = set(module.state_dict()), {}
     for name in checkpoint.names():
@@ -339,7 +406,7 @@ def _load_component(checkpoint: Checkpoint, library: str, class_name: str, dtype
                 tensor = checkpoint.load_tensor(name)
                 tensors[target] = tensor.to(dtype) if tensor.is_floating_point() else tensor
                 break
-    missing = expected - tensors.keys() - _tied_names(module)
+    missing = expected - tensors.keys() - tied_names(module)
     if missing:
         raise UserError(
             f"Weight {min(missing)!r}, required by config.json, is missing from {checkpoint.folder}. {SINGLE_FILE}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..numerics import int4_matmul
 from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, dequantize_rows
+from ..numerics.quant_spec import require_group_size
 from .lora_adapters import enable_lora_adapters
 
 
@@ -59,6 +60,17 @@ class Int4Linear(FixedScaleModule):
     def awq_tensors(self) -> AwqTensors:
         """The stored tensors of the weight."""
         return AwqTensors(self.qweight, self.qzeros, self.scales)
+
+    @property
+    def weight(self) -> Tensor:
+        """The packed codes as int8, for models that ask for a weight's dtype, or initialize it before they load it.
+
+        The dtype tells them to cast nothing, and the mark that transformers sets tells them to initialize nothing.
+        """
+        codes: Any = self.qweight.view(torch.int8)
+        codes._is_hf_initialized = True
+        weight: Tensor = codes
+        return weight
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The dequantized weight, (out_features, in_features)."""
@@ -138,12 +150,17 @@ def replace_modules(model: nn.Module, config: Any) -> None:
 
 
 def replace_linears(model: nn.Module, group_size: int, skip: Sequence[str]) -> None:
-    """Replaces all linear layers by an `Int4Linear`, in place, but those named in `skip`."""
+    """Replaces all linear layers by an `Int4Linear`, in place, but those named in `skip`.
+
+    Raises:
+        ValueError: No group size fits the input width of one.
+    """
+    skipped = frozenset(skip)
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name not in skip:
-            model.set_submodule(
-                name, Int4Linear(module.in_features, module.out_features, group_size, module.bias is not None)
-            )
+        if isinstance(module, nn.Linear) and name not in skipped:
+            size = require_group_size(group_size, module.in_features)
+            linear = Int4Linear(module.in_features, module.out_features, size, module.bias is not None)
+            model.set_submodule(name, linear)
 
 
 def replace_embeddings(model: nn.Module, names: Sequence[str]) -> None:

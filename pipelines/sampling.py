@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
 from ..storage.files import read_json_object
 from ..storage.weight_files import find_weight_folders, select_weight_files
+from .call_arguments import build_arguments, get_images
 from .prompt_limits import find_truncations, load_pipeline_host
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ class SamplingParams:
         width: Width in pixels.
         steps: Number of denoising steps.
         guidance: Guidance scale.
+        negative_prompt: What guidance leads away from, for prompts that have none of their own.
     """
 
     height: int
     width: int
     steps: int
     guidance: float
+    negative_prompt: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as JSON; what was added in later releases is left out where it says nothing."""
+        return {key: value for key, value in asdict(self).items() if value != ""}
 
     @property
     def batch_size(self) -> int:
@@ -48,22 +55,41 @@ class SamplingParams:
 
 
 def read_native_size(pipeline: Path) -> int:
-    """Reads the native image size of a pipeline folder, in pixels, from its VAE's `sample_size`.
+    """Reads the native image size of a pipeline folder, in pixels.
+
+    That is its VAE's `sample_size`, or else its denoiser's, in latents, times what the VAE enlarges.
 
     Raises:
-        UserError: The VAE's config is missing or does not have it.
+        UserError: Neither config has it.
     """
     config = pipeline / "vae" / "config.json"
-    size = read_json_object(config).get("sample_size") if config.exists() else None
-    if not isinstance(size, int) or size <= 0:
-        raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).")
-    return size
+    vae = read_json_object(config) if config.exists() else {}
+    if _is_size(vae.get("sample_size")):
+        return int(vae["sample_size"])
+    factor = _count_vae_stages(vae)
+    for file in sorted(pipeline.glob("*/config.json")) if factor else ():
+        size = read_json_object(file).get("sample_size")
+        if file != config and _is_size(size):
+            return int(size) * 2**factor
+    raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _count_vae_stages(vae: Mapping[str, Any]) -> int:
+    """How often a VAE halves the sides of an image, by its config; 0 if that is unknown."""
+    for key, surplus in (("encoder_block_out_channels", 1), ("block_out_channels", 1), ("temperal_downsample", 0)):
+        if isinstance(vae.get(key), list):
+            return max(0, len(vae[key]) - surplus)
+    return 0
 
 
 def resolve_sampling(settings: GenerationSettings, pipeline: Path) -> SamplingParams:
     """The sampling parameters of a recipe's section for a pipeline folder, whose native size replaces `native`."""
     height, width = (read_native_size(pipeline),) * 2 if settings.size == "native" else settings.size
-    return SamplingParams(height=height, width=width, steps=settings.steps, guidance=settings.guidance)
+    return SamplingParams(height, width, settings.steps, settings.guidance, settings.negative_prompt)
 
 
 def resolve_dtype(dtype: str, pipeline: Path) -> str:
@@ -171,7 +197,7 @@ def generate_images(
         warn: Called with a sentence for each prompt that is truncated.
 
     Raises:
-        UserError: The pipeline rejects the size or another parameter.
+        UserError: The pipeline rejects the size or another parameter, or takes no negative prompt.
     """
     import torch
 
@@ -179,16 +205,8 @@ def generate_images(
     try:
         options = _resolve_limits(pipeline, [prompt.prompt for prompt in prompts], sampling, warn)
         with torch.no_grad():
-            images = pipeline(
-                [prompt.prompt for prompt in prompts],
-                height=sampling.height,
-                width=sampling.width,
-                num_inference_steps=sampling.steps,
-                guidance_scale=sampling.guidance,
-                generator=generators,
-                output_type=output_type,
-                **options,
-            ).images
+            arguments = build_arguments(pipeline, prompts, sampling)
+            images = get_images(pipeline(generator=generators, output_type=output_type, **arguments, **options))
     except ValueError as error:
         raise UserError(
             f"The pipeline rejects images of {sampling.height}x{sampling.width} in {sampling.steps} steps with "

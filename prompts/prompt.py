@@ -33,6 +33,9 @@ class Prompt(BaseModel):
         description="How text in images is compared: `en` by words, `zh` by characters, and `mixed` by characters for "
         "Chinese and by words for the rest."
     )
+    negative_prompt: str | None = Field(
+        default=None, description="What guidance leads away from, instead of that of the recipe."
+    )
     lines: tuple[str, ...] = Field(
         default=(), description="The text that the image should show, from top to bottom; empty for none."
     )

@@ -35,11 +35,16 @@ from .fields import list_names, parse_categories, parse_id, parse_language, pars
 from .prompt import Prompt, detect_language
 
 OWN_KEYS = tuple(Prompt.model_fields)
-TELLING_KEYS = {*OWN_KEYS} - {"id", "prompt"}  # own keys that tell edgepress's format from those of others
+TELLING_KEYS = {*OWN_KEYS} - {
+    "id",
+    "prompt",
+    "negative_prompt",
+}  # own keys that tell edgepress's format from those of others
 PARSERS: dict[str, Callable[[Entry, str], object]] = {
     "id": parse_id,
     "language": parse_language,
     "lines": parse_lines,
+    "negative_prompt": parse_text,
     "categories": parse_categories,
 }
 TEXT_KEYS = ("prompt", "text", "caption", "prompt_en", "prompt_zh")  # the first that is there is taken

@@ -16,8 +16,8 @@ from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
-from ..models.registry import get_family
-from ..pipelines.hub import DEMO_PIPELINE, read_pipeline_class
+from ..pipelines.families import find_family, is_described
+from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.lora_files import parse_lora
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
@@ -37,7 +37,7 @@ from ..storage.weight_files import find_stray_weights
 from .algorithms.fp16_range import find_fp16_overflows
 from .calibration.collector import run_calibration
 from .lora import merge_into_plan
-from .plan import QuantizationPlan, build_plan, check_finite_weights
+from .plan import QuantBlock, QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
 from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces, read_metadata
@@ -196,7 +196,7 @@ class QuantizationJob:
             "recipe": {
                 "dtype": str(self.dtype),
                 "quantize": _describe_quantization(self.recipe.quantize),
-                "sampling": asdict(self.sampling),
+                "sampling": self.sampling.to_dict(),
                 "images": min(self.recipe.calibration.count, len(self.prompts)),
             },
             "model family": repr(self.plan.family.components),
@@ -223,11 +223,11 @@ class QuantizationJob:
             done = len(blocks) - len(missing)
             progress("quantizing", done, len(blocks))
             for number, block in enumerate(missing, done + 1):
-                component = self.plan.get_component(block.component)
+                component, block = self.plan.get_component(block.component), calibration.group_linears(block)
                 results = quantize_block(component, block, calibration, self.plan.settings, self.dtype)
                 overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
                 _save_block(results, overflows, workspace.block_file(block.name))
-                _warn_about_floats(results[PRIMARY])
+                _warn_about_floats(block, results[PRIMARY])
                 progress("quantizing", number, len(blocks))
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
 
@@ -258,7 +258,7 @@ class QuantizationJob:
             size_savings={
                 part.name: compute_savings(part, plan, self.dtype, float_linears[part.name]) for part in plan.components
             },
-            fp16_overflows=[name for block in blocks for name in block["overflows"]] if plan.settings.fp16_safe else [],
+            fp16_overflows=_collect_overflows(blocks) if plan.settings.fp16_safe else [],
             versions=library_versions(),
         )
 
@@ -281,7 +281,13 @@ def _check_places(source: Path, artifact: Artifact) -> None:
 def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJob:
     """Checks everything that can be known from configs and headers; no weight is read."""
     check_pipeline(source)
-    get_family(read_pipeline_class(source))  # an unknown class is the first thing to say
+    pipeline_class = find_family(source).pipeline_class  # an unknown class is the first thing to say
+    if not is_described(pipeline_class):
+        logger.warning(
+            "edgepress has no description of %s: its layers are chosen by general rules, and no scales are folded. "
+            "'edgepress info' lists the layers.",
+            pipeline_class,
+        )
     sampling = resolve_sampling(recipe.calibration, source)
     check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)
@@ -314,10 +320,17 @@ def _describe_quantization(settings: QuantizationSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude={"method"}) | {"steps": list(settings.resolved_steps)}
 
 
-def _warn_about_floats(result: BlockResult) -> None:
-    """Logs the linears that no chain of layers could bring into the range of float16's scales."""
+def _warn_about_floats(block: QuantBlock, result: BlockResult) -> None:
+    """Logs the linears that stay in floating point: nothing ran them, or float16 cannot hold their scales."""
+    idle = {f"{block.name}.{linear}" for linear in block.idle}
+    if idle:
+        logger.warning(
+            "%s: no prompt of the calibration reached these layers, which stay in floating point: %s.",
+            block.name,
+            ", ".join(block.idle),
+        )
     for layer in result.layers:
-        if layer.stays_float:
+        if layer.stays_float and layer.layer not in idle:
             logger.warning(
                 "%s stays in floating point: its weights are so large or so small that float16 cannot hold the scales "
                 "of their 4-bit codes.",
@@ -342,6 +355,11 @@ def _save_block(results: dict[str, BlockResult], overflows: list[str], file: Pat
 
 def _collect_layers(blocks: Sequence[dict[str, Any]], scheme: str) -> list[dict[str, Any]]:
     return [layer for block in blocks for layer in block["layers"][scheme]]
+
+
+def _collect_overflows(blocks: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of activations that exceed float16's range, once each: those of a block inside another one are in both."""
+    return list(dict.fromkeys(name for block in blocks for name in block["overflows"]))
 
 
 def _count_bytes(files: Sequence[FileRecord], folder: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +12,35 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..models.base.family import Block, Component, Family, Fold
-from ..models.registry import get_family
 from ..numerics.int8_rows import fits_fp16_rows
-from ..pipelines.component_weights import check_component, check_pipeline_weights
-from ..pipelines.hub import read_pipeline_class
-from ..recipes.schema import QuantizationSettings, Scheme
+from ..pipelines.component_weights import (
+    build_described_module,
+    check_pipeline_weights,
+    check_weights,
+    find_token_embeddings,
+    use_module_names,
+)
+from ..pipelines.families import find_family, is_described
+from ..pipelines.linear_selection import BlockLinears, KeepReason, LinearSelection, select_linears
+from ..recipes.schema import QuantizationSettings
 from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
+
+
+@dataclass(frozen=True)
+class LinearGroup:
+    """Linears of a block that read the same input, and so share its statistics.
+
+    Attributes:
+        linears: Relative to the block.
+        fold: The scale of their input that can be folded into the operation before them, if one can.
+    """
+
+    linears: tuple[str, ...]
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True)
@@ -30,25 +50,41 @@ class QuantBlock:
     Attributes:
         component: The component's name.
         path: The block's path in the component, such as `layers.3`.
-        spec: The family's description of such blocks.
+        spec: What the family knows of such blocks: scales that fold.
+        unfolded: Linears that no fold names, relative to the block. Each is a group of its own until calibration has
+            seen which of them read the same input.
+        idle: Linears that calibration never reached. They stay in floating point.
     """
 
     component: str
     path: str
     spec: Block
+    unfolded: tuple[tuple[str, ...], ...] = ()
+    idle: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return f"{self.component}.{self.path}"
 
     @property
-    def linears(self) -> list[str]:
-        """Paths of the linears in the component."""
-        return [f"{self.path}.{linear}" for linear in self.spec.linears]
+    def groups(self) -> tuple[LinearGroup, ...]:
+        """The linears that are quantized, by their input."""
+        folded = (LinearGroup(fold.linears, fold) for fold in self.spec.folds)
+        return (*folded, *map(LinearGroup, self.unfolded))
 
-    def input_module(self, fold: Fold) -> str:
-        """Returns the path of one of the fold's linears; all of them read the same input."""
-        return f"{self.path}.{fold.linears[0]}"
+    @property
+    def relative_linears(self) -> tuple[str, ...]:
+        """All linears, relative to the block."""
+        return (*(linear for group in self.groups for linear in group.linears), *self.idle)
+
+    @property
+    def linears(self) -> list[str]:
+        """Paths of all linears in the component."""
+        return [f"{self.path}.{linear}" for linear in self.relative_linears]
+
+    def input_module(self, group: LinearGroup) -> str:
+        """Returns the path of one of a group's linears; all of them read the same input."""
+        return f"{self.path}.{group.linears[0]}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +96,9 @@ class ComponentPlan:
         checkpoint: Its weights.
         config: Its config.json.
         blocks: The blocks that are quantized, in order.
+        repeated: Paths of all repeated blocks, which calibration leaves on disk until they run.
+        kept_linears: Why linears are not quantized, by their path.
+        linear_weights: Number of weights of each linear, by its path.
         unused_blocks: Paths of blocks whose output the pipeline never uses; they are not stored.
         surplus_names: Names of tensors that the component's class ignores; they are not stored.
     """
@@ -70,6 +109,9 @@ class ComponentPlan:
     blocks: tuple[QuantBlock, ...]
     unused_blocks: tuple[str, ...]
     surplus_names: frozenset[str] = frozenset()
+    repeated: tuple[str, ...] = ()
+    kept_linears: Mapping[str, KeepReason] = field(default_factory=dict, repr=False)
+    linear_weights: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -128,28 +170,25 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     """Plans the quantization of a pipeline folder. Of its weights, only the headers are read.
 
     Raises:
-        UserError: Unknown pipeline or component class, or one that can only be exported; weights that are unreadable,
-            or not those that the class and config.json describe; a group size or an output width that does not fit a
-            layer.
+        UserError: Unknown pipeline or component class; weights that are unreadable, or not those that the class and
+            config.json describe.
     """
-    family = get_family(read_pipeline_class(source))
-    if not any(component.blocks for component in family.components):
-        raise UserError(
-            f"{family.pipeline_class} cannot be quantized yet. To export it as it is, use "
-            "'edgepress export onnx --precision fp32'."
-        )
-    names = [component.name for component in family.components]
-    for name in settings.components:
+    family = find_family(source)
+    index = read_json_object(source / MODEL_INDEX)
+    specs = [spec for spec in family.components if index.get(spec.name) != [None, None]]  # such as a left out T5
+    names = [spec.name for spec in specs]
+    selected = [spec.name for spec in specs if spec.role != "other"]
+    if settings.components is not None:
+        selected = list(settings.components)
+    for name in selected:
         if name not in names:
             raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
     check_pipeline_weights(source)
-    components = [_plan_component(source, component) for component in family.components]
-    for component in components:
-        if component.name in settings.components:
-            _check_component(component, settings)
-    components = [_check_names(component) for component in components]
-    quantized = tuple(component for component in components if component.name in settings.components)
-    unquantized = tuple(component for component in components if component.name not in settings.components)
+    if not is_described(family.pipeline_class):  # what is not quantized is left to diffusers
+        specs = [spec for spec in specs if spec.name in selected]
+    components = [_plan_component(source, spec, is_described(family.pipeline_class)) for spec in specs]
+    quantized = tuple(component for component in components if component.name in selected)
+    unquantized = tuple(component for component in components if component.name not in selected)
     return QuantizationPlan(source, family, settings, quantized, unquantized)
 
 
@@ -163,7 +202,12 @@ def check_finite_weights(source: Path, progress: Progress = no_progress) -> None
         Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
 
 
-def _plan_component(source: Path, spec: Component) -> ComponentPlan:
+def _plan_component(source: Path, spec: Component, described: bool) -> ComponentPlan:
+    """Plans a component.
+
+    Args:
+        described: Whether the family is described in `models`, and with it the classes that weights may be stored as.
+    """
     entry = read_json_object(source / MODEL_INDEX).get(spec.name)
     if not isinstance(entry, list) or len(entry) != 2:
         raise UserError(f"{source / MODEL_INDEX} does not list the component {spec.name!r}. {advise_recovery(source)}")
@@ -171,66 +215,65 @@ def _plan_component(source: Path, spec: Component) -> ComponentPlan:
     config = checkpoint.load_config()
     class_name = config.get("_class_name") or (config.get("architectures") or [None])[0]
     prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
-    if class_name not in prefixes:
+    if described and class_name not in prefixes:
         raise UserError(
             f"{checkpoint.folder / 'config.json'} describes a {class_name}, but a {spec.model_class} was expected. "
             "Give another --model."
         )
     checkpoint.require_supported(config)
-    paths = [(path, block) for block in spec.blocks for path in _expand_pattern(checkpoint, block.path)]
-    num_used = len(paths) - spec.unused_blocks
-    if spec.blocks and num_used <= 0:
-        names = ", ".join(block.path for block in spec.blocks)
-        raise UserError(f"{checkpoint.folder} has none of the blocks {names}. Give another --model.")
-    blocks = tuple(QuantBlock(spec.name, path, block) for path, block in paths[:num_used])
-    unused_blocks = tuple(path for path, _ in paths[num_used:])
-    return ComponentPlan(spec, checkpoint, config, blocks, unused_blocks)
-
-
-def _check_names(component: ComponentPlan) -> ComponentPlan:
-    """Compares the weights with the family's class, and makes it the class that the config names."""
-    spec, config = component.spec, component.config
-    surplus = check_component(
-        component.checkpoint, component.library, spec.model_class, config, component.unused_prefixes
-    )
+    module = build_described_module(checkpoint, entry[0], spec.model_class, config)
+    checkpoint = use_module_names(checkpoint, module)
+    surplus = check_weights(checkpoint, module, config, tuple(f"{path}." for path in spec.unused_modules))
+    if spec.role == "text_encoder":
+        spec = replace(spec, embeddings=find_token_embeddings(module))
     if "_class_name" not in config:
-        config = config | {"architectures": [spec.model_class]}
-    return replace(component, config=config, surplus_names=surplus)
-
-
-def _check_component(component: ComponentPlan, settings: QuantizationSettings) -> None:
-    """Raises UserError where a component cannot be quantized as the recipe says."""
-    schemes = {"scheme": settings.scheme}
-    schemes |= {f"extra_schemes.{name}": scheme for name, scheme in settings.extra_schemes.items()}
-    for key, scheme in schemes.items():
-        for block in component.blocks:
-            _check_block(component.checkpoint, block, scheme, f"quantize.{key}.group_size")
-
-
-def _expand_pattern(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """Returns the paths that match a pattern such as `layers.*`, in the order of their index."""
-    expression = re.compile(re.escape(pattern).replace(r"\*", r"\d+") + r"(?=\.)")
-    paths = {match.group() for name in checkpoint.names() if (match := expression.match(name))}
-    return sorted(paths, key=lambda path: [int(index) for index in re.findall(r"\d+", path)])
-
-
-def _check_block(checkpoint: Checkpoint, block: QuantBlock, scheme: Scheme, key: str) -> None:
-    for linear in block.linears:
-        if f"{linear}.weight" in checkpoint:  # what is missing is named later, with what is there instead
-            _check_shape(checkpoint.shape(f"{linear}.weight"), f"{block.component}.{linear}", scheme, key)
-
-
-def _check_shape(shape: tuple[int, ...], name: str, scheme: Scheme, key: str) -> None:
-    if len(shape) != 2:
-        raise UserError(f"The weight of {name} has shape {shape}, but a matrix was expected. Download the model again.")
-    out_features, in_features = shape
-    if in_features % scheme.resolve_group_size(in_features):
+        config = config | {"architectures": [spec.model_class]}  # config.json may name one with a head
+    if spec.role == "other":
+        return ComponentPlan(spec, checkpoint, config, (), (), surplus)
+    selection = select_linears(module, spec)
+    unused = _find_unused_blocks(spec, selection.repeated)
+    if spec.blocks and len(unused) < spec.unused_blocks:
         raise UserError(
-            f"{key}: {scheme.group_size} does not divide the input width {in_features} of {name}. "
-            "Choose 32, 64 or 128 so that it does."
+            f"{checkpoint.folder} has too few of the blocks {spec.blocks[-1].path}, of which the last "
+            f"{spec.unused_blocks} are never used. Give another --model."
         )
-    if out_features % 8:
-        raise UserError(
-            f"The output width {out_features} of {name} is not a multiple of 8, as AWQ's layout requires. "
-            "Leave the component out of quantize.components."
-        )
+    prefixes_of_unused = tuple(f"{path}." for path in unused)
+    kept_linears = {
+        path: reason for path, reason in selection.kept_linears.items() if not path.startswith(prefixes_of_unused)
+    }
+    blocks = tuple(_plan_blocks(spec, selection, prefixes_of_unused))
+    repeated = tuple(path for path in selection.repeated if not f"{path}.".startswith(prefixes_of_unused))
+    return ComponentPlan(spec, checkpoint, config, blocks, unused, surplus, repeated, kept_linears, selection.weights)
+
+
+def _find_unused_blocks(spec: Component, repeated: Sequence[str]) -> tuple[str, ...]:
+    """Finds the last copies of the last block, but not all copies."""
+    if not spec.unused_blocks:
+        return ()
+    copies = [path for path in repeated if _matches_pattern(path, spec.blocks[-1].path)]
+    return tuple(copies[1:][-spec.unused_blocks :])
+
+
+def _plan_blocks(spec: Component, selection: LinearSelection, unused_prefixes: tuple[str, ...]) -> Iterator[QuantBlock]:
+    """Yields the blocks that are quantized: those that the family describes in its order, then the others."""
+    remaining = {block.path: block for block in selection.blocks if not f"{block.path}.".startswith(unused_prefixes)}
+    for described in spec.blocks:
+        for path in [path for path in remaining if _matches_pattern(path, described.path)]:
+            yield _plan_block(spec.name, remaining.pop(path), described)
+    for path, block in remaining.items():
+        yield _plan_block(spec.name, block, Block(path))
+
+
+def _plan_block(component: str, block: BlockLinears, described: Block) -> QuantBlock:
+    """Plans a block. Folds and chains with a linear that is not quantized cannot be used."""
+    linears = set(block.linears)
+    folds = tuple(fold for fold in described.folds if linears.issuperset(fold.linears))
+    chains = tuple(chain for chain in described.chains if linears.issuperset(chain.linears))
+    spec = Block(described.path, folds, chains)
+    unfolded = tuple((linear,) for linear in block.linears if linear not in spec.linears)
+    return QuantBlock(component, block.path, spec, unfolded)
+
+
+def _matches_pattern(path: str, pattern: str) -> bool:
+    """Whether a path matches a pattern such as `layers.*`."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", r"\d+"), path) is not None

@@ -218,14 +218,17 @@ def list_int8_embeddings(component: ComponentPlan, plan: QuantizationPlan) -> li
 
 
 def list_unquantized_modules(component: ComponentPlan, float_linears: Collection[str] = ()) -> list[str]:
-    """Lists the modules with a two-dimensional weight that keep their original precision.
+    """Lists the linears and other modules with a two-dimensional weight that keep their original precision.
+
+    A linear is listed even if its weight is stored under another name, as that of a tied head.
 
     Args:
         float_linears: Linears in blocks that are not quantized.
     """
     quantized = _quantized_weights(component, float_linears)
     names = [name for name in component.used_tensor_names if name.endswith(".weight") and name not in quantized]
-    return sorted(name.removesuffix(".weight") for name in names if len(component.checkpoint.shape(name)) == 2)
+    matrices = [name.removesuffix(".weight") for name in names if len(component.checkpoint.shape(name)) == 2]
+    return sorted({*matrices, *component.kept_linears})
 
 
 def _quantized_weights(component: ComponentPlan, float_linears: Collection[str] = ()) -> set[str]:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..numerics.quant_spec import QuantSpec
+from ..numerics.quant_spec import QuantSpec, require_group_size
 
 PRIMARY = "model"  # the scheme that the quantized model is stored in; `extra_schemes` are stored beside it
 Step = Literal["scale", "clip", "range_search", "gptq", "scale_refit"]
@@ -105,7 +105,8 @@ class Scheme(FrozenModel):
     bits: Literal[4, 8] = Field(default=4, description="Bits per weight.")
     group_size: Literal[32, 64, 128, "channel"] = Field(
         default=128,
-        description="Number of input channels that share a scale, or `channel` for one scale per output channel.",
+        description="Number of input channels that share a scale, or `channel` for one scale per output channel. "
+        "Layers whose input width it does not divide take the largest of 64 and 32 below it that does.",
     )
     symmetric: bool = Field(
         default=False, description="Quantize symmetrically, without zero points, as TensorRT and NPUs require."
@@ -156,7 +157,7 @@ class Scheme(FrozenModel):
 
     def resolve_group_size(self, in_features: int) -> int:
         """The number of inputs that share a scale in a linear layer with `in_features` inputs."""
-        return in_features if self.group_size == "channel" else self.group_size
+        return in_features if self.group_size == "channel" else require_group_size(self.group_size, in_features)
 
     def to_spec(self, in_features: int) -> QuantSpec:
         """The integer format of the weight of a linear layer with `in_features` inputs."""
@@ -179,10 +180,10 @@ class QuantizationSettings(FrozenModel):
         description="The steps to run, instead of those of `method`: any of `scale`, `clip`, `range_search`, `gptq` "
         "and `scale_refit`, in this order.",
     )
-    components: tuple[str, ...] = Field(
-        default=("transformer", "text_encoder"),
-        description="The pipeline's components to quantize, by folder name. The weights of a VAE are not quantized; "
-        "naming it removes its encoder, which generation does not use.",
+    components: tuple[str, ...] | None = Field(
+        default=None,
+        description="Folders of the components to quantize, instead of the denoisers and text encoders. The weights of "
+        "a VAE are not quantized; naming it removes its encoder, which generation does not use.",
     )
     scheme: Scheme = Field(
         default=Scheme(), description="The primary scheme: 4 bits in groups, which is stored in AutoAWQ's layout."
@@ -340,6 +341,7 @@ class GenerationSettings(FrozenModel):
     guidance: float = Field(
         default=0.0, ge=0, le=1000, description="Guidance scale; 0 disables classifier-free guidance."
     )
+    negative_prompt: str = Field(default="", description="What guidance leads away from, unless a prompt says it.")
 
     @field_validator("size", mode="wrap")
     @classmethod
@@ -415,9 +417,10 @@ class Recipe(FrozenModel):
 
     @model_validator(mode="after")
     def _check_components(self) -> Recipe:
-        if not self.quantize.components:
+        components = self.quantize.components
+        if components == ():
             raise ValueError("quantize.components is empty; name at least one, such as [transformer]")
-        if len(set(self.quantize.components)) < len(self.quantize.components):
+        if components and len(set(components)) < len(components):
             raise ValueError("quantize.components names a component twice; name each once")
         return self
 

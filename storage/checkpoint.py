@@ -116,6 +116,16 @@ class Checkpoint:
         """The names of all tensors that do not begin with the prefix."""
         return list(self._ignored)
 
+    def rename(self, names: Mapping[str, str]) -> Checkpoint:
+        """Returns the same weights under other names.
+
+        Args:
+            names: New names by the present ones; names that are not listed stay.
+        """
+        renamed = copy.copy(self)
+        renamed._infos = {names.get(name, name): info for name, info in self._infos.items()}
+        return renamed
+
     def load_tensor(self, name: str) -> Tensor:
         """Loads a tensor as stored, or as changed; plain float8 becomes bfloat16, which holds it exactly."""
         with open_safetensors(self._infos[name].file) as file:

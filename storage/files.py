@@ -119,8 +119,12 @@ def _contains_itself(path: Path, root: Path) -> bool:
     return any(parent.resolve().is_relative_to(real) for parent in parents)
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, *, allow_infinity: bool = False) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        allow_infinity: Whether numbers may be infinite, as diffusers stores some defaults of its schedulers.
 
     Raises:
         UserError: The file cannot be read, is a git-lfs pointer, or holds something else, a key twice or a number that
@@ -129,7 +133,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
         require_no_lfs_pointer(path, text.encode())
-        return parse_strict_json(text)
+        return parse_strict_json(text, allow_infinity)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason

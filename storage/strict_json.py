@@ -10,19 +10,19 @@ import math
 from typing import Any
 
 
-def parse_strict_json(text: str) -> dict[str, Any]:
+def parse_strict_json(text: str, allow_infinity: bool = False) -> dict[str, Any]:
     """Parses a JSON object.
+
+    Args:
+        text: The JSON.
+        allow_infinity: Whether numbers may be infinite.
 
     Raises:
         ValueError: It is something else. The message says what is wrong in a few words.
     """
+    parse = _parse_number if allow_infinity else _parse_finite
     try:
-        content = json.loads(
-            text,
-            object_pairs_hook=_collect_pairs,
-            parse_constant=_parse_finite,
-            parse_float=_parse_finite,
-        )
+        content = json.loads(text, object_pairs_hook=_collect_pairs, parse_constant=parse, parse_float=parse)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno} is not valid JSON") from error
     except RecursionError as error:
@@ -51,3 +51,8 @@ def _parse_finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the number {text} is not finite")
     return number
+
+
+def _parse_number(text: str) -> float:
+    """Parses a number that may be infinite."""
+    return float(text) if text.endswith("Infinity") else _parse_finite(text)

@@ -38,6 +38,7 @@ PAGES = {  # the page of each section
     "ocr": "evaluation.md",
     "interop": "interop.md",
     "clip": "clip.md",
+    "families": "families.md",
     "reliability-fuzz": "../reliability.md",
     "faults-publish": "../reliability.md",
     "faults-quantize": "../reliability.md",

@@ -36,7 +36,8 @@ def score_peer(recipe: Recipe, folder: Path, limit: int, progress: Progress) -> 
     model = folder / "model"
     if not _get_results_file(folder, limit).exists():
         shutil.rmtree(model, ignore_errors=True)
-        write_candidate(load_file(folder / "layers.safetensors"), recipe.quantize.components, model)
+        layers = load_file(folder / "layers.safetensors")
+        write_candidate(layers, tuple(sorted({name.partition(".")[0] for name in layers})), model)
     results = _evaluate(recipe, folder, model, limit, progress)
     shutil.rmtree(model, ignore_errors=True)
     return results

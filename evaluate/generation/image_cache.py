@@ -11,7 +11,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -200,9 +200,9 @@ def _compute_batch_key(job: GenerationJob, batch: PromptBatch) -> str:
     is_export = job.source.kind != "diffusers"
     content = {
         "weights": job.sha256,
-        "sampling": asdict(job.sampling),
+        "sampling": job.sampling.to_dict(),
         "dtype": "graphs" if is_export else job.dtype,
-        "prompts": [(prompt.id, prompt.prompt) for prompt in batch.prompts],
+        "prompts": [_describe_prompt(prompt) for prompt in batch.prompts],
         "seed": batch.seed,
         "code": code_fingerprint(*_list_generation_modules(is_export), shallow=generators.__name__),
         "engine": detect_engine(job.source),
@@ -217,3 +217,9 @@ def _list_generation_modules(is_export: bool) -> list[str]:
     if not is_export:
         return [f"{PACKAGE}.pipelines.sampling"]
     return [f"{PACKAGE}.runtime.pipeline", f"{PACKAGE}.runtime.rknn.toolkit_worker", *model_modules()]
+
+
+def _describe_prompt(prompt: Prompt) -> tuple[str, ...]:
+    """What an image depends on of a prompt; in this order and without an absent one, as earlier releases did."""
+    negative = () if prompt.negative_prompt is None else (prompt.negative_prompt,)
+    return (prompt.id, prompt.prompt, *negative)

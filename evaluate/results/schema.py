@@ -241,6 +241,7 @@ class SamplingInfo(ResultsModel):
     width: int | None = Field(description="Image width in pixels.")
     steps: int | None = Field(description="Number of denoising steps.")
     guidance: FiniteFloat | None = Field(description="Guidance scale.")
+    negative_prompt: str = Field(default="", description="What guidance leads away from, unless a prompt says it.")
     num_seeds: int = Field(description="Number of images per prompt.")
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from .graph import Graph
 
+Role = Literal["denoiser", "text_encoder", "other"]
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -53,17 +55,18 @@ class Block:
 
     Attributes:
         path: Path of its copies in the component, with `*` for the index.
-        folds: Scales that can be folded. The linears that some fold names are the ones that are quantized.
+        folds: Scales that can be folded. They add to what is quantized in any case (see
+            `pipelines.linear_selection`), and change nothing about which linears are.
         chains: Linears that can be scaled by a power of two.
     """
 
     path: str
-    folds: tuple[Fold, ...]
+    folds: tuple[Fold, ...] = ()
     chains: tuple[ShiftChain, ...] = ()
 
     @property
     def linears(self) -> tuple[str, ...]:
-        """The linears that are quantized, relative to the block."""
+        """The linears that folds name, relative to the block."""
         return tuple(name for fold in self.folds for name in fold.linears)
 
 
@@ -74,7 +77,12 @@ class Component:
     Attributes:
         name: Name of its folder.
         model_class: Its class in diffusers or transformers.
-        blocks: Repeated blocks whose linears are quantized.
+        blocks: Repeated blocks of which something is known that shows in no class: scales that fold.
+        role: What it does: a `denoiser` runs once or more in every step, a `text_encoder` reads the prompt. Both are
+            quantized. `other` is not.
+        kept_linears: Regular expressions; linears whose path one of them matches stay in floating point.
+        quantized_linears: Regular expressions; linears whose path one of them matches are quantized although a general
+            rule would keep them.
         unused_blocks: How many of the last copies of the last block compute outputs that the pipeline never reads.
             They are removed.
         unused_modules: Other modules that the pipeline never runs. They are removed as well.
@@ -84,7 +92,10 @@ class Component:
 
     name: str
     model_class: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block, ...] = ()
+    role: Role = "other"
+    kept_linears: tuple[str, ...] = ()
+    quantized_linears: tuple[str, ...] = ()
     unused_blocks: int = 0
     unused_modules: tuple[str, ...] = ()
     weight_prefixes: tuple[tuple[str, str], ...] = ()
@@ -102,8 +113,8 @@ class Family:
 
     Attributes:
         pipeline_class: Class name of the pipeline in diffusers.
-        denoiser: Component that runs once a step; the others run before or after the loop.
-        components: All components.
+        denoiser: Component that runs first in every step; the others run before or after the loop.
+        components: All components that are quantized or exported.
         graphs: Graphs that are exported, in the order in which they run.
         optional_graphs: Graphs that are exported only on request.
         host: `package.module:Class` of the family's `Host`. A family without one is exported, but edgepress cannot
@@ -126,6 +137,11 @@ class Family:
     patch_size: int = 0
     max_patches_key: str = ""
     npu: str = ""
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """Names of the components that run in denoising steps."""
+        return tuple(component.name for component in self.components if component.role == "denoiser")
 
     def component(self, name: str) -> Component | None:
         """Returns the component of a name, or None."""

@@ -1,7 +1,7 @@
 """FLUX.1: a transformer with two streams and then one; CLIP embeds the prompt as a whole, T5 token by token.
 
-Its modulation adds a shift after the norms, so no scale folds into them: the family is exported, but not quantized. The
-dev variant was distilled with a guidance scale, schnell was not.
+Its modulation adds a shift after the norms, so no scale folds into them. The dev variant was distilled with a
+guidance scale, schnell was not.
 """
 
 from ..base.family import Component, Family
@@ -34,13 +34,13 @@ FAMILY = Family(
         Component(
             "text_encoder",
             "CLIPTextModel",
-            (),
+            role="text_encoder",
             weight_prefixes=(("CLIPTextModel", "text_model."),),
             embeddings=("embeddings.token_embedding",),
         ),
-        Component("text_encoder_2", "T5EncoderModel", (), embeddings=("shared",)),
-        Component("transformer", "FluxTransformer2DModel", ()),
-        Component("vae", "AutoencoderKL", ()),
+        Component("text_encoder_2", "T5EncoderModel", role="text_encoder", embeddings=("shared",)),
+        Component("transformer", "FluxTransformer2DModel", role="denoiser"),
+        Component("vae", "AutoencoderKL"),
     ),
     graphs=(make_clip_pooled_graph("text_encoder"), make_t5_graph("text_encoder_2"), TRANSFORMER, VAE_DECODER),
     reference="edgepress.models.flux.reference:observe",

@@ -1,7 +1,7 @@
 """Stable Diffusion 3 and 3.5: a transformer with two streams; two CLIP text encoders and T5 embed the prompt.
 
-Its modulation adds a shift after the norms, so no scale folds into them: the family is exported, but not quantized. A
-pipeline may lack T5; it then passes zeros in place of T5's hidden states.
+Its modulation adds a shift after the norms, so no scale folds into them. A pipeline may lack T5; it then
+passes zeros in place of T5's hidden states.
 """
 
 from ..base.family import Component, Family
@@ -28,11 +28,11 @@ FAMILY = Family(
     pipeline_class="StableDiffusion3Pipeline",
     denoiser="transformer",
     components=(
-        Component("text_encoder", "CLIPTextModelWithProjection", (), embeddings=CLIP_EMBEDDINGS),
-        Component("text_encoder_2", "CLIPTextModelWithProjection", (), embeddings=CLIP_EMBEDDINGS),
-        Component("text_encoder_3", "T5EncoderModel", (), embeddings=("shared",)),
-        Component("transformer", "SD3Transformer2DModel", ()),
-        Component("vae", "AutoencoderKL", ()),
+        Component("text_encoder", "CLIPTextModelWithProjection", role="text_encoder", embeddings=CLIP_EMBEDDINGS),
+        Component("text_encoder_2", "CLIPTextModelWithProjection", role="text_encoder", embeddings=CLIP_EMBEDDINGS),
+        Component("text_encoder_3", "T5EncoderModel", role="text_encoder", embeddings=("shared",)),
+        Component("transformer", "SD3Transformer2DModel", role="denoiser"),
+        Component("vae", "AutoencoderKL"),
     ),
     graphs=(
         make_clip_projected_graph("text_encoder"),

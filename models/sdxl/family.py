@@ -1,6 +1,6 @@
 """Stable Diffusion XL: a UNet; two CLIP text encoders embed the prompt.
 
-Its norms add a bias, so no scale folds into them: the family is exported, but not quantized.
+Its norms add a bias, so no scale folds into them.
 """
 
 from ..base.family import Component, Family
@@ -30,18 +30,18 @@ FAMILY = Family(
         Component(
             "text_encoder",
             "CLIPTextModel",
-            (),
+            role="text_encoder",
             weight_prefixes=(("CLIPTextModel", "text_model."),),
             embeddings=("embeddings.token_embedding",),
         ),
         Component(
             "text_encoder_2",
             "CLIPTextModelWithProjection",
-            (),
+            role="text_encoder",
             embeddings=("text_model.embeddings.token_embedding",),
         ),
-        Component("unet", "UNet2DConditionModel", ()),
-        Component("vae", "AutoencoderKL", ()),
+        Component("unet", "UNet2DConditionModel", role="denoiser"),
+        Component("vae", "AutoencoderKL"),
     ),
     graphs=(make_clip_hidden_graph("text_encoder"), make_clip_projected_graph("text_encoder_2"), UNET, VAE_DECODER),
     reference="edgepress.models.sdxl.reference:observe",

@@ -20,7 +20,7 @@ AbsMaxByModule = Mapping[str, float]
 
 def pow2_exponents(block: QuantBlock, abs_max: AbsMaxByModule) -> dict[str, int]:
     """Return, for each linear of a block, the k by whose power of two its rows are divided; 0 without overflow."""
-    exponents = dict.fromkeys(block.spec.linears, 0)
+    exponents = dict.fromkeys(block.relative_linears, 0)
     for chain in block.spec.chains:
         exponents |= _chain_exponents(chain, block, abs_max)
     return exponents

@@ -13,7 +13,9 @@ the stored outputs of the denoiser's finished calls instead of computing them ag
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -27,13 +29,14 @@ from ...common.memory import DEFAULT_MAX_MEMORY
 from ...common.progress import Progress
 from ...pipelines.sampling import PIXELS_PER_BATCH, SamplingParams, batched, generate_images
 from ...prompts.prompt import Prompt
-from ...storage.atomic_file import atomic_write
 from ...storage.checkpoint import write_tensors
 from ..plan import ComponentPlan, QuantBlock, QuantizationPlan
 from ..workspace import Workspace
-from .state import Calibration, load_denoiser_outputs, load_state, save_state
+from .state import Calibration, load_denoiser_outputs, load_state, save_denoiser_outputs, save_state
 from .statistics import ACTIVATION_TOKENS, ActivationStats, map_matrix
 from .streaming import load_streaming_pipeline, stop_at_denoiser
+
+logger = logging.getLogger(__name__)
 
 SAVE_INTERVAL_S = 20.0  # a killed calibration loses at most this and one call
 HESSIAN_BYTES = DEFAULT_MAX_MEMORY // 4  # the most that H matrices of one component may take; larger ones are sampled
@@ -68,13 +71,39 @@ def run_calibration(
     Raises:
         UserError: Activations are not finite, or no token reached an input.
     """
-    run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress)
+    arguments = (plan, workspace, prompts, num_images, sampling, dtype, max_memory, progress)
+    try:
+        return _calibrate(*arguments, streams=True)
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error):  # a weight was used while its block was left on disk
+            raise
+        logger.warning(
+            "%s uses weights of its blocks outside of them (%s), so all of its weights are kept in memory.",
+            plan.family.pipeline_class,
+            str(error).splitlines()[0],
+        )
+    return _calibrate(*arguments, streams=False)
+
+
+def _calibrate(
+    plan: QuantizationPlan,
+    workspace: Workspace,
+    prompts: Sequence[Prompt],
+    num_images: int,
+    sampling: SamplingParams,
+    dtype: torch.dtype,
+    max_memory: int,
+    progress: Progress,
+    streams: bool,
+) -> Calibration:
+    """Calibrates as `run_calibration` does, with blocks left on disk until they run or with all of them in memory."""
+    run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress, streams)
     components = {block.component for block in plan.blocks}
-    if components - {plan.family.denoiser}:
+    if components - set(plan.family.denoisers):
         run.calibrate_text_encoders(list(batched(prompts, PROMPTS_PER_BATCH)))
-    if plan.family.denoiser in components:
+    if components & set(plan.family.denoisers):
         batch_size = max(1, CALIBRATION_PIXELS // (sampling.height * sampling.width))
-        run.calibrate_denoiser(list(batched(prompts[:num_images], batch_size)))
+        run.calibrate_denoisers(list(batched(prompts[:num_images], batch_size)))
     run.check()
     return Calibration(workspace, run.state)
 
@@ -83,9 +112,10 @@ class _CalibrationRun:
     """The part of a calibration that this process computes.
 
     Attributes:
+        streams: Whether blocks are left on disk until they run.
         stores_hessian: Whether H is stored for the inputs of a component, by its name.
         allocate: Makes a matrix of zeros for an H.
-        outputs: What the finished calls of the denoiser returned, in the current batch.
+        outputs: What the finished calls of denoisers returned, in the current batch.
         tokens_per_call: Tokens of an input that one call adds to the sample which stands for H.
         extra_tokens_per_call: Tokens of an input that one call adds to the sample beside H.
     """
@@ -98,8 +128,10 @@ class _CalibrationRun:
         dtype: torch.dtype,
         max_memory: int,
         progress: Progress,
+        streams: bool,
     ) -> None:
         self.plan, self.workspace, self.sampling, self.dtype = plan, workspace, sampling, dtype
+        self.streams = streams
         sizes = {component.name: compute_hessian_bytes(component) for component in plan.components}
         self.stores_hessian = {name: size <= HESSIAN_BYTES for name, size in sizes.items()}
         share = HESSIAN_MEMORY_SHARE * max_memory
@@ -116,32 +148,39 @@ class _CalibrationRun:
 
     @cached_property
     def pipeline(self) -> Any:
-        return load_streaming_pipeline(self.plan, self.dtype)
+        return load_streaming_pipeline(self.plan, self.dtype, self.streams)
 
     @property
-    def denoiser(self) -> nn.Module:
-        model: nn.Module = getattr(self.pipeline, self.plan.family.denoiser)
-        return model
+    def denoisers(self) -> dict[str, nn.Module]:
+        """The denoisers of the pipeline, by name."""
+        names = self.plan.family.denoisers
+        return {name: getattr(self.pipeline, name) for name in names if getattr(self.pipeline, name) is not None}
 
     def calibrate_text_encoders(self, batches: list[Sequence[Prompt]]) -> None:
-        """Runs everything before the denoiser over batches of prompts."""
-        denoiser = self.plan.family.denoiser
-        components = [part for part in self.plan.components if part.blocks and part.name != denoiser]
+        """Runs everything before the denoisers over batches of prompts."""
+        denoisers = self.plan.family.denoisers
+        components = [part for part in self.plan.components if part.blocks and part.name not in denoisers]
         self._start("calibrating on prompts", components, len(batches), self.state.text_batches)
         for number in range(self.state.text_batches, len(batches)):
-            with self.observe(components, number), stop_at_denoiser(self.denoiser):
+            with self.observe(components, number), stop_at_denoiser(*self.denoisers.values()):
                 generate_images(self.pipeline, batches[number], self.sampling, output_type="latent")
             self.state.text_batches = number + 1
             self.save(force=number + 1 == len(batches))
 
-    def calibrate_denoiser(self, batches: list[Sequence[Prompt]]) -> None:
-        """Generates the latents of batches of images."""
-        steps, component = self.sampling.steps, self.plan.get_component(self.plan.family.denoiser)
-        finished = self.state.image_batches * steps + self.state.denoiser_calls
-        self._start("calibrating on images", [component], len(batches) * steps, finished)
+    def calibrate_denoisers(self, batches: list[Sequence[Prompt]]) -> None:
+        """Generates the latents of batches of images.
+
+        Most pipelines call one denoiser once in a step. Where there are more calls, of another denoiser or for
+        guidance, the progress goes beyond what was expected.
+        """
+        steps, denoisers = self.sampling.steps, self.plan.family.denoisers
+        components = [part for part in self.plan.components if part.name in denoisers]
+        finished = self.state.earlier_calls + self.state.denoiser_calls
+        self._start("calibrating on images", components, len(batches) * steps, finished)
         for number in range(self.state.image_batches, len(batches)):
-            with self.replay_finished_calls(component):
+            with self.replay_finished_calls():
                 generate_images(self.pipeline, batches[number], self.sampling, output_type="latent")
+            self.state.earlier_calls += self.state.denoiser_calls
             self.state.image_batches, self.state.denoiser_calls, self.outputs = number + 1, 0, []
             self.save(force=number + 1 == len(batches))
 
@@ -153,26 +192,30 @@ class _CalibrationRun:
         self._counter.start(stage, finished * blocks, calls * blocks)
 
     @contextmanager
-    def replay_finished_calls(self, component: ComponentPlan) -> Iterator[None]:
-        """Returns the stored outputs of the denoiser's finished calls, then computes and observes the others."""
-        denoiser, finished = self.denoiser, iter(list(self.outputs))
-        compute = denoiser.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            for output in finished:
-                return output
-            call = self.state.image_batches * self.sampling.steps + self.state.denoiser_calls
-            with self.observe([component], call):
-                self.outputs.append(compute(*args, **kwargs))
-            self.state.denoiser_calls += 1
-            self.save()
-            return self.outputs[-1]
-
-        denoiser.forward = forward
+    def replay_finished_calls(self) -> Iterator[None]:
+        """Returns the stored outputs of the denoisers' finished calls, then computes and observes the others."""
+        finished = iter(list(self.outputs))
+        originals = {name: model.forward for name, model in self.denoisers.items()}
+        for name, model in self.denoisers.items():
+            model.forward = partial(self._forward, name, originals[name], finished)
         try:
             yield
         finally:
-            denoiser.forward = compute
+            for name, model in self.denoisers.items():
+                model.forward = originals[name]
+
+    def _forward(
+        self, name: str, compute: Callable[..., Any], finished: Iterator[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Calls a denoiser and stores what it returns, unless an earlier run did."""
+        for output in finished:
+            return output
+        components = [part for part in self.plan.components if part.name == name]
+        with self.observe(components, self.state.earlier_calls + self.state.denoiser_calls):
+            self.outputs.append(compute(*args, **kwargs))
+        self.state.denoiser_calls += 1
+        self.save()
+        return self.outputs[-1]
 
     @contextmanager
     def observe(self, components: Sequence[ComponentPlan], call: int) -> Iterator[None]:
@@ -180,10 +223,10 @@ class _CalibrationRun:
         handles = []
         for component in components:
             model: nn.Module = getattr(self.pipeline, component.name)
-            mask: dict[str, Tensor | None] = {"tokens": None}
-            handles.append(model.register_forward_pre_hook(_mask_hook(mask), with_kwargs=True))
+            masks: list[Tensor] = []
+            handles.append(model.register_forward_pre_hook(_mask_hook(masks), with_kwargs=True))
             for block in component.blocks:
-                handles += _BlockObserver(self, block, mask, call).register_hooks(model)
+                handles += _BlockObserver(self, block, masks, call).register_hooks(model)
                 handles.append(model.get_submodule(block.path).register_forward_hook(self._counter.count_block))
         try:
             yield
@@ -196,8 +239,7 @@ class _CalibrationRun:
         if force or time.monotonic() - self.last_saved > SAVE_INTERVAL_S:
             self.check()
             # The outputs go first, into a file of their batch: the state must never count calls whose output is lost.
-            file = self.workspace.denoiser_outputs_file(self.state.image_batches)
-            atomic_write(file, lambda path: torch.save(self.outputs, path))
+            save_denoiser_outputs(self.workspace, self.state, self.outputs)
             save_state(self.workspace, self.state)
             self.last_saved = time.monotonic()
 
@@ -215,7 +257,7 @@ class _CalibrationRun:
 
 def compute_hessian_bytes(component: ComponentPlan) -> int:
     """Returns the bytes of the float32 H matrices of a component's inputs."""
-    inputs = [block.input_module(fold) for block in component.blocks for fold in block.spec.folds]
+    inputs = [block.input_module(group) for block in component.blocks for group in block.groups]
     widths = [component.checkpoint.shape(f"{path}.weight")[1] for path in inputs]
     return sum(4 * width * width for width in widths)
 
@@ -236,14 +278,12 @@ class _BlockCounter:
         self.progress(self.stage, self.done, self.total)
 
 
-def _mask_hook(mask: dict[str, Tensor | None]) -> Callable[..., None]:
-    """Records which tokens of a padded text batch are real; the pipeline discards the others."""
+def _mask_hook(masks: list[Tensor]) -> Callable[..., None]:
+    """Records which tokens of a call are real: the pipeline discards the others, or nothing attends to them."""
 
     def hook(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
-        attention_mask = kwargs.get("attention_mask")
-        mask["tokens"] = (
-            attention_mask.bool() if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
-        )
+        values = [value for name, value in kwargs.items() if "mask" in name and isinstance(value, Tensor)]
+        masks[:] = [value.bool() for value in values if value.ndim == 2 and not value.is_floating_point()]
 
     return hook
 
@@ -252,20 +292,25 @@ class _BlockObserver:
     """Records one call of a block: sums, largest magnitudes and, where H is too large, some tokens in a file.
 
     Attributes:
+        model_masks: Which tokens of the component's inputs are real, each (batch, tokens) bool.
+        masks: Which tokens in the block are real: where the shape fits, the first one counts.
         runs: How often the block ran in this call; with guidance the text encoder reads two batches.
     """
 
-    def __init__(self, run: _CalibrationRun, block: QuantBlock, mask: dict[str, Tensor | None], call: int) -> None:
-        self.run, self.block, self.mask, self.call = run, block, mask, call
-        self.real_tokens: Tensor | None = None
+    def __init__(self, run: _CalibrationRun, block: QuantBlock, model_masks: list[Tensor], call: int) -> None:
+        self.run, self.block, self.model_masks, self.call = run, block, model_masks, call
+        self.masks: list[Tensor] = []
+        self.inputs: dict[str, Any] = {}  # weak references to what linears have read in this run, by their names
         self.sampled_tokens: dict[str, Tensor] = {}
         self.runs = 0
 
     def register_hooks(self, model: nn.Module) -> list[Any]:
         block = model.get_submodule(self.block.path)
         handles = [block.register_forward_pre_hook(self.find_real_tokens, with_kwargs=True)]
-        inputs = [self.block.input_module(fold) for fold in self.block.spec.folds]
-        handles += [model.get_submodule(path).register_forward_pre_hook(self.input_hook(path)) for path in inputs]
+        for group in self.block.groups:
+            path = self.block.input_module(group)
+            hook = self.input_hook(path) if group.fold else self.shared_input_hook(path)
+            handles.append(model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
         outputs = [*self.block.linears, self.block.path]
         handles += [model.get_submodule(path).register_forward_hook(self.output_hook(path)) for path in outputs]
         return [*handles, block.register_forward_hook(self.write_sampled_tokens)]
@@ -274,24 +319,43 @@ class _BlockObserver:
         """Finds which tokens are real: by a boolean argument of the block with a value for each token of its input."""
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         masks = [value for value in tensors if value.dtype == torch.bool and value.shape == tensors[0].shape[:-1]]
-        self.real_tokens = masks[0] if masks else self.mask["tokens"]
+        self.masks = [*masks[:1], *self.model_masks]
 
     def input_hook(self, path: str) -> Callable[..., None]:
+        """Observes the input of linears that are known to read the same."""
+        name = f"{self.block.component}.{path}"
+        return lambda _, args, kwargs: self.add_input(name, _first_tensor(args, kwargs))
+
+    def shared_input_hook(self, path: str) -> Callable[..., None]:
+        """Observes the input of a linear; if another linear of the block has read the same tensor, not again.
+
+        The first call decides which linears share statistics. Inputs that differ later are added up.
+        """
         name = f"{self.block.component}.{path}"
 
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            tokens = self.select_real_tokens(args[0])
-            stats_by_input = self.run.state.stats_by_input
-            if name not in stats_by_input:
-                stores_hessian = self.run.stores_hessian[self.block.component]
-                width = tokens.shape[-1]
-                hessian = self.run.allocate(width, width) if stores_hessian else None
-                stats_by_input[name] = ActivationStats.empty(width, hessian)
-            stats_by_input[name].add(tokens)
-            self.update_abs_max(f"{name}:in", args[0])
-            self.store_tokens(name, tokens)
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = _first_tensor(args, kwargs)
+            names = self.run.state.input_by_linear
+            readers = [reader for reader, reference in self.inputs.items() if reference() is x]
+            source = names.setdefault(name, readers[0] if readers else name)
+            if source not in readers and x.numel():  # an expert may get no token
+                self.inputs[source] = weakref.ref(x)
+                self.add_input(source, x)
 
         return hook
+
+    def add_input(self, name: str, x: Tensor) -> None:
+        """Adds an input (..., channels) to its statistics."""
+        tokens = self.select_real_tokens(x)
+        stats_by_input = self.run.state.stats_by_input
+        if name not in stats_by_input:
+            stores_hessian = self.run.stores_hessian[self.block.component]
+            width = tokens.shape[-1]
+            hessian = self.run.allocate(width, width) if stores_hessian else None
+            stats_by_input[name] = ActivationStats.empty(width, hessian)
+        stats_by_input[name].add(tokens)
+        self.update_abs_max(f"{name}:in", x)
+        self.store_tokens(name, tokens)
 
     def store_tokens(self, name: str, tokens: Tensor) -> None:
         """Samples some tokens: for the disk where they stand for H, otherwise to be kept beside H."""
@@ -308,7 +372,9 @@ class _BlockObserver:
         name = f"{self.block.component}.{path}"
 
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            self.update_abs_max(name, output[0] if isinstance(output, tuple) else output)
+            x = output[0] if isinstance(output, tuple) else output
+            if isinstance(x, Tensor) and x.numel():
+                self.update_abs_max(name, x)
 
         return hook
 
@@ -321,14 +387,22 @@ class _BlockObserver:
     def select_real_tokens(self, x: Tensor) -> Tensor:
         """Returns the real tokens (n, channels) of a batch."""
         x = x.detach()
-        return x.reshape(-1, x.shape[-1]) if self.real_tokens is None else x[self.real_tokens]
+        mask = next((mask for mask in self.masks if mask.shape == x.shape[:-1]), None)
+        return x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
 
     def write_sampled_tokens(self, *_: Any) -> None:
         if self.sampled_tokens:
             file = self.run.workspace.new_sample_file(self.block.name, self.call, self.runs)
             write_tensors(self.sampled_tokens, file)
             self.sampled_tokens = {}
+        self.inputs = {}
         self.runs += 1
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Returns the input of a linear, however it was passed."""
+    x: Tensor = args[0] if args else next(iter(kwargs.values()))
+    return x
 
 
 def sample_indices(num_tokens: int, count: int, name: str) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...storage.checkpoint import write_tensors
+from ...storage.atomic_file import atomic_write
 from ..plan import QuantBlock
-from ..workspace import Workspace, iterate_tensors, read_tensor
+from ..workspace import Workspace, iterate_tensors, read_metadata, read_tensor
 from .statistics import ACTIVATION_TOKENS, HESSIAN_SUFFIX, ActivationStats, compute_hessian
 
 
@@ -20,18 +23,23 @@ class CalibrationState:
     """Everything that calibration has gathered so far. Names are `component.module`.
 
     Attributes:
-        stats_by_input: Statistics of the input of each fold's linears.
-        abs_max_by_module: Largest |x| at the outputs of linears and blocks and, under `...:in`, at folds' inputs.
+        stats_by_input: Statistics of the input of each group of linears, by the first of them.
+        input_by_linear: For linears that no fold names, the name under which their input has statistics: that of the
+            linear of the same block which read it first.
+        abs_max_by_module: Largest |x| at the outputs of linears and blocks and, under `...:in`, at groups' inputs.
         text_batches: Finished batches of prompts through the text encoders.
         image_batches: Finished batches of images.
-        denoiser_calls: Finished calls of the denoiser in the batch of images that is not finished.
+        denoiser_calls: Finished calls of denoisers in the batch of images that is not finished.
+        earlier_calls: Calls of denoisers in finished batches of images.
     """
 
     stats_by_input: dict[str, ActivationStats] = field(default_factory=dict)
+    input_by_linear: dict[str, str] = field(default_factory=dict)
     abs_max_by_module: dict[str, float] = field(default_factory=dict)
     text_batches: int = 0
     image_batches: int = 0
     denoiser_calls: int = 0
+    earlier_calls: int = 0
 
 
 class Calibration:
@@ -39,6 +47,18 @@ class Calibration:
 
     def __init__(self, workspace: Workspace, state: CalibrationState) -> None:
         self._workspace, self._state = workspace, state
+
+    def group_linears(self, block: QuantBlock) -> QuantBlock:
+        """Returns a block with its linears grouped by the input that they read, and those set apart that never ran."""
+        linears = [linear for group in block.unfolded for linear in group]
+        inputs = {linear: self._state.input_by_linear.get(f"{block.name}.{linear}", "") for linear in linears}
+        groups: dict[str, list[str]] = {}
+        for linear, name in inputs.items():
+            if name in self._state.stats_by_input:
+                first = name.removeprefix(f"{block.name}.")
+                groups.setdefault(first, [first]).extend([linear] if linear != first else [])
+        idle = tuple(linear for linear, name in inputs.items() if name not in self._state.stats_by_input)
+        return replace(block, unfolded=tuple(map(tuple, groups.values())), idle=idle)
 
     @property
     def abs_max_by_module(self) -> dict[str, float]:
@@ -72,12 +92,13 @@ class Calibration:
 
 
 def save_state(workspace: Workspace, state: CalibrationState) -> None:
-    tensors = {"position": torch.tensor([state.text_batches, state.image_batches, state.denoiser_calls])}
+    position = [state.text_batches, state.image_batches, state.denoiser_calls, state.earlier_calls]
+    tensors = {"position": torch.tensor(position)}
     for name, stats in state.stats_by_input.items():
         tensors |= stats.state_dict(name)
     for name, peak in state.abs_max_by_module.items():
         tensors[f"{name}/peak"] = torch.tensor(peak, dtype=torch.float64)
-    write_tensors(tensors, workspace.statistics_file)
+    write_tensors(tensors, workspace.statistics_file, json.dumps(state.input_by_linear))
 
 
 def load_state(workspace: Workspace, allocate: Callable[[int, int], Tensor] = torch.zeros) -> CalibrationState:
@@ -94,12 +115,36 @@ def load_state(workspace: Workspace, allocate: Callable[[int, int], Tensor] = to
     names = [key.removesuffix("/count") for key in tensors if key.endswith("/count")]
     stats = {name: ActivationStats.from_state_dict(name, tensors) for name in names}
     peaks = {key.removesuffix("/peak"): float(value) for key, value in tensors.items() if key.endswith("/peak")}
-    return CalibrationState(stats, peaks, *(int(value) for value in tensors["position"]))
+    inputs = read_metadata(workspace.statistics_file)
+    return CalibrationState(stats, inputs, peaks, *(int(value) for value in tensors["position"]))
 
 
 def load_denoiser_outputs(workspace: Workspace, state: CalibrationState) -> list[Any]:
-    """Returns the outputs of the denoiser's finished calls in the batch of images that is not finished."""
+    """Returns the outputs of denoisers' finished calls in the batch of images that is not finished."""
     if not state.denoiser_calls:
         return []
     outputs: list[Any] = torch.load(workspace.denoiser_outputs_file(state.image_batches), weights_only=True)
-    return outputs[: state.denoiser_calls]
+    return [_unpack_output(output) for output in outputs[: state.denoiser_calls]]
+
+
+def save_denoiser_outputs(workspace: Workspace, state: CalibrationState, outputs: Sequence[Any]) -> None:
+    """Stores what the finished calls of denoisers in a batch of images returned."""
+    packed = [_pack_output(output) for output in outputs]
+    atomic_write(workspace.denoiser_outputs_file(state.image_batches), lambda path: torch.save(packed, path))
+
+
+def _pack_output(output: Any) -> Any:
+    """Returns an output as plain containers of tensors, which are all that a file can safely hold."""
+    if not isinstance(output, dict):
+        return output
+    return {"class": f"{type(output).__module__}:{type(output).__qualname__}", "fields": dict(output)}
+
+
+def _unpack_output(output: Any) -> Any:
+    """Returns what `_pack_output` was given. Only classes of diffusers and transformers are imported."""
+    if not isinstance(output, dict):
+        return output
+    module, name = output["class"].split(":")
+    if module.partition(".")[0] not in ("diffusers", "transformers"):
+        return output["fields"]
+    return getattr(importlib.import_module(module), name)(**output["fields"])

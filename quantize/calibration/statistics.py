@@ -50,7 +50,7 @@ class ActivationStats:
     def add(self, x: Tensor) -> None:
         """Adds tokens (n, in) to the sums."""
         self.count += len(x)
-        for chunk in x.split(CHUNK_TOKENS):
+        for chunk in x.split(CHUNK_TOKENS) if len(x) else ():
             chunk = chunk.float()
             magnitude = chunk.abs()
             self.abs_sum += magnitude.sum(0)

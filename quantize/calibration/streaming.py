@@ -5,9 +5,9 @@ Memory holds everything outside the blocks (embeddings, the decoder) and one blo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,40 +21,60 @@ from ...storage.layout import MODEL_INDEX
 from ..plan import ComponentPlan, QuantizationPlan
 
 
-def load_streaming_pipeline(plan: QuantizationPlan, dtype: torch.dtype) -> Any:
+def load_streaming_pipeline(plan: QuantizationPlan, dtype: torch.dtype, streams: bool = True) -> Any:
     """Loads the plan's pipeline on the CPU in evaluation mode, with its blocks streamed and without unused modules.
+
+    Args:
+        plan: Its plan.
+        dtype: What it computes in.
+        streams: Whether blocks are left on disk; otherwise everything is loaded.
 
     Raises:
         UserError: diffusers cannot load the folder.
     """
     index = read_json_object(plan.source / MODEL_INDEX)
     components = {
-        component.name: _build_streaming_component(component, index[component.name][0], dtype)
+        component.name: _build_streaming_component(component, index[component.name][0], dtype, streams)
         for component in (*plan.components, *plan.unquantized_components)
     }
     return load_pipeline_with(plan.source, dtype, components)
 
 
-def _build_streaming_component(component: ComponentPlan, library: str, dtype: torch.dtype) -> nn.Module:
+def _build_streaming_component(component: ComponentPlan, library: str, dtype: torch.dtype, streams: bool) -> nn.Module:
     """Builds one component as the family's class, whose names its weights have.
 
     model_index.json may name a class with a head, which the pipeline does not use.
     """
     class_name = component.spec.model_class
     model = build_empty_module(library, class_name, component.config, dtype).eval().requires_grad_(False)
-    paths = [block.path for block in component.blocks]
-    block_prefixes = tuple(f"{path}." for path in paths)
-    resident = [name for name in component.used_tensor_names if not name.startswith(block_prefixes)]
-    resident_tensors = _load_tensors(component, resident, dtype)
-    model.load_state_dict(resident_tensors, strict=False, assign=True)
     strip_modules(model, component.unused_blocks, component.spec.unused_modules)
-    for path in paths:
-        _stream_block(model.get_submodule(path), component, path, dtype)
+    names = _list_streamed_parameters(model, component.repeated if streams else ())
+    streamed = {f"{path}.{name}" for path, block_names in names.items() for name in block_names}
+    resident = [name for name in component.used_tensor_names if name not in streamed]
+    model.load_state_dict(_load_tensors(component, resident, dtype), strict=False, assign=True)
+    if library != "diffusers":
+        cast(Any, model).tie_weights()
+    for path, block_names in names.items():
+        _stream_block(model.get_submodule(path), component, path, block_names, dtype)
     return model
 
 
-def _stream_block(block: nn.Module, component: ComponentPlan, path: str, dtype: torch.dtype) -> None:
-    names = [name for name, _ in block.named_parameters()]
+def _list_streamed_parameters(model: nn.Module, paths: Sequence[str]) -> dict[str, list[str]]:
+    """Lists, for each block, its parameters but those of blocks inside it, relative to the block."""
+    names: dict[str, list[str]] = {path: [] for path in paths}
+    for parameter, _ in model.named_parameters():
+        modules = parameter.split(".")
+        prefixes = [".".join(modules[:length]) for length in range(len(modules) - 1, 0, -1)]
+        owner = next((prefix for prefix in prefixes if prefix in names), None)
+        if owner is not None:
+            names[owner].append(parameter.removeprefix(f"{owner}."))
+    return names
+
+
+def _stream_block(
+    block: nn.Module, component: ComponentPlan, path: str, names: Sequence[str], dtype: torch.dtype
+) -> None:
+    """Loads a block's parameters of some names when it runs, and drops them afterwards."""
 
     def load(*_: Any) -> None:
         tensors = _load_tensors(component, [f"{path}.{name}" for name in names], dtype)
@@ -75,20 +95,21 @@ def _load_tensors(component: ComponentPlan, names: Iterable[str], dtype: torch.d
 
 
 class _StopForward(Exception):  # noqa: N818  not an error
-    """Raised when the denoiser is called."""
+    """Raised when a denoiser is called."""
 
 
 @contextmanager
-def stop_at_denoiser(denoiser: nn.Module) -> Iterator[None]:
-    """Ends the body as soon as it calls the denoiser, so that only what comes before the denoiser runs."""
+def stop_at_denoiser(*denoisers: nn.Module) -> Iterator[None]:
+    """Ends the body as soon as it calls a denoiser, so that only what comes before the denoisers runs."""
 
     def stop(*_: Any) -> None:
         raise _StopForward
 
-    handle = denoiser.register_forward_pre_hook(stop, prepend=True)
+    handles = [denoiser.register_forward_pre_hook(stop, prepend=True) for denoiser in denoisers]
     try:
         yield
     except _StopForward:
         pass
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -7,14 +7,13 @@ too large stays in floating point, as it is after folding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ...models.base.family import Fold
 from ...numerics.affine import QuantizedWeight, dequantize
 from ...numerics.awq_packing import QMAX, pack_awq
 from ...recipes.schema import PRIMARY, QuantizationSettings, Scheme, Step
@@ -24,7 +23,7 @@ from ..algorithms.fp16_range import cumulative_shifts, pow2_exponents
 from ..algorithms.fp16_scales import balance_weights, fits_fp16, shift_abs_max
 from ..algorithms.scale_folding import Weights, channel_map, fold_scale
 from ..algorithms.smoothquant import search_smoothquant_scale
-from ..plan import ComponentPlan, QuantBlock
+from ..plan import ComponentPlan, LinearGroup, QuantBlock
 from .layer import LayerInput, LayerResult, quantize_layer
 
 
@@ -76,9 +75,10 @@ class BalancedCalibration:
         return self.source.tokens(block, name) * self._factor(name)
 
     def _factor(self, name: str) -> float:
-        """What the input of a fold's linears is multiplied by."""
-        folds = {f"{self.component.name}.{self.block.input_module(fold)}": fold for fold in self.block.spec.folds}
-        return 2.0 ** -self.exponents.get(folds[name].prev_op, 0)
+        """What the input of a group's linears is multiplied by."""
+        groups = {f"{self.component.name}.{self.block.input_module(group)}": group for group in self.block.groups}
+        fold = groups[name].fold
+        return 2.0 ** -self.exponents.get(fold.prev_op, 0) if fold else 1.0
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def quantize_block(
     if exponents:
         calibration = BalancedCalibration(calibration, component, block, exponents)
     hessians = {
-        fold.prev_op: calibration.hessian(block, f"{component.name}.{block.input_module(fold)}")
-        for fold in block.spec.folds
+        group: calibration.hessian(block, f"{component.name}.{block.input_module(group)}") for group in block.groups
     }
     shifts = pow2_exponents(block, calibration.abs_max_by_module) if settings.fp16_safe else {}
     solver = _BlockSolver(
@@ -152,7 +151,7 @@ class _BlockSolver:
     """What all schemes of a block share.
 
     Attributes:
-        hessians: H of each fold's input, by the module that the fold divides.
+        hessians: H of the input of each group of linears.
         storage_dtypes: The dtype of each parameter in the checkpoint.
         pow2_shifts: The exponent k by whose power of two each linear's rows are divided.
     """
@@ -160,7 +159,7 @@ class _BlockSolver:
     component: ComponentPlan
     block: QuantBlock
     calibration: CalibrationSource
-    hessians: dict[str, Tensor]
+    hessians: dict[LinearGroup, Tensor]
     storage_dtypes: dict[str, torch.dtype]
     steps: tuple[Step, ...]
     pow2_shifts: dict[str, int]
@@ -176,10 +175,10 @@ class _BlockSolver:
         scales = self._fold_awq_scales(weights, scheme) if "scale" in self.steps else {}
         tensors = self._unquantized_tensors(weights)
         layers = []
-        for fold in self.block.spec.folds:
-            layer_input = self._layer_input(fold, scheme, scales.get(fold.prev_op))
-            unscaled_input = self._layer_input(fold, scheme, None)
-            for linear in fold.linears:
+        for group in self.block.groups:
+            layer_input = self._layer_input(group, scheme, scales.get(group))
+            unscaled_input = self._layer_input(group, scheme, None)
+            for linear in group.linears:
                 weight = weights.pop(f"{linear}.weight")
                 if not fits_fp16(weight, layer_input.spec, self.pow2_shifts.get(linear, 0)):
                     tensors |= self._float_tensors(linear, weight)
@@ -188,22 +187,22 @@ class _BlockSolver:
                     continue
                 result = quantize_layer(linear, weight, layer_input, self.steps)
                 tensors |= self._packed_tensors(linear, result.quantized)
-                if scales:
+                if group in scales:
                     unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
                     result = _merge_scaled_errors(unscaled, result)
                 layers.append(_layer_stats(f"{self.block.name}.{linear}", result))
-        return BlockResult(tensors, tuple(layers))
+        return BlockResult(tensors, (*layers, *self._idle_stats(weights, scheme)))
 
     def _solve_w8a8(self, weights: Weights, scheme: Scheme) -> BlockResult:
         """Quantizes weights whose products take activations in 8 bits."""
         original = dict(weights)
         scales = self._fold_smoothquant_scales(weights, scheme)
         tensors, layers = self._unquantized_tensors(weights), []
-        for fold in self.block.spec.folds:
-            unscaled_inputs, scale = self._activations(fold, scheme), scales[fold.prev_op]
-            inputs = unscaled_inputs.divide_by(scale)
-            layer_input = self._layer_input(fold, scheme, scale)
-            for linear in fold.linears:
+        for group in self.block.groups:
+            unscaled_inputs, scale = self._activations(group, scheme), scales.get(group)
+            inputs = unscaled_inputs if scale is None else unscaled_inputs.divide_by(scale)
+            layer_input = self._layer_input(group, scheme, scale)
+            for linear in group.linears:
                 weight = weights.pop(f"{linear}.weight").float()
                 steps = [step for step in self.steps if step != "scale"]
                 quantized = quantize_layer(linear, weight, layer_input, steps).quantized
@@ -220,49 +219,63 @@ class _BlockSolver:
                 tensors |= self._packed_tensors(linear, quantized)
                 if scheme.activations == "static":
                     tensors[f"{self.block.path}.{linear}.input_scale"] = self._input_scale(linear, inputs)
-        return BlockResult(tensors, tuple(layers))
+        return BlockResult(tensors, (*layers, *self._idle_stats(weights, scheme)))
 
-    def _layer_input(self, fold: Fold, scheme: Scheme, scale: Tensor | None) -> LayerInput:
-        """Returns the input of a fold's linears, divided by `scale`, (in,), if there is one."""
-        hessian = self.hessians[fold.prev_op]
+    def _idle_stats(self, weights: Weights, scheme: Scheme) -> Iterator[LayerStats]:
+        """Yields the statistics of linears that calibration never reached, without any error."""
+        steps = dict.fromkeys(
+            ("rtn", "smooth", "solved") if scheme.quantizes_activations else ("rtn", *self.steps), 0.0
+        )
+        for linear in self.block.idle:
+            numel = weights[f"{linear}.weight"].numel()
+            yield LayerStats(f"{self.block.name}.{linear}", 0.0, 0.0, numel, steps, stays_float=True)
+
+    def _layer_input(self, group: LinearGroup, scheme: Scheme, scale: Tensor | None) -> LayerInput:
+        """Returns the input of a group's linears, divided by `scale`, (in,), if there is one."""
+        hessian = self.hessians[group]
         if scale is not None:
             hessian = hessian / scale / scale[:, None]
         return LayerInput(hessian, scheme.to_spec(len(hessian)), self.matmul_dtype)
 
-    def _fold_awq_scales(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
-        """Searches and folds AWQ's scale of each fold in order; returns input scales (in,) by the module divided."""
+    def _fold_awq_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
+        """Searches and folds AWQ's scale of each fold in order; returns input scales (in,) by group."""
         scales = {}
-        for fold in self.block.spec.folds:
-            mean_abs = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(fold)}")
+        for group in self.block.groups:
+            if (fold := group.fold) is None:
+                continue
+            mean_abs = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(group)}")
             channel = channel_map(fold, self.component.config, len(mean_abs))
             linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
             spec = scheme.to_spec(len(mean_abs))
-            best = search_scale(linears, self.hessians[fold.prev_op], mean_abs, spec, channel)
+            best = search_scale(linears, self.hessians[group], mean_abs, spec, channel)
             scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
-            scales[fold.prev_op] = scale[channel]
+            scales[group] = scale[channel]
         return scales
 
-    def _fold_smoothquant_scales(self, weights: Weights, scheme: Scheme) -> dict[str, Tensor]:
+    def _fold_smoothquant_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
         """Searches and folds SmoothQuant's scale of each fold in order; returns input scales (in,) as for AWQ."""
         scales = {}
-        for fold in self.block.spec.folds:
-            inputs = self._activations(fold, scheme)
+        for group in self.block.groups:
+            if (fold := group.fold) is None:
+                continue
+            inputs = self._activations(group, scheme)
             channel = channel_map(fold, self.component.config, len(inputs.abs_max))
             linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
             best = search_smoothquant_scale(linears, inputs, scheme.to_spec(len(inputs.abs_max)), channel)
             scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
-            scales[fold.prev_op] = scale[channel]
+            scales[group] = scale[channel]
         return scales
 
-    def _activations(self, fold: Fold, scheme: Scheme) -> CalibrationActivations:
-        name = f"{self.component.name}.{self.block.input_module(fold)}"
+    def _activations(self, group: LinearGroup, scheme: Scheme) -> CalibrationActivations:
+        name = f"{self.component.name}.{self.block.input_module(group)}"
         tokens = self.calibration.tokens(self.block, name).float()
         return CalibrationActivations(tokens, self.calibration.abs_max(name), scheme.activations)
 
     def _unquantized_tensors(self, weights: Weights) -> dict[str, Tensor]:
-        """Returns norms and biases. A bias is divided by the same power of two as its linear's output."""
+        """Returns norms, biases and idle linears. A bias is divided by the power of two of its linear's output."""
         shifts = cumulative_shifts(self.block, self.pow2_shifts)
-        names = sorted(name for name in weights if name.removesuffix(".weight") not in self.block.spec.linears)
+        quantized = {linear for group in self.block.groups for linear in group.linears}
+        names = sorted(name for name in weights if name.removesuffix(".weight") not in quantized)
         shifted = {name: weights[name] * 2.0 ** -shifts.get(name.removesuffix(".bias"), 0) for name in names}
         return {f"{self.block.path}.{name}": shifted[name].to(self.storage_dtypes[name]).clone() for name in names}
 
@@ -312,8 +325,8 @@ def _float_layer_stats(layer: str, rounded: LayerResult, steps: Sequence[Step]) 
 
 
 def _load_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:
-    """Loads the parameters that the block's folds touch, as stored, and their dtypes."""
-    modules = {*block.spec.linears, *(fold.prev_op for fold in block.spec.folds)}
+    """Loads the parameters of the block's linears and of what folds touch, as stored, and their dtypes."""
+    modules = {*block.relative_linears, *(fold.prev_op for fold in block.spec.folds)}
     names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
     full_names = {name: f"{block.path}.{name}" for name in names if f"{block.path}.{name}" in component.checkpoint}
     tensors = dict(component.checkpoint.load_tensors(full_names.values()))

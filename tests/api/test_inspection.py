@@ -169,3 +169,31 @@ def quantized(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update={"count": 1, "steps": 1})})
     edgepress.quantize(small, model=lean, method="rtn", output=folder)
     return folder
+
+
+def test_a_pipeline_says_what_would_be_quantized_and_why_the_rest_is_not() -> None:
+    info = edgepress.info(DEMO_PIPELINE, layers=True)
+    assert isinstance(info, PipelineInfo)
+    assert [selection.component for selection in info.layers] == ["text_encoder", "transformer"]
+    denoiser = info.layers[1]
+    assert "layers.0.attention.to_out.0" in denoiser.quantized
+    assert "layers.0.adaLN_modulation.0" in denoiser.kept_layers["part of a norm or of the modulation"]
+    assert 0.5 < denoiser.quantized_share < 1
+    assert f"transformer: {len(denoiser.quantized)} of " in str(info)
+    assert f"{len(denoiser.kept_layers['outside the repeated blocks'])} outside the repeated blocks" in str(info)
+    lines = info.list_layers().splitlines()
+    assert "transformer.layers.0.attention.to_out.0: 4 bits" in lines
+    assert "transformer.layers.0.adaLN_modulation.0: kept, part of a norm or of the modulation" in lines
+    linears = sum(len(s.quantized) + sum(map(len, s.kept_layers.values())) for s in info.layers)
+    assert len(lines) == linears
+    content = to_dict(info)
+    assert content["layers"][1]["quantized"] == list(denoiser.quantized)
+
+
+def test_a_pipeline_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
+    info = edgepress.info(tmp_path, layers=True)
+    assert isinstance(info, PipelineInfo)
+    assert info.supported == ()
+    assert "cannot be quantized as it is:" in str(info)
+    assert "'DreamPipeline', which diffusers" in str(info)

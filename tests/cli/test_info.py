@@ -17,12 +17,12 @@ from edgepress.pipelines.hub import DEMO_PIPELINE
 def test_the_text_is_that_of_the_public_function() -> None:
     result = CliRunner().invoke(main, ["info", str(DEMO_PIPELINE)])
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"{edgepress.info(DEMO_PIPELINE)}\n"
+    assert result.stdout == f"{edgepress.info(DEMO_PIPELINE, layers=True)}\n"
 
 
 def test_json_has_the_same_numbers() -> None:
     result = CliRunner().invoke(main, ["info", str(DEMO_PIPELINE), "--json"])
-    content, info = json.loads(result.stdout), edgepress.info(DEMO_PIPELINE)
+    content, info = json.loads(result.stdout), edgepress.info(DEMO_PIPELINE, layers=True)
     assert isinstance(info, PipelineInfo)
     assert content["kind"] == "pipeline"
     assert {part["name"]: (part["parameters"], part["nbytes"]) for part in content["components"]} == {

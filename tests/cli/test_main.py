@@ -133,10 +133,10 @@ def test_a_missing_model_folder_is_named() -> None:
     assert "There is no model folder nowhere" in message
 
 
-def test_an_unknown_pipeline_class_is_answered_with_those_that_are_known(tmp_path: Path) -> None:
+def test_a_pipeline_class_that_diffusers_lacks_is_named(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "unknown", "NoSuchPipeline")
     message = error_message(run("quantize", "--recipe", "orin", "--model", folder, "--output", tmp_path / "out"))
-    assert "Pipeline class 'NoSuchPipeline' is not supported; supported: " in message
+    assert "names the pipeline class 'NoSuchPipeline', which diffusers " in message
     assert not (tmp_path / "out").exists()
 
 

@@ -94,14 +94,12 @@ def flux_transformer(**config: Any) -> Any:
 
     return FluxTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=64,
         pooled_projection_dim=32,
         axes_dims_rope=(4, 6, 6),
-        **{"guidance_embeds": True} | config,
+        **{"num_layers": 1, "num_single_layers": 1, "guidance_embeds": True} | config,
     )
 
 
@@ -128,10 +126,8 @@ def sdxl_unet(**config: Any) -> Any:
 
     return UNet2DConditionModel(
         sample_size=SIDE // 8,
-        block_out_channels=(8, 16, 16),
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
         norm_num_groups=4,
         attention_head_dim=2,
         cross_attention_dim=64,
@@ -139,7 +135,7 @@ def sdxl_unet(**config: Any) -> Any:
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + PROJECTED,
-        **config,
+        **{"block_out_channels": (8, 16, 16), "layers_per_block": 1} | config,
     )
 
 

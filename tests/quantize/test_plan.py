@@ -13,6 +13,7 @@ from helpers.tiny_families import FLUX, SD3, SDXL, write_tiny_family
 from safetensors.torch import load_file, save_file
 
 from edgepress.common.errors import UserError
+from edgepress.pipelines.linear_selection import KeepReason
 from edgepress.quantize.plan import build_plan, check_finite_weights
 from edgepress.recipes.schema import QuantizationSettings, Scheme
 
@@ -72,7 +73,8 @@ def test_too_few_blocks_are_rejected(pipeline: Path) -> None:
     with edit_weights(pipeline / "text_encoder") as tensors:
         for name in [name for name in tensors if name.startswith(("layers.1.", "layers.2."))]:
             del tensors[name]
-    with pytest.raises(UserError, match="has none of the blocks"):
+    change_config(pipeline / "text_encoder", num_hidden_layers=1, layer_types=None)
+    with pytest.raises(UserError, match=r"text_encoder has too few of the blocks layers\.\*"):
         build_plan(pipeline, QuantizationSettings())
 
 
@@ -96,40 +98,28 @@ def test_all_seven_linears_of_a_block_are_quantized(tiny: Path) -> None:
     assert "layers.0.attention.to_out.0" in block.linears
 
 
-def test_a_group_size_that_does_not_fit_names_the_layer(pipeline: Path) -> None:
-    weights = load_file(pipeline / "transformer" / "diffusion_pytorch_model.safetensors")
-    weights["layers.0.attention.to_q.weight"] = torch.zeros(384, 200)
-    save_file(weights, pipeline / "transformer" / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(
-        UserError, match=r"group_size: 128 does not divide the input width 200 of transformer\.layers\.0\."
-    ):
-        build_plan(pipeline, QuantizationSettings(scheme=Scheme(group_size=128)))
-
-
-def test_extra_schemes_must_fit_too(pipeline: Path) -> None:
-    """Inputs of 192 fit groups of 64 and of a channel, and not those of 128."""
+def test_widths_that_the_group_does_not_divide_are_planned_all_the_same(pipeline: Path) -> None:
+    """Inputs of 192 take groups of 64; those of 100 stay in floats, and so does what folds into them."""
     with edit_weights(pipeline / "text_encoder") as tensors:
         for name in [name for name in tensors if ".mlp." in name]:
             columns = slice(192) if "down_proj" in name else slice(None)
             rows = slice(None) if "down_proj" in name else slice(192)
             tensors[name] = tensors[name][rows, columns].contiguous()
     change_config(pipeline / "text_encoder", intermediate_size=192)
-    fitting = QuantizationSettings(
-        scheme=Scheme(group_size=64), extra_schemes={"board": Scheme(group_size="channel", bits=8)}
-    )
-    assert len(build_plan(pipeline, fitting).blocks) == 5
-    with pytest.raises(
-        UserError, match=r"extra_schemes\.board\.group_size: 128 does not divide .* text_encoder\.layers\.0\."
-    ):
-        build_plan(pipeline, fitting.model_copy(update={"extra_schemes": {"board": Scheme(group_size=128)}}))
-
-
-def test_an_output_width_that_cannot_be_packed_is_named(pipeline: Path) -> None:
+    block = build_plan(pipeline, QuantizationSettings(extra_schemes={"board": Scheme()})).blocks[0]
+    assert "layers.0.mlp.down_proj" in block.linears
+    assert Scheme().resolve_group_size(192) == 64
     with edit_weights(pipeline / "text_encoder") as tensors:
-        name = "layers.0.mlp.down_proj.weight"
-        tensors[name] = tensors[name][:100].contiguous()
-    with pytest.raises(UserError, match=r"output width 100 of text_encoder\.layers\.0\.mlp\.down_proj"):
-        build_plan(pipeline, QuantizationSettings())
+        for name in [name for name in tensors if ".mlp." in name]:
+            columns = slice(100) if "down_proj" in name else slice(None)
+            rows = slice(None) if "down_proj" in name else slice(100)
+            tensors[name] = tensors[name][rows, columns].contiguous()
+    change_config(pipeline / "text_encoder", intermediate_size=100)
+    part = build_plan(pipeline, QuantizationSettings()).get_component("text_encoder")
+    names = {f"layers.0.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
+    assert not names & set(part.blocks[0].linears)
+    assert {part.kept_linears[name] for name in names} == {KeepReason.WIDTH}
+    assert [fold.prev_op for fold in part.blocks[0].spec.folds] == ["input_layernorm", "self_attn.v_proj"]
 
 
 @pytest.mark.parametrize(("value", "message"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
@@ -142,17 +132,46 @@ def test_weights_that_are_not_finite_are_named(pipeline: Path, value: float, mes
         check_finite_weights(pipeline)
 
 
-def test_an_unknown_pipeline_class_lists_the_known_ones(pipeline: Path) -> None:
-    (pipeline / "model_index.json").write_text(json.dumps({"_class_name": "DreamPipeline"}))
-    with pytest.raises(UserError, match=r"'DreamPipeline' is not supported; supported: .*ZImagePipeline"):
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (
+            {"_class_name": "DreamPipeline", "_diffusers_version": "0.99.0"},
+            r"'DreamPipeline', which diffusers \d+\.\S* does not have; the pipeline was saved with diffusers 0\.99",
+        ),
+        ({"_class_name": "WanPipeline"}, "is a WanPipeline, which does not make images from text alone"),
+        ({"_class_name": "DiTPipeline"}, "is a DiTPipeline, which does not make images from text alone"),
+        ({"_class_name": "StableDiffusionPipeline"}, "has no component that denoises"),
+    ],
+)
+def test_what_is_no_known_text_to_image_pipeline_is_rejected(
+    pipeline: Path, index: dict[str, str], message: str
+) -> None:
+    (pipeline / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=message):
         build_plan(pipeline, QuantizationSettings())
 
 
 @pytest.mark.parametrize("name", [FLUX, SD3, SDXL])
-def test_a_pipeline_that_can_only_be_exported_is_rejected(name: str, tmp_path: Path) -> None:
+def test_a_family_without_folds_has_all_its_denoisers_and_text_encoders_planned(name: str, tmp_path: Path) -> None:
     write_tiny_family(name, tmp_path)
-    with pytest.raises(UserError, match=f"{name} cannot be quantized yet.*'edgepress export onnx"):
-        build_plan(tmp_path, QuantizationSettings())
+    plan = build_plan(tmp_path, QuantizationSettings())
+    encoders = {FLUX: 2, SD3: 3, SDXL: 2}[name]
+    denoiser = "unet" if name == SDXL else "transformer"
+    expected = ["text_encoder", *(f"text_encoder_{number}" for number in range(2, encoders + 1)), denoiser]
+    assert [component.name for component in plan.components] == expected
+    assert all(component.blocks for component in plan.components if component.name != "unet")  # too narrow here
+    assert [component.name for component in plan.unquantized_components] == ["vae"]
+    assert {group.fold for block in plan.blocks for group in block.groups} == {None}
+
+
+def test_a_component_that_a_pipeline_lacks_is_left_out(tmp_path: Path) -> None:
+    write_tiny_family(SD3, tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text("utf-8"))
+    index |= {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    names = [component.name for component in build_plan(tmp_path, QuantizationSettings()).components]
+    assert names == ["text_encoder", "text_encoder_2", "transformer"]
 
 
 def test_an_unknown_component_lists_the_known_ones(tiny: Path) -> None:
