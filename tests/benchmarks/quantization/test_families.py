@@ -11,14 +11,14 @@ from edgepress.benchmarks.quantization.family_trial import COLUMNS, run_trial
 def test_classes_that_need_only_a_prompt_are_listed() -> None:
     names = list_text_to_image_classes()
     assert {"FluxPipeline", "StableDiffusionXLPipeline", "QwenImagePipeline", "ZImagePipeline"} <= set(names)
-    others = {
+    unlisted = {
         "WanPipeline",
         "DiTPipeline",
         "FluxControlNetPipeline",
         "StableDiffusionInpaintPipeline",
         "AudioLDM2Pipeline",
     }
-    assert not others & set(names)
+    assert not unlisted & set(names)
     assert names == sorted(set(names))
 
 
