@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...storage.checkpoint import write_tensors
 from ...storage.atomic_file import atomic_write
+from ...storage.checkpoint import write_tensors
 from ..plan import QuantBlock
 from ..workspace import Workspace, iterate_tensors, read_metadata, read_tensor
 from .statistics import ACTIVATION_TOKENS, HESSIAN_SUFFIX, ActivationStats, compute_hessian
