@@ -11,8 +11,8 @@ import click
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.schema import MAX_STEPS
-from ..storage.layout import ONNX, RKNN, Artifact
-from ..storage.preflight import check_writable_folder
+from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
+from ..storage.preflight import check_results_folder
 from ..storage.recognition import require_export
 from .console import print_json, show_progress
 from .options import (
@@ -84,7 +84,7 @@ def bench(
         raise UserError("'edgepress bench' reads the memory of processes from /proc. Run it on Linux.")
     require_export(artifact)
     output = output or _default_output(artifact)
-    check_writable_folder(output)
+    check_results_folder(output)
     name, prompt_list = _resolve_prompts(prompt, prompts)
     from ..perf.publishing import publish_results
     from ..perf.runner import BenchConfig, run_benchmark
@@ -101,7 +101,8 @@ def bench(
 
 def _default_output(artifact: Path) -> Path:
     """Next to the exports, not in what is measured."""
-    return Artifact(artifact.parent if artifact.name in (ONNX, RKNN) else artifact).bench
+    is_folder = locate_folder(artifact).name in (ONNX, RKNN)
+    return (Artifact.containing(artifact) if is_folder else Artifact(artifact)).bench
 
 
 def _resolve_prompts(prompt: str | None, prompts: str | None) -> tuple[str, list[Prompt]]:

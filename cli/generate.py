@@ -12,6 +12,7 @@ import click
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.schema import MAX_STEPS
+from ..storage.preflight import check_results_folder
 from .console import print_json, show_progress
 from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, verbosity_options
 
@@ -99,6 +100,7 @@ def _resolve_format(output: Path) -> str:
     folder = output.parent
     if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{output} cannot be written. Give a file in an existing folder with write permission.")
+    check_results_folder(folder)
     return image_format
 
 

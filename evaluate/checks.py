@@ -9,7 +9,7 @@ from ..pipelines.hub import read_pipeline_class
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.sampling import SamplingParams
 from ..runtime.onnx.exported import load_exported_onnx
-from ..storage.preflight import check_writable_folder
+from ..storage.preflight import check_results_folder, check_writable_folder
 from .generation.candidates import ImageSource
 from .generation.generators import check_guidance
 from .plan import EvaluationPlan
@@ -24,8 +24,9 @@ def check_plan(plan: EvaluationPlan) -> None:
     """
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
-    for folder in (plan.output, plan.image_cache, *([plan.history.parent] if plan.history else [])):
-        check_writable_folder(folder)
+    for folder in (plan.output, *([plan.history.parent] if plan.history else [])):
+        check_results_folder(folder)
+    check_writable_folder(plan.image_cache)
     for source in (plan.reference, *plan.candidates.values()):
         if plan.sampling and source.kind != "images":
             _check_source(source, plan.sampling)

@@ -11,11 +11,12 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.threads import map_threads
 from ..prompts.prompt import Prompt
+from ..storage.snapshot import FolderSnapshot
 from .generation.candidates import ImageSource
 from .generation.image_cache import CachedImages, GenerationJob, generate_cached_images
 from .images.image_file import ImageRecord, get_image_stem, list_images, load_record
 from .plan import MAX_LISTED_NAMES, EvaluationPlan
-from .results.schema import RunIdentity, SampleKey
+from .results.schema import RunIdentity, SampleKey, SystemInfo
 from .scoring.pairs import ComparisonSet, ImageSet, LoadedImage, make_image_set
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def collect_images(
     plan: EvaluationPlan,
     identity: RunIdentity,
     ground_truth: Mapping[str, ImageRecord],
+    snapshots: Mapping[Path, FolderSnapshot],
     progress: Progress = no_progress,
 ) -> ComparisonSet:
     """Generates the missing images, and loads a record of every image.
@@ -46,34 +48,37 @@ def collect_images(
         plan: What to evaluate.
         identity: Content hashes of the sources.
         ground_truth: The ground-truth images by prompt id.
+        snapshots: The files of each source's folder before their content was read.
         progress: Called with the number of images that are ready, for each source.
 
     Raises:
-        UserError: A source cannot be loaded, or a ground-truth image has another size than the reference's.
+        UserError: A source cannot be loaded, or was changed meanwhile, or a ground-truth image has another size than
+            the reference's.
     """
-    hashes = {name: system.folder.sha256 for name, system in identity.variants.items()}
-    reference_hash = identity.reference.folder.sha256
-    reference = _load_image_set(plan, plan.reference, reference_hash, "the reference", progress)
+
+    def load(name: str, source: ImageSource, system: SystemInfo, repeat: int = 0) -> ImageSet:
+        if source.kind == "images" or plan.sampling is None:
+            return _load_image_files(plan, source)
+        dtype = source.dtype or plan.dtype
+        job = GenerationJob(source, system.folder.sha256, dtype, plan.sampling, repeat, snapshots.get(source.folder))
+        return make_image_set(_load_generated(plan, job, f"generating images with {name}", progress))
+
+    reference = load("the reference", plan.reference, identity.reference)
     sizes = {key[0]: record.size for key, record in reference.records.items() if isinstance(record, ImageRecord)}
     _require_size(ground_truth, sizes)
     noise_floor = None
     if plan.noise_floor:
-        noise_floor = _load_image_set(plan, plan.reference, reference_hash, "the reference again", progress, repeat=1)
-    variants = {name: _load_image_set(plan, src, hashes[name], name, progress) for name, src in plan.candidates.items()}
+        noise_floor = load("the reference again", plan.reference, identity.reference, repeat=1)
+    variants = {name: load(name, source, identity.variants[name]) for name, source in plan.candidates.items()}
     return ComparisonSet(reference, variants, noise_floor, ground_truth)
 
 
-def _load_image_set(
-    plan: EvaluationPlan, source: ImageSource, sha256: str, name: str, progress: Progress, repeat: int = 0
-) -> ImageSet:
-    keys = [(prompt.id, seed) for prompt, seed in iter_samples(plan)]
-    if source.kind == "images":
-        files = _find_image_files(plan, source)
-        return make_image_set(dict(zip(keys, map_threads(load_record, [files.get(key) for key in keys]), strict=True)))
-    if plan.sampling is None:
+def _load_image_files(plan: EvaluationPlan, source: ImageSource) -> ImageSet:
+    if source.kind != "images":
         raise ValueError("a source that generates images needs sampling parameters")
-    job = GenerationJob(source, sha256, source.dtype or plan.dtype, plan.sampling, repeat)
-    return make_image_set(_load_generated(plan, job, f"generating images with {name}", progress))
+    keys = [(prompt.id, seed) for prompt, seed in iter_samples(plan)]
+    files = _find_image_files(plan, source)
+    return make_image_set(dict(zip(keys, map_threads(load_record, [files.get(key) for key in keys]), strict=True)))
 
 
 def _load_generated(

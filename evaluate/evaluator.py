@@ -15,13 +15,14 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
 from ..storage.files import digest_files
-from ..storage.layout import GENERATORS, Artifact
-from ..storage.manifest import LoraRecord, library_versions, read_manifest
+from ..storage.layout import GENERATORS, locate_folder
+from ..storage.manifest import LoraRecord, library_versions
 from ..storage.provenance import describe_missing_hashes, read_recorded_files
 from ..storage.publishing import shared_lock
+from ..storage.snapshot import FolderSnapshot
 from .checks import check_plan
 from .collection import collect_images, iter_samples, load_ground_truth
-from .generation.candidates import ImageSource
+from .generation.candidates import ImageSource, read_origin
 from .generation.generators import detect_engine
 from .metrics.base import list_image_scores, list_pair_scores
 from .metrics.registry import MetricSet, load_metrics
@@ -53,8 +54,8 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
         write_reports: Whether to write the reports as well.
 
     Raises:
-        UserError: There is nothing to compare, a source cannot be loaded, a metric failed, gates, baseline or ground
-            truth do not fit, or `edgepress clean` is removing cached images.
+        UserError: There is nothing to compare, a source cannot be loaded or is changed meanwhile, a metric failed,
+            gates, baseline or ground truth do not fit, or `edgepress clean` is removing cached images.
     """
     baseline_results = load_results(plan.baseline) if plan.baseline else None
     check_plan(plan)
@@ -65,6 +66,8 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
     if plan.history:
         history.init_history(plan.history)
     seconds: dict[str, float] = {}
+    sources = [source.folder for source in (plan.reference, *plan.candidates.values()) if source.kind != "images"]
+    snapshots = {folder: FolderSnapshot.take(folder) for folder in sources}
     with _record_time(seconds, "reading"):
         identity = _build_identity(plan, metrics, progress)
     if plan.baseline and baseline_results:
@@ -72,7 +75,7 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
     with shared_lock(plan.image_cache.parent):  # reports show images of the cache
         with _withdraw_latest(plan.output):
             with _record_time(seconds, "generating"):
-                images = collect_images(plan, identity, ground_truth, progress)
+                images = collect_images(plan, identity, ground_truth, snapshots, progress)
             with _record_time(seconds, "scoring"):
                 scores = _score_all(plan, metrics, identity, images, progress)
             samples = tuple(build_sample(*key, images, scores.results, plan.image_cache) for key in iter_samples(plan))
@@ -172,8 +175,7 @@ def _record_loras(source: ImageSource) -> list[LoraRecord]:
 
 def _require_same_origin(plan: EvaluationPlan, source: ImageSource, reference: SystemInfo) -> None:
     """Refuses a reference that is not the pipeline that the candidate was quantized from."""
-    artifact = Artifact.containing(source.folder)
-    manifest = read_manifest(artifact.path) if source.folder.name in GENERATORS else None
+    manifest = read_origin(source) if locate_folder(source.folder).name in GENERATORS else None
     if manifest is None or reference.kind != "diffusers":
         return
     if add_loras(digest_files(manifest.sources), manifest.loras) != reference.folder.sha256:

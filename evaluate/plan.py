@@ -18,11 +18,10 @@ from ..recipes.schema import EvaluationSettings, Recipe
 from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
-from ..storage.manifest import read_manifest
 from ..storage.preflight import is_writable
 from ..storage.recognition import reject_path
 from ..storage.source_location import find_source, find_source_loras
-from .generation.candidates import ImageSource, detect_image_source, parse_candidates
+from .generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings
 from .results.schema import PromptSubset
@@ -297,7 +296,7 @@ def _find_original(candidate: ImageSource) -> str | None:
     Manifests of earlier releases say where it is.
     """
     artifact = Artifact.containing(candidate.folder)
-    manifest = read_manifest(artifact.path)
+    manifest = read_origin(candidate)
     if manifest is None:
         return None
     source = find_source(artifact) or Path(manifest.source)
@@ -307,7 +306,7 @@ def _find_original(candidate: ImageSource) -> str | None:
 def _find_loras(candidate: ImageSource, recipe: Recipe) -> tuple[str, ...]:
     """Returns the LoRAs that a candidate was quantized with, or else those of the recipe."""
     artifact = Artifact.containing(candidate.folder)
-    manifest = read_manifest(artifact.path)
+    manifest = read_origin(candidate)
     if manifest is None or manifest.loras:
         return (find_source_loras(artifact) if manifest else ()) or recipe.loras
     return ()

@@ -14,7 +14,8 @@ from .. import __version__
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import Prompt, prompt_set_digest
-from ..runtime.verification import digest_export, verify_export
+from ..runtime.verification import digest_export, find_export_folder, verify_export
+from ..storage.snapshot import FolderSnapshot
 from .machine import read_machine_info
 from .power import read_power_state, read_temperatures, read_throttling
 from .process_memory import parse_proc_file
@@ -74,6 +75,7 @@ def run_benchmark(
             before the first one.
         KeyboardInterrupt: Ctrl-C before the first image.
     """
+    snapshot = FolderSnapshot.take(find_export_folder(config.artifact))
     notice = verify_export(config.artifact, progress)
     if notice:
         logger.warning("%s", notice)
@@ -81,6 +83,7 @@ def run_benchmark(
     started_at, initial = datetime.now(UTC), _InitialConditions()
     artifact_sha256 = digest_export(config.artifact)
     with _start_worker(config) as worker:
+        snapshot.require_unchanged()  # the worker has opened the files that were read
         run = _BenchRun(config, worker, started_at, initial, artifact_sha256)
         progress("starting", 1, 1)
         incomplete_reason = run.generate_all(write, progress)

@@ -16,13 +16,14 @@ from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
+from ..models.base.image_size import check_image_size
 from ..pipelines.families import find_family, is_described
 from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.lora_files import parse_lora
-from ..pipelines.preflight import check_images, check_pipeline
+from ..pipelines.preflight import check_images, check_pipeline, read_configs
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt, prompt_set_digest
-from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
+from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.loader import validate_settings
 from ..recipes.schema import PRIMARY, GenerationSettings, QuantizationSettings, Recipe
 from ..storage.checkpoint import write_tensors
@@ -32,6 +33,7 @@ from ..storage.manifest import LoraRecord, Manifest, library_versions, read_mani
 from ..storage.preflight import check_disk_space, check_output, check_replaceable
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
+from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import remove_places, write_source_location
 from ..storage.weight_files import find_stray_weights
 from .algorithms.fp16_range import find_fp16_overflows
@@ -95,8 +97,9 @@ def quantize_pipeline(
         _check_published(job, Artifact(output))
     if writes:
         check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
+    snapshot = FolderSnapshot.take(source)
     check_finite_weights(source, timer)
-    job = replace(job, files=hash_files(source, timer, skip=find_stray_weights(source)))
+    job = replace(job, files=hash_files(source, timer, skip=find_stray_weights(source)), snapshot=snapshot)
     workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:
         if workspace.folder.exists():  # left by a run that was interrupted right after publishing
@@ -165,6 +168,7 @@ class QuantizationJob:
         max_memory: Bytes.
         loras: The LoRAs that are merged into the weights of the plan.
         files: Every file of the source pipeline, once they have been read.
+        snapshot: The files before that.
     """
 
     recipe: Recipe
@@ -175,6 +179,7 @@ class QuantizationJob:
     max_memory: int
     loras: Sequence[LoraRecord] = ()
     files: Sequence[FileRecord] = ()
+    snapshot: FolderSnapshot | None = None
 
     @property
     def source_name(self) -> str:
@@ -225,11 +230,17 @@ class QuantizationJob:
             for number, block in enumerate(missing, done + 1):
                 component, block = self.plan.get_component(block.component), calibration.group_linears(block)
                 results = quantize_block(component, block, calibration, self.plan.settings, self.dtype)
+                self._require_unchanged()  # blocks are stored for the files that were hashed
                 overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
                 _save_block(results, overflows, workspace.block_file(block.name))
                 _warn_about_floats(block, results[PRIMARY])
                 progress("quantizing", number, len(blocks))
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
+        self._require_unchanged()
+
+    def _require_unchanged(self) -> None:
+        if self.snapshot is not None:
+            self.snapshot.require_unchanged()
 
     def build_manifest(self, workspace: Workspace) -> Manifest:
         plan = self.plan
@@ -291,11 +302,32 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
     sampling = resolve_sampling(recipe.calibration, source)
     check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)
+    _check_later_stages(recipe, source)
     loras = [parse_lora(text) for text in recipe.loras]
     plan = merge_into_plan(loras, build_plan(source, recipe.quantize))
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     records = [lora.record() for lora in loras]
     return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory, records)
+
+
+def _check_later_stages(recipe: Recipe, source: Path) -> None:
+    """Checks what the recipe asks of later stages, so that it is not found out after the whole work.
+
+    Raises:
+        UserError: An image size is impossible, or the prompt set for the evaluation does not exist.
+    """
+    family, configs, size = find_family(source), read_configs(source), recipe.evaluation.size
+    sizes = [("export.sizes", entry) for entry in recipe.export.sizes]
+    sizes += [] if size == "native" else [("evaluation.size", size)]
+    for key, (height, width) in sizes if is_described(family.pipeline_class) else ():
+        try:
+            check_image_size(family, configs, height, width)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+    try:
+        find_prompt_set(resolve_prompt_set(source, recipe.evaluation.prompts, "evaluation"))
+    except UserError as error:
+        raise UserError(f"evaluation.prompts: {error}") from error
 
 
 def _check_published(job: QuantizationJob, artifact: Artifact) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,8 @@ OBSTACLES = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened. Check that it is a file, and that you may write it and its folder.",
 }
 
+CREATED_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+
 
 @contextmanager
 def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Iterator[sqlite3.Connection]:
@@ -42,6 +45,7 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
     try:
         connection = sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)
         try:
+            _require_own(connection, statements, f"{file} is not a valid {kind}", remedy)
             for statement in statements:
                 connection.execute(statement)
             yield connection
@@ -52,3 +56,11 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
         if obstacle:
             raise UserError(f"Cannot use the {kind} {file}: {obstacle}") from error
         raise UserError(f"{file} is not a valid {kind} ({error}). {remedy}") from error
+
+
+def _require_own(connection: sqlite3.Connection, statements: Sequence[str], problem: str, remedy: str) -> None:
+    """Refuses a database of another program before anything is added to it."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    missing = [table for statement in statements for table in CREATED_TABLE.findall(statement) if table not in tables]
+    if tables and missing:
+        raise UserError(f"{problem} (it has no table {missing[0]}, but {', '.join(sorted(tables)[:3])}). {remedy}")

@@ -50,8 +50,8 @@ class Artifact:
 
     @classmethod
     def containing(cls, folder: Path) -> Artifact:
-        """The artifact that a folder `model`, `onnx` or `rknn` is part of."""
-        return cls(folder.parent)
+        """The artifact that a folder `model`, `onnx` or `rknn` is part of, however its path is written."""
+        return cls(locate_folder(folder).parent)
 
     @property
     def model(self) -> Path:
@@ -112,6 +112,14 @@ class Artifact:
     def has_rknn(self) -> bool:
         """Whether there are exported RKNN parts."""
         return is_export(self.rknn)
+
+
+def locate_folder(folder: Path) -> Path:
+    """The path of a folder of an artifact with its own name at the end: `.` and links of other names are resolved."""
+    if folder.name in GENERATORS:  # maybe a link itself, which belongs to the artifact that it is in
+        return folder
+    real = folder.resolve()
+    return real if real.name in GENERATORS or folder.name in ("", "..") else folder
 
 
 def is_pipeline(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from pydantic import (
 from ..common.errors import UserError
 from .checksums import read_checksums, require_checksum, write_checksums
 from .files import FileRecord, list_files, record_file, write_json
-from .layout import CHECKSUMS_NAME, CONFIG_NAME, is_of_another_program
+from .layout import CHECKSUMS_NAME, CONFIG_NAME, RKNN, is_of_another_program, locate_folder
 from .published_model import describe_validation_error
 from .relative_path import FileName, RelativePath
 from .strict_json import parse_strict_json
@@ -323,11 +323,16 @@ def read_export_config(folder: Path) -> OnnxPipelineConfig | RknnPipelineConfig:
     Raises:
         UserError: It is missing, corrupt, or of another schema version.
     """
+    return read_rknn_config(folder) if is_rknn_export(folder) else read_onnx_config(folder)
+
+
+def is_rknn_export(folder: Path) -> bool:
+    """Whether an export holds parts for an NPU. Where its pipeline.json is damaged, its name decides."""
     try:
         content = parse_strict_json((folder / CONFIG_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
-        content = {}  # reading it says what is wrong
-    return read_rknn_config(folder) if "target" in content else read_onnx_config(folder)
+    except (OSError, ValueError):  # reading it says what is wrong
+        return locate_folder(folder).name == RKNN
+    return "target" in content
 
 
 def write_config(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.file_lock import lock_file
-from .layout import Artifact, is_of_another_program, is_written_by_edgepress
+from .layout import Artifact, is_export, is_of_another_program, is_pipeline, is_written_by_edgepress
 from .recognition import PathKind, is_artifact, recognize_path, reject_path
 
 
@@ -34,6 +34,27 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
         check_writable_folder(path)
     _check_lock(artifact, work / "lock")
     check_disk_space(artifact, bytes_needed)
+
+
+def check_results_folder(folder: Path) -> None:
+    """Checks that a folder of results can be written, and is in no folder that is published as a whole.
+
+    There, results would be lost when the folder is replaced, and it would not be what was published any more.
+
+    Args:
+        folder: The folder; it need not exist.
+
+    Raises:
+        UserError: It is in a pipeline or an export, a part of the path is a file, or it is read-only.
+    """
+    real = folder.resolve()
+    whole = next((place for place in (real, *real.parents) if is_pipeline(place) or is_export(place)), None)
+    if whole is not None:
+        kind = "an export" if is_export(whole) else "a pipeline"
+        raise UserError(
+            f"{folder} is in {whole}, which is {kind}: results do not belong there. Choose another --output."
+        )
+    check_writable_folder(folder)
 
 
 def check_replaceable(path: Path, descriptions: Sequence[Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from .files import FileRecord
-from .layout import MODEL, SIMULATOR_FOLDER, Artifact, is_export, is_pipeline
+from .layout import MODEL, SIMULATOR_FOLDER, Artifact, is_export, is_pipeline, locate_folder
 from .pipeline_config import read_export_config
 from .published_model import PublishedModel, read_published_model
 
@@ -42,7 +42,7 @@ def require_fresh(folder: Path, model_sha256: str | None, sources: Collection[Fi
     if model is not None and is_stale(model_sha256, sources, model):
         raise UserError(
             f"{folder} was exported from another model than the one in {artifact.model}, which was replaced since. Run "
-            f"'edgepress export {folder.name}' again."
+            f"'edgepress export {locate_folder(folder).name}' again."
         )
 
 
@@ -67,7 +67,7 @@ def read_recorded_files(folder: Path) -> tuple[FileRecord, ...]:
     """
     if is_export(folder):
         return read_export_config(folder).recorded_files
-    if folder.name == MODEL and is_pipeline(folder):
+    if locate_folder(folder).name == MODEL and is_pipeline(folder):
         model = read_published_model(Artifact.containing(folder))
         return model.files if model else ()
     return ()

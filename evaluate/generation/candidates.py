@@ -10,6 +10,8 @@ from pathlib import Path
 from ...common.errors import UserError
 from ...runtime.rknn.exported import is_rknn_artifact
 from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
+from ...storage.manifest import Manifest, read_manifest
+from ...storage.pipeline_config import read_export_config
 from ...storage.recognition import reject_path
 from ..images.image_file import list_images
 from ..results.schema import SystemKind
@@ -104,3 +106,20 @@ def _get_default_name(folder: Path) -> str:
 
 def _with_dtype(source: ImageSource, dtype: str | None) -> ImageSource:
     return ImageSource(source.kind, source.folder, dtype) if source.kind == "diffusers" else source
+
+
+def read_origin(source: ImageSource) -> Manifest | None:
+    """The manifest of the artifact that a candidate is in, which says what it was quantized from.
+
+    Returns:
+        None if it is in no artifact, or an export of another pipeline than the artifact's model.
+
+    Raises:
+        UserError: The manifest or the export's pipeline.json is corrupt, or of a newer version.
+    """
+    manifest = read_manifest(Artifact.containing(source.folder).path)
+    if manifest is not None and is_export(source.folder):
+        config = read_export_config(source.folder)
+        if config.model_sha256 == "" and set(config.sources) != set(manifest.sources):
+            return None
+    return manifest

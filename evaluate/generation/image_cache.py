@@ -23,6 +23,7 @@ from ...pipelines.sampling import SamplingParams, batched
 from ...prompts.prompt import Prompt
 from ...storage.atomic_file import atomic_write
 from ...storage.manifest import library_versions
+from ...storage.snapshot import FolderSnapshot
 from ..images.image_file import NAN_TAG, TRUNCATION_TAG
 from . import generators
 from .candidates import ImageSource
@@ -43,6 +44,7 @@ class GenerationJob:
         dtype: Compute dtype of a diffusers pipeline.
         sampling: Image size, number of steps and guidance scale.
         repeat: 0, or 1 to generate the same images again for the noise floor.
+        snapshot: The files of the folder before its content was read.
     """
 
     source: ImageSource
@@ -50,6 +52,7 @@ class GenerationJob:
     dtype: str
     sampling: SamplingParams
     repeat: int = 0
+    snapshot: FolderSnapshot | None = None
 
 
 def make_batches(prompts: Sequence[Prompt], num_seeds: int, batch_size: int) -> list[PromptBatch]:
@@ -99,7 +102,8 @@ def generate_cached_images(
         overwrite: Whether to generate all images again.
 
     Raises:
-        UserError: The source cannot be loaded, does not support the sampling parameters, or fails for every prompt.
+        UserError: The source cannot be loaded, does not support the sampling parameters, fails for every prompt, or was
+            changed meanwhile.
     """
     batches = make_batches(prompts, num_seeds, get_batch_size(job.source, job.sampling))
     missing = [b for b in batches if overwrite or not all(file.exists() for file in get_batch_files(job, b, cache))]
@@ -133,6 +137,8 @@ def _generate_batches(
     num_prompts, num_failures, num_images = sum(len(batch.prompts) for batch in batches), 0, 0
     for batch in batches:
         images, errors = _generate_batch(generate, batch)
+        if job.snapshot is not None:  # images are cached by the content that was read before
+            job.snapshot.require_unchanged()
         num_failures, num_images = num_failures + len(errors), num_images + len(images)
         if errors and not num_images and num_failures >= min(MAX_FAILURES, num_prompts):
             raise _explain_failure(job.source, next(iter(errors.values())))

@@ -16,12 +16,11 @@ from ...pipelines.hub import read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.files import FileRecord, hash_files, read_json_object
-from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, solution_folders
+from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, locate_folder, solution_folders
 from ...storage.manifest import Manifest, read_manifest
 from ...storage.recognition import reject_path
 from ...storage.weight_files import find_stray_weights
-
-TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
+from .tokenizer_files import resolve_tokenizer_files
 
 
 class SourcePipeline:
@@ -39,6 +38,7 @@ class SourcePipeline:
     ) -> None:
         self.folder, self.family, self.configs, self.manifest = folder, family, configs, manifest
         self._checkpoints: dict[str, Checkpoint] = {}
+        self._tokenizer_files: Mapping[str, str] | None = None
 
     def open_checkpoint(self, component: str) -> Checkpoint:
         """Returns a component's weights under the names of its modules, opened at the first call.
@@ -110,24 +110,15 @@ class SourcePipeline:
         """Returns the folders of the pipeline's tokenizers, sorted."""
         return [path for path in sorted(self.folder.glob("tokenizer*")) if path.is_dir()]
 
-    def read_tokenizer_files(self) -> dict[str, str]:
-        """Returns the text of the files that the runtime's tokenizer reads, by name.
-
-        A chat template inside tokenizer_config.json becomes a file of its own.
+    def read_tokenizer_files(self) -> Mapping[str, str]:
+        """Returns the text of the files that the runtime's tokenizer reads, by name, read at the first call.
 
         Raises:
-            UserError: A file is missing.
+            UserError: A file is missing, the tokenizer cannot be loaded, or has a setting that the runtime lacks.
         """
-        folder = self.folder / "tokenizer"
-        files = {name: (folder / name).read_text("utf-8") for name in TOKENIZER_FILES if (folder / name).is_file()}
-        config_file = folder / "tokenizer_config.json"
-        config = read_json_object(config_file) if config_file.is_file() else {}
-        if "chat_template.jinja" not in files and isinstance(config.get("chat_template"), str):
-            files["chat_template.jinja"] = config["chat_template"]
-        missing = [name for name in TOKENIZER_FILES if name not in files]
-        if missing:
-            raise UserError(f"{folder / missing[0]} is missing. Save the pipeline again with save_pretrained().")
-        return files
+        if self._tokenizer_files is None:
+            self._tokenizer_files = resolve_tokenizer_files(self.folder)
+        return self._tokenizer_files
 
     def write_tokenizer_files(self, folder: Path) -> None:
         """Writes the files that the runtime's tokenizer reads into a new folder."""
@@ -148,7 +139,7 @@ def open_source(folder: Path, extra_graphs: Sequence[str] = ()) -> SourcePipelin
             has no such optional graph.
     """
     if is_pipeline(folder):
-        manifest = read_manifest(folder.parent) if folder.name == MODEL else None
+        manifest = read_manifest(Artifact.containing(folder).path) if locate_folder(folder).name == MODEL else None
     else:
         folder, manifest = _open_artifact(Artifact(folder))
     configs = _load_configs(folder)

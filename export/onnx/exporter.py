@@ -16,6 +16,7 @@ from ...recipes.schema import ExportSettings
 from ...storage.files import digest_files
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder, staging_folder
+from ...storage.snapshot import FolderSnapshot
 from ..verification.parity import Parity
 from .prepare import ImageSizes, plan_export
 from .traced_graphs import trace_graphs
@@ -121,6 +122,7 @@ def export_onnx(
     if verify:
         for size in plan.sizes:
             check_images(plan.source.folder, *size)
+    snapshot = FolderSnapshot.take(plan.source.folder)
     with artifact_lock(artifact.path) as work, staging_folder(work, "onnx") as stage:
         with ThreadPoolExecutor(1) as pool:
             hashes = pool.submit(plan.source.verify_and_hash, progress)  # meanwhile: tracing and writing take longer
@@ -132,6 +134,7 @@ def export_onnx(
         parity = verify_graphs(plan, graphs, stage, progress) if verify else {}
         writer.remove_reference_graphs()
         writer.write_engine_script()
+        snapshot.require_unchanged()
         is_own_model = plan.source.folder.resolve() == artifact.model.resolve()
         writer.write_config(sources, digest_files(sources) if is_own_model else "", parity)
         publish_folder(stage, artifact.onnx)

@@ -28,6 +28,7 @@ from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
 from ..graph.external_weights import WeightSource
 from ..graph.int8_operands import Int8Linear
+from ..graph.tokenizer_files import load_tokenizer
 
 PROGRESS_STAGE = "running torch"
 GOLDEN_TIMESTEP = 750.0  # the timestep of golden latents
@@ -54,9 +55,7 @@ class TorchReference:
 
     def tokenize(self, host: Host) -> NDArray[np.int64]:
         """Returns the token ids of the prompt (tokens,), as the pipeline computes them."""
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+        tokenizer = load_tokenizer(self.folder)
         messages = [{"role": "user", "content": self.prompt}]
         options = host.chat_template_kwargs
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)

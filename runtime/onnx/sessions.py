@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from ...common.errors import UserError
 from ...common.memory import malloc_trim
 from ...storage.pipeline_config import SessionOptionsConfig
+from ...storage.snapshot import read_file_state
 
 PROVIDER_SUFFIX = "ExecutionProvider"
 CPU_PROVIDERS = ("CPUExecutionProvider",)
@@ -62,6 +63,7 @@ class SessionPool:
         self._files, self._keep_loaded = files, keep_loaded
         self._providers, self._accuracy_level = resolve_providers(providers), accuracy_level
         self._sessions: dict[str, Any] = {}
+        self._states = {name: read_file_state(file) for name, file in files.items()}
         self.load_seconds = 0.0
 
     def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -75,7 +77,7 @@ class SessionPool:
             The output; floats are cast to float32.
 
         Raises:
-            UserError: The graph does not exist, or ONNX Runtime cannot load or run it.
+            UserError: The graph does not exist, was replaced since, or ONNX Runtime cannot load or run it.
         """
         return self.run(name, inputs)[0]
 
@@ -119,9 +121,18 @@ class SessionPool:
                 "Export the artifact again."
             )
         try:
-            return create_session(self._files[name], self._providers, self._accuracy_level, self._linked_weights)
+            session = create_session(self._files[name], self._providers, self._accuracy_level, self._linked_weights)
         except ORT_ERRORS as error:
+            self._require_unchanged(name)
             raise _to_user_error(f"Cannot load {self._files[name]}", error) from error
+        self._require_unchanged(name)
+        return session
+
+    def _require_unchanged(self, name: str) -> None:
+        """Refuses a graph of another export, which must not be mixed with graphs that were loaded before."""
+        file = self._files[name]
+        if read_file_state(file) != self._states[name]:
+            raise UserError(f"{file} was replaced since the artifact was opened. Run the command again.")
 
 
 def resolve_providers(names: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ...common.errors import UserError
 from ...storage.integrity import require_inside, require_intact
-from ...storage.layout import CONFIG_NAME, ONNX, RKNN, SIMULATOR_FOLDER, is_export
-from ...storage.pipeline_config import PartConfig, read_rknn_config
+from ...storage.layout import CONFIG_NAME, ONNX, RKNN, SIMULATOR_FOLDER, is_export, locate_folder
+from ...storage.pipeline_config import PartConfig, is_rknn_export, read_rknn_config
 from ...storage.provenance import list_required_files, require_fresh
 from ...storage.recognition import require_export
 from .part_chain import PartRef
@@ -86,8 +86,9 @@ class ExportedRknn:
 
 def is_rknn_artifact(artifact: Path) -> bool:
     """Returns whether a folder is an exported folder `rknn`, or an artifact with RKNN parts but no ONNX graphs."""
-    has_onnx = is_export(artifact) or is_export(artifact / ONNX)
-    return artifact.name == RKNN or (is_export(artifact / RKNN) and not has_onnx)
+    if is_export(artifact):
+        return is_rknn_export(artifact)
+    return locate_folder(artifact).name == RKNN or (is_export(artifact / RKNN) and not is_export(artifact / ONNX))
 
 
 def load_exported_rknn(artifact: Path) -> ExportedRknn:
@@ -127,4 +128,4 @@ def load_exported_rknn(artifact: Path) -> ExportedRknn:
 
 def find_rknn_folder(artifact: Path) -> Path:
     """The folder of the parts: an artifact's `rknn`, or the folder itself if that is given."""
-    return artifact if artifact.name == RKNN else artifact / RKNN
+    return artifact if is_export(artifact) or locate_folder(artifact).name == RKNN else artifact / RKNN

@@ -489,6 +489,31 @@ def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
     assert not output.is_dir()
 
 
+@pytest.mark.parametrize(
+    ("section", "settings", "problem"),
+    [
+        ("export", {"sizes": [[64, 64], [70, 64]]}, r"^export\.sizes: Invalid image size 70x64"),
+        (
+            "evaluation",
+            {"size": [2048, 64]},
+            r"^evaluation\.size: Invalid image size 2048x64: the model's position tables",
+        ),
+        (
+            "evaluation",
+            {"prompts": "signs.jsonl"},
+            r"^evaluation\.prompts: There is no prompt set or file 'signs\.jsonl'",
+        ),
+    ],
+)
+def test_what_later_stages_cannot_do_is_known_before_weights_are_read(
+    section: str, settings: dict[str, Any], problem: str, tiny: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate({"device": "test", "model": str(tiny), section: settings})
+    with pytest.raises(UserError, match=problem):
+        quantize_pipeline(recipe, tiny, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
 def test_a_disk_without_room_is_known_before_weights_are_read(
     lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,20 @@ def test_other_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
         pass
 
 
+def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "browser.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE bookmarks (address TEXT)")
+    before = file.read_bytes()
+    with (
+        pytest.raises(UserError, match=r"not a valid list \(it has no table numbers, but bookmarks\)\. Pass another\."),
+        open_database(file, "PRAGMA journal_mode = WAL", STATEMENT, kind="list", remedy="Pass another."),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert file.read_bytes() == before
+
+
 def write_much(file: Path, pragma: str) -> None:
     with open_database(file, STATEMENT, kind="list", remedy="Delete it.") as connection, connection:
         connection.execute(f"PRAGMA {pragma}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgepress.storage.layout import Artifact, solution_folder, solution_folders
+import pytest
+
+from edgepress.storage.layout import Artifact, locate_folder, solution_folder, solution_folders
 
 
 def touch(file: Path) -> None:
@@ -49,3 +51,24 @@ def test_solutions_of_a_component_are_sorted_by_scheme(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     assert solution_folders(tmp_path, "transformer") == folders[::-1]
     assert folders[0] == tmp_path / "solutions" / "w8a8" / "transformer"
+
+
+@pytest.mark.parametrize("name", ["model", "onnx", "rknn"])
+def test_a_folder_is_the_same_however_its_path_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "artifact" / name
+    (folder / "tokenizer").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for path in (folder, Path(), Path("tokenizer/.."), tmp_path / "link"):
+        assert locate_folder(path).name == name
+        assert Artifact.containing(path).path == tmp_path / "artifact"
+
+
+def test_a_link_to_a_shared_store_belongs_to_the_artifact_that_it_is_in(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "artifact").mkdir()
+    link = tmp_path / "artifact" / "model"
+    link.symlink_to(tmp_path / "store")
+    assert Artifact.containing(link).path == tmp_path / "artifact"

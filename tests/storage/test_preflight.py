@@ -9,7 +9,7 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.storage.layout import Artifact
-from edgepress.storage.preflight import check_output, check_replaceable
+from edgepress.storage.preflight import check_output, check_replaceable, check_results_folder
 from edgepress.storage.publishing import artifact_lock
 
 
@@ -106,3 +106,14 @@ def test_room_on_the_disk(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"artifact needs at least \d+\.\d GB, but its disk has \d+\.\d GB free"):
         check_output(tmp_path / "artifact", 2 * free + 10**9)
     assert not Artifact(tmp_path / "artifact").work.exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx/results", "model", "model/transformer/results"])
+def test_results_are_not_written_into_what_is_published_as_a_whole(name: str, tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path)
+    for file in (artifact.onnx / "pipeline.json", artifact.model / "model_index.json"):
+        file.parent.mkdir()
+        file.touch()
+    check_results_folder(artifact.evaluation)
+    with pytest.raises(UserError, match=r"results do not belong there\. Choose another --output\."):
+        check_results_folder(tmp_path / name)

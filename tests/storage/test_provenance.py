@@ -11,7 +11,7 @@ from helpers.published_artifact import publish_model, publish_onnx, write_publis
 from edgepress.common.errors import UserError
 from edgepress.runtime.onnx.exported import load_exported_onnx
 from edgepress.storage.layout import Artifact
-from edgepress.storage.provenance import find_stale_exports
+from edgepress.storage.provenance import find_stale_exports, read_recorded_files
 
 
 @pytest.fixture
@@ -51,3 +51,18 @@ def test_an_old_export_of_the_original_pipeline_is_kept(artifact: Artifact) -> N
 def test_graphs_without_a_model_beside_them_are_loaded(artifact: Artifact, tmp_path: Path) -> None:
     artifact.onnx.rename(tmp_path / "onnx")
     load_exported_onnx(tmp_path / "onnx")
+
+
+def test_neither_a_link_nor_the_current_folder_hides_what_was_published(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "graphs").symlink_to(artifact.onnx)
+    (tmp_path / "quantized").symlink_to(artifact.model)
+    assert read_recorded_files(tmp_path / "quantized") == read_recorded_files(artifact.model) != ()
+    monkeypatch.chdir(artifact.model)
+    assert read_recorded_files(Path()) == read_recorded_files(artifact.model)
+    publish_model(artifact, b"2")
+    monkeypatch.chdir(artifact.onnx)
+    for folder in (Path(), tmp_path / "graphs"):
+        with pytest.raises(UserError, match=r"was replaced since\. Run 'edgepress export onnx' again\."):
+            load_exported_onnx(folder)

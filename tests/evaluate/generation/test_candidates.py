@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.published_artifact import publish_onnx, write_published_artifact
 from PIL import Image
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.generation.candidates import ImageSource, detect_image_source, parse_candidates
+from edgepress.evaluate.generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
+from edgepress.storage.manifest import read_manifest
 
 
 def make_pipeline(folder: Path) -> Path:
@@ -86,3 +88,12 @@ def test_ambiguous_and_invalid_candidates_are_refused(tmp_path: Path) -> None:
         parse_candidates([f"{make_export(tmp_path / 'g')}@float32"])
     with pytest.raises(UserError, match="--candidate is empty"):
         parse_candidates([""])
+
+
+def test_an_export_of_another_pipeline_was_not_quantized_from_what_the_model_was(tmp_path: Path) -> None:
+    artifact = write_published_artifact(tmp_path / "artifact")
+    for source in (ImageSource("diffusers", artifact.model), ImageSource("onnx", artifact.onnx)):
+        assert read_origin(source) == read_manifest(artifact.path)
+    publish_onnx(artifact, model_sha256="")
+    assert read_origin(ImageSource("onnx", artifact.onnx)) is None
+    assert read_origin(ImageSource("onnx", tmp_path)) is None

@@ -20,6 +20,7 @@ from edgepress.evaluate.images.image_file import load_image
 from edgepress.evaluate.results.folder_identity import hash_folder
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
+from edgepress.storage.snapshot import FolderSnapshot
 
 SAMPLING = SamplingParams(height=64, width=64, steps=2, guidance=0.0)
 SEEDS = 2
@@ -167,3 +168,16 @@ def test_error_names_a_pipeline_that_cannot_be_loaded(
     job = GenerationJob(ImageSource("diffusers", folder), "", "float32", SAMPLING)
     with pytest.raises(UserError, match=r"Cannot load the pipeline .*incomplete"):
         generate_cached_images(job, prompts, 1, tmp_path)
+
+
+def test_images_of_a_source_that_was_changed_meanwhile_are_not_cached(
+    job: GenerationJob, prompts: tuple[Prompt, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(job.source.folder, folder)
+    snapshot = FolderSnapshot.take(folder)
+    (folder / "scheduler" / "scheduler_config.json").touch()
+    changed = replace(job, source=ImageSource("diffusers", folder), snapshot=snapshot)
+    with pytest.raises(UserError, match=r"scheduler_config\.json was changed while this command was reading"):
+        generate_cached_images(changed, prompts[:1], 1, tmp_path / "cache")
+    assert read_files(tmp_path / "cache") == {}

@@ -107,3 +107,12 @@ def test_described_options_are_those_of_a_session(files: dict[str, Path], accura
     assert options.graph_optimization_level.name == described.graph_optimization_level
     assert {key: options.get_session_config_entry(key) for key in described.entries} == described.entries
     assert described.entries["session.qdq_matmulnbits_accuracy_level"] == str(accuracy_level)
+
+
+def test_graphs_of_two_exports_are_never_mixed(files: dict[str, Path]) -> None:
+    run, ones = SessionPool(files, keep_loaded=False), np.ones(3, np.float32)
+    run("float32", {"a": ones, "b": ones})
+    new = save_sum_graph(files["float16"].with_name("new.onnx"), TensorProto.FLOAT16)
+    new.replace(files["float16"])
+    with pytest.raises(UserError, match=r"float16\.onnx was replaced since the artifact was opened\. Run the command"):
+        run("float16", {"a": ones, "b": ones})

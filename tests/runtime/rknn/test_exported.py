@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.runtime.rknn.exported import is_rknn_artifact, load_exported_rknn
+from edgepress.runtime.rknn.exported import find_rknn_folder, is_rknn_artifact, load_exported_rknn
 from edgepress.storage.pipeline_config import read_rknn_config
 from edgepress.storage.pipeline_config import write_config as seal_rknn
 
@@ -141,3 +141,13 @@ def test_onnx_graphs_take_precedence_in_an_artifact(tmp_path: Path) -> None:
     (artifact / "onnx" / "pipeline.json").touch()
     assert not is_rknn_artifact(artifact)
     assert is_rknn_artifact(artifact / "rknn")
+
+
+def test_parts_are_recognized_whatever_their_folder_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_config(tmp_path, CONFIG) / "rknn"
+    monkeypatch.chdir(folder)
+    assert is_rknn_artifact(Path())
+    assert find_rknn_folder(Path()) == Path()
+    copy = folder.rename(tmp_path / "board")
+    assert is_rknn_artifact(copy)
+    assert find_rknn_folder(copy) == copy

@@ -1,0 +1,122 @@
+"""A pipeline's tokenizer in the files that the runtime reads, with the token ids that the pipeline has in torch.
+
+A tokenizer's folder says things in several places, and the class that loads it may overrule them: tokenizer_config.json
+or added_tokens.json may add tokens, a class may have its own normalizer and special tokens, and templates may be in
+several files. So the tokenizer is loaded as diffusers loads it. Files that already say the same are copied as they are;
+what differs is written out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ...common.errors import UserError
+from ...storage.files import read_json_object
+from ...storage.layout import MODEL_INDEX
+from ...storage.recovery import advise_recovery
+
+TOKENIZER, TEMPLATE, CONFIG = "tokenizer.json", "chat_template.jinja", "tokenizer_config.json"
+# Keys of tokenizer.json that no token id depends on: how ids are decoded, and what callers of a tokenizer set.
+NOT_IN_IDS = ("version", "decoder", "truncation", "padding")
+
+
+def load_tokenizer(pipeline: Path) -> Any:
+    """Loads the tokenizer of a pipeline folder as diffusers does, by the class that model_index.json names.
+
+    Raises:
+        UserError: The class cannot load it.
+    """
+    import transformers
+
+    folder = pipeline / "tokenizer"
+    entry = read_json_object(pipeline / MODEL_INDEX).get("tokenizer")
+    name = entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else "AutoTokenizer"
+    try:
+        return getattr(transformers, name, transformers.AutoTokenizer).from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers and tokenizers raise anything for damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{folder} cannot be loaded as {name} ({reason}). {advise_recovery(folder)}") from error
+
+
+def resolve_tokenizer_files(pipeline: Path) -> dict[str, str]:
+    """Returns the text of tokenizer.json, chat_template.jinja and tokenizer_config.json for the runtime.
+
+    Args:
+        pipeline: A pipeline's folder.
+
+    Raises:
+        UserError: A file is missing, the tokenizer cannot be loaded, or has a setting that the runtime lacks.
+    """
+    folder = pipeline / "tokenizer"
+    for name in (TOKENIZER, CONFIG):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing. Save the pipeline again with save_pretrained().")
+    loaded = load_tokenizer(pipeline)
+    if not hasattr(loaded, "backend_tokenizer"):
+        raise UserError(f"{folder} is a {type(loaded).__name__}, which has no {TOKENIZER}. Export another pipeline.")
+    if getattr(loaded, "split_special_tokens", False):
+        raise UserError(
+            f"{folder / CONFIG} sets split_special_tokens, which exported graphs do not support. Remove it there."
+        )
+    text = _resolve_tokenizer((folder / TOKENIZER).read_text("utf-8"), loaded)
+    return {TOKENIZER: text, TEMPLATE: _resolve_template(folder, loaded), CONFIG: _resolve_config(folder, text, loaded)}
+
+
+def _resolve_tokenizer(text: str, loaded: Any) -> str:
+    """The text of tokenizer.json if it makes the same ids as the loaded tokenizer, or else one that does."""
+    backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    if _describe_ids(Tokenizer.from_str(text)) == _describe_ids(backend):
+        return text
+    return backend.to_str(pretty=True)
+
+
+def _describe_ids(tokenizer: Tokenizer) -> dict[str, Any]:
+    """All that the ids of a tokenizer depend on."""
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    content = {key: value for key, value in content.items() if key not in NOT_IN_IDS}
+    if (content.get("post_processor") or {}).get("type") == "ByteLevel":  # it only changes offsets
+        content["post_processor"] = None
+    return content
+
+
+def _resolve_template(folder: Path, loaded: Any) -> str:
+    """The chat template, of several the default one."""
+    try:
+        template: str = loaded.get_chat_template()
+    except ValueError as error:
+        raise UserError(
+            f"{folder / TEMPLATE} is missing, and no other file has a default chat template. "
+            "Save the pipeline again with save_pretrained()."
+        ) from error
+    return template
+
+
+def _resolve_config(folder: Path, text: str, loaded: Any) -> str:
+    """The text of tokenizer_config.json with the special tokens that a chat template may use, and where to truncate.
+
+    Args:
+        folder: The tokenizer's folder.
+        text: The text of tokenizer.json for the runtime.
+        loaded: The loaded tokenizer.
+    """
+    config = read_json_object(folder / CONFIG)
+    special = {key: token for key, token in loaded.special_tokens_map.items() if isinstance(token, str)}
+    listed = {key: _get_content(token) for key, token in config.items() if key.endswith("_token")}
+    listed = {key: token for key, token in listed.items() if isinstance(token, str)}
+    side = config.get("truncation_side") or (Tokenizer.from_str(text).truncation or {}).get("direction", "right")
+    if listed == special and side == loaded.truncation_side:
+        return (folder / CONFIG).read_text("utf-8")
+    others = {key: value for key, value in config.items() if key not in listed}
+    return json.dumps(others | special | {"truncation_side": loaded.truncation_side}, indent=2, ensure_ascii=False)
+
+
+def _get_content(token: Any) -> Any:
+    """The text of a token, which may be stored with settings of its own."""
+    return token.get("content") if isinstance(token, Mapping) else token
