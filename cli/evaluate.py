@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..api import functions as api
+from ..storage.preflight import check_results_folder
 from .console import print_json, show_progress
 from .options import (
     FOLDER,
@@ -95,6 +96,8 @@ def report(results: Path, output: Path | None, as_json: bool) -> None:
 
     loaded = load_results(results)
     folder = output or results.parent
+    if output:
+        check_results_folder(output)
     write_report(loaded, folder)
     _print_results(loaded, folder, as_json)
 

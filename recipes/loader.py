@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from itertools import accumulate
@@ -21,6 +22,8 @@ from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
 RECIPES_DIR = Path(__file__).parent
 MAX_RECIPE_BYTES, MAX_DEPTH = 2**20, 100
+INTEGER_TAG, FLOAT_TAG = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+AMBIGUOUS_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-9.]+)+)")
 MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key <<, which may repeat keys that it merges
 
 Settings = TypeVar("Settings", bound=FrozenModel)
@@ -77,7 +80,11 @@ def _find_recipe(name: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain YAML and rejects duplicate keys, of which YAML would silently keep the last."""
+    """Reads plain YAML and rejects what it would silently read as something else.
+
+    That is a key that is given twice, of which YAML keeps the last, and a number such as 030 or 1:30, which is an octal
+    or sexagesimal one to YAML 1.1.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys: list[Any] = []
@@ -88,6 +95,18 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             keys.append(key)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """An integer or a decimal number."""
+        if AMBIGUOUS_NUMBER.fullmatch(node.value):
+            problem = f"the number {node.value} is ambiguous: write it in decimal, without leading zeros"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        is_integer = node.tag == INTEGER_TAG
+        return self.construct_yaml_int(node) if is_integer else self.construct_yaml_float(node)
+
+
+for _tag in (INTEGER_TAG, FLOAT_TAG):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 
 
 def _read_yaml(path: Path) -> Any:

@@ -52,7 +52,7 @@ def check_results_folder(folder: Path) -> None:
     if whole is not None:
         kind = "an export" if is_export(whole) else "a pipeline"
         raise UserError(
-            f"{folder} is in {whole}, which is {kind}: results do not belong there. Choose another --output."
+            f"{folder} is in {whole}, which is {kind}: results do not belong there. Choose another output folder."
         )
     check_writable_folder(folder)
 

@@ -238,3 +238,15 @@ def test_any_mapping_loads_or_is_a_sentence(tmp_path: Path, content: dict[str, A
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"device": "x"} | content), "utf-8")
     message = find_mistake(tmp_path / "mine.yaml")
     assert not message or "mine.yaml" in message
+
+
+@pytest.mark.parametrize("number", ["030", "-012", "1:30", "1:30.5", "0_7"])
+def test_a_number_that_yaml_reads_as_another_one_is_rejected(tmp_path: Path, number: str) -> None:
+    message = load_error(tmp_path, f"device: x\nevaluation:\n  gates: {{psnr_min: {number}}}")
+    assert f"line 3 is not readable YAML: the number {number} is ambiguous: write it in decimal" in message
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("1_000", 1000), ("0x10", 16), ("0.5", 0.5), ("1.0e+1", 10)])
+def test_numbers_are_read_as_they_are_written(tmp_path: Path, text: str, number: float) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, f"device: x\nevaluation: {{gates: {{psnr_min: {text}}}}}"))
+    assert recipe.evaluation.gates == {"psnr_min": number}

@@ -115,5 +115,5 @@ def test_results_are_not_written_into_what_is_published_as_a_whole(name: str, tm
         file.parent.mkdir()
         file.touch()
     check_results_folder(artifact.evaluation)
-    with pytest.raises(UserError, match=r"results do not belong there\. Choose another --output\."):
+    with pytest.raises(UserError, match=r"results do not belong there\. Choose another output folder\."):
         check_results_folder(tmp_path / name)
