@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 from jinja2 import Template, TemplateError
@@ -119,7 +119,7 @@ def _make_environment() -> ImmutableSandboxedEnvironment:
 class _GenerationTag(Extension):
     """The tag around what a model answered, which training needs. Here its content is rendered like any other."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  the base class declares it so
 
     def parse(self, parser: Parser) -> list[Node]:
         """Returns the content of the tag."""

@@ -70,7 +70,8 @@ def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:
         for name, source in _parse_candidate(spec):
             if name in candidates:
                 raise UserError(
-                    f"Two candidates are named {name!r}. Give them different names, such as --candidate int4={spec}."
+                    f"Two candidates are named {name!r}. Give them different names, such as "
+                    f"--candidate int4={source.folder}."
                 )
             candidates[name] = source
     return candidates

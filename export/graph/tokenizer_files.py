@@ -113,8 +113,8 @@ def _resolve_config(folder: Path, text: str, loaded: Any) -> str:
     side = config.get("truncation_side") or (Tokenizer.from_str(text).truncation or {}).get("direction", "right")
     if listed == special and side == loaded.truncation_side:
         return (folder / CONFIG).read_text("utf-8")
-    others = {key: value for key, value in config.items() if key not in listed}
-    return json.dumps(others | special | {"truncation_side": loaded.truncation_side}, indent=2, ensure_ascii=False)
+    remaining = {key: value for key, value in config.items() if key not in listed}
+    return json.dumps(remaining | special | {"truncation_side": loaded.truncation_side}, indent=2, ensure_ascii=False)
 
 
 def _get_content(token: Any) -> Any:

@@ -367,6 +367,14 @@ def test_an_invalid_size_is_rejected_before_anything_is_written(tiny: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_scheduler_that_the_runtime_lacks_is_rejected_before_anything_is_written(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_karras_sigmas": True}))
+    assert "Unsupported scheduler option" in get_rejection(tmp_path / "model", tmp_path / "out", precision="fp32")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("opset", "int4_format"), [(11, "ort"), (99, "ort"), (20, "qdq")])
 def test_an_unsupported_opset_is_rejected(opset: int, int4_format: str, tiny: Path, tmp_path: Path) -> None:
     assert f"Opset {opset} does not support" in get_rejection(tiny, tmp_path / "out", opset=opset, format=int4_format)
