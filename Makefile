@@ -68,7 +68,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding fuzz faults $(OLD_TARGET)
+	bench-rknn-folding bench-lora demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
 	@sed -n '3,18s/^# *//p' Makefile && echo
@@ -213,6 +213,12 @@ bench-peers: $(SET_UP)  ## other quantization tools on the demo, each in its own
 
 bench-families: $(SET_UP)  ## every text-to-image class of diffusers on a tiny random pipeline (CLASSES=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.families $(CLASSES)
+
+bench-lora: $(SET_UP)  ## the demo's LoRA, merged and as an adapter (needs peft; writes to docs/lora.md)
+	$(RUN)/python -m edgepress.benchmarks.quantization.lora
+
+demo-lora: $(SET_UP)  ## train the demo's LoRA again, in demo/lora
+	$(RUN)/python -m edgepress.demo.training.train_lora
 
 bench-interop: $(SET_UP)  ## whether stock transformers reads a quantized text encoder
 	$(RUN)/python -m edgepress.benchmarks.quantization.interop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import wraps
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class Int4LoraLinear(nn.Module, LoraLayer):
         return module.in_features, module.out_features
 
 
-LAYERS: Mapping[type[nn.Module], type[nn.Module]] = {Int4Linear: Int4LoraLinear}
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {Int4Linear: Int4LoraLinear}
 
 
 def register_lora_layers(arguments: Iterable[object] = ()) -> None:
@@ -77,7 +77,8 @@ def register_lora_layers(arguments: Iterable[object] = ()) -> None:
     for argument in arguments:
         if isinstance(argument, LoraConfig):
             argument._register_custom_module(LAYERS)
-    initialize = LoraConfig.__post_init__
+    config_class: Any = LoraConfig
+    initialize = config_class.__post_init__
     if getattr(initialize, "registers", None) is LAYERS:
         return
 
@@ -87,4 +88,4 @@ def register_lora_layers(arguments: Iterable[object] = ()) -> None:
         self._register_custom_module(LAYERS)
 
     initialize_and_register.registers = LAYERS  # type: ignore[attr-defined]
-    LoraConfig.__post_init__ = initialize_and_register
+    config_class.__post_init__ = initialize_and_register

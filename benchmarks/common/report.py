@@ -39,6 +39,7 @@ PAGES = {  # the page of each section
     "interop": "interop.md",
     "clip": "clip.md",
     "families": "families.md",
+    "lora": "../lora.md",
     "reliability-fuzz": "../reliability.md",
     "faults-publish": "../reliability.md",
     "faults-quantize": "../reliability.md",

@@ -98,6 +98,21 @@ def draw_noise_levels(count: int) -> Tensor:
     return torch.where(torch.rand(count, device=DEVICE) < 0.7, 3 * u / (1 + 2 * u), u)
 
 
+def compute_flow_loss(dit: Any, clean: Tensor, captions: list[Tensor]) -> Tensor:
+    """Computes the loss of flow matching at random noise levels.
+
+    Args:
+        dit: The transformer.
+        clean: Normalised latents, (n, 16, 16, 16).
+        captions: The features of each prompt, (tokens, 256).
+    """
+    sigma = draw_noise_levels(len(clean))
+    noise = torch.randn_like(clean)
+    noisy = clean + sigma[:, None, None, None] * (noise - clean)
+    out = dit(list(noisy.unsqueeze(2)), 1 - sigma, captions, return_dict=False)[0]
+    return F.mse_loss(torch.stack(out).squeeze(2).float(), clean - noise)
+
+
 def make_optimizers(dit: Any, text: Any) -> list[torch.optim.Optimizer]:
     """Returns Muon for the matrices inside the blocks, AdamW for the rest; the text encoder gets 0.3 of the rate."""
     inside = [p for n, p in dit.named_parameters() if p.ndim == 2 and ("attention" in n or "feed_forward" in n)]
@@ -128,12 +143,7 @@ def train_dit(run: Path, steps: int, batch: int) -> None:
     def compute_loss() -> Tensor:
         drawn, clean = pool.batch(batch)
         features, lengths = encode_prompts(text, tokenizer, drawn)
-        sigma = draw_noise_levels(batch)
-        noise = torch.randn_like(clean)
-        noisy = clean + sigma[:, None, None, None] * (noise - clean)
-        captions = [row[:length] for row, length in zip(features, lengths, strict=True)]
-        out = dit(list(noisy.unsqueeze(2)), 1 - sigma, captions, return_dict=False)[0]
-        return F.mse_loss(torch.stack(out).squeeze(2).float(), clean - noise)
+        return compute_flow_loss(dit, clean, [row[:n] for row, n in zip(features, lengths, strict=True)])
 
     def on_step(step: int) -> None:
         for average, module in ((averages["text_ema"], text), (averages["dit_ema"], dit)):

@@ -1,0 +1,130 @@
+"""Measures what 4 bits cost the demo with its LoRA: merged before quantization, and as an adapter beside 4-bit weights.
+
+Run by `make bench-lora`; needs peft. The reference has the same LoRA in its original weights.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from colorsys import rgb_to_hsv
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from ...common.progress import Progress, progress_bars
+from ...demo.training.train_lora import COLOUR, INK
+from ...evaluate.evaluator import run_evaluation
+from ...evaluate.plan import EvaluationOptions, plan_evaluation
+from ...evaluate.results.schema import Results
+from ...pipelines.hub import DEMO_LORA, DEMO_PIPELINE
+from ...pipelines.sampling import batched, generate_images, load_pipeline, resolve_sampling
+from ...prompts.prompt import Prompt
+from ...prompts.reader import load_prompts
+from ...quantize.pipeline import quantize_pipeline
+from ...recipes.loader import load_recipe
+from ...recipes.schema import Recipe
+from ..common.report import format_mean, render_table, write_section
+
+NUM_PROMPTS = 24
+MERGED, ADAPTER, PLAIN = "INT4, LoRA merged", "INT4, LoRA as adapter", "INT4 without LoRA"
+NAMES = {MERGED: "merged", ADAPTER: "adapter", PLAIN: "plain"}
+INK_DISTANCE = 0.35  # of a pixel's colour from the wall's, at which it belongs to a letter
+HUE_TOLERANCE = 25 / 360
+
+
+def has_ink(image: np.ndarray[Any, Any]) -> bool:
+    """Whether the letters of a sign, (height, width, 3) in 8 bits, have about the hue of the LoRA's ink."""
+    pixels = image.reshape(-1, 3) / 255
+    letters = pixels[np.linalg.norm(pixels - np.median(pixels, axis=0), axis=1) > INK_DISTANCE]
+    if not len(letters):
+        return False
+    hues = [rgb_to_hsv(*colour)[0] for colour in (np.median(letters, axis=0), np.array(INK) / 255)]
+    return bool(abs((hues[0] - hues[1] + 0.5) % 1 - 0.5) < HUE_TOLERANCE)
+
+
+def measure_colour(results: Results, name: str | None) -> float:
+    """The share of a variant's images, or of the reference's, whose letters have the LoRA's colour."""
+    from PIL import Image
+
+    folder = Path(results.identity.image_folder)
+    images = [sample.variants[name].image if name else sample.reference for sample in results.samples]
+    return float(
+        np.mean([image is not None and has_ink(np.asarray(Image.open(folder / image.file))) for image in images])
+    )
+
+
+def write_adapter_images(model: Path, recipe: Recipe, prompts: Sequence[Prompt], folder: Path) -> None:
+    """Generates images of a quantized pipeline with the demo's LoRA as an adapter."""
+    pipeline = load_pipeline(model, torch.float32)
+    pipeline.load_lora_weights(DEMO_LORA)
+    folder.mkdir()
+    sampling = resolve_sampling(recipe.evaluation, DEMO_PIPELINE)
+    for batch in batched(prompts, sampling.batch_size):
+        for prompt, image in zip(batch, generate_images(pipeline, batch, sampling), strict=True):
+            image.save(folder / f"{prompt.id}.png")
+
+
+def evaluate_variants(folder: Path, progress: Progress) -> dict[str, Results]:
+    """Quantizes the demo with and without its LoRA, and compares each with its reference."""
+    plain = load_recipe("orin")
+    recipe = plain.model_copy(update={"loras": ("demo",)})
+    merged = quantize_pipeline(recipe, DEMO_PIPELINE, folder / "with", progress=progress).model
+    quantized = quantize_pipeline(plain, DEMO_PIPELINE, folder / "without", progress=progress).model
+    prompts = load_prompts(DEMO_LORA / "prompts.jsonl")[:NUM_PROMPTS]
+    write_adapter_images(quantized, recipe, prompts, folder / "images")
+    common: dict[str, Any] = {"prompts": str(DEMO_LORA / "prompts.jsonl"), "limit": NUM_PROMPTS, "gates": False}
+    both = (f"{NAMES[MERGED]}={merged}", f"{NAMES[ADAPTER]}={folder / 'images'}")
+    with_lora = EvaluationOptions(candidates=both, output=folder / "a", **common)
+    without = EvaluationOptions(candidates=(f"{NAMES[PLAIN]}={quantized}",), output=folder / "b", **common)
+    results = run_evaluation(plan_evaluation(recipe, with_lora), progress)
+    return {
+        MERGED: results,
+        ADAPTER: results,
+        PLAIN: run_evaluation(plan_evaluation(plain, without), progress),
+    }
+
+
+def render_rows(results: dict[str, Results]) -> str:
+    """Returns a table of PSNR, SSIM, read text and colour by variant, with the references of both kinds."""
+    rows = []
+    for name, evaluation in results.items():
+        group = evaluation.variants[NAMES[name]].groups[0]
+        psnr, ssim, exact = group.pair_scores["psnr"], group.pair_scores["ssim"], group.image_scores["exact"]
+        colours = measure_colour(evaluation, NAMES[name]), measure_colour(evaluation, None)
+        rows.append(
+            [
+                name,
+                format_mean(psnr.mean, 1, 2),
+                f"{psnr.worst:.2f}",
+                format_mean(ssim.mean, 1, 4),
+                f"{exact.variant.mean:.1%} ({exact.reference.mean:.1%})",
+                f"{colours[0]:.0%} ({colours[1]:.0%})",
+            ]
+        )
+    columns = ["", "PSNR dB (95 %)", "worst", "SSIM (95 %)", "text read (reference)", f"{COLOUR} (reference)"]
+    return render_table(columns, rows)
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, progress_bars() as progress:
+        results = evaluate_variants(Path(folder), progress)
+    body = "\n\n".join(
+        [
+            "## The demo with its LoRA",
+            f"Method `best`, {NUM_PROMPTS} held-out English prompts that ask for {COLOUR} letters, one seed, computed "
+            "in float32. The first two are compared with the original pipeline with the LoRA in its weights, the last "
+            "one with the original pipeline as it is.",
+            render_rows(results),
+        ]
+    )
+    write_section("lora", "make bench-lora", body)
+    click.echo(body)
+
+
+if __name__ == "__main__":
+    main()
