@@ -19,6 +19,9 @@ REQUIREMENTS = {
     "finite_number": "it must be a finite number",
     "literal_error": "it must be {expected}",
     "string_too_short": "it must not be empty",
+    "missing": "it is missing",
+    "too_short": "it must have at least {min_length} entries",
+    "too_long": "it must have at most {max_length} entries",
 } | {
     prefix + suffix: requirement
     for prefix, requirement in {
@@ -33,6 +36,13 @@ REQUIREMENTS = {
         "model_attributes": "it must be a mapping of keys to values",
     }.items()
     for suffix in ("_type", "_parsing", "_from_float", "_parsing_size")
+}
+# The same, by the pattern that a text must match. Every pattern of a schema is here; a test compares.
+PATTERNS = {
+    r"^[a-z0-9_-]+$": "it may have small letters, digits, '-' and '_'",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "it must begin with a letter or digit, and may have '.', '-' and '_' besides",
+    r"^\d{1,6}(\.\d{1,9})?\s*%$": "it must be a number, or a percentage such as '2 %'",
+    "^[0-9a-f]{64}$": "it must be 64 hexadecimal digits",
 }
 
 
@@ -86,5 +96,7 @@ def _explain_type(details: ErrorDetails) -> str:
     requirement = REQUIREMENTS.get(details["type"])
     if requirement is not None:
         return requirement.format(**details.get("ctx", {}))
+    if details["type"] == "string_pattern_mismatch":
+        return PATTERNS.get(details["ctx"]["pattern"], "it has another form than it must have")
     message = details["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
 
-from edgepress.common.validation import explain_value, format_value
+import edgepress
+from edgepress.common.validation import PATTERNS, explain_value, format_value
 
 
 class Section(BaseModel):
@@ -52,6 +55,10 @@ def explain(type_: Any, value: Any) -> str:
         (Section, {"first": "x"}, "key.first = 'x': it must be a whole number"),
         (Section, {"first": 2}, "key: first must not be above second"),
         (list[int], [1, "x"], "key.1 = 'x': it must be a whole number"),
+        (Annotated[list[int], Field(min_length=2)], [1], "key = [1]: it must have at least 2 entries"),
+        (Annotated[list[int], Field(max_length=1)], [1, 2], "key = [1, 2]: it must have at most 1 entries"),
+        (Annotated[str, Field(pattern="^[0-9a-f]{64}$")], "xyz", "key = 'xyz': it must be 64 hexadecimal digits"),
+        (Annotated[str, Field(pattern="^unknown$")], "x", "key = 'x': it has another form than it must have"),
     ],
 )
 def test_a_value_is_named_with_what_it_must_be(type_: Any, value: Any, message: str) -> None:
@@ -86,3 +93,20 @@ def test_a_list_that_holds_itself_is_no_endless_message() -> None:
 )
 def test_a_value_takes_one_line_and_cannot_steer_a_terminal(value: object, text: str | None) -> None:
     assert format_value(value) == (text or f"'{'x' * 60}…'")
+
+
+def test_every_pattern_of_a_schema_is_explained() -> None:
+    """Otherwise messages would show the pattern."""
+    root = Path(edgepress.__file__).resolve().parent
+    rooms = ("recipes", "prompts", "evaluate", "storage", "runtime")
+    trees = [ast.parse(file.read_text("utf-8")) for room in rooms for file in (root / room).rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    patterns = {
+        ast.literal_eval(keyword.value)
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == "Field"
+        for keyword in call.keywords
+        if keyword.arg == "pattern"
+    }
+    assert patterns
+    assert patterns == set(PATTERNS)
