@@ -137,7 +137,7 @@ def test_an_invalid_value_is_reported_with_its_key_and_what_is_allowed(
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        ("device: ../../evil", ["device", "pattern"]),
+        ("device: ../../evil", ["device", "begin with a letter or digit"]),
         ("device: [x]", ["device", "[x]", "text"]),
         ("model: demo", ["'device' is missing"]),
     ],
