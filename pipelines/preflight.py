@@ -27,6 +27,7 @@ VOCABULARY_FILES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "tokenizer.model",
 )  # fmt: skip
+WITHOUT_WEIGHTS = ("Tokenizer", "Processor", "Extractor")  # in names of classes, such as CLIPImageProcessorPil
 WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # every byte is a token
 
 
@@ -126,7 +127,7 @@ def _check_component(folder: Path, library: str, class_name: str) -> None:
         _check_tokenizer(folder)
     elif class_name.endswith("Scheduler"):
         read_json_object(_require_file(folder / "scheduler_config.json"), allow_infinity=True)
-    elif library in LIBRARIES and not class_name.endswith(("Tokenizer", "Processor", "Extractor")):
+    elif library in LIBRARIES and not any(word in class_name for word in WITHOUT_WEIGHTS):
         _check_model(folder, library, class_name)
 
 

@@ -64,13 +64,14 @@ def read_native_size(pipeline: Path) -> int:
     """
     config = pipeline / "vae" / "config.json"
     vae = read_json_object(config) if config.exists() else {}
-    if _is_size(vae.get("sample_size")):
-        return int(vae["sample_size"])
-    factor = _count_vae_stages(vae)
-    for file in sorted(pipeline.glob("*/config.json")) if factor else ():
-        size = read_json_object(file).get("sample_size")
+    native: Any = vae.get("sample_size")
+    if _is_size(native):
+        return int(native)
+    stages = _count_vae_stages(vae)
+    for file in sorted(pipeline.glob("*/config.json")) if stages else ():
+        size: Any = read_json_object(file).get("sample_size")
         if file != config and _is_size(size):
-            return int(size) * 2**factor
+            return int(size) << stages
     raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).")
 
 

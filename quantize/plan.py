@@ -177,10 +177,8 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     index = read_json_object(source / MODEL_INDEX)
     specs = [spec for spec in family.components if index.get(spec.name) != [None, None]]  # such as a left out T5
     names = [spec.name for spec in specs]
-    selected = [spec.name for spec in specs if spec.role != "other"]
-    if settings.components is not None:
-        selected = list(settings.components)
-    for name in selected:
+    selected = family.list_quantized(settings.components)
+    for name in settings.components or ():
         if name not in names:
             raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
     check_pipeline_weights(source)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -21,16 +23,16 @@ MARK = "●"
 
 @click.command(help=__doc__)
 @click.argument("classes", nargs=-1)
-def main(classes: tuple[str, ...]) -> None:
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Number of classes that are tried at once.")
+def main(classes: tuple[str, ...], jobs: int) -> None:
     import diffusers
 
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     trials = []
-    for name in classes or list_text_to_image_classes():
-        with tempfile.TemporaryDirectory() as folder:
-            trials.append(run_trial(name, Path(folder)))
-        click.echo(_describe(trials[-1]))
+    names = classes or tuple(list_text_to_image_classes())
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as executor:
+        for trial in executor.map(_run_quietly, names):
+            trials.append(trial)
+            click.echo(_describe(trial))
     working = [trial for trial in trials if not any(trial.reasons.values())]
     body = "\n\n".join(
         [
@@ -47,6 +49,13 @@ def main(classes: tuple[str, ...]) -> None:
     click.echo(body)
     if not classes:
         write_section("families", "make bench-families", body)
+
+
+def _run_quietly(name: str) -> Trial:
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        return run_trial(name, Path(folder))
 
 
 def _describe(trial: Trial) -> str:

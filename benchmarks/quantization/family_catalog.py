@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 from ...pipelines.families import makes_images_from_text
 
@@ -23,7 +24,7 @@ def list_text_to_image_classes() -> list[str]:
     return sorted(cls.__name__ for cls in classes if isinstance(cls, type) and _needs_only_text(cls))
 
 
-def _needs_only_text(cls: type) -> bool:
+def _needs_only_text(cls: Any) -> bool:
     module = cls.__module__.split(".")
     if "deprecated" in module or "Onnx" in cls.__name__ or IMAGE_CLASSES.search(cls.__name__):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,7 @@ def run_trial(name: str, folder: Path) -> Trial:
     trial.attempt("tiny pipeline", lambda: write_tiny_pipeline(name, source))
     trial.attempt("loads", lambda: _load_and_generate(source))
     results = {
-        method: trial.attempt(f"quantizes ({method})", lambda method=method: _quantize(source, folder, method))
-        for method in METHODS
+        method: trial.attempt(f"quantizes ({method})", partial(_quantize, source, folder, method)) for method in METHODS
     }
     if all(results.values()):
         best, rtn = ([layer.error for layer in results[method].layers()] for method in ("best", "rtn"))

@@ -17,7 +17,12 @@ PATCHED = 4 * LATENTS  # channels of a patch of 2 x 2
 
 # ---------------------------------------------------------------- text encoders
 
-_SHARED = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": HEADS}
+_SHARED: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_attention_heads": HEADS,
+}
 _LANGUAGE = _SHARED | {
     "num_hidden_layers": 2,
     "num_key_value_heads": 2,
@@ -25,7 +30,13 @@ _LANGUAGE = _SHARED | {
     "max_position_embeddings": 2048,
     "pad_token_id": 0,
 }
-_T5 = {"vocab_size": VOCABULARY, "d_model": WIDTH, "d_kv": HEAD_WIDTH, "d_ff": 2 * WIDTH, "num_heads": HEADS}
+_T5: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "d_model": WIDTH,
+    "d_kv": HEAD_WIDTH,
+    "d_ff": 2 * WIDTH,
+    "num_heads": HEADS,
+}
 _T5 |= {"num_layers": 2, "feed_forward_proj": "gated-gelu"}
 _CLIP = _SHARED | {"num_hidden_layers": 2, "projection_dim": WIDTH, "bos_token_id": 0, "eos_token_id": 1}
 _CLIP |= {"pad_token_id": 1}
@@ -63,6 +74,10 @@ TEXT_ENCODERS: dict[str, dict[str, Any]] = {
         },
     },
 }
+TEXT_ENCODERS["Qwen3VLModel"] = {
+    "text_config": _LANGUAGE | {"rope_parameters": _ROPE_SECTIONS},
+    "vision_config": _QWEN_VISION | {"deepstack_visual_indexes": [0]},
+}
 TEXT_ENCODERS["Mistral3Model"] = TEXT_ENCODERS["Mistral3ForConditionalGeneration"]
 
 # Encoders of images, which some pipelines need although a prompt does not reach them.
@@ -88,8 +103,13 @@ IMAGE_ENCODERS: dict[str, dict[str, Any]] = {
 
 # ---------------------------------------------------------------- denoisers
 
-_HEADS = {"num_attention_heads": HEADS, "attention_head_dim": HEAD_WIDTH}
-_STREAMS = _HEADS | {"in_channels": PATCHED, "num_layers": 1, "num_single_layers": 1, "joint_attention_dim": WIDTH}
+_HEADS: dict[str, Any] = {"num_attention_heads": HEADS, "attention_head_dim": HEAD_WIDTH}
+_STREAMS: dict[str, Any] = _HEADS | {
+    "in_channels": PATCHED,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "joint_attention_dim": WIDTH,
+}
 _STREAMS |= {"axes_dims_rope": ROPE_AXES}
 
 DENOISERS: dict[str, dict[str, Any]] = {
@@ -287,6 +307,7 @@ DENOISERS: dict[str, dict[str, Any]] = {
         "num_visual_blocks": 1,
         "axes_dims": ROPE_AXES,
     },
+    "PriorTransformer": _HEADS | {"num_layers": 1, "embedding_dim": WIDTH, "num_embeddings": 77},
     "Kandinsky3UNet": {
         "time_embedding_dim": WIDTH,
         "groups": 2,
@@ -368,4 +389,5 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "SCMScheduler": {},
     "DPMSolverMultistepScheduler": {},
     "CogVideoXDDIMScheduler": {},
+    "UnCLIPScheduler": {"variance_type": "fixed_small_log", "prediction_type": "sample", "clip_sample_range": 5.0},
 }

@@ -51,7 +51,28 @@ _TWO_TEXTS = {
     "cross_attention_dim": 2 * WIDTH,
     "use_linear_projection": True,
 }
+_IMAGE_PRIOR = {
+    "out_channels": 8,
+    "addition_embed_type": "image",
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "encoder_hid_dim": WIDTH,
+    "encoder_hid_dim_type": "image_proj",
+    "resnet_time_scale_shift": "scale_shift",
+    "attention_head_dim": 16,
+}
 VARIATIONS: dict[str, Variation] = {
+    "StableDiffusionPAGPipeline": Variation(arguments=_NO_CHECKER),
+    "StableDiffusionXLPAGPipeline": Variation(configs={"unet": _TWO_TEXTS}, arguments={"add_watermarker": False}),
+    "KandinskyV22CombinedPipeline": Variation(
+        configs={"unet": _IMAGE_PRIOR, "movq": {"norm_type": "spatial", "vq_embed_dim": 4}}
+    ),
+    "HiDreamImagePipeline": Variation(
+        configs={name: {"max_position_embeddings": 248} for name in ("text_encoder", "text_encoder_2")}
+    ),
+    "SanaPAGPipeline": Variation(classes={"text_encoder": "Gemma2Model"}),
+    "HunyuanDiTPAGPipeline": Variation(arguments=_NO_CHECKER),
     "StableDiffusionPipeline": Variation(arguments=_NO_CHECKER),
     "LatentConsistencyModelPipeline": Variation(configs={"unet": {"time_cond_proj_dim": 32}}, arguments=_NO_CHECKER),
     "StableDiffusionXLPipeline": Variation(configs={"unet": _TWO_TEXTS}, arguments={"add_watermarker": False}),
@@ -180,8 +201,7 @@ def _find_class(parameter: inspect.Parameter) -> str | None:
     """Returns the first class of a parameter's annotation that has a tiny config."""
     names = [name.removesuffix("Pil") for name in re.findall(r"\w+", str(parameter.annotation))]
     known = {*DENOISERS, *DECODERS, *SCHEDULERS, *TEXT_ENCODERS, *IMAGE_ENCODERS, *IMAGE_PROCESSORS, *TOKENIZERS}
-    if "KarrasDiffusionSchedulers" in names:
-        return "DDIMScheduler"
+    names = ["DDIMScheduler" if name == "KarrasDiffusionSchedulers" else name for name in names]
     return next((name for name in names if name in known), None)
 
 

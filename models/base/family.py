@@ -143,6 +143,14 @@ class Family:
         """Names of the components that run in denoising steps."""
         return tuple(component.name for component in self.components if component.role == "denoiser")
 
+    def list_quantized(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Lists the components to quantize.
+
+        Args:
+            names: Those that a recipe names; None: the denoisers and text encoders.
+        """
+        return tuple(part.name for part in self.components if part.role != "other") if names is None else names
+
     def component(self, name: str) -> Component | None:
         """Returns the component of a name, or None."""
         return next((component for component in self.components if component.name == name), None)

@@ -31,7 +31,11 @@ from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, R
 SAMPLING = SamplingParams(height=SIDE, width=SIDE, steps=2, guidance=0.0)
 PROMPT = Prompt(id="p", prompt="a cat", language="en")
 DENOISERS = {FLUX: "transformer", SD3: "transformer", SDXL: "unet"}
-WIDER = {FLUX: {}, SD3: {}, SDXL: {"block_out_channels": (32, 64, 64)}}  # so that a group fits into the inputs
+WIDER: dict[str, dict[str, Any]] = {
+    FLUX: {},
+    SD3: {},
+    SDXL: {"block_out_channels": (32, 64, 64)},
+}  # so that a group fits into the inputs
 
 
 @pytest.fixture(scope="module", params=[FLUX, SDXL])
@@ -182,7 +186,10 @@ def test_a_layer_that_never_runs_stays_in_floats_and_is_named(
 
 # ---------------------------------------------------------------- memory
 
-MORE_LAYERS = {FLUX: {"num_layers": 2, "num_single_layers": 2}, SDXL: {"layers_per_block": 2}}
+MORE_LAYERS: dict[str, dict[str, Any]] = {
+    FLUX: {"num_layers": 2, "num_single_layers": 2},
+    SDXL: {"layers_per_block": 2},
+}
 
 
 def measure_peak_bytes(source: Path) -> int:

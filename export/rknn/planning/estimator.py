@@ -220,7 +220,8 @@ class MemoryEstimator:
     def _list_int4_patterns(self, component: str) -> list[str]:
         """Lists the patterns of the weights that quantizing stores in 4 bits."""
         spec = self._model.family.component(component)
-        if spec is None or component not in self._quantization.components:
+        family = self._model.family
+        if spec is None or component not in family.list_quantized(self._quantization.components):
             return []
         return [f"{block.path}.{linear}.weight" for block in spec.blocks for linear in block.linears]
 
