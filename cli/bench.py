@@ -12,8 +12,6 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.schema import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
-from ..storage.preflight import check_results_folder
-from ..storage.recognition import require_export
 from .console import print_json, show_progress
 from .options import (
     FOLDER,
@@ -82,6 +80,9 @@ def bench(
     """
     if not sys.platform.startswith("linux"):
         raise UserError("'edgepress bench' reads the memory of processes from /proc. Run it on Linux.")
+    from ..storage.preflight import check_results_folder
+    from ..storage.recognition import require_export
+
     require_export(artifact)
     output = output or _default_output(artifact)
     check_results_folder(output)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..api import cleaning
 from .console import print_json
 from .options import FOLDER, Command, json_option, verbosity_options
 
@@ -22,6 +21,8 @@ def clean(artifact: Path | None, dry_run: bool, as_json: bool) -> None:
     With ARTIFACT, its unfinished work, which then cannot be resumed. Without, that of all artifacts in artifacts/,
     cached images and scores, traced graphs and tracebacks in your home folder, and what a killed RKNN toolkit left.
     """
+    from ..api import cleaning
+
     result = cleaning.clean(artifact, dry_run=dry_run)
     if as_json:
         print_json(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from ..api import inspection
 from .console import print_json
 from .options import FOLDER, LOGGER, Command, json_option, verbosity_options
 
@@ -22,6 +21,8 @@ def info(path: Path, as_json: bool) -> None:
     Only configs and headers are read, so it takes a moment at any size. --verbose lists every layer of a pipeline that
     can be quantized.
     """
+    from ..api import inspection
+
     result = inspection.info(path, layers=True)
     if as_json:
         print_json(inspection.to_dict(result))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..api import verification
 from .console import print_json, show_progress
 from .options import FOLDER, Command, json_option, verbosity_options
 
@@ -26,6 +25,8 @@ def verify(context: click.Context, /, artifact: Path, run: bool, rehash: bool, a
     Nothing may be missing, changed, added, or left of a model that was replaced. Exit code 1: something is. Hashes are
     remembered, so that files which have not changed are read once.
     """
+    from ..api import verification
+
     with show_progress() as progress:
         report = verification.verify(artifact, run=run, rehash=rehash, progress=progress)
     if as_json:

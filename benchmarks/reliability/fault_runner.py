@@ -91,10 +91,11 @@ class FaultRunner:
             shutil.rmtree(self._root)
             shutil.copytree(self._template, self._root, symlinks=True)
             code, message = self._run(self._verb.arguments, Injection(self._root, self._log, point, fault))
-            if not read_log(self._log)[1]:  # the order of threads differs: there were fewer operations this time
+            is_hit = read_log(self._log)[1]
+            if not is_hit and not code:  # the order of threads differs: there were fewer operations this time
                 continue
             report.tried += 1
-            problem = self._find_problem(fault, code, message)
+            problem = self._find_problem(fault, code, message) if is_hit else f"fails by itself: {message.strip()}"
             if problem:
                 report.problems.append(f"{self._verb.name}, {fault} at operation {point}: {problem}")
                 click.echo(report.problems[-1], err=True)

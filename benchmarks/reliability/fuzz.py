@@ -10,6 +10,7 @@ import logging
 import resource
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -106,7 +107,8 @@ def _read_within_limits(reader: Reader, folder: Path, file: Path, report: FuzzRe
     report.cases += 1
     started = time.process_time()
     try:
-        with _limits():
+        with _limits(), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # numpy's, where a number overflows
             reader.read(folder, file)
         report.read += 1
     except UserError as error:

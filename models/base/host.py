@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from ...common.errors import UserError
 from .family import Family
 from .tiling import DecoderStages
 
+if TYPE_CHECKING:  # commands that generate no image start without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
 # Runs the graph of a name and returns its first output. Floats are float32, whatever the graph computes in.
-RunGraph = Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]
+RunGraph: TypeAlias = "Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]"
 
 
 class Host(Protocol):

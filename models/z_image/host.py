@@ -64,6 +64,19 @@ class RotaryTables:
         return 1.0 / self.theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
 
 
+def _read_factor(config: Mapping[str, Any], key: str) -> np.float32:
+    """A factor of latents.
+
+    Raises:
+        ValueError: float32 cannot hold it.
+    """
+    with np.errstate(over="ignore"):
+        factor = np.float32(config[key])
+    if not np.isfinite(factor):
+        raise ValueError(f"{key} is {config[key]!r}, which float32 cannot hold")
+    return factor
+
+
 class ZImageHost:
     """Host of ZImagePipeline for batch size 1 without guidance; all floats are float32."""
 
@@ -77,8 +90,10 @@ class ZImageHost:
         self._channels = int(transformer["in_channels"])
         self._patch_size = int(transformer["all_patch_size"][0])
         self._vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
-        self._scaling_factor = np.float32(self._vae["scaling_factor"])
-        self._shift_factor = np.float32(self._vae["shift_factor"])
+        self._scaling_factor = _read_factor(self._vae, "scaling_factor")
+        self._shift_factor = _read_factor(self._vae, "shift_factor")
+        if not self._scaling_factor:
+            raise ValueError("scaling_factor is 0")
         self.decoder_stages = plan_decoder_stages(self._vae)
         self.max_tokens = compute_max_tokens(configs)
         lengths = transformer.get("axes_lens")

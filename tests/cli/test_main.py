@@ -98,9 +98,19 @@ def test_a_reader_that_leaves_is_not_an_error_message() -> None:
 def test_help_and_early_refusals_come_without_torch(arguments: str) -> None:
     script = (
         "import sys; from edgepress.cli.main import main; main(" + arguments + ", standalone_mode=False);"
-        "sys.exit(9 if {'torch', 'diffusers', 'transformers'} & set(sys.modules) else 0)"
+        "sys.exit(9 if {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules) else 0)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+def test_a_command_imports_nothing_that_others_need() -> None:
+    """It made the start of all commands half as long again."""
+    script = (
+        "import sys; from edgepress.cli.main import main; main(['recipes', 'show', 'orin'], standalone_mode=False);"
+        "print(*{'numpy', 'sqlite3', 'edgepress.api.inspection', 'edgepress.api.cleaning', 'edgepress.api.verification',"
+        "'edgepress.storage.pipeline_config'} & set(sys.modules), file=sys.stderr)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr == "\n"
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,17 @@ def test_invalid_size(host: ZImageHost, height: int, width: int) -> None:
         host.latent_shape(height, width)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("shift_factor", 1e308), ("scaling_factor", 10.0**39), ("scaling_factor", 0)]
+)
+def test_factors_that_float32_cannot_use(tiny: Path, key: str, value: float) -> None:
+    """They made black images."""
+    configs = read_host_configs(tiny)
+    configs = {**configs, "vae": {**configs["vae"], key: value}}
+    with pytest.raises(ValueError, match=key):
+        ZImageHost(configs)
+
+
 # ---------------------------------------------------------------- around the graphs
 
 
