@@ -107,8 +107,8 @@ def test_a_command_imports_nothing_that_others_need() -> None:
     """It made the start of all commands half as long again."""
     script = (
         "import sys; from edgepress.cli.main import main; main(['recipes', 'show', 'orin'], standalone_mode=False);"
-        "print(*{'numpy', 'sqlite3', 'edgepress.api.inspection', 'edgepress.api.cleaning', 'edgepress.api.verification',"
-        "'edgepress.storage.pipeline_config'} & set(sys.modules), file=sys.stderr)"
+        "print(*{'numpy', 'sqlite3', 'edgepress.api.inspection', 'edgepress.api.cleaning',"
+        "'edgepress.api.verification', 'edgepress.storage.pipeline_config'} & set(sys.modules), file=sys.stderr)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr == "\n"
 
