@@ -17,9 +17,9 @@ from ..models.registry import load_families
 from ..pipelines.preflight import check_lfs_pointers, check_pipeline
 from ..recipes.schema import QuantizationSettings
 from ..storage.files import read_json_object
-from ..storage.layout import CONFIG_NAME, MODEL_INDEX, Artifact, is_export, is_pipeline
+from ..storage.layout import CONFIG_NAME, EVALUATION_RESULTS, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
-from ..storage.outdated_results import EVALUATION_RESULTS, find_outdated_results
+from ..storage.outdated_results import find_outdated_results
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 from ..storage.safetensors_header import TensorHeader, read_tensor_headers

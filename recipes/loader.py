@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
+from ..storage.recognition import reject_path
 from .deprecation import upgrade_settings
 from .schema import FrozenModel, Recipe, is_mapping, nested_section
 
@@ -67,10 +68,6 @@ def _find_recipe(name: str) -> Path:
     is_path = name.lower().endswith((".yaml", ".yml"))
     path = Path(name) if is_path else RECIPES_DIR / f"{name}.yaml"
     names = recipe_names()
-    if path.is_file() and (is_path or name in names):
-        return path
-    from ..storage.recognition import reject_path  # its schemas would slow down the start of every command
-
     if path.is_dir():
         raise reject_path(path, "Give a YAML file")
     if path.exists() and (is_path or name in names):

@@ -11,6 +11,7 @@ MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 CHECKSUMS_NAME = "SHA256SUMS"
+EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
 MARKERS = {  # keys of which no other program's files of these names have most
     MANIFEST: ("schema_version", "prompts_sha256", "sources", "files", "layers"),
     CONFIG_NAME: ("schema_version", "family", "graphs", "host"),

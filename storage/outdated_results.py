@@ -9,14 +9,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .files import FileRecord, digest_files, record_file
-from .layout import CHECKSUMS_NAME, CONFIG_NAME, GENERATORS, Artifact, is_export
+from .layout import BENCH_RESULTS, CHECKSUMS_NAME, CONFIG_NAME, EVALUATION_RESULTS, GENERATORS, Artifact, is_export
 from .pipeline_config import read_export_config
 from .provenance import list_required_files, read_recorded_files
 from .strict_json import parse_strict_json
 
 Schema = TypeVar("Schema", bound="_Measured")
-
-EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
 
 
 class _Measured(BaseModel):

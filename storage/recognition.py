@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from .layout import (
+    BENCH_RESULTS,
     CONFIG_NAME,
+    EVALUATION_RESULTS,
     GENERATORS,
     MANIFEST,
     MODEL,
@@ -22,7 +24,6 @@ from .layout import (
     is_pipeline,
     is_written_by_edgepress,
 )
-from .outdated_results import BENCH_RESULTS, EVALUATION_RESULTS
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_ENTRIES = 200  # of a folder that are looked at

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from ...common.errors import UserError
 from ...prompts.prompt import Prompt
-from ...storage.layout import CONFIG_NAME, MANIFEST, MODEL_INDEX
-from ...storage.outdated_results import BENCH_RESULTS, EVALUATION_RESULTS
+from ...storage.layout import BENCH_RESULTS, CONFIG_NAME, EVALUATION_RESULTS, MANIFEST, MODEL_INDEX
 from ...storage.recognition import reject_path
 from ...storage.strict_json import parse_strict_json
 from ..images.defects import Defect
