@@ -144,7 +144,7 @@ class RenamedOptions(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for argument in args:
-            require_utf8(argument)
+            require_utf8(argument, "argument", "Rename the file or folder, or check the encoding of the terminal.")
         return super().parse_args(ctx, [text for argument in args for text in self._rename(argument)])
 
     def _rename(self, argument: str) -> Sequence[str]:

@@ -9,11 +9,13 @@ from .errors import UserError
 SURROGATE = re.compile("[\udc80-\udcff]")  # stands for a byte in names of files (PEP 383)
 
 
-def require_utf8(name: str) -> None:
+def require_utf8(name: str, noun: str = "name", advice: str = "Rename the file or folder.") -> None:
     """Checks that a name can be written to results and reports, before there is work to lose.
 
     Args:
         name: A name or path as Python has it, with a surrogate for each byte that is not UTF-8.
+        noun: What it is called in the message.
+        advice: A sentence that says what to do.
 
     Raises:
         UserError: It cannot. The message shows its bytes.
@@ -22,4 +24,4 @@ def require_utf8(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         shown = SURROGATE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name)
-        raise UserError(f"The name '{shown}' is not UTF-8. Rename the file or folder.") from error
+        raise UserError(f"The {noun} '{shown}' is not UTF-8. {advice}") from error

@@ -36,11 +36,13 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
     """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
     if source.kind == "diffusers":
         from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
+        from ..pipelines.scheduler_class import check_scheduler_class
 
         check_pipeline(source.folder)
         check_pipeline_weights(source.folder)
         family = load_families().get(read_pipeline_class(source.folder))
         if family is not None:  # of others, no one knows which weights their libraries ignore or rename
+            check_scheduler_class(source.folder, family)
             check_family_weights(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)
         return

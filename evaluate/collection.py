@@ -124,16 +124,16 @@ def load_ground_truth(plan: EvaluationPlan) -> dict[str, ImageRecord]:
     if not plan.ground_truth:
         return {}
     images = list_images(plan.ground_truth)
-    prompt_ids = [prompt.id for prompt in plan.prompts]
-    missing = [prompt_id for prompt_id in prompt_ids if prompt_id not in images]
+    stems = {prompt.id: get_image_stem(prompt.id, 0, 1) for prompt in plan.prompts}
+    missing = [prompt_id for prompt_id, stem in stems.items() if stem not in images]
     if missing:
         raise UserError(
             f"{plan.ground_truth} lacks the ground-truth images of {len(missing)} prompts "
             f"({', '.join(missing[:MAX_LISTED_NAMES])}). Name each image by the id of its prompt."
         )
-    files = [images[prompt_id] for prompt_id in prompt_ids]
+    files = [images[stem] for stem in stems.values()]
     records: dict[str, ImageRecord] = {}
-    for prompt_id, file, record in zip(prompt_ids, files, map_threads(load_record, files), strict=True):
+    for prompt_id, file, record in zip(stems, files, map_threads(load_record, files), strict=True):
         if not isinstance(record, ImageRecord):
             raise UserError(f"The ground-truth image {file} is {record}. Replace it.")
         records[prompt_id] = record

@@ -22,7 +22,7 @@ from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
-from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, is_awq
+from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, ORIGINAL, is_awq
 from .empty_modules import build_empty_module
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
@@ -131,8 +131,8 @@ def check_component(
         unused_prefixes: What the names of weights begin with that may be missing.
 
     Raises:
-        UserError: The class cannot be built from the config, a weight is missing or has another shape, or there are
-            weights that the class does not have.
+        UserError: The class cannot be built from the config, a weight is missing, has another shape or has integers, or
+            there are weights that the class does not have.
     """
     check_weights(checkpoint, build_described_module(checkpoint, library, class_name, config), config, unused_prefixes)
 
@@ -152,9 +152,16 @@ def check_weights(
         The names of weights that the class ignores, such as the head of a language model.
 
     Raises:
-        UserError: A weight is missing or has another shape, or there are weights that the class does not have.
+        UserError: A weight is missing, has another shape or has integers, or there are weights that the class does not
+            have.
     """
     _compare(checkpoint, module, _find_unexpected(checkpoint, module, config), unused_prefixes, SINGLE_FILE)
+    for name, tensor in module.state_dict().items():
+        if name in checkpoint and tensor.is_floating_point() and checkpoint.dtype(name) in INTEGER_DTYPES:
+            raise UserError(
+                f"Weight {name!r} in {checkpoint.folder} has the dtype {checkpoint.dtype(name)}, but a "
+                f"{type(module).__name__} has floating-point numbers there. {ORIGINAL}"
+            )
     return frozenset(checkpoint.names()) - module.state_dict().keys()
 
 

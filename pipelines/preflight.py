@@ -5,15 +5,18 @@ Only names, JSON files and the headers of weights are read, so that it takes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
 from ..common.system_memory import check_memory
 from ..models.base.family import Family
+from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
+from ..prompts.chat_template import compile_chat_template
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
@@ -39,7 +42,8 @@ def check_pipeline(folder: Path) -> None:
 
     Raises:
         UserError: model_index.json is corrupt or lacks a component of the family, or a component has no config, another
-            class than model_index.json says, no weights, no vocabulary, or only some of its shards.
+            class than model_index.json says, no weights, no vocabulary, no chat template that it needs, or only some of
+            its shards.
     """
     family = load_families().get(read_pipeline_class(folder))
     index = read_json_object(folder / MODEL_INDEX)
@@ -53,6 +57,8 @@ def check_pipeline(folder: Path) -> None:
         library, class_name = entry
         if library is not None and class_name is not None:
             _check_component(folder / name, library, class_name)
+    if family is not None and family.host:  # its prompts are messages of a chat
+        _check_chat_template(folder / "tokenizer", family.pipeline_class)
 
 
 def check_lfs_pointers(folder: Path) -> None:
@@ -94,16 +100,33 @@ def check_images(folder: Path, height: int, width: int) -> None:
     configs = read_configs(folder)
     pipeline_class = read_pipeline_class(folder)
     family = load_families().get(pipeline_class)
-    try:
+    with _reject_configs(folder, pipeline_class):
         if family is not None:
             check_image_size(family, configs, height, width)
         min_memory = estimate_min_memory(configs, height, width)
+    check_memory(min_memory, f"An image of {height}x{width}", "Choose a smaller size.")
+
+
+def check_host(folder: Path, family: Family) -> None:
+    """Checks that the configs have what a host of exported graphs reads of them, of a family that has one.
+
+    Raises:
+        UserError: A value is missing or invalid.
+    """
+    if family.host:
+        with _reject_configs(folder, family.pipeline_class):
+            load_host(family, read_configs(folder))
+
+
+@contextmanager
+def _reject_configs(folder: Path, pipeline_class: str) -> Iterator[None]:
+    try:
+        yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"The configs in {folder} do not describe a {pipeline_class}: a value is missing or invalid ({error}). "
             f"{advise_recovery(folder)}"
         ) from error
-    check_memory(min_memory, f"An image of {height}x{width}", "Choose a smaller size.")
 
 
 # ---------------------------------------------------------------- components
@@ -126,7 +149,7 @@ def _check_component(folder: Path, library: str, class_name: str) -> None:
     if "Tokenizer" in class_name and class_name not in WITHOUT_VOCABULARY:
         _check_tokenizer(folder)
     elif class_name.endswith("Scheduler"):
-        read_json_object(_require_file(folder / "scheduler_config.json"), allow_infinity=True)
+        _check_scheduler(folder, class_name)
     elif library in LIBRARIES and not any(word in class_name for word in WITHOUT_WEIGHTS):
         _check_model(folder, library, class_name)
 
@@ -142,6 +165,34 @@ def _check_tokenizer(folder: Path) -> None:
         raise UserError(f"{folder} has no vocabulary, such as {VOCABULARY_FILES[0]}. {advise_recovery(folder)}")
     for file in folder.glob("tokenizer_config.json"):
         read_json_object(file)
+
+
+def _check_scheduler(folder: Path, class_name: str) -> None:
+    """Raises UserError where diffusers would load another scheduler than the exported graphs are run with."""
+    file = _require_file(folder / "scheduler_config.json")
+    described = read_json_object(file, allow_infinity=True).get("_class_name")
+    if described not in (None, class_name):
+        raise UserError(
+            f"{file} describes a {described}, but {MODEL_INDEX} names a {class_name}. {advise_recovery(folder)}"
+        )
+
+
+def _check_chat_template(folder: Path, pipeline_class: str) -> None:
+    """Raises UserError where a tokenizer has no chat template, or one that is invalid."""
+    file, config_file = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    try:
+        text = file.read_text("utf-8") if file.is_file() else None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8. {advise_recovery(folder)}") from error
+    if text is None and config_file.is_file():
+        file, text = config_file, read_json_object(config_file).get("chat_template")
+    if text is None:
+        raise UserError(
+            f"{folder} has no chat template, chat_template.jinja, which a {pipeline_class} needs. "
+            f"{advise_recovery(folder)}"
+        )
+    if isinstance(text, str):  # a list of them has names; transformers chooses
+        compile_chat_template(text, file, advise_recovery(folder))
 
 
 def _check_model(folder: Path, library: str, class_name: str) -> None:

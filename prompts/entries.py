@@ -198,6 +198,7 @@ def _require_columns(path: Path, columns: list[str]) -> list[str]:
 
 def _iterate_quoted(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Rows as spreadsheets write them, with the number of their last line."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # tables may have images in columns
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in rows:

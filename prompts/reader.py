@@ -118,7 +118,8 @@ def _find_columns(entries: EntryList, keys: Sequence[str]) -> _Columns:
     if text is None:
         unit = "column" if entries.unit == "column" else "key"
         nearest = difflib.get_close_matches("prompt", by_name, 1)
-        meant = f"did you mean {by_name[nearest[0]]!r}?" if nearest else f"there are {list_names(map(repr, keys))}."
+        named = list_names(repr(key) for key in keys if key != EXTRA_CELLS)
+        meant = f"did you mean {by_name[nearest[0]]!r}?" if nearest else f"there are {named}."
         raise UserError(
             f"{entries.entries[0].where}: There is no {unit} 'prompt'; {meant} Name the {unit} of the texts 'prompt'; "
             f"{', '.join(TEXT_KEYS[1:])} are known as well."

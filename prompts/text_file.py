@@ -16,6 +16,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+AFTER_LINE_END = re.compile("(?<=[\r\n])\ufeff")  # the mark of a file that was appended to another one
 LINE_END = re.compile(r"\r\n|\r|\n")  # not U+2028 and the like, which a prompt may contain
 
 
@@ -44,7 +45,7 @@ def read_text_file(path: Path) -> str:
             f"Prompt file {path} cannot be read (line {line} contains the character NUL, as binary files and UTF-16 "
             "without a byte order mark do). It must be a UTF-8 text file."
         )
-    return text
+    return AFTER_LINE_END.sub("", text)
 
 
 def split_lines(text: str) -> list[str]:

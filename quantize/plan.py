@@ -22,6 +22,7 @@ from ..pipelines.component_weights import (
 )
 from ..pipelines.families import find_family, is_described
 from ..pipelines.linear_selection import BlockLinears, KeepReason, LinearSelection, select_linears
+from ..pipelines.scheduler_class import check_scheduler_class
 from ..recipes.schema import QuantizationSettings
 from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
@@ -181,6 +182,7 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     for name in settings.components or ():
         if name not in names:
             raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
+    check_scheduler_class(source, family)
     check_pipeline_weights(source)
     if not is_described(family.pipeline_class):  # what is not quantized is left to diffusers
         specs = [spec for spec in specs if spec.name in selected]

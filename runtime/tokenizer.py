@@ -10,21 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jinja2 import Template, TemplateError
-from jinja2.ext import Extension
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ..common.errors import UserError
+from ..prompts.chat_template import compile_chat_template
 from ..prompts.truncation import Side, describe_truncation, find_ignored_text
 from ..storage.strict_json import parse_strict_json
 
@@ -98,37 +93,7 @@ class PromptTokenizer:
 
 
 def _load_chat_template(path: Path) -> Template:
-    content = _read_text(path)
-    try:
-        return _make_environment().from_string(content)
-    except TemplateError as error:
-        raise UserError(f"{path} is not a chat template ({error.message}). Export the artifact again.") from error
-
-
-def _make_environment() -> ImmutableSandboxedEnvironment:
-    """Makes a Jinja environment as transformers does for chat templates."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _GenerationTag]
-    )
-    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)  # Jinja's own would escape HTML
-    environment.globals["raise_exception"] = _raise_template_error
-    environment.globals["strftime_now"] = lambda layout: datetime.now().astimezone().strftime(layout)
-    return environment
-
-
-class _GenerationTag(Extension):
-    """The tag around what a model answered, which training needs. Here its content is rendered like any other."""
-
-    tags = {"generation"}  # noqa: RUF012  the base class declares it so
-
-    def parse(self, parser: Parser) -> list[Node]:
-        """Returns the content of the tag."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _raise_template_error(reason: str) -> NoReturn:
-    raise TemplateError(reason)
+    return compile_chat_template(_read_text(path), path, "Export the artifact again.")
 
 
 def _load_tokenizer(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, Side]:

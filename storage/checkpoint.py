@@ -31,7 +31,8 @@ from .weight_formats import CAST_DTYPES, require_supported
 
 MAX_SHARD_BYTES = 1_000_000_000
 MAX_OPEN_BYTES = 2**26  # read before a file is opened again: until it is closed, what was read counts as memory
-COMPILED_PREFIX = "_orig_mod."  # torch.compile adds it wherever it compiled a module
+# What torch adds wherever it wrapped a module: torch.compile, activation checkpointing, FSDP.
+INNER_PREFIXES = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 # What wrappers add to all names: DistributedDataParallel, peft, ComfyUI.
 WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
 
@@ -264,8 +265,8 @@ def _remove_wrapper_prefixes(
     Raises:
         UserError: Two tensors have the same name then.
     """
-    names = {name: name.replace(COMPILED_PREFIX, "") for name in infos}
-    removed = [COMPILED_PREFIX] if names and any(name != new for name, new in names.items()) else []
+    removed = [prefix for prefix in INNER_PREFIXES if any(prefix in name for name in infos)]
+    names = {name: _remove_all(name, removed) for name in infos}
     while prefix := next((p for p in WRAPPER_PREFIXES if names and all(n.startswith(p) for n in names.values())), None):
         names = {name: new.removeprefix(prefix) for name, new in names.items()}
         removed.append(prefix)
@@ -277,6 +278,12 @@ def _remove_wrapper_prefixes(
             "Remove one of the two."
         )
     return {names[name]: info for name, info in infos.items()}, tuple(removed)
+
+
+def _remove_all(text: str, parts: Iterable[str]) -> str:
+    for part in parts:
+        text = text.replace(part, "")
+    return text
 
 
 # ---------------------------------------------------------------- writing

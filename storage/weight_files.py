@@ -19,6 +19,7 @@ from .recovery import advise_recovery
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+OTHER_SUFFIXES = (".gguf", ".msgpack", ".h5", ".onnx", ".tflite", ".engine")  # weights of other libraries and runtimes
 WEIGHT_FILE_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -209,7 +210,7 @@ def _read_index(index: Path) -> dict[str, Path]:
     if not weight_map:
         raise UserError(f"{index} is corrupt: it lists no tensors. {advise_recovery(index)}")
     for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
+        if Path(name).name != name.removeprefix("./"):
             problem = f"it names the file {name!r} in another folder"
             raise UserError(f"{index} is corrupt: {problem}. {advise_recovery(index)}")
         if not _is_present(index.parent / name):
@@ -230,5 +231,11 @@ def _explain_absence(folder: Path, stem: str) -> str:
         return (
             f"{folder} has only pickled weights ({pickles[0]}), which are not loaded because they can run code. "
             "Convert them: load the model and call save_pretrained(..., safe_serialization=True)."
+        )
+    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in OTHER_SUFFIXES)
+    if others:
+        return (
+            f"{folder} has no .safetensors file, only {others[0]}, which is not read. Use the pipeline as "
+            "diffusers saves it, with weights in .safetensors files."
         )
     return f"{folder} has no .safetensors file. {advise_recovery(folder)}"

@@ -9,7 +9,10 @@ states these rules.
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -19,6 +22,7 @@ import numpy as np
 
 from ...common.errors import UserError
 from ...common.file_names import require_utf8
+from ...storage.files import LFS_POINTER
 from .color_profile import ColorProfileError, convert_to_srgb
 from .defects import Defect, detect_defect
 from .types import ImageArray
@@ -53,6 +57,7 @@ LoadFailure = str
 OPAQUE = 255  # alpha
 MAX_PIXELS = 89_478_485  # Pillow warns of more: a small file can claim to have them
 TOO_LARGE = f"more than {MAX_PIXELS:,} pixels"
+DEEP_RAW_MODE = re.compile(";16[BLN]")  # of Pillow's decoders: 16 bits per channel; BGR;16 has 16 bits per pixel
 _WARNINGS_LOCK = Lock()  # the filters of warnings are those of all threads
 
 
@@ -117,7 +122,7 @@ def load_record(file: Path | None) -> ImageRecord | LoadFailure:
         The record, or why the image could not be read.
     """
     if file is None or not file.exists():
-        return "missing"
+        return "unreadable (a link to nothing)" if file is not None and file.is_symlink() else "missing"
     if not file.is_file():  # reading a pipe would never end
         return "unreadable (not a file)"
     try:
@@ -138,7 +143,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     """Lists the image files directly in a folder.
 
     Returns:
-        The files by stem, sorted by file name.
+        The files by stem, sorted by file name. Letters with accents are composed, which macOS takes apart.
 
     Raises:
         UserError: Two images have the same stem, such as a.png and a.jpg, or a name is not UTF-8.
@@ -147,17 +152,20 @@ def list_images(folder: Path) -> dict[str, Path]:
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
             require_utf8(str(file))
-            if file.stem in images:
-                raise UserError(
-                    f"{folder} contains both {images[file.stem].name} and {file.name}. Keep only one of them."
-                )
-            images[file.stem] = file
+            stem = _compose(file.stem)
+            if stem in images:
+                raise UserError(f"{folder} contains both {images[stem].name} and {file.name}. Keep only one of them.")
+            images[stem] = file
     return images
 
 
 def get_image_stem(prompt_id: str, seed: int, num_seeds: int) -> str:
     """Returns the file stem of an external image: the prompt id, or `<id>-<seed>` if there are several seeds."""
-    return f"{prompt_id}-{seed}" if num_seeds > 1 else prompt_id
+    return _compose(f"{prompt_id}-{seed}" if num_seeds > 1 else prompt_id)
+
+
+def _compose(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
@@ -176,7 +184,7 @@ def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(file, TOO_LARGE) from error
     except Exception as error:  # Pillow's readers raise anything for damaged files
-        raise UnreadableImageError(file) from error
+        raise UnreadableImageError(file, _find_file_problem(file)) from error
     if reason:
         raise UnreadableImageError(file, reason)
     return image, tags
@@ -191,9 +199,21 @@ def _open_header(file: Path) -> ImageFile:
         return Image.open(file)
 
 
+def _find_file_problem(file: Path) -> str:
+    """Returns why Pillow cannot open a file, if its first bytes tell, or nothing."""
+    with suppress(OSError), file.open("rb") as stream:
+        beginning = stream.read(len(LFS_POINTER))
+        if beginning == LFS_POINTER:
+            return "a git-lfs pointer, not the image itself"
+        return "" if beginning else "an empty file"
+    return ""
+
+
 def _convert_to_rgb(image: Image) -> Image:
     """Returns an opaque image as RGB in sRGB."""
     profile = image.info.get("icc_profile")
+    if image.mode == "P" and image.has_transparency_data:  # Pillow warns of a palette with several alphas
+        image = image.convert("RGBA")
     if not profile:
         return image.convert("RGB")
     return convert_to_srgb(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), profile)
@@ -208,7 +228,7 @@ def _find_format_problem(image: ImageFile) -> str:
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1 and image.format != "MPO":
         return f"{num_frames} frames"
-    if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in image.tile):
+    if image.mode.startswith(("I", "F")) or any(DEEP_RAW_MODE.search(str(tile[3])) for tile in image.tile):
         return "more than 8 bits per channel"
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         return f"mode {image.mode}"

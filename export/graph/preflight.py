@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ...pipelines.preflight import check_pipeline
+from ...pipelines.preflight import check_host, check_pipeline
+from ...runtime.scheduler import make_schedule
 from ...storage.layout import CONFIG_NAME, Artifact
 from ...storage.preflight import check_disk_space, check_output, check_replaceable
 from .source_model import SourcePipeline
@@ -22,13 +23,17 @@ def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int) -
         bits_per_weight: Bits of the narrowest weights that the graphs may have.
 
     Raises:
-        UserError: A file of the pipeline is missing, the artifact cannot be written, the disk has too little room,
-            or the folder holds what edgepress did not make.
+        UserError: A file of the pipeline is missing, its scheduler is not supported, a value of a config is invalid,
+            the artifact cannot be written, the disk has too little room, or the folder holds what edgepress did not
+            make.
     """
     artifact = Artifact.containing(target).path
     check_output(artifact)
     check_replaceable(target, [target / CONFIG_NAME])
     check_pipeline(pipeline.folder)
+    check_host(pipeline.folder, pipeline.family)
+    if pipeline.family.host:  # later, the graphs are run with this schedule
+        make_schedule(pipeline.configs["scheduler"], steps=1, image_tokens=1)
     check_disk_space(artifact, count_denoiser_weights(pipeline) * bits_per_weight // 8)
 
 

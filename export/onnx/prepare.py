@@ -11,7 +11,6 @@ from ...models.base.host import Host, load_host
 from ...models.base.image_size import check_image_size
 from ...pipelines.sampling import read_native_size
 from ...recipes.schema import ExportSettings
-from ...runtime.scheduler import make_schedule
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact
 from ..graph.external_weights import WeightSource
@@ -96,8 +95,6 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
     _check_shapes(pipeline, host, settings, sizes)
-    if host is not None and "scheduler" in pipeline.configs:  # one that the runtime lacks is refused
-        make_schedule(pipeline.configs["scheduler"], 1, host.count_image_tokens(*sizes[0]))
     pipeline.check_weights()
     if host is not None:
         pipeline.read_tokenizer_files()

@@ -50,7 +50,10 @@ def test_verbs_use_the_same_words(verb: tuple[str, ...]) -> None:
 def test_paths_that_are_not_utf8_are_refused(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, [*arguments, os.fsdecode(b"D\xe9")])
     assert result.exit_code == 2
-    assert "The name 'D\\xe9' is not UTF-8. Rename the file or folder." in result.stderr
+    assert (
+        "The argument 'D\\xe9' is not UTF-8. Rename the file or folder, or check the encoding of the terminal."
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("arguments", RENAMED, ids=" ".join)

@@ -255,6 +255,11 @@ def change_shape(pipeline: Path) -> None:
         tensors["decoder.conv_in.bias"] = torch.ones(9)
 
 
+def store_integers(pipeline: Path) -> None:
+    with edit_weights(pipeline / "transformer") as tensors:
+        tensors["x_pad_token"] = tensors["x_pad_token"].to(torch.int8)
+
+
 def use_original_names(pipeline: Path) -> None:
     rename(pipeline / "transformer", lambda name: name.replace("attention.to_", "attention.w"))
 
@@ -284,6 +289,10 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "infinity": (
         change_config("vae", scaling_factor=float("inf")),
         r"config\.json cannot be read \(the number Infinity",
+    ),
+    "integers": (
+        store_integers,
+        r"'x_pad_token' .* has the dtype I8, but a \w+ has floating-point numbers there",
     ),
     "a quantized component": (add_quantization_config, r"already quantized \(fp8\)"),
 }

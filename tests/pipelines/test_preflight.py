@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from edgepress.common.errors import UserError
+from edgepress.models.registry import get_family
 from edgepress.pipelines.hub import DEMO_PIPELINE
-from edgepress.pipelines.preflight import check_images, check_pipeline
+from edgepress.pipelines.preflight import check_host, check_images, check_pipeline
 
 
 @pytest.fixture
@@ -85,6 +86,31 @@ def test_another_vae(pipeline: Path) -> None:
         check_pipeline(pipeline)
 
 
+def test_another_scheduler(pipeline: Path) -> None:
+    edit_json(pipeline / "model_index.json", scheduler=["diffusers", "UniPCMultistepScheduler"])
+    with pytest.raises(UserError, match=r"describes a FlowMatchEuler\w+, but .* names a UniPCMultistepScheduler"):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template, chat_template.jinja, which a ZImagePipeline needs"),
+        (b"{% for message in messages %}", r"is not a chat template \(.*endfor"),
+        (b"\xff", "is not UTF-8"),
+    ],
+)
+def test_chat_templates(pipeline: Path, template: bytes | None, message: str) -> None:
+    edit_json(pipeline / "tokenizer" / "tokenizer_config.json", chat_template=...)
+    file = pipeline / "tokenizer" / "chat_template.jinja"
+    if template is None:
+        file.unlink(missing_ok=True)
+    else:
+        file.write_bytes(template)
+    with pytest.raises(UserError, match=rf"{message}.* Download the model again\."):
+        check_pipeline(pipeline)
+
+
 @pytest.mark.parametrize(
     "file", ["vae/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"]
 )
@@ -133,6 +159,17 @@ def test_configs_that_do_not_describe_the_model(pipeline: Path, channels: Any) -
     edit_json(pipeline / "vae" / "config.json", block_out_channels=channels)
     with pytest.raises(UserError, match=f"The configs in {pipeline} do not describe a ZImagePipeline"):
         check_images(pipeline, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("shift_factor", None), ("scaling_factor", None), ("scaling_factor", 0)]
+)
+def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: Any) -> None:
+    edit_json(pipeline / "vae" / "config.json", **{name: value})
+    with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
+        check_images(pipeline, 64, 64)
+    with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
+        check_host(pipeline, get_family("ZImagePipeline"))
 
 
 def test_it_takes_less_than_two_seconds_and_imports_no_torch(tmp_path: Path) -> None:

@@ -111,6 +111,16 @@ def test_a_byte_order_mark_is_no_part_of_a_folders_prompt(tmp_path: Path) -> Non
     assert load_prompts(tmp_path) == [Prompt(id="dpg-1", prompt=f"{CAT}\nand more", language="en")]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file_that_was_appended(tmp_path: Path) -> None:
+    path = write(tmp_path, "set.txt", "\ufeffa fox\r\n\ufeffa dog\n")
+    assert [prompt.prompt for prompt in load_prompts(path)] == ["a fox", "a dog"]
+
+
+def test_a_table_may_have_images_in_its_cells(tmp_path: Path) -> None:
+    path = write(tmp_path, "set.csv", f"prompt,image\na fox,{'A' * 200_000}\n")
+    assert [prompt.prompt for prompt in load_prompts(path)] == ["a fox"]
+
+
 def test_repeated_texts_keep_their_places_with_numbered_ids(tmp_path: Path) -> None:
     ids = [prompt.id for prompt in load_prompts(write(tmp_path, "set.txt", f"{CAT}\n{SIGN}\n{CAT}\n"))]
     assert ids == [made_id(CAT), made_id(SIGN), f"{made_id(CAT)}-2"]
@@ -211,6 +221,7 @@ def test_a_damaged_parquet_file_is_reported(tmp_path: Path) -> None:
         ("set.csv", "prompt,language\na,German\n", 'language is "German". Write one of en, zh, mixed'),
         ("set.csv", 'prompt\n"a" b\n', "set.csv cannot be read"),
         ("set.csv", "width,height\n1,2\n", "There is no column 'prompt'; there are 'width', 'height'"),
+        ("set.csv", "# of today\nprompt,id\na,b\n", "There is no column 'prompt'; there are '# of today'."),
         ("set.csv", "promt\na\n", "did you mean 'promt'?"),
         ("set.jsonl", '{"text": ["a", "b"]}', 'text is ["a", "b"], which is no text'),
         ("set.jsonl", '{"text": "a"}\n{"caption": "b"}', "set.jsonl:2: the text is missing"),

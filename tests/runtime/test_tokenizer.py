@@ -159,6 +159,19 @@ def test_template_has_special_tokens_and_plain_json(tiny: Path, tmp_path: Path) 
     assert make_tokenizer(tmp_path).tokenize("").ids.tolist() == tokenize_with_transformers(tmp_path, "", 512)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}a{% generation %}{{ m['content'] }}{% endgeneration %}b{% endfor %}",
+        "{{ strftime_now('%Y') }}",
+        "{{ messages | tojson(indent=2, sort_keys=True, separators=(',', ':')) }}",
+    ],
+)
+def test_what_transformers_adds_to_templates_is_known(template: str, tiny: Path, tmp_path: Path) -> None:
+    (copy_tokenizer(tiny, tmp_path) / "chat_template.jinja").write_text(template)
+    assert make_tokenizer(tmp_path).tokenize("字").ids.tolist() == tokenize_with_transformers(tmp_path, "字", 512)
+
+
 def test_invalid_unicode(tiny: Path) -> None:
     with pytest.raises(UserError, match="not valid UTF-8"):
         make_tokenizer(tiny).tokenize("a\udcff")

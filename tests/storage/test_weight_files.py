@@ -206,6 +206,23 @@ def test_weights_of_another_name_are_refused(library: str, component: Path) -> N
         select_weight_files(component)
 
 
+@pytest.mark.parametrize("name", ["model-Q4_K.gguf", "flax_model.msgpack", "model.ONNX"])
+def test_weights_of_another_format_are_named(name: str, library: str, component: Path) -> None:
+    (component / f"{STEMS[library]}.safetensors").rename(component / name)
+    with pytest.raises(UserError, match=rf"no \.safetensors file, only {name}, which is not read\. Use"):
+        select_weight_files(component)
+
+
+def test_an_index_may_name_files_of_the_current_folder(library: str, component: Path) -> None:
+    expected = load_with_checkpoint(component)
+    shard(library, component)
+    (index,) = component.glob("*.index.json")
+    content = json.loads(index.read_text())
+    content["weight_map"] = {name: f"./{file}" for name, file in content["weight_map"].items()}
+    index.write_text(json.dumps(content))
+    assert load_with_checkpoint(component).keys() == expected.keys()
+
+
 def test_a_link_to_nothing_is_named(library: str, component: Path) -> None:
     file = component / f"{STEMS[library]}.safetensors"
     file.unlink()

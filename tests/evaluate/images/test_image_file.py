@@ -16,6 +16,7 @@ from edgepress.evaluate.images.image_file import (
     NAN_TAG,
     TRUNCATION_TAG,
     ImageRecord,
+    get_image_stem,
     list_images,
     load_image,
     load_record,
@@ -40,12 +41,55 @@ def test_digest_depends_on_content_and_not_on_the_format(noise: ImageArray, tmp_
     assert reshaped.digest not in digests
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89PNG", b"text", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+@pytest.mark.parametrize("content", [b"\x89PNG", b"text", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_corrupt_files_are_unreadable(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(content)
     assert load_record(tmp_path / "0.png") == "unreadable"
     with pytest.raises(UserError, match=r"0\.png is not a readable image"):
         load_image(tmp_path / "0.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a git-lfs pointer, not the image itself",
+        ),
+    ],
+)
+def test_files_without_an_image_are_named(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(content)
+    assert load_record(tmp_path / "0.png") == f"unreadable ({reason})"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_opaque_alphas_is_read(noise: ImageArray, tmp_path: Path) -> None:
+    """As tools that make PNG files small write it."""
+    image = Image.fromarray(noise).convert("P")
+    image.save(tmp_path / "0.png", transparency=b"\xff" * 256)
+    assert np.array_equal(load_image(tmp_path / "0.png"), np.asarray(image.convert("RGB")))
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "0.png").symlink_to("elsewhere.png")
+    assert load_record(tmp_path / "0.png") == "unreadable (a link to nothing)"
+
+
+def test_16_bits_of_a_pixel_are_read(tmp_path: Path) -> None:
+    """A BMP of 5, 6 and 5 bits."""
+    size, masks = (4, 4), (0xF800, 0x7E0, 0x1F)
+    header = struct.pack("<IiiHHIIiiII3I", 40, *size, 1, 16, 3, 32, 0, 0, 0, 0, *masks)
+    beginning = struct.pack("<2sIHHI", b"BM", 14 + len(header) + 32, 0, 0, 14 + len(header))
+    (tmp_path / "0.bmp").write_bytes(beginning + header + b"\x00\xf8" * 16)
+    assert (load_image(tmp_path / "0.bmp") == (255, 0, 0)).all()
+
+
+def test_composed_and_decomposed_names_are_equal(noise: ImageArray, tmp_path: Path) -> None:
+    """macOS stores them decomposed."""
+    Image.fromarray(noise).save(tmp_path / "e\u0301.png")
+    assert list(list_images(tmp_path)) == ["\u00e9"] == [get_image_stem("e\u0301", 0, 1)]
 
 
 def test_absent_files_are_missing(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,23 @@ def test_a_file_in_place_of_the_artifact_is_refused(tiny: Path, tmp_path: Path) 
     (tmp_path / "artifact").touch()
     with pytest.raises(UserError, match="artifact"):
         check_export(open_source(tiny), tmp_path / "artifact" / "onnx", 16)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            "scheduler/scheduler_config.json",
+            {"use_karras_sigmas": True},
+            "Unsupported scheduler option use_karras_sigmas",
+        ),
+        ("vae/config.json", {"shift_factor": None}, "shift_factor is "),
+    ],
+)
+def test_what_would_make_generating_fail_is_refused(
+    file: str, changes: dict[str, object], message: str, tiny: Path, tmp_path: Path
+) -> None:
+    pipeline = shutil.copytree(tiny, tmp_path / "pipeline")
+    (pipeline / file).write_text(json.dumps(json.loads((pipeline / file).read_text()) | changes))
+    with pytest.raises(UserError, match=message):
+        check_export(open_source(pipeline), tmp_path / "artifact" / "onnx", 16)
