@@ -22,7 +22,7 @@ from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
-from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, ORIGINAL, is_awq
+from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, is_awq
 from .empty_modules import build_empty_module
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
@@ -160,7 +160,7 @@ def check_weights(
         if name in checkpoint and tensor.is_floating_point() and checkpoint.dtype(name) in INTEGER_DTYPES:
             raise UserError(
                 f"Weight {name!r} in {checkpoint.folder} has the dtype {checkpoint.dtype(name)}, but a "
-                f"{type(module).__name__} has floating-point numbers there. {ORIGINAL}"
+                f"{type(module).__name__} has floating-point numbers there. Use the pipeline in its original precision."
             )
     return frozenset(checkpoint.names()) - module.state_dict().keys()
 
