@@ -232,10 +232,10 @@ def _explain_absence(folder: Path, stem: str) -> str:
             f"{folder} has only pickled weights ({pickles[0]}), which are not loaded because they can run code. "
             "Convert them: load the model and call save_pretrained(..., safe_serialization=True)."
         )
-    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in OTHER_SUFFIXES)
-    if others:
+    unread = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in OTHER_SUFFIXES)
+    if unread:
         return (
-            f"{folder} has no .safetensors file, only {others[0]}, which is not read. Use the pipeline as "
+            f"{folder} has no .safetensors file, only {unread[0]}, which is not read. Use the pipeline as "
             "diffusers saves it, with weights in .safetensors files."
         )
     return f"{folder} has no .safetensors file. {advise_recovery(folder)}"
