@@ -161,9 +161,7 @@ def test_configs_that_do_not_describe_the_model(pipeline: Path, channels: Any) -
         check_images(pipeline, 64, 64)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("shift_factor", None), ("scaling_factor", None), ("scaling_factor", 0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("shift_factor", None), ("scaling_factor", None), ("scaling_factor", 0)])
 def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: Any) -> None:
     edit_json(pipeline / "vae" / "config.json", **{name: value})
     with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
