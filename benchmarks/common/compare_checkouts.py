@@ -163,17 +163,15 @@ def make_row(name: str, old: Sequence[Cost], new: Sequence[Cost]) -> list[str]:
 def main(old: Path, repeats: int, names: tuple[str, ...]) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        checkouts = [
-            Checkout(root, Path(folder) / name) for name, root in (("old", old.resolve()), ("new", NEW_CHECKOUT))
-        ]
+        older, newer = Checkout(old.resolve(), Path(folder) / "old"), Checkout(NEW_CHECKOUT, Path(folder) / "new")
         chosen = names or list(COMMANDS)
         needs_artifact = any(word.startswith(ARTIFACT) for name in chosen for word in COMMANDS[name])
-        for checkout in checkouts:
+        for checkout in (older, newer):
             for arguments in PREPARE if needs_artifact else ():
                 checkout.measure(arguments)
         for name in chosen:
-            if checkouts[0].has_command(COMMANDS[name][0]):
-                rows.append(make_row(name, *compare_costs(*checkouts, COMMANDS[name], repeats)))
+            if older.has_command(COMMANDS[name][0]):
+                rows.append(make_row(name, *compare_costs(older, newer, COMMANDS[name], repeats)))
                 click.echo(" | ".join(rows[-1]), err=True)
     body = "\n\n".join(
         [
