@@ -53,7 +53,7 @@ class FaultRunner:
         verb: The command.
         source: The pipeline.
         folder: An empty folder to work in.
-        cache: The user's cache at the beginning; None: it is empty.
+        cache: The user's cache at the beginning; it is empty without one.
 
     Raises:
         ClickException: The command fails even if nothing disturbs it.
@@ -65,7 +65,7 @@ class FaultRunner:
         self._outcomes: dict[str, str | None] = {}  # of running the command again, by what was there before
         for name in ("", "home", "cache", "state", "tmp"):
             (self._root / name).mkdir()
-        if cache is not None:
+        if cache is not None and cache.exists():
             shutil.copytree(cache, self._root / "cache", dirs_exist_ok=True)
         write_recipes(self._root)
         for arguments in verb.prepare:

@@ -20,11 +20,12 @@ from .scratch import make_scratch_folder
 from .verbs import TRACING, VERBS, is_toolkit_installed, write_source
 
 
-def _write_inputs(folder: Path) -> Path:
-    """Writes the pipeline, and beside it a cache with the traced graphs of all commands: tracing takes longest."""
+def _write_inputs(folder: Path, with_traces: bool) -> Path:
+    """Writes the pipeline, and beside it the user's cache of traced graphs: tracing takes longest."""
     source, cache = folder / "pipeline", folder / "cache"
-    if not cache.exists():
+    if not source.exists():
         write_source(source)
+    if with_traces and not cache.exists():
         with make_scratch_folder("traces-") as scratch:
             runner = FaultRunner(TRACING, source, scratch)
             shutil.copytree(runner.user_cache, cache)
@@ -55,7 +56,8 @@ def main(count: int, names: tuple[str, ...], jobs: int, inputs: Path | None) -> 
     chosen = [name for name in names or VERBS if not VERBS[name].needs_toolkit or is_toolkit_installed()]
     problems = []
     with make_scratch_folder("faults-") as folder, ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        source = _write_inputs((inputs or folder / "inputs").absolute())
+        with_traces = any(VERBS[name].traces_graphs for name in chosen)
+        source = _write_inputs((inputs or folder / "inputs").absolute(), with_traces)
         for name in chosen:
             (folder / name).mkdir()
         tasks = {pool.submit(try_verb, name, count, source, folder / name): name for name in chosen}

@@ -49,6 +49,11 @@ class Verb:
     max_points: int = 0
     needs_toolkit: bool = False
 
+    @property
+    def traces_graphs(self) -> bool:
+        """Whether a cache of traced graphs saves it minutes."""
+        return any(command[:2] == EXPORT[:2] for command in (*self.prepare, self.arguments))
+
 
 RECIPES = {
     name: {
@@ -82,7 +87,7 @@ VERBS: Mapping[str, Verb] = {
         Verb(
             "evaluate",
             [[*QUANTIZE, NEWER], [*EVALUATE, "--metric", "mae"]],
-            [*EVALUATE, "--metric", "psnr", "--history", "history.sqlite"],
+            [*EVALUATE, "--metric", "psnr"],
             [MODEL],
         ),
         Verb("export onnx", [[*QUANTIZE, NEWER], FP32], [*EXPORT, "int4"], [MODEL, ONNX]),
@@ -103,9 +108,9 @@ VERBS: Mapping[str, Verb] = {
         ),
         Verb(
             "clean",
-            [[*QUANTIZE, NEWER], [*EVALUATE, "--metric", "mae"], FP32],
+            [[*QUANTIZE, NEWER], [*EVALUATE, "--metric", "mae"]],
             ["clean", "--quiet"],
-            [MODEL, ONNX, EVALUATION],
+            [MODEL, EVALUATION],
             interrupted=[*QUANTIZE, OLDER, "--force"],
         ),
     )
