@@ -52,7 +52,7 @@ class Verb:
     @property
     def traces_graphs(self) -> bool:
         """Whether a cache of traced graphs saves it minutes."""
-        return any(command[:2] == EXPORT[:2] for command in (*self.prepare, self.arguments))
+        return any(tuple(command[:2]) == EXPORT[:2] for command in (*self.prepare, self.arguments))
 
 
 RECIPES = {
