@@ -12,6 +12,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.system_memory import check_memory
+from ..common.validation import format_value
 from ..models.base.family import Family
 from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
@@ -200,7 +201,7 @@ def _check_model(folder: Path, library: str, class_name: str) -> None:
     described = config.get("_class_name")
     if library == "diffusers" and described not in (None, class_name):
         raise UserError(
-            f"{folder / 'config.json'} describes a {described}, but {MODEL_INDEX} names a {class_name}. "
+            f"{folder / 'config.json'} describes a {format_value(described)}, but {MODEL_INDEX} names a {class_name}. "
             f"{advise_recovery(folder)}"
         )
     select_weight_files(folder)

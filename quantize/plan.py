@@ -11,6 +11,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
+from ..common.validation import format_value
 from ..models.base.family import Block, Component, Family, Fold
 from ..numerics.int8_rows import fits_fp16_rows
 from ..pipelines.component_weights import (
@@ -217,8 +218,8 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
     if described and class_name not in prefixes:
         raise UserError(
-            f"{checkpoint.folder / 'config.json'} describes a {class_name}, but a {spec.model_class} was expected. "
-            "Give another --model."
+            f"{checkpoint.folder / 'config.json'} describes a {format_value(class_name)}, but a {spec.model_class} was "
+            "expected. Give another --model."
         )
     checkpoint.require_supported(config)
     module = build_described_module(checkpoint, entry[0], spec.model_class, config)

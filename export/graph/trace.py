@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ...common.errors import UserError
+from ...common.validation import format_value
 from ...models.base.graph import Graph
 from ...pipelines.empty_modules import build_empty_module
 from ...storage.files import read_json_object
@@ -113,7 +114,8 @@ def build_empty_component(folder: Path) -> Any:
         library, name = "transformers", (config.get("architectures") or ["?"])[0]
     if not hasattr(importlib.import_module(library), str(name)):
         raise UserError(
-            f"{folder / 'config.json'} names the class '{name}', which {library} does not have. Update that library."
+            f"{folder / 'config.json'} names the class {format_value(name)}, which {library} does not have. "
+            "Update that library."
         )
     return build_empty_module(library, name, config).eval().requires_grad_(False)
 

@@ -80,9 +80,10 @@ def test_a_listed_component_without_a_class(pipeline: Path, entry: list[Any]) ->
         check_pipeline(pipeline)
 
 
-def test_another_vae(pipeline: Path) -> None:
-    edit_json(pipeline / "vae" / "config.json", _class_name="AutoencoderTiny")
-    with pytest.raises(UserError, match=r"config\.json describes a AutoencoderTiny, but .* names a AutoencoderKL"):
+@pytest.mark.parametrize(("name", "shown"), [("AutoencoderTiny", "AutoencoderTiny"), ("\n", r"\\n")])
+def test_another_vae(pipeline: Path, name: str, shown: str) -> None:
+    edit_json(pipeline / "vae" / "config.json", _class_name=name)
+    with pytest.raises(UserError, match=rf"config\.json describes a '{shown}', but .* names a AutoencoderKL"):
         check_pipeline(pipeline)
 
 
