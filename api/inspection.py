@@ -240,7 +240,9 @@ def to_dict(result: Info) -> dict[str, Any]:
 def _inspect_pipeline(folder: Path, with_layers: bool = False) -> PipelineInfo:
     index = _read_json(folder / MODEL_INDEX)
     entries = {
-        name: value[1] for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]
+        name: value[1]
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
     }
     pipeline_class = str(index.get("_class_name", ""))
     components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())

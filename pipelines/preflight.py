@@ -49,6 +49,8 @@ def check_pipeline(folder: Path) -> None:
     family = load_families().get(read_pipeline_class(folder))
     index = read_json_object(folder / MODEL_INDEX)
     components = {name: entry for name, entry in index.items() if isinstance(entry, list)}
+    if family is None:
+        components = {name: entry for name, entry in components.items() if not _has_numbers(entry)}
     if family is not None:
         _check_family(folder, family, components)
     for name, entry in components.items():
@@ -72,6 +74,11 @@ def check_lfs_pointers(folder: Path) -> None:
         if file.suffix in READ_SUFFIXES and file.is_file():
             with file.open("rb") as stream:
                 require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))
+
+
+def _has_numbers(entry: list[Any]) -> bool:
+    """Whether a list of model_index.json is an argument of the pipeline's class, such as the layers that it reads."""
+    return bool(entry) and all(isinstance(part, int | float) for part in entry)
 
 
 def read_configs(folder: Path) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def main(classes: tuple[str, ...], jobs: int) -> None:
             f"introspection: {len(working)} of {len(trials)} work in all columns. Each was tried on a tiny pipeline of "
             "the genuine classes with random weights. *Reopens equal*: `from_pretrained` of the result generates the "
             "latents of the original with the dequantized weights in place of its own. *Error*: mean output error of "
-            "the quantized layers with `best`, as a share of that with `rtn`.",
+            "the quantized layers on the tokens of calibration with `best`, as a share of that with `rtn`.",
             render_table(["class", *COLUMNS[1:], "layers", "error"], list(map(_make_row, trials))),
             *_list_reasons(trials),
         ]
@@ -55,7 +55,9 @@ def _run_quietly(name: str) -> Trial:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        return run_trial(name, Path(folder))
+        trial = run_trial(name, Path(folder))
+        trial.reasons = {column: text.replace(f"{folder}/", "") for column, text in trial.reasons.items()}
+        return trial
 
 
 def _describe(trial: Trial) -> str:

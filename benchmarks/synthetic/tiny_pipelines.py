@@ -66,7 +66,10 @@ VARIATIONS: dict[str, Variation] = {
     "StableDiffusionPAGPipeline": Variation(arguments=_NO_CHECKER),
     "StableDiffusionXLPAGPipeline": Variation(configs={"unet": _TWO_TEXTS}, arguments={"add_watermarker": False}),
     "KandinskyV22CombinedPipeline": Variation(
-        configs={"unet": _IMAGE_PRIOR, "movq": {"norm_type": "spatial", "vq_embed_dim": 4}}
+        configs={
+            "unet": _IMAGE_PRIOR,
+            "movq": {"norm_type": "spatial", "vq_embed_dim": 4, "block_out_channels": (32,) * 4, "norm_num_groups": 32},
+        }
     ),
     "HiDreamImagePipeline": Variation(
         configs={name: {"max_position_embeddings": 248} for name in ("text_encoder", "text_encoder_2")}

@@ -80,6 +80,11 @@ def test_a_listed_component_without_a_class(pipeline: Path, entry: list[Any]) ->
         check_pipeline(pipeline)
 
 
+def test_a_list_of_numbers_is_an_argument_of_a_class_that_nobody_described(pipeline: Path) -> None:
+    edit_json(pipeline / "model_index.json", _class_name="Krea2Pipeline", text_encoder_select_layers=[2, 5])
+    check_pipeline(pipeline)
+
+
 @pytest.mark.parametrize(("name", "shown"), [("AutoencoderTiny", "AutoencoderTiny"), ("\n", r"\\n")])
 def test_another_vae(pipeline: Path, name: str, shown: str) -> None:
     edit_json(pipeline / "vae" / "config.json", _class_name=name)
