@@ -39,6 +39,7 @@ from .examples import make_example
 
 FIELD_VALUES: Mapping[str, Any] = {
     "sha256": "0" * 64,
+    "config_sha256": "0" * 64,
     "buckets": None,
     "file": "x.onnx",
     "ScoreGroup.name": "all",
@@ -121,7 +122,8 @@ def _make_pipeline_files() -> Mapping[str, bytes]:
     names = {"text_encoder": "model", "transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
     return {
         **_copy_files(PIPELINE, MODEL_INDEX, "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"),
-        **_copy_files(PIPELINE, "tokenizer/tokenizer_config.json", *(f"{name}/config.json" for name in components)),
+        **_copy_files(PIPELINE, "tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"),
+        **_copy_files(PIPELINE, *(f"{name}/config.json" for name in components)),
         **{f"{name}/{names[name]}.safetensors": weights for name in components},
     }
 

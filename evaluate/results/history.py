@@ -101,9 +101,10 @@ def _make_comparability_key(identity: RunIdentity, metric: str) -> str:
     It covers the prompts, the sampling, the reference, the ground truth, and the version of the metric.
     """
     reference, sampling = identity.reference, identity.sampling
+    absent = {"num_seeds"} | ({"negative_prompt"} if not sampling.negative_prompt else set())
     content = [
         identity.prompts_sha256,
-        sampling.model_dump(exclude={"num_seeds"}) | {"seeds": sampling.num_seeds},  # as in files of all versions
+        sampling.model_dump(exclude=absent) | {"seeds": sampling.num_seeds},  # as in files of all versions
         [reference.kind, reference.folder.sha256, reference.dtype],
         identity.ground_truth.sha256 if identity.ground_truth else None,
         [metric, identity.metrics[metric]],

@@ -26,6 +26,7 @@ def test_version_2_is_loaded_with_all_its_values(tmp_path: Path) -> None:
     results = load_results(VERSION_2)
     before, after = json.loads(VERSION_2.read_text("utf-8")), results.model_dump(mode="json")
     assert (before.pop("schema_version"), after.pop("schema_version")) == (2, 3)
+    assert after["identity"]["sampling"].pop("negative_prompt") == ""  # which version 2 did not have
     assert Counter(map(repr, leaves(after))) == Counter(map(repr, leaves(before)))
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results
