@@ -18,12 +18,16 @@ from .options import FOLDER, LOGGER, Command, json_option, verbosity_options
 def info(path: Path, as_json: bool) -> None:
     """Show what PATH is: a diffusers pipeline, an artifact, or an export in it.
 
-    Only configs and headers are read, so it takes a moment at any size. --verbose lists every layer of a pipeline that
-    can be quantized.
+    Only configs and headers are read, at any size. Which layers would be quantized is shown where torch is installed;
+    --verbose lists each.
     """
     from ..api import inspection
 
-    result = inspection.info(path, layers=True)
+    try:
+        result = inspection.info(path, layers=True)
+    except ModuleNotFoundError as error:  # on a board
+        LOGGER.info("The layers that would be quantized are not shown, since '%s' is not installed.", error.name)
+        result = inspection.info(path)
     if as_json:
         print_json(inspection.to_dict(result))
     else:
