@@ -181,7 +181,8 @@ def _check_scheduler(folder: Path, class_name: str) -> None:
     described = read_json_object(file, allow_infinity=True).get("_class_name")
     if described not in (None, class_name):
         raise UserError(
-            f"{file} describes a {described}, but {MODEL_INDEX} names a {class_name}. {advise_recovery(folder)}"
+            f"{file} describes a {format_value(described)}, but {MODEL_INDEX} names a {class_name}. "
+            f"{advise_recovery(folder)}"
         )
 
 

@@ -94,7 +94,7 @@ def test_another_vae(pipeline: Path, name: str, shown: str) -> None:
 
 def test_another_scheduler(pipeline: Path) -> None:
     edit_json(pipeline / "model_index.json", scheduler=["diffusers", "UniPCMultistepScheduler"])
-    with pytest.raises(UserError, match=r"describes a FlowMatchEuler\w+, but .* names a UniPCMultistepScheduler"):
+    with pytest.raises(UserError, match=r"describes a 'FlowMatchEuler\w+', but .* names a UniPCMultistepScheduler"):
         check_pipeline(pipeline)
 
 
