@@ -178,12 +178,7 @@ def _check_tokenizer(folder: Path) -> None:
 def _check_scheduler(folder: Path, class_name: str) -> None:
     """Raises UserError where diffusers would load another scheduler than the exported graphs are run with."""
     file = _require_file(folder / "scheduler_config.json")
-    described = read_json_object(file, allow_infinity=True).get("_class_name")
-    if described not in (None, class_name):
-        raise UserError(
-            f"{file} describes a {format_value(described)}, but {MODEL_INDEX} names a {class_name}. "
-            f"{advise_recovery(folder)}"
-        )
+    _require_class(file, read_json_object(file, allow_infinity=True), class_name)
 
 
 def _check_chat_template(folder: Path, pipeline_class: str) -> None:
@@ -204,12 +199,19 @@ def _check_chat_template(folder: Path, pipeline_class: str) -> None:
         compile_chat_template(text, file, advise_recovery(folder))
 
 
-def _check_model(folder: Path, library: str, class_name: str) -> None:
-    config = read_json_object(_require_file(folder / "config.json"))
+def _require_class(file: Path, config: Mapping[str, Any], class_name: str) -> None:
+    """Raises UserError where a config of diffusers describes another class than model_index.json names."""
     described = config.get("_class_name")
-    if library == "diffusers" and described not in (None, class_name):
+    if described not in (None, class_name):
         raise UserError(
-            f"{folder / 'config.json'} describes a {format_value(described)}, but {MODEL_INDEX} names a {class_name}. "
-            f"{advise_recovery(folder)}"
+            f"{file} describes a {format_value(described)}, but {MODEL_INDEX} names a {class_name}. "
+            f"{advise_recovery(file.parent)}"
         )
+
+
+def _check_model(folder: Path, library: str, class_name: str) -> None:
+    file = _require_file(folder / "config.json")
+    config = read_json_object(file)
+    if library == "diffusers":
+        _require_class(file, config, class_name)
     select_weight_files(folder)

@@ -104,6 +104,15 @@ IMAGE_ENCODERS: dict[str, dict[str, Any]] = {
 # ---------------------------------------------------------------- denoisers
 
 _HEADS: dict[str, Any] = {"num_attention_heads": HEADS, "attention_head_dim": HEAD_WIDTH}
+_COGVIEW: dict[str, Any] = _HEADS | {
+    "in_channels": LATENTS,
+    "out_channels": LATENTS,
+    "num_layers": 2,
+    "text_embed_dim": WIDTH,
+    "time_embed_dim": WIDTH,
+    "condition_dim": 4,
+    "sample_size": 8,
+}
 _STREAMS: dict[str, Any] = _HEADS | {
     "in_channels": PATCHED,
     "num_layers": 1,
@@ -217,27 +226,8 @@ DENOISERS: dict[str, dict[str, Any]] = {
         "caption_projection_dim": WIDTH,
         "pos_embed_max_size": 256,
     },
-    "CogView3PlusTransformer2DModel": _HEADS
-    | {
-        "in_channels": LATENTS,
-        "out_channels": LATENTS,
-        "num_layers": 2,
-        "text_embed_dim": WIDTH,
-        "time_embed_dim": WIDTH,
-        "condition_dim": 4,
-        "pos_embed_max_size": 8,
-        "sample_size": 8,
-    },
-    "CogView4Transformer2DModel": _HEADS
-    | {
-        "in_channels": LATENTS,
-        "out_channels": LATENTS,
-        "num_layers": 2,
-        "text_embed_dim": WIDTH,
-        "time_embed_dim": WIDTH,
-        "condition_dim": 4,
-        "sample_size": 8,
-    },
+    "CogView3PlusTransformer2DModel": _COGVIEW | {"pos_embed_max_size": 8},
+    "CogView4Transformer2DModel": _COGVIEW,
     "Lumina2Transformer2DModel": {
         "sample_size": 8,
         "in_channels": LATENTS,

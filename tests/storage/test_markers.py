@@ -1,4 +1,4 @@
-"""JSON files of edgepress are told from those of other programs, even where they are damaged."""
+"""JSON files of edgepress are distinguished from those of other programs, even where they are damaged."""
 
 from __future__ import annotations
 
