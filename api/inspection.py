@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..common.errors import UserError
+from ..common.errors import UserError, escape_controls
 from ..common.text_table import align_rows
 from ..models.registry import load_families
 from ..pipelines.preflight import check_lfs_pointers, check_pipeline
@@ -109,7 +109,8 @@ class PipelineInfo:
         if self.layers:
             lines += ["Linear layers that would be stored in 4 bits:", *map(str, self.layers), ""]
         can = ", ".join(self.supported) if self.supported else "only evaluate it"
-        return "\n".join([*lines, f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}"])
+        lines.append(f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}")
+        return "\n".join(map(escape_controls, lines))
 
     def list_layers(self) -> str:
         """Lists every linear layer with what would become of it, one a line."""
@@ -118,7 +119,7 @@ class PipelineInfo:
             lines += [f"{selection.component}.{path}: 4 bits" for path in selection.quantized]
             for reason, paths in selection.kept_layers.items():
                 lines += [f"{selection.component}.{path}: kept, {reason}" for path in paths]
-        return "\n".join(lines)
+        return "\n".join(map(escape_controls, lines))
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,12 @@ class ExportInfo:
     verification: str
 
     def __str__(self) -> str:
-        graphs = ", ".join(self.graphs)
-        return (
-            f"Export {self.folder}: {self.pipeline_class}, {self.summary}, {self.nbytes / 1e6:.1f} MB\n"
-            f"  graphs: {graphs}\n  {self.verification}"
-        )
+        lines = [
+            f"Export {self.folder}: {self.pipeline_class}, {self.summary}, {self.nbytes / 1e6:.1f} MB",
+            f"  graphs: {', '.join(self.graphs)}",
+            f"  {self.verification}",
+        ]
+        return "\n".join(map(escape_controls, lines))
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,9 @@ class ArtifactInfo:
             lines += _component_table(self.model.components)
             lines += [self.model.problem] if self.model.problem else []
         for export in self.exports:
-            lines += ["", str(export)]
+            lines += ["", *str(export).splitlines()]
         lines += ["", f"Evaluation: {self.evaluation or 'none yet; run edgepress evaluate'}"]
-        return "\n".join(lines)
+        return "\n".join(map(escape_controls, lines))
 
 
 class GateSummary(BaseModel):

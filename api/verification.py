@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UserError
+from ..common.errors import UserError, escape_controls
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..common.text_table import align_rows
@@ -117,7 +117,7 @@ class VerificationReport:
         verdict = "Verified: every file is as it was published." if is_hashed else "Verified as far as hashes go."
         if not self.passed:
             verdict = f"Failed: {len(self.problems)} of its files are not as they were published."
-        return "\n".join([*lines, *self.notices, verdict])
+        return "\n".join(map(escape_controls, [*lines, *self.notices, verdict]))
 
 
 @requires_extra("runtime")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..common.errors import escape_controls
 from ..common.progress import Progress, no_progress, progress_bars
 from .options import LOGGER, QUIET
 
@@ -19,7 +20,7 @@ class _ClickHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.capitalize()}: " if record.levelno > logging.INFO else ""
-        click.echo(prefix + record.getMessage(), err=True)
+        click.echo(escape_controls(prefix + record.getMessage()), err=True)
 
 
 @contextmanager

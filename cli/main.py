@@ -6,7 +6,8 @@ import os
 import platform
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..common.errors import UserError
+from ..common.errors import UserError, escape_controls
 from .bench import bench
 from .clean import clean
 from .console import log_to_terminal
@@ -52,8 +53,12 @@ class RootGroup(click.Group):
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
         return super().main(*args, **kwargs)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _messages_in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        with record_interrupts() as signals, log_to_terminal():
+        with _messages_in_one_line(), record_interrupts() as signals, log_to_terminal():
             try:
                 return super().invoke(ctx)
             except PASSED_ON:
@@ -65,8 +70,19 @@ class RootGroup(click.Group):
                 options = {name for parameter in command.command.params for name in parameter.opts}
                 failure = describe_failure(error, command.command_path, options, signals)
                 with suppress(OSError):  # the terminal may be closed
-                    click.echo(f"Error: {failure.message}", err=True)
+                    click.echo(f"Error: {escape_controls(failure.message)}", err=True)
                 ctx.exit(failure.exit_code)
+
+
+@contextmanager
+def _messages_in_one_line() -> Iterator[None]:
+    """Escapes control characters in what click says about arguments."""
+    try:
+        yield
+    except click.UsageError as error:
+        if error.message.isprintable():
+            raise
+        raise click.UsageError(escape_controls(error.format_message()), error.ctx) from error
 
 
 def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None:

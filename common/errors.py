@@ -1,6 +1,10 @@
-"""The exception for mistakes that users can fix."""
+"""The exception for mistakes that users can fix, whose message is one line."""
 
 from __future__ import annotations
+
+import unicodedata
+
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that end lines, move the cursor or turn text
 
 
 class UserError(Exception):
@@ -8,4 +12,24 @@ class UserError(Exception):
 
     The message says what is wrong, where, and what to do. The library raises it; the command line prints the message
     without a traceback and exits with code 2.
+
+    Args:
+        message: The message. Names from files are part of many, so line breaks and other control characters are shown
+            as escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escape_controls(message))
+
+
+def escape_controls(text: str) -> str:
+    r"""A text in one line that any terminal shows as it is: control characters become escapes, such as `\n`."""
+    if text.isprintable():
+        return text
+    return "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) not in CONTROLS:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

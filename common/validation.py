@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from .errors import escape_controls
+
 MAX_SHOWN, MAX_SHOWN_CHARACTERS = 4, 60  # of an invalid value in a message
 MAX_SHOWN_BITS = 1024  # of a number in decimal; Python converts no more than 4300 digits
 # What a value must be, by pydantic's type of error; in braces are the limits that pydantic adds.
@@ -87,8 +89,8 @@ def _format_entry(value: Any) -> str:
 
 
 def _shorten(text: str) -> str:
-    """A text cut to a length; line breaks and other control characters are escaped, so that a message is one line."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """A text cut to a length, in one line."""
+    text = escape_controls(text)
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 

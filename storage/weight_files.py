@@ -213,9 +213,6 @@ def _read_index(index: Path) -> dict[str, Path]:
         if Path(name).name != name.removeprefix("./"):
             problem = f"it names the file {name!r} in another folder"
             raise UserError(f"{index} is corrupt: {problem}. {advise_recovery(index)}")
-        if not name.isprintable():  # a message with a line break in it would be two lines
-            problem = f"it names the file {name!r}, which has control characters"
-            raise UserError(f"{index} is corrupt: {problem}. {advise_recovery(index)}")
         if not _is_present(index.parent / name):
             raise UserError(f"{index.parent / name} is missing, but {index.name} lists it. {advise_recovery(index)}")
     return {tensor: index.parent / name for tensor, name in weight_map.items()}

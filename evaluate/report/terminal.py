@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
+from rich import box, markup
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
+from ...common.errors import escape_controls
 from ..metrics.base import Score
 from ..results.aggregate import find_missing_scores, find_text_remarks, find_truncated_prompts
 from ..results.schema import (
@@ -63,6 +63,11 @@ def render(results: Results) -> Group:
     return Group(_format_heading(results), *shown, *_list_remarks(results), *_format_verdict(results))
 
 
+def _escape(text: str) -> str:
+    """A text whose markup and control characters are shown; its lines stay lines."""
+    return markup.escape("\n".join(map(escape_controls, text.split("\n"))))
+
+
 def _format_heading(results: Results) -> str:
     identity = results.identity
     lines = [
@@ -74,7 +79,7 @@ def _format_heading(results: Results) -> str:
         f"{pluralize(len(results.samples), 'sample')}: {describe_samples(results)}{dtype}; "
         "confidence intervals are bootstrapped over prompts\n"
     )
-    return escape("\n".join(lines))
+    return _escape("\n".join(lines))
 
 
 # ---------------------------------------------------------------- tables
@@ -113,7 +118,7 @@ def _build_baseline_table(results: Results) -> Table:
     for change in results.baseline.changes if results.baseline else ():
         score = scores[change.score]
         table.add_row(
-            escape(f"{change.variant}: {format_label(score)}"),
+            _escape(f"{change.variant}: {format_label(score)}"),
             str(change.change.count),
             format_score(change.baseline, score),
             format_score(change.current, score),
@@ -127,12 +132,12 @@ def _build_gate_table(results: Results) -> Table:
     table = _make_table("Gates", "", "limit", "measured", "95% CI", "verdict", "")
     for gate in results.gates:
         table.add_row(
-            escape(f"{gate.variant}: {gate.name}" if len(results.variants) > 1 else gate.name),
+            _escape(f"{gate.variant}: {gate.name}" if len(results.variants) > 1 else gate.name),
             format_gate_value(gate.limit, gate, results),
             format_gate_value(gate.value, gate, results),
             format_gate_interval(gate, results),
             f"[{VERDICT_STYLES[gate.verdict]}]{gate.verdict}[/]",
-            escape(gate.reason),
+            _escape(gate.reason),
         )
     return table
 
@@ -147,9 +152,9 @@ def _make_table(title: str, *columns: str) -> Table:
 def _add_section(table: Table, score: Score, rows: Sequence[tuple[str, Cells]]) -> None:
     """Adds the rows of a score: its label stands in the row without a name, or else in a row above the others."""
     if rows and rows[0][0]:
-        table.add_row(escape(format_label(score)))
+        table.add_row(_escape(format_label(score)))
     for name, cells in rows:
-        table.add_row(escape(f"  {name}" if name else format_label(score)), *cells)
+        table.add_row(_escape(f"  {name}" if name else format_label(score)), *cells)
     table.add_section()
 
 
@@ -172,7 +177,7 @@ def _format_pair_score(score: Score, summary: PairScoreSummary, num_seeds: int) 
         format_score(summary.mean.mean, score),
         format_interval(summary.mean, score),
         format_score(summary.worst, score),
-        escape(summary.worst_prompt + seed),
+        _escape(summary.worst_prompt + seed),
     ]
 
 
@@ -208,7 +213,7 @@ def _list_remarks(results: Results) -> list[str]:
     defects = [f"{record.defect}: {record.prompt}, seed {record.seed}" for record in results.reference_defects]
     lines += _list_problem("of the reference defective", "image", defects)
     lines += [
-        f"[yellow]not measured: {name}[/] ({escape(reason)})" for name, reason in results.unavailable_metrics.items()
+        f"[yellow]not measured: {name}[/] ({_escape(reason)})" for name, reason in results.unavailable_metrics.items()
     ]
     return lines + _describe_cost(results)
 
@@ -226,7 +231,7 @@ def _list_variant_remarks(results: Results, name: str, summary: VariantSummary) 
     failures = [f"{failed.prompt}, seed {failed.seed}: {failed.failure}" for failed in summary.failures]
     defects = [f"{record.defect}: {record.prompt}, seed {record.seed}" for record in summary.defects]
     return [
-        *(escape(f"{name}: {line}") for line in lines),
+        *(_escape(f"{name}: {line}") for line in lines),
         *_list_problem(f"of {name} not compared", "pair", failures),
         *_list_problem(f"of {name} defective", "image", defects),
     ]
@@ -259,7 +264,7 @@ def _list_problem(problem: str, noun: str, samples: Sequence[str]) -> list[str]:
     num_more = len(samples) - MAX_LISTED
     more = [f"  and {num_more} more (see results.json)"] if num_more > 0 else []
     heading = f"{pluralize(len(samples), noun)} {problem}"
-    return [f"[red]{escape(heading)}[/]", *(f"  {escape(sample)}" for sample in samples[:MAX_LISTED]), *more]
+    return [f"[red]{_escape(heading)}[/]", *(f"  {_escape(sample)}" for sample in samples[:MAX_LISTED]), *more]
 
 
 def _format_verdict(results: Results) -> list[str]:

@@ -85,6 +85,16 @@ def test_no_weights_and_no_torch_are_read(tmp_path: Path) -> None:
     assert "15,540,032" in shown.stdout
 
 
+def test_names_in_configs_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "A\n\x1b[2J", "vae": ["diffusers", "B\n\x1b[2J"]}), "utf-8"
+    )
+    text = str(edgepress.info(tmp_path))
+    assert r"A\n\x1b[2J" in text
+    assert r"B\n\x1b[2J" in text
+    assert "\x1b" not in text
+
+
 def test_what_is_neither_is_said(tmp_path: Path) -> None:
     with pytest.raises(edgepress.UserError, match=r"nowhere does not exist\. Give the top folder of"):
         edgepress.info(tmp_path / "nowhere")

@@ -24,6 +24,7 @@ def work(context: click.Context, quiet: bool) -> None:
         progress("solving", 1, 2)
         logging.getLogger("edgepress.quantize").warning("%d layers stay in floats", 3)
         logging.getLogger("edgepress.quantize").info("a detail")
+        logging.getLogger("edgepress.storage").warning("%s is ignored", "a\n\x1b[2J.safetensors")
         logging.getLogger("elsewhere").warning("of a library")
     print_json({"text": "牌子", "layers": 3})
 
@@ -34,6 +35,7 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(quiet: boo
     assert json.loads(result.stdout) == {"text": "牌子", "layers": 3}
     assert "牌子" in result.stdout  # not escaped
     assert "Warning: 3 layers stay in floats\n" in result.stderr
+    assert r"Warning: a\n\x1b[2J.safetensors is ignored" in result.stderr
     assert "a detail" not in result.stderr
     assert "of a library" not in result.stderr
     assert ("50%" in result.stderr) != quiet

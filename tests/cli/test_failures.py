@@ -80,6 +80,26 @@ def fail_while_handling() -> None:
         raise ValueError("no weights") from error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("a\nb\x1b[2J is wrong. Fix it."),
+        system_error(errno.ENOENT, "a\nb\x1b[2J"),
+        KeyboardInterrupt("a\nb\x1b[2J"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_names_cannot_break_a_message_into_lines_or_steer_the_terminal(error: BaseException) -> None:
+    assert r"a\nb\x1b[2J" in run(error, 130 if isinstance(error, KeyboardInterrupt) else 2)
+
+
+@pytest.mark.parametrize("arguments", [["--a\n\x1b[2J"], ["work", "a\n\x1b[2J"], ["a\n\x1b[2J"]], ids=repr)
+def test_arguments_cannot_either(arguments: list[str]) -> None:
+    result = CliRunner().invoke(failing(ValueError()), arguments)
+    assert result.exit_code == 2
+    assert r"a\n\x1b[2J" in result.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("work", [allocate_with_torch, allocate_with_python, fail_in_onnxruntime, fail_while_handling])
 def test_memory_that_is_missing_is_not_a_defect(work: Callable[[], None]) -> None:
     message = error_message(CliRunner().invoke(make_root(work), ["work"]), 2)
