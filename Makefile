@@ -58,8 +58,8 @@ EDGEPRESS := $(RUN)/edgepress
 MODEL_OPTION := $(if $(MODEL),--model "$(MODEL)")
 # Not empty if the demo is evaluated, whose ground-truth images can be drawn.
 DEMO := $(if $(MODEL)$(GROUND_TRUTH),,$(shell grep -s '^model: demo' recipes/$(DEVICE).yaml))
-# Not empty if the device has a Rockchip NPU.
-RKNN := $(shell grep -s '^rknn:' recipes/$(DEVICE).yaml)
+# Not empty if the device has a Rockchip NPU. The old name of a recipe begins with that of the recipe which replaces it.
+RKNN := $(shell grep -s '^rknn:' $(firstword $(wildcard recipes/$(DEVICE).yaml recipes/$(firstword $(subst -, ,$(DEVICE))).yaml)) /dev/null)
 SIGNS := artifacts/.work/ground-truth
 RUNTIME := build/runtime
 RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/test_loader.py recipes/test_schema.py common prompts

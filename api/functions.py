@@ -12,9 +12,11 @@ from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline
-from ..recipes.loader import load_recipe, validate_settings
-from ..recipes.schema import METHOD_STEPS, Recipe
+from ..pipelines.model_size import adapt_recipe
+from ..recipes.presets import DEFAULT_PRESETS
+from ..recipes.schema import Recipe
 from ..storage.layout import Artifact
+from .recipes import load_checked, override, override_rknn
 
 if TYPE_CHECKING:
     from ..evaluate.plan import EvaluationOptions, EvaluationPlan
@@ -62,8 +64,9 @@ def quantize(
     Raises:
         UserError: Bad input, an artifact of something else in the way, no space left, or a package that is missing.
     """
-    resolved = _override(_load(recipe), model, method, loras)
-    source = resolve_pipeline(resolved.model)
+    loaded = load_checked(recipe)
+    source = resolve_pipeline(str(model) if model is not None else loaded.model)
+    resolved = override(adapt_recipe(loaded, source), model, method, loras)
     from ..quantize.pipeline import quantize_pipeline
 
     return quantize_pipeline(
@@ -123,9 +126,10 @@ def export_onnx(
     """
     if recipe is None and (model is None or output is None):
         raise UserError("Give --recipe, or both --model and --output.")
-    resolved = _load(recipe) if recipe is not None else None
+    resolved = load_checked(recipe) if recipe is not None else None
     target = _output_folder(output, resolved)
     source = _source_folder(model) if model is not None else target
+    resolved = adapt_recipe(resolved, source) if resolved else None
     section = resolved.export if resolved else None
     from ..export.onnx.exporter import export_onnx as export
 
@@ -143,6 +147,7 @@ def export_onnx(
         max_prompt_tokens=max_prompt_tokens,
         extra_graphs=extra_graphs,
         sizes=sizes,
+        presets=resolved.presets if resolved else DEFAULT_PRESETS,
         verify=verify,
         progress=progress,
     )
@@ -177,8 +182,9 @@ def export_rknn(
         UserError: Bad input, no toolkit, a board that cannot hold the parts, a part that is too far from its reference,
             or a package that is missing.
     """
-    resolved = _override_rknn(_load(recipe), precision)
-    source = _source_folder(model if model is not None else resolved.model)
+    loaded = load_checked(recipe)
+    source = _source_folder(model if model is not None else loaded.model)
+    resolved = override_rknn(adapt_recipe(loaded, source), precision)
     target = _output_folder(output, resolved)
     from ..export.rknn.exporter import export_rknn as export
 
@@ -202,10 +208,12 @@ def plan_rknn(
     Raises:
         UserError: Bad input, or a package that is missing.
     """
-    resolved = _override_rknn(_load(recipe), precision)
+    loaded = load_checked(recipe)
+    source = _source_folder(model if model is not None else loaded.model)
+    resolved = override_rknn(adapt_recipe(loaded, source), precision)
     from ..export.rknn.planning.estimator import plan_rknn as plan
 
-    return plan(_source_folder(model if model is not None else resolved.model), resolved)
+    return plan(source, resolved)
 
 
 @requires_extra("evaluate")
@@ -314,7 +322,7 @@ def plan_evaluation(
     chosen = plans.EvaluationOptions(
         model=str(model) if model is not None else None, candidates=names, output=folder, **options
     )
-    resolved = Recipe(device="custom") if recipe is None else _load(recipe, chosen.gates)
+    resolved = Recipe(device="custom") if recipe is None else load_checked(recipe, chosen.gates)
     if pairs is not None:
         _require_no_pipelines(chosen)
         return plans.plan_image_pairs(resolved, Path(pairs[0]), Path(pairs[1]), chosen)
@@ -348,40 +356,6 @@ def _optional_path(path: str | Path | None) -> Path | None:
 def _require_no_pipelines(options: EvaluationOptions) -> None:
     if options.model or options.candidates or options.seeds > 1:
         raise UserError("--pairs names both folders, with one image each. Leave out --model, --candidate and --seeds.")
-
-
-def _load(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe:
-    """Loads a recipe, if it is not loaded yet, and checks what its schema does not know: the names of gates."""
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if with_gates and loaded.evaluation.gates:
-        from ..evaluate.metrics.registry import load_metrics
-        from ..evaluate.results.gates import resolve_gates
-
-        name = f"Recipe {recipe}" if not isinstance(recipe, Recipe) else f"The recipe for {recipe.device}"
-        metrics = load_metrics()
-        try:
-            resolve_gates(loaded.evaluation.gates, [*metrics.metrics, *metrics.unavailable], has_ground_truth=False)
-        except UserError as error:
-            raise UserError(f"{name}, evaluation.gates: {error}") from error
-    return loaded
-
-
-def _override(recipe: Recipe, model: str | Path | None, method: str | None, loras: Sequence[str | Path] = ()) -> Recipe:
-    changes: dict[str, Any] = {"loras": tuple(map(str, loras))} if loras else {}
-    if model is not None:
-        changes["model"] = str(model)
-    if method is not None:
-        if method not in METHOD_STEPS:
-            raise UserError(f"Unknown method '{method}'. Choose from: {', '.join(METHOD_STEPS)}.")
-        changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
-    return recipe.model_copy(update=changes)
-
-
-def _override_rknn(recipe: Recipe, precision: str | None) -> Recipe:
-    if precision is None or recipe.rknn is None:
-        return recipe
-    section = recipe.rknn.model_dump() | {"precision": precision}
-    return validate_settings(Recipe, recipe.model_dump() | {"rknn": section})
 
 
 def _output_folder(output: str | Path | None, recipe: Recipe | None) -> Path:

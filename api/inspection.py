@@ -20,17 +20,16 @@ from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, EVALUATION_RESULTS, MODEL_INDEX, Artifact, is_export, is_pipeline
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.outdated_results import find_outdated_results
+from ..storage.parameter_count import count_tensor_parameters, read_loaded_headers
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
-from ..storage.safetensors_header import TensorHeader, read_tensor_headers
-from ..storage.weight_files import WeightFiles, find_weight_folders, select_weight_files
+from ..storage.safetensors_header import TensorHeader
+from ..storage.weight_files import find_weight_folders, select_weight_files
 from ..storage.weight_formats import is_awq, require_supported
 
 if TYPE_CHECKING:
     from ..quantize.plan import ComponentPlan
 
-INT4_PER_INT32 = 8
-GRID_SUFFIXES = (".qzeros", ".scales")  # what the AWQ layout stores beside the codes
 BITS_OF = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16, "I8": 8, "U8": 8}
 
 
@@ -263,7 +262,7 @@ def _find_problem(folder: Path) -> str:
         check_pipeline(folder)
         check_lfs_pointers(folder)
         for component in find_weight_folders(folder):
-            dtypes = {header.name: header.dtype for header in _read_headers(select_weight_files(component))}
+            dtypes = {header.name: header.dtype for header in read_loaded_headers(select_weight_files(component))}
             config = _read_json(component / "config.json")
             if not is_awq(config):
                 require_supported(component, dtypes, config)
@@ -295,7 +294,7 @@ def _summarize_layers(component: ComponentPlan) -> LayerSelection:
 
 def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:
     has_weights = any(folder.glob("*.safetensors*"))
-    headers = _read_headers(select_weight_files(folder)) if has_weights else []
+    headers = read_loaded_headers(select_weight_files(folder)) if has_weights else []
     config = _read_json(folder / "config.json") if headers else {}
     sizes: Counter[str] = Counter()
     for header in headers:
@@ -305,28 +304,11 @@ def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:
     return ComponentInfo(
         folder.name,
         model_class,
-        sum(map(_count_parameters, headers)),
+        sum(map(count_tensor_parameters, headers)),
         nbytes,
         dtypes,
         _describe_quantization(config.get("quantization_config")),
     )
-
-
-def _read_headers(weights: WeightFiles) -> list[TensorHeader]:
-    """The tensors that are loaded; of one in two files, that in the file that the index names."""
-    return [
-        header
-        for file in weights.files
-        for header in read_tensor_headers(file)
-        if weights.locations.get(header.name, file) == file
-    ]
-
-
-def _count_parameters(header: TensorHeader) -> int:
-    """Weights in a tensor: eight in each int32 of AWQ's codes, none in its scales and zero points."""
-    if header.name.endswith(GRID_SUFFIXES):
-        return 0
-    return header.numel * (INT4_PER_INT32 if header.name.endswith(".qweight") else 1)
 
 
 def _dtype_of(header: TensorHeader) -> str:

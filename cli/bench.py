@@ -10,7 +10,7 @@ import click
 
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
-from ..recipes.schema import MAX_STEPS
+from ..recipes.presets import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
 from .console import print_json, show_progress
 from .options import (

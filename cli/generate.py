@@ -11,7 +11,7 @@ import click
 
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
-from ..recipes.schema import MAX_STEPS
+from ..recipes.presets import MAX_STEPS
 from ..storage.preflight import check_results_folder
 from .console import print_json, show_progress
 from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, verbosity_options

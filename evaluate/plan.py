@@ -11,6 +11,7 @@ from ..common.file_names import require_utf8
 from ..models.base.host import load_host
 from ..models.registry import get_family
 from ..pipelines.hub import bundled_clip, resolve_pipeline
+from ..pipelines.model_size import adapt_recipe
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt
 from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
@@ -145,6 +146,7 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     first = next(iter(candidates.values()))
     reference = explicit_reference or _resolve_reference(_find_original(first) or recipe.model)
     if reference.kind == "diffusers":
+        recipe = adapt_recipe(recipe, reference.folder)
         reference = replace(reference, loras=_find_loras(first, recipe))
     prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
     all_prompts = load_prompt_set(prompt_set)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .schema import FrozenModel, Recipe, is_mapping, nested_section
+from .frozen_model import FrozenModel, is_mapping, nested_section
+from .schema import Recipe
 
 Report = Callable[[str, str], None]
+
+# Recipes of the release before, which are now others with a model. Their artifacts keep their folders.
+RENAMED_RECIPES = {
+    f"{device}-z-image-turbo": (device, "Tongyi-MAI/Z-Image-Turbo") for device in ("orin", "pi5", "rk3588")
+}
 
 
 def upgrade_settings(

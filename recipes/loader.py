@@ -17,8 +17,9 @@ from ..common.errors import UserError
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
 from ..storage.recognition import reject_path
-from .deprecation import upgrade_settings
-from .schema import FrozenModel, Recipe, is_mapping, nested_section
+from .deprecation import RENAMED_RECIPES, upgrade_settings
+from .frozen_model import FrozenModel, is_mapping, nested_section
+from .schema import Recipe
 
 RECIPES_DIR = Path(__file__).parent
 MAX_RECIPE_BYTES, MAX_DEPTH = 2**20, 100
@@ -39,7 +40,7 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Loads a shipped recipe by name, or a YAML file.
 
-    Keys of earlier releases are read, with a warning that names the new key.
+    Keys and names of earlier releases are read, with a warning that says what replaces them.
 
     Args:
         name_or_path: The name of a shipped recipe, such as `orin`, or the path of a file that ends in .yaml or .yml.
@@ -48,6 +49,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         UserError: There is no such recipe, the file cannot be read, a key is unknown (the message suggests the nearest
             one) or given twice, or a value is invalid.
     """
+    if str(name_or_path) in RENAMED_RECIPES:
+        return _load_renamed(str(name_or_path))
     path = _find_recipe(str(name_or_path))
     content = _read_yaml(path)
     if not isinstance(content, dict):
@@ -62,6 +65,16 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise UserError(f"Recipe {path}: {_explain_error(error)}") from error
     upgrade_settings(content, report=warn)
     return recipe
+
+
+def _load_renamed(name: str) -> Recipe:
+    """Loads what a recipe of the release before stood for: a recipe and a model, with an artifact of the old name."""
+    device, model = RENAMED_RECIPES[name]
+    _logger.warning(
+        "The recipe %s is deprecated and will be removed in the next release. Use %s with the model %s instead.",
+        name, device, model,
+    )  # fmt: skip
+    return load_recipe(device).model_copy(update={"device": name, "model": model})
 
 
 def _find_recipe(name: str) -> Path:

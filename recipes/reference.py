@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from .schema import FrozenModel, Recipe, is_mapping, nested_section
+from .frozen_model import FrozenModel, is_mapping, is_section, nested_section
+from .schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def describe_schema(section: type[FrozenModel] = Recipe, prefix: str = "") -> It
     """
     for name, field in section.model_fields.items():
         key, nested = f"{prefix}{name}", nested_section(section, name)
-        if nested is None:
+        if nested is None or nested.SAME_KEYS:
             default = None if field.is_required() else to_yaml(field.get_default())
             yield KeyDescription(key, _format_type(field.annotation, field.metadata), default, field.description or "")
             continue
@@ -59,7 +60,8 @@ def explain_recipe(recipe: Recipe) -> Iterator[tuple[KeyDescription, str | None]
 
 def resolve_recipe(recipe: Recipe) -> dict[str, Any]:
     """The settings of a recipe with all defaults and with the steps of its method, as in YAML or JSON."""
-    content = recipe.model_dump(mode="json")
+    content = recipe.model_dump(mode="json", exclude={"large_model"})
+    content["large_model"] = _to_plain(recipe.large_model)
     content["quantize"]["steps"] = list(recipe.quantize.resolved_steps)
     return content
 
@@ -78,7 +80,8 @@ def _explain_section(settings: FrozenModel, prefix: str) -> Iterator[tuple[KeyDe
     for name in section.model_fields:
         value, key = getattr(settings, name), f"{prefix}{name}"
         description = replace(descriptions[name], key=key)
-        if nested_section(section, name) is None:
+        nested = nested_section(section, name)
+        if nested is None or nested.SAME_KEYS:
             yield description, to_yaml(value)
         elif is_mapping(section, name):
             yield description, None if value else to_yaml(value)
@@ -92,7 +95,7 @@ def _explain_section(settings: FrozenModel, prefix: str) -> Iterator[tuple[KeyDe
 def _to_plain(value: Any) -> Any:
     """The value without pydantic's models and Python's tuples."""
     if isinstance(value, FrozenModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", exclude_unset=value.SAME_KEYS)
     if isinstance(value, dict):
         return {key: _to_plain(entry) for key, entry in value.items()}
     return [_to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
@@ -101,6 +104,8 @@ def _to_plain(value: Any) -> Any:
 def _format_type(annotation: Any, metadata: list[Any]) -> str:
     """An annotation in words, such as `4 | 8`, `integer, at least 1` or `list of string`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if is_section(annotation):
+        return "sections of this page"
     if origin is Annotated:
         extra = [
             part for entry in arguments[1:] for part in (entry.metadata if isinstance(entry, FieldInfo) else [entry])

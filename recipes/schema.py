@@ -6,20 +6,14 @@ docs/recipes.md and `edgepress recipes show` are generated from the descriptions
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import NoneType
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from ..numerics.quant_spec import QuantSpec, require_group_size
+from .frozen_model import FrozenModel
+from .hardware import Gibibytes, Hardware
+from .presets import MAX_STEPS, ImageSize, Presets, Side
 
 PRIMARY = "model"  # the scheme that the quantized model is stored in; `extra_schemes` are stored beside it
 Step = Literal["scale", "clip", "range_search", "gptq", "scale_refit"]
@@ -29,78 +23,20 @@ METHOD_STEPS: dict[str, tuple[Step, ...]] = {
     "gptq": ("gptq",),
     "best": ("gptq",),
 }
-MAX_STEPS = 10_000  # of denoising; a schedule is computed at once
-Side = Annotated[int, Field(ge=1, le=65_536)]  # pixels
+LARGE_MODEL_PARAMETERS = 5 * 10**8  # 1 GB in 16 bits, from where `dtype: auto` is bfloat16
 NumTokens = Annotated[int, Field(ge=1, le=32_768)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
-ImageSize = Literal["native"] | tuple[Side, Side]
-
-
-class FrozenModel(BaseModel):
-    """An immutable section of a recipe. It rejects unknown keys, and reads the keys and values of earlier releases.
-
-    Numbers are finite, and `true` is no number.
-
-    Attributes:
-        RENAMED_KEYS: Keys of earlier releases, with what they are called now.
-        RENAMED_VALUES: For each key, values of earlier releases with what they are called now.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    RENAMED_KEYS: ClassVar[Mapping[str, str]] = {}
-    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-
-    @classmethod
-    def upgrade_entry(cls, key: Any, value: Any) -> tuple[Any, Any]:
-        """The key and value of this release for those of an earlier one; others are returned as they are."""
-        key = cls.RENAMED_KEYS.get(key, key)
-        replacements = cls.RENAMED_VALUES.get(key, {})
-        if isinstance(value, list | tuple):
-            return key, [replacements.get(entry, entry) if isinstance(entry, str) else entry for entry in value]
-        return key, replacements.get(value, value) if isinstance(value, str) else value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _upgrade(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping):
-            return content
-        for old, new in cls.RENAMED_KEYS.items():
-            if old in content and new in content:
-                raise ValueError(f"{old} is the old name of {new}; give only one of them")
-        upgraded = dict(cls.upgrade_entry(key, value) for key, value in content.items())
-        for key, value in upgraded.items():
-            is_nested = isinstance(value, Mapping) and nested_section(cls, key) is not None  # which checks itself
-            if key in cls.model_fields and not is_nested and _has_boolean(value):
-                _check_boolean(key, cls.model_fields[key].annotation)
-        return upgraded
-
-
-def _has_boolean(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a boolean, or a list or mapping that has one, or a list of lists."""
-    if depth and isinstance(value, list | tuple | Mapping):
-        entries = value.values() if isinstance(value, Mapping) else value
-        return any(_has_boolean(entry, depth - 1) for entry in entries)
-    return isinstance(value, bool)
-
-
-def _check_boolean(key: str, annotation: Any) -> None:
-    """Raises ValueError where a key takes no boolean; pydantic would read `true` as the number 1."""
-    options = [annotation]
-    while options:
-        option = options.pop()
-        if option is bool:
-            return
-        options += get_args(option)
-    raise ValueError(f"{key} cannot be true or false")
 
 
 class Scheme(FrozenModel):
     """How weights, and possibly activations, are quantized: w ≈ (q - zero_point) * scale."""
 
-    RENAMED_KEYS = {"zero_point": "symmetric", "narrow": "narrow_range", "keep_above": "max_output_error"}
-    RENAMED_VALUES = {"activations": {"float": "none"}}
+    RENAMED_KEYS: ClassVar[Mapping[str, str]] = {
+        "zero_point": "symmetric",
+        "narrow": "narrow_range",
+        "keep_above": "max_output_error",
+    }
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"activations": {"float": "none"}}
 
     bits: Literal[4, 8] = Field(default=4, description="Bits per weight.")
     group_size: Literal[32, 64, 128, "channel"] = Field(
@@ -167,8 +103,10 @@ class Scheme(FrozenModel):
 class QuantizationSettings(FrozenModel):
     """Which components are quantized, to which scheme and by which method."""
 
-    RENAMED_KEYS = {"also": "extra_schemes"}
-    RENAMED_VALUES = {"steps": {"range": "range_search", "refit": "scale_refit"}}
+    RENAMED_KEYS: ClassVar[Mapping[str, str]] = {"also": "extra_schemes"}
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "steps": {"range": "range_search", "refit": "scale_refit"}
+    }
 
     method: Literal["rtn", "awq", "gptq", "best"] = Field(
         default="best",
@@ -233,7 +171,7 @@ class QuantizationSettings(FrozenModel):
 class ExportSettings(FrozenModel):
     """Settings of `edgepress export onnx`."""
 
-    RENAMED_KEYS = {
+    RENAMED_KEYS: ClassVar[Mapping[str, str]] = {
         "flavour": "format",
         "floats": "float_dtype",
         "tokens": "max_prompt_tokens",
@@ -284,7 +222,7 @@ class ExportSettings(FrozenModel):
 class RknnSettings(FrozenModel):
     """Settings of `edgepress export rknn`."""
 
-    RENAMED_KEYS = {"tokens": "max_prompt_tokens"}
+    RENAMED_KEYS: ClassVar[Mapping[str, str]] = {"tokens": "max_prompt_tokens"}
 
     target: Literal["rk3588", "rk3576"] = Field(default="rk3588", description="The Rockchip processor.")
     memory: Gibibytes = Field(default=8, description="Memory of the board in GiB.")
@@ -326,7 +264,7 @@ GateLimit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class GenerationSettings(FrozenModel):
     """Prompts and the settings to generate images with."""
 
-    RENAMED_VALUES = {"prompts": {"own": "auto"}}
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"prompts": {"own": "auto"}}
 
     prompts: str = Field(
         default="auto",
@@ -355,7 +293,7 @@ class GenerationSettings(FrozenModel):
 class EvaluationSettings(GenerationSettings):
     """What `edgepress evaluate` generates and measures, and the limits that a candidate must keep."""
 
-    RENAMED_VALUES = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
 
     count: Count = Field(default=64, description="Number of prompts to use, from the start of the set.")
     gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?\s*%$")]] = Field(
@@ -382,6 +320,20 @@ class EvaluationSettings(GenerationSettings):
             raise ValueError("write names with numbers such as 2, or with percentages such as 2%") from error
 
 
+class LargeModelSettings(FrozenModel):
+    """What a recipe says otherwise for large pipelines. Only keys that are given replace those of the recipe."""
+
+    SAME_KEYS: ClassVar[bool] = True
+
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="As in the recipe.")
+    quantize: QuantizationSettings = Field(default=QuantizationSettings(), description="As in the recipe.")
+    export: ExportSettings = Field(default=ExportSettings(), description="As in the recipe.")
+    rknn: RknnSettings = Field(default=RknnSettings(), description="As in the recipe.")
+    calibration: GenerationSettings = Field(default=GenerationSettings(), description="As in the recipe.")
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="As in the recipe.")
+    presets: Presets = Field(default=Presets(), description="As in the recipe.")
+
+
 class Recipe(FrozenModel):
     """Everything that is made for one device."""
 
@@ -403,6 +355,9 @@ class Recipe(FrozenModel):
         description="What the reference computes in. `auto` is float32 for pipelines under 1 GB and bfloat16 for "
         "larger ones.",
     )
+    hardware: Hardware | None = Field(
+        default=None, description="What the device has, for `edgepress plan`. Nothing that is made depends on it."
+    )
     quantize: QuantizationSettings = Field(
         default=QuantizationSettings(), description="Which components are quantized, and how."
     )
@@ -414,6 +369,24 @@ class Recipe(FrozenModel):
     evaluation: EvaluationSettings = Field(
         default=EvaluationSettings(), description="What is evaluated, and which limits a candidate must keep."
     )
+    presets: Presets = Field(
+        default=Presets(), description="Settings to generate images with on the device, by the name that users give."
+    )
+    large_model: LargeModelSettings | None = Field(
+        default=None,
+        description="What differs for pipelines of 500 million parameters and more: any of `dtype` and of the sections "
+        "`quantize`, `export`, `rknn`, `calibration`, `evaluation` and `presets`, with only the keys that differ.",
+    )
+
+    def for_model(self, parameters: int) -> Recipe:
+        """The recipe for a pipeline of a size: with what `large_model` says, if the pipeline is large.
+
+        Args:
+            parameters: Number of parameters of all components.
+        """
+        is_large = self.large_model is not None and parameters >= LARGE_MODEL_PARAMETERS
+        recipe = _override(self, self.large_model) if is_large else self
+        return recipe.model_copy(update={"large_model": None})
 
     @model_validator(mode="after")
     def _check_components(self) -> Recipe:
@@ -425,25 +398,8 @@ class Recipe(FrozenModel):
         return self
 
 
-def nested_section(section: type[FrozenModel], key: str) -> type[FrozenModel] | None:
-    """The model of a section within a section, or of the values of a mapping such as `extra_schemes`.
-
-    Returns:
-        None if `key` is unknown or holds a plain value.
-    """
-    field = section.model_fields.get(key)
-    annotation = field.annotation if field else None
-    if is_mapping(section, key):
-        annotation = get_args(annotation)[1]
-    candidates = [option for option in get_args(annotation) or (annotation,) if option is not NoneType]
-    return candidates[0] if len(candidates) == 1 and is_section(candidates[0]) else None
-
-
-def is_mapping(section: type[FrozenModel], key: str) -> bool:
-    """Whether a key holds a mapping from names that the user chooses, such as `extra_schemes`."""
-    return key in section.model_fields and get_origin(section.model_fields[key].annotation) is dict
-
-
-def is_section(annotation: Any) -> bool:
-    """Whether a type is a section of a recipe."""
-    return isinstance(annotation, type) and issubclass(annotation, FrozenModel)
+def _override(section: Any, changes: Any) -> Any:
+    """Replaces the keys of a section that are set in another one; sections within are treated alike."""
+    update = {key: getattr(changes, key) for key in changes.model_fields_set}
+    nested = {key: getattr(section, key) for key in update if isinstance(getattr(section, key), FrozenModel)}
+    return section.model_copy(update=update | {key: _override(old, update[key]) for key, old in nested.items()})

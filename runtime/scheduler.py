@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..common.errors import UserError
 from ..common.validation import explain_value, format_value
-from ..recipes.schema import MAX_STEPS
+from ..recipes.presets import MAX_STEPS
 
 SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
 ADVICE = "Download the model again, or export it again."

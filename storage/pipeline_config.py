@@ -124,6 +124,22 @@ class SessionOptionsConfig(ConfigModel):
     entries: dict[str, str] = Field(description="Key and value for each `SessionOptions.add_session_config_entry`.")
 
 
+class PresetConfig(ConfigModel):
+    """Settings to generate images with, under the name of a preset."""
+
+    steps: PositiveInt = Field(description="Number of denoising steps.")
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="[height, width] in pixels; null for the default of the export."
+    )
+    guidance: float = Field(default=0.0, ge=0, description="Guidance scale; 0 disables classifier-free guidance.")
+
+
+PresetConfigs = Annotated[
+    dict[str, PresetConfig],
+    Field(description="The recipe's presets by name, such as `fast`; empty in exports of earlier releases."),
+]
+
+
 class OnnxPipelineConfig(ConfigModel):
     """onnx/pipeline.json."""
 
@@ -153,6 +169,7 @@ class OnnxPipelineConfig(ConfigModel):
     )
     sources: tuple[FileRecord, ...] = Field(default=(), description="The files of the pipeline that was exported.")
     model_sha256: ModelDigest = None
+    presets: PresetConfigs = {}
     files: PublishedFiles = ()
     parity: dict[str, ParityConfig] = Field(
         default={},
@@ -281,6 +298,7 @@ class RknnPipelineConfig(ConfigModel):
     verified_on_a_board: bool = Field(default=False, description="Whether the parts were run on a board.")
     sources: tuple[FileRecord, ...] = Field(default=(), description="The files of the pipeline that was exported.")
     model_sha256: ModelDigest = None
+    presets: PresetConfigs = {}
     files: PublishedFiles = ()
 
     @property

@@ -12,6 +12,7 @@ from typing import Literal
 from ...common.progress import Progress, no_progress
 from ...pipelines.preflight import check_images
 from ...recipes.loader import validate_settings
+from ...recipes.presets import DEFAULT_PRESETS, Presets
 from ...recipes.schema import ExportSettings
 from ...storage.files import digest_files
 from ...storage.layout import Artifact
@@ -73,6 +74,7 @@ def export_onnx(
     max_prompt_tokens: int | None = None,
     extra_graphs: Sequence[str] | None = None,
     sizes: ImageSizes = (),
+    presets: Presets = DEFAULT_PRESETS,
     verify: bool = True,
     progress: Progress = no_progress,
 ) -> ExportResult:
@@ -93,6 +95,7 @@ def export_onnx(
         extra_graphs: Optional graphs, such as `vae_encoder`.
         sizes: Heights and widths in pixels of the images to verify, and with fixed shapes to export. Default: those of
             the settings, or else the model's native size.
+        presets: Settings to generate images with, which the export records.
         verify: Whether to compare the graphs with torch, which takes the memory of running both.
         progress: Called with a stage, what is done and the total.
 
@@ -136,7 +139,7 @@ def export_onnx(
         writer.write_engine_script()
         snapshot.require_unchanged()
         is_own_model = plan.source.folder.resolve() == artifact.model.resolve()
-        writer.write_config(sources, digest_files(sources) if is_own_model else "", parity)
+        writer.write_config(sources, digest_files(sources) if is_own_model else "", parity, presets)
         publish_folder(stage, artifact.onnx)
     if plan.tensorrt_unsupported_reason:
         logger.warning(plan.tensorrt_unsupported_reason)

@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...common.progress import Progress
+from ...recipes.presets import Presets
 from ...runtime.onnx.sessions import describe_session_options
 from ...runtime.onnx.shape_buckets import ShapeBucket
 from ...storage.atomic_file import atomic_write
@@ -27,6 +28,7 @@ from ..graph.external_weights import WeightSource, write_external_data
 from ..graph.passes.fixed_shapes import fix_shapes
 from ..graph.passes.matmul_nbits import set_accuracy_level
 from ..graph.passes.qdq_int8 import quantize_activations
+from ..graph.preset_configs import describe_presets
 from ..verification.parity import Parity
 from .prepare import ExportPlan
 from .tensorrt import write_engine_script
@@ -98,13 +100,16 @@ class OnnxWriter:
         if shapes and plan.settings.format == "qdq" and not plan.tensorrt_unsupported_reason:
             write_engine_script(self._graphs.bucketed_graphs, shapes, self._folder)
 
-    def write_config(self, sources: Sequence[FileRecord], model_sha256: str, parity: Mapping[str, Parity]) -> None:
+    def write_config(
+        self, sources: Sequence[FileRecord], model_sha256: str, parity: Mapping[str, Parity], presets: Presets
+    ) -> None:
         """Writes pipeline.json and SHA256SUMS, which record all other files; call it last.
 
         Args:
             sources: The files of the pipeline.
             model_sha256: Digest of these files if they are the model of the artifact; else empty.
             parity: What was measured; empty if nothing was.
+            presets: The recipe's presets.
         """
         source, settings, models = self._plan.source, self._plan.settings, self._graphs.models
         is_fixed = settings.shapes == "fixed"
@@ -126,6 +131,7 @@ class OnnxWriter:
             sources=tuple(sources),
             model_sha256=model_sha256,
             parity={name: ParityConfig.model_validate(asdict(measured)) for name, measured in parity.items()},
+            presets=describe_presets(presets),
             session_options=describe_session_options(sorted(self._folder.glob("*.onnx")), settings.accuracy_level),
         )
         write_config(config, self._folder, self._weight_files)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...common.progress import Progress, no_progress
 from ...models.base.npu import GraphPart
+from ...recipes.presets import DEFAULT_PRESETS, Presets
 from ...recipes.schema import Recipe
 from ...runtime.rknn.exported import EMBEDDINGS_FILE
 from ...runtime.rknn.part_chain import RunPart, dispatch_parts
@@ -104,7 +105,7 @@ def export_rknn(
     with artifact_lock(output) as work, staging_folder(work, "rknn") as stage:
         (stage / SIMULATOR_FOLDER).mkdir()
         with staging_folder(work, "toolkit") as toolkit_folder, Toolkit(timeout_s, toolkit_folder) as toolkit:
-            parts, image_psnr = RknnExporter(job, stage, toolkit, progress).run()
+            parts, image_psnr = RknnExporter(job, stage, toolkit, progress, recipe.presets).run()
         publish_folder(stage, Artifact(output).rknn)
     return RknnExportResult(Artifact(output).rknn, parts, image_psnr)
 
@@ -117,10 +118,14 @@ class RknnExporter:
         stage: Folder that everything is written to.
         toolkit: The toolkit that builds and simulates.
         progress: Called with the stages of the export.
+        presets: The recipe's presets, which the export records.
     """
 
-    def __init__(self, job: RknnJob, stage: Path, toolkit: Toolkit, progress: Progress) -> None:
+    def __init__(
+        self, job: RknnJob, stage: Path, toolkit: Toolkit, progress: Progress, presets: Presets = DEFAULT_PRESETS
+    ) -> None:
         self._job, self._stage, self._toolkit, self._progress = job, stage, toolkit, progress
+        self._presets = presets
         self._float_parts = FloatParts(job, stage)
 
     def run(self) -> tuple[dict[str, BuiltPart], dict[str, float | None]]:
@@ -154,7 +159,7 @@ class RknnExporter:
         image_psnr = self._check_image(reference_image)
         save_first_calls(calls, stage / "golden")
         write_board_kit(stage)
-        write_pipeline_config(job, stage, toolkit_version, parts, image_psnr, sources, model_sha256)
+        write_pipeline_config(job, stage, toolkit_version, parts, image_psnr, sources, model_sha256, self._presets)
         return parts, image_psnr
 
     def _build_parts(self, calls: PartCalls) -> dict[str, BuiltPart]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.base.npu import GraphPart
+from ...recipes.presets import Presets
 from ...storage.files import FileRecord, hash_file
 from ...storage.pipeline_config import (
     BuildRecord,
@@ -19,6 +20,7 @@ from ...storage.pipeline_config import (
     SimulationConfig,
     write_config,
 )
+from ..graph.preset_configs import describe_presets
 from .building.builder import BuiltPart
 from .building.simulation import BuildMeasurement
 from .prepare import RknnJob, get_input_names
@@ -34,6 +36,7 @@ def write_pipeline_config(
     image_psnr: Mapping[str, float | None],
     sources: Sequence[FileRecord],
     model_sha256: str,
+    presets: Presets,
 ) -> None:
     """Writes pipeline.json and SHA256SUMS to a folder that has all other files of the export.
 
@@ -45,6 +48,7 @@ def write_pipeline_config(
         image_psnr: PSNR of the images in dB.
         sources: Files of the source pipeline.
         model_sha256: Digest of the model of the artifact if parts were made from it; else empty.
+        presets: The recipe's presets.
     """
     config = RknnPipelineConfig(
         family=job.model.family.pipeline_class,
@@ -62,6 +66,7 @@ def write_pipeline_config(
         image_psnr=dict(image_psnr),
         sources=tuple(sources),
         model_sha256=model_sha256,
+        presets=describe_presets(presets, has_fixed_size=True),
     )
     write_config(config, folder)
 

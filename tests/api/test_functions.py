@@ -13,7 +13,6 @@ from helpers.previous_artifact import extract_previous_artifact
 from PIL import Image
 
 import edgepress
-from edgepress.api import functions
 from edgepress.evaluate.results.schema import load_results
 from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.recipes.loader import recipe_names
@@ -180,4 +179,4 @@ def test_a_gate_is_checked_before_any_work(call: Any, gates: dict[str, Any], mes
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_gates_of_shipped_recipes_exist(name: str) -> None:
-    functions._load(name)
+    load_checked(name)

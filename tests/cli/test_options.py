@@ -91,7 +91,7 @@ def test_json_is_all_that_is_printed(tmp_path: Path) -> None:
 def test_shells_complete_recipes() -> None:
     command = main.commands["quantize"]
     completions = RecipeName().shell_complete(click.Context(command), command.params[0], "pi5")
-    assert [item.value for item in completions if item.type == "plain"] == ["pi5", "pi5-z-image-turbo"]
+    assert [item.value for item in completions if item.type == "plain"] == ["pi5"]
 
 
 def test_verbosity_ends_with_the_command() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers.recipes import load_error, write_recipe
 
-from edgepress.recipes.deprecation import upgrade_settings
+from edgepress.recipes.deprecation import RENAMED_RECIPES, upgrade_settings
 from edgepress.recipes.loader import load_recipe
 from edgepress.recipes.schema import QuantizationSettings, Scheme
 
@@ -96,3 +96,16 @@ def test_an_old_key_with_an_invalid_value_is_rejected_under_its_new_name(tmp_pat
     assert "quantize.scheme.symmetric = 'maybe'" in load_error(
         tmp_path, "device: x\nquantize: {scheme: {zero_point: maybe}}"
     )
+
+
+@pytest.mark.parametrize(("old", "device", "model"), [(old, *new) for old, new in RENAMED_RECIPES.items()])
+def test_an_old_recipe_is_the_new_one_with_its_model_and_the_folder_that_users_have(
+    old: str, device: str, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = load_recipe(old)
+    assert (recipe.device, recipe.model) == (old, model)
+    assert recipe.model_copy(update={"device": device, "model": "demo"}) == load_recipe(device)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The recipe {old} is deprecated and will be removed in the next release. Use {device} with the model {model} "
+        "instead."
+    ]

@@ -8,8 +8,8 @@ import pytest
 from helpers.recipes import load_error, write_recipe
 from pydantic import ValidationError
 
-from edgepress.recipes.loader import load_recipe
-from edgepress.recipes.schema import METHOD_STEPS, QuantizationSettings, Recipe, Scheme
+from edgepress.recipes.loader import load_recipe, recipe_names
+from edgepress.recipes.schema import LARGE_MODEL_PARAMETERS, METHOD_STEPS, QuantizationSettings, Recipe, Scheme
 
 INT8 = "bits: 8, group_size: channel, symmetric: true, narrow_range: true"
 
@@ -153,3 +153,45 @@ def test_an_invalid_size_is_reported_with_both_forms_that_are_allowed(tmp_path: 
     assert "evaluation.size" in message
     assert "native" in message
     assert "[H, W]" in message
+
+
+def test_a_large_model_changes_the_keys_that_are_given_and_no_others(tmp_path: Path) -> None:
+    text = """
+device: x
+quantize: {method: awq, extra_schemes: {npu: {bits: 8}}}
+evaluation: {count: 7, steps: 3, gates: {psnr_min: 40, text_accuracy_drop: 1}}
+presets: {fast: {steps: 2}}
+large_model:
+  quantize: {embeddings: int8, extra_schemes: {}}
+  evaluation: {size: [512, 512], gates: {text_accuracy_drop: 5}}
+  presets: {fast: {size: [448, 448]}}
+"""
+    recipe = load_recipe(write_recipe(tmp_path, text))
+    small, large = recipe.for_model(LARGE_MODEL_PARAMETERS - 1), recipe.for_model(LARGE_MODEL_PARAMETERS)
+    assert small == recipe.model_copy(update={"large_model": None})
+    assert (large.quantize.method, large.quantize.embeddings, large.quantize.extra_schemes) == ("awq", "int8", {})
+    assert (large.evaluation.count, large.evaluation.steps, large.evaluation.size) == (7, 3, (512, 512))
+    assert large.evaluation.gates == {"text_accuracy_drop": 5}  # a mapping is replaced as a whole
+    assert (large.presets.fast.steps, large.presets.fast.size) == (2, (448, 448))
+    assert large.presets.quality == recipe.presets.quality
+    assert large.large_model is None
+
+
+def test_a_typo_below_large_model_is_answered_with_the_nearest_key(tmp_path: Path) -> None:
+    message = load_error(tmp_path, "device: x\nlarge_model: {evaluation: {gate: {psnr_min: 3}}}")
+    assert "large_model.evaluation.gate" in message
+    assert "did you mean 'gates'?" in message
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_states_its_device_and_presets_for_both_sizes(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.hardware is not None
+    assert recipe.export.precision in recipe.hardware.formats
+    assert list(recipe.hardware.memory) == sorted(recipe.hardware.memory)
+    assert bool(recipe.hardware.memory) == bool(recipe.hardware.sources)
+    for parameters in (0, 10**10):
+        presets = recipe.for_model(parameters).presets
+        assert presets.fast.steps < presets.quality.steps
+    if recipe.rknn:
+        assert recipe.hardware.memory == (recipe.rknn.memory,)

@@ -1,0 +1,50 @@
+"""Recipes as the functions use them: checked, with what arguments of a call and the size of a model change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..recipes.loader import load_recipe, validate_settings
+from ..recipes.schema import METHOD_STEPS, Recipe
+
+
+def load_checked(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe:
+    """Loads a recipe, if it is not loaded yet, and checks what its schema does not know: the names of gates."""
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    sections = [loaded.evaluation, *([loaded.large_model.evaluation] if loaded.large_model else [])]
+    if with_gates and any(section.gates for section in sections):
+        from ..evaluate.metrics.registry import load_metrics
+        from ..evaluate.results.gates import resolve_gates
+
+        name = f"Recipe {recipe}" if not isinstance(recipe, Recipe) else f"The recipe for {recipe.device}"
+        metrics = load_metrics()
+        known = [*metrics.metrics, *metrics.unavailable]
+        try:
+            for section in sections:
+                resolve_gates(section.gates, known, has_ground_truth=False)
+        except UserError as error:
+            raise UserError(f"{name}, evaluation.gates: {error}") from error
+    return loaded
+
+
+def override(recipe: Recipe, model: str | Path | None, method: str | None, loras: Sequence[str | Path] = ()) -> Recipe:
+    """Replaces what arguments of a call say otherwise."""
+    changes: dict[str, Any] = {"loras": tuple(map(str, loras))} if loras else {}
+    if model is not None:
+        changes["model"] = str(model)
+    if method is not None:
+        if method not in METHOD_STEPS:
+            raise UserError(f"Unknown method '{method}'. Choose from: {', '.join(METHOD_STEPS)}.")
+        changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
+    return recipe.model_copy(update=changes)
+
+
+def override_rknn(recipe: Recipe, precision: str | None) -> Recipe:
+    """Replaces the precision of the parts for an NPU, if one is given."""
+    if precision is None or recipe.rknn is None:
+        return recipe
+    section = recipe.rknn.model_dump() | {"precision": precision}
+    return validate_settings(Recipe, recipe.model_dump() | {"rknn": section})
