@@ -49,7 +49,7 @@ TINY_SHAPES = PipelineShapes(
     text_encoder=FULL_SHAPES.text_encoder
     | {"vocab_size": 512, "intermediate_size": 128, "num_hidden_layers": 2, "max_window_layers": 2}
     | {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32},
-    vae=FULL_SHAPES.vae | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "layers_per_block": 1},
+    vae=FULL_SHAPES.vae | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "layers_per_block": 0},
 )
 
 

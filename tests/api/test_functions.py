@@ -13,6 +13,7 @@ from helpers.previous_artifact import extract_previous_artifact
 from PIL import Image
 
 import edgepress
+from edgepress.api.recipes import load_checked
 from edgepress.evaluate.results.schema import load_results
 from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.recipes.loader import recipe_names

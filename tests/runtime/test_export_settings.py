@@ -6,7 +6,6 @@ The pad tokens of images and prompts are large random vectors, and every charact
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.tiles import without_tile_graphs
 from helpers.tiny import edit_weights
 from helpers.torch_graphs import generate_with_torch, psnr
 from PIL import Image
@@ -21,11 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edgepress.cli.main import main
-from edgepress.export.graph import source_model
 from edgepress.export.onnx.exporter import export_onnx
-from edgepress.models.base.family import Family
-from edgepress.models.registry import get_family
-from edgepress.models.shared.vae_tiling import VAE_TILE_GRAPHS
 from edgepress.numerics.awq_packing import AwqTensors
 from edgepress.numerics.int4_matmul import dequantize_awq
 from edgepress.pipelines.sampling import load_pipeline
@@ -119,14 +115,7 @@ def dequantize_linear(tensors: dict[str, Tensor], linear: str) -> Tensor:
 
 @pytest.fixture(scope="module")
 def artifacts(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Exported without the graphs that decode in tiles, which have their own tests and take long to trace."""
-
-    def get_family_without_tiles(pipeline_class: str) -> Family:
-        family = get_family(pipeline_class)
-        return replace(family, graphs=tuple(graph for graph in family.graphs if graph not in VAE_TILE_GRAPHS))
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(source_model, "get_family", get_family_without_tiles)
+    with without_tile_graphs():
         yield Artifacts(tiny, tmp_path_factory.mktemp("exports"))
 
 
