@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api.cleaning import clean
     from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
     from .api.inspection import info
+    from .api.planning import plan
     from .api.verification import verify
     from .common.errors import UserError
     from .recipes.loader import load_recipe
@@ -44,6 +45,7 @@ __all__ = [
     "export_rknn",
     "info",
     "load_recipe",
+    "plan",
     "plan_rknn",
     "quantize",
     "verify",
@@ -58,6 +60,7 @@ _MODULES = {
     "export_rknn": "api.functions",
     "info": "api.inspection",
     "load_recipe": "recipes.loader",
+    "plan": "api.planning",
     "plan_rknn": "api.functions",
     "verify": "api.verification",
 }

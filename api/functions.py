@@ -11,12 +11,13 @@ from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
-from ..pipelines.hub import resolve_pipeline
+from ..pipelines.hub import resolve_pipeline, resolve_source
 from ..pipelines.model_size import adapt_recipe
 from ..recipes.presets import DEFAULT_PRESETS
 from ..recipes.schema import Recipe
 from ..storage.layout import Artifact
-from .recipes import load_checked, override, override_rknn
+from .planning import require_fit, require_format
+from .recipes import load_checked, override, override_export, override_rknn
 
 if TYPE_CHECKING:
     from ..evaluate.plan import EvaluationOptions, EvaluationPlan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..export.rknn.planning.memory_plan import MemoryPlan
     from ..quantize.result import QuantizeResult
 
+FORCE_ADVICE = "Give --force to go on nevertheless."
 logger = logging.getLogger(__name__)
 
 Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
@@ -54,7 +56,8 @@ def quantize(
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
         loras: LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         max_memory: Bytes that the run may use.
-        force: Replace an artifact that was made from something else, and remove what was exported from it.
+        force: Replace an artifact that was made from something else, and remove what was exported from it; go on where
+            the plan says that the device cannot run the result.
         restart: Start over instead of resuming interrupted work.
         progress: Called with a stage, what is done and the total.
 
@@ -67,6 +70,8 @@ def quantize(
     loaded = load_checked(recipe)
     source = resolve_pipeline(str(model) if model is not None else loaded.model)
     resolved = override(adapt_recipe(loaded, source), model, method, loras)
+    if not force:
+        require_fit(resolved, source, FORCE_ADVICE)
     from ..quantize.pipeline import quantize_pipeline
 
     return quantize_pipeline(
@@ -97,6 +102,7 @@ def export_onnx(
     extra_graphs: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     verify: bool = True,
+    force: bool = False,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Exports a pipeline to ONNX graphs, in `output/onnx`. Settings that are None are the recipe's.
@@ -116,6 +122,7 @@ def export_onnx(
         extra_graphs: Optional graphs, such as `vae_encoder`.
         sizes: Heights and widths in pixels of the images to verify and, with fixed shapes, to export for.
         verify: Whether to compare the graphs with torch.
+        force: Go on where the plan says that the device cannot run the result.
         progress: Called with a stage, what is done and the total.
 
     Returns:
@@ -128,9 +135,14 @@ def export_onnx(
         raise UserError("Give --recipe, or both --model and --output.")
     resolved = load_checked(recipe) if recipe is not None else None
     target = _output_folder(output, resolved)
-    source = _source_folder(model) if model is not None else target
+    source = resolve_source(model) if model is not None else target
     resolved = adapt_recipe(resolved, source) if resolved else None
     section = resolved.export if resolved else None
+    if resolved and not force:
+        changes = {"precision": precision, "format": format, "float_dtype": float_dtype}
+        planned = override_export(resolved, changes)
+        require_format(planned, planned.export, FORCE_ADVICE)
+        require_fit(planned, source, FORCE_ADVICE)
     from ..export.onnx.exporter import export_onnx as export
 
     return export(
@@ -183,7 +195,7 @@ def export_rknn(
             or a package that is missing.
     """
     loaded = load_checked(recipe)
-    source = _source_folder(model if model is not None else loaded.model)
+    source = resolve_source(model if model is not None else loaded.model)
     resolved = override_rknn(adapt_recipe(loaded, source), precision)
     target = _output_folder(output, resolved)
     from ..export.rknn.exporter import export_rknn as export
@@ -209,7 +221,7 @@ def plan_rknn(
         UserError: Bad input, or a package that is missing.
     """
     loaded = load_checked(recipe)
-    source = _source_folder(model if model is not None else loaded.model)
+    source = resolve_source(model if model is not None else loaded.model)
     resolved = override_rknn(adapt_recipe(loaded, source), precision)
     from ..export.rknn.planning.estimator import plan_rknn as plan
 
@@ -363,8 +375,3 @@ def _output_folder(output: str | Path | None, recipe: Recipe | None) -> Path:
         return Path(output)
     assert recipe is not None  # callers ask for one of the two
     return Artifact.of_device(recipe.device).path
-
-
-def _source_folder(model: str | Path) -> Path:
-    """A folder as it is, since an artifact is a source as well; anything else is a name."""
-    return Path(model) if str(model) != "demo" and Path(model).is_dir() else resolve_pipeline(str(model))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
 from ..recipes.loader import load_recipe, validate_settings
-from ..recipes.schema import METHOD_STEPS, Recipe
+from ..recipes.schema import METHOD_STEPS, ExportSettings, Recipe
 
 
 def load_checked(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe:
@@ -40,6 +40,12 @@ def override(recipe: Recipe, model: str | Path | None, method: str | None, loras
             raise UserError(f"Unknown method '{method}'. Choose from: {', '.join(METHOD_STEPS)}.")
         changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
     return recipe.model_copy(update=changes)
+
+
+def override_export(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Replaces those settings of the ONNX export that are not None."""
+    section = recipe.export.model_dump() | {key: value for key, value in changes.items() if value is not None}
+    return recipe.model_copy(update={"export": validate_settings(ExportSettings, section)})
 
 
 def override_rknn(recipe: Recipe, precision: str | None) -> Recipe:

@@ -15,6 +15,7 @@ from .options import (
     Command,
     ImageSize,
     accept_old_names,
+    force_option,
     json_option,
     model_option,
     output_option,
@@ -51,6 +52,7 @@ def _make_choice(key: str) -> click.Choice[str]:
 )
 @click.option("--extra-graph", "extra_graphs", multiple=True, metavar="GRAPH", help="Such as vae_encoder; repeatable.")
 @click.option("--no-check", is_flag=True, help="Skip the comparison with torch, which needs the memory of both.")
+@force_option("Go on where the plan says that the device cannot run the result.")
 @json_option
 @verbosity_options
 def onnx(

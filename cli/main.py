@@ -27,6 +27,7 @@ from .generate import generate
 from .info import info
 from .interrupts import record_interrupts
 from .options import COMMAND
+from .plan import plan
 from .quantize import quantize
 from .recipes import recipes
 from .verify import verify
@@ -132,5 +133,5 @@ def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
 
 
-for command in (quantize, export, evaluate, generate, bench, recipes, info, verify, clean):
+for command in (plan, quantize, export, evaluate, generate, bench, recipes, info, verify, clean):
     main.add_command(command)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
 )
-@force_option("Replace an artifact that was made from something else, and remove what was exported from it.")
+@force_option("Replace an artifact made from something else, with its exports; ignore a plan that refuses.")
 @restart_option
 @json_option
 @verbosity_options

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
+
+from ..common.errors import UserError
+from ..common.validation import format_value
+from ..storage.files import read_json_object
 
 
 def resolve_class(library: str, class_name: str) -> Any:
@@ -53,3 +58,32 @@ def build_empty_module(
             module = cls._from_config(cls.config_class.from_dict(config), **options)
             cast(Any, module).tie_weights()  # part of the initialization that is left out
     return module
+
+
+def build_empty_component(folder: Path) -> Any:
+    """Builds a component with its parameters on the meta device. Buffers that it computes itself are real.
+
+    Raises:
+        UserError: config.json is missing, unreadable, or names an unknown class.
+    """
+    config = load_component_config(folder)
+    if "_class_name" in config:
+        library, name = "diffusers", config["_class_name"]
+    else:
+        library, name = "transformers", (config.get("architectures") or ["?"])[0]
+    if not hasattr(importlib.import_module(library), str(name)):
+        raise UserError(
+            f"{folder / 'config.json'} names the class {format_value(name)}, which {library} does not have. "
+            "Update that library."
+        )
+    return build_empty_module(library, name, config).eval().requires_grad_(False)
+
+
+def load_component_config(folder: Path) -> dict[str, Any]:
+    """Reads a component's config.json, without how its weights are stored.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    config = read_json_object(folder / "config.json")
+    return {key: value for key, value in config.items() if key != "quantization_config"}

@@ -35,6 +35,15 @@ def resolve_pipeline(model: str) -> Path:
     return _require_pipeline(_download(model))
 
 
+def resolve_source(model: str | Path) -> Path:
+    """Finds what can be exported: a folder as it is, since an artifact is a source as well; anything else is a name.
+
+    Raises:
+        UserError: As `resolve_pipeline`.
+    """
+    return Path(model) if str(model) != "demo" and Path(model).is_dir() else resolve_pipeline(str(model))
+
+
 def read_pipeline_class(folder: Path) -> str:
     """Reads the class of a pipeline from its model_index.json.
 

@@ -30,6 +30,10 @@ class Hardware(FrozenModel):
     reserved: Annotated[float, Field(ge=0, le=2**20)] = Field(
         default=1.0, description="GiB of it that firmware and operating system take, without a desktop."
     )
+    process: Gibibytes = Field(
+        default=0.085,
+        description="GiB that a process takes besides weights and activations; measured on x86 without a GPU.",
+    )
     bandwidth: Rate = Field(default=None, description="Memory bandwidth in GB/s.")
     peak: PeakRates = Field(
         default=PeakRates(),

@@ -20,8 +20,8 @@ import yaml
 from scipy.optimize import nnls
 
 from ...export.graph.source_model import open_source
+from ...export.planning.footprint import Footprint, measure_footprint
 from ...export.rknn.building.simulation import compare_outputs
-from ...export.rknn.planning.footprint import Footprint, measure_footprint
 from ...export.rknn.planning.partition import BYTES_PER_LIVE_ELEMENT, make_single_part
 from ...models.base.npu import load_npu_host_class, load_npu_spec
 from ..common.process import measure_command

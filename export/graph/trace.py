@@ -6,7 +6,6 @@ with the weights.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,18 +18,15 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from ...common.errors import UserError
-from ...common.validation import format_value
 from ...models.base.graph import Graph
-from ...pipelines.empty_modules import build_empty_module
-from ...storage.files import read_json_object
+from ...pipelines.empty_modules import build_empty_component
 from .block_pruning import prune_repeated_blocks
+from .graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
 from .passes.simplify import fold_constants, remove_dead_code
 
 TRACE_OPSET = 23  # the first opset with Attention; the passes expect it
-WEIGHT_PREFIX = "model."  # the attribute under which a family's graph modules hold their component
 TRACE_SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing, all different so that axes stay distinct
 
 
@@ -99,50 +95,6 @@ def _remove_metadata(model: ir.Model) -> None:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-
-
-def build_empty_component(folder: Path) -> Any:
-    """Builds a component with its parameters on the meta device. Buffers that it computes itself are real.
-
-    Raises:
-        UserError: config.json is missing, unreadable, or names an unknown class.
-    """
-    config = load_component_config(folder)
-    if "_class_name" in config:
-        library, name = "diffusers", config["_class_name"]
-    else:
-        library, name = "transformers", (config.get("architectures") or ["?"])[0]
-    if not hasattr(importlib.import_module(library), str(name)):
-        raise UserError(
-            f"{folder / 'config.json'} names the class {format_value(name)}, which {library} does not have. "
-            "Update that library."
-        )
-    return build_empty_module(library, name, config).eval().requires_grad_(False)
-
-
-def load_component_config(folder: Path) -> dict[str, Any]:
-    """Reads a component's config.json, without how its weights are stored.
-
-    Raises:
-        UserError: The file is missing or unreadable.
-    """
-    config = read_json_object(folder / "config.json")
-    return {key: value for key, value in config.items() if key != "quantization_config"}
-
-
-def build_module(graph: Graph, component: nn.Module, blocks: range | None) -> Any:
-    """Builds the graph's module around a component."""
-    name, _, cls = graph.module.partition(":")
-    module = getattr(importlib.import_module(name), cls)
-    return module(*((component,) if blocks is None else (component, blocks))).eval()
-
-
-def make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:
-    """Replaces parameters on the meta device by ones of the active FakeTensorMode, in place."""
-    for name, parameter in list(component.named_parameters()):
-        owner, _, attribute = name.rpartition(".")
-        empty = nn.Parameter(torch.empty_like(parameter, dtype=dtype, device="cpu"), requires_grad=False)
-        setattr(component.get_submodule(owner), attribute, empty)
 
 
 def _list_dynamic_shapes(graph: Graph) -> tuple[dict[int, Any], ...]:

@@ -21,9 +21,10 @@ import torch
 from ...common.code_fingerprint import code_fingerprint, model_modules
 from ...common.user_folders import get_graph_cache_folder
 from ...models.base.graph import Graph
+from ...pipelines.empty_modules import load_component_config
 from ...storage.atomic_file import atomic_write
 from .external_weights import list_unset_initializers
-from .trace import load_component_config, trace_graph
+from .trace import trace_graph
 
 MAX_ENTRIES = 100
 CACHE_SUFFIX = ".graph"

@@ -18,11 +18,11 @@ from ....common.errors import UserError
 from ....models.base.graph import Graph
 from ....models.base.host import load_host
 from ....models.base.npu import GraphPart, load_npu_host_class, load_npu_spec, with_tiled_decoder
+from ....pipelines.empty_modules import build_empty_component
 from ....recipes.schema import QuantizationSettings, Recipe, RknnSettings
 from ...graph.source_model import SourcePipeline, open_source
-from ...graph.trace import build_empty_component
+from ...planning.footprint import Footprint, measure_footprint
 from ..settings import require_rknn_settings
-from .footprint import Footprint, measure_footprint
 from .memory_plan import NPU_PREFIX, TARGET_PRECISIONS, Deployment, MemoryPlan, PartEstimate
 from .partition import (
     BYTES_PER_LIVE_ELEMENT,

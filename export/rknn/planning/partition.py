@@ -13,8 +13,8 @@ from typing import Any
 from ....common.errors import UserError
 from ....models.base.graph import Graph
 from ....models.base.npu import BlockStack, GraphPart, split_graph
-from ...graph.trace import build_empty_component, load_component_config
-from .footprint import measure_footprint
+from ....pipelines.empty_modules import build_empty_component, load_component_config
+from ...planning.footprint import measure_footprint
 
 DOMAIN_BYTES = 4 * 2**30  # that one memory domain of the NPU addresses
 WEIGHT_BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4}

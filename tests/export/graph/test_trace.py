@@ -13,10 +13,11 @@ from helpers.onnx_graphs import load_component
 from helpers.tiny import store_as_published
 
 from edgepress.common.errors import UserError
-from edgepress.export.graph.trace import build_empty_component, trace_graph
+from edgepress.export.graph.trace import trace_graph
 from edgepress.export.graph.trace_cache import trace_cached
 from edgepress.models.base.graph import Graph
 from edgepress.models.registry import get_family
+from edgepress.pipelines.empty_modules import build_empty_component
 
 FAMILY = get_family("ZImagePipeline")
 

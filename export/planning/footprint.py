@@ -1,4 +1,4 @@
-"""Measures the footprint of a part: its parameters, and the peak of its activations.
+"""Measures the footprint of a part: its parameters, the peak of its activations, and its operations.
 
 The part runs once on fake tensors, which have shapes and dtypes but no data.
 """
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from ....models.base.graph import Graph
-from ....models.base.npu import GraphPart
-from ...graph.trace import (
-    WEIGHT_PREFIX,
-    build_empty_component,
-    build_module,
-    load_component_config,
-    make_parameters_fake,
-)
+from ...models.base.graph import Graph
+from ...models.base.npu import GraphPart
+from ...pipelines.empty_modules import build_empty_component, load_component_config
+from ..graph.graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
+
+LINEAR_OPERATORS = (torch.ops.aten.mm, torch.ops.aten.addmm)  # what linear layers become
+
+FUSED_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which torch does not count
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,16 @@ class Footprint:
         weight_elements: Number of elements of each weight that the part uses, by name.
         live_elements: Largest number of activation elements, inputs included, that are alive at one time when torch
             runs the part.
+        linear_flops: Operations of products with weights of linear layers; a multiplication and an addition are two.
+        other_flops: Operations of attention and of convolutions.
+        output_shape: Shape of its first output.
     """
 
     weight_elements: Mapping[str, int]
     live_elements: int
+    linear_flops: int = 0
+    other_flops: int = 0
+    output_shape: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -50,36 +56,47 @@ class Footprint:
         return sum(self.weight_elements.values())
 
 
-def measure_footprint(part: GraphPart, folder: Path, axis_sizes: Mapping[str, int]) -> Footprint:
-    """Measures a part. Attention counts with all its scores. Equal parts are measured once per process.
+def measure_footprint(
+    part: GraphPart, folder: Path, axis_sizes: Mapping[str, int], has_fused_attention: bool = False
+) -> Footprint:
+    """Measures a part. Equal parts are measured once per process.
 
     Args:
         part: The part to measure.
         folder: Folder of its component; only its config.json is read.
         axis_sizes: Size of every axis that the graph names.
+        has_fused_attention: Whether attention is computed block by block; otherwise all its scores exist at once.
 
     Raises:
         UserError: The folder has no config.json that names a known class.
     """
     config = json.dumps(load_component_config(folder), sort_keys=True)
-    return _measure_footprint(part.graph, part.blocks, folder, config, tuple(sorted(axis_sizes.items())))
+    sizes = tuple(sorted(axis_sizes.items()))
+    return _measure_footprint(part.graph, part.blocks, folder, config, sizes, has_fused_attention)
 
 
 @cache
 def _measure_footprint(
-    graph: Graph, blocks: range | None, folder: Path, config: str, axis_sizes: tuple[tuple[str, int], ...]
+    graph: Graph,
+    blocks: range | None,
+    folder: Path,
+    config: str,
+    axis_sizes: tuple[tuple[str, int], ...],
+    has_fused_attention: bool,
 ) -> Footprint:
     fake_mode, component = _build_fake_component(folder, config, graph.module)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), fake_mode, _LiveTensorCounter() as counter:
+    backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH] if has_fused_attention else [SDPBackend.MATH]
+    with torch.no_grad(), sdpa_kernel(backends), fake_mode, _OperationCounter() as counter:
         module = build_module(graph, component, blocks)
         counter.start(module)
-        module(*module.example(dict(axis_sizes)))
+        outputs = module(*module.example(dict(axis_sizes)))
     elements = {
         name.removeprefix(WEIGHT_PREFIX): parameter.numel()
         for name, parameter in module.named_parameters()
         if id(parameter) in counter.used_parameters
     }
-    return Footprint(elements, counter.peak_elements)
+    output_shape = tuple(map(int, tree_leaves(outputs)[0].shape))
+    return Footprint(elements, counter.peak_elements, counter.linear_flops, counter.other_flops, output_shape)
 
 
 @cache
@@ -96,18 +113,20 @@ def _build_fake_component(folder: Path, config: str, module: str) -> tuple[Any, 
     return fake_mode, component
 
 
-class _LiveTensorCounter(TorchDispatchMode):
-    """Records which parameters operations read, and how many elements their outputs keep alive.
+class _OperationCounter(TorchDispatchMode):
+    """Records which parameters operations read, what they compute, and how many elements their outputs keep alive.
 
     Attributes:
         used_parameters: `id` of every parameter that was read.
         peak_elements: Largest number of elements alive so far.
+        linear_flops: As in `Footprint`.
+        other_flops: As in `Footprint`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.used_parameters: set[int] = set()
-        self.peak_elements = 0
+        self.peak_elements = self.linear_flops = self.other_flops = 0
         self._live_elements = 0
         self._tensors_by_storage: Counter[int] = Counter()  # views share a storage
         self._parameter_storages: set[int] | None = None
@@ -127,7 +146,19 @@ class _LiveTensorCounter(TorchDispatchMode):
             for leaf in tree_leaves(outputs):
                 if isinstance(leaf, Tensor):
                     self._track(leaf)
+            self._count_flops(func._overloadpacket, args, kwargs or {}, outputs)
         return outputs
+
+    def _count_flops(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
+        """Counts what torch's own counter of operations counts."""
+        formula = flop_registry.get(operator)
+        flops = int(formula(*args, **kwargs, out_val=outputs)) if formula else 0
+        if operator is FUSED_ATTENTION:
+            flops = int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
+        if operator in LINEAR_OPERATORS:
+            self.linear_flops += flops
+        else:
+            self.other_flops += flops
 
     def _track(self, tensor: Tensor) -> None:
         storage = _get_storage_id(tensor)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgepress.export.graph.source_model import open_source
 from edgepress.export.graph.trace_cache import trace_cached
-from edgepress.export.rknn.planning.footprint import measure_footprint
+from edgepress.export.planning.footprint import measure_footprint
 from edgepress.models.base.graph import Graph, Port
 from edgepress.models.base.npu import GraphPart, load_npu_host_class, load_npu_spec
 

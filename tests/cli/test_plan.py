@@ -1,0 +1,37 @@
+"""`edgepress plan`, and commands that refuse what the plan refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import edgepress
+from edgepress.cli.main import main
+
+
+def test_a_plan_is_printed_as_a_report_and_as_json() -> None:
+    arguments = ["plan", "--recipe", "pi5", "--size", "64x64"]
+    printed = CliRunner().invoke(main, arguments)
+    assert printed.exit_code == 0, printed.output
+    assert "on pi5 with 8 GiB" in printed.stdout
+    assert "Verdict: fits" in printed.stdout
+    content = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert (content["verdict"], content["estimated"], content["size"]) == ("fits", True, [64, 64])
+    assert content["floor_seconds"] > 0
+
+
+def test_what_does_not_fit_ends_with_exit_code_2() -> None:
+    result = CliRunner().invoke(main, ["plan", "--recipe", "pi5", "--size", "64x64", "--memory", "0.61"])
+    assert result.exit_code == 2
+    assert "Verdict: does not fit" in result.stdout
+    assert result.stderr.startswith("Error: The pipeline does not fit on pi5")
+
+
+@pytest.mark.parametrize("precision", ["fp16"])
+def test_floats_that_a_device_sums_wrongly_are_not_exported(precision: str, tmp_path: Path) -> None:
+    with pytest.raises(edgepress.UserError, match=r"pi5 does not compute fp16 correctly\..* int4, w8a8\. Give --force"):
+        edgepress.export_onnx("pi5", model="demo", output=tmp_path / "out", precision=precision)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,102 @@
+"""Plans held against reality: files that were exported, memory that a process took, a published formula."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgepress.benchmarks.synthetic import full_size
+from edgepress.common.errors import UserError
+from edgepress.export.planning.device_plan import DevicePlan, Verdict
+from edgepress.export.planning.planner import plan_device
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.pipelines.model_size import adapt_recipe
+from edgepress.recipes.loader import load_recipe
+from edgepress.recipes.schema import ExportSettings, Recipe
+
+FP32 = Recipe(device="x86", hardware=load_recipe("x86").hardware, export=ExportSettings(precision="fp32"))
+BENCHMARK = Path(full_size.__file__).parents[2] / "docs" / "benchmarks" / "onnx.md"
+GENERATE = "from edgepress.cli.main import main; main(standalone_mode=False)"
+
+
+@pytest.fixture(scope="module")
+def demo_plan() -> DevicePlan:
+    return plan_device(DEMO_PIPELINE, FP32, memory=8)
+
+
+def test_bytes_on_disk_are_those_of_the_export(demo_plan: DevicePlan, exported: Path) -> None:
+    for component, planned in demo_plan.component_disk_bytes.items():
+        written = sum(file.stat().st_size for file in (exported / "onnx").glob(f"{component}-*.safetensors"))
+        assert planned == pytest.approx(written, rel=0.02)
+
+
+def test_peak_memory_is_within_15_percent_of_that_of_generating(
+    demo_plan: DevicePlan, exported: Path, tmp_path: Path
+) -> None:
+    """`generate` has one graph in memory at a time."""
+    command = f"import resource, atexit\natexit.register(lambda: print(resource.getrusage(0).ru_maxrss))\n{GENERATE}"
+    arguments = [
+        "generate",
+        str(exported),
+        "--prompt",
+        "a red wall",
+        "--steps",
+        "2",
+        "--output",
+        str(tmp_path / "a.png"),
+    ]
+    result = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=True)
+    measured = int(result.stdout.split()[-1]) * 1024
+    assert demo_plan.phased_bytes == pytest.approx(measured, rel=0.15)
+
+
+def test_a_device_of_little_memory_is_refused_with_remedies() -> None:
+    plan = plan_device(DEMO_PIPELINE, FP32, memory=1.1)  # 1 GiB of it is reserved
+    assert plan.verdict is Verdict.DOES_NOT_FIT
+    assert "It would fit in INT4 (export.precision: int4)." in plan.remedies
+    assert plan.remedies[-1] == "It needs a device with 2 GiB of memory."
+    with pytest.raises(UserError, match="does not fit on x86"):
+        plan.require_fits()
+
+
+def test_without_facts_about_the_device_there_is_no_plan() -> None:
+    with pytest.raises(UserError, match="no section 'hardware'"):
+        plan_device(DEMO_PIPELINE, Recipe(device="x"))
+
+
+# ---------------------------------------------------------------- full size, from configs alone
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("full") / "pipeline"
+    full_size.write_pipeline(folder, with_weights=False)
+    return folder
+
+
+@pytest.mark.slow
+def test_full_size_operations_and_memory_are_those_of_the_formula_and_of_the_benchmark(full: Path) -> None:
+    recipe = adapt_recipe(load_recipe("pi5"), full)
+    assert recipe.presets.quality.size == (512, 512)  # of a large model, by its classes
+    plan = plan_device(full, recipe)
+    transformer = next(graph for graph in plan.graphs if graph.name == "transformer")
+    tokens, prompt, dim = 1024, 128, full_size.TRANSFORMER["dim"]
+    block = 4 * dim**2 + 3 * dim * int(dim / 3 * 8)  # linear weights: attention and a gated feed-forward
+    linear = 2 * block * (30 * (tokens + prompt) + 2 * tokens)
+    attention = 4 * dim * (30 * (tokens + prompt) ** 2 + 2 * tokens**2)
+    assert transformer.linear_flops == pytest.approx(linear, rel=0.01)  # embedders and modulation are the rest
+    assert transformer.other_flops == pytest.approx(attention, rel=0.01)
+
+    measured = re.search(r"peak RSS of loading and running \| ([\d.]+) GB", BENCHMARK.read_text("utf-8"))
+    assert measured
+    export = recipe.export.model_copy(update={"max_prompt_tokens": 64})  # as `make bench-onnx-full-size` runs it
+    small = plan_device(full, recipe.model_copy(update={"export": export}), (256, 256))
+    graph = next(graph for graph in small.graphs if graph.name == "transformer")
+    assert small.process_bytes + graph.bytes == pytest.approx(float(measured[1]) * 1e9, rel=0.15)
+    assert plan.verdict is not Verdict.DOES_NOT_FIT
+    assert replace(plan, usable_bytes=3 * 2**30).verdict is Verdict.DOES_NOT_FIT
