@@ -122,7 +122,7 @@ class VerificationReport:
 
 @requires_extra("runtime")
 def verify(
-    path: str | Path, *, run: bool = False, rehash: bool = False, progress: Progress = no_progress
+    path: str | Path, *, run: bool = True, rehash: bool = False, progress: Progress = no_progress
 ) -> VerificationReport:
     """Compares an artifact with what was recorded when it was published.
 
@@ -130,7 +130,8 @@ def verify(
 
     Args:
         path: An artifact, or one of its folders `model`, `onnx` and `rknn`.
-        run: Whether to run the ONNX graphs on their golden inputs, too, and compare their outputs with torch's.
+        run: Whether to run the ONNX graphs on their golden inputs, where the export has some, and to compare their
+            outputs with torch's.
         rehash: Whether to read files again whose hashes are remembered, as a disk that loses bits needs.
         progress: Called with a stage, what is done and the total.
 

@@ -20,6 +20,7 @@ from ..common.errors import UserError, escape_controls
 from .bench import bench
 from .clean import clean
 from .console import log_to_terminal
+from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
 from .failures import describe_failure, is_broken_pipe
@@ -133,5 +134,5 @@ def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
 
 
-for command in (plan, quantize, export, evaluate, generate, bench, recipes, info, verify, clean):
+for command in (plan, quantize, export, evaluate, generate, bench, recipes, info, doctor, verify, clean):
     main.add_command(command)

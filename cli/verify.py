@@ -14,13 +14,18 @@ FAILED = 1  # exit code
 
 @click.command(cls=Command)
 @click.argument("artifact", type=FOLDER)
-@click.option("--run", is_flag=True, help="Also run the ONNX graphs, and compare their outputs with torch's at export.")
+@click.option(
+    "--run/--no-run",
+    default=True,
+    show_default=True,
+    help="Run the ONNX graphs on golden inputs, and compare their outputs with torch's at export.",
+)
 @click.option("--rehash", is_flag=True, help="Read all files again, even those that have not changed since.")
 @json_option
 @verbosity_options
 @click.pass_context
 def verify(context: click.Context, /, artifact: Path, run: bool, rehash: bool, as_json: bool) -> None:
-    """Compare every file of ARTIFACT with its size, header and SHA-256.
+    """Compare every file of ARTIFACT with its size, header and SHA-256, and graphs with torch.
 
     Nothing may be missing, changed, added, or left of a model that was replaced. Exit code 1: something is. Hashes are
     remembered, so that files which have not changed are read once.

@@ -23,6 +23,10 @@ class PeakRates(FrozenModel):
 class Hardware(FrozenModel):
     """What a device has."""
 
+    names: tuple[str, ...] = Field(
+        default=(),
+        description="Parts of the names that such a device reports in its device tree, for `edgepress doctor`.",
+    )
     memory: tuple[Gibibytes, ...] = Field(
         default=(),
         description="Memory of the device's versions in GiB, the smallest first. If empty: this machine's.",

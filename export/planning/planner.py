@@ -140,10 +140,11 @@ class _Planner:
 
     def _find_floor(self, entry: MeteredGraph, costs: CostModel, weight_bytes: float) -> float | None:
         """The roofline of one run: operations at peak rates, or weights at the memory's bandwidth."""
-        linear, other = costs.find_linear_rate(self.hardware.peak), costs.find_float_rate(self.hardware.peak)
-        if linear is None or other is None or self.hardware.bandwidth is None:
+        peak, footprint = self.hardware.peak, entry.footprint
+        linear_rate, float_rate = costs.find_linear_rate(peak), costs.find_float_rate(peak)
+        if linear_rate is None or float_rate is None or self.hardware.bandwidth is None:
             return None
-        computing = entry.footprint.linear_flops / (linear * 1e12) + entry.footprint.other_flops / (other * 1e12)
+        computing = (footprint.linear_flops / linear_rate + footprint.other_flops / float_rate) / 1e12
         return max(computing, weight_bytes / (self.hardware.bandwidth * 1e9))
 
     # ------------------------------------------------------------ what would make it fit

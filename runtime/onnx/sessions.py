@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from ...common.cpu_features import read_cpu_features
 from ...common.errors import UserError
 from ...common.memory import malloc_trim
 from ...storage.pipeline_config import SessionOptionsConfig
@@ -29,7 +29,6 @@ ORT_ERRORS = (
     ort_state.Fail, ort_state.InvalidGraph, ort_state.InvalidProtobuf, ort_state.InvalidArgument,
     ort_state.NoSuchFile, ort_state.NotImplemented, ort_state.RuntimeException,
 )  # fmt: skip
-CPU_INFO = Path("/proc/cpuinfo")
 OUT_OF_MEMORY_MESSAGES = ("bad_alloc", "Failed to allocate memory")  # parts of ONNX Runtime's messages
 
 
@@ -238,8 +237,8 @@ def saturates_int8() -> bool:
     An x86 processor without VNNI does. There `session.x64quantprecision` makes ONNX Runtime multiply exactly, in more
     time. With VNNI it would only take longer.
     """
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return is_x86 and CPU_INFO.exists() and "vnni" not in CPU_INFO.read_text("utf-8")
+    features = read_cpu_features()
+    return bool(features.flags) and not features.has_exact_int8
 
 
 def _to_user_error(problem: str, error: Exception) -> UserError:
