@@ -16,6 +16,7 @@ from ..models.base.host import Host, RunGraph, load_host
 from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
 from ..prompts.truncation import warn_once
+from .finite_outputs import require_finite_outputs
 from .malformed import reject_malformed
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
@@ -42,6 +43,7 @@ class GenerationRequest:
         size: Height and width in pixels; None for the default of the artifact.
         tile_size: Side in pixels of the tiles that the image is decoded in, which limits the memory; None to decode it
             as a whole.
+        require_finite: Whether NaN or infinite outputs of a graph are errors, rather than pixels.
     """
 
     prompt: str
@@ -49,6 +51,7 @@ class GenerationRequest:
     steps: int = 8
     size: tuple[int, int] | None = None
     tile_size: int | None = None
+    require_finite: bool = True
 
 
 class ImagePipeline:
@@ -173,7 +176,7 @@ class ImagePipeline:
 
         Raises:
             UserError: The size, the tile size or the number of steps is not supported, there cannot be enough memory,
-                or the artifact cannot be run.
+                the artifact cannot be run, or a graph gives NaN or infinite values.
         """
         height, width = self.resolve_size(request.size)
         shape = self._host.latent_shape(height, width)
@@ -182,10 +185,13 @@ class ImagePipeline:
         image_tokens = self._host.count_image_tokens(height, width)
         schedule = make_schedule(self._scheduler_config, request.steps, image_tokens)
         noise = torch_randn(shape, request.seed)
-        prompt = self._encode_prompt(request.prompt, progress, warn)
-        latents = self._denoise(noise, schedule, prompt, progress)
+        ids = self._tokenize(request.prompt, warn)
+        progress(ENCODING, 0, 1)
+        prompt = self._host.encode_prompt(self._guard(self._run, ENCODING, request), ids)
+        progress(ENCODING, 1, 1)
+        latents = self._denoise(self._guard(self._run, DENOISING, request), noise, schedule, prompt, progress)
         progress(DECODING, 0, 1)
-        image = self._host.decode_latents(run_decoder, latents)
+        image = self._host.decode_latents(self._guard(run_decoder, DECODING, request), latents)
         progress(DECODING, 1, 1)
         return Image.fromarray(image)
 
@@ -238,21 +244,23 @@ class ImagePipeline:
         advice = "Choose a smaller size, or decode in tiles." if decodes_whole else "Choose a smaller size."
         check_memory(needed, f"An image of {height}x{width}", advice)
 
-    def _encode_prompt(self, text: str, progress: Progress, warn: Callable[[str], None]) -> Any:
+    def _tokenize(self, text: str, warn: Callable[[str], None]) -> Any:
+        """The token ids of a prompt."""
         tokenized = self._tokenizer.tokenize(text)
         if tokenized.truncation_notice:
             warn(tokenized.truncation_notice)
-        progress(ENCODING, 0, 1)
-        prompt = self._host.encode_prompt(self._run, tokenized.ids)
-        progress(ENCODING, 1, 1)
-        return prompt
+        return tokenized.ids
 
-    def _denoise(self, latents: Any, schedule: Schedule, prompt: Any, progress: Progress) -> Any:
+    def _guard(self, run: RunGraph, stage: str, request: GenerationRequest) -> RunGraph:
+        """Runs graphs as `run` does; outputs that are not finite are errors if the request says so."""
+        return require_finite_outputs(run, stage, self.folder) if request.require_finite else run
+
+    def _denoise(self, run: RunGraph, latents: Any, schedule: Schedule, prompt: Any, progress: Progress) -> Any:
         """Runs all denoising steps, from noise to the latents of an image."""
         steps = len(schedule.timesteps)
         progress(DENOISING, 0, steps)
         for index, timestep in enumerate(schedule.timesteps):
-            velocity = self._host.predict_velocity(self._run, latents, float(timestep), prompt)
+            velocity = self._host.predict_velocity(run, latents, float(timestep), prompt)
             latents = schedule.step(latents, velocity, index)
             progress(DENOISING, index + 1, steps)
         return latents

@@ -140,7 +140,9 @@ def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBa
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:
         requests = [
-            GenerationRequest(prompt.prompt, prompt_seed(prompt.id, batch.seed), sampling.steps, size)
+            GenerationRequest(
+                prompt.prompt, prompt_seed(prompt.id, batch.seed), sampling.steps, size, require_finite=False
+            )
             for prompt in batch.prompts
         ]
         return [_generate_checked(partial(pipeline.generate, request)) for request in requests]

@@ -99,6 +99,30 @@ def test_truncation_is_logged_by_default(image_pipeline: ImagePipeline, caplog: 
     assert "the model reads the first 512" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("component", "value", "problem"),
+    [
+        ("text_encoder", float("nan"), "the output of text_encoder has NaN while encoding"),
+        ("transformer", float("nan"), "the output of transformer has NaN while denoising"),
+        ("vae", float("inf"), "the output of vae_decoder has infinite values while decoding"),
+    ],
+)
+def test_outputs_that_are_not_finite_make_no_image(
+    component: str, value: float, problem: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_pipeline(tiny, torch.float32)
+    changed = {"text_encoder": "mlp", "transformer": "final_layer", "vae": "decoder.conv_out.bias"}[component]
+    for name, parameter in loaded.components[component].named_parameters():
+        if changed in name:
+            parameter.data.fill_(value)
+    monkeypatch.setattr(pipeline, "SessionPool", lambda *_: make_torch_runner(loaded))
+    write_stub_artifact(tiny, tmp_path / "artifact")
+    image_pipeline = ImagePipeline(tmp_path / "artifact")
+    with pytest.raises(UserError, match=f"{problem}.*in another precision") as raised:
+        image_pipeline("a", steps=1, size=(32, 32))
+    assert str(tmp_path / "artifact" / "onnx") in str(raised.value)
+
+
 @pytest.mark.parametrize("tile_size", [62, 129, 0, -128])
 def test_invalid_tile_size(image_pipeline: ImagePipeline, tile_size: int) -> None:
     with pytest.raises(UserError, match=f"Invalid tile size {tile_size}: it must be even and at least 64"):
