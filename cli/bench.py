@@ -13,6 +13,7 @@ from ..common.requirements import requires_extra
 from ..recipes.presets import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
 from .console import print_json, show_progress
+from .execution_providers import require_no_npu
 from .options import (
     FOLDER,
     Command,
@@ -89,11 +90,9 @@ def bench(
     name, prompt_list = _resolve_prompts(prompt, prompts)
     from ..perf.publishing import publish_results
     from ..perf.runner import BenchConfig, run_benchmark
-    from ..runtime.rknn import exported
 
-    if providers and exported.is_rknn_artifact(artifact):
-        raise UserError(f"{artifact} holds parts for an NPU, which ONNX Runtime does not run. Remove --provider.")
-
+    if providers:
+        require_no_npu(artifact)
     config = BenchConfig(artifact, prompt_list, name, images, size, steps, tile, seed, not low_memory, providers)
     with show_progress(REFRESH_PER_SECOND) as progress:
         results = run_benchmark(config, lambda partial: publish_results(partial, output), progress)

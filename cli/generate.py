@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.presets import MAX_STEPS
-from ..storage.preflight import check_results_folder
 from .console import print_json, show_progress
+from .execution_providers import require_no_npu
+from .image_output import resolve_output
 from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, verbosity_options
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 SEED_LIMIT = 2**63
-TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
 
 
 @click.command(cls=Command)
@@ -62,22 +55,24 @@ def generate(
 
     The same seed gives the same noise as in torch. One graph is in memory at a time.
     """
-    image_format = _resolve_format(output)
+    target = resolve_output(output)
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import GenerationRequest, ImagePipeline
 
     if verify:
         _verify(artifact)
+    if providers:
+        require_no_npu(artifact)
     pipeline = ImagePipeline(artifact, keep_loaded=False, providers=providers or CPU_PROVIDERS)
     request = GenerationRequest(prompt, seed, steps, size, tile)
     with show_progress() as progress:
         image = pipeline.generate(request, progress)
-    _save(image, output, image_format)
+    target.save(image)
     if as_json:
         size = (image.height, image.width)
         print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": steps, "size": size})
     else:
-        click.echo(f"Generated {output}")
+        click.echo(f"Generated {output}", err=target.is_standard_output)
 
 
 def _verify(artifact: Path) -> None:
@@ -88,35 +83,3 @@ def _verify(artifact: Path) -> None:
         notice = verify_export(artifact, progress)
     if notice:
         LOGGER.warning("%s", notice)
-
-
-def _resolve_format(output: Path) -> str:
-    """The image format that a file's name asks for; the file must be one that can be written."""
-    from PIL import Image
-
-    image_format = Image.registered_extensions().get(output.suffix.lower(), "")
-    if not _can_save(image_format):
-        raise UserError(f"{output} names no image format that can be written. End it in .png.")
-    folder = output.parent
-    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{output} cannot be written. Give a file in an existing folder with write permission.")
-    check_results_folder(folder)
-    return image_format
-
-
-def _can_save(image_format: str) -> bool:
-    """Whether images can be saved in a format, which is tried: some can only be read, or hold no colors."""
-    from PIL import Image
-
-    try:
-        Image.new("RGB", TEST_SIZE).save(BytesIO(), image_format)
-    except (KeyError, OSError, ValueError):
-        return False
-    return True
-
-
-def _save(image: Image, output: Path, image_format: str) -> None:
-    """Saves in one piece, so that an interrupted run leaves no half image."""
-    from ..storage.atomic_file import atomic_write
-
-    atomic_write(output, lambda temporary: image.save(temporary, image_format))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +93,49 @@ def test_output_is_checked_before_generation(artifact: Path, tmp_path: Path, out
     if output == "artifact":
         name.mkdir()
     assert "cannot be written" in get_error(generate(artifact, name))
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed_and_stays(artifact: Path, tmp_path: Path, exists: bool) -> None:
+    real = tmp_path / "disk" / "image.dat"
+    real.parent.mkdir()
+    if exists:
+        real.write_text("earlier")
+    link = tmp_path / "a.png"
+    link.symlink_to(real)
+    result = generate(artifact, link, "--size", "32x48")
+    assert result.stdout == f"Generated {link}\n"
+    assert link.readlink() == real
+    with Image.open(real) as image:
+        assert (image.format, image.size) == ("PNG", (48, 32))
+
+
+@pytest.mark.parametrize("target", ["nowhere/a.png", "a.png", "socket", "artifact/onnx/a.png"])
+def test_a_link_that_cannot_be_followed_is_refused_and_stays(artifact: Path, tmp_path: Path, target: str) -> None:
+    link = tmp_path / "a.png"
+    link.symlink_to(tmp_path / target)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        error = get_error(generate(artifact, link))
+    assert ("results do not belong there" if "onnx" in target else f"{link} ") in error
+    assert link.readlink() == tmp_path / target
+
+
+def test_a_pipe_is_written_to(artifact: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "a.tiff"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        content = pool.submit(pipe.read_bytes)
+        assert generate(artifact, pipe, "--size", "32x48").exit_code == 0
+        with Image.open(BytesIO(content.result())) as image:
+            assert (image.format, image.size) == ("TIFF", (48, 32))
+    assert pipe.is_fifo()
+
+
+def test_a_device_is_written_to(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("/dev/null")
+    assert generate(artifact, tmp_path / "a.png", "--size", "32x48").exit_code == 0
+    assert (tmp_path / "a.png").is_char_device()
 
 
 @pytest.mark.parametrize(

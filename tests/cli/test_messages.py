@@ -26,6 +26,7 @@ COMMANDS_OF = {
     "api/functions.py/plan_evaluation": ("evaluate",),
     "api/functions.py/_require_no_pipelines": ("evaluate",),
     "cli/bench.py": ("bench",),
+    "cli/execution_providers.py": ("bench", "generate"),
     "cli/evaluate.py": ("evaluate",),
     "cli/export_onnx.py": ("export onnx",),
     "cli/export_rknn.py": ("export rknn",),
