@@ -91,13 +91,14 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
 @verbosity_options
 def report(results: Path, output: Path | None, as_json: bool) -> None:
     """Write the reports of RESULTS.json again."""
-    from ..evaluate.report import write_report
+    from ..evaluate.report import check_reports, write_report
     from ..evaluate.results.schema import load_results
 
     loaded = load_results(results)
     folder = output or results.parent
     if output:
         check_results_folder(output)
+    check_reports(folder)
     write_report(loaded, folder)
     _print_results(loaded, folder, as_json)
 

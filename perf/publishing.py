@@ -77,15 +77,14 @@ def _write(results: BenchResults, folder: Path) -> None:
 
 def _keep_earlier(output: Path) -> None:
     """Moves results on top that are in no folder of a plan, as earlier versions wrote them, to one."""
-    top = output / RESULTS_FILE
-    if not top.is_file():
+    files = [output / name for name in (RESULTS_FILE, REPORT_FILE) if (output / name).is_file()]
+    if not files:
         return
-    folder = output / _find_name(top)
+    folder = output / _find_name(files[0])
     if not (folder / RESULTS_FILE).is_file():
         folder.mkdir(exist_ok=True)
-        for name in (REPORT_FILE, RESULTS_FILE):
-            if (output / name).is_file():
-                (output / name).replace(folder / name)
+        for file in reversed(files):  # the results are the last to be moved: the report follows from them
+            file.replace(folder / file.name)
 
 
 def _find_name(file: Path) -> str:

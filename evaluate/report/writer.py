@@ -5,11 +5,32 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ...storage.own_files import require_own
 from ..results.schema import Results
 from . import html, junit, markdown
 
 HTML_FILE, MARKDOWN_FILE, JUNIT_FILE = "report.html", "report.md", "junit.xml"
 REPORT_FILES = (HTML_FILE, MARKDOWN_FILE, JUNIT_FILE)
+# What the reports begin with, of this release and of earlier ones.
+BEGINNING_BYTES, GENERATOR = 1000, b"edgepress"
+
+
+def check_reports(folder: Path) -> None:
+    """Checks that reports which are going to be replaced are edgepress's.
+
+    Args:
+        folder: Where they are; it need not exist.
+
+    Raises:
+        UserError: One is the user's.
+    """
+    for name in REPORT_FILES:
+        require_own(folder / name, _is_report)
+
+
+def _is_report(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return GENERATOR in stream.read(BEGINNING_BYTES)
 
 
 def write_report(results: Results, *folders: Path) -> None:

@@ -140,6 +140,12 @@ def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
     assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
     assert run("report", "out/results.json", "--output", "elsewhere").exit_code == 0
     assert (tmp_path / "elsewhere" / "report.html").exists()
+    assert run("report", "out/results.json", "--output", "elsewhere").exit_code == 0  # over its own reports
+    (tmp_path / "elsewhere" / "report.md").write_text("# Quarterly report")
+    refused = run("report", "out/results.json", "--output", "elsewhere")
+    assert isinstance(refused.exception, UserError)
+    assert "elsewhere/report.md was not made by edgepress" in str(refused.exception)
+    assert (tmp_path / "elsewhere" / "report.md").read_text() == "# Quarterly report"
 
 
 def test_black_against_black_is_no_pass() -> None:

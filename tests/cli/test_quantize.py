@@ -54,6 +54,16 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f}"
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "timings.json", "local.json"])
+def test_the_users_files_are_not_replaced(name: str, recipe: Path, tiny: Path, output: Path) -> None:
+    output.mkdir()
+    (output / name).write_text("mine")
+    result = run(recipe, tiny, output, "--force", "--restart")
+    assert result.exit_code == 2
+    assert f"{output / name} was not made by edgepress" in result.stderr
+    assert {path.name: path.read_text() for path in output.iterdir()} == {name: "mine"}
+
+
 # ---------------------------------------------------------------- tables
 
 

@@ -55,10 +55,11 @@ def test_results_of_earlier_versions_are_moved_to_a_folder_of_their_plan(tmp_pat
     assert read_files(folder) == earlier
 
 
-def test_a_file_that_cannot_be_read_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "bench.json").write_text("{")
+@pytest.mark.parametrize("name", ["bench.json", "bench.md"])
+def test_a_file_that_cannot_be_read_is_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{")
     publish_results(make_results(100), tmp_path)
-    (file,) = tmp_path.glob("earlier-*/bench.json")
+    (file,) = tmp_path.glob(f"earlier-*/{name}")
     assert file.read_text() == "{"
 
 
