@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.requirements import missing_package
+from ..common.requirements import reject_failed_import
 from ..common.traceback_files import save_traceback
 
 USER_ERROR_EXIT_CODE = 2
@@ -75,8 +75,10 @@ def describe_failure(
         reason = str(error) if isinstance(error, KeyboardInterrupt) else ""
         number = signals[0] if signals else signal.SIGINT
         return Failure(reason or _describe_interruption(command), SIGNAL_EXIT_CODE + number)
-    if isinstance(error, ModuleNotFoundError):
-        error = missing_package(error, "all")
+    try:
+        reject_failed_import(error)
+    except UserError as failed_import:
+        error = failed_import
     message = _describe_user_error(error, options)
     if message is not None:
         return Failure(message, USER_ERROR_EXIT_CODE)
@@ -105,8 +107,6 @@ def _describe_user_error(error: BaseException, options: Collection[str]) -> str 
         return f"There is not enough memory{f' for {amount[0]}' if amount else ''}. {advice}"
     if isinstance(error, OSError) and error.errno is not None:
         return _describe_system_error(error, options)
-    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("", PACKAGE):
-        return f"The package {error.name} cannot be imported{_format_reason(error)}. Install it again."
     return None
 
 

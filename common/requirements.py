@@ -1,9 +1,9 @@
-"""Turns a missing package into a sentence that says what to install."""
+"""Turns a package that is missing, or that cannot be imported, into a sentence that says what to install."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -12,6 +12,8 @@ from .errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 PACKAGE = __name__.partition(".")[0]
+IMPORT_MESSAGE = "Failed to import "  # what diffusers begins with where it imports a class on demand
+MAX_REASON = 200  # characters
 
 
 def requires_extra(extra: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -50,3 +52,44 @@ def missing_package(error: ModuleNotFoundError, extra: str) -> Exception:
     if not name or name == PACKAGE or name in sys.stdlib_module_names:
         return error
     return UserError(f"This needs the package {name!r}, which is not installed. Run: pip install 'edgepress[{extra}]'")
+
+
+def reject_failed_import(error: BaseException) -> None:
+    """Raises a sentence for an error that a package could not be imported with; returns if it is another error.
+
+    Libraries that import their classes on demand raise it late, where an invalid config is expected to fail.
+
+    Args:
+        error: The error, which may have been raised from that of the package.
+
+    Raises:
+        UserError: A package is missing or broken.
+    """
+    causes = list(_iter_causes(error))
+    failed = next((cause for cause in causes if isinstance(cause, ImportError) or _is_import(cause)), None)
+    if failed is None:
+        return
+    root = causes[-1]
+    if isinstance(root, ModuleNotFoundError):
+        missing = missing_package(root, "all")
+        if isinstance(missing, UserError):
+            raise missing from error
+    name = next((str(cause.name) for cause in reversed(causes) if isinstance(cause, ImportError) and cause.name), "")
+    package = name.partition(".")[0]
+    if package == PACKAGE or package in sys.stdlib_module_names:
+        return
+    reason = next(iter(str(root).strip().splitlines()), type(root).__name__)[:MAX_REASON].rstrip(".")
+    raise UserError(
+        f"{f'The package {package}' if package else 'A package'} cannot be imported ({reason}). Install it again."
+    ) from error
+
+
+def _is_import(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith(IMPORT_MESSAGE)
+
+
+def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__

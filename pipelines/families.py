@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.requirements import reject_failed_import
 from ..models.base.family import Component, Family, Role
 from ..models.registry import load_families
 from ..storage.files import read_json_object
@@ -92,7 +93,9 @@ def _derive_family(folder: Path, pipeline_class: str) -> Family:
         library, class_name = index[name]
         try:
             role = find_role(resolve_class(library, class_name))
-        except (AttributeError, ImportError):
+        except (AttributeError, ImportError) as error:
+            if library in ("diffusers", "transformers"):
+                reject_failed_import(error)
             role = "other"  # a class of the model's repository, or of a library that diffusers would name too
         if role != "other":
             components.append(Component(name, class_name, role=role))

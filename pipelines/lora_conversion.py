@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.requirements import reject_failed_import
 
 MAX_REASON = 200  # characters
 
@@ -71,6 +72,7 @@ def convert_lora(
         detached = {name: tensor.detach() for name, tensor in converted.items()}
         named = _to_peft_names(detached)
     except Exception as error:  # a converter may raise anything for the file of another model
+        reject_failed_import(error)
         reason = " ".join((str(error) or type(error).__name__).split())[:MAX_REASON]
         raise UserError(
             f"diffusers cannot read {file} as a LoRA for a {pipeline_class}: {reason}. "

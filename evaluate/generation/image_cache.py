@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ...common.code_fingerprint import PACKAGE, code_fingerprint, model_modules
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
+from ...common.requirements import reject_failed_import
 from ...pipelines.sampling import SamplingParams, batched
 from ...prompts.prompt import Prompt
 from ...storage.atomic_file import atomic_write
@@ -161,6 +162,7 @@ def _generate_batch(
     except NO_FAILURES_OF_PROMPTS:
         raise
     except Exception as error:  # a pipeline may raise anything
+        reject_failed_import(error)
         if len(batch.prompts) == 1:
             return {}, {batch.prompts[0].id: error}
     images: dict[str, GeneratedImage] = {}

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ...common.code_fingerprint import code_fingerprint
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
+from ...common.requirements import reject_failed_import
 from ...common.threads import thread_pool
 from ...prompts.prompt import Prompt
 from ..images.image_file import ImageRecord, load_image
@@ -172,6 +173,7 @@ def _score_task(task: ScoreTask, keys: Mapping[str, str], metrics: Mapping[str, 
         except ModuleNotFoundError:  # what to install is said by the caller
             raise
         except Exception as error:  # a metric may raise anything; the reason is in the row
+            reject_failed_import(error)
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             failure = f"{task.images[-1].file}: {reason}"
             result = _explain_missing(metrics[name], f"the metric failed ({reason})")

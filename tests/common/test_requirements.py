@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.common.requirements import missing_package, requires_extra
+from edgepress.common.requirements import missing_package, reject_failed_import, requires_extra
 
 
 def missing(name: str | None) -> ModuleNotFoundError:
@@ -34,3 +36,51 @@ def test_a_library_that_imports_on_demand_hides_the_name_in_the_cause() -> None:
 def test_a_module_that_is_no_package_to_install_is_a_defect(name: str | None) -> None:
     error = missing(name)
     assert missing_package(error, "all") is error
+
+
+def raise_from(*errors: Exception) -> Exception:
+    """The last of some errors, each of which was raised from the one before."""
+    for cause, error in pairwise(errors):
+        error.__cause__ = cause
+    return errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ImportError("cannot import name 'x' from 'transformers' (unknown location)", name="transformers"),
+            r"^The package transformers cannot be imported \(cannot import name 'x' .*\)\. Install it again",
+        ),
+        (
+            raise_from(
+                ImportError("libfoo.so: cannot open\nshared object", name="tokenizers.tokenizers"),
+                ModuleNotFoundError("Could not import module 'Qwen3Model'."),
+            ),
+            r"^The package tokenizers cannot be imported \(libfoo\.so: cannot open\)",
+        ),
+        (
+            raise_from(
+                AttributeError("module 'torch' has no attribute 'xpu'"),
+                RuntimeError("Failed to import diffusers.models.x because of the following error"),
+            ),
+            r"^A package cannot be imported \(module 'torch' has no attribute 'xpu'\)",
+        ),
+        (
+            raise_from(
+                missing("einops"), RuntimeError("Failed to import diffusers.models.x because of"), ValueError("x")
+            ),
+            r"^This needs the package 'einops', which is not installed",
+        ),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named(error: Exception, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        reject_failed_import(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), RuntimeError("x"), AttributeError("x"), missing("edgepress.nothing"), missing("json.x")]
+)
+def test_other_errors_are_left_to_the_caller(error: Exception) -> None:
+    reject_failed_import(error)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....common.errors import UserError
+from ....common.requirements import reject_failed_import
+from ....common.validation import format_value
 from ....storage.strict_json import parse_strict_json
 from ...images.types import ImageArray
 from . import checkpoint_conversion
@@ -35,8 +37,8 @@ def load(spec: ClipSpec) -> ClipEncoders:
     config = _read_json(spec.path / "config.json")
     if config.get("model_type") != "clip":
         raise UserError(
-            f"{spec.path} contains a model of type {config.get('model_type')!r}, but --clip transformers: needs "
-            "one of type 'clip'. Give another folder."
+            f"{spec.path} contains a model of type {format_value(config.get('model_type'))}, but --clip transformers: "
+            "needs one of type 'clip'. Give another folder."
         )
     try:
         model, loading_info = CLIPModel.from_pretrained(
@@ -44,6 +46,7 @@ def load(spec: ClipSpec) -> ClipEncoders:
         )
         processor = CLIPImageProcessorPil.from_pretrained(spec.path, local_files_only=True)
     except (OSError, TypeError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        reject_failed_import(error)
         raise UserError(
             f"The CLIP model in {spec.path} cannot be loaded ({_get_first_line(error)}). Download it again."
         ) from error
@@ -87,6 +90,7 @@ def _build_model(model_cfg: Any, spec: ClipSpec) -> Any:
     try:
         return CLIPModel(CLIPConfig(**checkpoint_conversion.convert_model_config(model_cfg)))
     except (StrictDataclassError, TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        reject_failed_import(error)
         reason = " ".join(str(error).split())
         raise UserError(
             f"The configuration in {spec.path} describes no valid CLIP model ({reason}). Download it again."
