@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,9 @@ PATTERNS = {
     "^[0-9a-f]{64}$": "it must be 64 hexadecimal digits",
 }
 
+# What Python and numpy say of values that cannot be converted.
+FOREIGN = re.compile(r"invalid literal|could not convert|unpack|cannot convert|setting an array|truth value|broadcast")
+
 
 def explain_value(details: ErrorDetails) -> str:
     """Says where a value is, what it is, and what it must be; without a final period.
@@ -63,6 +67,19 @@ def explain_value(details: ErrorDetails) -> str:
     if isinstance(value, Mapping) and details["type"] == "value_error":  # of a section: the message names the key
         return f"{key}: {message}"
     return f"{key} = {format_value(value)}: {message}"
+
+
+def describe_value_error(error: Exception) -> str:
+    """Says what is wrong with a value of a config by the error that using it raised, in no words of Python.
+
+    Args:
+        error: A ValueError of edgepress, whose message says what is wrong, or what Python raises for a value of a wrong
+            type.
+    """
+    if isinstance(error, KeyError):
+        return f"the key {format_value(error.args[0])} is missing"
+    is_own = isinstance(error, ValueError) and not FOREIGN.search(str(error))
+    return f"a value is missing or invalid ({error})" if is_own else "a value is missing or of a wrong type"
 
 
 def format_value(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.system_memory import check_memory
-from ..common.validation import format_value
+from ..common.validation import describe_value_error, format_value
 from ..models.base.family import Family
 from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
@@ -23,6 +23,7 @@ from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import select_weight_files
 from .hub import read_pipeline_class
+from .tokenizer_ids import check_token_ids
 
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 LIBRARIES = ("diffusers", "transformers")
@@ -44,7 +45,7 @@ def check_pipeline(folder: Path) -> None:
     Raises:
         UserError: model_index.json is corrupt or lacks a component of the family, or a component has no config, another
             class than model_index.json says, no weights, no vocabulary, no chat template that it needs, or only some of
-            its shards.
+            its shards, or a tokenizer has ids beyond the embeddings of its text encoder.
     """
     family = load_families().get(read_pipeline_class(folder))
     index = read_json_object(folder / MODEL_INDEX)
@@ -60,6 +61,7 @@ def check_pipeline(folder: Path) -> None:
         library, class_name = entry
         if library is not None and class_name is not None:
             _check_component(folder / name, library, class_name)
+    check_token_ids(folder, components)
     if family is not None and family.host:  # its prompts are messages of a chat
         _check_chat_template(folder / "tokenizer", family.pipeline_class)
 
@@ -132,7 +134,7 @@ def _reject_configs(folder: Path, pipeline_class: str) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"The configs in {folder} do not describe a {pipeline_class}: a value is missing or invalid ({error}). "
+            f"The configs in {folder} do not describe a {pipeline_class}: {describe_value_error(error)}. "
             f"{advise_recovery(folder)}"
         ) from error
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.validation import describe_value_error
 from ..storage.layout import CONFIG_NAME
 
 
@@ -20,5 +21,5 @@ def reject_malformed(folder: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        reason = describe_value_error(error)
         raise UserError(f"{folder / CONFIG_NAME} is corrupt ({reason}). Export the artifact again.") from error

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.validation import format_value
 from ..base.host import RunGraph
 from ..base.image_size import require_size
 from ..shared.vae_tiling import plan_decoder_stages
@@ -73,7 +74,7 @@ def _read_factor(config: Mapping[str, Any], key: str) -> np.float32:
     with np.errstate(over="ignore"):
         factor = np.float32(config[key])
     if not np.isfinite(factor):
-        raise ValueError(f"{key} is {config[key]!r}, which float32 cannot hold")
+        raise ValueError(f"{key} is {format_value(config[key])}, which is no number that float32 can hold")
     return factor
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
 
 import edgepress
-from edgepress.common.validation import PATTERNS, explain_value, format_value
+from edgepress.common.validation import PATTERNS, describe_value_error, explain_value, format_value
 
 
 class Section(BaseModel):
@@ -79,6 +80,23 @@ def test_a_value_is_named_with_what_it_must_be(type_: Any, value: Any, message: 
 )
 def test_values_are_written_as_in_yaml(value: Any, text: str) -> None:
     assert format_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: {}["size"], "the key 'size' is missing"),
+        (lambda: int(None), "a value is missing or of a wrong type"),  # type: ignore[call-overload]
+        (lambda: int("x"), "a value is missing or of a wrong type"),
+        (lambda: [][0], "a value is missing or of a wrong type"),
+        (lambda: None.shape, "a value is missing or of a wrong type"),  # type: ignore[attr-defined]
+    ],
+)
+def test_errors_of_python_are_told_in_other_words(make: Callable[[], object], text: str) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        make()
+    assert describe_value_error(raised.value) == text
+    assert describe_value_error(ValueError("the size is 0")) == "a value is missing or invalid (the size is 0)"
 
 
 def test_a_list_that_holds_itself_is_no_endless_message() -> None:
