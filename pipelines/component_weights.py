@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
+from ..common.requirements import reject_failed_import
 from ..models.base.family import Component, Family
 from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
@@ -213,6 +214,13 @@ def _compare(
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = [name for name in expected if name not in checkpoint and not name.startswith(unused_prefixes)]
     missing = [name for name in missing if name not in tied_names(module)]
+    prefix = _find_prefix(unexpected, expected)
+    if prefix:
+        what = "all names of weights begin" if missing else "a second copy of weights is stored under names that begin"
+        raise UserError(
+            f"{checkpoint.folder} does not hold the weights of a {class_name} alone: {what} with {prefix!r}. "
+            f"{'Remove that from the names' if missing else 'Remove that copy'}, and save the component again."
+        )
     if missing and unexpected:
         raise UserError(
             f"{checkpoint.folder} does not hold the weights of a {class_name}: {_list(missing)} are missing, and "
@@ -235,6 +243,15 @@ def _compare(
             f"{_list(unexpected)}. The weights and config.json belong to different models. "
             f"{advise_recovery(config_file)}"
         )
+
+
+def _find_prefix(names: Sequence[str], expected: Collection[str]) -> str:
+    """What names begin with that are expected without it; empty if there is no such beginning."""
+    if not names:
+        return ""
+    parts = names[0].split(".")
+    prefixes = (".".join([*parts[:length], ""]) for length in range(1, len(parts)))
+    return next((p for p in prefixes if all(n.startswith(p) and n.removeprefix(p) in expected for n in names)), "")
 
 
 def build_described_module(
@@ -266,9 +283,9 @@ def build_described_module(
     try:
         return build_empty_module(library, class_name, config, dtype)
     except Exception as error:  # a class may raise anything for an invalid config
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reject_failed_import(error)
         raise UserError(
-            f"{config_file} does not describe a {class_name}: {reason}. {advise_recovery(config_file)}"
+            f"{config_file} does not describe a {class_name} ({summarize_error(error)}). {advise_recovery(config_file)}"
         ) from error
 
 

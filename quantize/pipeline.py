@@ -30,6 +30,7 @@ from ..storage.checkpoint import write_tensors
 from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import LoraRecord, Manifest, library_versions, read_manifest
+from ..storage.own_files import check_own_files
 from ..storage.preflight import check_disk_space, check_output, check_replaceable
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
@@ -98,7 +99,7 @@ def quantize_pipeline(
     if writes:
         check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
     snapshot = FolderSnapshot.take(source)
-    check_finite_weights(source, timer)
+    check_finite_weights(source, job.dtype, timer)
     job = replace(job, files=hash_files(source, timer, skip=find_stray_weights(source)), snapshot=snapshot)
     workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:
@@ -252,7 +253,8 @@ class QuantizationJob:
             device=self.recipe.device,
             key=workspace.key,
             source=self.source_name,
-            recipe=remove_places(self.recipe.model_dump(mode="json")) | {"loras": [str(lora) for lora in self.loras]},
+            recipe=remove_places(self.recipe.model_dump(mode="json"))
+            | {"model": self.source_name, "loras": [str(lora) for lora in self.loras]},
             prompts_sha256=prompt_set_digest(self.prompts),
             sources=list(self.files),
             loras=list(self.loras),
@@ -287,6 +289,7 @@ def _check_places(source: Path, artifact: Artifact) -> None:
     unpublished = [folder / artifact.manifest.name for folder in find_workspaces(artifact)]
     for path in (artifact.model, artifact.manifest):
         check_replaceable(path, [artifact.manifest, *unpublished])
+    check_own_files(artifact)
 
 
 def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJob:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
@@ -30,6 +30,9 @@ from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -193,14 +196,19 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     return QuantizationPlan(source, family, settings, quantized, unquantized)
 
 
-def check_finite_weights(source: Path, progress: Progress = no_progress) -> None:
+def check_finite_weights(source: Path, dtype: torch.dtype, progress: Progress = no_progress) -> None:
     """Reads all weights of a pipeline folder and checks them.
 
+    Args:
+        source: The pipeline's folder.
+        dtype: The dtype that they are computed with in calibration.
+        progress: Called with tensors.
+
     Raises:
-        UserError: A weight is NaN or infinite, or cannot be read.
+        UserError: A weight is NaN, infinite or beyond the range of the dtype, or cannot be read.
     """
     for folder in find_weight_folders(source):
-        Checkpoint(folder).check_finite(progress, f"checking {folder.name}")
+        Checkpoint(folder).check_finite(dtype, progress, f"checking {folder.name}")
 
 
 def _plan_component(source: Path, spec: Component, described: bool) -> ComponentPlan:

@@ -33,8 +33,11 @@ MAX_SHARD_BYTES = 1_000_000_000
 MAX_OPEN_BYTES = 2**26  # read before a file is opened again: until it is closed, what was read counts as memory
 # What torch adds wherever it wrapped a module: torch.compile, activation checkpointing, FSDP.
 INNER_PREFIXES = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
-# What wrappers add to all names: DistributedDataParallel, peft, ComfyUI.
-WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.")
+# What wrappers add to all names: DistributedDataParallel, peft, ComfyUI, averages of weights.
+WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "diffusion_model.", "ema_model.", "ema.")
+# What training scripts add, which name the component in the module that they save. Classes of the other library may
+# have such names themselves.
+COMPONENT_PREFIXES = {"diffusers": ("transformer.", "unet.", "vae."), "transformers": ("text_encoder.",)}
 
 TensorChange = Callable[[Tensor], Tensor]
 """Returns a changed tensor of the same shape and dtype."""
@@ -87,7 +90,7 @@ class Checkpoint:
         self.weight_files = select_weight_files(folder)
         self.files = self.weight_files.files
         stored, self.doubles = _collect_tensor_infos(self.weight_files)
-        infos, self.wrapper_prefixes = _remove_wrapper_prefixes(stored, folder)
+        infos, self.wrapper_prefixes = _remove_wrapper_prefixes(stored, self.weight_files)
         self.prefix = prefix if any(name.startswith(prefix) for name in infos) else ""
         self._infos = {name.removeprefix(self.prefix): i for name, i in infos.items() if name.startswith(self.prefix)}
         self._ignored = {name: info for name, info in infos.items() if not name.startswith(self.prefix)}
@@ -194,25 +197,47 @@ class Checkpoint:
         """
         return read_json_object(self.folder / "config.json")
 
-    def check_finite(self, progress: Progress = no_progress, stage: str = "checking weights") -> None:
-        """Checks all weights for NaN and infinite values.
+    def check_finite(
+        self,
+        dtype: torch.dtype = torch.float32,
+        progress: Progress = no_progress,
+        stage: str = "checking weights",
+    ) -> None:
+        """Checks all weights for NaN, for infinite values, and for values that become infinite when they are used.
+
+        Args:
+            dtype: The dtype that weights are cast to.
+            progress: Called with tensors.
+            stage: The name of the stage that progress is reported under.
 
         Raises:
             UserError: A weight contains one.
         """
         for number, (name, tensor) in enumerate(self.load_tensors(self.names())):
             progress(stage, number, len(self.names()))
-            # Minimum and maximum are not finite if any value is not. Computing them takes no copy of a large tensor.
-            if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, _min_max(tensor))):
-                kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
-                raise UserError(
-                    f"Weight {name!r} in {self._infos[name].file} contains {kind}. {advise_recovery(self.folder)}"
-                )
+            if tensor.is_floating_point() and tensor.numel():
+                # Minimum and maximum are not finite if any value is not. They take no copy of a large tensor.
+                extremes = _min_max(tensor)
+                if not all(map(math.isfinite, extremes)):
+                    kind = "NaN" if torch.isnan(tensor).any() else "an infinite value"
+                    raise UserError(
+                        f"Weight {name!r} in {self._infos[name].file} contains {kind}. {advise_recovery(self.folder)}"
+                    )
+                if not torch.tensor(extremes, dtype=torch.float64).to(dtype).isfinite().all():
+                    raise UserError(
+                        f"Weight {name!r} in {self._infos[name].file} contains {max(map(abs, extremes)):.4g}, which is "
+                        f"infinite in {str(dtype).removeprefix('torch.')}. {_advise_dtype(dtype, self.folder)}"
+                    )
         progress(stage, len(self.names()), len(self.names()))
 
     def file_bytes(self) -> int:
         """The size of all weight files in bytes."""
         return sum(file.stat().st_size for file in self.files)
+
+
+def _advise_dtype(dtype: torch.dtype, folder: Path) -> str:
+    is_widest = dtype is torch.float32
+    return advise_recovery(folder) if is_widest else "Set dtype: float32 in the recipe."
 
 
 def _min_max(tensor: Tensor) -> tuple[float, float]:
@@ -258,7 +283,7 @@ def _collect_tensor_infos(weight_files: WeightFiles) -> tuple[dict[str, TensorIn
 
 
 def _remove_wrapper_prefixes(
-    infos: dict[str, TensorInfo], folder: Path
+    infos: dict[str, TensorInfo], weight_files: WeightFiles
 ) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
     """Removes from names what wrappers of a model have added to them, and returns what was removed.
 
@@ -267,14 +292,15 @@ def _remove_wrapper_prefixes(
     """
     removed = [prefix for prefix in INNER_PREFIXES if any(prefix in name for name in infos)]
     names = {name: _remove_all(name, removed) for name in infos}
-    while prefix := next((p for p in WRAPPER_PREFIXES if names and all(n.startswith(p) for n in names.values())), None):
+    prefixes = (*WRAPPER_PREFIXES, *COMPONENT_PREFIXES[weight_files.library])
+    while prefix := next((p for p in prefixes if names and all(n.startswith(p) for n in names.values())), None):
         names = {name: new.removeprefix(prefix) for name, new in names.items()}
         removed.append(prefix)
     if len(set(names.values())) < len(names):
         counts = Counter(names.values())
         double = next(new for new in names.values() if counts[new] > 1)
         raise UserError(
-            f"{folder} holds the weight {double!r} twice, with and without {removed[0]!r} in its name. "
+            f"{weight_files.folder} holds the weight {double!r} twice, with and without {removed[0]!r} in its name. "
             "Remove one of the two."
         )
     return {names[name]: info for name, info in infos.items()}, tuple(removed)

@@ -15,7 +15,10 @@ from .layout import Artifact
 from .strict_json import parse_strict_json
 
 KEY, LORAS_KEY = "source", "loras"
-ABSOLUTE = re.compile(r"(?P<prefix>[\w-]+:)?[/~].*/(?P<name>[^/]+)/?")  # a path, perhaps behind a word as in local-dir:
+# A path, perhaps behind a word as in local-dir:, that begins at the root, at home, or in or above the current folder.
+PLACE = re.compile(r"(?P<prefix>[\w-]+:)?(?:[/~]|\.\.?/).*?(?P<name>[^/]+)/*")
+RELATIVE = re.compile(r"(?P<prefix>[\w-]+:)?.*/(?P<name>[^/]+)/*")
+PATH_KEYS = ("prompts", "clip")  # whose values are names or paths, and so paths if there is a slash in them
 
 
 def write_source_location(source: Path, artifact: Artifact, loras: Sequence[str] = ()) -> None:
@@ -42,11 +45,18 @@ def _read_locations(artifact: Artifact) -> dict[str, Any]:
         return {}
 
 
-def remove_places(settings: Any) -> Any:
-    """Settings in which absolute paths are replaced by the names of the files and folders that they lead to."""
+def remove_places(settings: Any, key: str = "") -> Any:
+    """Settings in which paths are replaced by the names of the files and folders that they lead to.
+
+    Args:
+        settings: Settings of any depth.
+        key: The key that they are the value of.
+    """
     if isinstance(settings, dict):
-        return {key: remove_places(value) for key, value in settings.items()}
+        return {name: remove_places(value, name) for name, value in settings.items()}
     if isinstance(settings, list):
-        return [remove_places(value) for value in settings]
-    match = ABSOLUTE.fullmatch(settings) if isinstance(settings, str) else None
+        return [remove_places(value, key) for value in settings]
+    if not isinstance(settings, str):
+        return settings
+    match = PLACE.fullmatch(settings) or (RELATIVE.fullmatch(settings) if key in PATH_KEYS else None)
     return f"{match['prefix'] or ''}{match['name']}" if match else settings

@@ -20,6 +20,7 @@ from .recovery import advise_recovery
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 OTHER_SUFFIXES = (".gguf", ".msgpack", ".h5", ".onnx", ".tflite", ".engine")  # weights of other libraries and runtimes
+UNFINISHED_SUFFIXES = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".aria2", ".tmp")
 WEIGHT_FILE_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -35,6 +36,8 @@ class WeightFiles:
         variant: Variant that the files belong to; empty for plain files.
         plain_name: Name of the single file or the index without the variant.
         strays: Further weight files in the folder, which are not loaded.
+        folder: The component's folder.
+        library: The library of the component's class: `diffusers` or `transformers`.
     """
 
     files: tuple[Path, ...]
@@ -43,6 +46,8 @@ class WeightFiles:
     variant: str
     plain_name: str
     strays: tuple[Path, ...]
+    folder: Path
+    library: str
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -70,7 +75,8 @@ def select_weight_files(folder: Path) -> WeightFiles:
             files = tuple(sorted(set(locations.values()))) if name.endswith(".json") else (file,)
             index = file if name.endswith(".json") else None
             strays = tuple(path for path in _list_weights(folder) if path not in {*files, file})
-            return WeightFiles(files, index, locations, name_variant, plain_name, strays)
+            library = next(library for library, name in WEIGHT_FILE_STEMS.items() if name == stem)
+            return WeightFiles(files, index, locations, name_variant, plain_name, strays, folder, library)
     raise UserError(_explain_absence(folder, stem))
 
 
@@ -219,6 +225,14 @@ def _read_index(index: Path) -> dict[str, Path]:
 
 
 def _explain_absence(folder: Path, stem: str) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    unfinished = next((name for name in names if name.lower().endswith(UNFINISHED_SUFFIXES)), None)
+    if unfinished:
+        return f"{folder / unfinished} is a download that has not been finished. {advise_recovery(folder)}"
+    loaded = (SUFFIX, INDEX_SUFFIX)
+    written_otherwise = next((n for n in names if n.lower().endswith(loaded) and not n.endswith(loaded)), None)
+    if written_otherwise:
+        return f"{folder / written_otherwise} is not found by its name. Rename it to {written_otherwise.lower()}."
     files = [path.name for path in _list_weights(folder)]
     if files:
         library = next(name for name in WEIGHT_FILE_STEMS if WEIGHT_FILE_STEMS[name] == stem)

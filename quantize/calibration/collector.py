@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def run_calibration(
     try:
         return _calibrate(*arguments, streams=True)
     except (NotImplementedError, RuntimeError) as error:
-        if "meta" not in str(error):  # a weight was used while its block was left on disk
+        if not _met_weight_on_disk(error):
             raise
         logger.warning(
             "%s uses weights of its blocks outside of them (%s), so all of its weights are kept in memory.",
@@ -83,6 +84,18 @@ def run_calibration(
             str(error).splitlines()[0],
         )
     return _calibrate(*arguments, streams=False)
+
+
+def _met_weight_on_disk(error: Exception) -> bool:
+    """Whether a function that an error came through had a tensor without data: of a block that was left on disk."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    values = [(name, value) for frame in frames for name, value in frame.f_locals.items()]
+    tensors = [value for _, value in values if isinstance(value, Tensor)]
+    tensors += [item for _, value in values if isinstance(value, tuple | list) for item in value]  # arguments
+    for name, value in values:
+        if name == "self" and isinstance(value, nn.Module):
+            tensors += value.parameters(recurse=False)
+    return any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
 
 
 def _calibrate(

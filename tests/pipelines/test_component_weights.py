@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,16 @@ from torch import Tensor
 from edgepress.common.errors import UserError
 from edgepress.export.graph.source_model import open_source
 from edgepress.models.registry import get_family
-from edgepress.pipelines.component_weights import check_family_weights, check_pipeline_weights
+from edgepress.pipelines.component_weights import (
+    build_described_module,
+    check_family_weights,
+    check_pipeline_weights,
+)
 from edgepress.pipelines.hub import read_pipeline_class
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.quantize.plan import build_plan
 from edgepress.recipes.schema import QuantizationSettings
+from edgepress.storage.checkpoint import Checkpoint
 
 Tensors = dict[str, Tensor]
 COMPONENTS = ("text_encoder", "transformer", "vae")
@@ -83,6 +89,12 @@ def add_comfy_names(pipeline: Path) -> None:
     rename(pipeline / "transformer", lambda name: f"model.diffusion_model.{name}")
 
 
+def add_training_names(pipeline: Path) -> None:
+    rename(pipeline / "vae", lambda name: f"ema_model.{name}")
+    rename(pipeline / "transformer", lambda name: f"module.transformer.{name}")
+    rename(pipeline / "text_encoder", lambda name: f"text_encoder.{name}")
+
+
 def prefix_text_encoder(pipeline: Path) -> None:
     rename(pipeline / "text_encoder", lambda name: f"model.{name}")
 
@@ -120,6 +132,7 @@ EQUAL = (
     use_variant,
     add_wrapper_names,
     add_comfy_names,
+    add_training_names,
     prefix_text_encoder,
     name_a_class_with_a_head,
     name_a_class_with_a_head_only,
@@ -264,6 +277,15 @@ def use_original_names(pipeline: Path) -> None:
     rename(pipeline / "transformer", lambda name: name.replace("attention.to_", "attention.w"))
 
 
+def add_unknown_names(pipeline: Path) -> None:
+    rename(pipeline / "transformer", lambda name: f"student.net.{name}")
+
+
+def add_second_copy(pipeline: Path) -> None:
+    with edit_weights(pipeline / "vae") as tensors:
+        tensors.update({f"ema_model.{name}": tensor.clone() for name, tensor in tensors.items()})
+
+
 def change_config(component: str, **changes: Any) -> Callable[[Path], None]:
     def change(pipeline: Path) -> None:
         file = pipeline / component / "config.json"
@@ -277,6 +299,8 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another shape": (change_shape, r"'decoder\.conv_in\.bias' .* has shape \(9,\), but config\.json describes \(8,\)"),
     "an unknown weight": (add_tensors("transformer", "extra.weight"), r"does not have, .*: extra\.weight\."),
     "names of a single file": (use_original_names, r"are missing, and .* are unknown\. .*from_single_file"),
+    "names of another module": (add_unknown_names, r"all names of weights begin with 'student\.net\.'\. Remove that"),
+    "a second copy": (add_second_copy, r"begin with 'ema_model\.'\. Remove that copy"),
     "fewer layers": (
         change_config("text_encoder", num_hidden_layers=2, layer_types=None),
         r"does not have.*layers\.2\.",
@@ -308,6 +332,16 @@ def test_weights_that_contradict_their_config_are_refused(name: str, stage: str,
         return
     with pytest.raises(UserError, match=message):
         STAGES[stage](pipeline)
+
+
+@pytest.mark.parametrize(("component", "library"), [("text_encoder", "transformers"), ("vae", "diffusers")])
+def test_a_broken_package_is_not_the_configs_fault(
+    component: str, library: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint(tiny / component)
+    monkeypatch.setitem(sys.modules, library, None)  # importing it fails
+    with pytest.raises(UserError, match=rf"package '{library}', which is not installed.*pip install"):
+        build_described_module(checkpoint, library, "AnyModel", checkpoint.load_config())
 
 
 # ---------------------------------------------------------------- quantized by edgepress

@@ -318,3 +318,24 @@ def test_a_file_is_unchanged_if_rewriting_it_fails(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == [file]
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("tensor", "dtype", "message"),
+    [
+        (
+            torch.tensor([0, -1e39], dtype=torch.float64),
+            torch.float32,
+            r"contains 1e\+39, .*float32\. Download the model",
+        ),
+        (torch.tensor([3.4e38]), torch.bfloat16, r"contains 3\.4e\+38, .* in bfloat16\. Set dtype: float32"),
+    ],
+)
+def test_values_that_are_infinite_where_they_are_used(
+    tensor: Tensor, dtype: torch.dtype, message: str, tmp_path: Path
+) -> None:
+    save_file({"w": tensor}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"Weight 'w' in .*model\.safetensors {message}"):
+        Checkpoint(tmp_path).check_finite(dtype)
+    save_file({"w": tensor / 2}, tmp_path / "model.safetensors")
+    Checkpoint(tmp_path).check_finite(dtype if dtype is torch.bfloat16 else torch.float64)

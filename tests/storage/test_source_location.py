@@ -37,6 +37,23 @@ def test_another_content_names_no_pipeline(tmp_path: Path, content: str) -> None
     assert find_source_loras(Artifact(tmp_path)) == ()
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("../client/p.jsonl", "p.jsonl"),
+        ("./p.jsonl", "p.jsonl"),
+        ("client/secret/p.jsonl", "p.jsonl"),
+        ("~/p.jsonl", "p.jsonl"),
+        ("/p.jsonl", "p.jsonl"),
+        ("../client/", "client"),
+        ("text-en", "text-en"),
+    ],
+)
+def test_no_path_of_a_prompt_set_is_published(path: str, name: str) -> None:
+    assert remove_places({"calibration": {"prompts": path}}) == {"calibration": {"prompts": name}}
+    assert remove_places({"clip": f"local-dir:{path}"}) == {"clip": f"local-dir:{name}"}
+
+
 def test_absolute_paths_become_names() -> None:
     settings = {"model": "/home/me/pipelines/big/", "clip": "local-dir:/data/clip", "sizes": [[64, 64]], "a": ["~/x/y"]}
     unchanged = {

@@ -288,3 +288,23 @@ def test_files_that_transformers_would_add_are_refused(component: Path) -> None:
 def test_folders_that_model_index_does_not_list_are_no_components(component: Path) -> None:
     shutil.copytree(component, component.with_name("component_backup"))
     assert find_weight_folders(component.parent) == [component]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "model.safetensors.part",
+            r"safetensors\.part is a download that has not been finished\. Download the model again",
+        ),
+        ("model.safetensors.crdownload", "is a download that has not been finished"),
+        ("model.safetensors.incomplete", "is a download that has not been finished"),
+        ("MODEL.SAFETENSORS", r"is not found by its name\. Rename it to model\.safetensors"),
+        ("model.Safetensors", r"is not found by its name\. Rename it to model\.safetensors"),
+    ],
+)
+def test_names_that_are_nearly_right_are_told(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "other.bin").touch()
+    with pytest.raises(UserError, match=message):
+        select_weight_files(tmp_path)

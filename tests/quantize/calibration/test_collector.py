@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ZImageTransformer2DModel
 from helpers.tiny import IMAGE_SIZE
 from torch import Tensor
 
@@ -499,3 +500,42 @@ def test_activations_that_are_not_finite_are_named_and_never_stored(
         run(plan, tmp_path, SAVE_INTERVAL_S=-1)
     names = list_tensor_names(Workspace(tmp_path, "key").statistics_file)
     assert not any(name.startswith("transformer.") for name in names)
+
+
+# ---------------------------------------------------------------- weights outside of their blocks
+
+
+def patch_denoiser(monkeypatch: pytest.MonkeyPatch, before: Callable[[Any], object]) -> None:
+    """Lets the denoiser call a function with itself before it runs."""
+    forward = ZImageTransformer2DModel.forward
+
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before(self)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(ZImageTransformer2DModel, "forward", patched)
+
+
+def test_weights_that_are_used_outside_of_their_block_are_kept_in_memory(
+    plan: QuantizationPlan,
+    calibration: Calibration,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    patch_denoiser(monkeypatch, lambda model: float(model.layers[0].feed_forward.w2.weight[0, 0]))
+    kept = run(plan, tmp_path / "kept")
+    assert "uses weights of its blocks outside of them" in caplog.text
+    assert kept.abs_max_by_module == calibration.abs_max_by_module
+
+
+def test_other_errors_are_not_taken_for_that(
+    plan: QuantizationPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("the metadata of the cache are corrupt")
+
+    patch_denoiser(monkeypatch, fail)
+    with pytest.raises(RuntimeError, match="metadata of the cache"):
+        run(plan, tmp_path / "failed", prompts=PROMPTS[:1], sampling=ONE_STEP)
+    assert "outside of them" not in caplog.text
