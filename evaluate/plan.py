@@ -213,6 +213,11 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
     settings = recipe.evaluation
     clip = options.clip or (bundled_clip(plan.reference.folder) if settings.clip == "auto" else settings.clip)
     noise_floor = settings.noise_floor if options.noise_floor is None else options.noise_floor
+    if options.noise_floor and plan.reference.kind == "images":
+        raise UserError(
+            f"--noise-floor generates the reference's images twice, but {plan.reference.folder} holds images. Leave it "
+            "out, or give a pipeline with --model."
+        )
     if options.ground_truth:
         _require_images(options.ground_truth, "Give --ground-truth a folder with <prompt id>.png")
     return replace(

@@ -12,7 +12,6 @@ import hashlib
 import re
 import unicodedata
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -22,9 +21,9 @@ import numpy as np
 
 from ...common.errors import UserError
 from ...common.file_names import require_utf8
-from ...storage.files import LFS_POINTER
 from .color_profile import ColorProfileError, convert_to_srgb
 from .defects import Defect, detect_defect
+from .file_problems import find_color_problem, find_file_problem
 from .types import ImageArray
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ NAN_TAG = "edgepress-nan"  # PNG text of an image some of whose pixels were NaN
 TRUNCATION_TAG = "edgepress-cut"  # PNG text of an image whose prompt was truncated; the value says how
 
 LoadFailure = str
-"""Why an image could not be read: `missing`, `unreadable`, or `unreadable (reason)`."""
+"""Why an image could not be read: `missing`, or `unreadable (reason)`."""
 
 OPAQUE = 255  # alpha
 MAX_PIXELS = 89_478_485  # Pillow warns of more: a small file can claim to have them
@@ -66,14 +65,14 @@ class UnreadableImageError(UserError):
 
     Args:
         file: The file.
-        reason: Why an image that Pillow can open is not accepted. Empty if Pillow cannot open it.
+        reason: Why it is not accepted.
     """
 
-    def __init__(self, file: Path, reason: str = "") -> None:
+    def __init__(self, file: Path, reason: str) -> None:
         self.reason = reason
-        hint = f" ({reason}). Only still 8-bit RGB or grayscale images without transparency are supported"
         super().__init__(
-            f"{file} is not a readable image{hint if reason else ''}. Replace it; if it is a cached image, delete it."
+            f"{file} is not a readable image ({reason}). Only still 8-bit RGB or grayscale images without transparency "
+            "are supported. Replace it; if it is a cached image, delete it."
         )
 
 
@@ -128,7 +127,7 @@ def load_record(file: Path | None) -> ImageRecord | LoadFailure:
     try:
         image, tags = _load_with_tags(file)
     except UnreadableImageError as error:
-        return f"unreadable ({error.reason})" if error.reason else "unreadable"
+        return f"unreadable ({error.reason})"
     height, width = image.shape[:2]
     defect: Defect | None = "nan" if NAN_TAG in tags else detect_defect(image)
     return ImageRecord(file, hash_image(image), height, width, defect, tags.get(TRUNCATION_TAG, ""))
@@ -175,7 +174,7 @@ def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
     try:
         with _open_header(file) as opened:
             tags = {tag: str(opened.info[tag]) for tag in (NAN_TAG, TRUNCATION_TAG) if tag in opened.info}
-            reason = _find_format_problem(opened)
+            reason = _find_format_problem(opened) or find_color_problem(file)
             if not reason:
                 opened.load()  # a TIFF is turned by this, the others by exif_transpose
                 image = np.asarray(_convert_to_rgb(ImageOps.exif_transpose(opened)))
@@ -184,7 +183,7 @@ def _load_with_tags(file: Path) -> tuple[ImageArray, dict[str, str]]:
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(file, TOO_LARGE) from error
     except Exception as error:  # Pillow's readers raise anything for damaged files
-        raise UnreadableImageError(file, _find_file_problem(file)) from error
+        raise UnreadableImageError(file, find_file_problem(file)) from error
     if reason:
         raise UnreadableImageError(file, reason)
     return image, tags
@@ -197,16 +196,6 @@ def _open_header(file: Path) -> ImageFile:
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
-
-
-def _find_file_problem(file: Path) -> str:
-    """Returns why Pillow cannot open a file, if its first bytes tell, or nothing."""
-    with suppress(OSError), file.open("rb") as stream:
-        beginning = stream.read(len(LFS_POINTER))
-        if beginning == LFS_POINTER:
-            return "a git-lfs pointer, not the image itself"
-        return "" if beginning else "an empty file"
-    return ""
 
 
 def _convert_to_rgb(image: Image) -> Image:

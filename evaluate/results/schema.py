@@ -9,6 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from ...common.errors import UserError
+from ...common.regular_files import require_regular
 from ...prompts.prompt import Prompt
 from ...storage.layout import BENCH_RESULTS, CONFIG_NAME, EVALUATION_RESULTS, MANIFEST, MODEL_INDEX
 from ...storage.recognition import reject_path
@@ -349,6 +350,7 @@ def load_results(path: Path | str) -> Results:
     """
     if Path(path).is_dir() or Path(path).name in OTHER_FILES:
         raise reject_path(Path(path), f"Give the {EVALUATION_RESULTS} of an evaluation", _is_results_file)
+    require_regular(Path(path))
     try:
         content = parse_strict_json(Path(path).read_text("utf-8"))
     except OSError as error:

@@ -185,6 +185,6 @@ def test_unreadable_images_and_none_at_all(folder: Path) -> None:
         (images / f"{number:02d}.png").write_bytes(b"no image")
     result, results = compare(images)
     assert results.variants["nothing"].num_pairs == 0
-    assert {pair.failure for pair in results.variants["nothing"].failures} == {"unreadable"}
+    assert {pair.failure for pair in results.variants["nothing"].failures} == {"unreadable (text, no image)"}
     assert set(gates(results).values()) == {"not measured"}
     assert result.exit_code == 2

@@ -98,7 +98,8 @@ def test_image_folders_may_replace_reference_and_candidates(options: EvaluationO
     folder = make_images(tmp_path / "images", "a", "b")
     plan = plan_evaluation(RECIPE, replace(options, candidates=(f"board={folder}",)))
     assert plan.candidates["board"].kind == "images"
-    plan = plan_evaluation(RECIPE, replace(options, model=str(folder), noise_floor=True))
+    recipe = RECIPE.model_copy(update={"evaluation": RECIPE.evaluation.model_copy(update={"noise_floor": True})})
+    plan = plan_evaluation(recipe, replace(options, model=str(folder)))
     assert (plan.reference.kind, plan.noise_floor) == ("images", False)  # images cannot be generated again
     assert plan.prompt_subset
     assert (len(plan.prompts), plan.prompt_subset.total, plan.prompt_subset.limited_by) == (2, 3, "evaluation.count")
@@ -154,6 +155,13 @@ def test_pairs_require_images(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UserError, match=r"(does not exist|is an? .*)\. Give --pairs two folders"):
             plan_image_pairs(RECIPE, reference, folder)
+
+
+def test_a_noise_floor_needs_a_reference_that_generates(tmp_path: Path) -> None:
+    reference, variant = make_images(tmp_path / "reference", "a"), make_images(tmp_path / "variant", "a")
+    with pytest.raises(UserError, match=r"--noise-floor generates .*reference holds images\. Leave it out"):
+        plan_image_pairs(RECIPE, reference, variant, EvaluationOptions(noise_floor=True))
+    assert not plan_image_pairs(RECIPE, reference, variant, EvaluationOptions(noise_floor=None)).noise_floor
 
 
 @pytest.mark.parametrize("at", ["reference", "output", "working folder"])

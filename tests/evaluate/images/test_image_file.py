@@ -41,10 +41,21 @@ def test_digest_depends_on_content_and_not_on_the_format(noise: ImageArray, tmp_
     assert reshaped.digest not in digests
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG", b"text", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_corrupt_files_are_unreadable(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x89PNG", "a format that is not read"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "damaged or truncated"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "damaged or truncated"),
+        (b'{"error": "too many requests"}', "text, no image"),
+        (b"<!DOCTYPE html><html><title>404</title>", "a web page, such as that of a failed download"),
+        (b"\n<HTML lang=en>", "a web page, such as that of a failed download"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a web page, such as that of a failed download"),
+    ],
+)
+def test_corrupt_files_are_unreadable_with_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(content)
-    assert load_record(tmp_path / "0.png") == "unreadable"
+    assert load_record(tmp_path / "0.png") == f"unreadable ({reason})"
     with pytest.raises(UserError, match=r"0\.png is not a readable image"):
         load_image(tmp_path / "0.png")
 
@@ -62,6 +73,32 @@ def test_corrupt_files_are_unreadable(content: bytes, tmp_path: Path) -> None:
 def test_files_without_an_image_are_named(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(content)
     assert load_record(tmp_path / "0.png") == f"unreadable ({reason})"
+
+
+def test_a_truncated_image_is_named(noise: ImageArray, tmp_path: Path) -> None:
+    Image.fromarray(noise).save(tmp_path / "0.png")
+    content = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").write_bytes(content[: len(content) // 2])
+    assert load_record(tmp_path / "0.png") == "unreadable (damaged or truncated)"
+
+
+@pytest.mark.parametrize(
+    ("points", "is_read"),
+    [((1, 13, 0, 1), True), ((9, 16, 0, 1), False), ((1, 8, 0, 1), False), ((1, 13, 0, 0), False)],
+)
+def test_colors_by_cicp_are_refused_unless_they_are_srgb(
+    points: tuple[int, ...], is_read: bool, noise: ImageArray, tmp_path: Path
+) -> None:
+    """Pillow ignores them: the same bytes with (9, 16, 0, 1) are BT.2100 with the PQ curve."""
+    info = PngInfo()
+    info.add(b"cICP", bytes(points))
+    Image.fromarray(noise).save(tmp_path / "0.png", pnginfo=info)
+    record = load_record(tmp_path / "0.png")
+    if is_read:
+        assert isinstance(record, ImageRecord)
+    else:
+        numbers = ", ".join(map(str, points[:3]))
+        assert record == f"unreadable (colors by cICP (primaries, transfer and matrix {numbers}) instead of sRGB)"
 
 
 @pytest.mark.filterwarnings("error")
@@ -212,8 +249,8 @@ def test_files_with_several_frames_are_refused_and_those_with_one_are_read(
 def test_formats_that_lose_bits_are_named(noise: ImageArray, tmp_path: Path) -> None:
     Image.fromarray(noise).save(tmp_path / "0.avif")
     assert load_record(list_images(tmp_path)["0"]) == "unreadable (format AVIF)"
-    (tmp_path / "1.heic").write_bytes(b"ftypheic")
-    assert load_record(list_images(tmp_path)["1"]) == "unreadable"
+    (tmp_path / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    assert load_record(list_images(tmp_path)["1"]) == "unreadable (a format that is not read)"
 
 
 def test_images_of_every_format_are_listed(tmp_path: Path) -> None:
