@@ -25,17 +25,19 @@ class _ClickHandler(logging.Handler):
 
 @contextmanager
 def log_to_terminal() -> Iterator[None]:
-    """Shows the package's warnings, and with `--verbose` what it is doing."""
+    """Shows the package's warnings, and with `--verbose` what it is doing, but no warnings of Python's libraries."""
     handler, level = _ClickHandler(), LOGGER.level
     LOGGER.setLevel(logging.WARNING)
     LOGGER.addHandler(handler)
     propagates, LOGGER.propagate = LOGGER.propagate, False
+    logging.captureWarnings(True)  # of libraries, such as Pillow's of damaged EXIF data
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
         LOGGER.propagate = propagates
+        logging.captureWarnings(False)
 
 
 @contextmanager

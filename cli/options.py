@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ Renames = Mapping[str, str | None]
 LOGGER = logging.getLogger("edgepress")
 FOLDER = click.Path(path_type=Path)
 QUIET = "edgepress.quiet"  # keys of the context's meta
+MAY_BE_EMPTY = "--prompt"
 COMMAND = "edgepress.command"  # the context of the command that runs
 
 
@@ -129,6 +131,19 @@ def _set_verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
         LOGGER.setLevel(logging.INFO)
 
 
+def _require_no_empty(args: Sequence[str]) -> None:
+    """Refuses arguments without a character, which a variable without a value leaves, but for a prompt.
+
+    As a path, one would be the current folder.
+    """
+    for previous, argument in pairwise(["", *args]):
+        name, equals, value = argument.partition("=")
+        option = previous if not argument else name if name.startswith("-") and equals and not value else MAY_BE_EMPTY
+        if option != MAY_BE_EMPTY:
+            where = f"after {option}" if option else "at first"
+            raise click.UsageError(f"The argument {where} is empty. Give a value, or leave it out.")
+
+
 class RenamedOptions(click.Command):
     """A command whose options had other names in the release before; those are read with a warning.
 
@@ -143,6 +158,7 @@ class RenamedOptions(click.Command):
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _require_no_empty(args)
         for argument in args:
             require_utf8(argument, "argument", "Rename the file or folder, or check the encoding of the terminal.")
         return super().parse_args(ctx, [text for argument in args for text in self._rename(argument)])

@@ -6,6 +6,8 @@ import unicodedata
 
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that end lines, move the cursor or turn text
 
+MAX_SUMMARY = 200  # characters
+
 
 class UserError(Exception):
     """Invalid input, or a condition that the user can change, such as a missing file.
@@ -27,6 +29,12 @@ def escape_controls(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(map(_escape, text))
+
+
+def summarize_error(error: BaseException) -> str:
+    """What an error of a library says, in one line, cut to a length and without a final period."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= MAX_SUMMARY else f"{text[:MAX_SUMMARY]}…").rstrip(".:")
 
 
 def _escape(character: str) -> str:

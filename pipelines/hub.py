@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX, is_pipeline
 from ..storage.recognition import reject_path
@@ -83,8 +83,7 @@ def _download(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{model!r} is not a local folder, and downloading it from the Hugging Face Hub failed ({reason}). "
-            "Check the name and the network."
+            f"{model!r} is not a local folder, and downloading it from the Hugging Face Hub failed "
+            f"({summarize_error(error)}). Check the name and the network."
         ) from error

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
+from ..common.requirements import reject_failed_import
 from ..prompts.prompt import Prompt
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
 from ..storage.files import read_json_object
 from ..storage.weight_files import find_weight_folders, select_weight_files
+from .byte_order_marks import hide_byte_order_marks
 from .call_arguments import build_arguments, get_images
 from .prompt_limits import find_truncations, load_pipeline_host
 
@@ -150,12 +152,13 @@ def load_pipeline_with(folder: Path, dtype: torch.dtype, components: dict[str, A
     register_quantizers()
     try:
         components = load_unusual_components(folder, dtype, components) | components
-        with _disable_progress_bars():
-            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **components)
+        with _disable_progress_bars(), hide_byte_order_marks(folder) as readable:
+            pipeline = DiffusionPipeline.from_pretrained(readable, dtype=dtype, use_safetensors=True, **components)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reject_failed_import(error)
         raise UserError(
-            f"Cannot load the pipeline {folder}: {reason}. Check it with 'edgepress info {folder}', or give another."
+            f"Cannot load the pipeline {folder} ({summarize_error(error)}). Check it with 'edgepress info {folder}', "
+            "or give another."
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..common.errors import UserError
+from ..common.regular_files import require_regular
 from .text_file import read_text_file, split_lines
 
 TEXT = "prompt"  # the key of entries that are only a text
@@ -71,6 +72,7 @@ def read_entries(path: Path, known_columns: Sequence[str]) -> EntryList:
     """
     if path.is_dir():
         return _read_folder(path)
+    require_regular(path, "Save the prompts to a file.")
     suffix = path.suffix.lower()
     if suffix in DELIMITERS:
         return _read_table(path, DELIMITERS[suffix], known_columns)

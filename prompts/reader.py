@@ -119,7 +119,7 @@ def _find_columns(entries: EntryList, keys: Sequence[str]) -> _Columns:
         unit = "column" if entries.unit == "column" else "key"
         nearest = difflib.get_close_matches("prompt", by_name, 1)
         named = list_names(repr(key) for key in keys if key != EXTRA_CELLS)
-        meant = f"did you mean {by_name[nearest[0]]!r}?" if nearest else f"there are {named}."
+        meant = f"did you mean {by_name[nearest[0]]!r}?" if nearest else f"there are {named or 'none'}."
         raise UserError(
             f"{entries.entries[0].where}: There is no {unit} 'prompt'; {meant} Name the {unit} of the texts 'prompt'; "
             f"{', '.join(TEXT_KEYS[1:])} are known as well."

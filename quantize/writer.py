@@ -18,6 +18,7 @@ from torch import Tensor
 from ..common.progress import Progress, no_progress
 from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, quantize_rows
+from ..pipelines.byte_order_marks import copy_without_mark
 from ..recipes.schema import PRIMARY, Scheme
 from ..storage.checkpoint import Checkpoint, write_sharded
 from ..storage.files import FileRecord, read_json_object, write_json
@@ -51,7 +52,7 @@ def save_quantized_pipeline(
     for file in files:
         if not _is_regenerated(regenerated, Path(file.path)):
             (model / file.path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(plan.source / file.path, model / file.path)
+            copy_without_mark(plan.source / file.path, model / file.path)
     _write_model_index(plan, model)
     write_model_readme(model, plan.source)
     for name, checkpoint in unusual.items():

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from ..common.errors import UserError
+from ..common.regular_files import require_regular
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
 from ..storage.recognition import reject_path
@@ -128,6 +129,7 @@ def _read_yaml(path: Path) -> Any:
     Raises:
         UserError: It cannot be read, or is not plain YAML. The message names the line.
     """
+    require_regular(path, "Save the recipe to a file.")
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise UserError(f"{path} is too large to be a recipe ({path.stat().st_size} bytes). Give a recipe.")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.regular_files import require_regular
 
 LOCK_TIMEOUT_S = 60.0  # seconds to wait for another run that writes
 PRIMARY_CODE = 0xFF  # the bits of a result code that are not an extension of it
@@ -41,6 +42,7 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
     Raises:
         UserError: The file is not an SQLite database, or has other tables, or it cannot be written.
     """
+    require_regular(file, remedy)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         connection = sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..common.errors import UserError
 from ..common.file_names import require_utf8
 from ..common.progress import Progress, no_progress
+from ..common.regular_files import require_regular
 from .atomic_file import atomic_write
 from .recovery import advise_recovery
 from .relative_path import RelativePath
@@ -130,8 +131,9 @@ def read_json_object(path: Path, *, allow_infinity: bool = False) -> dict[str, A
         UserError: The file cannot be read, is a git-lfs pointer, or holds something else, a key twice or a number that
             is not finite.
     """
+    require_regular(path, advise_recovery(path))
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin files with a byte order mark
         require_no_lfs_pointer(path, text.encode())
         return parse_strict_json(text, allow_infinity)
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,8 +117,19 @@ def check_writable_folder(path: Path) -> None:
     existing = _find_existing(path)
     if not existing.is_dir():
         raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another output folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    is_virtual = shutil.disk_usage(existing).total == 0  # such as /proc, whose permissions say nothing
+    if not os.access(existing, os.W_OK | os.X_OK) or (is_virtual and not _can_create(existing)):
         raise UserError(f"{existing} is read-only. Change its permissions, or choose another output folder.")
+
+
+def _can_create(folder: Path) -> bool:
+    """Whether a folder can be created in another one; it is removed at once."""
+    try:
+        trial = tempfile.mkdtemp(prefix=".edgepress-", dir=folder)
+    except OSError:
+        return False
+    Path(trial).rmdir()
+    return True
 
 
 def _find_existing(path: Path) -> Path:

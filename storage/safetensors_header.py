@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.regular_files import require_regular
 from .files import LFS_POINTER, require_no_lfs_pointer
 from .recovery import advise_recovery
 from .strict_json import parse_strict_json
@@ -62,6 +63,7 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
     Raises:
         UserError: The file cannot be read, is a git-lfs pointer, is not a safetensors file, or is truncated.
     """
+    require_regular(file, advise_recovery(file))
     try:
         with file.open("rb") as stream:
             beginning = stream.read(LENGTH_BYTES)

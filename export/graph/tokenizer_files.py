@@ -15,7 +15,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ...common.errors import UserError
+from ...common.errors import UserError, summarize_error
+from ...common.requirements import reject_failed_import
+from ...pipelines.byte_order_marks import hide_byte_order_marks
 from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
 from ...storage.recovery import advise_recovery
@@ -37,9 +39,12 @@ def load_tokenizer(pipeline: Path) -> Any:
     entry = read_json_object(pipeline / MODEL_INDEX).get("tokenizer")
     name = entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else "AutoTokenizer"
     try:
-        return getattr(transformers, name, transformers.AutoTokenizer).from_pretrained(folder, local_files_only=True)
+        with hide_byte_order_marks(folder) as readable:
+            cls = getattr(transformers, name, transformers.AutoTokenizer)
+            return cls.from_pretrained(readable, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise anything for damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reject_failed_import(error)
+        reason = summarize_error(error)
         raise UserError(f"{folder} cannot be loaded as {name} ({reason}). {advise_recovery(folder)}") from error
 
 
@@ -63,7 +68,7 @@ def resolve_tokenizer_files(pipeline: Path) -> dict[str, str]:
         raise UserError(
             f"{folder / CONFIG} sets split_special_tokens, which exported graphs do not support. Remove it there."
         )
-    text = _resolve_tokenizer((folder / TOKENIZER).read_text("utf-8"), loaded)
+    text = _resolve_tokenizer((folder / TOKENIZER).read_text("utf-8-sig"), loaded)
     return {TOKENIZER: text, TEMPLATE: _resolve_template(folder, loaded), CONFIG: _resolve_config(folder, text, loaded)}
 
 
@@ -112,7 +117,7 @@ def _resolve_config(folder: Path, text: str, loaded: Any) -> str:
     listed = {key: token for key, token in listed.items() if isinstance(token, str)}
     side = config.get("truncation_side") or (Tokenizer.from_str(text).truncation or {}).get("direction", "right")
     if listed == special and side == loaded.truncation_side:
-        return (folder / CONFIG).read_text("utf-8")
+        return (folder / CONFIG).read_text("utf-8-sig")
     remaining = {key: value for key, value in config.items() if key not in listed}
     return json.dumps(remaining | special | {"truncation_side": loaded.truncation_side}, indent=2, ensure_ascii=False)
 

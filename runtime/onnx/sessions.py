@@ -144,7 +144,7 @@ def resolve_providers(names: Sequence[str]) -> list[str]:
     for name in names:
         if _shorten(name).lower() not in available:
             raise UserError(
-                f"This ONNX Runtime has no execution provider {_shorten(name)}. Choose from "
+                f"This ONNX Runtime has no execution provider {_shorten(name)!r}. Choose from "
                 f"{', '.join(map(_shorten, available.values()))}, or install another build of it."
             )
     return [available[_shorten(name).lower()] for name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 
 import click
 import pytest
@@ -26,9 +27,11 @@ def work(context: click.Context, quiet: bool) -> None:
         logging.getLogger("edgepress.quantize").info("a detail")
         logging.getLogger("edgepress.storage").warning("%s is ignored", "a\n\x1b[2J.safetensors")
         logging.getLogger("elsewhere").warning("of a library")
+        warnings.warn("of a library in Python's way", stacklevel=1)
     print_json({"text": "牌子", "layers": 3})
 
 
+@pytest.mark.filterwarnings("always:of a library")
 @pytest.mark.parametrize("quiet", [False, True])
 def test_results_go_to_standard_output_and_the_rest_to_standard_error(quiet: bool) -> None:
     result = CliRunner().invoke(work, ["--quiet"] if quiet else [])

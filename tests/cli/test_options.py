@@ -56,6 +56,38 @@ def test_paths_that_are_not_utf8_are_refused(arguments: list[str]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["quantize", "--recipe", ""], "after --recipe"),
+        (["quantize", "--recipe", "orin", "--model="], "after --model"),
+        (["quantize", "--recipe", "orin", "-o", ""], "after -o"),
+        (["export", "onnx", "--recipe", "orin", "--precision", ""], "after --precision"),
+        (["generate", "absent", "--prompt", "x", "-o", "a.png", "--provider", ""], "after --provider"),
+        (["generate", ""], "at first"),
+        (["evaluate", "--pairs", "a", ""], "after a"),
+        (["evaluate", "report", ""], "after report"),
+        (["bench", "absent", "--prompts="], "after --prompts"),
+        (["recipes", "show", ""], "after show"),
+        (["verify", ""], "at first"),
+        (["info", "--json", ""], "after --json"),
+        (["clean", ""], "at first"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_arguments_without_a_character_are_refused(arguments: list[str], where: str) -> None:
+    """A path would be the current folder."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"The argument {where} is empty. Give a value, or leave it out." in result.stderr
+
+
+@pytest.mark.parametrize("prompt", [["--prompt", ""], ["--prompt="]])
+def test_a_prompt_may_be_empty(prompt: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["generate", str(tmp_path), *prompt, "-o", str(tmp_path / "a.png")])
+    assert "is an empty folder" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", RENAMED, ids=" ".join)
 def test_old_names_are_read_with_a_warning(arguments: tuple[str, ...]) -> None:
     old, new = RENAMED[arguments]

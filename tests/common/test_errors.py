@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from edgepress.common.errors import UserError, escape_controls
+from edgepress.common.errors import UserError, escape_controls, summarize_error
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,17 @@ def test_a_message_takes_one_line_and_cannot_steer_a_terminal(text: str, shown: 
     assert escape_controls(text) == shown
     assert str(UserError(text)) == shown
     assert str(pickle.loads(pickle.dumps(UserError(text)))) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("Validation error for field 'width':\n    TypeError: Field 'width' expected int."), None),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 300), "x" * 200 + "…"),
+    ],
+)
+def test_errors_of_libraries_take_one_line(error: Exception, text: str | None) -> None:
+    assert summarize_error(error) == (
+        text or "Validation error for field 'width': TypeError: Field 'width' expected int"
+    )

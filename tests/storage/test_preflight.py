@@ -53,6 +53,14 @@ def test_a_file_system_that_cannot_be_written() -> None:
         check_output(Path("/proc/self/artifact"))
 
 
+def test_a_virtual_file_system_is_tried() -> None:
+    """Its permissions allow a superuser everything."""
+    with pytest.raises(
+        UserError, match=r"^/proc is read-only\. Change its permissions, or choose another output folder"
+    ):
+        check_output(Path("/proc/artifact"))
+
+
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written: File name too long"):
         check_output(tmp_path / ("a" * 300))
