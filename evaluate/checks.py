@@ -37,12 +37,14 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
     if source.kind == "diffusers":
         from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
         from ..pipelines.scheduler_class import check_scheduler_class
+        from ..pipelines.tokenizer_loading import check_tokenizers
 
         check_pipeline(source.folder)
         check_pipeline_weights(source.folder)
         family = load_families().get(read_pipeline_class(source.folder))
         if family is not None:  # of others, no one knows which weights their libraries ignore or rename
             check_scheduler_class(source.folder, family)
+            check_tokenizers(source.folder)
             check_family_weights(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)
         return

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UserError
+from jinja2 import Template
+
+from ..common.errors import UserError, summarize_error
 from ..common.system_memory import check_memory
 from ..common.validation import describe_value_error, format_value
 from ..models.base.family import Family
@@ -18,6 +20,7 @@ from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
 from ..prompts.chat_template import compile_chat_template
+from ..runtime.scheduler import check_schedule
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
@@ -26,6 +29,7 @@ from .hub import read_pipeline_class
 from .tokenizer_ids import check_token_ids
 
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
+TRIAL_PROMPT = "prompt"
 LIBRARIES = ("diffusers", "transformers")
 # One of these holds the vocabulary, depending on the kind of tokenizer.
 VOCABULARY_FILES = (
@@ -64,6 +68,7 @@ def check_pipeline(folder: Path) -> None:
     check_token_ids(folder, components)
     if family is not None and family.host:  # its prompts are messages of a chat
         _check_chat_template(folder / "tokenizer", family.pipeline_class)
+        check_schedule(read_json_object(folder / "scheduler" / "scheduler_config.json", allow_infinity=True))
 
 
 def check_lfs_pointers(folder: Path) -> None:
@@ -198,7 +203,20 @@ def _check_chat_template(folder: Path, pipeline_class: str) -> None:
             f"{advise_recovery(folder)}"
         )
     if isinstance(text, str):  # a list of them has names; transformers chooses
-        compile_chat_template(text, file, advise_recovery(folder))
+        _try_chat_template(compile_chat_template(text, file, advise_recovery(folder)), file)
+
+
+def _try_chat_template(template: Template, file: Path) -> None:
+    """Raises UserError where a chat template rejects a prompt, or leaves it out."""
+    messages = [{"role": "user", "content": TRIAL_PROMPT}]
+    try:
+        rendered = template.render(messages=messages, tools=None, documents=None, add_generation_prompt=True)
+    except Exception as error:  # a template may raise anything
+        raise UserError(
+            f"The chat template in {file} rejects a prompt ({summarize_error(error)}). {advise_recovery(file)}"
+        ) from error
+    if TRIAL_PROMPT not in rendered:
+        raise UserError(f"The chat template in {file} leaves the prompt out. {advise_recovery(file)}")
 
 
 def _require_class(file: Path, config: Mapping[str, Any], class_name: str) -> None:

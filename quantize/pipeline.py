@@ -22,6 +22,7 @@ from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.lora_files import parse_lora
 from ..pipelines.preflight import check_images, check_pipeline, read_configs
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
+from ..pipelines.tokenizer_loading import check_tokenizers
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.loader import validate_settings
@@ -306,6 +307,8 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
     check_images(source, sampling.height, sampling.width)
     prompts = _load_calibration_prompts(recipe.calibration, source)
     _check_later_stages(recipe, source)
+    if is_described(pipeline_class):
+        check_tokenizers(source)
     loras = [parse_lora(text) for text in recipe.loras]
     plan = merge_into_plan(loras, build_plan(source, recipe.quantize))
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))

@@ -229,6 +229,11 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
             f"{checkpoint.folder / 'config.json'} describes a {format_value(class_name)}, but a {spec.model_class} was "
             "expected. Give another --model."
         )
+    if described and entry[1] not in prefixes:
+        raise UserError(
+            f"{source / MODEL_INDEX} names a {format_value(entry[1])} as {spec.name}, but a {spec.model_class} was "
+            "expected. Give another --model."
+        )
     checkpoint.require_supported(config)
     module = build_described_module(checkpoint, entry[0], spec.model_class, config)
     checkpoint = use_module_names(checkpoint, module)

@@ -85,6 +85,21 @@ def make_schedule(config: Mapping[str, Any], steps: int, image_tokens: int) -> S
     return Schedule(np.append(sigmas, np.float32(0)), sigmas * np.float32(settings.num_train_timesteps))
 
 
+def check_schedule(config: Mapping[str, Any]) -> None:
+    """Checks the values that a schedule depends on, of a scheduler that is known; options may be unsupported ones.
+
+    Args:
+        config: Config of the scheduler.
+
+    Raises:
+        UserError: A value is invalid.
+    """
+    if config.get("_class_name") == SCHEDULER_CLASS:
+        settings = _read_config({key: value for key, value in config.items() if key not in UNSUPPORTED_OPTIONS})
+        if settings.use_dynamic_shifting:
+            _compute_shift(settings, 1)
+
+
 def _shift_sigmas(sigmas: NDArray[np.float32], shift: float) -> NDArray[np.float32]:
     return np.float32(shift) * sigmas / (1 + np.float32(shift - 1) * sigmas)
 
@@ -111,6 +126,6 @@ def _read_config(config: Mapping[str, Any]) -> SchedulerConfig:
         what = f"option {', '.join(options)}" if options else format_value(name)
         raise UserError(f"Unsupported scheduler {what}. Generate images with diffusers instead.")
     try:
-        return SchedulerConfig.model_validate(config)
+        return SchedulerConfig.model_validate(config, strict=True)
     except ValidationError as error:
         raise UserError(f"Invalid scheduler config: {explain_value(error.errors()[0])}. {ADVICE}") from error

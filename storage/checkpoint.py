@@ -224,20 +224,16 @@ class Checkpoint:
                         f"Weight {name!r} in {self._infos[name].file} contains {kind}. {advise_recovery(self.folder)}"
                     )
                 if not torch.tensor(extremes, dtype=torch.float64).to(dtype).isfinite().all():
+                    advice = "Set dtype: float32 in the recipe." if dtype is not torch.float32 else ""
                     raise UserError(
                         f"Weight {name!r} in {self._infos[name].file} contains {max(map(abs, extremes)):.4g}, which is "
-                        f"infinite in {str(dtype).removeprefix('torch.')}. {_advise_dtype(dtype, self.folder)}"
+                        f"infinite in {str(dtype).removeprefix('torch.')}. {advice or advise_recovery(self.folder)}"
                     )
         progress(stage, len(self.names()), len(self.names()))
 
     def file_bytes(self) -> int:
         """The size of all weight files in bytes."""
         return sum(file.stat().st_size for file in self.files)
-
-
-def _advise_dtype(dtype: torch.dtype, folder: Path) -> str:
-    is_widest = dtype is torch.float32
-    return advise_recovery(folder) if is_widest else "Set dtype: float32 in the recipe."
 
 
 def _min_max(tensor: Tensor) -> tuple[float, float]:

@@ -119,7 +119,10 @@ def locate_folder(folder: Path) -> Path:
     """The path of a folder of an artifact with its own name at the end: `.` and links of other names are resolved."""
     if folder.name in GENERATORS:  # maybe a link itself, which belongs to the artifact that it is in
         return folder
-    real = folder.resolve()
+    try:
+        real = folder.resolve()
+    except RuntimeError:  # a link to itself
+        return folder
     return real if real.name in GENERATORS or folder.name in ("", "..") else folder
 
 

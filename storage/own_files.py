@@ -46,8 +46,8 @@ def _lists_a_model(file: Path) -> bool:
     """Whether most lines, since one may be damaged, are hashes of a manifest and what is in `model`."""
     lines = file.read_text("utf-8", errors="replace").splitlines()
     paths = [match["path"] for match in map(LINE.fullmatch, lines) if match]
-    own = [path for path in paths if path == MANIFEST or path.startswith(f"{MODEL}/")]
-    return 2 * len(own) > len(lines)
+    published = [path for path in paths if path == MANIFEST or path.startswith(f"{MODEL}/")]
+    return 2 * len(published) > len(lines)
 
 
 def _holds_seconds(file: Path) -> bool:

@@ -233,6 +233,9 @@ def _explain_absence(folder: Path, stem: str) -> str:
     written_otherwise = next((n for n in names if n.lower().endswith(loaded) and not n.endswith(loaded)), None)
     if written_otherwise:
         return f"{folder / written_otherwise} is not found by its name. Rename it to {written_otherwise.lower()}."
+    other_kind = next((path for path in _list_weights(folder) if path.exists() and not path.is_file()), None)
+    if other_kind:
+        return f"{other_kind} is a folder, pipe or device instead of a file. {advise_recovery(folder)}"
     files = [path.name for path in _list_weights(folder)]
     if files:
         library = next(name for name in WEIGHT_FILE_STEMS if WEIGHT_FILE_STEMS[name] == stem)

@@ -15,37 +15,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ...common.errors import UserError, summarize_error
-from ...common.requirements import reject_failed_import
-from ...pipelines.byte_order_marks import hide_byte_order_marks
+from ...common.errors import UserError
+from ...pipelines.tokenizer_loading import load_tokenizer
 from ...storage.files import read_json_object
-from ...storage.layout import MODEL_INDEX
-from ...storage.recovery import advise_recovery
 
 TOKENIZER, TEMPLATE, CONFIG = "tokenizer.json", "chat_template.jinja", "tokenizer_config.json"
 # Keys of tokenizer.json that no token id depends on: how ids are decoded, and what callers of a tokenizer set.
 NOT_IN_IDS = ("version", "decoder", "truncation", "padding")
-
-
-def load_tokenizer(pipeline: Path) -> Any:
-    """Loads the tokenizer of a pipeline folder as diffusers does, by the class that model_index.json names.
-
-    Raises:
-        UserError: The class cannot load it.
-    """
-    import transformers
-
-    folder = pipeline / "tokenizer"
-    entry = read_json_object(pipeline / MODEL_INDEX).get("tokenizer")
-    name = entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else "AutoTokenizer"
-    try:
-        with hide_byte_order_marks(folder) as readable:
-            cls = getattr(transformers, name, transformers.AutoTokenizer)
-            return cls.from_pretrained(readable, local_files_only=True)
-    except Exception as error:  # transformers and tokenizers raise anything for damaged files
-        reject_failed_import(error)
-        reason = summarize_error(error)
-        raise UserError(f"{folder} cannot be loaded as {name} ({reason}). {advise_recovery(folder)}") from error
 
 
 def resolve_tokenizer_files(pipeline: Path) -> dict[str, str]:

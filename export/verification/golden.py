@@ -21,6 +21,7 @@ from ...models.base.family import Family
 from ...models.base.host import Host, RunGraph
 from ...models.base.reference import Arrays, GoldenInput, GoldenIO, GraphOutputs, load_observer, load_reference
 from ...pipelines.sampling import load_pipeline, load_pipeline_with
+from ...pipelines.tokenizer_loading import load_tokenizer
 from ...prompts.reader import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...storage.checkpoint import Checkpoint
@@ -28,7 +29,6 @@ from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
 from ..graph.external_weights import WeightSource
 from ..graph.int8_operands import Int8Linear
-from ..graph.tokenizer_files import load_tokenizer
 
 PROGRESS_STAGE = "running torch"
 GOLDEN_TIMESTEP = 750.0  # the timestep of golden latents

@@ -31,6 +31,8 @@ def check_image_size(family: Family, configs: Configs, height: int, width: int) 
     blocks = configs.get("vae", {}).get("block_out_channels")
     if blocks is None:
         raise UserError("The component 'vae' is no AutoencoderKL. Use a pipeline that has one.")
+    if not blocks:
+        raise ValueError("block_out_channels is []")
     multiple = family.patch_size * 2 ** (len(blocks) - 1)
     max_patches = configs.get(family.denoiser, {}).get(family.max_patches_key) if family.max_patches_key else None
     require_size(height, width, multiple, None if max_patches is None else (max_patches, max_patches))

@@ -71,10 +71,12 @@ def _read_factor(config: Mapping[str, Any], key: str) -> np.float32:
     Raises:
         ValueError: float32 cannot hold it.
     """
+    value = config[key]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     with np.errstate(over="ignore"):
-        factor = np.float32(config[key])
+        factor = np.float32(value if is_number else np.nan)
     if not np.isfinite(factor):
-        raise ValueError(f"{key} is {format_value(config[key])}, which is no number that float32 can hold")
+        raise ValueError(f"{key} is {format_value(value)}, which is no number that float32 can hold")
     return factor
 
 
@@ -90,6 +92,8 @@ class ZImageHost:
         self._rotary = RotaryTables(tuple(transformer["axes_dims"]), float(transformer["rope_theta"]))
         self._channels = int(transformer["in_channels"])
         self._patch_size = int(transformer["all_patch_size"][0])
+        if not self._vae["block_out_channels"]:
+            raise ValueError("block_out_channels is []")
         self._vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
         self._scaling_factor = _read_factor(self._vae, "scaling_factor")
         self._shift_factor = _read_factor(self._vae, "shift_factor")

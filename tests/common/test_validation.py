@@ -92,7 +92,7 @@ def test_values_are_written_as_in_yaml(value: Any, text: str) -> None:
         (lambda: None.shape, "a value is missing or of a wrong type"),  # type: ignore[attr-defined]
     ],
 )
-def test_errors_of_python_are_told_in_other_words(make: Callable[[], object], text: str) -> None:
+def test_errors_of_python_are_said_in_plain_words(make: Callable[[], object], text: str) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011
         make()
     assert describe_value_error(raised.value) == text

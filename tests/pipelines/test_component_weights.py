@@ -344,6 +344,13 @@ def test_a_broken_package_is_not_the_configs_fault(
         build_described_module(checkpoint, library, "AnyModel", checkpoint.load_config())
 
 
+def test_another_class_in_the_index_is_refused_by_quantize(pipeline: Path) -> None:
+    index = pipeline / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"text_encoder": ["transformers", "GPT2Model"]}))
+    with pytest.raises(UserError, match=r"names a 'GPT2Model' as text_encoder, but a Qwen3Model was expected"):
+        plan_quantization(pipeline)
+
+
 # ---------------------------------------------------------------- quantized by edgepress
 
 

@@ -104,6 +104,10 @@ def test_another_scheduler(pipeline: Path) -> None:
         (None, "has no chat template, chat_template.jinja, which a ZImagePipeline needs"),
         (b"{% for message in messages %}", r"is not a chat template \(.*endfor"),
         (b"\xff", "is not UTF-8"),
+        (b"{{ 1 / 0 }}", r"rejects a prompt \(division by zero\)"),
+        (b"{{ raise_exception('no users') }}", r"rejects a prompt \(no users\)"),
+        (b"{% for i in range(10 ** 9) %}x{% endfor %}", "rejects a prompt"),
+        (b"a cat", "leaves the prompt out"),
     ],
 )
 def test_chat_templates(pipeline: Path, template: bytes | None, message: str) -> None:
@@ -124,6 +128,25 @@ def test_chat_templates(pipeline: Path, template: bytes | None, message: str) ->
 def test_corrupt_json(pipeline: Path, file: str, text: str) -> None:
     (pipeline / file).write_text(text)
     with pytest.raises(UserError, match=file):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shift", None),
+        ("shift", 0),
+        ("shift", -3),
+        ("num_train_timesteps", 0),
+        ("num_train_timesteps", "1000"),
+        ("use_dynamic_shifting", "yes"),
+        ("base_shift", 1e308),
+    ],
+)
+def test_values_that_make_no_schedule(pipeline: Path, key: str, value: Any) -> None:
+    """diffusers fails at the first image, or makes noise of it."""
+    edit_json(pipeline / "scheduler" / "scheduler_config.json", **{key: value})
+    with pytest.raises(UserError, match=f"Invalid scheduler config: {key} = .*: it must be"):
         check_pipeline(pipeline)
 
 
@@ -167,7 +190,17 @@ def test_configs_that_do_not_describe_the_model(pipeline: Path, channels: Any) -
         check_images(pipeline, 64, 64)
 
 
-@pytest.mark.parametrize(("name", "value"), [("shift_factor", None), ("scaling_factor", None), ("scaling_factor", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shift_factor", None),
+        ("scaling_factor", None),
+        ("scaling_factor", 0),
+        ("scaling_factor", "1"),
+        ("shift_factor", True),
+        ("block_out_channels", []),
+    ],
+)
 def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: Any) -> None:
     edit_json(pipeline / "vae" / "config.json", **{name: value})
     with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):

@@ -290,6 +290,16 @@ def test_folders_that_model_index_does_not_list_are_no_components(component: Pat
     assert find_weight_folders(component.parent) == [component]
 
 
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to("model.safetensors")
+    with pytest.raises(UserError, match=r"is a link to model\.safetensors, which does not exist\. Download"):
+        select_weight_files(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"model\.safetensors is a folder, pipe or device instead of a file\. Download"):
+        select_weight_files(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -303,7 +313,7 @@ def test_folders_that_model_index_does_not_list_are_no_components(component: Pat
         ("model.Safetensors", r"is not found by its name\. Rename it to model\.safetensors"),
     ],
 )
-def test_names_that_are_nearly_right_are_told(name: str, message: str, tmp_path: Path) -> None:
+def test_names_that_are_nearly_right_are_explained(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     (tmp_path / "other.bin").touch()
     with pytest.raises(UserError, match=message):

@@ -524,9 +524,9 @@ def test_weights_that_are_used_outside_of_their_block_are_kept_in_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     patch_denoiser(monkeypatch, lambda model: float(model.layers[0].feed_forward.w2.weight[0, 0]))
-    kept = run(plan, tmp_path / "kept")
+    in_memory = run(plan, tmp_path / "in memory")
     assert "uses weights of its blocks outside of them" in caplog.text
-    assert kept.abs_max_by_module == calibration.abs_max_by_module
+    assert in_memory.abs_max_by_module == calibration.abs_max_by_module
 
 
 def test_other_errors_are_not_taken_for_that(
