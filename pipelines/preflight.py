@@ -20,7 +20,7 @@ from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
 from ..prompts.chat_template import compile_chat_template
-from ..runtime.scheduler import check_schedule
+from ..runtime.scheduler_config import check_schedule
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery

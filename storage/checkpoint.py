@@ -224,10 +224,11 @@ class Checkpoint:
                         f"Weight {name!r} in {self._infos[name].file} contains {kind}. {advise_recovery(self.folder)}"
                     )
                 if not torch.tensor(extremes, dtype=torch.float64).to(dtype).isfinite().all():
-                    advice = "Set dtype: float32 in the recipe." if dtype is not torch.float32 else ""
+                    is_widest = dtype is torch.float32
+                    advice = advise_recovery(self.folder) if is_widest else "Set dtype: float32 in the recipe."
                     raise UserError(
                         f"Weight {name!r} in {self._infos[name].file} contains {max(map(abs, extremes)):.4g}, which is "
-                        f"infinite in {str(dtype).removeprefix('torch.')}. {advice or advise_recovery(self.folder)}"
+                        f"infinite in {str(dtype).removeprefix('torch.')}. {advice}"
                     )
         progress(stage, len(self.names()), len(self.names()))
 
