@@ -17,6 +17,16 @@ settings.register_profile("repeatable", derandomize=True)  # a failure is caused
 settings.load_profile("repeatable")
 
 
+PIPELINES = {"tiny", "lean", "demo", "exported", "reference", "candidate"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need a whole pipeline as slow."""
+    for item in items:
+        if PIPELINES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of a run share, so that what takes long is made once and not by each."""

@@ -232,6 +232,7 @@ def test_tests_mirror_the_tree() -> None:
 # ---------------------------------------------------------------- floors
 
 
+@pytest.mark.slow
 def test_stages_never_import_each_other() -> None:
     assert crossings(STAGES, STAGES) == []
 
@@ -245,6 +246,7 @@ def test_every_import_goes_down(number: int) -> None:
     assert crossings(FLOORS[number], set().union(*FLOORS[number + 1 :])) == []
 
 
+@pytest.mark.slow
 def test_nothing_but_benchmarks_imports_the_demo() -> None:
     assert crossings(ROOMS - {"benchmarks"}, {"demo"}) == []
 
@@ -269,6 +271,7 @@ def test_what_the_command_line_needs_at_once_imports_nothing_heavy_at_its_top() 
     assert [str(path) for path in blamed if not {str(path), str(path.parent)} & late] == []
 
 
+@pytest.mark.slow
 def test_inside_the_package_imports_are_relative() -> None:
     """Absolute ones would need an installed edgepress, and find another one where there is one."""
     assert [str(path) for path in MODULES if "edgepress" in libraries(path)] == ["__main__.py"]
@@ -277,6 +280,7 @@ def test_inside_the_package_imports_are_relative() -> None:
 # ---------------------------------------------------------------- names and sizes
 
 
+@pytest.mark.slow
 def test_names_are_those_of_the_field() -> None:
     banned = [
         f"{path}:{line}: {name}"
@@ -287,6 +291,7 @@ def test_names_are_those_of_the_field() -> None:
     assert banned == []
 
 
+@pytest.mark.slow
 def test_prose_uses_the_words_of_the_field() -> None:
     documents = [
         *sorted((ROOT / "docs").rglob("*.md")),
@@ -313,6 +318,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert {n: p for n, p in shared.items() if not all(place.startswith("models/") for place in p)} == {}
 
 
+@pytest.mark.slow
 def test_files_and_functions_are_short() -> None:
     files = {str(path): len((ROOT / path).read_text("utf-8").splitlines()) for path in MODULES}
     assert {path: lines for path, lines in files.items() if lines > MAX_LINES["module"]} == {}
@@ -328,6 +334,7 @@ def test_files_and_functions_are_short() -> None:
 # ---------------------------------------------------------------- what no room may do
 
 
+@pytest.mark.slow
 def test_no_model_is_named_outside_its_place() -> None:
     named = [
         f"{path}:{number}: {line.strip()}"
@@ -339,6 +346,7 @@ def test_no_model_is_named_outside_its_place() -> None:
     assert named == []
 
 
+@pytest.mark.slow
 def test_only_commands_print() -> None:
     printing = [
         f"{path}:{node.lineno}"

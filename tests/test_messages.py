@@ -106,6 +106,7 @@ def find_foreign_words(tree: ast.Module) -> Iterator[int]:
             yield call.lineno
 
 
+@pytest.mark.slow
 def test_messages_are_found() -> None:
     modules = {place.split(":")[0] for place, _ in messages()}
     assert {"recipes/loader.py", "storage/checkpoint.py", "runtime/pipeline.py"} <= modules
@@ -121,6 +122,7 @@ def test_every_message_says_what_to_do() -> None:
     assert silent == []
 
 
+@pytest.mark.slow
 def test_no_message_is_a_librarys_words_alone() -> None:
     alone = [f"{path}:{line}" for path in sources() for line in find_foreign_words(parsed(path))]
     assert alone == []

@@ -31,6 +31,7 @@ def test_importing_takes_a_tenth_of_a_second_of_cpu_at_most() -> None:
     assert min(float(run_python(code).stdout) for _ in range(3)) < 0.1
 
 
+@pytest.mark.slow
 def test_a_fresh_home_stays_empty(tmp_path: Path) -> None:
     """Importing ONNX Runtime would write a device ID and telemetry into it, and a session ID beside temporary files."""
     write_small_artifact(tmp_path / "artifact")
@@ -59,6 +60,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         edgepress.press  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", ["import edgepress.quantize.plan", "import edgepress.evaluate.plan", "edgepress.quantize"]
 )
@@ -93,6 +95,7 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "missing", "extra"),
     [
@@ -116,6 +119,7 @@ def test_a_missing_package_is_a_sentence(arguments: list[str], missing: str, ext
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["recipes"], ["recipes", "show", "pi5"], ["info", "DEMO"]]
 )

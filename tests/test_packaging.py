@@ -79,6 +79,7 @@ def list_imports(room: str) -> set[str]:
     return libraries - set(sys.stdlib_module_names) - OPTIONAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS)
 def test_an_extra_holds_what_its_room_imports(room: str) -> None:
     providers, installed = packages_distributions(), list_distributions(ROOMS[room])
@@ -95,6 +96,7 @@ def test_the_base_install_is_light() -> None:
     assert EXTRAS["runtime"] == []
 
 
+@pytest.mark.slow
 def test_all_and_dev_hold_every_stage() -> None:
     for extra in ("quantize", "export", "evaluate", "flip", "lora", "optimum"):
         assert list_distributions(extra) <= list_distributions("dev")

@@ -41,6 +41,7 @@ def find_incomplete(folder: Path) -> Path:
     return incomplete
 
 
+@pytest.mark.slow
 def test_results_and_report_are_written(artifact: Path, tmp_path: Path) -> None:
     result = bench(artifact, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -58,6 +59,7 @@ def test_results_and_report_are_written(artifact: Path, tmp_path: Path) -> None:
     assert sum(results.file_sizes.values()) == sum(file.stat().st_size for file in files)
 
 
+@pytest.mark.slow
 def test_stages_are_parts_of_the_total_time(artifact: Path, tmp_path: Path) -> None:
     bench(artifact, "-o", tmp_path, "--prompt", "a cat")
     results = load_results(tmp_path)
@@ -71,11 +73,13 @@ def test_stages_are_parts_of_the_total_time(artifact: Path, tmp_path: Path) -> N
     assert results.summary.startup == results.summary.process_start + results.images[0].loading > 0.05
 
 
+@pytest.mark.slow
 def test_low_memory_loads_graphs_for_each_image(artifact: Path, tmp_path: Path) -> None:
     bench(artifact, "-o", tmp_path, "--low-memory", "--images", 1)
     assert [image.loading > 0 for image in load_results(tmp_path).images] == [True, True]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_partial_results(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is killed leaves what it writes every few seconds; here after each image."""
     interim: list[BenchResults] = []
@@ -108,6 +112,7 @@ def get_error(result: Result) -> str:
     return result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

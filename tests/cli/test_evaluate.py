@@ -70,6 +70,7 @@ def test_two_folders_are_compared_and_shown(
 # ---------------------------------------------------------------- folders of images, and gates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gates", "code", "verdict"),
     [
@@ -91,6 +92,7 @@ def test_the_exit_code_is_the_verdict(gates: str, code: int, verdict: str | None
     assert ("was not measured" in result.stderr) == (code == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 1)])
 def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str, code: int) -> None:
     write_images("one", 0)
@@ -103,6 +105,7 @@ def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str,
     assert "verdict: inconclusive" in result.stdout
 
 
+@pytest.mark.slow
 def test_gates_may_be_left_out() -> None:
     Path("limits.yaml").write_text("device: board\nevaluation: {gates: {psnr_min: 99}}\n")
     write_images("one", 0)
@@ -110,6 +113,7 @@ def test_gates_may_be_left_out() -> None:
     assert run("--recipe", "limits.yaml", "--pairs", "one", "other", "--no-gates").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_baseline_and_a_history_are_shown() -> None:
     write_images("one", 0)
     variant = write_images("other", 5)
@@ -127,6 +131,7 @@ def test_a_baseline_and_a_history_are_shown() -> None:
     assert len([point for point in results.history if point.score == "psnr"]) == 2
 
 
+@pytest.mark.slow
 def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
     write_images("one", 0)
     write_images("other", 5)
@@ -148,6 +153,7 @@ def test_a_report_is_written_again_from_the_results(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "report.md").read_text() == "# Quarterly report"
 
 
+@pytest.mark.slow
 def test_black_against_black_is_no_pass() -> None:
     """The pair is equal, and worth nothing."""
     for folder in (write_images("one", 0), write_images("other", 5)):
@@ -164,6 +170,7 @@ def test_black_against_black_is_no_pass() -> None:
     assert error.get("message") == "reference black"
 
 
+@pytest.mark.slow
 def test_few_images_are_inconclusive_whatever_they_score() -> None:
     write_images("one", 0, "ab")
     write_images("other", 1, "ab")
@@ -174,6 +181,7 @@ def test_few_images_are_inconclusive_whatever_they_score() -> None:
     assert "verdict: inconclusive" in result.stdout
 
 
+@pytest.mark.slow
 def test_folders_of_images_are_compared_whole_and_a_limit_is_said() -> None:
     """More than a recipe's 64 prompts."""
     names = [f"p{number}" for number in range(70)]
@@ -196,6 +204,7 @@ def test_folders_of_images_are_compared_whole_and_a_limit_is_said() -> None:
     assert "1 images in extra match no prompt in set.jsonl: stranger" in str(refused.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "second",
     [
@@ -225,6 +234,7 @@ def test_what_is_refused_touches_no_earlier_result(second: tuple[str, ...]) -> N
     assert {file: file.stat().st_mtime_ns for file in Path("out").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_quick_look_leaves_the_whole_run_alone() -> None:
     """Then both are compared, and the whole run is the latest again."""
     for folder, shift in (("one", 0), ("other", 5)):
@@ -270,6 +280,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work() -> None:
     assert not Path("artifacts").exists()
 
 
+@pytest.mark.slow
 def test_the_current_folder_need_not_be_writable() -> None:
     """Images and scores are then cached next to the results. A file stands where the folder would be."""
     for folder, shift in (("one", 0), ("other", 5)):
@@ -279,6 +290,7 @@ def test_the_current_folder_need_not_be_writable() -> None:
     assert Path("out/.work/scores.sqlite").exists()
 
 
+@pytest.mark.slow
 def test_a_baseline_may_be_what_is_replaced() -> None:
     write_images("one", 0)
     write_images("other", 5)

@@ -178,6 +178,7 @@ def test_debug_gives_the_exception_itself() -> None:
     assert result.exit_code == 1
 
 
+@pytest.mark.slow
 def test_the_process_prints_a_sentence_or_with_debug_a_traceback() -> None:
     command = [sys.executable, "-m", "edgepress"]
     plain, debug = (

@@ -111,6 +111,7 @@ def test_the_commands_are_seen() -> None:
     assert {"--force", "--restart", "--no-gates"} <= OPTIONS["quantize"] | OPTIONS["evaluate"]
 
 
+@pytest.mark.slow
 def test_messages_name_options_that_there_are() -> None:
     assert [problem for path in MODULES for problem in find_wrong_options(path)] == []
 
@@ -176,6 +177,7 @@ def shows_object(value: ast.AST, types: dict[str, str]) -> bool:
     return is_repr and (text in ("error", "reason") or "Path" in kind)
 
 
+@pytest.mark.slow
 def test_messages_hold_no_python_objects() -> None:
     """The message of an error is quoted, not its repr; lists are joined."""
     assert [f"{path.relative_to(ROOT)}:{line}" for path in MODULES for line in find_objects(parsed(path))] == []

@@ -65,6 +65,7 @@ def test_bench_and_generate_with_verify_refuse_a_flipped_bit(artifact: Artifact)
         assert f"{WEIGHTS} was changed: it has another SHA-256. Make the folder again" in result.stderr
 
 
+@pytest.mark.slow
 def test_bench_records_what_it_measured(artifact: Artifact) -> None:
     assert bench(artifact).exit_code == 0
     results = json.loads((artifact.path.parent / "bench" / "bench.json").read_text())

@@ -55,6 +55,7 @@ def test_it_belongs_to_the_demo(tmp_path: Path) -> None:
     assert bundled_clip(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_the_training_model_and_the_loader_agree() -> None:
     """The loader uses the CLIP of transformers or open_clip."""
     settings = json.loads((DEMO_CLIP / "open_clip_config.json").read_text())["model_cfg"]
@@ -74,6 +75,7 @@ def test_the_training_model_and_the_loader_agree() -> None:
     np.testing.assert_allclose(embedding, text, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["calibration", "evaluation"])
 def test_every_prompt_of_the_demo_fits_the_context(split: dataset.Split) -> None:
     clip = load_clip(f"local-dir:{DEMO_CLIP}")

@@ -189,6 +189,7 @@ def test_chains_consist_of_quantized_linears_each_in_one_chain(component: Compon
         assert set(linears) <= set(block.linears)
 
 
+@pytest.mark.slow
 @for_each_component
 def test_shift_along_a_chain_cancels(component: Component) -> None:
     """At any linear of a chain; if no norm cancels the shift, the last linear multiplies it back."""

@@ -56,6 +56,7 @@ def relative_error(value: Tensor, expected: Tensor) -> float:
 # ---------------------------------------------------------------- dequantization
 
 
+@pytest.mark.slow
 @given(
     eights=st.integers(1, 20),
     groups=st.integers(1, 5),

@@ -29,6 +29,7 @@ def test_every_value_is_within_half_a_step(values: np.ndarray) -> None:
     assert (error <= step * (0.5 + 1e-6)).all()
 
 
+@pytest.mark.slow
 @given(MATRICES)
 def test_a_step_is_not_larger_than_it_must_be(values: np.ndarray) -> None:
     """With the next smaller fp16 value as scale, the largest of the row would be clipped."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgepress.perf.percentiles import PERCENTILES, min_samples, percentile
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1e6), min_size=100, max_size=300))
 def test_percentiles_equal_numpy(values: list[float]) -> None:
     for percent in PERCENTILES:

@@ -24,6 +24,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BenchConfig:
     return BenchConfig(folder, PROMPTS, "two", 50, (32, 32), 1, None, 5, True, ())
 
 
+@pytest.mark.slow
 def test_killed_worker_leaves_partial_results(config: BenchConfig) -> None:
     def progress(stage: str, done: int, _: int) -> None:
         if (stage, done) == ("generating", 3):

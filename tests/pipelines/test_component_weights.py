@@ -373,6 +373,7 @@ def quantized(published: Path, tmp_path: Path) -> Path:
 QUANTIZED_STAGES = {"export": plan_export, "evaluate": check_candidate}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", QUANTIZED_STAGES)
 def test_quantized_weights_are_known(quantized: Path, stage: str) -> None:
     QUANTIZED_STAGES[stage](quantized)

@@ -209,6 +209,7 @@ def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: 
         check_host(pipeline, get_family("ZImagePipeline"))
 
 
+@pytest.mark.slow
 def test_it_takes_less_than_two_seconds_and_imports_no_torch(tmp_path: Path) -> None:
     """Of a pipeline with sparse files of 64 GB."""
     shutil.copytree(DEMO_PIPELINE, tmp_path / "pipeline")

@@ -28,6 +28,7 @@ def test_noise_equals_torch(shape: tuple[int, ...], seed: int) -> None:
     assert np.abs(noise - make_reference(shape, seed)).max() < 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 1000), st.integers(0, 2**63 - 1))
 def test_noise_of_any_size_and_seed_equals_torch(size: int, seed: int) -> None:

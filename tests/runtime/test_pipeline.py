@@ -213,6 +213,7 @@ def test_generation_without_torch(exported: Path, demo: Any, tmp_path: Path) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.slow
 def test_runtime_does_not_import_torch() -> None:
     script = (
         "import sys; import edgepress.runtime, edgepress.cli.generate, edgepress.runtime.pipeline\n"

@@ -37,11 +37,13 @@ def measure_error(component: Any, height: int, width: int, tile_size: int, toler
     return measure_decoding_error(run, component, height, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "tile_size"), [(16, 16, 64), (9, 20, 48), (24, 4, 64), (8, 8, 64)])
 def test_tiles_equal_the_whole_image_without_tolerance(height: int, width: int, tile_size: int) -> None:
     assert measure_error(make_vae(), height, width, tile_size) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -57,6 +59,7 @@ def test_decoder_variants(changes: dict[str, Any]) -> None:
     assert measure_error(make_vae(**changes), 12, 16, 64) < 1e-5
 
 
+@pytest.mark.slow
 def test_early_convergence_is_below_one_8_bit_step() -> None:
     """A step of 8 bits is 2 / 255 of images in [-1, 1]."""
     assert measure_error(make_vae(), 16, 24, 64, CONVERGENCE_TOLERANCE) < 1 / 255
@@ -105,6 +108,7 @@ def test_graphs_other_than_the_decoder_run_unchanged() -> None:
     assert run("transformer", {}) == "transformer"  # type: ignore[comparison-overlap]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 400), st.integers(32, 128), st.integers(0, 4))
 def test_spans_cover_an_axis_once(length: int, tile_size: int, margin: int) -> None:

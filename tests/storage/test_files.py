@@ -125,6 +125,7 @@ def test_text_of_another_encoding_is_named(tmp_path: Path) -> None:
         read_json_object(tmp_path / "config.json")
 
 
+@pytest.mark.slow
 def test_configs_that_libraries_wrote_are_read(tmp_path: Path) -> None:
     """Those of diffusers, transformers and tokenizers: of the demo, and of a model of an earlier release."""
     with tarfile.open(Path(__file__).parents[1] / "data" / "artifact-0b5298e.tar.xz") as archive:

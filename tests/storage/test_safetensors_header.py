@@ -89,6 +89,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(JSON | st.binary(max_size=40), st.integers(0, 12))
 def test_any_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, header: object, size: int) -> None:

@@ -17,6 +17,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(max_size=3), VALUES, max_size=4))
 def test_what_json_writes_is_read(content: dict[str, object]) -> None:

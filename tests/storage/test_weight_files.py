@@ -147,6 +147,7 @@ LAYOUTS: dict[Callable[[str, Path], None], str] = {  # with the variant to name 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrange", LAYOUTS, ids=lambda arrange: arrange.__name__)
 def test_what_is_read_is_what_the_library_loads(
     arrange: Callable[[str, Path], None], library: str, component: Path
@@ -175,6 +176,7 @@ def test_shards_listed_by_no_index_that_is_used_are_strays(library: str, compone
     assert strays == {single} if library == "diffusers" else len(strays) == 3 and single not in strays
 
 
+@pytest.mark.slow
 def test_the_variant_is_that_of_the_pipeline(library: str, component: Path) -> None:
     """As with `from_pretrained(pipeline, variant=...)`, plain weights do not count where there is the variant."""
     add_variant(library, component)
@@ -231,6 +233,7 @@ def test_a_link_to_nothing_is_named(library: str, component: Path) -> None:
         select_weight_files(component)
 
 
+@pytest.mark.slow
 def test_the_index_decides_about_a_tensor_in_two_shards(library: str, component: Path) -> None:
     expected = load_with_checkpoint(component)
     shard(library, component)

@@ -33,6 +33,7 @@ def make_checkout(folder: Path, name: str, seconds: float) -> Checkout:
     return Checkout(root, folder / name)
 
 
+@pytest.mark.slow
 def test_a_command_that_takes_twice_as_long(tmp_path: Path) -> None:
     old, new = make_checkout(tmp_path, "old", 0.15), make_checkout(tmp_path, "new", 0.3)
     costs = compare_costs(old, new, ["work"], 2)

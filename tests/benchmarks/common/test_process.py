@@ -26,6 +26,7 @@ with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) a
 """
 
 
+@pytest.mark.slow
 def test_memory_time_and_traffic_of_a_child(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDS_200_MB_AND_WRITES_50_MB, str(tmp_path / "file")]
     cost = measure_command(command, tmp_path / "log")
@@ -38,12 +39,14 @@ def test_memory_time_and_traffic_of_a_child(tmp_path: Path) -> None:
     assert 0.01 <= cost.cpu <= cost.seconds
 
 
+@pytest.mark.slow
 def test_a_small_child_of_a_large_parent_has_a_small_peak(tmp_path: Path) -> None:
     parent = bytearray(b"x") * 300_000_000
     cost = measure_command([sys.executable, "-c", "import time; time.sleep(0.3)"], tmp_path / "log")
     assert len(parent) > cost.peak_rss > 1e6
 
 
+@pytest.mark.slow
 def test_cpu_time_includes_all_threads(tmp_path: Path) -> None:
     """hashlib releases the interpreter lock while it derives a key."""
     work = "import hashlib, threading as t; arguments = ('sha256', b'', b'', 1_000_000); "

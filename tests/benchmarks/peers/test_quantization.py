@@ -18,6 +18,7 @@ from edgepress.recipes.loader import load_recipe
 from edgepress.storage.checkpoint import Checkpoint
 
 
+@pytest.mark.slow
 def test_a_job_has_the_layers_and_the_calibration_of_edgepress() -> None:
     recipe = load_recipe("orin")
     peer = next(peer for peer in catalog.PEERS if peer.calibrates)
@@ -34,6 +35,7 @@ def test_a_job_has_the_layers_and_the_calibration_of_edgepress() -> None:
     assert without_calibration == dataclasses.replace(job, calibration=())
 
 
+@pytest.mark.slow
 def test_stored_bits_are_read_from_the_artifact(tmp_path: Path) -> None:
     """The demo's layers, rounded to nearest."""
     recipe = load_recipe("orin")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edgepress.benchmarks.quantization.family_catalog import list_text_to_image_classes
 from edgepress.benchmarks.quantization.family_trial import COLUMNS, run_trial
 
 
+@pytest.mark.slow
 def test_classes_that_need_only_a_prompt_are_listed() -> None:
     names = list_text_to_image_classes()
     assert {"FluxPipeline", "StableDiffusionXLPipeline", "QwenImagePipeline", "ZImagePipeline"} <= set(names)
@@ -22,6 +25,7 @@ def test_classes_that_need_only_a_prompt_are_listed() -> None:
     assert names == sorted(set(names))
 
 
+@pytest.mark.slow
 def test_a_class_that_nobody_described_works_in_every_column(tmp_path: Path) -> None:
     trial = run_trial("PixArtSigmaPipeline", tmp_path)
     assert trial.reasons == dict.fromkeys(COLUMNS, "")

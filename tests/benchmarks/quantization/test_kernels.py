@@ -19,6 +19,7 @@ def make_timings(setup: float, steep: float, rows: tuple[int, ...] = kernels.ROW
     return [Timing(SHAPE, number, number, setup + number, steep * number) for number in rows]
 
 
+@pytest.mark.slow
 @given(at=st.floats(2, 1000), steep=st.floats(1.5, 50))
 def test_the_crossover_of_straight_lines_is_exact(at: float, steep: float) -> None:
     assert find_crossover(make_timings((steep - 1) * at, steep)) == pytest.approx(at)

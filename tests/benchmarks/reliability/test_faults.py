@@ -95,6 +95,7 @@ def test_operations_in_an_open_folder_count(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().splitlines() == ["os.remove", "os.rmdir", "os.rmdir"]
 
 
+@pytest.mark.slow
 def test_publishing_that_fails_ends_in_the_same_files(tmp_path: Path) -> None:
     runner = FaultRunner(VERBS["publish"], tmp_path, tmp_path)
     assert runner.points > 15

@@ -27,6 +27,7 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_end_in_success_or_a_sentence(name: str) -> None:
     report = fuzz_reader(READERS[name], CASES, random_seed=0)
@@ -91,6 +92,7 @@ def test_formats_are_written_as_they_are_read(file_format: str) -> None:
         assert known.parse(known.dump(tree)) == tree
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_cases() -> None:
     def list_cases(random_seed: int) -> list[bytes]:
         seen: list[bytes] = []
@@ -106,6 +108,7 @@ def test_damage_is_made_of_any_valid_file(content: bytes) -> None:
     assert isinstance(content, bytes)
 
 
+@pytest.mark.slow
 def test_damaged_structures_are_often_readable() -> None:
     """Else only the parser would be tried, and never what reads the values."""
     seen: list[bool] = []

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_section_reports_every_case(folder: Path) -> None:
     results = {FP16: {blocks.GRAPH: [make_record(5.6e9, 66)]}, W8A8: {blocks.GRAPH: [make_record(5.7e9, 74)]}}
     body = render_section(results, folder)

@@ -26,6 +26,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_full_shapes_have_the_published_number_of_parameters() -> None:
     counted = {
         name: full_size.count_parameters(model) for name, model in full_size.make_meta_models(FULL_SHAPES).items()
@@ -44,6 +45,7 @@ def test_with_layers_keeps_the_width() -> None:
     assert models["transformer"].layers[0].attention.to_q.weight.shape == (3840, 3840)
 
 
+@pytest.mark.slow
 def test_the_pipeline_loads_and_generates(small: Path) -> None:
     pipeline = load_pipeline(small, torch.bfloat16)
     assert type(pipeline).__name__ == "ZImagePipeline"

@@ -11,6 +11,7 @@ import pytest
 from edgepress.demo.signs import dataset
 
 
+@pytest.mark.slow
 def test_training_signs_contain_no_reserved_word_or_prompt() -> None:
     """20,000 training signs share no word and no prompt with calibration and evaluation."""
     rng = random.Random(0)

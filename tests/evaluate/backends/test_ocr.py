@@ -25,6 +25,7 @@ WORDS: dict[Language, str] = {
 }
 
 
+@pytest.mark.slow
 def test_correct_signs_are_recognized(signs: list[tuple[Prompt, Path]]) -> None:
     for prompt, file in signs:
         letters = ["".join(line.split()) for line in recognize_lines(load_image(file))]
@@ -56,6 +57,7 @@ def test_97_percent_of_rendered_words_are_recognized_from_128_pixels(language: L
     assert len(wrong) <= 0.03 * len(words), wrong
 
 
+@pytest.mark.slow
 def test_blank_image_has_no_lines() -> None:
     assert recognize_lines(np.full((128, 128, 3), 230, np.uint8)) == []
 

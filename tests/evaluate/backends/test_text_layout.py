@@ -59,6 +59,7 @@ def test_turned_text_does_not_count_and_the_reason_is_known(turns: int, signs: l
     assert [box.angle for box in reading.boxes] == [pytest.approx(90 * turns, abs=3)]
 
 
+@pytest.mark.slow
 def test_turned_text_counts_if_the_prompt_asks_for_it(signs: list[tuple[Prompt, Path]]) -> None:
     prompt, file = signs[0]
     for turns in (1, 2):
@@ -70,6 +71,7 @@ def test_turned_text_counts_if_the_prompt_asks_for_it(signs: list[tuple[Prompt, 
     assert upright.lines == ()
 
 
+@pytest.mark.slow
 def test_mirrored_text_does_not_count(signs: list[tuple[Prompt, Path]]) -> None:
     """OCR reads mirrored Chinese characters; only their order is wrong, which is not scored."""
     for prompt, file in (signs[0], signs[2]):
@@ -78,6 +80,7 @@ def test_mirrored_text_does_not_count(signs: list[tuple[Prompt, Path]]) -> None:
         assert reading.remarks == (f"read, but mirrored: {prompt.lines[0]}",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strip", "text"), [(WELCOME_ZH, "欢迎光临"), (NORTH_STATION, "北京西站")])
 def test_vertical_chinese_counts_and_a_turned_line_does_not(strip: int, text: str) -> None:
     line = crop_ink(load_strip(strip))
@@ -88,6 +91,7 @@ def test_vertical_chinese_counts_and_a_turned_line_does_not(strip: int, text: st
     assert (turned.lines, turned.remarks) == ((), (f"read, but turned by 90°: {text}",))
 
 
+@pytest.mark.slow
 def test_place_and_height_count_where_the_prompt_states_them() -> None:
     image = np.full((256, 256, 3), 255, np.uint8)
     image[20:80, 20:220] = np.asarray(Image.fromarray(load_strip(WELCOME)).resize((200, 60)))
@@ -119,6 +123,7 @@ def test_text_that_occurs_twice_is_remarked() -> None:
     assert reading.remarks == ("read 2 times, not 1: Welcome",)
 
 
+@pytest.mark.slow
 def test_short_word_in_a_large_image_is_read_at_a_second_scale() -> None:
     image = np.full((1024, 1024, 3), 235, np.uint8)
     word = crop_ink(load_strip(WELCOME))
@@ -129,6 +134,7 @@ def test_short_word_in_a_large_image_is_read_at_a_second_scale() -> None:
     assert reading.boxes[0].center == pytest.approx((510, 507), abs=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letters", [20, 40])
 def test_banner_is_read_in_pieces(letters: int) -> None:
     banner = np.full((64, 896, 3), 235, np.uint8)
@@ -140,6 +146,7 @@ def test_banner_is_read_in_pieces(letters: int) -> None:
     assert boxes[0].center == pytest.approx((448, 32), abs=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8)])
 def test_tiny_images_have_no_text(shape: tuple[int, int]) -> None:
     assert read_text(np.zeros((*shape, 3), np.uint8), make_prompt("OPEN")).lines == ()

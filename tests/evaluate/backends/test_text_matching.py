@@ -45,6 +45,7 @@ def test_normalize_text(text: str, language: Language, expected: str) -> None:
     assert normalize_text(text, language) == expected
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20), LANGUAGES)
 def test_normalization_is_idempotent(text: str, language: Language) -> None:
     once = normalize_text(text, language)
@@ -144,6 +145,7 @@ def test_no_expected_text_has_no_scores(expected: list[str]) -> None:
     assert scores(expected, ["SALE"]) == (None, None, None)
 
 
+@pytest.mark.slow
 @given(LINES, LINES, LANGUAGES)
 def test_scores_are_in_0_to_1_and_exact_text_scores_1(
     expected: list[str], recognized: list[str], language: Language
@@ -156,11 +158,13 @@ def test_scores_are_in_0_to_1_and_exact_text_scores_1(
         assert values[1] == 0 or values == (1, 1, 1)
 
 
+@pytest.mark.slow
 @given(LINES, LANGUAGES)
 def test_equal_text_scores_1(lines: list[str], language: Language) -> None:
     assert scores(lines, lines, language) in [(1, 1, 1), (None, None, None)]
 
 
+@pytest.mark.slow
 @given(LINES, LINES)
 def test_word_recall_is_at_least_the_recall_of_multisets(expected: list[str], recognized: list[str]) -> None:
     from collections import Counter

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from helpers.result_rows import (
     EXACT,
     PSNR,
@@ -22,6 +23,7 @@ from edgepress.evaluate.report.formatting import pluralize
 from edgepress.evaluate.results.schema import TRUNCATED, PromptSubset, Results
 
 
+@pytest.mark.slow
 def test_the_explanation_counts_gates_by_verdict(results: Results) -> None:
     assert descriptions.get_headline(results) == "Failed"
     sentence = descriptions.explain_verdict(results)

@@ -61,6 +61,7 @@ def outline(text: str) -> Outline:
     return Outline(text)
 
 
+@pytest.mark.slow
 def test_a_hostile_prompt_is_escaped(text: str, outline: Outline) -> None:
     tags = [tag for tag, _ in outline.elements]
     assert tags.count("script") == SCRIPTS
@@ -108,6 +109,7 @@ def test_every_item_has_its_scores(results: Results, outline: Outline) -> None:
     assert "kind: a|b </td>" in data["groups"]
 
 
+@pytest.mark.slow
 def test_the_budget_limits_the_embedded_images(results: Results, report: Path) -> None:
     data = Outline(html.render(results, report, max_bytes=200_000)).data()
     embedded = [item for item in data["items"] if item["image"] and item["image"]["index"] is not None]
@@ -124,6 +126,7 @@ def test_a_note_says_how_many_images_are_missing(results: Results, report: Path)
     assert "This page contains 0 of 28 variant images" in page
 
 
+@pytest.mark.slow
 def test_the_gallery_is_sorted_by_the_failed_gate_at_first(results: Results, tmp_path: Path) -> None:
     gates = [gate.model_copy(update={"verdict": "failed"}) if gate.score == "exact" else gate for gate in results.gates]
     text = html.render(results.model_copy(update={"gates": tuple(gates)}), tmp_path)

@@ -77,6 +77,7 @@ def test_markup_in_prompts_is_escaped(results: Results) -> None:
     assert "\x07" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_prompts", "num_variants"), [(1200, 1), (20, 24)])
 def test_the_size_is_limited(num_prompts: int, num_variants: int) -> None:
     text = markdown.render(make_many_results(num_prompts, num_variants))

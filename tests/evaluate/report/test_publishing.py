@@ -36,6 +36,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_the_latest_results_are_on_top_and_all_are_in_folders(small: Results, large: Results, tmp_path: Path) -> None:
     publish(large, tmp_path)
     first = read_files(get_plan_folder(large, tmp_path))
@@ -58,6 +59,7 @@ def test_what_is_withdrawn_remains_in_its_folder(small: Results, tmp_path: Path)
     assert withdraw_latest(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_version_are_moved_into_a_folder(small: Results, large: Results, tmp_path: Path) -> None:
     """They were on top only."""
     publish(small, tmp_path / "old")
@@ -90,6 +92,7 @@ def test_a_folder_without_results_stays_as_it_is(tmp_path: Path) -> None:
     assert read_files(tmp_path) == {"notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_withdrawal_is_completed(small: Results, tmp_path: Path) -> None:
     publish(small, tmp_path)
     (tmp_path / "report.html").unlink()
@@ -97,6 +100,7 @@ def test_an_interrupted_withdrawal_is_completed(small: Results, tmp_path: Path) 
     assert len(list(get_plan_folder(small, tmp_path).iterdir())) == len(EVALUATION_FILES)
 
 
+@pytest.mark.slow
 def test_pages_of_both_folders_differ_in_their_links_only(results: Results, tmp_path: Path) -> None:
     publish(results, tmp_path)
     top, page = ((folder / "report.html").read_text() for folder in (tmp_path, get_plan_folder(results, tmp_path)))

@@ -185,6 +185,7 @@ def test_interrupted_run_keeps_its_results(images: tuple[ImageRecord, ImageRecor
     assert states == [("computing metrics", 1, 2), ("computing metrics", 2, 2)]
 
 
+@pytest.mark.slow
 def test_shipped_metrics_score_a_sign_and_a_brighter_copy(signs: list[tuple[Prompt, Path]], tmp_path: Path) -> None:
     prompt, file = signs[0]
     Image.fromarray(np.asarray(Image.open(file)) + np.uint8(4)).save(tmp_path / "brighter.png")

@@ -171,6 +171,7 @@ def write_and_open(pipeline: str, folder: Path, **config: Any) -> dict[str, Grap
     return {graph.name: graph for graph in open_source(folder).family.graphs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pipeline", "key", "value"), [(FLUX, "guidance_embeds", True), (SDXL, "time_cond_proj_dim", 8)]
 )
@@ -246,6 +247,7 @@ def test_images_cannot_be_generated_without_a_host(exported: Export, name: str, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_int4_of_an_original_pipeline_is_rejected(tmp_path: Path) -> None:
     write_tiny_family(SDXL, tmp_path)
     with pytest.raises(UserError, match="no INT4 weights"):

@@ -157,6 +157,7 @@ def _write_reciprocal_norm(file: Path, opset: int) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), file)
 
 
+@pytest.mark.slow
 @needs_toolkit
 def test_a_build_that_returns_0_but_uses_the_cpu_is_rejected(toolkit: Toolkit, tmp_path: Path) -> None:
     file = tmp_path / "m.onnx"
@@ -171,6 +172,7 @@ def test_a_build_that_returns_0_but_uses_the_cpu_is_rejected(toolkit: Toolkit, t
     assert any("Unkown op target" in line for line in measurement.build_log.errors)
 
 
+@pytest.mark.slow
 @needs_toolkit
 def test_a_newer_opset_a_full_disk_and_missing_samples_are_reported(toolkit: Toolkit, tmp_path: Path) -> None:
     newer, older = tmp_path / "newer.onnx", tmp_path / "older.onnx"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def generate(host: Any, ids: list[int], sigmas: np.ndarray) -> np.ndarray:
     return generate_with_graphs(reference, lambda *_: np.zeros(1, np.float32))
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5), st.integers(-3, 3))
 def test_a_constant_velocity_is_independent_of_the_schedule_between_its_ends(values: list[float], ids: int) -> None:
     """The steps' differences add up to the difference of the ends."""

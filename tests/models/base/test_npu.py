@@ -34,6 +34,7 @@ def test_a_graph_without_a_stack_is_one_part() -> None:
     assert (part.name, part.graph, part.blocks) == ("encoder", GRAPH, None)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
 def test_parts_run_all_blocks_in_a_chain(lengths: list[int]) -> None:
     """What a part returns is the first input of the next one; the last one returns the graph's output."""

@@ -139,6 +139,7 @@ def test_large_weights_are_represented_by_some_rows(
     assert torch.equal(search_scale([repeated], hessian, mean_abs, SPEC), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(cases())
 def test_a_scale_is_finite_and_positive_for_any_weight_and_input(case: Case) -> None:

@@ -88,6 +88,7 @@ def test_an_indefinite_matrix_has_no_factor(width: int) -> None:
     assert cholesky(hessian) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(cases(), st.sampled_from([GROUP_SIZE, None]))
 def test_the_factor_makes_the_reordered_matrix_diagonal(case: Case, size: int | None) -> None:
@@ -137,6 +138,7 @@ def test_groups_stay_together_and_large_inputs_come_first(case: Case) -> None:
 # ---------------------------------------------------------------- rounding
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(cases())
 def test_the_error_is_the_sum_of_what_each_channel_adds(case: Case) -> None:
@@ -159,6 +161,7 @@ def test_with_a_diagonal_matrix_it_is_plain_rounding(case: Case, seed: int) -> N
     assert torch.equal(quantized.codes, quantize(case.weight, qparams).codes)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 2**31),
@@ -237,6 +240,7 @@ def test_a_group_compensates_the_errors_of_the_groups_before() -> None:
     assert torch.equal(quantized.codes[:, following].float(), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(cases())
 def test_a_narrow_range_keeps_the_largest_weight_at_an_end(case: Case) -> None:

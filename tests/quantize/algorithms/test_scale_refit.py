@@ -46,6 +46,7 @@ def assert_improved(weight: Tensor, before: QuantizedWeight, after: QuantizedWei
     assert after.codes.max() <= qparams.qmax
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rtn", "gptq"])
 @pytest.mark.parametrize("name", SPECS)
 @settings(max_examples=12, deadline=None)
@@ -56,6 +57,7 @@ def test_no_output_ever_gets_worse(name: str, method: str, case: Case) -> None:
     assert_improved(weight, before, refit_scales(weight, before, hessian), hessian)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(cases(), st.sampled_from(["narrow", "channel"]))
 def test_a_narrow_range_keeps_a_code_at_an_end(case: Case, name: str) -> None:
@@ -76,6 +78,7 @@ def test_it_helps_both_plain_rounding_and_gptq() -> None:
         assert ratio < limit, f"{method}: {ratio:.3f} of the error is left"
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(cases(), st.sampled_from(list(SPECS)))
 def test_nothing_changes_where_there_is_no_error(case: Case, name: str) -> None:

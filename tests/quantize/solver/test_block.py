@@ -24,6 +24,8 @@ from edgepress.quantize.solver.layer import LayerInput, LayerResult, quantize_la
 from edgepress.recipes.schema import METHOD_STEPS, PRIMARY, QuantizationSettings, Scheme, Step
 from edgepress.storage.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEADS, KV_HEADS = 128, 4, 2
 FOLDS = (
     Fold("norm", ("q", "v"), "norm"),

@@ -69,6 +69,7 @@ def estimate_noise(case: Case, weight: Tensor) -> Tensor:
 # ---------------------------------------------------------------- what must hold for any weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", SPECS)
 @settings(max_examples=12, deadline=None)
@@ -88,6 +89,7 @@ def test_no_step_raises_the_error_and_no_output_is_worse_than_rounding(name: str
     assert (compute_errors(case, weight) <= rtn * (1 + 1e-3) + estimate_noise(case, weight)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 @settings(max_examples=15, deadline=None)
 @given(case=cases())
@@ -102,6 +104,7 @@ def test_the_reported_errors_are_those_on_real_tokens(steps: str, case: Case) ->
     assert result.output_power == pytest.approx(float(power), rel=1e-3, abs=float(estimate_noise(case, last).sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", NARROW)
 @settings(max_examples=12, deadline=None)

@@ -91,6 +91,7 @@ def test_what_a_killed_process_left_is_deleted_by_the_next_one(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_toolkit
 def test_a_reply_has_the_version_the_time_and_the_memory_and_an_error_is_a_single_line(tmp_path: Path) -> None:
     with Toolkit() as toolkit:

@@ -53,11 +53,13 @@ def measure_tiling_error(
     return measure_decoding_error(run, component, height, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "tile_size"), [(16, 16, 64), (10, 20, 64), (24, 4, 80), (22, 10, 64)])
 def test_converged_tiles_give_the_whole_image(height: int, width: int, tile_size: int) -> None:
     assert measure_tiling_error(make_vae(), height, width, tile_size) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -72,6 +74,7 @@ def test_variants_of_the_decoder_can_be_tiled(changed: dict[str, Any]) -> None:
     assert measure_tiling_error(make_vae(**changed), 12, 16, 64) < 1e-4
 
 
+@pytest.mark.slow
 def test_passes_that_end_early_make_no_visible_difference() -> None:
     """A step of 8 bits is 2 / 255, for images from -1 to 1."""
     calls: list[str] = []
@@ -81,17 +84,20 @@ def test_passes_that_end_early_make_no_visible_difference() -> None:
     assert len(calls) < len(converged_calls)
 
 
+@pytest.mark.slow
 def test_chunked_attention_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vae_tiling_npu_graphs, "MAX_ATTENTION_SCORES", 100 * 16 * 16)
     assert measure_tiling_error(make_vae(), 16, 16, 64) < 1e-4
 
 
+@pytest.mark.slow
 def test_counting_margins_in_the_moments_changes_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = module._make_tile_weights
     monkeypatch.setattr(module, "_make_tile_weights", lambda tile: np.ones_like(weights(tile)))
     assert measure_tiling_error(make_vae(), 16, 16, 64) > 1e-3
 
 
+@pytest.mark.slow
 def test_too_narrow_a_margin_changes_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """With three tiles per side, because windows at the ends reach further than they must."""
     component, plan_stages = make_vae(), vae_tiling_npu.plan_decoder_stages
@@ -124,6 +130,7 @@ def test_other_graphs_run_unchanged() -> None:
     assert run("other", {}) == "other"  # type: ignore[comparison-overlap]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 400), st.integers(32, 128), st.integers(0, 4))
 def test_uniform_windows_cover_everything_once_with_margins(length: int, tile_size: int, margin: int) -> None:

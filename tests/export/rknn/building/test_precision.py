@@ -77,6 +77,7 @@ def _write_two_linears(folder: Path, group: int) -> tuple[Path, GoldenSample]:
     return folder / "m.onnx", GoldenSample({"x": x}, x @ a @ b)
 
 
+@pytest.mark.slow
 @needs_toolkit
 @pytest.mark.parametrize("scheme", [CHANNEL, GROUPS])
 def test_unquantized_linears_stay_in_float16_and_quantized_ones_are_exact(
@@ -94,6 +95,7 @@ def test_unquantized_linears_stay_in_float16_and_quantized_ones_are_exact(
     assert len(built.build_config.float_layers) == 1
 
 
+@pytest.mark.slow
 @needs_toolkit
 def test_a_part_that_is_rejected_in_8_bits_is_built_in_fp16(toolkit: Toolkit, tmp_path: Path) -> None:
     """Calibration saw activations a hundred times smaller, so they are clipped."""

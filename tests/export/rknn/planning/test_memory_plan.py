@@ -105,6 +105,7 @@ def test_too_little_memory_to_build_rejects_with_the_reason(full: Path) -> None:
 # ---------------------------------------------------------------- small
 
 
+@pytest.mark.slow
 def test_the_demo_is_planned_without_the_toolkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(module.PYTHON_VARIABLE, str(tmp_path / "none"))
     result = CliRunner().invoke(main, ["export", "rknn", "--recipe", "rk3588-8gb", "--plan"])
