@@ -11,5 +11,6 @@ FILE = Path(__file__).parents[1] / "data" / "artifact-0b5298e.tar.xz"
 def extract_previous_artifact(folder: Path) -> Path:
     """Extracts the artifact into a folder and returns its own."""
     with tarfile.open(FILE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2 of Debian 12 has none
+        archive.extractall(folder)
     return folder / "artifact"

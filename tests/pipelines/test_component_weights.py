@@ -6,13 +6,13 @@ import json
 import logging
 import shutil
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.previous_artifact import extract_previous_artifact
 from helpers.tiny import edit_weights, store_as_published
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -358,9 +358,7 @@ def test_another_class_in_the_index_is_refused_by_quantize(pipeline: Path) -> No
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact of an earlier release, with 4-bit layers, 8-bit embeddings and unused modules left out."""
     folder = tmp_path_factory.mktemp("published")
-    with tarfile.open(Path(__file__).parents[1] / "data" / "artifact-0b5298e.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "artifact"
+    return extract_previous_artifact(folder)
 
 
 @pytest.fixture

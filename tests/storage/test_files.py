@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import tarfile
 from pathlib import Path
 
 import pytest
+from helpers.previous_artifact import extract_previous_artifact
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines.hub import DEMO_PIPELINE
@@ -128,9 +127,7 @@ def test_text_of_another_encoding_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_configs_that_libraries_wrote_are_read(tmp_path: Path) -> None:
     """Those of diffusers, transformers and tokenizers: of the demo, and of a model of an earlier release."""
-    with tarfile.open(Path(__file__).parents[1] / "data" / "artifact-0b5298e.tar.xz") as archive:
-        members = [member for member in archive.getmembers() if re.search(r"/model/.*json$", member.name)]
-        archive.extractall(tmp_path, members, filter="data")
-    files = [*DEMO_PIPELINE.parent.glob("*/**/*.json"), *tmp_path.rglob("*.json")]
+    model = extract_previous_artifact(tmp_path) / "model"
+    files = [*DEMO_PIPELINE.parent.glob("*/**/*.json"), *model.rglob("*.json")]
     assert len(files) > 15
     assert all(read_json_object(file) == json.loads(file.read_text("utf-8")) for file in files)

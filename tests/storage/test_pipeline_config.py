@@ -226,7 +226,7 @@ def test_keys_are_written_in_the_order_of_the_first_release(
     """Keys of later releases follow."""
     write_config(config, tmp_path)
     written = json.loads((tmp_path / CONFIG_NAME).read_text("utf-8"))
-    assert (written.pop("model_sha256"), written.pop("files")) == (None, [])
+    assert (written.pop("model_sha256"), written.pop("files"), written.pop("presets")) == (None, [], {})
     assert json.dumps(written) == json.dumps(rename(old))
 
 

@@ -70,9 +70,16 @@ def test_too_much_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         fuzz_reader(make_reader(read), 1, 0)
 
 
+class SeveralLinesError(UserError):
+    """A message that is not escaped."""
+
+    def __str__(self) -> str:
+        return "a list:\n- x"
+
+
 def test_a_message_of_several_lines_is_found() -> None:
     def read(_: bytes) -> None:
-        raise UserError("a list:\n- x")
+        raise SeveralLinesError("x")
 
     with pytest.raises(AssertionError, match="not one line"):
         fuzz_reader(make_reader(read), 1, 0)
