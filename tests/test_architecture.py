@@ -241,6 +241,7 @@ def test_every_room_stands_on_a_floor() -> None:
     assert ROOMS - set().union(*FLOORS) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(FLOORS)))
 def test_every_import_goes_down(number: int) -> None:
     assert crossings(FLOORS[number], set().union(*FLOORS[number + 1 :])) == []

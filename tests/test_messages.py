@@ -113,6 +113,7 @@ def test_messages_are_found() -> None:
     assert len(messages()) > 150
 
 
+@pytest.mark.slow
 def test_every_message_names_a_file_an_option_or_a_value() -> None:
     assert [f"{place}: {text}" for place, text in messages() if not NAMED.search(text)] == []
 

@@ -58,6 +58,7 @@ def test_progress_is_reported(recipe: Path, lean: Path, tmp_path: Path) -> None:
     assert all(0 <= done <= total for _, done, total in calls)
 
 
+@pytest.mark.slow
 def test_an_export_of_the_artifact_is_the_default(recipe: Path, tmp_path: Path) -> None:
     """Of the artifact of an earlier release, whose graphs are traced for its own tests too."""
     artifact = extract_previous_artifact(tmp_path)
@@ -93,6 +94,7 @@ def image_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_evaluate_logs_what_could_not_be_compared(image_folders: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Folders are given by name, the recipe as an object."""
     recipe = edgepress.Recipe.model_validate({"device": "bench", "evaluation": {"gates": {"psnr_min": 30}}})

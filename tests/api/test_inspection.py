@@ -71,6 +71,7 @@ def test_an_artifact_and_its_exports_are_described(quantized: Path, exported: Pa
     assert to_dict(edgepress.info(exported))["exports"][0]["graphs"] == list(graphs.graphs)
 
 
+@pytest.mark.slow
 def test_no_weights_and_no_torch_are_read(tmp_path: Path) -> None:
     """Every tensor is replaced by zeros after its header, and torch may not be imported."""
     folder = tmp_path / "headers"

@@ -60,6 +60,7 @@ def flip(file: Path, position: int) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_an_intact_artifact_passes(artifact: Path) -> None:
     report = edgepress.verify(artifact)
     assert report.passed
@@ -149,6 +150,7 @@ def test_a_path_that_leaves_the_folder_fails_although_all_hashes_agree(artifact:
         edgepress.ImagePipeline(artifact)
 
 
+@pytest.mark.slow
 def test_weights_that_a_graph_reads_from_elsewhere_fail_although_all_hashes_agree(artifact: Path) -> None:
     graph = artifact / "onnx" / "caption.onnx"
     graph.write_bytes(graph.read_bytes().replace(WEIGHTS.encode(), ("../" + "x" * (len(WEIGHTS) - 3)).encode()))
@@ -177,6 +179,7 @@ def test_an_export_without_hashes_passes_with_a_statement(artifact: Path) -> Non
     assert not verify(artifact).passed
 
 
+@pytest.mark.slow
 def test_graphs_are_run_on_golden_inputs(artifact: Path) -> None:
     assert verify(artifact, run=True).passed
     shutil.rmtree(artifact / "onnx" / "golden")
@@ -194,6 +197,7 @@ def write_results(artifact: Path, measured: Path, digest: str | None) -> None:
         (artifact / file).write_text(json.dumps(text))
 
 
+@pytest.mark.slow
 def test_results_of_other_files_are_said_to_be_outdated(artifact: Path) -> None:
     write_results(artifact, artifact / "onnx", digest_published(artifact / "onnx"))
     assert verify(artifact).outdated == ()

@@ -349,6 +349,7 @@ def test_wrong_input_is_explained(arguments: list[str], sentence: str) -> None:
     assert sentence in message
 
 
+@pytest.mark.slow
 def test_images_that_are_too_small_for_a_metric_have_a_reason_in_their_row() -> None:
     for folder, shift in (("one", 0), ("other", 5)):
         write_images(folder, shift, "ab")
@@ -370,6 +371,7 @@ def test_user_errors_are_left_to_the_root_group() -> None:
     assert isinstance(run("--recipe", "toaster").exception, UserError)
 
 
+@pytest.mark.slow
 def test_help_is_fast() -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'rapidocr', 'skimage', 'numpy', 'rich'}"
     code = f"import sys, edgepress.cli.evaluate; assert not {heavy} & set(sys.modules)"

@@ -171,6 +171,7 @@ def test_wrong_usage_exits_with_2(artifact: Path, tmp_path: Path, arguments: tup
     assert "Usage:" in result.stderr
 
 
+@pytest.mark.slow
 def test_help_does_not_import_torch() -> None:
     script = (
         "import sys; from edgepress.cli.main import main; main(['generate', '--help'], standalone_mode=False);"

@@ -89,12 +89,14 @@ def test_version() -> None:
     assert "rknn-toolkit2" in lines
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_not_an_error_message() -> None:
     command = f"{sys.executable} -m edgepress recipes show pi5 | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Error" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["['--help']", "['quantize', '--help']", "['quantize', '--recipe', 'absent']"])
 def test_help_and_early_refusals_come_without_torch(arguments: str) -> None:
     script = (
@@ -104,6 +106,7 @@ def test_help_and_early_refusals_come_without_torch(arguments: str) -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_command_imports_nothing_that_others_need() -> None:
     """It made the start of all commands half as long again."""
     script = (

@@ -12,6 +12,7 @@ import edgepress
 from edgepress.cli.main import main
 
 
+@pytest.mark.slow
 def test_a_plan_is_printed_as_a_report_and_as_json() -> None:
     arguments = ["plan", "--recipe", "pi5", "--size", "64x64"]
     printed = CliRunner().invoke(main, arguments)

@@ -40,6 +40,7 @@ def test_lines_fit_the_terminal_and_are_never_too_long_to_read(columns: int, lim
     assert max(map(len, explanations)) <= limit
 
 
+@pytest.mark.slow
 def test_a_recipe_is_shown_whole_and_explained() -> None:
     """What is shown is YAML that says the same as the recipe, once its explanations are comments."""
     for name in recipe_names():

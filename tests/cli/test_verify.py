@@ -38,6 +38,7 @@ def flip_last_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_exit_codes(artifact: Artifact, tmp_path: Path) -> None:
     result = run("verify", artifact.path)
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Verified: every file is as it was published.")
@@ -48,6 +49,7 @@ def test_exit_codes(artifact: Artifact, tmp_path: Path) -> None:
     assert run("verify", tmp_path / "nowhere").exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_report_as_json(artifact: Artifact) -> None:
     flip_last_bit(artifact.onnx / WEIGHTS)
     result = run("verify", artifact.path, "--json")
@@ -56,6 +58,7 @@ def test_the_report_as_json(artifact: Artifact) -> None:
     assert [(problem["path"], problem["status"]) for problem in report["problems"]] == [(f"onnx/{WEIGHTS}", "changed")]
 
 
+@pytest.mark.slow
 def test_bench_and_generate_with_verify_refuse_a_flipped_bit(artifact: Artifact) -> None:
     assert generate(artifact, "--verify").exit_code == 0
     flip_last_bit(artifact.onnx / WEIGHTS)

@@ -82,6 +82,7 @@ def test_every_prompt_of_the_demo_fits_the_context(split: dataset.Split) -> None
     assert all(clip.embed_text(sign.prompt) is not None for sign in dataset.held_out_signs(split))
 
 
+@pytest.mark.slow
 def test_stored_signs_are_nearest_to_their_prompts() -> None:
     """Four stored ground-truth signs, among their own prompts and all of the evaluation set. Needs no fonts."""
     stored = load_prompts(DATA / "signs.jsonl")

@@ -49,6 +49,7 @@ def make_reader(read: Callable[[bytes], object]) -> Reader:
     return Reader("x", lambda: {"x": VALID}, [("x", "json")], lambda _, file: read(file.read_bytes()))
 
 
+@pytest.mark.slow
 def test_another_exception_is_found() -> None:
     with pytest.raises((TypeError, KeyError)):
         fuzz_reader(make_reader(lambda content: json.loads(content)["x"]["y"] if b'"x"' in content else 0), CASES, 0)

@@ -47,6 +47,7 @@ def test_the_section_reports_every_case(folder: Path) -> None:
     assert "| 6.5e-04 | 1.0e-01 |" in body
 
 
+@pytest.mark.slow
 def test_only_parts_that_raise_the_peak_memory_are_points(folder: Path) -> None:
     graphs = {
         "text_encoder": [make_record(1e9, 3)],

@@ -49,6 +49,7 @@ def stack_characters(line: ImageArray, count: int) -> ImageArray:
     return np.vstack([np.pad(part, ((8, 8), (0, 0), (0, 0)), constant_values=255) for part in np.split(line, count, 1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turned_text_does_not_count_and_the_reason_is_known(turns: int, signs: list[tuple[Prompt, Path]]) -> None:
     prompt, file = signs[0]  # FRESH, which OCR reads on its head as well
@@ -106,6 +107,7 @@ def test_place_and_height_count_where_the_prompt_states_them() -> None:
         assert reading.lines == (("Welcome",) if remark is None else ())
 
 
+@pytest.mark.slow
 def test_region_is_that_of_the_image_as_it_lies() -> None:
     image = np.full((256, 256, 3), 255, np.uint8)
     image[20:80, 20:220] = np.asarray(Image.fromarray(load_strip(WELCOME)).resize((200, 60)))
@@ -116,6 +118,7 @@ def test_region_is_that_of_the_image_as_it_lies() -> None:
     assert (box.left > 160, box.right < 256, box.bottom - box.top > 100) == (True, True, True)
 
 
+@pytest.mark.slow
 def test_text_that_occurs_twice_is_remarked() -> None:
     word = np.asarray(Image.fromarray(load_strip(WELCOME)).resize((240, 82)))
     reading = read_text(square(np.vstack([word, word])), make_prompt("Welcome"))

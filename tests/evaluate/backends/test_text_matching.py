@@ -71,6 +71,7 @@ def distance_by_definition(a: str, b: str) -> int:
     )
 
 
+@pytest.mark.slow
 @given(SHORT, SHORT)
 def test_edit_distance_equals_the_definition_and_is_symmetric(a: str, b: str) -> None:
     assert edit_distance(a, b) == edit_distance(b, a) == distance_by_definition(a, b)

@@ -322,6 +322,7 @@ def test_unusable_color_profiles_are_named(noise: ImageArray, tmp_path: Path) ->
     assert failure.endswith("for another kind of image)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif", ".tif", ".bmp"])
 def test_damaged_files_are_unreadable_whatever_is_damaged(suffix: str, noise: ImageArray, tmp_path: Path) -> None:
     exif = Image.Exif()

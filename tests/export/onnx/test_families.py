@@ -182,6 +182,7 @@ def test_guidance_is_an_input_where_the_model_has_it(pipeline: str, key: str, va
         assert sum(port.name == "guidance" for port in graph.inputs) == ports
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_t5_has_no_graph_of_it(tmp_path: Path) -> None:
     names = list(write_and_open(SD3, tmp_path))
     index = json.loads((tmp_path / "model_index.json").read_text()) | {"text_encoder_3": [None, None]}

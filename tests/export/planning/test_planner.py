@@ -55,6 +55,7 @@ def test_peak_memory_is_within_15_percent_of_that_of_generating(
     assert demo_plan.phased_bytes == pytest.approx(measured, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_device_of_little_memory_is_refused_with_remedies() -> None:
     plan = plan_device(DEMO_PIPELINE, FP32, memory=1.1)  # 1 GiB of it is reserved
     assert plan.verdict is Verdict.DOES_NOT_FIT

@@ -202,6 +202,7 @@ def test_the_memory_layout_of_the_weight_changes_nothing() -> None:
     assert torch.equal(first.codes, second.codes)
 
 
+@pytest.mark.slow
 def test_it_is_near_the_best_of_all_codes_and_nearer_than_rounding() -> None:
     """Brute force over all 16^4 codes of four correlated channels, for 64 outputs."""
     generator = torch.Generator().manual_seed(3)

@@ -70,6 +70,7 @@ def test_temporary_files_of_the_toolkit_are_in_the_folder_that_is_deleted(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_deleted_by_the_next_one(
     tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_board_of_4_gib_is_rejected(full: Path, tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_too_little_memory_to_build_rejects_with_the_reason(full: Path) -> None:
     settings = RknnSettings(size=(512, 512), build_memory=2)
     deployment = MemoryEstimator(open_source(full), settings, QuantizationSettings()).estimate_npu("fp16")
