@@ -56,6 +56,7 @@ SET_UP_DOCS := $(VENV)/.set-up-docs
 VENV_RKNN := .venv-rknn
 SET_UP_RKNN := $(VENV_RKNN)/.set-up
 OPEN_CLIP := build/open_clip/.set-up
+CYCLONEDX := build/cyclonedx/.set-up
 EDGEPRESS := $(RUN)/edgepress
 MODEL_OPTION := $(if $(MODEL),--model "$(MODEL)")
 # Not empty if the demo is evaluated, whose ground-truth images can be drawn.
@@ -128,6 +129,7 @@ artifact:  ## quantize, export and evaluate: the whole artifact for DEVICE
 	$(MAKE) quantize CHECK=0
 	$(MAKE) export
 	$(MAKE) evaluate
+	$(EDGEPRESS) describe "$(OUTPUT)"
 
 bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: start-up, image, step, memory
 	$(EDGEPRESS) bench "$(OUTPUT)" $(if $(DEMO),--prompts demo/pipeline/prompts/evaluation.jsonl)
@@ -136,7 +138,7 @@ bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: star
 TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
 	--no-loadscope-reorder
 
-test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) browser  ## run all tests that need no device
+test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) browser  ## run all tests that need no device
 	$(TEST) -m "not device"
 
 test-fast: $(SET_UP)  ## run the tests that take less than a second each
@@ -172,8 +174,9 @@ format: $(SET_UP)  ## let ruff fix and format the code
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
-docs-reference: $(SET_UP)  ## the reference of recipes in docs/recipes.md, from the schema
+docs-reference: $(SET_UP)  ## the reference in docs/recipes.md and the JSON Schema of artifact.json, from the code
 	$(RUN)/python -m edgepress.recipes.markdown
+	$(RUN)/python -m edgepress.storage.artifact_schema
 
 docs: $(SET_UP_DOCS)  ## build the documentation site in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
@@ -234,6 +237,11 @@ open-clip: $(OPEN_CLIP)  ## install open_clip in build/open_clip, for the test t
 $(OPEN_CLIP): $(SET_UP)
 	$(RUN)/pip install --quiet --no-deps --target build/open_clip --upgrade open-clip-torch==3.3.0 timm==1.0.31 \
 		ftfy==6.3.1 wcwidth==0.9.4 torchvision==0.28.0
+	@touch $@
+
+# Not in .venv: only a test reads the official schemas in it, and it brings twenty packages.
+$(CYCLONEDX): $(SET_UP)
+	$(RUN)/pip install --quiet --target build/cyclonedx --upgrade 'cyclonedx-python-lib[json-validation]==11.12.0'
 	@touch $@
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's quantizers: speed, memory, size, quality

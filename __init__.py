@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api.cleaning import clean
+    from .api.comparison import diff
+    from .api.description import describe
     from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
     from .api.inspection import info
     from .api.planning import plan
@@ -40,6 +42,8 @@ __all__ = [
     "UserError",
     "__version__",
     "clean",
+    "describe",
+    "diff",
     "evaluate",
     "export_onnx",
     "export_rknn",
@@ -56,6 +60,8 @@ _MODULES = {
     "Recipe": "recipes.schema",
     "UserError": "common.errors",
     "clean": "api.cleaning",
+    "describe": "api.description",
+    "diff": "api.comparison",
     "export_onnx": "api.functions",
     "export_rknn": "api.functions",
     "info": "api.inspection",

@@ -19,6 +19,7 @@ from ..storage.integrity import FileProblem, FileStatus, find_added_files, find_
 from ..storage.layout import (
     CHECKSUMS_NAME,
     CONFIG_NAME,
+    DOCUMENT_NAMES,
     ENGINES_FOLDER,
     GENERATORS,
     MANIFEST,
@@ -36,6 +37,7 @@ from ..storage.pipeline_config import read_export_config
 from ..storage.provenance import is_stale, list_required_files
 from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_published_model
 from ..storage.recognition import is_artifact, reject_path
+from .description_check import find_description_problems
 
 ADVICE = "Give an artifact that edgepress made, or one of its folders model, onnx and rknn"
 
@@ -51,6 +53,7 @@ class FolderReport:
         is_hashed: Whether hashes are recorded. Exports of earlier releases have none.
         links: Number of files that are links out of the folder, to what was published.
         problems: What is not as it was published; paths are relative to the artifact.
+        has_no_goldens: Whether graphs were to be run, and the export holds no golden inputs.
     """
 
     name: str
@@ -59,6 +62,7 @@ class FolderReport:
     is_hashed: bool = True
     links: int = 0
     problems: tuple[FileProblem, ...] = ()
+    has_no_goldens: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class VerificationReport:
     Attributes:
         path: The artifact.
         folders: The result for each published folder.
-        added: Files in the artifact's own folder that do not belong there.
+        added: Files in the artifact's own folder that do not belong there, or are not as they were written.
         outdated: Files of results that were measured of other files than those that are there now.
     """
 
@@ -101,6 +105,11 @@ class VerificationReport:
             "recorded."
             for folder in self.folders
             if folder.links
+        ]
+        sentences += [
+            f"The graphs in {self.path / folder.name} were not run: the export holds no golden inputs."
+            for folder in self.folders
+            if folder.has_no_goldens
         ]
         outdated = [f"{file} was measured of other files than are there now. Measure again." for file in self.outdated]
         return sentences + outdated
@@ -144,13 +153,14 @@ def verify(
     artifact, names = _locate(Path(path))
     with HashMemory(rehash) as hashes:
         folders = [_verify_folder(artifact, name, hashes, progress) for name in names]
-    if run:
+        described = tuple(find_description_problems(artifact, hashes))
+    if run and not any(folder.problems for folder in folders):
         folders = [_run_graphs(artifact, folder, progress) for folder in folders]
     report = VerificationReport(artifact.path, tuple(folders))
     if is_export(Path(path)) or is_pipeline(Path(path)):  # one folder of the artifact
         return report
     outdated = () if report.problems else tuple(find_outdated_results(artifact))
-    return replace(report, added=tuple(_find_added_to_top(artifact)), outdated=outdated)
+    return replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
 
 
 def to_dict(report: VerificationReport) -> dict[str, Any]:
@@ -288,7 +298,7 @@ def _compare_checksums(
         if is_required:
             yield FileProblem(path, FileStatus.MISSING, "is missing")
         return
-    for name in sorted({*listed, *expected}):
+    for name in sorted({*listed, *expected} - set(DOCUMENT_NAMES)):
         if listed.get(name) == expected.get(name):
             continue
         if name in (MANIFEST, CONFIG_NAME) and name in listed:
@@ -331,13 +341,14 @@ def _run_graphs(artifact: Artifact, report: FolderReport, progress: Progress) ->
         return report
     from ..runtime.golden import run_goldens
 
+    results = run_goldens(artifact.onnx, progress)
     different = tuple(
         FileProblem(
             f"{ONNX}/{result.graph}",
             FileStatus.DIFFERENT,
             f"gives other outputs than torch: relative error {result.relative_error:.2g}, at most {result.limit:.2g}",
         )
-        for result in run_goldens(artifact.onnx, progress)
+        for result in results
         if not result.passed
     )
-    return replace(report, problems=different)
+    return replace(report, problems=different, has_no_goldens=not results)

@@ -20,6 +20,8 @@ from ..common.errors import UserError, escape_controls
 from .bench import bench
 from .clean import clean
 from .console import log_to_terminal
+from .describe import describe
+from .diff import diff
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -134,5 +136,6 @@ def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
 
 
-for command in (plan, quantize, export, evaluate, generate, bench, recipes, info, doctor, verify, clean):
+COMMANDS = (plan, quantize, export, evaluate, generate, bench, recipes, info, doctor, describe, diff, verify, clean)
+for command in COMMANDS:
     main.add_command(command)

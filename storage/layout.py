@@ -11,6 +11,8 @@ MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 CHECKSUMS_NAME = "SHA256SUMS"
+DESCRIPTION_NAME, CARD_NAME, SBOM_NAME = "artifact.json", "README.md", "sbom.cdx.json"  # of an artifact as a whole
+DOCUMENT_NAMES = (DESCRIPTION_NAME, CARD_NAME, SBOM_NAME)
 EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
 MARKERS = {  # keys of which no other program's files of these names have most
     MANIFEST: ("schema_version", "prompts_sha256", "sources", "files", "layers"),
@@ -27,6 +29,9 @@ TOP_NAMES = (
     BENCH,
     MANIFEST,
     CHECKSUMS_NAME,
+    DESCRIPTION_NAME,
+    CARD_NAME,
+    SBOM_NAME,
     TIMINGS,
     LOCAL,
 )  # all that an artifact consists of
@@ -83,6 +88,11 @@ class Artifact:
     def manifest(self) -> Path:
         """The file that says what `model` was made from."""
         return self.path / MANIFEST
+
+    @property
+    def description(self) -> Path:
+        """The file that says what the artifact is as a whole."""
+        return self.path / DESCRIPTION_NAME
 
     @property
     def timings(self) -> Path:

@@ -185,8 +185,8 @@ def test_graphs_are_run_on_golden_inputs(artifact: Path) -> None:
     shutil.rmtree(artifact / "onnx" / "golden")
     write_golden(artifact / "onnx" / "golden", factor=1.01)
     publish_onnx(Artifact(artifact))
-    assert statuses(verify(artifact)) == {}
-    assert statuses(verify(artifact, run=True)) == {"onnx/caption": "different outputs"}
+    assert statuses(verify(artifact, run=False)) == {}
+    assert statuses(verify(artifact)) == {"onnx/caption": "different outputs"}
 
 
 def write_results(artifact: Path, measured: Path, digest: str | None) -> None:

@@ -1,0 +1,72 @@
+"""Compares the description of an artifact, artifact.json and its documents, with SHA256SUMS and with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..common.errors import UserError
+from ..storage.artifact_schema import ArtifactDescription, read_description
+from ..storage.checksums import read_checksums
+from ..storage.files import FileRecord, digest_files
+from ..storage.hash_memory import HashMemory
+from ..storage.integrity import FileProblem, FileStatus, find_problems
+from ..storage.layout import DESCRIPTION_NAME, DOCUMENT_NAMES, MODEL, ONNX, RKNN, Artifact
+from ..storage.manifest import read_manifest
+from ..storage.pipeline_config import read_onnx_config, read_rknn_config
+
+AGAIN = "Run 'edgepress describe' again."
+
+
+def find_description_problems(artifact: Artifact, hashes: HashMemory) -> Iterator[FileProblem]:
+    """Finds what is wrong with the description of an artifact; nothing if it has none.
+
+    Args:
+        artifact: The artifact.
+        hashes: Computes hashes.
+    """
+    try:
+        listed = read_checksums(artifact.path) or {}
+    except UserError:  # which is a problem of its own
+        listed = {}
+    present = [name for name in DOCUMENT_NAMES if (artifact.path / name).is_file()]
+    names = [name for name in DOCUMENT_NAMES if name in listed or (name in present and DESCRIPTION_NAME in present)]
+    records = [
+        FileRecord(path=name, bytes=(artifact.path / name).stat().st_size, sha256=listed.get(name, "0" * 64))
+        for name in names
+        if name in present
+    ]
+    problems = list(find_problems(artifact.path, records, hashes))
+    problems += [FileProblem(name, FileStatus.MISSING, "is missing") for name in names if name not in present]
+    yield from problems
+    if DESCRIPTION_NAME in present and not problems:
+        yield from _find_outdated_parts(artifact)
+
+
+def _find_outdated_parts(artifact: Artifact) -> Iterator[FileProblem]:
+    try:
+        description = read_description(artifact)
+        current = _digest_parts(artifact)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{artifact.description} ")
+        yield FileProblem(DESCRIPTION_NAME, FileStatus.CORRUPT, reason.removesuffix("."))
+        return
+    described = _list_digests(description)
+    if described != current:
+        names = sorted(name for name in {*described, *current} if described.get(name) != current.get(name))
+        reason = f"describes other files than are there now in {', '.join(names)}. {AGAIN}"
+        yield FileProblem(DESCRIPTION_NAME, FileStatus.STALE, reason.removesuffix("."))
+
+
+def _list_digests(description: ArtifactDescription) -> dict[str, str]:
+    return {name: part.sha256 for name, part in description.components.items() if part.sha256}
+
+
+def _digest_parts(artifact: Artifact) -> dict[str, str]:
+    """The digests of the folders, from what they record of their files."""
+    manifest = read_manifest(artifact.path) if artifact.has_model else None
+    files = {
+        MODEL: manifest.files if manifest else [],
+        ONNX: read_onnx_config(artifact.onnx).files if artifact.has_onnx else [],
+        RKNN: read_rknn_config(artifact.rknn).files if artifact.has_rknn else [],
+    }
+    return {name: digest_files(list(records)) for name, records in files.items() if records}

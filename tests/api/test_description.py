@@ -1,0 +1,170 @@
+"""The description of an artifact: what it says, what is found where it is wrong, and its schemas."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
+
+import edgepress
+from edgepress.api.verification import verify
+from edgepress.cli.main import main
+from edgepress.common.errors import UserError
+from edgepress.storage.artifact_schema import SCHEMA_FILE, read_description, render_schema
+from edgepress.storage.layout import DOCUMENT_NAMES, Artifact
+
+CYCLONEDX = Path(edgepress.__file__).resolve().parent / "build" / "cyclonedx"  # that `make test` installs
+VALIDATE = """
+import json, sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from jsonschema import Draft202012Validator
+sbom, schema, description = (open(path, encoding="utf-8").read() for path in sys.argv[1:])
+errors = JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom)
+assert errors is None, errors
+Draft202012Validator.check_schema(json.loads(schema))
+Draft202012Validator(json.loads(schema)).validate(json.loads(description))
+"""
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests must not change it."""
+    artifact = write_published_artifact(tmp_path_factory.mktemp("described") / "artifact")
+    edgepress.describe(artifact.path, license="apache-2.0")
+    return artifact.path
+
+
+@pytest.fixture
+def artifact(described: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(described, tmp_path / "artifact"))
+
+
+def find(artifact: Path) -> dict[str, str]:
+    return {problem.path: str(problem.status) for problem in verify(artifact, run=False).problems}
+
+
+def test_it_says_what_the_parts_record(described: Path) -> None:
+    description = read_description(Artifact(described))
+    assert (description.device, description.source.license) == ("custom", "apache-2.0")
+    assert set(description.components) == {"model", "onnx"}
+    onnx = description.components["onnx"]
+    assert onnx.status == "simulated"
+    assert onnx.bytes == sum((described / file.path).stat().st_size for file in onnx.files)
+    assert onnx.graphs["caption"].relative_error == 1e-6
+    assert {file.path for file in description.documents} == {"README.md", "sbom.cdx.json"}
+    card = (described / "README.md").read_text("utf-8")
+    assert card.startswith("---\nlibrary_name: edgepress\n")
+    assert "**simulated**" in card
+
+
+def test_an_artifact_passes_with_its_description_and_is_listed_for_sha256sum(described: Path) -> None:
+    assert find(described) == {}
+    result = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=described, capture_output=True, text=True, check=True
+    )
+    assert all(f"{name}: OK" in result.stdout for name in DOCUMENT_NAMES)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", DOCUMENT_NAMES)
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (flip, "changed"),
+        (Path.unlink, "missing"),
+        (lambda file: (file.unlink(), file.symlink_to("/etc/hostname")), "link"),
+    ],
+)
+def test_whatever_happens_to_a_document_is_found(
+    artifact: Path, name: str, change: Callable[[Path], object], status: str
+) -> None:
+    change(artifact / name)
+    assert find(artifact) == {name: status}
+
+
+def test_a_newer_schema_is_refused(artifact: Path) -> None:
+    file = artifact / "artifact.json"
+    file.write_text(file.read_text("utf-8").replace('"schema_version": 1,', '"schema_version": 2,', 1), "utf-8")
+    with pytest.raises(UserError, match="has schema version 2, but this edgepress reads version 1: a newer edgepress"):
+        read_description(Artifact(artifact))
+
+
+def test_a_path_that_leaves_the_folder_is_refused(artifact: Path) -> None:
+    file = artifact / "artifact.json"
+    file.write_text(file.read_text("utf-8").replace('"path": "README.md"', '"path": "../README.md"', 1), "utf-8")
+    with pytest.raises(UserError, match=r"artifact\.json is corrupt: documents\.0\.path"):
+        read_description(Artifact(artifact))
+
+
+def test_parts_that_were_replaced_since_are_named_until_it_is_described_again(artifact: Path) -> None:
+    publish_model(Artifact(artifact), b"2")  # writes SHA256SUMS without the description
+    publish_onnx(Artifact(artifact))
+    assert find(artifact)["artifact.json"] in ("changed", "stale")
+    edgepress.describe(artifact)
+    assert find(artifact) == {}
+
+
+def test_two_builds_are_equal_and_name_no_place(tmp_path: Path) -> None:
+    folders = [write_published_artifact(tmp_path / name / "artifact").path for name in ("a", "b")]
+    for folder in folders:
+        edgepress.describe(folder)
+    for name in (*DOCUMENT_NAMES, "SHA256SUMS"):
+        contents = {(folder / name).read_bytes() for folder in folders}
+        assert len(contents) == 1
+        assert str(tmp_path).encode() not in contents.pop()
+
+
+def test_the_shipped_schema_is_that_of_the_model() -> None:
+    assert SCHEMA_FILE.read_text("utf-8") == render_schema(), "run make docs-reference"
+
+
+@pytest.mark.skipif(not CYCLONEDX.is_dir(), reason="cyclonedx is not installed in build/; make test installs it")
+def test_documents_are_valid_by_the_official_schema_and_by_the_shipped_one(described: Path) -> None:
+    files = [described / "sbom.cdx.json", SCHEMA_FILE, described / "artifact.json"]
+    environment = os.environ | {"PYTHONPATH": str(CYCLONEDX)}
+    command = [sys.executable, "-c", VALIDATE, *map(str, files)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+# ---------------------------------------------------------------- comparing artifacts
+
+
+def test_equal_artifacts_have_no_differences(described: Path, artifact: Path) -> None:
+    assert edgepress.diff(described, artifact).is_equal
+    result = CliRunner().invoke(main, ["diff", str(described), str(artifact)])
+    assert (result.exit_code, result.stdout) == (0, "Equal: the same files, settings, versions and results.\n")
+
+
+def test_differences_are_files_and_values(described: Path, artifact: Path) -> None:
+    publish_model(Artifact(artifact), b"2")
+    (artifact / "onnx" / "extra.bin").write_bytes(b"1")
+    publish_onnx(Artifact(artifact), precision="fp32")
+    comparison = edgepress.diff(described, artifact)
+    assert comparison.added == ("onnx/extra.bin",)
+    assert comparison.changed == ("model/vae/model.safetensors",)
+    assert comparison.values["components.onnx.precision"] == ("int4", "fp32")
+    result = CliRunner().invoke(main, ["diff", str(described), str(artifact), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["removed"] == []
+    assert "+ onnx/extra.bin" in str(comparison)
+
+
+def test_the_command_says_the_status_of_each_part(artifact: Path) -> None:
+    result = CliRunner().invoke(main, ["describe", str(artifact)])
+    assert result.exit_code == 0, result.output
+    assert "onnx: simulated" in result.stdout
