@@ -22,7 +22,7 @@ def build_sbom(description: ArtifactDescription) -> dict[str, Any]:
     Args:
         description: The artifact.
     """
-    model = {
+    model: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": "artifact",
         "name": f"{description.source.model or description.pipeline_class} for {description.device}",
