@@ -29,6 +29,7 @@ from .results.schema import PromptSubset
 
 IMAGE_CACHE_DIR = ARTIFACTS / WORK / "images"  # shared by all devices, which often have the same reference
 SCORE_CACHE_FILE = "scores.sqlite"
+MAX_SEEDS = 1000  # images of a prompt: all are listed before the first is generated
 MAX_LISTED_NAMES = 3  # in an error message
 
 
@@ -150,6 +151,8 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
         reference = replace(reference, loras=_find_loras(first, recipe))
     prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
     all_prompts = load_prompt_set(prompt_set)
+    if options.seeds > MAX_SEEDS:
+        raise UserError(f"--seeds {options.seeds} are too many images of a prompt. Choose at most {MAX_SEEDS}.")
     sources = (reference, *candidates.values())
     _require_known_images(sources, all_prompts, options.seeds, str(prompt_set))
     settings = recipe.evaluation

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.validation import format_value
 from ..storage.checkpoint import open_safetensors
 from ..storage.files import hash_file, read_json_object
 from ..storage.manifest import LoraRecord
@@ -81,10 +82,30 @@ class LoraScaling:
     by_root: bool = False
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> LoraScaling:
-        """Reads the keys of a PEFT config."""
-        patterns = config.get("alpha_pattern") or {}
-        return cls(config.get("lora_alpha"), patterns, bool(config.get("use_rslora")))
+    def from_config(cls, config: Mapping[str, Any], file: Path) -> LoraScaling:
+        """Reads the keys of a PEFT config.
+
+        Args:
+            config: The config.
+            file: The file of the LoRA, for messages.
+
+        Raises:
+            UserError: An alpha is not a number, or a pattern is no regular expression.
+        """
+        alpha, patterns = config.get("lora_alpha"), config.get("alpha_pattern") or {}
+        if not (alpha is None or _is_number(alpha)):
+            raise UserError(f"{file}: its lora_alpha is {format_value(alpha)}, not a number. Download it again.")
+        if not isinstance(patterns, Mapping) or not all(map(_is_number, patterns.values())):
+            raise UserError(f"{file}: its alpha_pattern does not give a number for each layer. Download it again.")
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"{file}: its alpha_pattern has {format_value(pattern)}, which is no regular expression ({error}). "
+                    "Download it again."
+                ) from error
+        return cls(alpha, patterns, bool(config.get("use_rslora")))
 
     def get_scale(self, path: str, rank: int) -> float:
         """The factor of a layer's product."""
@@ -94,6 +115,10 @@ class LoraScaling:
             matches = (alpha for pattern, alpha in self.alphas.items() if re.match(rf"(.*\.)?({pattern})$", path))
             alpha = next(matches, self.alpha)
         return 1.0 if alpha is None else alpha / (math.sqrt(rank) if self.by_root else rank)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _read_layers(spec: LoraSpec, pipeline: Path, checkpoints: Mapping[str, Check
         tensors = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in content.tensors.items()}
         component = _find_component(tensors, [denoiser, *checkpoints], checkpoints)
         if content.peft_config is not None:
-            scaling = {component or denoiser: LoraScaling.from_config(content.peft_config)}
+            scaling = {component or denoiser: LoraScaling.from_config(content.peft_config, spec.file)}
             tensors = {f"{component or denoiser}.{name}": tensor for name, tensor in tensors.items()}
             return _pair(tensors, scaling, denoiser, checkpoints)
         if component is not None:
@@ -120,7 +120,7 @@ def _read_layers(spec: LoraSpec, pipeline: Path, checkpoints: Mapping[str, Check
                 f"Copy {PEFT_CONFIG} into {spec.file.parent}."
             )
     converted = convert_lora(content.tensors, pipeline_class, checkpoints[denoiser].load_config(), spec.file)
-    scaling = {name: LoraScaling.from_config(config) for name, config in content.configs.items()}
+    scaling = {name: LoraScaling.from_config(config, spec.file) for name, config in content.configs.items()}
     for component in {name.partition(".")[0] for name in converted.alphas}:
         prefix = f"{component}."
         alphas = {n.removeprefix(prefix): a for n, a in converted.alphas.items() if n.startswith(prefix)}

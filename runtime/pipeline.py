@@ -102,6 +102,7 @@ class ImagePipeline:
         if exported.bucketed_graphs:
             self._run = BucketedSessions(sessions, exported.bucketed_graphs)
         self._image_sizes: Sequence[tuple[int, int]] = exported.image_sizes
+        self._graphs = frozenset(exported.graph_files)
 
     def _open_rknn(self, artifact: Path, keep_loaded: bool) -> None:
         exported = load_exported_rknn(artifact)
@@ -109,6 +110,7 @@ class ImagePipeline:
         self._host_configs = exported.host_configs
         self._host, self._run = open_backend(exported, keep_loaded)
         self._image_sizes = ()
+        self._graphs = frozenset()
 
     @overload
     def __call__(
@@ -276,4 +278,11 @@ class ImagePipeline:
             )
         if tile_size < MIN_TILE_SIZE or tile_size % 2:
             raise UserError(f"Invalid tile size {tile_size}: it must be even and at least {MIN_TILE_SIZE}.")
-        return make_tiled_decoder(self._run.run, self._host.decoder_graph, self._host.decoder_stages, tile_size)
+        stages = self._host.decoder_stages
+        missing = {stages.first_graph, *(stage.graph for stage in stages.stages)} - self._graphs
+        if missing:
+            raise UserError(
+                f"{self.folder} has no graphs that decode in tiles, such as {min(missing)}. Give no tile size, or "
+                "export the artifact again."
+            )
+        return make_tiled_decoder(self._run.run, self._host.decoder_graph, stages, tile_size)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...common.progress import Progress, no_progress
 from ...pipelines.preflight import check_images
@@ -57,6 +57,20 @@ class ExportResult:
         if self.tensorrt_unsupported_reason:
             lines += ["", self.tensorrt_unsupported_reason]
         return "\n".join(lines)
+
+
+def _warn_about_ineffective(overrides: Mapping[str, Any], settings: ExportSettings) -> None:
+    """Logs which settings were given that the others make ineffective."""
+    conditions = {
+        "format": ("precision", "int4"),
+        "accuracy_level": ("precision", "int4"),
+        "float_dtype": ("precision", "int4"),
+        "activations": ("precision", "w8a8"),
+        "max_prompt_tokens": ("shapes", "fixed"),
+    }
+    for name, (key, needed) in conditions.items():
+        if overrides[name] is not None and getattr(settings, key) != needed:
+            logger.warning("%s has no effect: %s is %s, not %s.", name, key, getattr(settings, key), needed)
 
 
 def export_onnx(
@@ -120,6 +134,7 @@ def export_onnx(
     values = (settings or ExportSettings()).model_dump()
     values |= {name: value for name, value in overrides.items() if value is not None}
     merged = validate_settings(ExportSettings, values)
+    _warn_about_ineffective(overrides, merged)
     artifact = Artifact(Path(output))
     plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
     if verify:

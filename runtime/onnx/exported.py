@@ -90,6 +90,8 @@ def _require_files(folder: Path, config: OnnxPipelineConfig, graph_files: Sequen
     for file in graph_files:
         if not file.exists():
             raise UserError(f"{file}, named in {CONFIG_NAME}, is missing. {EXPORT_AGAIN}")
+        if not file.is_file():
+            raise UserError(f"{file} is a folder, pipe or device instead of a graph. {EXPORT_AGAIN}")
     require_intact(folder, config.files, EXPORT_AGAIN)
     if not config.files:  # of an earlier release: no sizes and no hashes are known
         weights = sorted(folder.glob("*.safetensors"))

@@ -84,6 +84,7 @@ class SessionPool:
         """Returns all outputs of a graph; see `__call__`."""
         session = self._get_session(name)
         types = {port.name: port.type for port in session.get_inputs()}
+        self._require_inputs(name, inputs, types)
         feed = {
             key: value.astype(FLOAT_DTYPES.get(types[key], value.dtype), copy=False) for key, value in inputs.items()
         }
@@ -92,6 +93,14 @@ class SessionPool:
         except ORT_ERRORS as error:
             raise _to_user_error(f"Cannot run {self._files[name]}", error) from error
         return [output.astype(np.float32, copy=False) for output in outputs]
+
+    def _require_inputs(self, name: str, given: Iterable[str], taken: Iterable[str]) -> None:
+        """Refuses a graph that takes other inputs, such as one in the place of another."""
+        if set(given) != set(taken):
+            raise UserError(
+                f"{self._files[name]} is no graph {name!r}: it takes {', '.join(sorted(taken)) or 'no inputs'} instead "
+                f"of {', '.join(sorted(given))}. Export the artifact again."
+            )
 
     def loaded_graphs(self) -> tuple[str, ...]:
         """Returns the names of the graphs in memory."""
@@ -116,7 +125,7 @@ class SessionPool:
     def _create_session(self, name: str) -> Any:
         if name not in self._files:
             raise UserError(
-                f"Graph {name!r} is missing from the artifact, which has {', '.join(self._files)}. "
+                f"Graph {name!r} is missing from the artifact, which has {', '.join(self._files) or 'none'}. "
                 "Export the artifact again."
             )
         try:

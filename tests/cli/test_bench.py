@@ -118,7 +118,7 @@ def get_error(result: Result) -> str:
     [
         (("--size", "60x64"), "Invalid image size 60x64"),
         (("--tile", "33"), "Invalid tile size 33"),
-        (("--provider", "NoSuchProvider"), "has no execution provider NoSuchProvider"),
+        (("--provider", "NoSuchProvider"), "has no execution provider 'NoSuchProvider'"),
         (("--prompts", "nowhere.jsonl"), "'nowhere.jsonl'"),
         (("--prompts", "smoke", "--prompt", "a cat"), "--prompt and --prompts exclude each other"),
         (("--images", "0"), "'--images': 0 is not in the range x>=1"),

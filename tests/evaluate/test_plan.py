@@ -157,6 +157,11 @@ def test_pairs_require_images(tmp_path: Path) -> None:
             plan_image_pairs(RECIPE, reference, folder)
 
 
+def test_absurdly_many_images_are_refused(options: EvaluationOptions) -> None:
+    with pytest.raises(UserError, match=r"--seeds 100000000 are too many images of a prompt\. Choose at most 1000"):
+        plan_evaluation(RECIPE, replace(options, seeds=10**8))
+
+
 def test_a_noise_floor_needs_a_reference_that_generates(tmp_path: Path) -> None:
     reference, variant = make_images(tmp_path / "reference", "a"), make_images(tmp_path / "variant", "a")
     with pytest.raises(UserError, match=r"--noise-floor generates .*reference holds images\. Leave it out"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,9 +83,25 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
 
 def test_layers_are_scaled_as_peft_documents_it() -> None:
     config = {"lora_alpha": 8, "alpha_pattern": {"to_q": 4, r"layers\.1\.to_k": 2}}
-    scaling = LoraScaling.from_config(config)
+    scaling = LoraScaling.from_config(config, Path("style.safetensors"))
     assert scaling.get_scale("layers.0.to_k", 16) == 0.5
     assert scaling.get_scale("layers.0.to_q", 16) == 0.25
     assert scaling.get_scale("layers.1.to_k", 16) == 0.125
-    assert LoraScaling.from_config(config | {"use_rslora": True}).get_scale("a", 16) == 2.0
+    by_root = LoraScaling.from_config(config | {"use_rslora": True}, Path("style.safetensors"))
+    assert by_root.get_scale("a", 16) == 2.0
     assert LoraScaling().get_scale("a", 16) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"lora_alpha": "x"}, "its lora_alpha is 'x', not a number"),
+        ({"lora_alpha": True}, "its lora_alpha is true, not a number"),
+        ({"alpha_pattern": ["to_q"]}, "its alpha_pattern does not give a number"),
+        ({"alpha_pattern": {"to_q": None}}, "its alpha_pattern does not give a number"),
+        ({"alpha_pattern": {"(": 1}}, r"its alpha_pattern has '\(', which is no regular expression"),
+    ],
+)
+def test_a_config_that_gives_no_scales_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"style\.safetensors: {message}.* Download it again"):
+        LoraScaling.from_config(config, Path("style.safetensors"))

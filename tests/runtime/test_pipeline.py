@@ -129,6 +129,13 @@ def test_invalid_tile_size(image_pipeline: ImagePipeline, tile_size: int) -> Non
         image_pipeline.generate(GenerationRequest("a", tile_size=tile_size))
 
 
+def test_tiles_without_their_graphs_are_refused_before_any_work(image_pipeline: ImagePipeline) -> None:
+    reports: list[tuple[str, int, int]] = []
+    with pytest.raises(UserError, match=r"has no graphs that decode in tiles, such as vae_\w+\. Give no tile size"):
+        image_pipeline.generate(GenerationRequest("a", tile_size=64), lambda *state: reports.append(state))
+    assert reports == []
+
+
 # ---------------------------------------------------------------- corrupt exports
 
 

@@ -35,6 +35,12 @@ def test_floats_are_cast_to_the_dtype_of_the_graph_and_back(files: dict[str, Pat
         assert output.tolist() == [3, 3, 3]
 
 
+def test_a_graph_that_takes_other_inputs_is_refused(files: dict[str, Path]) -> None:
+    """Such as one graph in the place of another."""
+    with pytest.raises(UserError, match=r"is no graph 'float32': it takes a, b instead of a, c\. Export the artifact"):
+        SessionPool(files)("float32", {"a": np.ones(3), "c": np.ones(3)})
+
+
 def test_integers_are_not_cast(files: dict[str, Path]) -> None:
     numbers = np.array([2**24 + 1])
     output = SessionPool(files)("int64", {"a": numbers, "b": 0 * numbers})
@@ -53,7 +59,7 @@ def test_graphs_stay_loaded_or_one_is_loaded_at_a_time(
 
 
 def test_unknown_provider_names_the_available_ones(files: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"no execution provider Magic. Choose from .*CPU"):
+    with pytest.raises(UserError, match=r"no execution provider 'Magic'\. Choose from .*CPU"):
         SessionPool(files, providers=["MagicExecutionProvider"])
 
 
