@@ -86,37 +86,9 @@ def diagnose(root: Path = Path("/")) -> Diagnosis:
         available_memory=read_available_memory(),
         runtimes=_find_runtimes(root, machine),
         recipes=_find_recipes(root, machine, features),
-        notes=tuple(explain_numerics(features)),
+        notes=tuple(machine.arithmetic),
         missing={extra: names for extra, names in missing.items() if names},
     )
-
-
-def explain_numerics(features: CpuFeatures) -> list[str]:
-    """Says how ONNX Runtime computes on a processor, as far as that differs between processors. Sentences."""
-    notes = [
-        "INT4: the accuracy level in the graphs decides; the session option session.qdq_matmulnbits_accuracy_level "
-        "changes nothing in graphs with MatMulNBits."
-    ]
-    if features.is_x86 and features.has_exact_int8:
-        notes.append("W8A8: products are exact (VNNI).")
-    elif features.is_x86:
-        notes.append(
-            "W8A8: this processor has no VNNI. Dynamic graphs run with session.x64quantprecision=1, exactly and more "
-            "slowly; products of static graphs saturate."
-        )
-    if features.is_arm64 and not features.has_dot_products:
-        notes.append("INT4: this processor has no dot products, so accuracy level 4 computes as level 0, in floats.")
-    elif features.is_arm64:
-        notes.append(
-            "INT4 at accuracy level 4: weights without zero points are multiplied by KleidiAI, which rounds "
-            "activations by row instead of by block; the session option mlas.disable_kleidiai=1 computes as on x86."
-        )
-    if features.is_arm64 and features.has_fp16_arithmetic:
-        notes.append(
-            "fp16: sums are in float16 here, up to 1.5 % off for wide layers, and infinite where a partial sum passes "
-            "65,504. Use fp32, INT4 or W8A8 on the CPU."
-        )
-    return notes
 
 
 def _find_runtimes(root: Path, machine: MachineInfo) -> dict[str, str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ..common.cpu_features import read_cpu_features
+from ..runtime.onnx.arithmetic import explain_arithmetic
 from .bench_model import BenchModel
 from .process_memory import parse_proc_file
 
@@ -46,6 +48,9 @@ class MachineInfo(BenchModel):
     release: str | None = Field(description="Release of NVIDIA's software on a Jetson.")
     kernel: str = Field(description="Version of the kernel.")
     python: str = Field(description="Version of Python.")
+    arithmetic: list[str] = Field(
+        default=[], description="How ONNX Runtime computes products on this processor, in sentences."
+    )
 
 
 def read_machine_info(root: Path = Path("/")) -> MachineInfo:
@@ -68,6 +73,7 @@ def read_machine_info(root: Path = Path("/")) -> MachineInfo:
         release=read_text(root / "etc/nv_tegra_release"),
         kernel=platform.release(),
         python=platform.python_version(),
+        arithmetic=explain_arithmetic(read_cpu_features(root / "proc/cpuinfo")),
     )
 
 

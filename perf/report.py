@@ -167,7 +167,7 @@ def _format_machine(results: BenchResults) -> str:
         ["engine", results.engine],
         ["started", results.started_at],
     ]
-    return format_table(["machine", ""], rows)
+    return "\n\n".join(filter(None, [format_table(["machine", ""], rows), " ".join(machine.arithmetic)]))
 
 
 def _format_policies(power: PowerState) -> str:

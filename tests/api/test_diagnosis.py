@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgepress.api.diagnosis import NPU_VERSION_MARKER, diagnose, explain_numerics
+from edgepress.api.diagnosis import NPU_VERSION_MARKER, diagnose
 from edgepress.cli.main import main
 from edgepress.common.cpu_features import CpuFeatures
+from edgepress.runtime.onnx.arithmetic import explain_arithmetic
 
 
 def write_board(root: Path, model: str, compatible: str, gibibytes: float) -> Path:
@@ -62,7 +63,7 @@ def test_the_version_of_the_npu_library_is_read_from_it(tmp_path: Path) -> None:
 def test_how_products_are_computed_depends_on_the_processor(
     architecture: str, flags: str, present: str, absent: str
 ) -> None:
-    text = " ".join(explain_numerics(CpuFeatures(architecture, frozenset(flags.split()))))
+    text = " ".join(explain_arithmetic(CpuFeatures(architecture, frozenset(flags.split()))))
     assert present in text
     assert absent not in text
 
