@@ -9,7 +9,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.validation import format_value
-from ..storage.files import read_json_object
+from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.recovery import advise_recovery
 
 TOKENIZER, TEXT_ENCODER = "tokenizer", "text_encoder"  # what the names of the folders begin with; a number may follow
@@ -67,7 +67,9 @@ def _read_tokens(folder: Path) -> tuple[Path | None, Iterator[tuple[str, int]]]:
 def _read_json(file: Path) -> Any:
     """A file of many megabytes, which is therefore not read strictly."""
     try:
-        return json.loads(file.read_text("utf-8-sig"))
+        text = file.read_text("utf-8-sig")
+        require_no_lfs_pointer(file, text[: len(LFS_POINTER)].encode())
+        return json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is not valid JSON. {advise_recovery(file)}") from error
 

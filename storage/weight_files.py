@@ -150,11 +150,14 @@ def _is_present(file: Path) -> bool:
     """Whether a file is there.
 
     Raises:
-        UserError: It is a link to nothing.
+        UserError: It is a link to nothing, or its name is none that a file can have.
     """
-    if file.is_symlink() and not file.exists():
-        raise UserError(f"{file} is a link to {file.readlink()}, which does not exist. {advise_recovery(file)}")
-    return file.is_file()
+    try:
+        if file.is_symlink() and not file.exists():
+            raise UserError(f"{file} is a link to {file.readlink()}, which does not exist. {advise_recovery(file)}")
+        return file.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{file} cannot be read ({error.strerror}). {advise_recovery(file.parent)}") from error
 
 
 def _list_weights(folder: Path) -> list[Path]:

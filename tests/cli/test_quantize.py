@@ -163,7 +163,7 @@ def test_memory_is_given_with_a_unit(text: str, size: int) -> None:
     assert ByteSize().convert(text, None, None) == size
 
 
-@pytest.mark.parametrize("text", ["6", "6G", "GiB", "-1GiB", "six GiB", "6gib", "6GiB!", "1,5GiB", ""])
+@pytest.mark.parametrize("text", ["6", "6G", "GiB", "-1GiB", "six GiB", "6gib", "6GiB!", "1,5GiB"])
 def test_any_other_text_is_refused_with_an_example(text: str) -> None:
     result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", f"--max-memory={text}"])
     assert result.exit_code == 2
