@@ -228,8 +228,9 @@ bench-lora: $(SET_UP)  ## the demo's LoRA, merged and as an adapter (needs peft;
 demo-lora: $(SET_UP)  ## train the demo's LoRA again, in demo/lora
 	$(RUN)/python -m edgepress.demo.training.train_lora
 
-bench-interop: $(SET_UP)  ## whether stock transformers reads a quantized text encoder
+bench-interop: $(SET_UP)  ## what other programs make of every export of weights, without edgepress
 	$(RUN)/python -m edgepress.benchmarks.quantization.interop
+	$(RUN)/python -m edgepress.benchmarks.interop
 
 open-clip: $(OPEN_CLIP)  ## install open_clip in build/open_clip, for the test that compares with it
 

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from .api.comparison import diff
     from .api.description import describe
     from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
+    from .api.hub_publishing import publish
     from .api.inspection import info
     from .api.planning import plan
     from .api.verification import verify
+    from .api.weight_exports import export_comfyui, export_compressed_tensors, export_diffusers
     from .common.errors import UserError
     from .recipes.loader import load_recipe
     from .recipes.schema import Recipe
@@ -45,12 +47,16 @@ __all__ = [
     "describe",
     "diff",
     "evaluate",
+    "export_comfyui",
+    "export_compressed_tensors",
+    "export_diffusers",
     "export_onnx",
     "export_rknn",
     "info",
     "load_recipe",
     "plan",
     "plan_rknn",
+    "publish",
     "quantize",
     "verify",
 ]
@@ -62,12 +68,16 @@ _MODULES = {
     "clean": "api.cleaning",
     "describe": "api.description",
     "diff": "api.comparison",
+    "export_comfyui": "api.weight_exports",
+    "export_compressed_tensors": "api.weight_exports",
+    "export_diffusers": "api.weight_exports",
     "export_onnx": "api.functions",
     "export_rknn": "api.functions",
     "info": "api.inspection",
     "load_recipe": "recipes.loader",
     "plan": "api.planning",
     "plan_rknn": "api.functions",
+    "publish": "api.hub_publishing",
     "verify": "api.verification",
 }
 _CALLABLE_PACKAGES = ("evaluate", "quantize")  # packages that are functions of the API as well

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..common.user_folders import get_cache_folder, get_traceback_folder
 from ..runtime.rknn.toolkit import find_stale_folders
-from ..storage.layout import ARTIFACTS, CONFIG_NAME, GENERATORS, WORK, Artifact, is_written_by_edgepress
+from ..storage.layout import ARTIFACTS, CONFIG_NAME, PUBLISHED, WORK, Artifact, is_written_by_edgepress
 from ..storage.publishing import LOCK_FILE, TEMPORARY_NAME, artifact_lock
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 UNFINISHED_WORK, CACHED_IMAGES = "unfinished work", "cached images and scores"
 USER_CACHE, TRACEBACKS, TOOLKIT_FILES = "user cache", "tracebacks", "files of the RKNN toolkit"
 # Nothing else is removed from a folder .work, which may be of another program. Earlier releases gave no random numbers.
-BACKUP_NAME = re.compile(rf"replaced-({'|'.join(GENERATORS)})(?:-[0-9a-f]{{32}})?")
+BACKUP_NAME = re.compile(rf"replaced-({'|'.join(PUBLISHED)})(?:-[0-9a-f]{{32}})?")
 OWN_NAMES = rf"[0-9a-f]{{16}}|{BACKUP_NAME.pattern}|{TEMPORARY_NAME.pattern}|export-(?:onnx|rknn)"
 WORK_NAMES = re.compile(rf"{OWN_NAMES}|toolkit")
 UNIQUE_NAMES = re.compile(rf"{OWN_NAMES}|scores\.sqlite.*")  # no other program uses these

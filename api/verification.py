@@ -21,15 +21,18 @@ from ..storage.layout import (
     CONFIG_NAME,
     DOCUMENT_NAMES,
     ENGINES_FOLDER,
-    GENERATORS,
     MANIFEST,
     MODEL,
     ONNX,
+    PUBLISHED,
     RKNN,
     TOP_NAMES,
+    WEIGHT_EXPORT_NAME,
+    WEIGHT_EXPORTS,
     Artifact,
     is_export,
     is_pipeline,
+    is_weight_export,
 )
 from ..storage.manifest import read_manifest
 from ..storage.outdated_results import find_outdated_results
@@ -37,9 +40,10 @@ from ..storage.pipeline_config import read_export_config
 from ..storage.provenance import is_stale, list_required_files
 from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_published_model
 from ..storage.recognition import is_artifact, reject_path
+from ..storage.weight_export import read_weight_export
 from .description_check import find_description_problems
 
-ADVICE = "Give an artifact that edgepress made, or one of its folders model, onnx and rknn"
+ADVICE = "Give an artifact that edgepress made, or one of its folders, such as model and onnx"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class FolderReport:
     """The result for one published folder of an artifact.
 
     Attributes:
-        name: `model`, `onnx` or `rknn`.
+        name: `model`, `onnx`, `rknn`, or that of a format of weights for other programs.
         files: Number of files that are recorded.
         nbytes: Their bytes.
         is_hashed: Whether hashes are recorded. Exports of earlier releases have none.
@@ -138,7 +142,7 @@ def verify(
     Hashes of files that were read before and have not changed since are remembered in the user's cache.
 
     Args:
-        path: An artifact, or one of its folders `model`, `onnx` and `rknn`.
+        path: An artifact, or one of its folders, such as `model` or `onnx`.
         run: Whether to run the ONNX graphs on their golden inputs, where the export has some, and to compare their
             outputs with torch's.
         rehash: Whether to read files again whose hashes are remembered, as a disk that loses bits needs.
@@ -157,7 +161,7 @@ def verify(
     if run and not any(folder.problems for folder in folders):
         folders = [_run_graphs(artifact, folder, progress) for folder in folders]
     report = VerificationReport(artifact.path, tuple(folders))
-    if is_export(Path(path)) or is_pipeline(Path(path)):  # one folder of the artifact
+    if is_export(Path(path)) or is_weight_export(Path(path)) or is_pipeline(Path(path)):  # one folder of the artifact
         return report
     outdated = () if report.problems else tuple(find_outdated_results(artifact))
     return replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
@@ -191,10 +195,10 @@ def _locate(path: Path) -> tuple[Artifact, list[str]]:
     if not path.is_dir():
         raise reject_path(path, ADVICE, is_artifact)
     full = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would leave the artifact where a folder is a link
-    if is_export(path) or (full.name == MODEL and is_pipeline(path)):
+    if is_export(path) or is_weight_export(path) or (full.name == MODEL and is_pipeline(path)):
         return Artifact.containing(full if path.name in ("", "..") else path), [full.name]
     artifact = Artifact(path)
-    names = [name for name in GENERATORS if (path / name).is_dir()]
+    names = [name for name in PUBLISHED if (path / name).is_dir()]
     if not names:
         raise reject_path(path, ADVICE, is_artifact)
     return artifact, names
@@ -220,9 +224,11 @@ class _Published:
 
 def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: Progress) -> FolderReport:
     folder = artifact.path / name
-    described_by = artifact.manifest if name == MODEL else folder / CONFIG_NAME
+    description = WEIGHT_EXPORT_NAME if name in WEIGHT_EXPORTS else CONFIG_NAME
+    described_by = artifact.manifest if name == MODEL else folder / description
+    read = _read_weights if name in WEIGHT_EXPORTS else _read_export
     try:
-        published = _read_model(artifact) if name == MODEL else _read_export(folder)
+        published = _read_model(artifact) if name == MODEL else read(folder)
     except UserError as error:  # what describes the folder cannot be trusted, so nothing can be compared with it
         checksums = described_by.with_name(CHECKSUMS_NAME)
         file = checksums if str(error).startswith(f"{checksums} ") else described_by
@@ -232,7 +238,7 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
         return FolderReport(name, problems=(FileProblem(path, status, reason),))
     changed = list(find_problems(folder, published.files, hashes, progress))
     if published.is_hashed:
-        described = () if name == MODEL else (CONFIG_NAME, CHECKSUMS_NAME)
+        described = () if name == MODEL else (description, CHECKSUMS_NAME)
         ignored = (ENGINES_FOLDER,) if name == ONNX else ()
         changed += find_added_files(folder, {*described, *(file.path for file in published.files)}, ignored)
     elif not published.problems:
@@ -275,6 +281,18 @@ def _read_export(folder: Path) -> _Published:
     return _Published(files, bool(config.files), tuple(problems))
 
 
+def _read_weights(folder: Path) -> _Published:
+    export = read_weight_export(folder)
+    expected = {file.path: file.sha256 for file in export.files}
+    expected[WEIGHT_EXPORT_NAME] = hash_file(folder / WEIGHT_EXPORT_NAME)
+    problems = list(_compare_checksums(folder, expected, True, f"{folder.name}/"))
+    model = _read_model_beside(folder)
+    if model is not None and is_stale(export.model_sha256, (), model):
+        reason = f"was exported from another model than the one in {MODEL}, which was replaced since"
+        problems.append(FileProblem(folder.name, FileStatus.STALE, reason))
+    return _Published(export.files, True, tuple(problems))
+
+
 def _read_model_beside(export: Path) -> PublishedModel | None:
     """What the manifest beside an export says of the model; None where it is not there, or fails for itself."""
     artifact = Artifact.containing(export)
@@ -301,7 +319,7 @@ def _compare_checksums(
     for name in sorted({*listed, *expected} - set(DOCUMENT_NAMES)):
         if listed.get(name) == expected.get(name):
             continue
-        if name in (MANIFEST, CONFIG_NAME) and name in listed:
+        if name in (MANIFEST, CONFIG_NAME, WEIGHT_EXPORT_NAME) and name in listed:
             yield FileProblem(f"{prefix}{name}", FileStatus.CHANGED, "was changed: it has another SHA-256")
         else:
             yield FileProblem(path, FileStatus.CHANGED, f"was changed: it does not agree about {name}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+from .export_comfyui import comfyui
+from .export_compressed_tensors import compressed_tensors
+from .export_diffusers import diffusers
 from .export_onnx import onnx
 from .export_rknn import rknn
 
@@ -13,5 +16,8 @@ def export() -> None:
     """Export a pipeline for a runtime."""
 
 
+export.add_command(comfyui)
+export.add_command(compressed_tensors)
+export.add_command(diffusers)
 export.add_command(onnx)
 export.add_command(rknn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,10 @@ from .console import print_json, show_progress
 from .execution_providers import require_no_npu
 from .image_output import resolve_output
 from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, verbosity_options
+
+if TYPE_CHECKING:
+    from ..runtime.image_metadata import Detail
+    from ..runtime.pipeline import GenerationRequest, ImagePipeline
 
 SEED_LIMIT = 2**63
 
@@ -35,6 +40,13 @@ SEED_LIMIT = 2**63
     is_flag=True,
     help="First compare every file of the artifact with its SHA-256, as evaluate and bench do.",
 )
+@click.option(
+    "--provenance",
+    type=click.Choice(("hash", "prompt", "none")),
+    default="hash",
+    show_default=True,
+    help="What the file says: the artifact, seed, steps and the prompt's hash, or the prompt itself, or nothing.",
+)
 @output_option("The image file, such as out.png.", required=True, metavar="FILE")
 @json_option
 @verbosity_options
@@ -48,6 +60,7 @@ def generate(
     tile: int | None,
     providers: tuple[str, ...],
     verify: bool,
+    provenance: Detail,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -67,7 +80,7 @@ def generate(
     request = GenerationRequest(prompt, seed, steps, size, tile)
     with show_progress() as progress:
         image = pipeline.generate(request, progress)
-    target.save(image)
+    target.save(image, **_describe_origin(pipeline, request, target.image_format, provenance))
     if as_json:
         size = (image.height, image.width)
         print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": steps, "size": size})
@@ -83,3 +96,17 @@ def _verify(artifact: Path) -> None:
         notice = verify_export(artifact, progress)
     if notice:
         LOGGER.warning("%s", notice)
+
+
+def _describe_origin(
+    pipeline: ImagePipeline, request: GenerationRequest, image_format: str, detail: Detail
+) -> dict[str, Any]:
+    """The arguments of `Image.save` that store how the image was generated; says so where the format cannot."""
+    from ..runtime.image_metadata import ImageOrigin, build_save_options, can_hold_origin
+    from ..storage.outdated_results import digest_published
+
+    if detail != "none" and not can_hold_origin(image_format):
+        LOGGER.warning("%s files do not say how an image was generated. Use PNG, JPEG or WebP.", image_format)
+    digest = digest_published(pipeline.folder) or ""
+    origin = ImageOrigin(request.prompt, request.seed, request.steps, pipeline.pipeline_class, digest)
+    return build_save_options(image_format, origin, detail)

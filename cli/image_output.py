@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from ..storage.preflight import check_results_folder
@@ -42,16 +42,21 @@ class ImageOutput:
         """Whether it is a link to what the command prints to."""
         return self.is_stream and os.path.samestat(self.target.stat(), os.fstat(STANDARD_OUTPUT))
 
-    def save(self, image: Image) -> None:
-        """Saves an image; in a file in one piece, so that an interrupted run leaves no half image."""
+    def save(self, image: Image, **options: Any) -> None:
+        """Saves an image; in a file in one piece, so that an interrupted run leaves no half image.
+
+        Args:
+            image: The image.
+            options: Further arguments of `Image.save`.
+        """
         from ..storage.atomic_file import atomic_write
 
         if self.is_stream:
             buffer = BytesIO()  # formats such as TIFF need to go back in what they write
-            image.save(buffer, self.image_format)
+            image.save(buffer, self.image_format, **options)
             self.target.write_bytes(buffer.getvalue())
         else:
-            atomic_write(self.target, lambda temporary: image.save(temporary, self.image_format))
+            atomic_write(self.target, lambda temporary: image.save(temporary, self.image_format, **options))
 
 
 def resolve_output(path: Path) -> ImageOutput:

@@ -31,6 +31,7 @@ from .info import info
 from .interrupts import record_interrupts
 from .options import COMMAND
 from .plan import plan
+from .publish import publish
 from .quantize import quantize
 from .recipes import recipes
 from .verify import verify
@@ -136,6 +137,21 @@ def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
 
 
-COMMANDS = (plan, quantize, export, evaluate, generate, bench, recipes, info, doctor, describe, diff, verify, clean)
+COMMANDS = (
+    plan,
+    quantize,
+    export,
+    evaluate,
+    generate,
+    bench,
+    recipes,
+    info,
+    doctor,
+    describe,
+    diff,
+    verify,
+    publish,
+    clean,
+)
 for command in COMMANDS:
     main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,17 +58,21 @@ def unpack_awq(packed: AwqTensors) -> QuantizedWeight:
     return QuantizedWeight(unpack_nibbles(packed.qweight).T.contiguous(), qparams)
 
 
-def pack_nibbles(values: Tensor) -> Tensor:
-    """Packs (rows, columns) uint8 in 0..15 into (rows, columns / 8) int32, nibbles in AWQ's order.
+def pack_nibbles(values: Tensor, order: Sequence[int] = AWQ_ORDER) -> Tensor:
+    """Packs (rows, columns) uint8 in 0..15 into (rows, columns / 8) int32.
+
+    Args:
+        values: The values.
+        order: The column, of each eight, that goes into each nibble, the lowest first.
 
     Raises:
         ValueError: The number of columns is not a multiple of 8.
     """
     if values.shape[1] % 8:
-        raise ValueError(f"output width {values.shape[1]} is not a multiple of 8, which AWQ's layout needs")
+        raise ValueError(f"output width {values.shape[1]} is not a multiple of 8, which the layout needs")
     eights = values.reshape(values.shape[0], -1, 8).to(torch.int64)
     packed = torch.zeros(eights.shape[:2], dtype=torch.int64, device=values.device)
-    for nibble, channel in enumerate(AWQ_ORDER):
+    for nibble, channel in enumerate(order):
         packed |= eights[..., channel] << (4 * nibble)
     return packed.to(torch.int32)
 

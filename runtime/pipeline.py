@@ -70,6 +70,7 @@ class ImagePipeline:
 
     Attributes:
         folder: Folder of the exported graphs.
+        pipeline_class: Class of the pipeline that was exported.
 
     Raises:
         UserError: The folder holds no export that this version can run.
@@ -92,6 +93,7 @@ class ImagePipeline:
     def _open_onnx(self, artifact: Path, keep_loaded: bool, providers: Sequence[str]) -> None:
         exported = load_exported_onnx(artifact)
         self.folder: Path = exported.folder
+        self.pipeline_class: str = exported.pipeline_class
         self._host_configs: Mapping[str, Any] = exported.host_configs
         with reject_malformed(self.folder):
             self._host: Host = load_host(get_family(exported.pipeline_class), exported.host_configs)
@@ -106,7 +108,7 @@ class ImagePipeline:
 
     def _open_rknn(self, artifact: Path, keep_loaded: bool) -> None:
         exported = load_exported_rknn(artifact)
-        self.folder = exported.folder
+        self.folder, self.pipeline_class = exported.folder, exported.pipeline_class
         self._host_configs = exported.host_configs
         self._host, self._run = open_backend(exported, keep_loaded)
         self._image_sizes = ()

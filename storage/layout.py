@@ -9,7 +9,9 @@ from .markers import JsonAuthor, identify_author
 
 MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
+DIFFUSERS, COMFYUI, COMPRESSED_TENSORS = "diffusers", "comfyui", "compressed-tensors"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
+WEIGHT_EXPORT_NAME = "export.json"
 CHECKSUMS_NAME = "SHA256SUMS"
 DESCRIPTION_NAME, CARD_NAME, SBOM_NAME = "artifact.json", "README.md", "sbom.cdx.json"  # of an artifact as a whole
 DOCUMENT_NAMES = (DESCRIPTION_NAME, CARD_NAME, SBOM_NAME)
@@ -17,14 +19,18 @@ EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
 MARKERS = {  # keys of which no other program's files of these names have most
     MANIFEST: ("schema_version", "prompts_sha256", "sources", "files", "layers"),
     CONFIG_NAME: ("schema_version", "family", "graphs", "host"),
+    WEIGHT_EXPORT_NAME: ("schema_version", "format", "model_sha256", "components", "files"),
 }
 SIMULATOR_FOLDER = "simulator"  # in `rknn`: what the toolkit needs to build the parts again; a board may lack it
 ENGINES_FOLDER = "engines"  # in `onnx`: what build_engines.sh builds there on a board
 TIMINGS, LOCAL = "timings.json", "local.json"
 ARTIFACTS = Path("artifacts")  # where artifacts are written by default
 GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with
+# Folders of an artifact whose weights other programs load.
+WEIGHT_EXPORTS = (DIFFUSERS, COMFYUI, COMPRESSED_TENSORS)
+PUBLISHED = (*GENERATORS, *WEIGHT_EXPORTS)
 TOP_NAMES = (
-    *GENERATORS,
+    *PUBLISHED,
     EVALUATION,
     BENCH,
     MANIFEST,
@@ -147,13 +153,18 @@ def is_export(folder: Path) -> bool:
     return file.exists() and not is_of_another_program(file)
 
 
+def is_weight_export(folder: Path) -> bool:
+    """Whether a folder holds weights that edgepress exported for other programs."""
+    return is_written_by_edgepress(folder / WEIGHT_EXPORT_NAME)
+
+
 def is_written_by_edgepress(file: Path) -> bool:
-    """Whether edgepress wrote a manifest.json or pipeline.json; not if that cannot be seen any more."""
+    """Whether edgepress wrote a manifest.json, pipeline.json or export.json; not if that cannot be seen any more."""
     return identify_author(file, MARKERS[file.name]) is JsonAuthor.EDGEPRESS
 
 
 def is_of_another_program(file: Path) -> bool:
-    """Whether another program certainly wrote a manifest.json or pipeline.json."""
+    """Whether another program certainly wrote a manifest.json, pipeline.json or export.json."""
     return identify_author(file, MARKERS[file.name]) is JsonAuthor.ANOTHER
 
 

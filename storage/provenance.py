@@ -7,9 +7,19 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from .files import FileRecord
-from .layout import MODEL, SIMULATOR_FOLDER, Artifact, is_export, is_pipeline, locate_folder
+from .layout import (
+    MODEL,
+    SIMULATOR_FOLDER,
+    WEIGHT_EXPORTS,
+    Artifact,
+    is_export,
+    is_pipeline,
+    is_weight_export,
+    locate_folder,
+)
 from .pipeline_config import read_export_config
 from .published_model import PublishedModel, read_published_model
+from .weight_export import read_weight_export
 
 MAKE_AGAIN = "Make the folder again, or copy it again from where it was made."
 
@@ -50,6 +60,7 @@ def find_stale_exports(artifact: Artifact) -> list[Path]:
     """Finds the exports of an artifact that were made from another model than the one that it has now."""
     model = read_published_model(artifact)
     exports = [folder for folder in (artifact.onnx, artifact.rknn) if is_export(folder)]
+    exports += [artifact.path / name for name in WEIGHT_EXPORTS if is_weight_export(artifact.path / name)]
     return [folder for folder in exports if model is not None and _is_stale_export(folder, model)]
 
 
@@ -83,6 +94,8 @@ def describe_missing_hashes(folder: Path) -> str:
 
 def _is_stale_export(folder: Path, model: PublishedModel) -> bool:
     try:
+        if is_weight_export(folder):
+            return is_stale(read_weight_export(folder).model_sha256, (), model)
         config = read_export_config(folder)
     except UserError:  # loading it says what is wrong
         return False

@@ -13,14 +13,14 @@ from uuid import uuid4
 
 from ..common.errors import UserError
 from ..common.file_lock import lock_file
-from .layout import GENERATORS, Artifact
+from .layout import PUBLISHED, Artifact
 
 LOCK_FILE = "lock"
 # Folders in `.work` that are not there for long. A random number is part of their names, so that none is a user's.
 BACKUP = "replaced"  # of a folder while it is being replaced, which the name says as well
 REMOVED = "removed"  # a folder that is being removed
 STAGE = "stage"  # what will be published
-BACKUP_NAME = re.compile(rf"{BACKUP}-({'|'.join(GENERATORS)})-[0-9a-f]{{32}}")
+BACKUP_NAME = re.compile(rf"{BACKUP}-({'|'.join(PUBLISHED)})-[0-9a-f]{{32}}")
 TEMPORARY_NAME = re.compile(rf"(?:{REMOVED}|{STAGE})-[a-z]+-[0-9a-f]{{32}}")
 
 

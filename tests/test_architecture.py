@@ -33,6 +33,7 @@ FLOORS = [  # bottom to top
     {"api"},
     TOP,
 ]
+WEIGHT_FORMATS = ("export/comfyui", "export/compressed_tensors", "export/diffusers")
 HEAVY = {"torch", "diffusers", "transformers", "safetensors"}
 MODEL_NAMES = re.compile(r"z[_ -]?image|qwen|flux|sd3|sdxl|stable[_ -]?diffusion", re.IGNORECASE)
 MAX_LINES = {"module": 450, "function": 50}
@@ -255,6 +256,9 @@ def test_nothing_but_benchmarks_imports_the_demo() -> None:
 def test_formats_do_not_import_each_other() -> None:
     assert folder_crossings("export/onnx", "export/rknn") == []
     assert folder_crossings("export/rknn", "export/onnx") == []
+    formats = ["export/onnx", "export/rknn", *WEIGHT_FORMATS]
+    crossed = [folder_crossings(source, target) for source in WEIGHT_FORMATS for target in formats if source != target]
+    assert not any(crossed)
     assert folder_crossings("runtime/onnx", "runtime/rknn") == []  # parts on the CPU do run in ONNX Runtime
 
 

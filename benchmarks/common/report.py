@@ -37,6 +37,7 @@ PAGES = {  # the page of each section
     "evaluate": "evaluation.md",
     "ocr": "evaluation.md",
     "interop": "interop.md",
+    "interop-exports": "interop.md",
     "clip": "clip.md",
     "families": "families.md",
     "lora": "../lora.md",

@@ -17,13 +17,19 @@ def read_requirements(name: str) -> str:
     return (FOLDER / f"{name}.txt").read_text("utf-8")
 
 
-def ensure_environment(name: str, folder: Path) -> Path:
+def ensure_environment(name: str, folder: Path, file: Path | None = None) -> Path:
     """Creates an environment if it is missing or its pins have changed; returns its interpreter.
+
+    Args:
+        name: The tool.
+        folder: The folder to create it in.
+        file: The pins; default: those of the tool.
 
     Raises:
         PeerError: Installation failed, with pip's reason.
     """
-    environment, pins = folder / "env", read_requirements(name)
+    file = file or FOLDER / f"{name}.txt"
+    environment, pins = folder / "env", file.read_text("utf-8")
     python, marker = environment / "bin" / "python", environment / ".set-up"
     if marker.exists() and marker.read_text("utf-8") == pins:
         return python
@@ -31,7 +37,7 @@ def ensure_environment(name: str, folder: Path) -> Path:
     log = folder / "install.log"
     log.write_bytes(b"")
     _run_command([sys.executable, "-m", "venv", "--clear", str(environment)], log)
-    for arguments in list_install_steps(pins, FOLDER / f"{name}.txt"):
+    for arguments in list_install_steps(pins, file):
         _run_command([str(python), "-m", "pip", "install", "--quiet", *arguments], log)
     marker.write_text(pins, "utf-8")
     return python

@@ -82,6 +82,10 @@ class SourcePipeline:
         """
         return self._find_solution(component, lambda scheme: scheme.activations == activations)
 
+    def find_8bit_solution(self, component: str) -> Checkpoint | None:
+        """Returns the first solution of a component in 8 bits with one scale per output channel, by name."""
+        return self._find_solution(component, lambda scheme: scheme.bits == 8 and scheme.group_size == "channel")
+
     def _find_solution(self, component: str, is_suitable: Callable[[Scheme], bool]) -> Checkpoint | None:
         for folder in solution_folders(self.folder, component):
             solution = Checkpoint(folder)

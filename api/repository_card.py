@@ -1,0 +1,172 @@
+"""README.md of a model repository: what it holds, how good it is, how to load it, how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..common.errors import UserError
+from ..quantize.model_readme import SOURCE_README
+from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
+from ..storage.manifest import Manifest
+from ..storage.weight_export import read_weight_export
+
+RECIPE_NAME = "recipe.yaml"
+REPORT_NAME = "report.md"
+CARRIED_KEYS = ("license", "license_name", "license_link", "language")  # of the original's card
+TAGS = ("edgepress", "int4", "quantized")
+USAGE = {  # how each folder is loaded
+    DIFFUSERS: (
+        "stock diffusers, with auto-round",
+        "python",
+        'from diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained("{repo}")',
+    ),
+    MODEL: (
+        "diffusers, with edgepress",
+        "python",
+        "import edgepress.loading\nfrom diffusers import DiffusionPipeline\n\n"
+        'pipeline = DiffusionPipeline.from_pretrained("{repo}")',
+    ),
+    COMPRESSED_TENSORS: (
+        "the text encoder in transformers, with compressed-tensors",
+        "bash",
+        "hf download {repo} --include 'compressed-tensors/*'",
+    ),
+    COMFYUI: ("the transformer in ComfyUI's layout awq_w4a16", "bash", "hf download {repo} --include 'comfyui/*'"),
+    ONNX: (
+        "ONNX Runtime, without torch",
+        "bash",
+        "hf download {repo} --include 'onnx/*' --local-dir artifact\n"
+        'edgepress generate artifact --prompt "a red door" --output door.png',
+    ),
+    RKNN: (
+        "a Rockchip NPU",
+        "bash",
+        "hf download {repo} --include 'rknn/*' --local-dir artifact\n"
+        'edgepress generate artifact --prompt "a red door" --output door.png',
+    ),
+}
+UNVERIFIED = {
+    COMFYUI: "`comfyui/` was dequantized with comfy-kitchen; ComfyUI was not run.",
+    COMPRESSED_TENSORS: "`compressed-tensors/` was opened with transformers; vLLM was not run.",
+    RKNN: "`rknn/` was simulated, unless its pipeline.json says that a board verified it.",
+}
+
+
+@dataclass(frozen=True)
+class CardSettings:
+    """What a card says that the artifact does not know.
+
+    Attributes:
+        repo_id: The repository, as `owner/name`.
+        base_model: The original on the Hub; empty if unknown.
+        license: Identifier of the licence; empty for that of the original's card.
+    """
+
+    repo_id: str
+    base_model: str = ""
+    license: str = ""
+
+
+def read_source_card(model: Path) -> dict[str, Any]:
+    """The front matter of the original's card, as far as it is carried over; empty if there is none.
+
+    Raises:
+        UserError: It is not YAML.
+    """
+    file = model / SOURCE_README
+    text = file.read_text("utf-8") if file.is_file() else ""
+    if not text.startswith("---\n"):
+        return {}
+    try:
+        values = yaml.safe_load(text[4:].split("\n---", 1)[0])
+    except yaml.YAMLError as error:
+        raise UserError(f"The front matter of {file} is not valid YAML. Correct it, or remove the file.") from error
+    return {key: values[key] for key in CARRIED_KEYS if isinstance(values, dict) and values.get(key)}
+
+
+def build_front_matter(artifact: Artifact, manifest: Manifest, settings: CardSettings) -> dict[str, Any]:
+    """The metadata of a card, as `huggingface_hub.ModelCardData` takes it."""
+    carried = read_source_card(artifact.model)
+    if settings.license:
+        carried = {key: value for key, value in carried.items() if not key.startswith("license")}
+        carried["license"] = settings.license
+    base_model = settings.base_model or (manifest.source if _is_hub_id(manifest.source) else "")
+    relation = {"base_model": base_model, "base_model_relation": "quantized"} if base_model else {}
+    return {**relation, **carried, "library_name": "diffusers", "pipeline_tag": "text-to-image", "tags": list(TAGS)}
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
+
+
+def build_text(artifact: Artifact, manifest: Manifest, settings: CardSettings, folders: Sequence[str]) -> str:
+    """The text of a card below its front matter, in Markdown.
+
+    Args:
+        artifact: The artifact.
+        manifest: Its manifest.
+        settings: What the artifact does not know.
+        folders: The published folders; the first is the top of the repository.
+    """
+    name = settings.repo_id.rpartition("/")[2]
+    sections = [
+        f"# {name}",
+        f"{manifest.source}, quantized to 4 bits for {manifest.device} with "
+        f"[edgepress](https://pypi.org/project/edgepress/) {manifest.versions.get('edgepress', '')}.",
+        "## Sizes",
+        _build_size_table(manifest),
+        *_describe_exports(artifact, folders),
+        *_describe_results(artifact),
+        "## How to load it",
+        *(_describe_usage(folder, settings.repo_id) for folder in folders),
+        "## How it was made",
+        f"```bash\nedgepress quantize --recipe {RECIPE_NAME} --model {manifest.source}\n```",
+        f"[{RECIPE_NAME}]({RECIPE_NAME}) holds every setting. manifest.json holds the hashes of the original's files, "
+        "of the calibration prompts and of the result, and the error of every layer. `sha256sum -c SHA256SUMS` checks "
+        "this repository.",
+        *_describe_verification(folders),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _build_size_table(manifest: Manifest) -> str:
+    rows = ["| component | before, MB | after, MB |", "| --- | --- | --- |"]
+    for name, size in manifest.sizes.items():
+        rows.append(f"| {name} | {size.get('before', 0) / 1e6:.2f} | {size.get('after', 0) / 1e6:.2f} |")
+    return "\n".join(rows)
+
+
+def _describe_exports(artifact: Artifact, folders: Sequence[str]) -> list[str]:
+    rows = []
+    for folder in (name for name in folders if name in WEIGHT_EXPORTS):
+        for component, record in read_weight_export(artifact.path / folder).components.items():
+            difference = f"within {record.max_difference:.2g} of a step" if record.max_difference else "equal"
+            rows.append(
+                f"| {folder} | {component} | {record.bytes / 1e6:.2f} | {record.bits_per_weight:.3f} | {difference} |"
+            )
+    header = ["| export | component | MB | bits per weight | quantized weights |", "| --- | --- | --- | --- | --- |"]
+    return ["\n".join([*header, *rows])] if rows else []
+
+
+def _describe_results(artifact: Artifact) -> list[str]:
+    """The report of the last evaluation, whose tables name prompts, seeds and intervals."""
+    file = artifact.evaluation / REPORT_NAME
+    if not file.is_file():
+        return ["## Quality", "Not evaluated. `edgepress evaluate` compares it with the original."]
+    lines = file.read_text("utf-8").strip().splitlines()
+    return ["## Quality", "\n".join(f"#{line}" if line.startswith("##") else line for line in lines)]
+
+
+def _describe_usage(folder: str, repo_id: str) -> str:
+    title, language, code = USAGE[folder]
+    return f"With {title}:\n\n```{language}\n{code.format(repo=repo_id)}\n```"
+
+
+def _describe_verification(folders: Sequence[str]) -> list[str]:
+    notes = [f"- {UNVERIFIED[folder]}" for folder in folders if folder in UNVERIFIED]
+    return ["## What is not verified", "\n".join(notes)] if notes else []

@@ -1,0 +1,1 @@
+"""Export of text encoders in the format pack-quantized of compressed-tensors."""

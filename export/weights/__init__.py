@@ -1,0 +1,1 @@
+"""What exports of weights share: reading a component weight by weight, and publishing the files."""

@@ -1,0 +1,104 @@
+"""Opens what is exported, and publishes a folder of weights for other programs as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ... import __version__
+from ...common.errors import UserError
+from ...common.progress import Progress
+from ...pipelines.preflight import check_pipeline
+from ...storage.files import digest_files
+from ...storage.layout import WEIGHT_EXPORT_NAME, Artifact
+from ...storage.preflight import check_disk_space, check_output, check_replaceable
+from ...storage.publishing import artifact_lock, publish_folder, staging_folder
+from ...storage.snapshot import FolderSnapshot
+from ...storage.weight_export import ComponentRecord, WeightExport, write_weight_export
+from ..graph.source_model import SourcePipeline, open_source
+
+WriteComponents = Callable[[Path], Mapping[str, ComponentRecord]]
+"""Writes all files into a folder, and returns what was written of each component."""
+
+
+@dataclass(frozen=True)
+class WeightExportResult:
+    """A published folder of weights for other programs. `print` shows it as a table.
+
+    Attributes:
+        folder: The published folder.
+        export: What its export.json says.
+    """
+
+    folder: Path
+    export: WeightExport
+
+    def __str__(self) -> str:
+        lines = [f"{self.export.format} export in {self.folder}"]
+        for name, record in self.export.components.items():
+            types = ", ".join(f"{count} {kind}" for kind, count in record.types.items())
+            difference = f"within {record.max_difference:.2g} steps" if record.max_difference else "equal"
+            lines.append(
+                f"  {name}: {record.bytes / 1e6:.2f} MB, {record.bits_per_weight:.3f} bits per weight ({types}); "
+                f"quantized weights {difference}"
+            )
+        return "\n".join(lines)
+
+
+def open_checked(source: Path, target: Path) -> SourcePipeline:
+    """Opens a pipeline to export, and checks its files and that the export can be written.
+
+    Args:
+        source: A diffusers folder or an artifact folder.
+        target: The folder that is written or replaced, in an artifact.
+
+    Raises:
+        UserError: A file of the pipeline is missing or corrupt, the artifact cannot be written, or the folder holds
+            what edgepress did not make.
+    """
+    pipeline = open_source(source)
+    artifact = target.parent
+    if artifact.resolve().is_relative_to(pipeline.folder.resolve()):
+        raise UserError(f"The output {artifact} is inside the model folder {pipeline.folder}. Choose another --output.")
+    check_output(artifact)
+    check_replaceable(target, [target / WEIGHT_EXPORT_NAME])
+    check_pipeline(pipeline.folder)
+    pipeline.check_weights()
+    return pipeline
+
+
+def publish_weights(
+    pipeline: SourcePipeline, target: Path, write: WriteComponents, packages: tuple[str, ...], progress: Progress
+) -> WeightExportResult:
+    """Writes the files of an export beside its place and renames them into it. After an error, nothing has changed.
+
+    Args:
+        pipeline: The pipeline that is exported.
+        target: The folder that is written or replaced, in an artifact.
+        write: Writes the files.
+        packages: Packages whose versions are recorded.
+        progress: Called with the stages of the export.
+
+    Raises:
+        UserError: A file of the pipeline was changed since it was quantized, or while it was read.
+    """
+    artifact = Artifact(target.parent)
+    check_disk_space(artifact.path, sum(file.stat().st_size for file in pipeline.folder.glob("*/*.safetensors")))
+    snapshot = FolderSnapshot.take(pipeline.folder)
+    with artifact_lock(artifact.path) as work, staging_folder(work, "weights") as stage:
+        sources = pipeline.verify_and_hash(progress)
+        is_own_model = pipeline.folder.resolve() == artifact.model.resolve()
+        components = dict(write(stage))
+        snapshot.require_unchanged()
+        export = WeightExport(
+            format=target.name,
+            family=pipeline.family.pipeline_class,
+            model_sha256=digest_files(sources) if is_own_model else "",
+            components=components,
+            versions={"edgepress": __version__} | {package: version(package) for package in packages},
+        )
+        export = write_weight_export(export, stage)
+        publish_folder(stage, target)
+    return WeightExportResult(target, export)

@@ -1,0 +1,131 @@
+"""Model repositories, written without a network, and their cards as huggingface_hub reads them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers.previous_artifact import extract_previous_artifact
+from huggingface_hub import ModelCard
+
+import edgepress
+from edgepress.api.hub_publishing import publish
+from edgepress.api.repository_card import read_source_card
+from edgepress.api.weight_exports import export_diffusers
+from edgepress.cli.main import main
+from edgepress.recipes.loader import load_recipe
+
+SOURCE_CARD = """---
+license: other
+license_name: a-license
+license_link: https://example.org/LICENSE
+language: [en, zh]
+tags: [art]
+---
+# The original
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = extract_previous_artifact(tmp_path_factory.mktemp("publish"))
+    export_diffusers(output=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository") / "out"
+    arguments = ["publish", str(artifact), "me/tiny-int4", "--dry-run", "--output", str(folder)]
+    options = ["--base-model", "them/tiny", "--license", "apache-2.0"]
+    result = CliRunner().invoke(main, [*arguments, *options])
+    assert result.exit_code == 0, result.output
+    assert "not uploaded" in result.stdout
+    return folder
+
+
+def test_the_card_is_read_by_huggingface_hub(repository: Path) -> None:
+    card = ModelCard.load(repository / "README.md")
+    assert card.data.base_model == "them/tiny"
+    assert card.data.to_dict()["base_model_relation"] == "quantized"
+    assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == (
+        "apache-2.0",
+        "diffusers",
+        "text-to-image",
+    )
+    assert 'from_pretrained("me/tiny-int4")' in card.text
+    assert "| PSNR dB ↑ | `artifact-model` | 3 | **47.12** | [45.53, 48.32] |" in card.text
+
+
+def test_stock_diffusers_is_the_top_of_the_repository(repository: Path, artifact: Path) -> None:
+    assert (repository / "transformer" / "config.json").read_bytes() == (
+        artifact / "diffusers" / "transformer" / "config.json"
+    ).read_bytes()
+    assert (repository / "onnx" / "pipeline.json").is_file()
+    assert not (repository / "model").exists()
+
+
+def test_every_file_is_in_the_checksums(repository: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=repository, check=True)
+    listed = {line.split("  ", 1)[1] for line in (repository / "SHA256SUMS").read_text("utf-8").splitlines()}
+    files = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+    assert files - listed == {"SHA256SUMS"}
+
+
+def test_the_recipe_can_be_used_again(repository: Path) -> None:
+    assert load_recipe(repository / "recipe.yaml").quantize.scheme.group_size == 32
+
+
+def test_the_licence_of_the_original_is_carried_over_and_named(
+    artifact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "README.source.md").write_text(SOURCE_CARD, "utf-8")
+    assert read_source_card(tmp_path) == {
+        "license": "other",
+        "license_name": "a-license",
+        "license_link": "https://example.org/LICENSE",
+        "language": ["en", "zh"],
+    }
+    publish(artifact, "me/x", license="other", dry_run=True, output=tmp_path / "out", folders=["model"])
+    assert "a licence that restricts its use" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("me/x", "--dry-run"), "Name it with --output"),
+        (
+            ("me/x", "--dry-run", "--output", "out", "--folder", "rknn"),
+            "has no folder 'rknn'. Choose from: model, onnx",
+        ),
+        (("a b", "--dry-run", "--output", "out"), "'a b' is not the name of a repository"),
+        (("x", "--dry-run", "--output", "out"), "'x' names no owner"),
+        (("me/x",), "Pass --license"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: tuple[str, ...], sentence: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["publish", str(artifact), *arguments])
+    assert result.exit_code == 2, result.output
+    assert sentence in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_needs_a_token(artifact: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(edgepress.UserError, match="no token to upload with"):
+        publish(artifact, "me/x", license="apache-2.0", output=tmp_path / "out")
+
+
+def test_a_folder_that_is_not_as_it_was_published_is_refused(artifact: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "artifact"
+    subprocess.run(["cp", "-r", str(artifact), str(broken)], check=True)
+    with (broken / "diffusers" / "model_index.json").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(edgepress.UserError, match="model_index"):
+        publish(broken, "me/x", dry_run=True, output=tmp_path / "out")

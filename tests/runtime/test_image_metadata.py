@@ -1,0 +1,65 @@
+"""Metadata of generated images, read back with Pillow and an XML parser."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from io import BytesIO
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from edgepress.runtime.image_metadata import Detail, ImageOrigin, build_save_options
+
+ORIGIN = ImageOrigin('a "red" <door> & 门\x07', seed=2**63 - 1, steps=8, model="APipeline", artifact_sha256="ab" * 32)
+IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def save(image_format: str, detail: Detail) -> Image.Image:
+    stream = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, image_format, **build_save_options(image_format, ORIGIN, detail))
+    image = Image.open(stream)
+    image.load()
+    return image
+
+
+def read_xmp(image: Image.Image) -> dict[str, str]:
+    packet = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]
+    text = packet.decode() if isinstance(packet, bytes) else packet
+    (description,) = ElementTree.fromstring(text.strip("\ufeff")).iter(
+        "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+    )
+    return dict(description.attrib)
+
+
+def read_values(image: Image.Image) -> dict[str, object]:
+    if image.format == "PNG":
+        text = image.text["edgepress"]  # type: ignore[attr-defined]
+    else:
+        comment = image.getexif().get_ifd(0x8769)[0x9286]
+        text = comment.removeprefix(b"ASCII\0\0\0").decode("ascii")
+    values: dict[str, object] = json.loads(text)
+    return values
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("detail", ["hash", "prompt"])
+def test_a_file_names_its_origin_and_is_marked_as_generated(image_format: str, detail: Detail) -> None:
+    image = save(image_format, detail)
+    expected: dict[str, object] = {"model": "APipeline", "artifact_sha256": "ab" * 32, "seed": 2**63 - 1, "steps": 8}
+    if detail == "prompt":
+        expected["prompt"] = ORIGIN.prompt
+    else:
+        expected["prompt_sha256"] = hashlib.sha256(ORIGIN.prompt.encode()).hexdigest()
+    assert read_values(image) == expected
+    xmp = read_xmp(image)
+    assert (xmp[f"{IPTC}DigitalSourceType"], xmp[f"{IPTC}AISystemUsed"]) == (GENERATED, "APipeline")
+    assert xmp.get(f"{IPTC}AIPromptInformation") == ('a "red" <door> & 门' if detail == "prompt" else None)
+
+
+@pytest.mark.parametrize(("image_format", "detail"), [("PNG", "none"), ("JPEG", "none"), ("BMP", "prompt")])
+def test_nothing_is_stored_where_it_is_switched_off_or_cannot_be(image_format: str, detail: Detail) -> None:
+    assert build_save_options(image_format, ORIGIN, detail) == {}
+    assert not {"edgepress", "exif", "xmp"} & save(image_format, detail).info.keys()
