@@ -36,3 +36,12 @@ def test_floats_that_a_device_sums_wrongly_are_not_exported(precision: str, tmp_
     with pytest.raises(edgepress.UserError, match=r"pi5 does not compute fp16 correctly\..* int4, w8a8\. Give --force"):
         edgepress.export_onnx("pi5", model="demo", output=tmp_path / "out", precision=precision)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_fits_on_no_version_of_a_device_is_refused_before_any_work(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text("device: small\nhardware: {memory: [0.2, 0.3], reserved: 0.25}\n")
+    with pytest.raises(edgepress.UserError, match=r"does not fit on small.* Give --force to go on nevertheless\."):
+        edgepress.quantize(recipe, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
