@@ -20,8 +20,8 @@ from edgepress.recipes.schema import GenerationSettings
 
 @pytest.fixture(scope="session")
 def generated(run_folder: Path) -> list[tuple[Prompt, npt.NDArray[np.uint8]]]:
-    """The first 48 evaluation prompts and their images, 128 x 128. They take half a minute, once in a run."""
-    prompts = load_prompts(DEMO_PIPELINE / "prompts" / "evaluation.jsonl")[:48]
+    """The first 32 evaluation prompts and their images, 128 x 128. They take half a minute, once in a run."""
+    prompts = load_prompts(DEMO_PIPELINE / "prompts" / "evaluation.jsonl")[:32]
     file = run_folder / "generated.npy"
     with FileLock(f"{file}.lock"):
         if not file.exists():

@@ -427,12 +427,12 @@ def test_weights_and_config_of_different_models_are_rejected(name: str, lean: Pa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
-    """Blocks of 7 MB: 7 of them, then 31; with fewer the heap has not reached its full size."""
+    """Blocks of 7 MB: 7 of them, then 23; with fewer the heap has not reached its full size."""
     recipe = tmp_path / "recipe.yaml"
     content = {"device": "test", "dtype": "float32", "quantize": {"method": "best", "components": ["transformer"]}}
     recipe.write_text(json.dumps(content | {"calibration": {"count": 1, "steps": 1}}))
     peaks, weights = [], []
-    for layers in (5, 29):
+    for layers in (5, 21):
         source, output, peak = (tmp_path / f"{name}-{layers}" for name in ("pipeline", "artifact", "peak"))
         write_tiny_pipeline(source, layers=layers)
         arguments = ["--recipe", recipe, "--model", source, "--output", output, "--max-memory", "1KB"]
@@ -441,7 +441,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
         peaks.append(int(peak.read_text()))
         weights.append(sum(file.stat().st_size for file in (source / "transformer").glob("*.safetensors")))
     growth = weights[1] - weights[0]
-    assert growth > 160e6
+    assert growth > 100e6
     assert peaks[1] - peaks[0] < 0.2 * growth, f"{peaks[0] / 1e6:.0f} MB, then {peaks[1] / 1e6:.0f} MB"
 
 
