@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .api.inspection import info
     from .api.planning import plan
     from .api.verification import verify
-    from .api.weight_exports import export_comfyui, export_compressed_tensors, export_diffusers
+    from .api.weight_exports import export_comfyui, export_compressed_tensors, export_diffusers, export_gguf
     from .common.errors import UserError
     from .recipes.loader import load_recipe
     from .recipes.schema import Recipe
@@ -50,6 +50,7 @@ __all__ = [
     "export_comfyui",
     "export_compressed_tensors",
     "export_diffusers",
+    "export_gguf",
     "export_onnx",
     "export_rknn",
     "info",
@@ -71,6 +72,7 @@ _MODULES = {
     "export_comfyui": "api.weight_exports",
     "export_compressed_tensors": "api.weight_exports",
     "export_diffusers": "api.weight_exports",
+    "export_gguf": "api.weight_exports",
     "export_onnx": "api.functions",
     "export_rknn": "api.functions",
     "info": "api.inspection",

@@ -74,7 +74,7 @@ def publish(
     Args:
         artifact: The artifact.
         repo_id: The repository, as `owner/name`. It is created if needed.
-        folders: Folders of the artifact to publish, such as `model` and `onnx`; empty: all.
+        folders: Folders of the artifact to publish, such as `model` and `gguf`; empty: all.
         base_model: The original on the Hub; default: what it was quantized from, if that was a Hub id.
         license: Identifier of the licence; default: that of the original's card.
         private: Whether a new repository is private.

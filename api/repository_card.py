@@ -11,7 +11,7 @@ import yaml
 
 from ..common.errors import UserError
 from ..quantize.model_readme import SOURCE_README
-from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
+from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, GGUF, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
 from ..storage.manifest import Manifest
 from ..storage.weight_export import read_weight_export
 
@@ -30,6 +30,11 @@ USAGE = {  # how each folder is loaded
         "python",
         "import edgepress.loading\nfrom diffusers import DiffusionPipeline\n\n"
         'pipeline = DiffusionPipeline.from_pretrained("{repo}")',
+    ),
+    GGUF: (
+        "GGUF: diffusers, ComfyUI-GGUF and others",
+        "bash",
+        "hf download {repo} --include 'gguf/*'",
     ),
     COMPRESSED_TENSORS: (
         "the text encoder in transformers, with compressed-tensors",
@@ -51,6 +56,7 @@ USAGE = {  # how each folder is loaded
     ),
 }
 UNVERIFIED = {
+    GGUF: "`gguf/` was read with gguf, diffusers and transformers; ComfyUI-GGUF and llama.cpp were not run.",
     COMFYUI: "`comfyui/` was dequantized with comfy-kitchen; ComfyUI was not run.",
     COMPRESSED_TENSORS: "`compressed-tensors/` was opened with transformers; vLLM was not run.",
     RKNN: "`rknn/` was simulated, unless its pipeline.json says that a board verified it.",

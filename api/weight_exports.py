@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
@@ -15,6 +16,42 @@ from ..storage.layout import Artifact
 
 if TYPE_CHECKING:
     from ..export.weights.publishing import WeightExportResult
+
+
+@requires_extra("gguf")
+def export_gguf(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    type: Literal["q4_0", "q4_1", "q8_0"] | None = None,  # noqa: A002
+    components: Sequence[str] = (),
+    progress: Progress = no_progress,
+) -> WeightExportResult:
+    """Exports a quantized pipeline to one GGUF file for each component, in `output/gguf`.
+
+    Codes and scales are carried over, not rounded again.
+
+    Args:
+        recipe: As for `quantize`; its device names the artifact. None if `output` is given.
+        model: A quantized diffusers folder or an artifact; default: the artifact in `output`.
+        output: The artifact's folder; default: `artifacts/<device>`.
+        type: `q4_0` takes a symmetric 4-bit solution, `q8_0` one in 8 bits, `q4_1` the model's own codes. Default:
+            those, as Q4_0 where they are symmetric.
+        components: Components to export; empty: transformer and text encoder.
+        progress: Called with a stage, what is done and the total.
+
+    Returns:
+        The published folder, and what is in it. `print` shows both.
+
+    Raises:
+        UserError: Bad input, an artifact without what the type needs, a family without names for GGUF, or a package
+            that is missing.
+    """
+    source, target = _resolve_folders(recipe, model, output)
+    from ..export.gguf.exporter import export_gguf as export
+
+    return export(source, target, type=type, components=components, progress=progress)
 
 
 @requires_extra("quantize")

@@ -7,6 +7,7 @@ import click
 from .export_comfyui import comfyui
 from .export_compressed_tensors import compressed_tensors
 from .export_diffusers import diffusers
+from .export_gguf import gguf
 from .export_onnx import onnx
 from .export_rknn import rknn
 
@@ -19,5 +20,6 @@ def export() -> None:
 export.add_command(comfyui)
 export.add_command(compressed_tensors)
 export.add_command(diffusers)
+export.add_command(gguf)
 export.add_command(onnx)
 export.add_command(rknn)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
 from .console import print_json
 from .options import json_option, model_option, output_option, recipe_option, verbosity_options
 
@@ -25,6 +27,11 @@ def weight_export_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+component_option = click.option(
+    "--component", "components", multiple=True, help="Export only this component; may be repeated."
+)
 
 
 def show_result(result: WeightExportResult, as_json: bool) -> None:

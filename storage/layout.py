@@ -9,7 +9,7 @@ from .markers import JsonAuthor, identify_author
 
 MODEL, ONNX, RKNN = "model", "onnx", "rknn"
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
-DIFFUSERS, COMFYUI, COMPRESSED_TENSORS = "diffusers", "comfyui", "compressed-tensors"
+GGUF, DIFFUSERS, COMFYUI, COMPRESSED_TENSORS = "gguf", "diffusers", "comfyui", "compressed-tensors"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 WEIGHT_EXPORT_NAME = "export.json"
 CHECKSUMS_NAME = "SHA256SUMS"
@@ -27,7 +27,7 @@ TIMINGS, LOCAL = "timings.json", "local.json"
 ARTIFACTS = Path("artifacts")  # where artifacts are written by default
 GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with
 # Folders of an artifact whose weights other programs load.
-WEIGHT_EXPORTS = (DIFFUSERS, COMFYUI, COMPRESSED_TENSORS)
+WEIGHT_EXPORTS = (GGUF, DIFFUSERS, COMFYUI, COMPRESSED_TENSORS)
 PUBLISHED = (*GENERATORS, *WEIGHT_EXPORTS)
 TOP_NAMES = (
     *PUBLISHED,

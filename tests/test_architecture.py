@@ -33,7 +33,7 @@ FLOORS = [  # bottom to top
     {"api"},
     TOP,
 ]
-WEIGHT_FORMATS = ("export/comfyui", "export/compressed_tensors", "export/diffusers")
+WEIGHT_FORMATS = ("export/comfyui", "export/compressed_tensors", "export/diffusers", "export/gguf")
 HEAVY = {"torch", "diffusers", "transformers", "safetensors"}
 MODEL_NAMES = re.compile(r"z[_ -]?image|qwen|flux|sd3|sdxl|stable[_ -]?diffusion", re.IGNORECASE)
 MAX_LINES = {"module": 450, "function": 50}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ class ExportReader:
 
 READERS = (
     ExportReader("diffusers", weight_exports.export_diffusers, "diffusers, transformers, auto-round", "diffusers"),
+    ExportReader("gguf", weight_exports.export_gguf, "diffusers, transformers, gguf", "gguf (Q4_1)"),
+    ExportReader(
+        "gguf",
+        partial(weight_exports.export_gguf, type="q4_0"),
+        "diffusers, transformers, gguf",
+        "gguf, symmetric (Q4_0)",
+        "qdq",
+    ),
     ExportReader(
         "compressed-tensors",
         weight_exports.export_compressed_tensors,

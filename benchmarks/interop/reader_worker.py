@@ -77,6 +77,15 @@ def describe_saving(pipeline: Any, tensors: dict[str, Tensor]) -> str:
 # ---------------------------------------------------------------- one function for each format
 
 
+def open_gguf(artifact: Path) -> tuple[Any, list[str]]:
+    from diffusers import GGUFQuantizationConfig
+
+    config = GGUFQuantizationConfig(compute_dtype=torch.float32)
+    transformer = open_single_file(artifact, artifact / "gguf" / "transformer.gguf", quantization_config=config)
+    encoder = open_text_encoder(artifact, artifact / "gguf", gguf_file="text_encoder.gguf")
+    return assemble(artifact, transformer=transformer, text_encoder=encoder), ["transformer", "text_encoder"]
+
+
 def open_diffusers(artifact: Path) -> tuple[Any, list[str]]:
     return assemble(artifact), ["transformer", "text_encoder"]
 
@@ -114,6 +123,7 @@ def open_comfyui(artifact: Path) -> tuple[Any, list[str]]:
 
 
 READERS: dict[str, Callable[[Path], tuple[Any, list[str]]]] = {
+    "gguf": open_gguf,
     "diffusers": open_diffusers,
     "compressed-tensors": open_compressed_tensors,
     "comfyui": open_comfyui,
@@ -130,6 +140,16 @@ def open_single_file(artifact: Path, file: Path, **options: Any) -> Any:
     return loader.from_single_file(
         str(file), config=str(folder), subfolder="transformer", torch_dtype=torch.float32, **options
     )
+
+
+def open_text_encoder(artifact: Path, folder: Path, **options: Any) -> Any:
+    """Opens a text encoder with the artifact's config, in float32."""
+    from transformers import AutoConfig, AutoModel
+
+    values = json.loads((artifact / "diffusers" / "text_encoder" / "config.json").read_text("utf-8"))
+    values.pop("quantization_config")
+    config = AutoConfig.for_model(**values)
+    return AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, **options)
 
 
 def assemble(artifact: Path, **components: Any) -> Any:

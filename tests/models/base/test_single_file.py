@@ -1,9 +1,10 @@
-"""Names of tensors in single files, against the converter of diffusers."""
+"""Names of tensors in single files, against the converter of diffusers and the names of the `gguf` package."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from gguf import MODEL_ARCH, get_tensor_name_map
 
 from edgepress.common.errors import UserError
 from edgepress.models.base.single_file import FusedRows, SingleFileNames, load_gguf_components
@@ -41,6 +42,16 @@ def test_diffusers_converts_the_names_back() -> None:
     assert {name: tensor.tolist() for name, tensor in converted.items()} == {
         name: tensor.tolist() for name, tensor in values.items()
     }
+
+
+def test_the_text_encoder_has_llama_cpps_names() -> None:
+    mapping = get_tensor_name_map(MODEL_ARCH.QWEN3, 2)
+    stems = ["embed_tokens", "norm", "layers.1.input_layernorm", "layers.1.post_attention_layernorm"]
+    stems += [f"layers.1.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")]
+    stems += [f"layers.1.mlp.{name}_proj" for name in ("gate", "up", "down")]
+    for stem in stems:
+        expected = mapping.get_name(f"model.{stem}.weight", try_suffixes=(".weight",))
+        assert LAYOUTS["text_encoder"].names.rename(f"{stem}.weight") == expected
 
 
 def test_a_missing_part_of_a_fused_layer_is_named() -> None:

@@ -1,0 +1,1 @@
+"""Export to GGUF, for ComfyUI-GGUF, the loader of diffusers, llama.cpp and others that stand on ggml."""
