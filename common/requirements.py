@@ -65,6 +65,8 @@ def reject_failed_import(error: BaseException) -> None:
     Raises:
         UserError: A package is missing or broken.
     """
+    if isinstance(error, UserError):  # it is a sentence already
+        return
     causes = list(_iter_causes(error))
     failed = next((cause for cause in causes if isinstance(cause, ImportError) or _is_import(cause)), None)
     if failed is None:

@@ -18,6 +18,7 @@ from edgepress.evaluate.images.image_file import load_image
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan, plan_image_pairs
 from edgepress.evaluate.results.schema import Results, load_results
+from edgepress.pipelines.preflight import TRIAL_PROMPT
 from edgepress.pipelines.sampling import SamplingParams
 from edgepress.prompts.prompt import Prompt
 from edgepress.recipes.schema import Recipe
@@ -166,7 +167,7 @@ def test_unsuitable_ground_truth_is_refused(
 def test_unreadable_ground_truth_is_refused(plan: EvaluationPlan, tmp_path: Path) -> None:
     for prompt in plan.prompts:
         (tmp_path / f"{prompt.id}.png").write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"ground-truth image .*a\.png is unreadable\. Replace it"):
+    with pytest.raises(UserError, match=r"ground-truth image .*a\.png is unreadable \(text, no image\)\. Replace it"):
         run_evaluation(replace(plan, ground_truth=tmp_path))
 
 
@@ -185,11 +186,12 @@ def test_corrupt_cached_images_are_generated_again(plan: EvaluationPlan, caplog:
 
 
 def fail_for(text: str, pipeline: Path, folder: Path) -> ImageSource:
-    """A copy of a pipeline whose chat template refuses prompts with a text, as templates of models do."""
+    """A copy of a pipeline whose chat template refuses prompts with a text, but none that is tried before the work."""
     shutil.copytree(pipeline, folder)
     template = folder / "tokenizer" / "chat_template.jinja"
     refusal = "{{ raise_exception('no such words') }}"
-    condition = f"{{% if '{text}' in messages[0]['content'] %}}{refusal}{{% endif %}}"
+    content = "messages[0]['content']"
+    condition = f"{{% if '{text}' in {content} and {content} != '{TRIAL_PROMPT}' %}}{refusal}{{% endif %}}"
     template.write_text(condition + template.read_text("utf-8"), "utf-8")
     return ImageSource("diffusers", folder)
 

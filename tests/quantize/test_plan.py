@@ -129,7 +129,7 @@ def test_weights_that_are_not_finite_are_named(pipeline: Path, value: float, mes
     weights["layers.1.mlp.up_proj.weight"][3, 4] = value
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(UserError, match=rf"layers\.1\.mlp\.up_proj\.weight.*{message}"):
-        check_finite_weights(pipeline)
+        check_finite_weights(pipeline, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_components_that_are_not_quantized_are_checked_too(pipeline: Path) -> No
     weights["decoder.conv_in.bias"][0] = float("nan")
     save_file(weights, file)
     with pytest.raises(UserError, match=r"decoder\.conv_in\.bias.*NaN"):
-        check_finite_weights(pipeline)
+        check_finite_weights(pipeline, torch.float32)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="corrupt or truncated"):
         build_plan(pipeline, QuantizationSettings())
