@@ -1,33 +1,50 @@
-"""`edgepress generate`: generates an image from an exported artifact, without torch."""
+"""`edgepress generate`: generates images from an exported artifact, without torch."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ..common.errors import UserError
 from ..common.requirements import requires_extra
+from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
 from .console import print_json, show_progress
 from .execution_providers import require_no_npu
 from .image_output import resolve_output
-from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, verbosity_options
+from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, restart_option, verbosity_options
 
 if TYPE_CHECKING:
+    from ..runtime.batch import BatchSettings
+    from ..runtime.image_file import ImageFormat
     from ..runtime.image_metadata import Detail
     from ..runtime.pipeline import GenerationRequest, ImagePipeline
 
 SEED_LIMIT = 2**63
+FORMATS = ("png", "jpeg", "webp")  # of a batch
 
 
 @click.command(cls=Command)
 @click.argument("artifact", type=FOLDER)
-@click.option("--prompt", required=True, metavar="TEXT", help="What the image shows.")
+@click.option("--prompt", metavar="TEXT", help="What the image shows.")
+@click.option("--prompts", metavar="FILE|SET", help="Prompts to generate an image of each, into the folder --output.")
+@click.option("--preset", metavar="NAME", help="Steps, size and guidance by name, such as fast.")
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True, help="Seed of the noise.")
-@click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=8, show_default=True, help="Denoising steps.")
-@click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the pipeline's]")
+@click.option("--steps", type=click.IntRange(1, MAX_STEPS), help="Denoising steps.  [default: the preset's, or 8]")
+@click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the preset's or the pipeline's]")
+@click.option(
+    "--guidance", type=click.FloatRange(0, 1000), help="Scale of guidance; 0: none.  [default: the preset's, or 0]"
+)
+@click.option("--negative-prompt", default="", metavar="TEXT", help="What guidance leads away from.")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
+@click.option(
+    "--format", "batch_format", type=click.Choice(FORMATS), help="Format of the images of --prompts.  [default: png]"
+)
+@click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Quality of JPEG and WebP.")
+@click.option("--low-memory", is_flag=True, help="With --prompts: keep one graph in memory at a time.")
 @click.option(
     "--provider",
     "providers",
@@ -47,45 +64,107 @@ SEED_LIMIT = 2**63
     show_default=True,
     help="What the file says: the artifact, seed, steps and the prompt's hash, or the prompt itself, or nothing.",
 )
-@output_option("The image file, such as out.png.", required=True, metavar="FILE")
+@output_option("The image file, such as out.png; with --prompts a folder.", required=True, metavar="PATH")
+@restart_option
 @json_option
 @verbosity_options
 @requires_extra("runtime")
 def generate(
     artifact: Path,
-    prompt: str,
+    prompt: str | None,
+    prompts: str | None,
+    preset: str | None,
     seed: int,
-    steps: int,
+    steps: int | None,
     size: tuple[int, int] | None,
+    guidance: float | None,
+    negative_prompt: str,
     tile: int | None,
+    batch_format: str | None,
+    quality: int,
+    low_memory: bool,
     providers: tuple[str, ...],
     verify: bool,
     provenance: Detail,
     output: Path,
+    restart: bool,
     as_json: bool,
 ) -> None:
-    """Generate an image from the ONNX graphs or the RKNN parts of an artifact.
+    """Generate images from the ONNX graphs or the RKNN parts of an artifact.
 
-    The same seed gives the same noise as in torch. One graph is in memory at a time.
+    The same seed gives the same noise as in torch. With --prompts, images are named by the prompts' ids, and the same
+    command goes on where it stopped. A single image keeps one graph in memory at a time.
     """
-    target = resolve_output(output)
+    if (prompt is None) == (prompts is None):
+        raise UserError("Give either --prompt or --prompts.")
+    if prompts is None and (batch_format or low_memory or restart):
+        raise UserError("--format, --low-memory and --restart are for --prompts. Leave them out.")
+    target = resolve_output(output, quality) if prompts is None else None
     from ..runtime.onnx.sessions import CPU_PROVIDERS
-    from ..runtime.pipeline import GenerationRequest, ImagePipeline
+    from ..runtime.pipeline import ImagePipeline
 
     if verify:
         _verify(artifact)
     if providers:
         require_no_npu(artifact)
-    pipeline = ImagePipeline(artifact, keep_loaded=False, providers=providers or CPU_PROVIDERS)
-    request = GenerationRequest(prompt, seed, steps, size, tile)
+    keep_loaded = prompts is not None and not low_memory
+    pipeline = ImagePipeline(artifact, keep_loaded=keep_loaded, providers=providers or CPU_PROVIDERS)
+    settings = _resolve_preset(artifact, preset, steps, size, guidance)
+    request = replace(settings, prompt=prompt or "", seed=seed, tile_size=tile, negative_prompt=negative_prompt)
+    if target is None:
+        assert prompts is not None
+        from ..runtime.batch import BatchSettings
+
+        image_format = cast("ImageFormat", batch_format or FORMATS[0])
+        batch = BatchSettings(request, image_format, quality, provenance)
+        _generate_batch(pipeline, prompts, batch, output, restart, as_json)
+        return
     with show_progress() as progress:
         image = pipeline.generate(request, progress)
     target.save(image, **_describe_origin(pipeline, request, target.image_format, provenance))
     if as_json:
         size = (image.height, image.width)
-        print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": steps, "size": size})
+        print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": request.steps, "size": size})
     else:
         click.echo(f"Generated {output}", err=target.is_standard_output)
+
+
+def _resolve_preset(
+    artifact: Path, name: str | None, steps: int | None, size: tuple[int, int] | None, guidance: float | None
+) -> GenerationRequest:
+    """Settings of a preset, if one is named, with those that options give instead."""
+    from ..runtime.pipeline import GenerationRequest
+    from ..runtime.presets import load_presets
+
+    settings = GenerationRequest("")
+    if name is not None:
+        presets = load_presets(artifact)
+        if name not in presets:
+            hint = suggest_name(name, list(presets)) if presets else "the artifact has none. Leave it out."
+            raise UserError(f"Unknown preset '{name}'; {hint}")
+        preset = presets[name]
+        settings = replace(settings, steps=preset.steps, size=preset.size, guidance=preset.guidance)
+    return replace(
+        settings,
+        steps=settings.steps if steps is None else steps,
+        size=settings.size if size is None else size,
+        guidance=settings.guidance if guidance is None else guidance,
+    )
+
+
+def _generate_batch(
+    pipeline: ImagePipeline, prompts: str, settings: BatchSettings, folder: Path, restart: bool, as_json: bool
+) -> None:
+    from ..prompts.sets import load_prompt_set
+    from ..runtime.batch import generate_batch
+
+    with show_progress() as progress:
+        result = generate_batch(pipeline, load_prompt_set(prompts), settings, folder, restart, progress)
+    if as_json:
+        print_json({"images": [str(file) for file in result.files], "generated": result.num_generated})
+        return
+    earlier = len(result.files) - result.num_generated
+    click.echo(f"Generated {result.num_generated} images in {folder}{f'; {earlier} were there' if earlier else ''}")
 
 
 def _verify(artifact: Path) -> None:

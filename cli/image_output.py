@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STANDARD_OUTPUT = 1  # its descriptor
+LOSSY_FORMATS = ("JPEG", "WEBP")
 TEST_SIZE = (16, 16)  # pixels of the image that a file format is tried with
 
 
@@ -26,11 +28,13 @@ class ImageOutput:
         path: The file as the user gave it.
         target: What is written: the file itself, or what it is a link to.
         image_format: The format that its name asks for, as Pillow calls it.
+        quality: 1 to 100, for formats that lose something.
     """
 
     path: Path
     target: Path
     image_format: str
+    quality: int
 
     @property
     def is_stream(self) -> bool:
@@ -53,17 +57,22 @@ class ImageOutput:
 
         if self.is_stream:
             buffer = BytesIO()  # formats such as TIFF need to go back in what they write
-            image.save(buffer, self.image_format, **options)
+            self._write(image, buffer, options)
             self.target.write_bytes(buffer.getvalue())
         else:
-            atomic_write(self.target, lambda temporary: image.save(temporary, self.image_format, **options))
+            atomic_write(self.target, lambda temporary: self._write(image, temporary, options))
+
+    def _write(self, image: Image, target: Path | BytesIO, options: Mapping[str, Any]) -> None:
+        lossy = {"quality": self.quality} if self.image_format in LOSSY_FORMATS else {}
+        image.save(target, self.image_format, **lossy, **options)
 
 
-def resolve_output(path: Path) -> ImageOutput:
+def resolve_output(path: Path, quality: int) -> ImageOutput:
     """Finds out where an image goes, before it is generated.
 
     Args:
         path: The file; what a link leads to is written, and the link stays.
+        quality: 1 to 100, for formats that lose something.
 
     Raises:
         UserError: Its name asks for no image format, or it cannot be written.
@@ -73,7 +82,7 @@ def resolve_output(path: Path) -> ImageOutput:
     image_format = Image.registered_extensions().get(path.suffix.lower(), "")
     if not _can_save(image_format):
         raise UserError(f"{path} names no image format that can be written. End it in .png.")
-    output = ImageOutput(path, path if _is_stream(path) else _follow_link(path), image_format)
+    output = ImageOutput(path, path if _is_stream(path) else _follow_link(path), image_format, quality)
     folder = output.target.parent
     is_writable = os.access(output.target if output.is_stream else folder, os.W_OK)
     if output.target.is_dir() or output.target.is_socket() or not folder.is_dir() or not is_writable:

@@ -34,6 +34,7 @@ from .plan import plan
 from .publish import publish
 from .quantize import quantize
 from .recipes import recipes
+from .serve import serve
 from .verify import verify
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit, GeneratorExit)  # are for click
@@ -143,6 +144,7 @@ COMMANDS = (
     export,
     evaluate,
     generate,
+    serve,
     bench,
     recipes,
     info,

@@ -26,6 +26,11 @@ def get_traceback_folder() -> Path:
     return _resolve("XDG_STATE_HOME", ".local/state") / "tracebacks"
 
 
+def get_server_folder() -> Path:
+    """Returns the folder of a server's templates and generated images, in the user's state folder."""
+    return _resolve("XDG_STATE_HOME", ".local/state") / "server"
+
+
 def _resolve(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable, ""))
     return (folder if folder.is_absolute() else Path.home() / default) / NAME

@@ -45,6 +45,8 @@ PATTERNS = {
     r"^[a-z0-9_-]+$": "it may have small letters, digits, '-' and '_'",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "it must begin with a letter or digit, and may have '.', '-' and '_' besides",
     r"^\d{1,6}(\.\d{1,9})?\s*%$": "it must be a number, or a percentage such as '2 %'",
+    r"\S": "it must not be blank",
+    r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$": "it must be a width and a height like 512x768, or auto",
     "^[0-9a-f]{64}$": "it must be 64 hexadecimal digits",
 }
 

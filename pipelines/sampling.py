@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
-from ..prompts.prompt import Prompt
+from ..prompts.prompt import Prompt, prompt_seed
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
 from ..storage.files import read_json_object
@@ -107,11 +106,6 @@ def resolve_dtype(dtype: str, pipeline: Path) -> str:
     files = [file for folder in find_weight_folders(pipeline) for file in select_weight_files(folder).files]
     weights = sum(file.stat().st_size for file in files)
     return "float32" if weights < AUTO_BFLOAT16_BYTES else "bfloat16"
-
-
-def prompt_seed(prompt_id: str, seed: int) -> int:
-    """The 63-bit seed of an image's noise, equal on every machine."""
-    return int.from_bytes(hashlib.sha256(f"{prompt_id}:{seed}".encode()).digest()[:8], "big") >> 1
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype, loras: Sequence[str] = ()) -> Any:

@@ -103,6 +103,11 @@ def detect_language(text: str) -> Language:
     return "zh" if not text.isascii() and any(map(is_cjk, text)) else "en"
 
 
+def prompt_seed(prompt_id: str, seed: int) -> int:
+    """The 63-bit seed of an image's noise, equal on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{prompt_id}:{seed}".encode()).digest()[:8], "big") >> 1
+
+
 def prompt_set_digest(prompts: Sequence[Prompt]) -> str:
     """A SHA-256 of prompts in order, independent of the formatting of their file."""
     content = [prompt.model_dump(mode="json") for prompt in prompts]

@@ -44,6 +44,8 @@ class GenerationRequest:
         tile_size: Side in pixels of the tiles that the image is decoded in, which limits the memory; None to decode it
             as a whole.
         require_finite: Whether NaN or infinite outputs of a graph are errors, rather than pixels.
+        guidance: Scale of classifier-free guidance; 0 for none. With guidance a step takes twice the time.
+        negative_prompt: What guidance leads away from.
     """
 
     prompt: str
@@ -52,6 +54,8 @@ class GenerationRequest:
     size: tuple[int, int] | None = None
     tile_size: int | None = None
     require_finite: bool = True
+    guidance: float = 0.0
+    negative_prompt: str = ""
 
 
 class ImagePipeline:
@@ -71,6 +75,8 @@ class ImagePipeline:
     Attributes:
         folder: Folder of the exported graphs.
         pipeline_class: Class of the pipeline that was exported.
+        image_sizes: Heights and widths of the images that graphs of fixed shapes generate; empty for any size.
+        size_multiple: Number of pixels that the sides of images of any size are multiples of.
 
     Raises:
         UserError: The folder holds no export that this version can run.
@@ -86,6 +92,7 @@ class ImagePipeline:
             self._open_onnx(artifact, keep_loaded, providers)
         with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
+            self.size_multiple: int = self._host.size_multiple
             exported_tokens = int(self._host_configs.get("max_prompt_tokens", self._host.max_tokens))
         max_tokens = min(exported_tokens, self._host.max_tokens)
         self._tokenizer = PromptTokenizer(self.folder / "tokenizer", self._host.chat_template_kwargs, max_tokens)
@@ -103,7 +110,7 @@ class ImagePipeline:
         self._run: SessionPool | BucketedSessions | RknnBackend = sessions
         if exported.bucketed_graphs:
             self._run = BucketedSessions(sessions, exported.bucketed_graphs)
-        self._image_sizes: Sequence[tuple[int, int]] = exported.image_sizes
+        self.image_sizes: Sequence[tuple[int, int]] = exported.image_sizes
         self._graphs = frozenset(exported.graph_files)
 
     def _open_rknn(self, artifact: Path, keep_loaded: bool) -> None:
@@ -111,7 +118,7 @@ class ImagePipeline:
         self.folder, self.pipeline_class = exported.folder, exported.pipeline_class
         self._host_configs = exported.host_configs
         self._host, self._run = open_backend(exported, keep_loaded)
-        self._image_sizes = ()
+        self.image_sizes = ()
         self._graphs = frozenset()
 
     @overload
@@ -175,29 +182,33 @@ class ImagePipeline:
 
         Args:
             request: The image to generate.
-            progress: Reports the stages `encoding`, `denoising` (step by step) and `decoding`.
+            progress: Reports the stages `encoding`, `denoising` (step by step) and `decoding`. An exception that it
+                raises ends the generation.
             warn: Called with a sentence if the prompt was too long and has been truncated.
 
         Raises:
             UserError: The size, the tile size or the number of steps is not supported, there cannot be enough memory,
                 the artifact cannot be run, or a graph gives NaN or infinite values.
         """
-        height, width = self.resolve_size(request.size)
-        shape = self._host.latent_shape(height, width)
-        run_decoder = self._select_decoder(request.tile_size)
-        self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
-        image_tokens = self._host.count_image_tokens(height, width)
-        schedule = make_schedule(self._scheduler_config, request.steps, image_tokens)
+        shape, schedule, run_decoder = self._prepare(request)
         noise = torch_randn(shape, request.seed)
-        ids = self._tokenize(request.prompt, warn)
-        progress(ENCODING, 0, 1)
-        prompt = self._host.encode_prompt(self._guard(self._run, ENCODING, request), ids)
-        progress(ENCODING, 1, 1)
-        latents = self._denoise(self._guard(self._run, DENOISING, request), noise, schedule, prompt, progress)
+        prompts = self._encode_prompts(request, progress, warn)
+        latents = self._denoise(request, noise, schedule, prompts, progress)
         progress(DECODING, 0, 1)
         image = self._host.decode_latents(self._guard(run_decoder, DECODING, request), latents)
         progress(DECODING, 1, 1)
         return Image.fromarray(image)
+
+    def check_request(self, request: GenerationRequest) -> None:
+        """Checks a request as `generate` does before it loads a graph, so that no work is lost to a later refusal.
+
+        Raises:
+            UserError: The prompt cannot be read, the size, the tile size or the number of steps is not supported, or
+                there cannot be enough memory.
+        """
+        self._prepare(request)
+        for text in _list_texts(request):
+            self._tokenizer.tokenize(text)
 
     def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """Returns the height and width of an image.
@@ -209,10 +220,10 @@ class ImagePipeline:
         Raises:
             UserError: The artifact was exported for other sizes.
         """
-        if self._image_sizes:
-            size = size or self._image_sizes[0]
-            if size not in self._image_sizes:
-                exported = ", ".join(f"{height}x{width}" for height, width in self._image_sizes)
+        if self.image_sizes:
+            size = size or self.image_sizes[0]
+            if size not in self.image_sizes:
+                exported = ", ".join(f"{height}x{width}" for height, width in self.image_sizes)
                 raise UserError(
                     f"The artifact was exported for images of {exported}, but {size[0]}x{size[1]} was requested. "
                     "Choose one of its sizes."
@@ -242,29 +253,61 @@ class ImagePipeline:
     def _is_rknn(self) -> bool:
         return isinstance(self._run, RknnBackend)
 
+    def _prepare(self, request: GenerationRequest) -> tuple[tuple[int, ...], Schedule, RunGraph]:
+        """The shape of the latents, the schedule, and what decodes."""
+        height, width = self.resolve_size(request.size)
+        shape = self._host.latent_shape(height, width)
+        run_decoder = self._select_decoder(request.tile_size)
+        self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
+        if request.negative_prompt and not request.guidance:
+            raise UserError(
+                "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."
+            )
+        image_tokens = self._host.count_image_tokens(height, width)
+        return shape, make_schedule(self._scheduler_config, request.steps, image_tokens), run_decoder
+
     def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
         with reject_malformed(self.folder):
             needed = estimate_min_memory(self._host_configs, height, width, decodes_whole)
         advice = "Choose a smaller size, or decode in tiles." if decodes_whole else "Choose a smaller size."
         check_memory(needed, f"An image of {height}x{width}", advice)
 
-    def _tokenize(self, text: str, warn: Callable[[str], None]) -> Any:
-        """The token ids of a prompt."""
-        tokenized = self._tokenizer.tokenize(text)
-        if tokenized.truncation_notice:
-            warn(tokenized.truncation_notice)
-        return tokenized.ids
-
     def _guard(self, run: RunGraph, stage: str, request: GenerationRequest) -> RunGraph:
         """Runs graphs as `run` does; outputs that are not finite are errors if the request says so."""
         return require_finite_outputs(run, stage, self.folder) if request.require_finite else run
 
-    def _denoise(self, run: RunGraph, latents: Any, schedule: Schedule, prompt: Any, progress: Progress) -> Any:
+    def _encode_prompts(
+        self, request: GenerationRequest, progress: Progress, warn: Callable[[str], None]
+    ) -> Sequence[Any]:
+        """Encodes the prompt and, with guidance, the negative prompt."""
+        run, texts = self._guard(self._run, ENCODING, request), _list_texts(request)
+        encoded: list[Any] = []
+        progress(ENCODING, 0, len(texts))
+        for text in texts:
+            tokenized = self._tokenizer.tokenize(text)
+            if tokenized.truncation_notice:
+                warn(tokenized.truncation_notice)
+            encoded.append(self._host.encode_prompt(run, tokenized.ids))
+            progress(ENCODING, len(encoded), len(texts))
+        return encoded
+
+    def _denoise(
+        self,
+        request: GenerationRequest,
+        latents: Any,
+        schedule: Schedule,
+        prompts: Sequence[Any],
+        progress: Progress,
+    ) -> Any:
         """Runs all denoising steps, from noise to the latents of an image."""
-        steps = len(schedule.timesteps)
+        run, steps = self._guard(self._run, DENOISING, request), len(schedule.timesteps)
         progress(DENOISING, 0, steps)
         for index, timestep in enumerate(schedule.timesteps):
-            velocity = self._host.predict_velocity(run, latents, float(timestep), prompt)
+            velocity, *negatives = (
+                self._host.predict_velocity(run, latents, float(timestep), prompt) for prompt in prompts
+            )
+            for negative in negatives:
+                velocity = self._host.apply_guidance(velocity, negative, request.guidance)
             latents = schedule.step(latents, velocity, index)
             progress(DENOISING, index + 1, steps)
         return latents
@@ -288,3 +331,8 @@ class ImagePipeline:
                 "export the artifact again."
             )
         return make_tiled_decoder(self._run.run, self._host.decoder_graph, stages, tile_size)
+
+
+def _list_texts(request: GenerationRequest) -> list[str]:
+    """The texts to encode: the prompt and, with guidance, the negative prompt."""
+    return [request.prompt, request.negative_prompt] if request.guidance else [request.prompt]

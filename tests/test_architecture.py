@@ -23,7 +23,7 @@ OUTSIDE = {"tests", "build", "dist", "artifacts", "docs", "plugins", "findings"}
 PLUGINS = {"optimum.commands.register": "plugins/optimum/commands/register"}
 IN_THE_ROOT = {"__init__.py", "__main__.py", "loading.py"}
 TOP = {"cli", "benchmarks", "__main__"}  # may import every stage
-STAGES = {"quantize", "export", "evaluate", "perf", "demo"}
+STAGES = {"quantize", "export", "evaluate", "perf", "demo", "serving"}
 FLOORS = [  # bottom to top
     {"common", "numerics"},
     {"storage", "prompts", "recipes"},
@@ -263,7 +263,7 @@ def test_formats_do_not_import_each_other() -> None:
 
 
 def test_the_runtime_never_imports_torch() -> None:
-    assert [str(path) for path in MODULES if room(path) == "runtime" and libraries(path) & HEAVY] == []
+    assert [str(path) for path in MODULES if room(path) in ("runtime", "serving") and libraries(path) & HEAVY] == []
 
 
 def test_what_the_command_line_needs_at_once_imports_nothing_heavy_at_its_top() -> None:

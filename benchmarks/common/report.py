@@ -38,6 +38,8 @@ PAGES = {  # the page of each section
     "ocr": "evaluation.md",
     "interop": "interop.md",
     "interop-exports": "interop.md",
+    "server": "serving.md",
+    "soak": "serving.md",
     "clip": "clip.md",
     "families": "families.md",
     "lora": "../lora.md",

@@ -18,7 +18,8 @@ import yaml
 from ... import __version__
 from ...common.code_fingerprint import code_fingerprint
 from ...pipelines.hub import DEMO_PIPELINE
-from ...pipelines.sampling import batched, prompt_seed, resolve_sampling
+from ...pipelines.sampling import batched, resolve_sampling
+from ...prompts.prompt import prompt_seed
 from ...prompts.reader import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...quantize.pipeline import quantize_pipeline

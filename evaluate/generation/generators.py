@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ...common.errors import UserError
 from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
-from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline, prompt_seed
-from ...prompts.prompt import Prompt
+from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline
+from ...prompts.prompt import Prompt, prompt_seed
 from ..images.types import ImageArray
 from .candidates import ImageSource
 

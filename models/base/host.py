@@ -48,6 +48,10 @@ class Host(Protocol):
     def native_resolution(self) -> int:
         """Side in pixels of the images that the pipeline was trained for."""
 
+    @property
+    def size_multiple(self) -> int:
+        """Number of pixels that the sides of an image are multiples of."""
+
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Returns the shape of the initial noise.
 
@@ -73,6 +77,11 @@ class Host(Protocol):
         self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any
     ) -> NDArray[np.float32]:
         """Returns the velocity, of the shape of `latents`, at a timestep of the scheduler."""
+
+    def apply_guidance(
+        self, velocity: NDArray[np.float32], negative: NDArray[np.float32], scale: float
+    ) -> NDArray[np.float32]:
+        """Returns the velocity that classifier-free guidance makes of those of a prompt and of a negative prompt."""
 
     def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Decodes denoised latents to an image (height, width, 3)."""

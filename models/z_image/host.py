@@ -81,7 +81,7 @@ def _read_factor(config: Mapping[str, Any], key: str) -> np.float32:
 
 
 class ZImageHost:
-    """Host of ZImagePipeline for batch size 1 without guidance; all floats are float32."""
+    """Host of ZImagePipeline for batch size 1; all floats are float32."""
 
     chat_template_kwargs: Mapping[str, Any] = {"enable_thinking": True}
     decoder_graph = "vae_decoder"
@@ -109,13 +109,19 @@ class ZImageHost:
         """Side in pixels of the images that the pipeline was trained for."""
         return int(self._vae["sample_size"])
 
+    @property
+    def size_multiple(self) -> int:
+        """Side of a patch in pixels."""
+        multiple: int = self._vae_scale * self._patch_size
+        return multiple
+
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Returns (1, channels, height / 8, width / 8).
 
         Raises:
             UserError: A side is not a multiple of a patch's 16 pixels, or beyond the transformer's position tables.
         """
-        require_size(height, width, self._vae_scale * self._patch_size, self._max_patches)
+        require_size(height, width, self.size_multiple, self._max_patches)
         return 1, self._channels, height // self._vae_scale, width // self._vae_scale
 
     def count_image_tokens(self, height: int, width: int) -> int:
@@ -152,6 +158,12 @@ class ZImageHost:
             "caption_sin": prompt.sin,
         }
         return -unpatchify(run("transformer", inputs)[0, : rows * columns], latents.shape, self._patch_size)
+
+    def apply_guidance(
+        self, velocity: NDArray[np.float32], negative: NDArray[np.float32], scale: float
+    ) -> NDArray[np.float32]:
+        """Returns v + s (v - n), as ZImagePipeline computes it: its scale s is 0, not 1, without guidance."""
+        return velocity + np.float32(scale) * (velocity - negative)
 
     def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Decodes latents (1, channels, height / 8, width / 8) to an image (height, width, 3)."""

@@ -45,7 +45,7 @@ class MaskedPrompt:
 
 
 class ZImageNpuHost(ZImageHost):
-    """Host of ZImagePipeline for images of one size, batch size 1 and no guidance.
+    """Host of ZImagePipeline for images of one size, batch size 1.
 
     Args:
         configs: Configs of the components and of the scheduler, by folder name.

@@ -36,6 +36,9 @@ COMMANDS_OF = {
     "cli/export_rknn.py": ("export rknn",),
     "cli/generate.py": ("generate",),
     "cli/quantize.py": ("quantize",),
+    "cli/serve.py": ("serve",),
+    "runtime/batch.py": ("generate",),
+    "serving": ("serve",),
     "quantize": ("quantize",),
     "export/onnx": ("export onnx",),
     "export/rknn": ("export rknn",),
@@ -57,7 +60,7 @@ def find_options(group: click.Group, prefix: str = "") -> Iterator[tuple[str, se
 OPTIONS = dict(find_options(main))
 LIBRARY = (
     *("api", "cli", "common", "demo", "export", "models", "numerics", "perf", "pipelines", "prompts", "quantize"),
-    *("recipes", "runtime"),
+    *("recipes", "runtime", "serving"),
 )
 MODULES = [
     path

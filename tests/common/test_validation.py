@@ -116,7 +116,7 @@ def test_a_value_takes_one_line_and_cannot_steer_a_terminal(value: object, text:
 def test_every_pattern_of_a_schema_is_explained() -> None:
     """Otherwise messages would show the pattern."""
     root = Path(edgepress.__file__).resolve().parent
-    rooms = ("recipes", "prompts", "evaluate", "storage", "runtime")
+    rooms = ("recipes", "prompts", "evaluate", "storage", "runtime", "serving")
     trees = [ast.parse(file.read_text("utf-8")) for room in rooms for file in (root / room).rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     patterns = {

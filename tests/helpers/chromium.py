@@ -114,6 +114,15 @@ class Page:
         self.call("Page.navigate", url=file.as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
+    def visit(self, url: str) -> None:
+        """Opens a page of a server and waits until it is loaded."""
+        self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})")
+
+    def type_text(self, text: str) -> None:
+        """Types a text into what has the focus."""
+        self.call("Input.insertText", text=text)
+
     def run(self, script: str) -> Any:
         """Returns the value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

@@ -24,7 +24,8 @@ def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image:
             height=height,
             width=width,
             num_inference_steps=request.steps,
-            guidance_scale=0.0,
+            guidance_scale=request.guidance,
+            negative_prompt=request.negative_prompt,
             generator=torch.Generator().manual_seed(request.seed),
         ).images
     image: Image = images[0]

@@ -60,6 +60,18 @@ def test_image_equals_that_of_diffusers(
     assert psnr(expected, image_pipeline.generate(request)) > 60
 
 
+def test_guidance_equals_that_of_diffusers(image_pipeline: ImagePipeline, tiny: Path) -> None:
+    request = GenerationRequest("a cat", seed=1, steps=3, size=(32, 48), guidance=2.5, negative_prompt="rain, " * 12)
+    guided = image_pipeline.generate(request)
+    assert psnr(generate_with_torch(load_pipeline(tiny, torch.float32), request), guided) > 60
+    assert psnr(image_pipeline.generate(GenerationRequest("a cat", seed=1, steps=3, size=(32, 48))), guided) < 40
+
+
+def test_a_negative_prompt_needs_guidance(image_pipeline: ImagePipeline) -> None:
+    with pytest.raises(UserError, match="no effect without guidance"):
+        image_pipeline.check_request(GenerationRequest("a cat", negative_prompt="rain"))
+
+
 def test_default_size_is_native(image_pipeline: ImagePipeline) -> None:
     assert image_pipeline.generate(GenerationRequest("a", steps=1)).size == (64, 64)
 

@@ -1,0 +1,160 @@
+"""Generates an image of each prompt of a file into a folder, and goes on where an earlier run stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.progress import Progress, no_progress
+from ..prompts.prompt import Prompt, prompt_seed
+from ..storage.atomic_file import atomic_write
+from ..storage.files import read_json_object, write_json
+from ..storage.outdated_results import digest_published
+from ..storage.preflight import check_results_folder
+from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image
+from .image_metadata import Detail, ImageOrigin, build_save_options
+from .pipeline import GenerationRequest, ImagePipeline
+from .verification import digest_export
+
+RECORD, PROMPTS = "batch.json", "prompts"  # the file, and its key for the texts by id
+MAX_SHOWN = 4  # differences in a message
+GENERATING = "generating"  # stage of progress
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How the images of a batch are generated.
+
+    Attributes:
+        request: Settings of every image; its prompt is ignored, and a prompt's own negative prompt replaces its.
+        format: Format of the files.
+        quality: 1 to 100, for JPEG and WebP.
+        provenance: What the files say of their prompts.
+    """
+
+    request: GenerationRequest
+    format: ImageFormat = "png"
+    quality: int = DEFAULT_QUALITY
+    provenance: Detail = "hash"
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch led to.
+
+    Attributes:
+        files: The images, in the order of the prompts.
+        num_generated: Images that this run generated; earlier runs generated the others.
+    """
+
+    files: tuple[Path, ...]
+    num_generated: int
+
+
+def generate_batch(
+    pipeline: ImagePipeline,
+    prompts: Sequence[Prompt],
+    settings: BatchSettings,
+    folder: Path,
+    restart: bool = False,
+    progress: Progress = no_progress,
+) -> BatchResult:
+    """Generates an image of each prompt, named by the prompt's id.
+
+    The noise depends on the prompt's id and the seed only, as in an evaluation: prompts may be added to a file.
+
+    Args:
+        pipeline: The artifact.
+        prompts: The prompts.
+        settings: How images are generated.
+        folder: Folder of the images, which is created.
+        restart: Whether to generate all images again, also where the folder holds images of other settings.
+        progress: Reports the stage `generating` in images.
+
+    Raises:
+        UserError: A prompt cannot be generated, or the folder holds images of other settings or cannot be written.
+        KeyboardInterrupt: Ctrl-C, with what is finished.
+    """
+    requests = [_make_request(prompt, settings.request) for prompt in prompts]
+    for request in requests:
+        pipeline.check_request(request)
+    check_results_folder(folder)
+    files = [folder / f"{prompt.id}.{settings.format}" for prompt in prompts]
+    texts = {
+        prompt.id: request.prompt + request.negative_prompt for prompt, request in zip(prompts, requests, strict=True)
+    }
+    _claim(folder, _describe(pipeline, settings), texts, files, restart)
+    missing = [index for index, file in enumerate(files) if restart or not file.exists()]
+    finished, digest = len(files) - len(missing), digest_published(pipeline.folder) or ""
+    progress(GENERATING, finished, len(files))
+    for index in missing:
+        try:
+            content = _encode(pipeline, requests[index], settings, digest)
+            atomic_write(files[index], lambda temporary, content=content: temporary.write_bytes(content))  # type: ignore[misc]
+        except KeyboardInterrupt as error:
+            hint = "The same command goes on." if not restart else "The same command without --restart goes on."
+            raise KeyboardInterrupt(f"Interrupted after {finished} of {len(files)} images. {hint}") from error
+        finished += 1
+        progress(GENERATING, finished, len(files))
+    return BatchResult(tuple(files), len(missing))
+
+
+def _encode(pipeline: ImagePipeline, request: GenerationRequest, settings: BatchSettings, digest: str) -> bytes:
+    """Generates an image, and returns the content of its file."""
+    origin = ImageOrigin(request.prompt, request.seed, request.steps, pipeline.pipeline_class, digest)
+    options = build_save_options(settings.format.upper(), origin, settings.provenance)
+    return encode_image(pipeline.generate(request), settings.format, settings.quality, options)
+
+
+def _make_request(prompt: Prompt, request: GenerationRequest) -> GenerationRequest:
+    negative = request.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
+    return replace(
+        request,
+        prompt=prompt.prompt,
+        seed=prompt_seed(prompt.id, request.seed),
+        negative_prompt=negative if request.guidance else "",
+    )
+
+
+def _describe(pipeline: ImagePipeline, settings: BatchSettings) -> dict[str, Any]:
+    """What the images depend on besides their prompts, as JSON."""
+    request = asdict(settings.request)
+    del request["prompt"]
+    size = list(pipeline.resolve_size(settings.request.size))
+    quality = None if settings.format == "png" else settings.quality
+    return {
+        **request,
+        "size": size,
+        "format": settings.format,
+        "quality": quality,
+        "provenance": settings.provenance,
+        "artifact_sha256": digest_export(pipeline.folder),
+    }
+
+
+def _claim(folder: Path, record: dict[str, Any], texts: dict[str, str], files: Sequence[Path], restart: bool) -> None:
+    """Writes what the images of a folder depend on, unless it is there already.
+
+    Raises:
+        UserError: The folder holds images of other settings or prompts, or files that no batch generated.
+    """
+    path = folder / RECORD
+    if not path.exists() or restart:
+        if not restart and (existing := [file for file in files if file.exists()]):
+            raise UserError(f"{existing[0]} is no image of a batch. Give another --output, or --restart to replace it.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json({**record, PROMPTS: texts}, path)
+        return
+    previous = read_json_object(path)
+    previous_texts = previous.pop(PROMPTS, {})
+    different = sorted(key for key in {*record, *previous} if record.get(key) != previous.get(key))
+    different += [name for name in texts if previous_texts.get(name, texts[name]) != texts[name]]
+    if different:
+        raise UserError(
+            f"{folder} holds images of other settings or prompts ({', '.join(different[:MAX_SHOWN])}). "
+            "Give another --output, or --restart to generate all again."
+        )
+    write_json({**record, PROMPTS: {**previous_texts, **texts}}, path)

@@ -1,0 +1,1 @@
+"""The server: generates images from an exported artifact over HTTP, without torch."""

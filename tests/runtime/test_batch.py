@@ -1,0 +1,138 @@
+"""Batches: an image of each prompt, that go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from helpers.published_artifact import publish_onnx, write_published_artifact
+from PIL import Image
+
+from edgepress.cli.main import main
+from edgepress.prompts.prompt import Prompt, prompt_seed, save_prompts
+from edgepress.runtime.pipeline import ImagePipeline
+from edgepress.storage.layout import Artifact
+
+PROMPTS = [Prompt(id=name, prompt=f"a sign {name}", language="en") for name in ("one", "two", "three")]
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    (tmp_path / "artifact" / "onnx").mkdir(parents=True)
+    return write_published_artifact(tmp_path / "artifact").path
+
+
+def run(artifact: Path, *arguments: str, prompts: list[Prompt] = PROMPTS) -> Result:
+    file = artifact.with_name("prompts.jsonl")
+    save_prompts(prompts, file)
+    options = ["--prompts", str(file), "--steps", "1", "--size", "32x48", "-o", str(artifact.with_name("images"))]
+    return CliRunner().invoke(main, ["generate", str(artifact), *options, *arguments])
+
+
+def test_images_are_those_of_their_prompts(artifact: Path) -> None:
+    result = run(artifact, "--seed", "3", "--json")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["generated"] == 3
+    assert [Path(file).name for file in content["images"]] == ["one.png", "two.png", "three.png"]
+    pipeline = ImagePipeline(artifact)
+    for prompt, file in zip(PROMPTS, content["images"], strict=True):
+        expected = pipeline(prompt.prompt, seed=prompt_seed(prompt.id, 3), steps=1, size=(32, 48))
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(expected))
+
+
+def test_only_what_is_missing_is_generated(artifact: Path) -> None:
+    assert "Generated 2 images" in run(artifact, prompts=PROMPTS[:2]).output
+    first = artifact.with_name("images") / "one.png"
+    modified = first.stat().st_mtime_ns
+    (first.with_name("two.png")).unlink()
+    assert "Generated 2 images" in run(artifact).output
+    assert first.stat().st_mtime_ns == modified
+    assert "Generated 0 images" in run(artifact).output
+    assert "; 3 were there" in run(artifact).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompts", "difference"),
+    [
+        (("--seed", "1"), PROMPTS, "(seed)"),
+        (("--steps", "2", "--guidance", "3"), PROMPTS, "(guidance, steps)"),
+        ((), [PROMPTS[0].model_copy(update={"prompt": "another"})], "(one)"),
+    ],
+)
+def test_images_of_other_settings_are_refused(
+    artifact: Path, arguments: tuple[str, ...], prompts: list[Prompt], difference: str
+) -> None:
+    assert run(artifact).exit_code == 0
+    result = run(artifact, *arguments, prompts=prompts)
+    assert result.exit_code == 2
+    assert f"holds images of other settings or prompts {difference}" in result.stderr
+    assert run(artifact, *arguments, "--restart", prompts=prompts).exit_code == 0
+
+
+def test_files_of_another_program_are_not_replaced(artifact: Path) -> None:
+    folder = artifact.with_name("images")
+    folder.mkdir()
+    (folder / "two.png").write_text("mine")
+    assert "two.png is no image of a batch" in run(artifact).stderr
+    assert [file.name for file in folder.iterdir()] == ["two.png"]
+
+
+def test_every_prompt_is_checked_before_the_first_image(artifact: Path) -> None:
+    result = run(artifact, "--size", "33x48")
+    assert "Invalid image size 33x48" in result.stderr
+    assert not artifact.with_name("images").exists()
+
+
+def test_an_interrupted_batch_goes_on(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = ImagePipeline.generate
+    calls: list[object] = []
+
+    def interrupt(self: ImagePipeline, *args: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImagePipeline, "generate", interrupt)
+    result = run(artifact)
+    assert result.exit_code == 130
+    assert "Interrupted after 1 of 3 images. The same command goes on." in result.stderr
+    assert "Generated 2 images" in run(artifact).output
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_formats(artifact: Path, kind: str) -> None:
+    assert run(artifact, "--format", kind, "--quality", "40").exit_code == 0
+    with Image.open(artifact.with_name("images") / f"one.{kind}") as image:
+        assert image.format == kind.upper()
+
+
+def test_a_preset_and_what_replaces_a_part_of_it(artifact: Path) -> None:
+    presets = {"fast": {"steps": 3, "size": [32, 48]}, "quality": {"steps": 9}}
+    publish_onnx(Artifact(artifact), presets=presets)
+    output = artifact.with_name("a.png")
+    arguments = ["generate", str(artifact), "--prompt", "x", "-o", str(output), "--json", "--preset"]
+    answer = json.loads(CliRunner().invoke(main, [*arguments, "fast"]).stdout)
+    assert (answer["steps"], answer["size"]) == (3, [32, 48])
+    answer = json.loads(CliRunner().invoke(main, [*arguments, "quality", "--steps", "2", "--size", "48x32"]).stdout)
+    assert (answer["steps"], answer["size"]) == (2, [48, 32])
+    assert "Unknown preset 'slow'; known: fast, quality." in CliRunner().invoke(main, [*arguments, "slow"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Give either --prompt or --prompts."),
+        (("--prompt", "x", "--prompts", "smoke"), "Give either --prompt or --prompts."),
+        (("--prompt", "x", "--restart"), "are for --prompts"),
+        (("--prompt", "x", "--negative-prompt", "y"), "no effect without guidance"),
+    ],
+)
+def test_options_that_do_not_go_together(artifact: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(main, ["generate", str(artifact), "-o", str(artifact.with_name("a.png")), *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr

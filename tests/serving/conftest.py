@@ -1,0 +1,41 @@
+"""A server on a small artifact, which the tests of this folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.small_artifact import write_small_artifact
+
+if TYPE_CHECKING:
+    import httpx
+    from helpers.server import RunningServer
+
+collect_ignore_glob = [] if find_spec("fastapi") and find_spec("openai") else ["test_*.py"]
+LIMITS = ("--max-steps", "4000", "--max-waiting", "1", "--max-images", "2", "--timeout", "60", "--keep-images", "3")
+
+
+@pytest.fixture(scope="session")
+def small_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact whose images take milliseconds. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("small") / "small"
+    (folder / "onnx").mkdir(parents=True)
+    write_small_artifact(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(small_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    from helpers.server import run_server
+
+    with run_server(small_artifact, tmp_path_factory.mktemp("server"), *LIMITS) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with server.client() as opened:
+        yield opened
