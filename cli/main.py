@@ -29,6 +29,7 @@ from .failures import describe_failure, is_broken_pipe
 from .generate import generate
 from .info import info
 from .interrupts import record_interrupts
+from .kit import kit, wheelhouse
 from .options import COMMAND
 from .plan import plan
 from .publish import publish
@@ -145,6 +146,8 @@ COMMANDS = (
     evaluate,
     generate,
     serve,
+    kit,
+    wheelhouse,
     bench,
     recipes,
     info,

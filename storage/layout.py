@@ -8,6 +8,7 @@ from pathlib import Path
 from .markers import JsonAuthor, identify_author
 
 MODEL, ONNX, RKNN = "model", "onnx", "rknn"
+KIT = "kit"  # what installs the artifact on a board
 EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 GGUF, DIFFUSERS, COMFYUI, COMPRESSED_TENSORS = "gguf", "diffusers", "comfyui", "compressed-tensors"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
@@ -33,6 +34,7 @@ TOP_NAMES = (
     *PUBLISHED,
     EVALUATION,
     BENCH,
+    KIT,
     MANIFEST,
     CHECKSUMS_NAME,
     DESCRIPTION_NAME,

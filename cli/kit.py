@@ -1,0 +1,44 @@
+"""`edgepress kit` and `edgepress wheelhouse`: what installs an artifact on a board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..common.requirements import requires_extra
+from .options import FOLDER, Command, output_option, verbosity_options
+
+
+@click.command(cls=Command)
+@click.argument("artifact", type=FOLDER)
+@click.option(
+    "--wheelhouse", type=FOLDER, metavar="DIR", help="Wheels to put into the kit: the board then needs no network."
+)
+@verbosity_options
+@requires_extra("server")
+def kit(artifact: Path, wheelhouse: Path | None) -> None:
+    """Write what installs an artifact and its server on a board, into the artifact's folder kit.
+
+    That are install.sh, a service for systemd, a configuration for supervisor, and a Containerfile.
+    """
+    from ..serving.board_kit import write_board_kit
+
+    folder = write_board_kit(artifact, wheelhouse)
+    click.echo(f"Written: {folder}. Copy {artifact} to the board, and run there: sudo sh kit/install.sh")
+
+
+@click.command(cls=Command)
+@click.option(
+    "--machine", type=click.Choice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
+)
+@click.option("--python", "version", default="3.11", show_default=True, metavar="X.Y", help="Version of its Python.")
+@output_option("Where the wheels are written.", required=True)
+@verbosity_options
+@requires_extra("server")
+def wheelhouse(machine: str, version: str, output: Path) -> None:
+    """Download the wheels of edgepress and its server for a board, so that it needs no network."""
+    from ..serving.wheelhouse import download_wheels
+
+    names = download_wheels(output, machine, version)
+    click.echo(f"{len(names)} wheels are in {output}")

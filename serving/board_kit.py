@@ -1,0 +1,108 @@
+"""The board kit: what installs an artifact and its server on a board, in the artifact's folder `kit`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from ..common.errors import UserError
+from ..storage.checksums import write_checksums
+from ..storage.files import list_files, read_json_object, record_file
+from ..storage.layout import DESCRIPTION_NAME, KIT, Artifact
+from ..storage.preflight import check_writable_folder
+from ..storage.recognition import require_export
+from .wheelhouse import require_wheels
+
+TEMPLATES = Path(__file__).parent / "kit"
+NAMES = ("install.sh", "edgepress.service", "supervisor.conf", "edgepress.env", "Containerfile")
+WHEELHOUSE = "wheelhouse"
+SERVER_BYTES = 200 * 2**20  # of the interpreter and the server's libraries, beside the graphs
+HIGH_FACTOR, MAX_FACTOR = 1.25, 1.5  # of the planned memory: where the kernel reclaims, and where it kills
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What the server takes.
+
+    Attributes:
+        num_bytes: Its peak memory.
+        source: Where that number is from, for a comment.
+    """
+
+    num_bytes: int
+    source: str
+
+
+def write_board_kit(path: Path, wheelhouse: Path | None = None) -> Path:
+    """Writes the kit of an artifact.
+
+    Args:
+        path: The artifact.
+        wheelhouse: A folder of wheels, as `download_wheels` fills it, which is copied into the kit; None: the board
+            installs from its package index.
+
+    Returns:
+        The kit's folder.
+
+    Raises:
+        UserError: The path is no artifact with an export, the wheelhouse lacks edgepress, or the folder cannot be
+            written.
+    """
+    require_export(path)
+    artifact = Artifact(path)
+    if not (artifact.has_onnx or artifact.has_rknn):
+        raise UserError(f"{path} is a part of an artifact. Give the folder of the artifact itself.")
+    if wheelhouse is not None:
+        require_wheels(wheelhouse)
+    folder = path / KIT
+    check_writable_folder(folder)
+    with tempfile.TemporaryDirectory(dir=path, prefix=".kit-") as scratch:
+        new = Path(scratch) / KIT
+        new.mkdir()
+        _fill(new, artifact, wheelhouse)
+        if folder.exists():
+            folder.rename(Path(scratch) / "old")
+        new.rename(folder)
+    return folder
+
+
+def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
+    parts = [part for part, exists in (("onnx", artifact.has_onnx), ("rknn", artifact.has_rknn)) if exists]
+    values = {
+        "name": artifact.path.resolve().name,
+        "memory": _render_memory(_read_memory(artifact)),
+        "private_devices": "no" if artifact.has_rknn else "yes",
+        "copies": "\n".join(f"COPY {part}/ /opt/edgepress/artifact/{part}/" for part in parts),
+    }
+    for name in NAMES:
+        (folder / name).write_text(Template((TEMPLATES / name).read_text("utf-8")).substitute(values), "utf-8")
+    (folder / "install.sh").chmod(0o755)
+    if wheelhouse is not None:
+        shutil.copytree(wheelhouse, folder / WHEELHOUSE)
+    write_checksums([record_file(folder, name) for name in list_files(folder)], folder)
+
+
+def _read_memory(artifact: Artifact) -> _Memory:
+    """The memory of all graphs loaded: from the artifact's plan, or else from the sizes of its files."""
+    description = artifact.path / DESCRIPTION_NAME
+    plan = read_json_object(description).get("memory_plan") if description.exists() else None
+    if plan:
+        return _Memory(int(plan["resident_bytes"]) + SERVER_BYTES, "the memory plan in artifact.json and the server")
+    folder = artifact.onnx if artifact.has_onnx else artifact.rknn
+    files = (file for file in folder.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in files)
+    return _Memory(2 * size + SERVER_BYTES, "twice the size of the graphs and the server: there is no memory plan")
+
+
+def _render_memory(memory: _Memory) -> str:
+    high, most = (round(factor * memory.num_bytes / 2**20) for factor in (HIGH_FACTOR, MAX_FACTOR))
+    return (
+        f"# Estimated from {memory.source}.\n"
+        "# These limits do not see memory of a GPU that shares it with the CPU, such as CUDA's on a Jetson.\n"
+        "# The server therefore compares its graphs with MemAvailable before it loads them.\n"
+        f"MemoryHigh={high}M\n"
+        f"MemoryMax={most}M"
+    )

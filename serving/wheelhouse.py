@@ -1,0 +1,66 @@
+"""A wheelhouse: the wheels of edgepress and the server for another machine, so that a board installs them offline."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ..common.errors import UserError
+
+EXTRA, OWN_WHEEL = "server", "edgepress-*.whl"
+PLATFORM_TAGS = {  # by the names that Linux gives machines
+    "aarch64": ("manylinux_2_17_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64", "manylinux2014_aarch64"),
+    "x86_64": ("manylinux_2_17_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64"),
+}
+SOURCE = Path(__file__).parents[1]  # the repository, unless edgepress was installed from a wheel
+MAX_REASON = 300  # characters of what pip says
+
+
+def download_wheels(folder: Path, machine: str, python: str) -> list[str]:
+    """Downloads the wheels of the server for a machine, and builds edgepress's own.
+
+    Args:
+        folder: Where they are written.
+        machine: `aarch64` or `x86_64`.
+        python: Version of its Python, such as `3.11`.
+
+    Returns:
+        The names of the wheels.
+
+    Raises:
+        UserError: edgepress was not installed from its repository, or pip finds no wheel.
+    """
+    if not (SOURCE / "pyproject.toml").exists():
+        raise UserError(
+            f"{SOURCE} is not the repository, so that the wheel of edgepress cannot be built. "
+            "Run this command from a checkout."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob(OWN_WHEEL):
+        earlier.unlink()
+    _run_pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(SOURCE))
+    (wheel,) = folder.glob(OWN_WHEEL)
+    tags = [option for tag in PLATFORM_TAGS[machine] for option in ("--platform", tag)]
+    target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *tags]
+    _run_pip("download", "--dest", str(folder), *target, f"{wheel}[{EXTRA}]")
+    return sorted(file.name for file in folder.glob("*.whl"))
+
+
+def require_wheels(folder: Path) -> None:
+    """Checks that a folder holds the wheel of edgepress.
+
+    Raises:
+        UserError: It does not.
+    """
+    if not list(folder.glob(OWN_WHEEL)):
+        raise UserError(f"{folder} holds no wheel of edgepress. Fill it with 'edgepress wheelhouse --output {folder}'.")
+
+
+def _run_pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        errors = re.findall(r"ERROR: (.+)", result.stderr) or [result.stderr.strip()]
+        raise UserError(f"pip {arguments[0]} failed ({errors[-1][:MAX_REASON]}). Check the network, and try again.")

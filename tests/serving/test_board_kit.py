@@ -1,0 +1,74 @@
+"""The board kit: its files, what systemd and the shell say of them, and that it names every file."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers.published_artifact import write_published_artifact
+
+from edgepress.cli.main import main
+from edgepress.serving.board_kit import write_board_kit
+from edgepress.storage.files import write_json
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    (tmp_path / "my artifact" / "onnx").mkdir(parents=True)
+    return write_published_artifact(tmp_path / "my artifact").path
+
+
+def run(folder: Path, *command: str) -> str:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_the_kit_is_written_and_replaced(artifact: Path) -> None:
+    wheels = artifact.with_name("wheels")
+    wheels.mkdir()
+    (wheels / "edgepress-1-py3-none-any.whl").write_bytes(b"x")
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(wheels)])
+        assert result.exit_code == 0, result.output
+    run(artifact / "kit", "sha256sum", "--check", "--quiet", "SHA256SUMS")
+    assert (artifact / "kit" / "wheelhouse" / "edgepress-1-py3-none-any.whl").exists()
+    assert not [path.name for path in artifact.iterdir() if path.name.startswith(".kit")]
+    assert CliRunner().invoke(main, ["verify", str(artifact)]).exit_code == 0
+
+
+def test_memory_limits_are_those_of_the_plan(artifact: Path) -> None:
+    write_json({"memory_plan": {"resident_bytes": 2**30, "phased_bytes": 2**29}}, artifact / "artifact.json")
+    service = (write_board_kit(artifact) / "edgepress.service").read_text("utf-8")
+    assert "MemoryHigh=1530M\nMemoryMax=1836M\n" in service  # (1024 + 200) MiB times 1.25 and 1.5
+    assert "MemAvailable" in service
+
+
+def test_systemd_accepts_the_unit(artifact: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    prefix = artifact.with_name("prefix")
+    program = prefix / "venv" / "bin" / "edgepress"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = artifact.with_name("edgepress.service")
+    text = (write_board_kit(artifact) / "edgepress.service").read_text("utf-8").replace("@PREFIX@", str(prefix))
+    # The user is created by install.sh.
+    unit.write_text(text.replace("User=edgepress", "User=root").replace("Group=edgepress", "Group=root"))
+    run(artifact, "systemd-analyze", "verify", "--man=no", str(unit))
+
+
+def test_the_shell_accepts_the_script(artifact: Path) -> None:
+    script = write_board_kit(artifact) / "install.sh"
+    run(artifact, "sh", "-n", str(script))
+    assert "$$" not in script.read_text("utf-8")
+
+
+def test_a_wheelhouse_without_edgepress_is_refused(artifact: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "holds no wheel of edgepress" in result.stderr
