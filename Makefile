@@ -46,6 +46,7 @@ JOBS ?= 1
 OLD ?=
 REPEATS ?= 5
 REQUESTS ?= 1000
+HOURS ?= 0.5
 # The system's interpreter comes first: distributions optimize theirs with a profile, and graphs are traced a fifth faster.
 PYTHON ?= $(or $(shell for python in /usr/bin/python3.11 python3.11; do \
 	$$python -c 'import ensurepip' 2>/dev/null && echo $$python && break; done),python3)
@@ -72,7 +73,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding bench-lora bench-server demo-lora fuzz faults $(OLD_TARGET)
+	bench-rknn-folding bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
 	@sed -n '3,18s/^# *//p' Makefile && echo
@@ -219,6 +220,9 @@ bench-kernels: $(SET_UP)  ## the int4 kernel against dequantizing, by shape and 
 
 bench-server: $(SET_UP)  ## the server on the artifact in OUTPUT: start-up, memory, overhead, 1000 requests (REQUESTS=1000)
 	$(RUN)/python -m edgepress.benchmarks.serving.load "$(OUTPUT)" --requests $(REQUESTS)
+
+bench-soak: $(SET_UP)  ## images of the artifact in OUTPUT for HOURS=0.5: drift of memory, latencies, restarts of the server
+	$(RUN)/python -m edgepress.benchmarks.serving.soak "$(OUTPUT)" --hours $(HOURS)
 
 bench-peers: $(SET_UP)  ## other quantization tools on the demo, each in its own environment
 	$(RUN)/python -m edgepress.benchmarks.peers
