@@ -55,7 +55,7 @@ def require_wheels(folder: Path) -> None:
         UserError: It does not.
     """
     if not list(folder.glob(OWN_WHEEL)):
-        raise UserError(f"{folder} holds no wheel of edgepress. Fill it with 'edgepress wheelhouse --output {folder}'.")
+        raise UserError(f"{folder} holds no wheel of edgepress. Run 'edgepress wheelhouse --output {folder}'.")
 
 
 def _run_pip(*arguments: str) -> None:
