@@ -37,7 +37,9 @@ def test_killed_worker_leaves_partial_results(config: BenchConfig) -> None:
     assert results.incomplete_reason is not None
     reason = "The worker process was killed by signal 9 (Killed), after image 2; peak memory "
     assert results.incomplete_reason.startswith(reason)
-    assert results.memory.peak == max(image.peak_rss for image in results.images) > 20e6
+    grown = results.memory.peak - max(image.peak_rss for image in results.images)
+    assert 0 <= grown < 10e6  # by what the worker did on the next image until it was killed
+    assert results.memory.peak > 20e6
 
 
 def test_worker_that_fails_to_start_is_reported_with_its_last_line(
