@@ -27,6 +27,7 @@ ROOMS = {  # the extra that a room's imports come from
     "runtime": "runtime",
     "perf": "runtime",
     "cli": "runtime",
+    "serving": "server",
     "storage": "quantize",
     "models": "quantize",
     "pipelines": "quantize",
@@ -98,7 +99,7 @@ def test_the_base_install_is_light() -> None:
 
 @pytest.mark.slow
 def test_all_and_dev_hold_every_stage() -> None:
-    for extra in ("quantize", "export", "evaluate", "flip", "lora", "optimum"):
+    for extra in ("quantize", "export", "evaluate", "flip", "lora", "optimum", "server"):
         assert list_distributions(extra) <= list_distributions("dev")
     for extra in ("quantize", "export", "evaluate"):
         assert list_distributions(extra) <= list_distributions("all")

@@ -1,6 +1,6 @@
 """The cost model of ONNX graphs: bits of a weight, memory of weights and activations, and the least time.
 
-The factors are those of ONNX Runtime 1.32 on x86, from the demo's graphs at 128x128 and 512x512 pixels (docs/plan.md
+The factors are those of ONNX Runtime 1.31.1 on x86, from the demo's graphs at 128x128 and 512x512 pixels (docs/plan.md
 compares them with measured peaks). They are used for other devices too, where nothing was measured.
 """
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+from helpers.server import RunningServer, run_server
 from helpers.small_artifact import write_small_artifact
 
-if TYPE_CHECKING:
-    import httpx
-    from helpers.server import RunningServer
-
-collect_ignore_glob = [] if find_spec("fastapi") and find_spec("openai") else ["test_*.py"]
 LIMITS = ("--max-steps", "4000", "--max-waiting", "1", "--max-images", "2", "--timeout", "60", "--keep-images", "3")
 
 
@@ -29,8 +24,6 @@ def small_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(small_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    from helpers.server import run_server
-
     with run_server(small_artifact, tmp_path_factory.mktemp("server"), *LIMITS) as running:
         yield running
 
