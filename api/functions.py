@@ -16,7 +16,7 @@ from ..pipelines.model_size import adapt_recipe
 from ..recipes.presets import DEFAULT_PRESETS
 from ..recipes.schema import Recipe
 from ..storage.layout import Artifact
-from .planning import require_fit, require_format
+from .planning import FORCE_ADVICE, require_fit, require_format
 from .recipes import load_checked, override, override_export, override_rknn
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..export.rknn.planning.memory_plan import MemoryPlan
     from ..quantize.result import QuantizeResult
 
-FORCE_ADVICE = "Give --force to go on nevertheless."
 logger = logging.getLogger(__name__)
 
 Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]

@@ -18,6 +18,7 @@ from .recipes import load_checked
 if TYPE_CHECKING:
     from ..export.planning.device_plan import DevicePlan
 
+FORCE_ADVICE = "Give --force to go on nevertheless."
 FLOAT_BYTES = 4
 SMALL_SHARE = 4  # a pipeline whose float32 weights take less than this part of the memory is not planned before work
 

@@ -74,16 +74,17 @@ class RequestBuilder:
         preset = self._find_preset(body.preset)
         height, width = (min(side, self.max_side) for side in (preset.size if preset else None) or self.default_size)
         guidance = (preset.guidance if preset else 0.0) if body.guidance is None else body.guidance
+        negative_prompt = body.negative_prompt or ""
         request = GenerationRequest(
             prompt=self._fill(body.template, body.prompt),
             seed=secrets.randbelow(RANDOM_SEEDS) if body.seed is None else body.seed,
             steps=body.steps or self._limit_steps(preset),
             size=(body.height or height, body.width or width),
             guidance=guidance,
-            negative_prompt=(body.negative_prompt or "") if guidance else "",
+            negative_prompt=negative_prompt if guidance else "",
         )
-        self._require_valid(request)
-        warnings = (NO_GUIDANCE,) if body.negative_prompt and not guidance else ()
+        self._require_valid(request, negative_prompt)
+        warnings = (NO_GUIDANCE,) if negative_prompt and not guidance else ()
         return ImageRequest(request, body.format, body.quality, warnings)
 
     def build_all(self, body: ImagesBody) -> list[ImageRequest]:
@@ -129,7 +130,7 @@ class RequestBuilder:
             prompt = fill_template(template.text, prompt)
         return prompt
 
-    def _require_valid(self, request: GenerationRequest) -> None:
+    def _require_valid(self, request: GenerationRequest, negative_prompt: str) -> None:
         if request.steps > self.limits.max_steps:
             raise ApiError(
                 422, f"steps is {request.steps}; the limit is {self.limits.max_steps}. Choose fewer.", "steps"
@@ -142,7 +143,7 @@ class RequestBuilder:
                 "width",
             )
         limit = self.limits.max_prompt_characters
-        for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
+        for name, text in (("prompt", request.prompt), ("negative_prompt", negative_prompt)):
             if len(text) > limit:
                 raise ApiError(422, f"The {name} has {len(text)} characters; the limit is {limit}. Shorten it.", name)
         try:

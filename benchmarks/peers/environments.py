@@ -28,8 +28,8 @@ def ensure_environment(name: str, folder: Path, file: Path | None = None) -> Pat
     Raises:
         PeerError: Installation failed, with pip's reason.
     """
-    file = file or FOLDER / f"{name}.txt"
-    environment, pins = folder / "env", file.read_text("utf-8")
+    pins = read_requirements(name) if file is None else file.read_text("utf-8")
+    file, environment = file or FOLDER / f"{name}.txt", folder / "env"
     python, marker = environment / "bin" / "python", environment / ".set-up"
     if marker.exists() and marker.read_text("utf-8") == pins:
         return python

@@ -100,7 +100,7 @@ class _Planner:
         if self.memory is None and not self.hardware.memory:
             limit = read_memory_limit()
             if limit is None:
-                raise UserError("This system does not tell how much memory it has. Give --memory.")
+                raise UserError("This system does not tell how much memory it has. Run 'edgepress plan --memory GIB'.")
             return limit
         return int((self.memory or self.hardware.memory[0]) * 2**30)
 
@@ -154,11 +154,11 @@ class _Planner:
         height, width = plan.size
         tiled = _with_tiles(plan)
         if tiled.verdict is not Verdict.DOES_NOT_FIT:
-            yield f"It would fit if images are decoded in tiles (--tile {TILE_SIZE})."
+            yield f"It would fit if images are decoded in tiles: 'edgepress generate --tile {TILE_SIZE}'."
         multiple = 2 * 2**4
         smaller = height // 2 // multiple * multiple, width // 2 // multiple * multiple
         if min(smaller) > 0 and self.plan(smaller, recipe).verdict is not Verdict.DOES_NOT_FIT:
-            yield f"It would fit with images of {smaller[0]}x{smaller[1]} (--size)."
+            yield f"It would fit with images of {smaller[0]}x{smaller[1]}."
         if recipe.export.precision != "int4":
             int4 = recipe.export.model_copy(update={"precision": "int4"})
             if self.plan(plan.size, recipe.model_copy(update={"export": int4})).verdict is not Verdict.DOES_NOT_FIT:

@@ -42,12 +42,12 @@ def test_a_recipe_says_how_and_its_artifact_what(export_calls: list[Any]) -> Non
 
 
 def test_options_override_the_recipe(export_calls: list[Any], tiny: Path, tmp_path: Path) -> None:
-    arguments = ["--precision", "fp16", "--opset", "21", "--size", "64x128", "--size", "64x64", "--no-check"]
+    arguments = ["--precision", "fp32", "--opset", "21", "--size", "64x128", "--size", "64x64", "--no-check"]
     result = run("--recipe", "pi5", "--model", str(tiny), "--output", str(tmp_path), *arguments)
     assert result.exit_code == 0, result.output
     source, target, settings, options = export_calls[0]
     assert (source, target) == (tiny, tmp_path)
-    assert (options["precision"], options["opset"], settings.accuracy_level) == ("fp16", 21, 4)
+    assert (options["precision"], options["opset"], settings.accuracy_level) == ("fp32", 21, 4)
     assert (options["sizes"], options["verify"]) == (((64, 128), (64, 64)), False)
 
 

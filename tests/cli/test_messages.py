@@ -19,7 +19,13 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 DECLARATION = re.compile(r"--\S+")  # of an option, or a part of one
 COMMAND = re.compile(r"['`]edgepress ((?:[a-z]+ )*[a-z]+)([^'`]*)['`]")  # quoted in a message, with its options
 # Options of trtexec; documentation; what recommends options only to commands that have them.
-NO_MESSAGES = {"export/onnx/tensorrt.py", "recipes/schema.py", "cli/failures.py", "api/repository_card.py"}
+NO_MESSAGES = {
+    "export/onnx/tensorrt.py",
+    "recipes/schema.py",
+    "cli/failures.py",
+    "api/repository_card.py",
+    "api/model_card.py",
+}
 WEIGHT_EXPORTS = tuple(f"export {name}" for name in ("comfyui", "compressed-tensors", "diffusers", "gguf"))
 # The commands that run what is in a folder, module or function. What is elsewhere may run in any.
 COMMANDS_OF = {
@@ -27,6 +33,8 @@ COMMANDS_OF = {
     "api/functions.py/plan_evaluation": ("evaluate",),
     "api/functions.py/_require_no_pipelines": ("evaluate",),
     "api/hub_publishing.py": ("publish",),
+    "api/planning.py/require_format": ("export onnx",),
+    "api/planning.py": ("quantize", "export onnx"),
     "api/weight_exports.py": WEIGHT_EXPORTS,
     "cli/weight_exports.py": WEIGHT_EXPORTS,
     "cli/bench.py": ("bench",),
