@@ -17,11 +17,11 @@ settings.register_profile("repeatable", derandomize=True)  # a failure is caused
 settings.load_profile("repeatable")
 
 
-PIPELINES = {"tiny", "lean", "demo", "exported", "reference", "candidate"}  # fixtures
+PIPELINES = {"tiny", "lean", "demo", "exported", "reference", "candidate", "server"}  # fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a whole pipeline as slow."""
+    """Marks the tests that need a whole pipeline or a server as slow."""
     for item in items:
         if PIPELINES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)

@@ -28,6 +28,8 @@ from edgepress.quantize.result import QuantizeResult
 from edgepress.quantize.workspace import Workspace
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = SamplingParams(height=SIDE, width=SIDE, steps=2, guidance=0.0)
 PROMPT = Prompt(id="p", prompt="a cat", language="en")
 DENOISERS = {FLUX: "transformer", SD3: "transformer", SDXL: "unet"}
@@ -74,7 +76,6 @@ def iterate_quantized(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
             yield file.parent.name, path, dequantize(unpack_awq(packed))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rtn", "best"])
 def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
     source: Path, results: dict[str, QuantizeResult], method: str
@@ -90,7 +91,6 @@ def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
     assert torch.allclose(images, originals, rtol=1e-4, atol=1e-4 * float(originals.abs().max()))
 
 
-@pytest.mark.slow
 def test_every_planned_linear_is_quantized(plan: QuantizationPlan, results: dict[str, QuantizeResult]) -> None:
     planned = {f"{block.component}.{linear}" for block in plan.blocks for linear in block.linears}
     model = results["rtn"].output / "model"
@@ -129,7 +129,6 @@ def calibrate(plan: QuantizationPlan, folder: Path, sampling: SamplingParams = S
         return run_calibration(plan, workspace, [PROMPT], 1, sampling, torch.float32, 2**33, lambda *_: None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [0.0, 5.0])
 def test_linears_that_read_the_same_share_the_statistics_of_what_they_read(
     source: Path, plan: QuantizationPlan, tmp_path: Path, guidance: float
@@ -157,7 +156,6 @@ def test_linears_that_read_the_same_share_the_statistics_of_what_they_read(
     assert any(len(group.linears) == 3 for block in plan.blocks for group in calibration.group_linears(block).groups)
 
 
-@pytest.mark.slow
 def test_a_layer_that_never_runs_stays_in_floats_and_is_named(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,7 +211,6 @@ def measure_peak_bytes(source: Path) -> int:
     return max(peaks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MORE_LAYERS)
 def test_twice_the_layers_take_no_more_memory(name: str, tmp_path: Path) -> None:
     for folder, changes in (("once", {}), ("twice", MORE_LAYERS[name])):

@@ -119,12 +119,13 @@ def test_unknown_paths_and_methods(client: httpx.Client) -> None:
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(server: RunningServer) -> None:
+def test_schemathesis_finds_nothing(server: RunningServer, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("schemathesis")
     arguments = ["run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
     options = ["--max-examples", "3", "--seed", "0", "--generation-database", "none", "--request-timeout", "60"]
     phases = ["--phases", "examples,coverage,fuzzing"]
-    result = subprocess.run([program, *arguments, *options, *phases], capture_output=True, text=True, check=False)
+    command = [program, *arguments, *options, *phases]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-4000:]
     assert "Tested: 13" in result.stdout
 

@@ -52,6 +52,15 @@ def python(monkeypatch: pytest.MonkeyPatch) -> str:
     return sys.executable
 
 
+def read_environment(pid: int) -> dict[str, str]:
+    """Reads the environment of a process that was just started; the system shows it a moment later."""
+    for _ in range(500):
+        if text := Path(f"/proc/{pid}/environ").read_text():
+            break
+        time.sleep(0.01)
+    return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+
+
 @pytest.mark.usefixtures("python")
 def test_temporary_files_of_the_toolkit_are_in_the_folder_that_is_deleted(tmp_path: Path) -> None:
     left = tmp_path / "toolkit" / "left-by-a-killed-run"
@@ -63,8 +72,7 @@ def test_temporary_files_of_the_toolkit_are_in_the_folder_that_is_deleted(tmp_pa
         assert folder == tmp_path / "toolkit"
         assert not left.exists()
         (pid,) = list_child_pids() - before
-        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
-        (temporary,) = (entry.partition("=")[2] for entry in environment if entry.startswith("TMPDIR="))
+        temporary = read_environment(pid)["TMPDIR"]
         assert Path(temporary).is_dir()
         assert Path(temporary).is_relative_to(folder)
     assert list(tmp_path.iterdir()) == []
