@@ -312,6 +312,7 @@ def test_prose_uses_the_words_of_the_field() -> None:
     assert [f"{path}:{number}: {text.strip()}" for path, number, text in lines if NO_WORDS.search(text)] == []
 
 
+@pytest.mark.slow
 def test_no_two_public_classes_have_one_name() -> None:
     places: dict[str, list[str]] = {}
     for path in MODULES:

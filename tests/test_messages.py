@@ -118,6 +118,7 @@ def test_every_message_names_a_file_an_option_or_a_value() -> None:
     assert [f"{place}: {text}" for place, text in messages() if not NAMED.search(text)] == []
 
 
+@pytest.mark.slow
 def test_every_message_says_what_to_do() -> None:
     silent = [f"{place}: {text}" for place, text in messages() if not ADVICE.search(text)]
     assert silent == []

@@ -24,6 +24,7 @@ def test_a_plan_is_printed_as_a_report_and_as_json() -> None:
     assert content["floor_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_ends_with_exit_code_2() -> None:
     result = CliRunner().invoke(main, ["plan", "--recipe", "pi5", "--size", "64x64", "--memory", "0.61"])
     assert result.exit_code == 2

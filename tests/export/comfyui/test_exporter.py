@@ -22,6 +22,8 @@ from edgepress.numerics.affine import QuantizedWeight, dequantize, minmax_qparam
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.numerics.quant_spec import QuantSpec
 
+pytestmark = pytest.mark.slow
+
 
 def unpack(tensors: dict[str, Tensor]) -> Tensor:
     """(uint4 - 8) * weight_scale + weight_zero, in float32."""

@@ -23,6 +23,8 @@ from edgepress.numerics.affine import dequantize, minmax_qparams, quantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.numerics.quant_spec import QuantSpec
 
+pytestmark = pytest.mark.slow
+
 
 def unpack_row(packed: Tensor) -> Tensor:
     """int32 (rows, n) as 4-bit values (rows, 8 n), the lowest bits first."""

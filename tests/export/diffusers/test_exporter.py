@@ -22,6 +22,8 @@ from edgepress.export.diffusers.exporter import export_diffusers
 from edgepress.pipelines.empty_modules import build_empty_module
 from edgepress.pipelines.quantized_modules import replace_linears
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,6 +28,8 @@ from edgepress.numerics.psnr import compute_psnr
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
 
+pytestmark = pytest.mark.slow
+
 ALL_ZERO_POINTS_AT_8 = -0x77777778  # eight of them in an int32
 
 
@@ -74,7 +76,6 @@ def test_every_quantized_weight_is_that_of_the_artifact(artifact: Path, result: 
         assert float(((rows - weight).abs() / steps).max()) <= limit + 1e-4
 
 
-@pytest.mark.slow
 def test_diffusers_generates_the_image_of_the_artifact(artifact: Path, result: WeightExportResult) -> None:
     from diffusers import GGUFQuantizationConfig, ZImageTransformer2DModel
 
@@ -93,7 +94,6 @@ def test_diffusers_generates_the_image_of_the_artifact(artifact: Path, result: W
     assert psnr is None or psnr > 50
 
 
-@pytest.mark.slow
 def test_transformers_opens_the_text_encoder(artifact: Path, result: WeightExportResult) -> None:
     """Its config is given, since that of the file lacks the width of heads (transformers 5.23 assumes 128)."""
     from transformers import AutoConfig, AutoModel
