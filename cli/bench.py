@@ -13,7 +13,7 @@ from ..common.requirements import requires_extra
 from ..recipes.presets import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
 from .console import print_json, show_progress
-from .execution_providers import require_no_npu
+from .execution_providers import provider_option, require_no_npu
 from .options import (
     FOLDER,
     Command,
@@ -49,13 +49,7 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
     is_flag=True,
     help="Keep one graph in memory at a time, as generate does; times then include loading.",
 )
-@click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    metavar="NAME",
-    help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
-)
+@provider_option
 @output_option("Folder of the latest results and of all earlier ones.  [default: bench, in the artifact]")
 @json_option
 @verbosity_options

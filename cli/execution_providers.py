@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from ..common.errors import UserError
+from .options import F
+
+
+def provider_option(function: F) -> F:
+    """Adds `--provider NAME`, which may be repeated."""
+    return click.option(
+        "--provider",
+        "providers",
+        multiple=True,
+        metavar="NAME",
+        help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
+    )(function)
 
 
 def require_no_npu(artifact: Path) -> None:

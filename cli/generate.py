@@ -13,7 +13,7 @@ from ..common.requirements import requires_extra
 from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
 from .console import print_json, show_progress
-from .execution_providers import require_no_npu
+from .execution_providers import provider_option, require_no_npu
 from .image_output import resolve_output
 from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, restart_option, verbosity_options
 
@@ -45,13 +45,7 @@ FORMATS = ("png", "jpeg", "webp")  # of a batch
 )
 @click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Quality of JPEG and WebP.")
 @click.option("--low-memory", is_flag=True, help="With --prompts: keep one graph in memory at a time.")
-@click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    metavar="NAME",
-    help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
-)
+@provider_option
 @click.option(
     "--verify",
     is_flag=True,

@@ -11,6 +11,7 @@ import click
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
+from .execution_providers import provider_option
 from .options import FOLDER, LOGGER, QUIET, Command, Seconds, verbosity_options
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"
@@ -37,13 +38,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 @click.option("--allow-root", is_flag=True, help="Start as root as well.")
 @click.option("--log-prompts", is_flag=True, help="Write prompts to the log.")
 @click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time.")
-@click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    metavar="NAME",
-    help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
-)
+@provider_option
 @click.option(
     "--max-side", type=click.IntRange(16, 65_536), help="Largest width and height in pixels.  [default: the artifact's]"
 )
