@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -79,7 +80,16 @@ def test_low_memory_loads_graphs_for_each_image(artifact: Path, tmp_path: Path) 
     assert [image.loading > 0 for image in load_results(tmp_path).images] == [True, True]
 
 
+@pytest.fixture
+def _heard_ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, even where the tests run in the background of a shell, which lets them ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_heard_ctrl_c")
 def test_ctrl_c_keeps_partial_results(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is killed leaves what it writes every few seconds; here after each image."""
     interim: list[BenchResults] = []

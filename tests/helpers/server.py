@@ -16,6 +16,7 @@ import httpx
 
 TOKEN = "a secret"
 TIMEOUT_S = 60.0
+LIMITS = ("--max-steps", "4000", "--max-waiting", "1", "--max-images", "2", "--timeout", "60", "--keep-images", "3")
 
 
 @dataclass(frozen=True)

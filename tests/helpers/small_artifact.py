@@ -1,4 +1,4 @@
-"""A small artifact that ONNX Runtime can run: graphs with the ports of the demo that compute almost nothing."""
+"""A small artifact that ONNX Runtime can run: graphs with the ports of the demo that compute little."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ PORTS = {
     "transformer": ["patches", "pad", "timestep", "caption", *TABLES[2:]],
     "vae_decoder": ["latents"],
 }
+TOKEN_CHANNELS = 64  # of the demo's transformer: 16 latent channels in patches of 2 x 2
+STEP_WIDTH = 8192  # of two products that cancel; thousands of steps take seconds, also on a fast processor
 
 
 def write_small_artifact(folder: Path) -> None:
@@ -33,7 +35,8 @@ def write_small_artifact(folder: Path) -> None:
     scales = np.array([1, 1, 8, 8], np.float32)
     _save_graph(folder, "text_encoder", [("Cast", {"to": TensorProto.FLOAT}), ("Unsqueeze", {}, np.array([2]))])
     _save_graph(folder, "caption", [("Neg", {})])
-    _save_graph(folder, "transformer", [("Neg", {})])
+    widen = np.eye(TOKEN_CHANNELS, STEP_WIDTH, dtype=np.float32)
+    _save_graph(folder, "transformer", [("Neg", {}), ("MatMul", {}, widen), ("MatMul", {}, widen.T.copy())])
     decode = [
         ("Slice", {}, np.array([0]), np.array([3]), np.array([1])),
         ("Resize", {}, np.zeros(0, np.float32), scales),

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers.server import RunningServer, run_server
+from helpers.server import LIMITS, RunningServer, run_server
 from helpers.small_artifact import write_small_artifact
-
-LIMITS = ("--max-steps", "4000", "--max-waiting", "1", "--max-images", "2", "--timeout", "60", "--keep-images", "3")
 
 
 @pytest.fixture(scope="session")
 def small_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact whose images take milliseconds. Tests must not change it."""
+    """An artifact whose steps take about a millisecond. Tests must not change it."""
     folder = tmp_path_factory.mktemp("small") / "small"
     (folder / "onnx").mkdir(parents=True)
     write_small_artifact(folder)

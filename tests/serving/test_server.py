@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner
-from helpers.server import TOKEN, RunningServer, run_server
+from helpers.server import LIMITS, TOKEN, RunningServer, run_server
 
 from edgepress.cli import serve
 from edgepress.cli.main import main
@@ -119,13 +119,14 @@ def test_unknown_paths_and_methods(client: httpx.Client) -> None:
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(server: RunningServer, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(small_artifact: Path, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("schemathesis")
-    arguments = ["run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
     options = ["--max-examples", "3", "--seed", "0", "--generation-database", "none", "--request-timeout", "60"]
     phases = ["--phases", "examples,coverage,fuzzing"]
-    command = [program, *arguments, *options, *phases]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    with run_server(small_artifact, tmp_path, *LIMITS, "--max-steps", "50") as server:
+        arguments = ["run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
+        command = [program, *arguments, *options, *phases]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-4000:]
     assert "Tested: 13" in result.stdout
 
