@@ -11,7 +11,7 @@ import click
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
-from .execution_providers import provider_option
+from .execution_providers import provider_option, require_no_npu
 from .options import FOLDER, LOGGER, QUIET, Command, Seconds, verbosity_options
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"
@@ -99,6 +99,8 @@ def serve(
     if not allow_root and hasattr(os, "geteuid") and os.geteuid() == 0:
         raise UserError("The server does not start as root. Start it as another user, or give --allow-root.")
     token = _read_token(token_file)
+    if providers:
+        require_no_npu(artifact)
     from ..serving.server import run_server
     from ..serving.settings import Limits, ServerSettings
 

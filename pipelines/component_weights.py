@@ -27,6 +27,7 @@ from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, 
 from .empty_modules import build_empty_module
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
+from .module_values import find_unusable_value
 from .preflight import check_lfs_pointers
 from .quantized_modules import replace_modules
 
@@ -271,7 +272,8 @@ def build_described_module(
         dtype: Dtype of a component of transformers.
 
     Raises:
-        UserError: The config does not describe it, or describes more layers than there can be.
+        UserError: The config does not describe it, has a number that it cannot compute with, or describes more layers
+            than there can be.
     """
     config_file, limit = checkpoint.folder / "config.json", max(MIN_LAYER_LIMIT, len(checkpoint.names()))
     for key, value in config.items():
@@ -281,12 +283,18 @@ def build_described_module(
                 f"weights. They belong to different models. {advise_recovery(config_file)}"
             )
     try:
-        return build_empty_module(library, class_name, config, dtype)
+        module = build_empty_module(library, class_name, config, dtype)
     except Exception as error:  # a class may raise anything for an invalid config
         reject_failed_import(error)
         raise UserError(
             f"{config_file} does not describe a {class_name} ({summarize_error(error)}). {advise_recovery(config_file)}"
         ) from error
+    unusable = find_unusable_value(module)
+    if unusable:
+        raise UserError(
+            f"{config_file} describes a {class_name} that cannot compute: {unusable}. {advise_recovery(config_file)}"
+        )
+    return module
 
 
 def use_module_names(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:

@@ -100,7 +100,7 @@ def list_files(folder: Path) -> list[str]:
     Links are followed, but for those to a folder that they are in.
 
     Raises:
-        UserError: A name is not UTF-8.
+        UserError: A name is not UTF-8, or one is a pipe, a socket or a device, whose end would never be read.
     """
     paths = []
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -110,6 +110,7 @@ def list_files(folder: Path) -> list[str]:
         paths += [(Path(parent) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
     for path in paths:
         require_utf8(str(folder / path))
+        require_regular(folder / path, "Remove it.")
     return sorted(paths)
 
 

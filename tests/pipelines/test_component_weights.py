@@ -310,6 +310,15 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
         change_config("transformer", n_layers=10**9),
         r"says n_layers: 1000000000, but .* has only",
     ),
+    "no epsilon": (
+        change_config("transformer", norm_eps=None),
+        r"describes a ZImageTransformer2DModel that cannot compute: \S+\.eps is null\.",
+    ),
+    "no base": (change_config("transformer", rope_theta=0.0), r"cannot compute: rope_theta is 0\.0\."),
+    "no frequencies": (
+        change_config("text_encoder", rope_parameters={"rope_theta": 0.0, "rope_type": "default"}),
+        r"cannot compute: rotary_emb\.inv_freq has numbers that are not finite\.",
+    ),
     "infinity": (
         change_config("vae", scaling_factor=float("inf")),
         r"config\.json cannot be read \(the number Infinity",

@@ -175,6 +175,13 @@ def test_what_is_no_artifact(tmp_path: Path) -> None:
     assert "edgepress export onnx" in refuse(str(tmp_path), "--allow-root", "--port", "0")
 
 
+def test_a_provider_for_parts_of_an_npu(tmp_path: Path) -> None:
+    (tmp_path / "rknn").mkdir()
+    (tmp_path / "rknn" / "pipeline.json").touch()
+    error = refuse(str(tmp_path), "--allow-root", "--port", "0", "--provider", "CPU")
+    assert "holds parts for an NPU, which ONNX Runtime does not run. Remove --provider" in error
+
+
 def test_a_token_file_without_a_token(small_artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("\n")
     assert "holds no token" in refuse(str(small_artifact), "--allow-root", "--token-file", str(tmp_path / "token"))

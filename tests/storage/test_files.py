@@ -12,7 +12,7 @@ from helpers.previous_artifact import extract_previous_artifact
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines.hub import DEMO_PIPELINE
-from edgepress.storage.files import FileRecord, hash_file, hash_files, read_json_object, write_json
+from edgepress.storage.files import FileRecord, hash_file, hash_files, list_files, read_json_object, write_json
 
 
 def test_files_are_hashed_in_the_order_of_their_paths_without_hidden_ones(tmp_path: Path) -> None:
@@ -61,6 +61,8 @@ def test_a_pipe_is_named_instead_of_being_read_for_ever(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png is no file but a pipe"):
         hash_files(tmp_path)
+    with pytest.raises(UserError, match=r"a\.png is no file but a pipe.*Remove it\."):
+        list_files(tmp_path)
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

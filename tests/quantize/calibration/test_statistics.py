@@ -1,4 +1,4 @@
-"""Input statistics and output errors restoredst plain sums over all tokens in float64."""
+"""Input statistics and output errors against plain sums over all tokens in float64."""
 
 from __future__ import annotations
 
