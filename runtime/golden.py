@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from ..common.cpu_features import CpuFeatures, read_cpu_features
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
+from ..models.base.host import load_host
+from ..models.registry import get_family
 from ..storage.pipeline_config import OnnxPipelineConfig, read_onnx_config
 from .onnx.exported import ExportedOnnx, load_exported_onnx
 from .onnx.sessions import SessionPool
 from .onnx.shape_buckets import Arrays, select_bucket
+from .vae_tiling import decode_in_half_tiles, name_in_tiles
 
 GOLDEN_FOLDER = "golden"
 PROGRESS_STAGE = "running graphs"
@@ -31,7 +34,7 @@ class GoldenResult:
     """A graph that was run on its golden inputs.
 
     Attributes:
-        graph: Its name.
+        graph: Its name, or that of the decoder in tiles.
         relative_error: The largest absolute error over the largest absolute value of torch's output.
         limit: The largest relative error that is accepted: four times that at export, but at least what processors
             differ by (`find_error_floor`).
@@ -50,6 +53,8 @@ class GoldenResult:
 def run_goldens(folder: Path, progress: Progress = no_progress) -> list[GoldenResult]:
     """Runs every graph of an export that has golden inputs, with one graph in memory at a time.
 
+    An image that was decoded in tiles when the graphs were verified is decoded in tiles again.
+
     Args:
         folder: The exported folder `onnx`.
         progress: Called with graphs.
@@ -59,17 +64,14 @@ def run_goldens(folder: Path, progress: Progress = no_progress) -> list[GoldenRe
     """
     config = read_onnx_config(folder)
     errors, floor = list(config.parity.values()), find_error_floor(config, read_cpu_features())
-    exported = load_exported_onnx(folder)
-    sessions = SessionPool(
-        exported.graph_files, False, accuracy_level=exported.accuracy_level, linked_weights=exported.linked_weights
-    )
-    files = [folder / GOLDEN_FOLDER / f"{name}.npz" for name in (errors[-1].graphs if errors else ())]
+    names = list(errors[-1].graphs) if errors else []
+    graphs = _GoldenGraphs(load_exported_onnx(folder))
     results = []
-    for number, file in enumerate(files):
-        progress(PROGRESS_STAGE, number, len(files))
-        limit = max(ERROR_FACTOR * errors[-1].graphs[file.stem].relative, floor)
-        results.append(GoldenResult(file.stem, _measure_error(exported, sessions, file), limit))
-    progress(PROGRESS_STAGE, len(files), len(files))
+    for number, name in enumerate(names):
+        progress(PROGRESS_STAGE, number, len(names))
+        limit = max(ERROR_FACTOR * errors[-1].graphs[name].relative, floor)
+        results.append(GoldenResult(name, graphs.measure_error(name), limit))
+    progress(PROGRESS_STAGE, len(names), len(names))
     return results
 
 
@@ -89,19 +91,40 @@ def find_error_floor(config: OnnxPipelineConfig, features: CpuFeatures) -> float
     return max(floors)
 
 
-def _measure_error(exported: ExportedOnnx, sessions: SessionPool, file: Path) -> float:
-    arrays = dict(_read_arrays(file))
-    inputs: Arrays = {name.removeprefix("in."): array for name, array in arrays.items() if name.startswith("in.")}
-    expected = [array for name, array in arrays.items() if name.startswith("out.")]
-    graph = file.stem
-    session = select_bucket(exported.bucketed_graphs, graph, inputs) if exported.bucketed_graphs else graph
-    outputs = sessions.run(session, inputs)
-    pairs = [(output, array.astype(np.float64)) for output, array in zip(outputs, expected, strict=False)]
-    errors = [
-        float(np.abs(output - array).max() / max(np.abs(array).max(), np.finfo(np.float32).tiny))
-        for output, array in pairs
-    ]
-    return max(errors) if np.isfinite(errors).all() else float("inf")
+class _GoldenGraphs:
+    """The graphs of an export, to run on their golden inputs."""
+
+    def __init__(self, exported: ExportedOnnx) -> None:
+        self._exported = exported
+        self._sessions = SessionPool(
+            exported.graph_files, False, accuracy_level=exported.accuracy_level, linked_weights=exported.linked_weights
+        )
+
+    def measure_error(self, name: str) -> float:
+        """The largest error of any output of a graph over the largest value of torch's; infinite if one is not finite.
+
+        Args:
+            name: The graph's name, or that of the decoder in tiles.
+        """
+        family = get_family(self._exported.pipeline_class)
+        host = load_host(family, self._exported.host_configs) if family.host else None
+        in_tiles = host is not None and name == name_in_tiles(host.decoder_graph)
+        graph = host.decoder_graph if host is not None and in_tiles else name
+        arrays = dict(_read_arrays(self._exported.folder / GOLDEN_FOLDER / f"{graph}.npz"))
+        inputs: Arrays = {key.removeprefix("in."): array for key, array in arrays.items() if key.startswith("in.")}
+        expected = [array for key, array in arrays.items() if key.startswith("out.")]
+        if host is not None and in_tiles:
+            size = expected[0].shape[2:]
+            outputs = [decode_in_half_tiles(self._sessions.run, graph, host.decoder_stages, inputs, size)]
+        else:
+            buckets = self._exported.bucketed_graphs
+            outputs = self._sessions.run(select_bucket(buckets, graph, inputs) if buckets else graph, inputs)
+        pairs = [(output, array.astype(np.float64)) for output, array in zip(outputs, expected, strict=False)]
+        errors = [
+            float(np.abs(output - array).max() / max(np.abs(array).max(), np.finfo(np.float32).tiny))
+            for output, array in pairs
+        ]
+        return max(errors) if np.isfinite(errors).all() else float("inf")
 
 
 def _read_arrays(file: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:

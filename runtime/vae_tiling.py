@@ -55,6 +55,26 @@ def make_tiled_decoder(
     return run_graph
 
 
+def name_in_tiles(decoder: str) -> str:
+    """What the error of images decoded in tiles is recorded as, beside the errors of the graphs themselves."""
+    return f"{decoder} in tiles"
+
+
+def decode_in_half_tiles(
+    run: RunAll, decoder: str, stages: DecoderStages, inputs: dict[str, NDArray[Any]], size: Sequence[int]
+) -> Array:
+    """Decodes in tiles of half the longer side, until moments no longer change: an image as good as the whole one.
+
+    Args:
+        run: Runs graphs.
+        decoder: Name of the decoder's graph.
+        stages: The decoder's stages.
+        inputs: Inputs of the decoder's graph.
+        size: Height and width of the image in pixels.
+    """
+    return make_tiled_decoder(run, decoder, stages, max(size) // 2, tolerance=0.0)(decoder, inputs)
+
+
 @dataclass(frozen=True)
 class Span:
     """The rows or columns of a tile.

@@ -17,7 +17,7 @@ from ...models.base.reference import Arrays, GoldenIO
 from ...numerics.psnr import compute_psnr
 from ...runtime.onnx.sessions import create_session
 from ...runtime.onnx.shape_buckets import BucketedGraph, select_bucket
-from ...runtime.vae_tiling import make_tiled_decoder
+from ...runtime.vae_tiling import decode_in_half_tiles, name_in_tiles
 from ...storage.checkpoint import Checkpoint
 from .image_parity import ReferenceImage, generate_with_graphs
 
@@ -160,20 +160,19 @@ def measure_parity(goldens: Sequence[GoldenIO], reference_image: ReferenceImage 
     host = reference_image.host
     if host.decoder_stages.first_graph in graphs:
         golden = next(golden for golden in goldens if golden.graph == host.decoder_graph)
-        errors[f"{host.decoder_graph} in tiles"] = _measure_tiled_error(golden, host, graphs)
+        errors[name_in_tiles(host.decoder_graph)] = _measure_tiled_error(golden, host, graphs)
     return Parity(errors, compute_psnr(reference_image.pixels, generate_with_graphs(reference_image, graphs)))
 
 
 def _measure_tiled_error(golden: GoldenIO, host: Host, graphs: OrtRunner) -> OutputError:
-    """Returns the error of an image decoded in tiles of half its longer side."""
+    """Returns the error of an image decoded in tiles."""
     (expected,) = golden.outputs.values()
 
     def run(name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
         return list(graphs.run(name, inputs).values())
 
-    tile_size = max(expected.shape[2:]) // 2
-    decoder = make_tiled_decoder(run, host.decoder_graph, host.decoder_stages, tile_size, tolerance=0.0)
-    return compute_error(decoder(host.decoder_graph, golden.inputs), expected)
+    image = decode_in_half_tiles(run, host.decoder_graph, host.decoder_stages, golden.inputs, expected.shape[2:])
+    return compute_error(image, expected)
 
 
 def require_parity(parity: Parity, tolerance: Tolerance) -> None:

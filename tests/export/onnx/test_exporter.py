@@ -35,6 +35,7 @@ from edgepress.export.verification.parity import (
 from edgepress.models.base.reference import GoldenIO
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, Recipe
+from edgepress.runtime.golden import run_goldens
 from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
 from edgepress.storage.files import hash_files
 
@@ -91,6 +92,14 @@ def list_work_folders(output: Path) -> list[str]:
 # ---------------------------------------------------------------- what is published
 
 
+def require_goldens(folder: Path, names: set[str]) -> None:
+    """What `edgepress verify` runs again gives torch's outputs again."""
+    results = run_goldens(folder)
+    assert {result.graph for result in results} == names
+    assert max(result.relative_error for result in results) < 1e-4
+    assert all(result.passed for result in results)
+
+
 @pytest.fixture(scope="module")
 def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """Exported in float32, for a square image and one whose token count is no multiple of 32."""
@@ -104,6 +113,7 @@ def test_float32_graphs_are_within_1e_4_of_torch_and_the_image_within_45_db(plai
     assert set(parity.graphs) == {*GRAPHS, "vae_decoder in tiles"}
     assert max(error.relative for error in parity.graphs.values()) < 1e-4
     assert parity.psnr is None or parity.psnr > 45
+    require_goldens(plain.folder, set(parity.graphs))
 
 
 @pytest.mark.slow
@@ -168,6 +178,7 @@ def test_fixed_shapes_have_a_graph_for_every_size_and_prompt_length(tiny: Path, 
     settings = ExportSettings(precision="fp32", shapes="fixed", max_prompt_tokens=40, extra_graphs=("vae_encoder",))
     result = export_onnx(tiny, tmp_path, settings, sizes=[(64, 64), (32, 96)])
     assert max(error.relative for error in result.parity["exact"].graphs.values()) < 1e-4
+    require_goldens(result.folder, set(result.parity["exact"].graphs))
     names = {file.stem for file in result.folder.glob("*.onnx")}
     assert names == {
         *(f"{name}{length}" for name in ("text_encoder-T", "caption-L") for length in (32, 64)),
@@ -196,6 +207,7 @@ def test_int4_equals_torch_with_the_same_codes(int4_format: str, quantized: Path
     settings = ExportSettings.model_validate({"precision": "int4", "format": int4_format})
     result = export_onnx(quantized, tmp_path, settings)
     assert max(error.relative for error in result.parity["exact"].graphs.values()) < 1e-4
+    require_goldens(result.folder, {*GRAPHS, "vae_decoder in tiles"})
     psnr = result.parity["exact"].psnr
     assert psnr is None or psnr > 38
     graph = onnx.load(result.folder / "transformer.onnx", load_external_data=False).graph

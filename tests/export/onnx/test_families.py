@@ -28,6 +28,7 @@ from edgepress.models.base.reference import GoldenIO, load_observer
 from edgepress.models.registry import get_family
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.recipes.schema import ExportSettings
+from edgepress.runtime.golden import run_goldens
 
 FP32 = ExportSettings(precision="fp32")
 families = pytest.mark.parametrize("name", [FLUX, SD3, SDXL])
@@ -73,6 +74,9 @@ def test_every_graph_is_within_1e_4_of_torch_and_no_image_is_compared(exported: 
     assert list(parity["graphs"]) == sorted(graph.name for graph in get_family(name).graphs)
     assert max(error["relative"] for error in parity["graphs"].values()) < 1e-4
     assert (parity["image_compared"], parity["psnr"]) == (False, None)
+    results = run_goldens(exported(name).onnx)
+    assert [result.graph for result in results] == list(parity["graphs"])
+    assert max(result.relative_error for result in results) < 1e-4
 
 
 @pytest.mark.slow
