@@ -40,6 +40,7 @@ def quantize(
     model: str | Path | None = None,
     output: str | Path | None = None,
     method: str | None = None,
+    tune: Literal["off", "auto"] | float | None = None,
     loras: Sequence[str | Path] = (),
     max_memory: int = DEFAULT_MAX_MEMORY,
     force: bool = False,
@@ -53,6 +54,7 @@ def quantize(
         model: A diffusers folder, a hub id, or `demo`; default: the recipe's.
         output: The artifact's folder; default: `artifacts/<device>`.
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
+        tune: `off`, `auto` or minutes, instead of the recipe's: whether to train what stays in floating point.
         loras: LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         max_memory: Bytes that the run may use.
         force: Replace an artifact that was made from something else, and remove what was exported from it; go on where
@@ -68,7 +70,7 @@ def quantize(
     """
     loaded = load_checked(recipe)
     source = resolve_pipeline(str(model) if model is not None else loaded.model)
-    resolved = override(adapt_recipe(loaded, source), model, method, loras)
+    resolved = override(adapt_recipe(loaded, source), model, method, loras, tune)
     if not force:
         require_fit(resolved, source, FORCE_ADVICE)
     from ..quantize.pipeline import quantize_pipeline

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..recipes.loader import load_recipe, validate_settings
-from ..recipes.schema import METHOD_STEPS, ExportSettings, Recipe
+from ..recipes.schema import METHOD_STEPS, ExportSettings, QuantizationSettings, Recipe
 
 
 def load_checked(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe:
@@ -30,7 +30,13 @@ def load_checked(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe
     return loaded
 
 
-def override(recipe: Recipe, model: str | Path | None, method: str | None, loras: Sequence[str | Path] = ()) -> Recipe:
+def override(
+    recipe: Recipe,
+    model: str | Path | None,
+    method: str | None,
+    loras: Sequence[str | Path] = (),
+    tune: str | float | None = None,
+) -> Recipe:
     """Replaces what arguments of a call say otherwise."""
     changes: dict[str, Any] = {"loras": tuple(map(str, loras))} if loras else {}
     if model is not None:
@@ -39,6 +45,9 @@ def override(recipe: Recipe, model: str | Path | None, method: str | None, loras
         if method not in METHOD_STEPS:
             raise UserError(f"Unknown method '{method}'. Choose from: {', '.join(METHOD_STEPS)}.")
         changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
+    if tune is not None:
+        section = changes.get("quantize", recipe.quantize)
+        changes["quantize"] = validate_settings(QuantizationSettings, section.model_dump() | {"tune": tune})
     return recipe.model_copy(update=changes)
 
 

@@ -24,6 +24,7 @@ LOGGER = logging.getLogger("edgepress")
 FOLDER = click.Path(path_type=Path)
 QUIET = "edgepress.quiet"  # keys of the context's meta
 MAY_BE_EMPTY = "--prompt"
+MAX_TUNE_MINUTES = 10_080  # a week
 COMMAND = "edgepress.command"  # the context of the command that runs
 
 
@@ -54,6 +55,19 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"{value} is not a number of seconds. Write it like 3600.", param, ctx)
         return float(seconds)
+
+
+class TuneTime(click.ParamType[str | float]):
+    """`off`, `auto`, or minutes: positive, and no longer than a week."""
+
+    name = "off|auto|MINUTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | float:
+        if value in ("off", "auto"):
+            return str(value)
+        if re.fullmatch(r"\d{1,5}(\.\d{1,9})?", str(value)) and 0 < float(value) <= MAX_TUNE_MINUTES:
+            return float(value)
+        return self.fail(f"{value!r} is not off, auto or minutes. Write minutes like 10, up to 10080.", param, ctx)
 
 
 class ByteSize(click.ParamType[int]):

@@ -13,6 +13,7 @@ from .console import print_json, show_progress
 from .options import (
     ByteSize,
     Command,
+    TuneTime,
     accept_old_names,
     force_option,
     json_option,
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 @model_option("A diffusers folder, a hub id, or 'demo'.  [default: the recipe's]")
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--method", type=click.Choice(list(METHOD_STEPS)), help="Method; overrides the recipe's method or steps.")
+@click.option(
+    "--tune",
+    type=TuneTime(),
+    help="Train what stays in floating point to the reference, without a byte more; overrides the recipe's.",
+)
 @click.option(
     "--lora",
     "loras",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
@@ -10,6 +11,7 @@ from ..numerics.awq_packing import bits_per_weight
 from ..quantize.result import QuantizeResult
 from ..quantize.solver.block import LayerStats
 from ..recipes.schema import QuantizationSettings, Scheme
+from ..storage.manifest import TuningRecord
 
 STEP_NAMES = {"rtn": "rounding to nearest"}
 
@@ -23,6 +25,8 @@ def build_tables(result: QuantizeResult) -> Iterator[Table]:
     for name, scheme in settings.extra_schemes.items():
         if scheme.quantizes_activations:
             yield _activation_table(result, name, scheme)
+    for component, records in result.manifest.tuning.items():
+        yield _tuning_table(component, records)
     if result.seconds:
         yield _time_table(result)
 
@@ -77,6 +81,18 @@ def _activation_table(result: QuantizeResult, name: str, scheme: Scheme) -> Tabl
     for layer in layers:
         if layer.stays_float:
             table.add_row(f"stays in floats: {layer.layer}", f"{layer.error:.3%}")
+    return table
+
+
+def _tuning_table(component: str, records: Mapping[str, TuningRecord]) -> Table:
+    """What tuning brought on prompts of the calibration that it did not train on."""
+    table = Table("scheme", "steps", "samples", "error before", "after", "gain", title=f"Tuning of {component}")
+    for scheme, record in records.items():
+        errors = record.validation_before, record.validation_after
+        gain = 10 * math.log10(errors[0] / errors[1]) if all(errors) else 0.0
+        table.add_row(
+            scheme, f"{record.best_step}", f"{record.samples}", *(f"{error:.3g}" for error in errors), f"{gain:.2f} dB"
+        )
     return table
 
 

@@ -44,6 +44,11 @@ class CpuFeatures:
         return "asimddp" in self.flags
 
     @property
+    def has_bf16_products(self) -> bool:
+        """Whether it multiplies matrices in bfloat16 by itself."""
+        return bool(self.flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+    @property
     def has_fp16_arithmetic(self) -> bool:
         """Whether an arm64 processor computes in float16, in which ONNX Runtime then sums too."""
         return "asimdhp" in self.flags

@@ -44,6 +44,7 @@ from .lora import merge_into_plan
 from .plan import QuantBlock, QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
+from .tuning.stage import TuningStage, check_tuning, read_tuning
 from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces, read_metadata
 from .writer import (
     compute_savings,
@@ -237,6 +238,17 @@ class QuantizationJob:
                 _save_block(results, overflows, workspace.block_file(block.name))
                 _warn_about_floats(block, results[PRIMARY])
                 progress("quantizing", number, len(blocks))
+        if self.plan.settings.tune != "off":
+            TuningStage(
+                self.plan,
+                workspace,
+                self.prompts,
+                self.sampling,
+                self.dtype,
+                self.max_memory,
+                self._require_unchanged,
+                progress,
+            ).run()
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
         self._require_unchanged()
 
@@ -273,6 +285,7 @@ class QuantizationJob:
                 part.name: compute_savings(part, plan, self.dtype, float_linears[part.name]) for part in plan.components
             },
             fp16_overflows=_collect_overflows(blocks) if plan.settings.fp16_safe else [],
+            tuning=read_tuning(plan, workspace),
             versions=library_versions(),
         )
 
@@ -311,6 +324,7 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
         check_tokenizers(source)
     loras = [parse_lora(text) for text in recipe.loras]
     plan = merge_into_plan(loras, build_plan(source, recipe.quantize))
+    check_tuning(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     records = [lora.record() for lora in loras]
     return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory, records)

@@ -47,6 +47,11 @@ class QuantizeResult:
             rows["linears"] = f"{len(layers)} quantized"
             rows["error"] = f"{error:.3%} of the output on average (round to nearest: {rtn_error:.3%})"
         rows["unquantized"] = f"{self.manifest.num_unquantized} matrices"
+        for component, records in self.manifest.tuning.items():
+            record = records[PRIMARY]
+            rows["tuning"] = (
+                f"{component}: mean squared error {record.validation_before:.3g} -> {record.validation_after:.3g}"
+            )
         if self.manifest.fp16_overflows:
             rows["float16"] = f"cannot hold {', '.join(self.manifest.fp16_overflows)}"
         rows["time"] = f"{sum(self.seconds.values()):.1f} s" if self.created else "already up to date"

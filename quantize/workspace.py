@@ -126,6 +126,10 @@ class Workspace:
         """The tensors and statistics of a quantized block."""
         return self.folder / "blocks" / f"{block}.safetensors"
 
+    def tuned_file(self, component: str, scheme: str) -> Path:
+        """The tensors of a component that tuning changed for a scheme. Unfinished work of tuning is beside it."""
+        return self.folder / "tuning" / f"{component}.{scheme}.safetensors"
+
     @property
     def model_folder(self) -> Path:
         """Where the quantized pipeline is assembled before it is published."""
@@ -171,6 +175,7 @@ class Workspace:
 
     def _create_folders(self) -> None:
         self.block_file("").parent.mkdir(parents=True, exist_ok=True)
+        self.tuned_file("", "").parent.mkdir(exist_ok=True)
 
     def publish(self) -> None:
         """Moves the model and then the manifest to their places. Can be interrupted anywhere and called again.

@@ -61,11 +61,11 @@ def save_quantized_pipeline(
     for component in plan.components:
         float_linears = read_float_linears(component, workspace)
         config = component.config | {"quantization_config": build_quantization_config(component, plan, float_linears)}
-        tensors = _iterate_tensors(component, plan, workspace, dtype)
+        tensors = _with_tuned(iterate_tensors(component, plan, workspace, dtype), component, workspace, PRIMARY)
         tensors = _with_progress(tensors, component, progress)
         _write_component(model / component.name, tensors, config, component.library)
         for name, scheme in plan.settings.extra_schemes.items() if component.blocks else ():
-            tensors = _iterate_scheme_tensors(component, workspace, name)
+            tensors = _with_tuned(iterate_scheme_tensors(component, workspace, name), component, workspace, name)
             config = _build_scheme_config(component, workspace, name, scheme)
             _write_component(solution_folder(model, name, component.name), tensors, config, component.library)
 
@@ -113,10 +113,25 @@ def _with_progress(
         progress(f"writing {component.name}", min(number, total), total)
 
 
-def _iterate_tensors(
+def _with_tuned(
+    tensors: Iterator[tuple[str, Tensor]], component: ComponentPlan, workspace: Workspace, scheme: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields tensors of a component as tuning left them; what only tuning stored for an extra scheme comes last."""
+    file = workspace.tuned_file(component.name, scheme)
+    tuned = set(list_tensor_names(file)) if file.exists() else set()
+    for name, tensor in tensors:
+        yield name, read_tensor(file, name) if name in tuned else tensor
+        tuned.discard(name)
+    yield from ((name, read_tensor(file, name)) for name in sorted(tuned))
+
+
+def iterate_tensors(
     component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yields all tensors of a quantized component in the order of the original's names, one in memory at a time."""
+    """Yields all tensors of a quantized component in the order of the original's names, one in memory at a time.
+
+    They are as the blocks were solved, without tuning.
+    """
     results = dict(_locate_results(component, workspace, PRIMARY))
     embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
     for name in component.used_tensor_names:
@@ -139,10 +154,8 @@ def _quantize_embedding(weight: Tensor) -> Int8Rows:
     return Int8Rows(*(torch.cat(tensors) for tensors in zip(*chunks, strict=True)))
 
 
-def _iterate_scheme_tensors(
-    component: ComponentPlan, workspace: Workspace, scheme: str
-) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of a component that an extra scheme quantized, sorted by name."""
+def iterate_scheme_tensors(component: ComponentPlan, workspace: Workspace, scheme: str) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a component that an extra scheme quantized, sorted by name, without tuning."""
     for name, location in sorted(_locate_results(component, workspace, scheme)):
         yield name, read_tensor(*location)
 

@@ -26,6 +26,7 @@ METHOD_STEPS: dict[str, tuple[Step, ...]] = {
 LARGE_MODEL_PARAMETERS = 5 * 10**8  # 1 GB in 16 bits, from where `dtype: auto` is bfloat16
 NumTokens = Annotated[int, Field(ge=1, le=32_768)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+TuneMinutes = Annotated[float, Field(gt=0, le=10_080)]  # up to a week
 
 
 class Scheme(FrozenModel):
@@ -138,6 +139,19 @@ class QuantizationSettings(FrozenModel):
         default=False,
         description="Fold powers of two into the weights so that activations do not overflow float16.",
     )
+
+    tune: Literal["off", "auto"] | TuneMinutes = Field(
+        default="off",
+        description="Train what stays in floating point (scales, norms, embedders) to the reference's outputs after "
+        "the codes are found, without a byte more: `off`, `auto` for as long as validation improves, or about how many "
+        "minutes. Minutes are translated into a number of steps that does not depend on the machine.",
+    )
+
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _read_off(cls, value: Any) -> Any:
+        """YAML reads `off` as false."""
+        return "off" if value is False else value
 
     @property
     def resolved_steps(self) -> tuple[Step, ...]:

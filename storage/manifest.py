@@ -39,6 +39,22 @@ class LoraRecord(FileRecord):
         return f"{self.path}:{self.weight:g}"
 
 
+class TuningRecord(BaseModel):
+    """How what stays in floating point was trained to the reference's outputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(description="Calls of the reference that were trained on.")
+    prompts: int = Field(description="Number of their prompts.")
+    validation_samples: int = Field(description="Calls of the reference, with other prompts, that judged.")
+    validation_prompts: int = Field(description="Number of their prompts.")
+    steps: int = Field(description="Steps that were taken.")
+    best_step: int = Field(description="The step whose result was stored; 0: tuning brought nothing.")
+    validation_before: float = Field(description="Mean squared error of the validation's outputs without tuning.")
+    validation_after: float = Field(description="The same of what was stored.")
+    parameters: int = Field(description="Number of values that were trained.")
+
+
 class Manifest(BaseModel):
     """The content of manifest.json."""
 
@@ -68,6 +84,9 @@ class Manifest(BaseModel):
     )
     fp16_overflows: list[str] = Field(
         description="Activations that exceed the range of float16; only looked for if the recipe sets `fp16_safe`."
+    )
+    tuning: dict[str, dict[str, TuningRecord]] = Field(
+        default={}, description="How each component was tuned, by component and scheme; `model` is the primary one."
     )
     versions: dict[str, str] = Field(description="The versions of edgepress and of the libraries.")
 

@@ -1,0 +1,1 @@
+"""Tuning after solving: what a quantized denoiser keeps in floats is trained to the reference's outputs."""

@@ -1,0 +1,58 @@
+"""How many samples and steps a tuning takes, as a function of the recipe and the model alone.
+
+Minutes are those of an assumed machine. What this one takes depends on it, and the result does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ASSUMED_FLOPS = 2e11  # per second: two cores of a server that multiply in bfloat16, with all that is not a product
+AUTO_STEPS = 400
+AUTO_MINUTES = 30.0  # of the assumed machine, beyond which `auto` does not tune
+AUTO_SEEDS = 2  # images of each prompt that is trained on
+REFERENCE_SHARE = 0.25  # of given minutes, for the reference's samples
+BATCH = 16  # samples of a step
+TRAINING_FACTOR = 3  # a backward pass computes two products for each one of the forward pass
+VALIDATION_INTERVAL = 50  # steps
+
+
+@dataclass(frozen=True)
+class TuningBudget:
+    """What a tuning takes.
+
+    Attributes:
+        prompts: Number of prompts, of which some validate.
+        seeds: Images of each prompt that is trained on.
+        steps: Number of steps for each scheme.
+    """
+
+    prompts: int
+    seeds: int
+    steps: int
+
+
+def plan_budget(
+    tune: str | float, flops_per_call: float, calls_per_image: int, num_prompts: int, num_schemes: int
+) -> TuningBudget | None:
+    """Plans a tuning; None if `auto` would take too long.
+
+    Args:
+        tune: `auto`, or minutes.
+        flops_per_call: Operations of the denoiser for one sample.
+        calls_per_image: Calls of the denoiser for an image.
+        num_prompts: Prompts of the calibration.
+        num_schemes: How many schemes are tuned.
+    """
+    step_flops = TRAINING_FACTOR * BATCH * flops_per_call
+    image_flops = calls_per_image * flops_per_call
+    if tune == "auto":
+        total = AUTO_SEEDS * num_prompts * image_flops + num_schemes * AUTO_STEPS * step_flops
+        is_affordable = total <= AUTO_MINUTES * 60 * ASSUMED_FLOPS
+        return TuningBudget(num_prompts, AUTO_SEEDS, AUTO_STEPS) if is_affordable else None
+    available = float(tune) * 60 * ASSUMED_FLOPS
+    images = max(2, int(REFERENCE_SHARE * available / image_flops))
+    prompts = min(images, num_prompts)
+    seeds = max(1, min(AUTO_SEEDS, images // prompts))
+    remaining = max(0.0, available - prompts * seeds * image_flops)
+    return TuningBudget(prompts, seeds, max(1, int(remaining / (num_schemes * step_flops))))

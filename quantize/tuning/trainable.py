@@ -1,0 +1,136 @@
+"""A quantized model whose scales and floating-point tensors are trained, with its codes as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ...numerics.affine import MIN_SCALE
+from ...numerics.awq_packing import AwqTensors, unpack_awq
+
+SCALES = ".scales"
+
+
+@dataclass(frozen=True)
+class TrainableModel:
+    """A model in float32 and what is trained of it.
+
+    Attributes:
+        module: The model. Its quantized linears have dequantized weights.
+        codes: q - zero point of each quantized linear, (out, groups, group size) int8 or int16, by the linear's name.
+        parameters: What is trained, float32, by the names of stored tensors: scales as (out, groups), the rest as in
+            the module, whose values they share.
+        dtypes: The dtypes that they are stored in.
+    """
+
+    module: nn.Module
+    codes: dict[str, Tensor] = field(repr=False)
+    parameters: dict[str, Tensor] = field(repr=False)
+    dtypes: dict[str, torch.dtype] = field(repr=False)
+
+    @classmethod
+    def load(cls, module: nn.Module, tensors: Mapping[str, Tensor]) -> TrainableModel:
+        """Puts stored tensors into a module without weights.
+
+        Args:
+            module: The model on the meta device. It is changed in place.
+            tensors: All its tensors as stored: those of quantized linears as AWQ names them.
+        """
+        linears = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
+        packed = {f"{linear}.{kind}" for linear in linears for kind in (*AwqTensors._fields, "input_scale")}
+        floats = {
+            name: tensor.float().clone()
+            for name, tensor in tensors.items()
+            if name not in packed and tensor.is_floating_point()
+        }
+        codes, scales = {}, {}
+        for linear in linears:
+            stored = AwqTensors(*(tensors[f"{linear}.{kind}"] for kind in AwqTensors._fields))
+            codes[linear], scales[f"{linear}{SCALES}"] = _unpack(stored)
+        weights = {f"{linear}.weight": torch.empty(len(c), c[0].numel()) for linear, c in codes.items()}
+        rest = {name: t for name, t in tensors.items() if name not in packed and name not in floats}
+        module.load_state_dict(floats | weights | rest, strict=False, assign=True)
+        trained = scales | {name: module.get_parameter(name).data for name in floats if _is_parameter(module, name)}
+        model = cls(module, codes, trained, {name: tensors[name].dtype for name in trained})
+        model.update_weights()
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in trained or name in weights)
+        return model
+
+    def update_weights(self) -> None:
+        """Computes the weights of quantized linears from their scales."""
+        for linear, codes in self.codes.items():
+            weight = self.module.get_parameter(f"{linear}.weight").data
+            torch.mul(codes, self.parameters[f"{linear}{SCALES}"][..., None], out=weight.view(codes.shape))
+
+    def get_gradients(self, module: nn.Module) -> dict[str, Tensor]:
+        """Returns the gradients that a replica of the module holds, and removes them from it.
+
+        Those of scales (out, groups) come from the weights that they are in.
+        """
+        gradients = {}
+        for name, parameter in self.parameters.items():
+            linear = name.removesuffix(SCALES)
+            weight = module.get_parameter(f"{linear}.weight" if linear in self.codes else name)
+            gradient, weight.grad = weight.grad, None
+            if gradient is None:  # nothing reached it
+                gradients[name] = torch.zeros_like(parameter)
+            elif linear in self.codes:
+                gradients[name] = (gradient.view(self.codes[linear].shape) * self.codes[linear]).sum(-1)
+            else:
+                gradients[name] = gradient
+        return gradients
+
+    def round_parameters(self) -> dict[str, Tensor]:
+        """Returns what is trained as it would be stored, in float32."""
+        stored = {name: self._to_stored(name, tensor) for name, tensor in self.parameters.items()}
+        return {name: tensor.to(torch.float32, copy=True) for name, tensor in stored.items()}
+
+    def set_parameters(self, values: Mapping[str, Tensor]) -> None:
+        """Sets what is trained, in place."""
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
+        self.update_weights()
+
+    def to_stored(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns values of what is trained in the dtypes and shapes of the file."""
+        return {
+            name: self._to_stored(name, value).T.contiguous()
+            if name.removesuffix(SCALES) in self.codes
+            else self._to_stored(name, value)
+            for name, value in values.items()
+        }
+
+    def _to_stored(self, name: str, value: Tensor) -> Tensor:
+        if name.removesuffix(SCALES) in self.codes:
+            value = value.clamp(MIN_SCALE, torch.finfo(torch.float16).max)
+        return value.to(self.dtypes[name])
+
+
+def replicate(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module that shares its values, but has gradients and a state of its own."""
+    memo: dict[int, object] = {
+        id(parameter): nn.Parameter(parameter.detach(), parameter.requires_grad) for parameter in module.parameters()
+    }
+    memo |= {id(buffer): buffer for buffer in module.buffers()}
+    return copy.deepcopy(module, memo)
+
+
+def _unpack(stored: AwqTensors) -> tuple[Tensor, Tensor]:
+    """Returns codes relative to zero points (out, groups, group size), and scales (out, groups) float32."""
+    if stored.qweight.dtype == torch.int32:
+        codes, (scales, zero_points, *_) = unpack_awq(stored)
+    else:  # 8 bits: a byte each
+        codes, zero_points, scales = stored.qweight.T, stored.qzeros.T, stored.scales.T.float()
+    grouped = codes.reshape(*scales.shape, -1).to(torch.int16) - zero_points[..., None].to(torch.int16)
+    fits_int8 = int(grouped.min()) >= -128 and int(grouped.max()) <= 127  # not with 8 bits and zero points
+    return grouped.to(torch.int8) if fits_int8 else grouped, scales.contiguous()
+
+
+def _is_parameter(module: nn.Module, name: str) -> bool:
+    owner, _, attribute = name.rpartition(".")
+    return attribute in module.get_submodule(owner)._parameters
