@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from .. import __version__
 from ..common.errors import UserError
@@ -46,6 +48,9 @@ from ..storage.recognition import is_artifact, reject_path
 from ..storage.source_location import find_source
 from .model_card import render_model_card
 from .sbom import build_sbom
+
+if TYPE_CHECKING:
+    from ..evaluate.results.schema import VariantSummary
 
 LICENSE = re.compile(r"^license:\s*[\"']?([^\"'\n#]+)", re.MULTILINE)
 SOURCE_README = "README.source.md"  # in a quantized pipeline, the README.md of the original one
@@ -267,23 +272,24 @@ def _plan_memory(artifact: Artifact, manifest: Manifest, onnx: OnnxPipelineConfi
 
 
 def _describe_evaluation(artifact: Artifact, outdated: list[Path]) -> ScoreDescription | None:
+    from ..evaluate.results.schema import load_results
+
     file = artifact.evaluation / EVALUATION_RESULTS
     if not file.exists() or file in outdated:
         return None
-    content = read_json_object(file)
-    variants: Mapping[str, Any] = content.get("variants", {})
-    scores = {
-        name: {score: float(value["mean"]) for score, value in _first_group(variant).items() if value.get("mean")}
-        for name, variant in variants.items()
-    }
-    num_prompts = max((int(variant.get("num_prompts", 0)) for variant in variants.values()), default=0)
-    return ScoreDescription(verdict=content.get("verdict"), num_prompts=num_prompts, scores=scores)
+    results = load_results(file)
+    num_prompts = max((variant.num_prompts for variant in results.variants.values()), default=0)
+    scores = {name: _list_means(variant) for name, variant in results.variants.items()}
+    return ScoreDescription(verdict=results.verdict, num_prompts=num_prompts, scores=scores)
 
 
-def _first_group(variant: Mapping[str, Any]) -> Mapping[str, Any]:
-    groups = variant.get("groups") or [{}]
-    scores: Mapping[str, Any] = groups[0].get("pair_scores", {})
-    return {name: value for name, value in scores.items() if isinstance(value, Mapping)}
+def _list_means(variant: VariantSummary) -> dict[str, float]:
+    """The mean of each score over all pairs: of the comparison, or of the candidate's images alone."""
+    overall = variant.groups[0] if variant.groups else None
+    if overall is None:
+        return {}
+    means = {name: score.mean.mean for name, score in overall.pair_scores.items()}
+    return means | {name: score.variant.mean for name, score in overall.image_scores.items()}
 
 
 def _describe_bench(artifact: Artifact, outdated: list[Path]) -> BenchDescription | None:
@@ -292,7 +298,10 @@ def _describe_bench(artifact: Artifact, outdated: list[Path]) -> BenchDescriptio
     file = artifact.bench / BENCH_RESULTS
     if not file.exists() or file in outdated:
         return None
-    results = BenchResults.model_validate(read_json_object(file))
+    try:
+        results = BenchResults.model_validate(read_json_object(file))
+    except ValidationError as error:
+        raise UserError(f"{file} is damaged. Run 'edgepress bench' again, or remove it.") from error
     latencies = results.summary.latencies.get("image")
     return BenchDescription(
         kind="simulated" if results.simulated else "measured",

@@ -86,7 +86,7 @@ class ScoreDescription(DescriptionModel):
     verdict: str | None = Field(description="The verdict of all gates; null if there are none.")
     num_prompts: int = Field(description="Number of prompts.")
     scores: dict[str, dict[str, float]] = Field(
-        description="The mean of each score against the reference, by candidate."
+        description="The mean of each score, against the reference or of the candidate's images, by candidate."
     )
 
 

@@ -5,9 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .layout import MODEL, Artifact, is_export, is_written_by_edgepress
+from .layout import (
+    BENCH_RESULTS,
+    DESCRIPTION_NAME,
+    EVALUATION_RESULTS,
+    MODEL,
+    SBOM_NAME,
+    Artifact,
+    is_export,
+    is_written_by_edgepress,
+)
 
 DOWNLOAD_AGAIN = "Download the model again."
+COMMANDS = {  # that write files beside the weights
+    BENCH_RESULTS: "bench",
+    EVALUATION_RESULTS: "evaluate",
+    DESCRIPTION_NAME: "describe",
+    SBOM_NAME: "describe",
+}
 
 
 def advise_recovery(path: Path) -> str:
@@ -17,6 +32,8 @@ def advise_recovery(path: Path) -> str:
         path: The file or folder that is missing or damaged, or one that it is in.
     """
     artifact = _find_artifact(path)
+    if artifact is None and path.name in COMMANDS:
+        return f"Run 'edgepress {COMMANDS[path.name]}' again."
     if artifact is None:
         return DOWNLOAD_AGAIN
     return f"Make {artifact} again, or copy it again as a whole: 'edgepress verify {artifact}' lists what is wrong."

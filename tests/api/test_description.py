@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
+from helpers.result_rows import make_prompt, make_results, make_sample
 
 import edgepress
 from edgepress.api.verification import verify
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
+from edgepress.evaluate.results.schema import save_results
 from edgepress.storage.artifact_schema import SCHEMA_FILE, read_description, render_schema
 from edgepress.storage.layout import DOCUMENT_NAMES, Artifact
 
@@ -64,6 +66,27 @@ def test_it_says_what_the_parts_record(described: Path) -> None:
     card = (described / "README.md").read_text("utf-8")
     assert card.startswith("---\nlibrary_name: edgepress\n")
     assert "**simulated**" in card
+
+
+def test_an_evaluation_is_described_by_its_means(artifact: Path) -> None:
+    samples = [make_sample(make_prompt("a"), 40.0, texts=(1, 1)), make_sample(make_prompt("b"), 44.0, texts=(1, 0.5))]
+    save_results(make_results(samples, verdict="failed"), artifact / "evaluation" / "results.json")
+    evaluation = edgepress.describe(artifact).evaluation
+    assert evaluation is not None
+    assert (evaluation.verdict, evaluation.num_prompts) == ("failed", 2)
+    assert evaluation.scores == {"int4": {"psnr": 42.0, "flip": 0.0, "text_accuracy": 0.75, "exact": 0.5}}
+    card = (artifact / "README.md").read_text("utf-8")
+    assert "Evaluation over 2 prompts: failed." in card
+    assert "int4: psnr 42, flip 0, text_accuracy 0.75" in card
+
+
+@pytest.mark.parametrize("text", ["{}", '{"schema_version": 1e999}', ""])
+@pytest.mark.parametrize("name", ["evaluation/results.json", "bench/bench.json"])
+def test_damaged_results_are_named(artifact: Path, name: str, text: str) -> None:
+    (artifact / name).parent.mkdir()
+    (artifact / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name} .*(Evaluate again|Run .edgepress (bench|evaluate). again)"):
+        edgepress.describe(artifact)
 
 
 def test_an_artifact_passes_with_its_description_and_is_listed_for_sha256sum(described: Path) -> None:
