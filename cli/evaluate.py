@@ -41,8 +41,9 @@ RENAMES = {"--reference": "--model", "--truth": "--ground-truth", "--no-resume":
     "--candidate",
     "candidates",
     multiple=True,
-    metavar="[NAME=]DIR[@DTYPE]",
-    help="A quantized pipeline, an export, an artifact or images; may be repeated.  [default: artifacts/DEVICE/model]",
+    metavar="[NAME=]DIR[@DTYPE]|[NAME=]COMPONENT:FILE|[NAME=]URL",
+    help="A pipeline (also one that another program quantized), an export, an artifact, images, a .gguf or "
+    ".safetensors file in place of a component, or a server; may be repeated.  [default: artifacts/DEVICE/model]",
 )
 @click.option("--pairs", type=(FOLDER, FOLDER), metavar="DIR DIR", help="Compare two folders of images by name.")
 @click.option("--prompts", metavar="FILE|SET", help="Prompt set.  [default: the recipe's]")

@@ -7,11 +7,14 @@ from ..models.base.image_size import check_image_size
 from ..models.registry import get_family, load_families
 from ..pipelines.hub import read_pipeline_class
 from ..pipelines.preflight import check_images, check_pipeline
+from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
+from ..pipelines.single_files import check_component_file
 from ..runtime.onnx.exported import load_exported_onnx
 from ..storage.preflight import check_results_folder, check_writable_folder
 from .generation.candidates import ImageSource
 from .generation.generators import check_guidance
+from .generation.server import connect
 from .plan import EvaluationPlan
 
 
@@ -34,11 +37,15 @@ def check_plan(plan: EvaluationPlan) -> None:
 
 def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
     """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
+    if source.kind == "server":
+        connect(source.url).check(sampling)
+        return
     if source.kind == "diffusers":
         from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
         from ..pipelines.scheduler_class import check_scheduler_class
         from ..pipelines.tokenizer_loading import check_tokenizers
 
+        check_quantization_packages(source.folder)
         check_pipeline(source.folder)
         check_pipeline_weights(source.folder)
         family = load_families().get(read_pipeline_class(source.folder))
@@ -47,6 +54,8 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
             check_tokenizers(source.folder)
             check_family_weights(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)
+        for replacement in source.files:
+            check_component_file(source.folder, replacement)
         return
     check_guidance(source.folder, sampling)
     if source.kind == "onnx":

@@ -13,6 +13,7 @@ from ..common.threads import map_threads
 from ..prompts.prompt import Prompt
 from ..storage.snapshot import FolderSnapshot
 from .generation.candidates import ImageSource
+from .generation.cost import BatchCost
 from .generation.image_cache import CachedImages, GenerationJob, generate_cached_images
 from .images.image_file import ImageRecord, get_image_stem, list_images, load_record
 from .plan import MAX_LISTED_NAMES, EvaluationPlan
@@ -60,8 +61,10 @@ def collect_images(
         if source.kind == "images" or plan.sampling is None:
             return _load_image_files(plan, source)
         dtype = source.dtype or plan.dtype
-        job = GenerationJob(source, system.folder.sha256, dtype, plan.sampling, repeat, snapshots.get(source.folder))
-        return make_image_set(_load_generated(plan, job, f"generating images with {name}", progress))
+        snapshot = snapshots.get(source.folder)
+        job = GenerationJob(source, system.folder.sha256, dtype, plan.sampling, repeat, snapshot)
+        records, costs = _load_generated(plan, job, f"generating images with {name}", progress)
+        return make_image_set(records, costs, system.own_noise is None)
 
     reference = load("the reference", plan.reference, identity.reference)
     sizes = {key[0]: record.size for key, record in reference.records.items() if isinstance(record, ImageRecord)}
@@ -83,18 +86,24 @@ def _load_image_files(plan: EvaluationPlan, source: ImageSource) -> ImageSet:
 
 def _load_generated(
     plan: EvaluationPlan, job: GenerationJob, stage: str, progress: Progress
-) -> dict[SampleKey, LoadedImage]:
-    """Generates the missing images and loads all. Cached images that are damaged are generated again, once."""
+) -> tuple[dict[SampleKey, LoadedImage], tuple[BatchCost, ...]]:
+    """Generates the missing images and loads all, with what they cost. Damaged ones are generated again, once.
+
+    Nobody knows whether a server is still what it was: its images are generated in every run.
+    """
     arguments = job, plan.prompts, plan.seeds, plan.image_cache, progress, stage
-    records = _load_cached(plan, generate_cached_images(*arguments, overwrite=plan.restart))
+    cached = generate_cached_images(*arguments, overwrite=plan.restart or job.source.kind == "server")
+    records = _load_cached(plan, cached)
     damaged = [record.file for record in records.values() if isinstance(record, DamagedImage)]
     if damaged:
         count = f"{len(damaged)} cached image{'s are' if len(damaged) > 1 else ' is'} damaged"
         logger.warning("%s, such as %s. Generating again.", count, damaged[0])
         for file in damaged:
             file.unlink()
-        records = _load_cached(plan, generate_cached_images(*arguments))
-    return {key: "unreadable" if isinstance(record, DamagedImage) else record for key, record in records.items()}
+        cached = generate_cached_images(*arguments)
+        records = _load_cached(plan, cached)
+    loaded = {key: "unreadable" if isinstance(record, DamagedImage) else record for key, record in records.items()}
+    return loaded, cached.costs
 
 
 def _load_cached(plan: EvaluationPlan, images: CachedImages) -> dict[SampleKey, LoadedImage | DamagedImage]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..common.errors import UserError
@@ -16,29 +17,27 @@ from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
 from ..storage.files import digest_files
 from ..storage.layout import GENERATORS, locate_folder
-from ..storage.manifest import LoraRecord, library_versions
-from ..storage.provenance import describe_missing_hashes, read_recorded_files
+from ..storage.manifest import library_versions
 from ..storage.publishing import shared_lock
 from ..storage.snapshot import FolderSnapshot
 from .checks import check_plan
 from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource, read_origin
-from .generation.generators import detect_engine
 from .metrics.base import list_image_scores, list_pair_scores
 from .metrics.registry import MetricSet, load_metrics
 from .plan import EvaluationPlan
 from .report.formatting import pluralize
 from .report.publishing import publish_reports, publish_results, withdraw_latest
 from .results import baseline, history
-from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
+from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant, summarize_costs
 from .results.folder_identity import add_loras, hash_folder
-from .results.gates import GateSpec, evaluate_gates, overall_verdict, resolve_gates
+from .results.gates import GateSpec, evaluate_gates, exclude_pair_scores, overall_verdict, resolve_gates
 from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo, load_results
 from .scoring.pairs import ComparisonSet, build_sample, make_tasks
 from .scoring.runner import ScoreTable, score_images
 from .scoring.score_cache import open_score_cache
+from .system_description import describe_system
 
-EXPORTS = ("onnx", "rknn")  # kinds of systems that record hashes of their files
 logger = logging.getLogger(__name__)
 
 
@@ -66,8 +65,8 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
     if plan.history:
         history.init_history(plan.history)
     seconds: dict[str, float] = {}
-    sources = [source.folder for source in (plan.reference, *plan.candidates.values()) if source.kind != "images"]
-    snapshots = {folder: FolderSnapshot.take(folder) for folder in sources}
+    read = [source for source in (plan.reference, *plan.candidates.values()) if source.kind not in ("images", "server")]
+    snapshots = {folder: FolderSnapshot.take(folder) for folder in {source.folder for source in read}}
     with _record_time(seconds, "reading"):
         identity = _build_identity(plan, metrics, progress)
     if plan.baseline and baseline_results:
@@ -80,7 +79,8 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
                 scores = _score_all(plan, metrics, identity, images, progress)
             samples = tuple(build_sample(*key, images, scores.results, plan.image_cache) for key in iter_samples(plan))
             results = _build_results(plan, metrics, gates, identity, samples)
-            results = results.model_copy(update={"stage_seconds": seconds, "metric_costs": scores.costs})
+            update = {"stage_seconds": seconds, "metric_costs": scores.costs, **_collect_costs(plan, images)}
+            results = results.model_copy(update=update)
             if plan.baseline and baseline_results:
                 comparison = baseline.compare_runs(plan.baseline, baseline_results, results)
                 results = results.model_copy(update={"baseline": comparison})
@@ -130,9 +130,10 @@ def _record_time(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress) -> RunIdentity:
-    reference = _describe_system(plan, plan.reference, progress, "reading the reference")
+    reference = describe_system(plan.reference, plan.dtype, None, progress, "reading the reference")
     variants = {
-        name: _describe_system(plan, source, progress, f"reading {name}") for name, source in plan.candidates.items()
+        name: describe_system(source, plan.dtype, reference, progress, f"reading {name}")
+        for name, source in plan.candidates.items()
     }
     for source in plan.candidates.values():
         _require_same_origin(plan, source, reference)
@@ -154,25 +155,6 @@ def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress
     )
 
 
-def _describe_system(plan: EvaluationPlan, source: ImageSource, progress: Progress, stage: str) -> SystemInfo:
-    dtype = source.dtype or plan.dtype if source.kind == "diffusers" else None
-    folder = hash_folder(source.folder, progress, stage)
-    loras = _record_loras(source)
-    folder = folder.model_copy(update={"sha256": add_loras(folder.sha256, loras)})
-    if source.kind in EXPORTS and not read_recorded_files(source.folder):
-        logger.warning("%s", describe_missing_hashes(source.folder))
-    engine = detect_engine(source)
-    return SystemInfo(kind=source.kind, folder=folder, dtype=dtype, engine=engine, loras=tuple(map(str, loras)))
-
-
-def _record_loras(source: ImageSource) -> list[LoraRecord]:
-    if not source.loras:
-        return []
-    from ..pipelines.lora_files import parse_lora
-
-    return [parse_lora(text).record() for text in source.loras]
-
-
 def _require_same_origin(plan: EvaluationPlan, source: ImageSource, reference: SystemInfo) -> None:
     """Refuses a reference that is not the pipeline that the candidate was quantized from."""
     manifest = read_origin(source) if locate_folder(source.folder).name in GENERATORS else None
@@ -188,6 +170,16 @@ def _require_same_origin(plan: EvaluationPlan, source: ImageSource, reference: S
 
 
 # ---------------------------------------------------------------- results
+
+
+def _collect_costs(plan: EvaluationPlan, images: ComparisonSet) -> dict[str, Any]:
+    """What generating the images cost, as fields of the results."""
+    costs = {
+        name: summarize_costs(images.variants[name].costs, source.kind == "server")
+        for name, source in plan.candidates.items()
+    }
+    reference = summarize_costs(images.reference.costs)
+    return {"costs": {name: cost for name, cost in costs.items() if cost}, "reference_cost": reference}
 
 
 def _score_all(
@@ -209,7 +201,11 @@ def _build_results(
     scores = list_pair_scores(metrics.metrics), list_image_scores(metrics.metrics, plan.ground_truth is not None)
     variants = {name: aggregate(select_variant(samples, name), *scores) for name in plan.candidates}
     repeated = [VariantPair(sample, sample.noise_floor) for sample in samples if sample.noise_floor]
-    gates = tuple(gate for name, summary in variants.items() for gate in evaluate_gates(name, summary, gate_specs))
+    gates = tuple(
+        gate
+        for name, summary in variants.items()
+        for gate in evaluate_gates(name, summary, exclude_pair_scores(gate_specs, identity.variants[name].own_noise))
+    )
     return Results(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         edgepress=__version__,

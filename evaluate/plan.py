@@ -39,7 +39,7 @@ class EvaluationOptions:
 
     Attributes:
         model: Reference: a diffusers folder, a model id, `demo`, an export, or a folder of images.
-        candidates: Candidates as `[NAME=]DIR[@DTYPE]`.
+        candidates: Candidates as `[NAME=]DIR[@DTYPE]`, `[NAME=]COMPONENT:FILE` or `[NAME=]URL`.
         prompts: Name or file of the prompt set.
         limit: Number of prompts to use, from the start of the set.
         seeds: Number of images per prompt.
@@ -146,6 +146,7 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     candidates = parse_candidates(specs)
     first = next(iter(candidates.values()))
     reference = explicit_reference or _resolve_reference(_find_original(first) or recipe.model)
+    candidates = {name: _complete(source, reference) for name, source in candidates.items()}
     if reference.kind == "diffusers":
         recipe = adapt_recipe(recipe, reference.folder)
         reference = replace(reference, loras=_find_loras(first, recipe))
@@ -162,7 +163,7 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
         warn_if_fewer(all_prompts, options.limit or settings.count, prompt_set, _get_limit_name(options.limit))
     sampling = _resolve_sampling(recipe.evaluation, sources)
     _require_size(sampling, sources)
-    output = options.output or Artifact.containing(first.folder).evaluation
+    output = options.output or _choose_output(first)
     plan = EvaluationPlan(
         reference=reference,
         candidates=candidates,
@@ -236,6 +237,27 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
         device=recipe.device,
         restart=options.restart,
     )
+
+
+def _complete(source: ImageSource, reference: ImageSource) -> ImageSource:
+    """Single files with the pipeline whose other components they use; anything else as it is.
+
+    Raises:
+        UserError: The reference has no components that could be replaced.
+    """
+    if source.files and reference.kind != "diffusers":
+        raise UserError(
+            f"{source.place} replaces a component of the reference, but {reference.place} is no diffusers pipeline. "
+            "Give the original pipeline as --model."
+        )
+    return replace(source, folder=reference.folder) if source.files else source
+
+
+def _choose_output(first: ImageSource) -> Path:
+    """Where results are put: next to the first candidate, or in the current folder if that is a server."""
+    if first.url:
+        return Path(EVALUATION)
+    return first.files[0].file.parent / EVALUATION if first.files else Artifact.containing(first.folder).evaluation
 
 
 def _choose_image_cache(output: Path) -> Path:
@@ -324,8 +346,10 @@ def _find_loras(candidate: ImageSource, recipe: Recipe) -> tuple[str, ...]:
 
 def _resolve_sampling(settings: EvaluationSettings, sources: tuple[ImageSource, ...]) -> SamplingParams | None:
     """Returns how images are generated. `native` is the size of the first pipeline, or else of the first export."""
-    generating = [source for source in sources if source.kind != "images"]
+    generating = [source for source in sources if source.kind not in ("images", "server")]
     if not generating:
+        if any(source.kind == "server" for source in sources):
+            raise UserError("A server is compared with a pipeline or an export. Give one as --model.")
         return None
     pipelines = [source for source in generating if source.kind == "diffusers"]
     if pipelines or settings.size != "native":

@@ -142,8 +142,10 @@ def load_pipeline_with(folder: Path, dtype: torch.dtype, components: dict[str, A
 
     from .component_weights import load_unusual_components
     from .hf_quantizers import register_quantizers
+    from .quantization_packages import import_registering_packages
 
     register_quantizers()
+    import_registering_packages(folder)
     try:
         components = load_unusual_components(folder, dtype, components) | components
         with _disable_progress_bars(), hide_byte_order_marks(folder) as readable:

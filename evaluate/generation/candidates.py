@@ -1,13 +1,15 @@
-"""What an evaluation compares: the reference and the candidates, each a folder of a certain kind."""
+"""What an evaluation compares: the reference and the candidates, each a folder, a single file or a server."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ...common.errors import UserError
+from ...pipelines.single_files import SINGLE_FILE_SUFFIXES, ComponentFile
 from ...runtime.rknn.exported import is_rknn_artifact
 from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
 from ...storage.manifest import Manifest, read_manifest
@@ -17,23 +19,36 @@ from ..images.image_file import list_images
 from ..results.schema import SystemKind
 
 CANDIDATE_PATTERN = re.compile(r"(?:(?P<name>[^=/]+)=)?(?P<folder>.+?)(?:@(?P<dtype>float32|bfloat16))?", re.DOTALL)
+FILE_PATTERN = re.compile(r"(?P<component>[a-z]\w+):(?P<file>.+)", re.DOTALL)
+NEXT_FILE = re.compile(r",(?=[a-z]\w+:)")  # between several files of one candidate
+URL_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A folder that images come from: a diffusers pipeline, an ONNX or RKNN export, or image files.
+    """What images come from: a diffusers pipeline, an ONNX or RKNN export, image files, or a server.
 
     Attributes:
-        kind: What the folder contains.
-        folder: The folder.
+        kind: What it is.
+        folder: Its folder; of single files that replace components, the pipeline that the other components are of,
+            which is unknown (`.`) until the reference is resolved; of a server, `.`.
         dtype: Compute dtype of a diffusers pipeline; None: that of the recipe.
         loras: LoRAs that are merged into the weights of a diffusers pipeline, as `PATH:WEIGHT`.
+        files: Single files that replace components of a diffusers pipeline.
+        url: Address of a server, without a final slash.
     """
 
     kind: SystemKind
     folder: Path
     dtype: str | None = None
     loras: tuple[str, ...] = ()
+    files: tuple[ComponentFile, ...] = ()
+    url: str = ""
+
+    @property
+    def place(self) -> str:
+        """What messages call it: its address, its files or its folder."""
+        return self.url or ",".join(str(replacement.file) for replacement in self.files) or str(self.folder)
 
 
 def detect_image_source(folder: Path) -> ImageSource:
@@ -54,7 +69,7 @@ def detect_image_source(folder: Path) -> ImageSource:
 
 
 def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:
-    """Parses candidates given as `[NAME=]DIR[@DTYPE]`.
+    """Parses candidates given as `[NAME=]DIR[@DTYPE]`, `[NAME=]COMPONENT:FILE[,…][@DTYPE]` or `[NAME=]URL`.
 
     An artifact stands for everything in it that can generate images. The default name is that of the folder; for
     `model`, `onnx` and `rknn` it starts with the name of the artifact.
@@ -63,7 +78,8 @@ def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:
         The candidates by name.
 
     Raises:
-        UserError: A folder contains nothing to compare, or two candidates have the same name.
+        UserError: A folder contains nothing to compare, a file is no single file of weights, or two candidates have the
+            same name.
     """
     candidates: dict[str, ImageSource] = {}
     for spec in specs:
@@ -71,7 +87,7 @@ def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:
             if name in candidates:
                 raise UserError(
                     f"Two candidates are named {name!r}. Give them different names, such as "
-                    f"--candidate int4={source.folder}."
+                    f"--candidate int4={source.place}."
                 )
             candidates[name] = source
     return candidates
@@ -86,6 +102,14 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
         name, folder, dtype = None, Path(spec), None
     elif name and Path(f"{name}={folder}").is_dir():
         name, folder = None, Path(f"{name}={folder}")
+    unlike_folder = _parse_server(match["folder"]) or _parse_files(match["folder"], dtype)
+    if unlike_folder is not None and not folder.exists():
+        return [(name or _name_unlike_folder(unlike_folder), unlike_folder)]
+    if folder.is_file() and folder.suffix.lower() in SINGLE_FILE_SUFFIXES:
+        raise UserError(
+            f"{folder} is a single file of weights. Name the component that it replaces, such as --candidate "
+            f"{folder.stem}=transformer:{folder}."
+        )
     exports = [folder / name for name in GENERATORS if _can_generate(folder / name)]
     if exports and not _can_generate(folder):
         stem = name or folder.resolve().name
@@ -94,6 +118,31 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
     if dtype and source.kind != "diffusers":
         raise UserError(f"@{dtype} applies only to diffusers pipelines; {folder} is not one. Leave out @{dtype}.")
     return [(name or _get_default_name(folder), _with_dtype(source, dtype))]
+
+
+def _parse_server(text: str) -> ImageSource | None:
+    """The server of an address; None if it is none."""
+    return ImageSource("server", Path(), url=text.rstrip("/")) if URL_PATTERN.match(text) else None
+
+
+def _parse_files(text: str, dtype: str | None) -> ImageSource | None:
+    """The files of `COMPONENT:FILE[,COMPONENT:FILE…]`; None if it is something else."""
+    matches = [FILE_PATTERN.fullmatch(part) for part in NEXT_FILE.split(text)]
+    files = tuple(ComponentFile(match["component"], Path(match["file"])) for match in matches if match)
+    if len(files) < len(matches):
+        return None
+    for replacement in files:
+        if replacement.file.suffix.lower() not in SINGLE_FILE_SUFFIXES:
+            raise reject_path(replacement.file, f"Give a {' or '.join(SINGLE_FILE_SUFFIXES)} file of a component")
+    components = [replacement.component for replacement in files]
+    if len(set(components)) < len(components):
+        raise UserError(f"--candidate {text} replaces a component twice. Give one file for each component.")
+    return ImageSource("diffusers", Path(), dtype, files=files)
+
+
+def _name_unlike_folder(source: ImageSource) -> str:
+    """The default name of a server or of single files."""
+    return source.files[0].file.stem if source.files else urlsplit(source.url).netloc
 
 
 def _can_generate(folder: Path) -> bool:
@@ -106,18 +155,20 @@ def _get_default_name(folder: Path) -> str:
 
 
 def _with_dtype(source: ImageSource, dtype: str | None) -> ImageSource:
-    return ImageSource(source.kind, source.folder, dtype) if source.kind == "diffusers" else source
+    return replace(source, dtype=dtype) if source.kind == "diffusers" else source
 
 
 def read_origin(source: ImageSource) -> Manifest | None:
     """The manifest of the artifact that a candidate is in, which says what it was quantized from.
 
     Returns:
-        None if it is in no artifact, or an export of another pipeline than the artifact's model.
+        None if it is in no artifact, an export of another pipeline than the artifact's model, single files or a server.
 
     Raises:
         UserError: The manifest or the export's pipeline.json is corrupt, or of a newer version.
     """
+    if source.files or source.url:
+        return None
     manifest = read_manifest(Artifact.containing(source.folder).path)
     if manifest is not None and is_export(source.folder):
         config = read_export_config(source.folder)

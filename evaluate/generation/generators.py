@@ -1,4 +1,4 @@
-"""Generates batches of images: diffusers pipelines run in torch, exported graphs in the runtime."""
+"""Generates batches of images: diffusers pipelines run in torch, exported graphs in the runtime, or a server does."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...common.errors import UserError
+from ...pipelines.hub import read_pipeline_class
 from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
-from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline
+from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline, load_pipeline_with
+from ...pipelines.single_files import load_component_file
 from ...prompts.prompt import Prompt, prompt_seed
 from ..images.types import ImageArray
 from .candidates import ImageSource
+from .server import ImageServer, connect
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,16 +73,31 @@ def make_generator(source: ImageSource, sampling: SamplingParams, dtype: str) ->
     The initial noise depends on prompt id and seed only.
 
     Args:
-        source: A diffusers pipeline, or an ONNX or RKNN export.
+        source: A diffusers pipeline, an ONNX or RKNN export, or a server.
         sampling: Image size, number of steps and guidance scale.
         dtype: Compute dtype of a diffusers pipeline.
 
     Raises:
-        UserError: The source cannot be loaded, or does not support the sampling parameters.
+        UserError: The source cannot be loaded or reached, or does not support the sampling parameters.
     """
     if source.kind == "diffusers":
         return _make_pipeline_generator(source, sampling, dtype)
+    if source.kind == "server":
+        return _make_server_generator(connect(source.url), sampling)
     return _make_export_generator(source.folder, sampling)
+
+
+def find_memory_reader(source: ImageSource) -> Callable[[], int | None] | None:
+    """What reads the memory of the process that generates a source's images; None if it is this process."""
+    return connect(source.url).read_memory if source.kind == "server" else None
+
+
+def import_libraries(source: ImageSource) -> None:
+    """Imports what a pipeline runs in, so that its own memory can be told from that of libraries."""
+    if source.kind == "diffusers":
+        import diffusers
+
+        getattr(diffusers, read_pipeline_class(source.folder), None)  # imports the modules of the class
 
 
 def check_guidance(export: Path, sampling: SamplingParams) -> None:
@@ -110,7 +128,12 @@ def _detect_npu_engine() -> str:
 def _make_pipeline_generator(source: ImageSource, sampling: SamplingParams, dtype: str) -> GenerateBatch:
     import torch
 
-    pipeline = load_pipeline(source.folder, getattr(torch, dtype), source.loras)
+    compute_dtype = getattr(torch, dtype)
+    if source.files:
+        replaced = {file.component: load_component_file(source.folder, file, compute_dtype) for file in source.files}
+        pipeline = load_pipeline_with(source.folder, compute_dtype, replaced)
+    else:
+        pipeline = load_pipeline(source.folder, compute_dtype, source.loras)
     host = load_pipeline_host(pipeline)
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:
@@ -119,6 +142,14 @@ def _make_pipeline_generator(source: ImageSource, sampling: SamplingParams, dtyp
             pipeline, batch.prompts, sampling, batch.seed, output_type="np", warn=lambda _: None
         )
         return [_to_uint8(image, notice) for image, notice in zip(images, notices or repeat(""), strict=False)]
+
+    return generate
+
+
+def _make_server_generator(server: ImageServer, sampling: SamplingParams) -> GenerateBatch:
+    def generate(batch: PromptBatch) -> list[GeneratedImage]:
+        images = [server.generate(prompt, batch.seed, sampling) for prompt in batch.prompts]
+        return [GeneratedImage(generated.image, False, generated.notice) for generated in images]
 
     return generate
 

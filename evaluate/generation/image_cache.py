@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +21,27 @@ from ...common.code_fingerprint import PACKAGE, code_fingerprint, model_modules
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...common.requirements import reject_failed_import
+from ...pipelines.quantization_packages import PACKAGES, read_quant_methods
 from ...pipelines.sampling import SamplingParams, batched
 from ...prompts.prompt import Prompt
 from ...storage.atomic_file import atomic_write
 from ...storage.manifest import library_versions
 from ...storage.snapshot import FolderSnapshot
 from ..images.image_file import NAN_TAG, TRUNCATION_TAG
+from ..results.schema import SystemKind
 from . import generators
 from .candidates import ImageSource
-from .generators import GenerateBatch, GeneratedImage, PromptBatch, detect_engine, get_batch_size, make_generator
+from .cost import BatchCost, CostMeter, load_cost, save_cost
+from .generators import (
+    GenerateBatch,
+    GeneratedImage,
+    PromptBatch,
+    detect_engine,
+    find_memory_reader,
+    get_batch_size,
+    import_libraries,
+    make_generator,
+)
 
 MAX_FAILURES = 3  # prompts that fail before any image was generated: the source cannot generate images at all
 MAX_REASON = 200  # characters
@@ -40,8 +53,8 @@ class GenerationJob:
     """A source and how images are generated with it.
 
     Attributes:
-        source: A diffusers pipeline, or an ONNX or RKNN export.
-        sha256: SHA-256 of the content of the source's folder.
+        source: A diffusers pipeline, an ONNX or RKNN export, or a server.
+        sha256: SHA-256 of the content of the source.
         dtype: Compute dtype of a diffusers pipeline.
         sampling: Image size, number of steps and guidance scale.
         repeat: 0, or 1 to generate the same images again for the noise floor.
@@ -63,8 +76,13 @@ def make_batches(prompts: Sequence[Prompt], num_seeds: int, batch_size: int) -> 
 
 def get_batch_files(job: GenerationJob, batch: PromptBatch, cache: Path) -> list[Path]:
     """Returns where the images of a batch are cached, in the order of its prompts."""
-    folder = cache / _compute_batch_key(job, batch)
+    folder = get_batch_folder(job, batch, cache)
     return [folder / f"{position}.png" for position in range(len(batch.prompts))]
+
+
+def get_batch_folder(job: GenerationJob, batch: PromptBatch, cache: Path) -> Path:
+    """Returns the folder of a batch."""
+    return cache / _compute_batch_key(job, batch)
 
 
 class CachedImages(NamedTuple):
@@ -73,10 +91,12 @@ class CachedImages(NamedTuple):
     Attributes:
         files: The files of all images, also of those that could not be generated.
         failures: Why images could not be generated. They are not cached: the next run tries again.
+        costs: What the batches cost when they were generated, in order, without those of which that is not stored.
     """
 
     files: dict[tuple[str, int], Path]
     failures: dict[tuple[str, int], str]
+    costs: tuple[BatchCost, ...] = ()
 
 
 def generate_cached_images(
@@ -121,7 +141,8 @@ def generate_cached_images(
         for batch in batches
         for prompt, file in zip(batch.prompts, get_batch_files(job, batch, cache), strict=True)
     }
-    return CachedImages(files, failures)
+    costs = (load_cost(get_batch_folder(job, batch, cache)) for batch in batches)
+    return CachedImages(files, failures, tuple(cost for cost in costs if cost))
 
 
 def _generate_batches(
@@ -134,10 +155,14 @@ def _generate_batches(
     """
     if not batches:
         return
+    import_libraries(job.source)
+    meter = CostMeter(find_memory_reader(job.source))
     generate = make_generator(job.source, job.sampling, job.dtype)
     num_prompts, num_failures, num_images = sum(len(batch.prompts) for batch in batches), 0, 0
     for batch in batches:
+        meter.start()
         images, errors = _generate_batch(generate, batch)
+        cost = meter.finish(len(images))
         if job.snapshot is not None:  # images are cached by the content that was read before
             job.snapshot.require_unchanged()
         num_failures, num_images = num_failures + len(errors), num_images + len(images)
@@ -148,6 +173,8 @@ def _generate_batches(
                 _save_image(images[prompt.id], file)
             else:  # of an earlier run, if all images are generated again
                 file.unlink(missing_ok=True)
+        if not errors:
+            save_cost(cost, get_batch_folder(job, batch, cache))
         yield batch, {prompt_id: f"not generated ({_shorten(error)})" for prompt_id, error in errors.items()}
     del generate
     gc.collect()
@@ -178,7 +205,8 @@ def _explain_failure(source: ImageSource, error: Exception) -> Exception:
     """The error of a source that fails for every prompt."""
     if isinstance(error, UserError):
         return error
-    failure = UserError(f"{source.folder} cannot generate images: {_shorten(error)}. Quantize or export it again.")
+    advice = "Give another file" if source.files else "Quantize or export it again"
+    failure = UserError(f"{source.place} cannot generate images: {_shorten(error)}. {advice}.")
     failure.__cause__ = error
     return failure
 
@@ -212,19 +240,32 @@ def _compute_batch_key(job: GenerationJob, batch: PromptBatch) -> str:
         "dtype": "graphs" if is_export else job.dtype,
         "prompts": [_describe_prompt(prompt) for prompt in batch.prompts],
         "seed": batch.seed,
-        "code": code_fingerprint(*_list_generation_modules(is_export), shallow=generators.__name__),
+        "code": code_fingerprint(*_list_generation_modules(job.source.kind), shallow=generators.__name__),
         "engine": detect_engine(job.source),
-        "libraries": library_versions() | ({"onnxruntime": version("onnxruntime")} if is_export else {}),
+        "libraries": library_versions() | {name: version(name) for name in _list_packages(job.source)},
         "repeat": job.repeat,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _list_generation_modules(is_export: bool) -> list[str]:
+def _list_generation_modules(kind: SystemKind) -> list[str]:
     """Returns the modules that generate images. The NPU simulator runs in a process that is not imported."""
-    if not is_export:
+    if kind == "diffusers":
         return [f"{PACKAGE}.pipelines.sampling"]
+    if kind == "server":
+        return [f"{PACKAGE}.evaluate.generation.server"]
     return [f"{PACKAGE}.runtime.pipeline", f"{PACKAGE}.runtime.rknn.toolkit_worker", *model_modules()]
+
+
+@cache
+def _list_packages(source: ImageSource) -> tuple[str, ...]:
+    """The packages besides the usual libraries that images depend on."""
+    if source.kind == "server":
+        return ()
+    if source.kind != "diffusers":
+        return ("onnxruntime",)
+    methods = {*read_quant_methods(source.folder).values(), *("gguf" for file in source.files if file.is_gguf)}
+    return tuple(sorted({package.distribution for method in methods for package in PACKAGES.get(method, ())}))
 
 
 def _describe_prompt(prompt: Prompt) -> tuple[str, ...]:

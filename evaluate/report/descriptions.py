@@ -34,6 +34,7 @@ SYSTEM_NAMES: dict[SystemKind, str] = {
     "onnx": "ONNX artifact",
     "rknn": "RKNN artifact",
     "images": "image folder",
+    "server": "server",
 }
 
 
@@ -96,7 +97,9 @@ def describe_samples(results: Results) -> str:
 
 def describe_system(system: SystemInfo) -> str:
     """Describes what kind of system was compared, what ran it, and its compute dtype."""
-    return ", ".join(part for part in (SYSTEM_NAMES[system.kind], system.engine, system.dtype) if part)
+    formats = " and ".join(f"{component} {kind}" for component, kind in system.formats.items())
+    noise = "noise of its own" if system.own_noise else None
+    return ", ".join(part for part in (SYSTEM_NAMES[system.kind], formats, system.engine, system.dtype, noise) if part)
 
 
 def describe_comparison(score: Score, is_pair_score: bool) -> str:

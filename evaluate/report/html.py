@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..results.schema import Results, ScoreChange
-from . import charts, descriptions, formatting
+from . import charts, costs, descriptions, formatting
 from .cards import ScoreCard, build_cards, get_primary_mean, get_summary, is_worse_than_overall
 from .charts import Trend
 from .gallery import build_gallery, embed_images
@@ -101,6 +101,7 @@ def _make_environment(results: Results) -> Environment:
         "formatting": formatting,
         "descriptions": descriptions,
         "charts": charts,
+        "costs": costs,
         "scores": formatting.index_scores(results),
         "colors": {name: number % NUM_COLORS for number, name in enumerate(results.variants)},
         "sample_indices": {(sample.prompt.id, sample.seed): index for index, sample in enumerate(results.samples)},

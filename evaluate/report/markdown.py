@@ -22,6 +22,7 @@ from ..results.schema import (
     Verdict,
     WorstPair,
 )
+from .costs import build_cost_rows, describe_costs
 from .descriptions import (
     INDEPENDENCE_NOTE,
     MIN_GROUP_SIZE,
@@ -112,6 +113,7 @@ def build_sections(results: Results) -> list[Section]:
         _build_gates(results),
         _build_quality(results),
         _build_fidelity(results),
+        _build_costs(results),
         _build_problems(results),
         _build_unavailable_metrics(results),
         _build_mcnemar(results),
@@ -220,6 +222,12 @@ def _iter_summaries(results: Results) -> Iterator[tuple[str, ScoreGroup, Variant
         yield format_code(name), summary.groups[0], summary
     if results.noise_floor:
         yield NOISE_FLOOR, results.noise_floor.groups[0], results.noise_floor
+
+
+def _build_costs(results: Results) -> Section:
+    header = ["", "MB", "bits/weight", "seconds", "memory, MB"]
+    rows = [[format_code(row.name), *map(escape_cell, row[1:])] for row in build_cost_rows(results)]
+    return Section("Size and cost of an image", describe_costs(results), [header, *rows])
 
 
 def _build_quality(results: Results) -> Section:

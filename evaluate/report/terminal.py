@@ -20,6 +20,7 @@ from ..results.schema import (
     VariantSummary,
     Verdict,
 )
+from .costs import build_cost_rows
 from .descriptions import (
     MIN_GROUP_SIZE,
     NOISE_FLOOR,
@@ -56,6 +57,7 @@ def render(results: Results) -> Group:
     tables = [
         _build_fidelity_table(results),
         _build_quality_table(results),
+        _build_cost_table(results),
         _build_baseline_table(results),
         _build_gate_table(results),
     ]
@@ -108,6 +110,14 @@ def _build_quality_table(results: Results) -> Table:
             if score.name in group.image_scores
         ]
         _add_section(table, score, rows)
+    return table
+
+
+def _build_cost_table(results: Results) -> Table:
+    """Size, speed and memory."""
+    table = _make_table("Size and cost of an image", "", "MB", "bits/weight", "seconds", "memory, MB")
+    for row in build_cost_rows(results):
+        table.add_row(*map(_escape, row))
     return table
 
 
@@ -219,7 +229,9 @@ def _list_remarks(results: Results) -> list[str]:
 
 
 def _list_variant_remarks(results: Results, name: str, summary: VariantSummary) -> list[str]:
-    lines = [f"identical pairs: {summary.num_identical} of {summary.num_pairs} (without a PSNR)"]
+    own_noise = results.identity.variants[name].own_noise
+    identical = f"identical pairs: {summary.num_identical} of {summary.num_pairs} (without a PSNR)"
+    lines = [f"no fidelity: {own_noise}" if own_noise else identical]
     scores = index_scores(results)
     lines += [
         describe_mcnemar(summary, scores[score])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from ...prompts.prompt import Prompt
+from ..generation.cost import BatchCost
 from ..metrics.base import Score
 from ..stats.bootstrap import bootstrap_mean
 from ..stats.mcnemar import McNemarResult, mcnemar_test
@@ -17,6 +18,7 @@ from .schema import (
     TRUNCATED,
     DefectRecord,
     FailedPair,
+    GenerationCost,
     ImageResult,
     ImageScoreSummary,
     PairResult,
@@ -159,6 +161,22 @@ def find_missing_scores(results: Results) -> list[tuple[SampleResult, str]]:
                     reasons.setdefault(" ".join(notes), []).append(titles[name])
         missing += [(sample, f"no {', '.join(dict.fromkeys(names))}: {why}") for why, names in reasons.items()]
     return missing
+
+
+def summarize_costs(costs: Sequence[BatchCost], is_whole_process: bool = False) -> GenerationCost | None:
+    """Summarizes what batches cost; None if nothing is known."""
+    steady = costs[1:] or costs  # the first one warms up
+    seconds = [cost.seconds / cost.num_images for cost in steady for _ in range(cost.num_images)]
+    mean = bootstrap_mean(seconds, [str(number) for number, cost in enumerate(steady) for _ in range(cost.num_images)])
+    if mean is None:
+        return None
+    peaks = [cost.peak_memory for cost in costs if cost.peak_memory is not None]
+    return GenerationCost(
+        seconds=mean,
+        batch_size=max(cost.num_images for cost in costs),
+        peak_memory=max(peaks, default=None),
+        whole_process=is_whole_process,
+    )
 
 
 # ---------------------------------------------------------------- values

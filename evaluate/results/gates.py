@@ -78,6 +78,17 @@ def resolve_gates(
     return tuple(_set_limit(available[name], value) for name, value in limits.items())
 
 
+def exclude_pair_scores(specs: Sequence[GateSpec], reason: str | None) -> tuple[GateSpec, ...]:
+    """Gates of a variant whose images cannot be compared with the reference's.
+
+    Args:
+        specs: The gates.
+        reason: Why they cannot be compared; None if they can.
+    """
+    kinds = ("min", "max")  # limits of pair scores
+    return tuple(replace(spec, unmeasured_reason=reason) if reason and spec.kind in kinds else spec for spec in specs)
+
+
 def evaluate_gates(variant: str, summary: VariantSummary, specs: Sequence[GateSpec]) -> tuple[GateResult, ...]:
     """Evaluates all gates for one variant."""
     return tuple(_evaluate_gate(variant, summary, spec) for spec in specs)

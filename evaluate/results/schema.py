@@ -28,7 +28,7 @@ SCHEMA_VERSION: Final = 3
 OLDEST_READABLE_VERSION = 2
 OTHER_FILES = (MANIFEST, CONFIG_NAME, MODEL_INDEX, BENCH_RESULTS)  # that have schema versions of their own
 
-SystemKind = Literal["diffusers", "onnx", "rknn", "images"]
+SystemKind = Literal["diffusers", "onnx", "rknn", "images", "server"]
 Verdict = Literal["passed", "failed", "inconclusive", "not measured"]
 SampleKey = tuple[str, int]  # prompt id and seed
 
@@ -61,7 +61,8 @@ class PairResult(ResultsModel):
 
     identical: bool = Field(description="Whether both images are equal in every pixel.")
     values: dict[str, FiniteFloat | None] = Field(
-        description="Pair scores by name; null: undefined, such as the PSNR of identical images. Empty after a failure."
+        description="Pair scores by name; null: undefined, such as the PSNR of identical images. Empty after a "
+        "failure, and if the variant made its own noise."
     )
     image: ImageResult | None = Field(description="The variant's image; null: it is missing or unreadable.")
     failure: str | None = Field(
@@ -246,15 +247,52 @@ class SamplingInfo(ResultsModel):
 
 
 class SystemInfo(ResultsModel):
-    """The reference or a variant: a pipeline, exported graphs, or a folder of images."""
+    """The reference or a variant: a pipeline, exported graphs, a folder of images, or a server."""
 
-    kind: SystemKind = Field(description="What the folder contains.")
-    folder: FolderIdentity = Field(description="The folder and its digest.")
+    kind: SystemKind = Field(description="What it is.")
+    folder: FolderIdentity = Field(
+        description="The folder and its digest. Of single files that replace components: these files, with a digest of "
+        "the reference's pipeline as well. Of a server: its address, and a digest of what it says of itself."
+    )
     dtype: str | None = Field(description="Compute dtype of a diffusers pipeline.")
-    engine: str | None = Field(default=None, description="What ran the RKNN parts: the simulator or a board.")
+    engine: str | None = Field(
+        default=None, description="What ran the RKNN parts: the simulator or a board. Of a server: what it says."
+    )
     loras: tuple[str, ...] = Field(
         default=(), description="Names and weights of LoRAs that are merged into the weights."
     )
+    formats: dict[str, str] = Field(
+        default={},
+        description="By component: the method that its weights are quantized with, or the kind of single file that "
+        "replaces it.",
+    )
+    weight_bytes: int | None = Field(
+        default=None, description="Size in bytes of all weights that it needs to generate images; null: not known."
+    )
+    num_weights: int | None = Field(default=None, description="Number of weights of the reference; null: not known.")
+    bits_per_weight: FiniteFloat | None = Field(
+        default=None, description="`weight_bytes` in bits for each weight of the reference; null: not known."
+    )
+    own_noise: str | None = Field(
+        default=None,
+        description="Why its images are not of the reference's noise, so that they are not compared in pairs: pair "
+        "scores are null. Null: they are of the same noise.",
+    )
+
+
+class GenerationCost(ResultsModel):
+    """What generating the images of the reference or a variant cost, on the machine and with the load of that run."""
+
+    seconds: MeanCI = Field(
+        description="Wall time of an image in seconds, without loading; images of a batch count alike. The interval is "
+        "bootstrapped over batches. The first batch, which warms up, counts only if it is the only one."
+    )
+    batch_size: int = Field(description="Number of images that were generated together.")
+    peak_memory: int | None = Field(
+        description="Bytes of memory that it added to the process at its peak, from before it was loaded. Of a server: "
+        "the largest memory of its whole process, read after each image. Null: not known."
+    )
+    whole_process: bool = Field(default=False, description="Whether `peak_memory` is that of a whole process.")
 
 
 class RunIdentity(ResultsModel):
@@ -293,6 +331,12 @@ class Results(ResultsModel):
     unavailable_metrics: dict[str, str] = Field(description="Metrics that could not be measured, with the reason.")
     reference_defects: tuple[DefectRecord, ...] = Field(description="Defective images of the reference.")
     variants: dict[str, VariantSummary] = Field(description="Aggregates by variant.")
+    costs: dict[str, GenerationCost] = Field(
+        default={},
+        description="Cost of generating images by variant, without those that are not known: of existing images, and "
+        "of images that an earlier release generated.",
+    )
+    reference_cost: GenerationCost | None = Field(default=None, description="The same of the reference.")
     noise_floor: VariantSummary | None = Field(
         description="Aggregates of the reference's second run; null: it was not measured."
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...prompts.prompt import Prompt
+from ..generation.cost import BatchCost
 from ..images.defects import Defect, find_duplicate_digests
 from ..images.image_file import ImageRecord, LoadFailure
 from ..metrics.base import GROUND_TRUTH_PREFIX, MetricResult, ScoreValues
@@ -29,10 +30,14 @@ class ImageSet:
     Attributes:
         records: The image of each sample, or why it could not be read.
         duplicates: Content digests that occur for several prompts.
+        costs: What generating the batches cost, as far as that is known.
+        is_comparable: Whether the images are of the reference's noise, so that they can be compared with its images.
     """
 
     records: Mapping[SampleKey, LoadedImage]
     duplicates: frozenset[str]
+    costs: tuple[BatchCost, ...] = ()
+    is_comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,12 @@ class ComparisonSet:
         return [*self.variants.values(), *([self.noise_floor] if self.noise_floor else [])]
 
 
-def make_image_set(records: Mapping[SampleKey, LoadedImage]) -> ImageSet:
-    """Creates an image set, and finds its duplicates."""
+def make_image_set(
+    records: Mapping[SampleKey, LoadedImage], costs: Sequence[BatchCost] = (), is_comparable: bool = True
+) -> ImageSet:
+    """Creates an image set, and finds its duplicates; see `ImageSet` for the arguments."""
     digests = [(key[0], record.digest) for key, record in records.items() if isinstance(record, ImageRecord)]
-    return ImageSet(records, frozenset(find_duplicate_digests(digests)))
+    return ImageSet(records, frozenset(find_duplicate_digests(digests)), tuple(costs), is_comparable)
 
 
 def make_tasks(prompt: Prompt, seed: int, images: ComparisonSet) -> Iterator[ScoreTask]:
@@ -68,13 +75,13 @@ def make_tasks(prompt: Prompt, seed: int, images: ComparisonSet) -> Iterator[Sco
     reference = images.reference.records[prompt.id, seed]
     if not isinstance(reference, ImageRecord):
         return
-    records = [image_set.records[prompt.id, seed] for image_set in images.compared_sets]
-    comparable = [r for r in records if isinstance(r, ImageRecord) and _find_failure(reference, r) is None]
-    for record in (reference, *comparable):
+    sets = [(image_set, image_set.records[prompt.id, seed]) for image_set in images.compared_sets]
+    scored = [(s, r) for s, r in sets if isinstance(r, ImageRecord) and _find_failure(reference, r) is None]
+    for record in (reference, *(record for _, record in scored)):
         yield ScoreTask((record,), prompt)
         if prompt.id in images.ground_truth:
             yield ScoreTask((images.ground_truth[prompt.id], record), prompt, against_ground_truth=True)
-    yield from (ScoreTask((reference, record), prompt) for record in comparable)
+    yield from (ScoreTask((reference, record), prompt) for image_set, record in scored if image_set.is_comparable)
 
 
 def build_sample(prompt: Prompt, seed: int, images: ComparisonSet, results: ResultsByTask, root: Path) -> SampleResult:
@@ -114,6 +121,8 @@ class _SampleBuilder:
         if failure or not (isinstance(reference, ImageRecord) and isinstance(record, ImageRecord)):
             image = self.build_image(image_set, is_scored=False)
             return PairResult(identical=False, values={}, image=image, failure=failure)
+        if not image_set.is_comparable:
+            return PairResult(identical=False, values={}, image=self.build_image(image_set))
         task = ScoreTask((reference, record), self.prompt)
         return PairResult(
             identical=reference.digest == record.digest,

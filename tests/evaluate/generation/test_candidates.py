@@ -8,6 +8,7 @@ from PIL import Image
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
+from edgepress.pipelines.single_files import ComponentFile
 from edgepress.storage.manifest import read_manifest
 
 
@@ -99,3 +100,46 @@ def test_an_export_of_another_pipeline_was_not_quantized_from_what_the_model_was
     publish_onnx(artifact, model_sha256="")
     assert read_origin(ImageSource("onnx", artifact.onnx)) is None
     assert read_origin(ImageSource("onnx", tmp_path)) is None
+
+
+# ---------------------------------------------------------------- single files and servers
+
+
+def test_single_files_and_servers_are_recognized() -> None:
+    candidates = parse_candidates(
+        ["q4=transformer:a b/x.gguf", "transformer:y.safetensors,text_encoder:z.gguf@bfloat16", "http://host:80/"]
+    )
+    assert candidates == {
+        "q4": ImageSource("diffusers", Path(), files=(ComponentFile("transformer", Path("a b/x.gguf")),)),
+        "y": ImageSource(
+            "diffusers",
+            Path(),
+            "bfloat16",
+            files=(
+                ComponentFile("transformer", Path("y.safetensors")),
+                ComponentFile("text_encoder", Path("z.gguf")),
+            ),
+        ),
+        "host:80": ImageSource("server", Path(), url="http://host:80"),
+    }
+    assert [source.place for source in candidates.values()] == ["a b/x.gguf", "y.safetensors,z.gguf", "http://host:80"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("{}/x.gguf", r"Name the component that it replaces, such as --candidate x=transformer:.*x\.gguf"),
+        ("q=transformer:{}/x.bin", r"x\.bin does not exist\. Give a \.gguf or \.safetensors file of a component"),
+        ("transformer:a.gguf,transformer:b.gguf", "replaces a component twice"),
+    ],
+)
+def test_a_file_that_cannot_replace_a_component_is_refused(spec: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").touch()
+    with pytest.raises(UserError, match=message):
+        parse_candidates([spec.format(tmp_path)])
+
+
+def test_files_and_servers_are_of_no_artifact() -> None:
+    for spec in ("transformer:x.gguf", "http://host"):
+        (source,) = parse_candidates([spec]).values()
+        assert read_origin(source) is None

@@ -50,7 +50,7 @@ def complete(cache: Path) -> dict[str, bytes]:
 
 
 def read_files(cache: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(cache)): file.read_bytes() for file in cache.rglob("*") if file.is_file()}
+    return {str(file.relative_to(cache)): file.read_bytes() for file in cache.rglob("*.png")}
 
 
 def test_batches_contain_every_prompt_with_every_seed() -> None:

@@ -14,6 +14,8 @@ from edgepress.evaluate.results.schema import TRUNCATED, load_results, save_resu
 
 VERSION_2 = Path(__file__).parent / "data" / "results_version_2.json"  # written by edgepress 0.1.0
 
+NEW_OF_SYSTEMS = ("formats", "weight_bytes", "num_weights", "bits_per_weight", "own_noise")
+
 
 def leaves(value: Any) -> list[Any]:
     """All values of a JSON document that are neither objects nor arrays."""
@@ -27,6 +29,9 @@ def test_version_2_is_loaded_with_all_its_values(tmp_path: Path) -> None:
     before, after = json.loads(VERSION_2.read_text("utf-8")), results.model_dump(mode="json")
     assert (before.pop("schema_version"), after.pop("schema_version")) == (2, 3)
     assert after["identity"]["sampling"].pop("negative_prompt") == ""  # which version 2 did not have
+    assert (after.pop("costs"), after.pop("reference_cost")) == ({}, None)  # nor these
+    for system in (after["identity"]["reference"], *after["identity"]["variants"].values()):
+        assert [system.pop(name) for name in NEW_OF_SYSTEMS] == [{}, None, None, None, None]
     assert Counter(map(repr, leaves(after))) == Counter(map(repr, leaves(before)))
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results

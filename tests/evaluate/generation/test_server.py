@@ -1,0 +1,79 @@
+"""Servers as candidates: one in OpenAI's form, edgepress's own, and none."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.image_server import run_image_server
+from helpers.server import TOKEN, run_server
+from helpers.small_artifact import write_small_artifact
+
+from edgepress.common.errors import UserError
+from edgepress.evaluate.generation.server import connect
+from edgepress.pipelines.sampling import SamplingParams
+from edgepress.prompts.prompt import Prompt, prompt_seed
+from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
+
+SAMPLING = SamplingParams(height=64, width=96, steps=2, guidance=0.0)
+PROMPT = Prompt(id="a", prompt='a sign: "OPEN"', language="en", lines=("OPEN",))
+
+
+def test_openais_form_is_told_the_prompt_and_the_size() -> None:
+    with run_image_server() as (url, requests):
+        server = connect(url)
+        server.check(SAMPLING)
+        generated = server.generate(PROMPT, 0, SAMPLING)
+    assert (server.takes_noise, server.read_memory()) == (False, None)
+    assert generated.image.shape == (64, 96, 3)
+    assert [(body["prompt"], body["n"], body["size"]) for body in requests] == [(PROMPT.prompt, 1, "96x64")]
+    assert "seed" not in requests[0]
+
+
+def test_a_token_is_asked_for_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_image_server("secret") as (url, requests):
+        monkeypatch.delenv("EDGEPRESS_TOKEN", raising=False)
+        with pytest.raises(UserError, match=r"wants a token \(token missing\)\. Set \$EDGEPRESS_TOKEN to it"):
+            connect(url).generate(PROMPT, 0, SAMPLING)
+        monkeypatch.setenv("EDGEPRESS_TOKEN", "secret")
+        connect(url).generate(PROMPT, 0, SAMPLING)
+    assert len(requests) == 1
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"The server {url} does not answer \(.*refused.*\)\. Start it"):
+            connect(url)
+    with pytest.raises(UserError, match=r"must not hold a password\. Set \$EDGEPRESS_TOKEN"):
+        connect("http://me:secret@127.0.0.1:1")
+
+
+def test_a_server_for_something_else_is_named() -> None:
+    neither = "answers, but has neither edgepress's /generate nor OpenAI's"
+    with run_image_server() as (url, _), pytest.raises(UserError, match=neither):
+        connect(f"{url}/other")
+
+
+@pytest.mark.slow
+def test_edgepress_generates_from_the_noise_of_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tmp_path / "artifact"
+    write_small_artifact(artifact)
+    request = GenerationRequest(PROMPT.prompt, prompt_seed(PROMPT.id, 1), SAMPLING.steps, (64, 96))
+    expected = np.asarray(ImagePipeline(artifact).generate(request))
+    monkeypatch.setenv("EDGEPRESS_TOKEN", TOKEN)
+    with run_server(artifact, tmp_path, "--max-side", "96") as running:
+        server = connect(running.url)
+        server.check(SAMPLING)
+        generated, memory = server.generate(PROMPT, 1, SAMPLING), server.read_memory()
+        with pytest.raises(UserError, match="at most 96 pixels a side"):
+            server.check(SamplingParams(height=128, width=128, steps=2, guidance=0.0))
+        with pytest.raises(UserError, match="takes at most"):
+            server.check(SamplingParams(height=64, width=64, steps=10_000, guidance=0.0))
+    assert server.takes_noise
+    assert np.array_equal(generated.image, expected)
+    assert memory is not None
+    assert memory > 10 * 2**20
