@@ -74,7 +74,7 @@ def _describe_files(source: ImageSource, reference: SystemInfo) -> SystemInfo:
     """Single files, with the other components of the reference."""
     hashes = [(replacement.component, hash_file(replacement.file)) for replacement in source.files]
     sizes = [replacement.file.stat().st_size for replacement in source.files]
-    others = _sum_weights(source.folder, {replacement.component for replacement in source.files})
+    rest = _sum_weights(source.folder, {replacement.component for replacement in source.files})
     content = repr((reference.folder.sha256, hashes))
     return SystemInfo(
         kind=source.kind,
@@ -85,7 +85,7 @@ def _describe_files(source: ImageSource, reference: SystemInfo) -> SystemInfo:
         formats={
             replacement.component: replacement.file.suffix.removeprefix(".").lower() for replacement in source.files
         },
-        weight_bytes=sum(sizes) + others,
+        weight_bytes=sum(sizes) + rest,
     )
 
 

@@ -93,7 +93,7 @@ def find_memory_reader(source: ImageSource) -> Callable[[], int | None] | None:
 
 
 def import_libraries(source: ImageSource) -> None:
-    """Imports what a pipeline runs in, so that its own memory can be told from that of libraries."""
+    """Imports what a pipeline runs in, so that its memory is measured without that of libraries."""
     if source.kind == "diffusers":
         import diffusers
 

@@ -28,6 +28,7 @@ from ...prompts.prompt import Prompt, prompt_seed
 from ..images.types import ImageArray
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"  # as for `edgepress serve`
+SERVER_ADVICE = "Give the address of a server for images, such as that of 'edgepress serve'."
 CONNECT_TIMEOUT_S = 10.0  # for an answer that takes no work
 IMAGE_TIMEOUT_S = 3600.0
 NOISE_BITS = 0xFFFFFFFF  # of a seed, which the noise depends on
@@ -94,7 +95,7 @@ class ImageServer:
         Args:
             prompt: The prompt.
             seed: The seed, from 0.
-            sampling: Size, steps and guidance; a server in OpenAI's form is told the size only.
+            sampling: Size, steps and guidance; a server in OpenAI's form gets the size only.
 
         Raises:
             UserError: The server refuses, fails, or answers with something else than an image.
@@ -107,7 +108,7 @@ class ImageServer:
         try:
             content = base64.b64decode(answer["data"][0]["b64_json"], validate=True)
         except (LookupError, TypeError, binascii.Error) as error:
-            raise UserError(f"{self.url} answers without an image in data[0].b64_json") from error
+            raise UserError(f"{self.url} answers without an image in data[0].b64_json. {SERVER_ADVICE}") from error
         return ServerImage(_decode(self.url, content), "")
 
     def read_memory(self) -> int | None:
@@ -135,7 +136,7 @@ class ImageServer:
         try:
             content = base64.b64decode(encoded, validate=True)
         except binascii.Error as error:
-            raise UserError(f"{self.url} answers without an image in data_url") from error
+            raise UserError(f"{self.url} answers without an image in data_url. {SERVER_ADVICE}") from error
         warnings = [warning for warning in answer.get("warnings", ()) if "truncated" in str(warning)]
         return ServerImage(_decode(self.url, content), " ".join(warnings))
 
@@ -165,8 +166,7 @@ def _connect_openai(url: str) -> ImageServer:
     except _StatusError as error:
         if error.status in (404, 405, 501):
             raise UserError(
-                f"{url} answers, but has neither edgepress's {GENERATE} nor OpenAI's {IMAGES}. Give the address of a "
-                "server for images, such as that of 'edgepress serve'."
+                f"{url} answers, but has neither edgepress's {GENERATE} nor OpenAI's {IMAGES}. {SERVER_ADVICE}"
             ) from error
     try:
         models = _parse_object(url, _request(url, MODELS, None, CONNECT_TIMEOUT_S))["data"]
@@ -204,7 +204,9 @@ def _request(url: str, route: str, body: Mapping[str, Any] | None, timeout: floa
         reason = _describe_error(error)
         if error.code in (401, 403):
             raise _StatusError(f"{url} wants a token ({reason}). Set ${TOKEN_VARIABLE} to it.", error.code) from error
-        raise _StatusError(f"{url}{route} answers {error.code} ({reason})", error.code) from error
+        raise _StatusError(
+            f"{url}{route} answers {error.code} ({reason}). Check the server's log.", error.code
+        ) from error
     except (URLError, OSError, HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
         reason = summarize_error(cause)
@@ -217,8 +219,8 @@ def _describe_error(error: HTTPError) -> str:
     """What a server says about an error: the message in its JSON, or else its status in words."""
     try:
         content = json.loads(error.read())
-        found = content.get("error", content) if isinstance(content, dict) else content
-        message = found.get("message") or found.get("detail") if isinstance(found, dict) else found
+        details = content.get("error", content) if isinstance(content, dict) else content
+        message = details.get("message") or details.get("detail") if isinstance(details, dict) else details
     except (ValueError, OSError, HTTPException):
         message = None
     text = " ".join(str(message or error.reason).split()).rstrip(".")
@@ -229,9 +231,9 @@ def _parse_object(url: str, content: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(content)
     except ValueError as error:
-        raise UserError(f"{url} answers with something else than JSON") from error
+        raise UserError(f"{url} answers with something else than JSON. {SERVER_ADVICE}") from error
     if not isinstance(answer, dict):
-        raise UserError(f"{url} answers with something else than a JSON object")
+        raise UserError(f"{url} answers with something else than a JSON object. {SERVER_ADVICE}")
     return answer
 
 
@@ -243,4 +245,6 @@ def _decode(url: str, content: bytes) -> ImageArray:
         with Image.open(BytesIO(content)) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{url} answers with an image that cannot be read ({summarize_error(error)})") from error
+        raise UserError(
+            f"{url} answers with an image that cannot be read ({summarize_error(error)}). {SERVER_ADVICE}"
+        ) from error

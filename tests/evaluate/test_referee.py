@@ -48,9 +48,9 @@ def test_a_file_with_the_weights_of_the_reference_gives_its_images(reference: Pa
     results = run_evaluation(plan)
     assert [results.variants[name].num_identical for name in ("exact", "coarse")] == [2, 0]
     system = results.identity.variants["coarse"]
-    others = sum((reference / name).stat().st_size for name in _weight_files(reference) if "transformer" not in name)
+    rest = sum((reference / name).stat().st_size for name in _weight_files(reference) if "transformer" not in name)
     assert (system.formats, system.folder.path) == ({"transformer": "gguf"}, str(coarse))
-    assert system.weight_bytes == coarse.stat().st_size + others
+    assert system.weight_bytes == coarse.stat().st_size + rest
     assert system.bits_per_weight is not None
     assert results.identity.reference.bits_per_weight == pytest.approx(32, rel=0.01)
     assert system.bits_per_weight < 32

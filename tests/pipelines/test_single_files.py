@@ -57,8 +57,8 @@ def test_another_architecture_is_named(reference: Path, weights: dict[str, Tenso
 def test_a_missing_tensor_is_named(suffix: str, reference: Path, weights: dict[str, Tensor], tmp_path: Path) -> None:
     tensors = use_original_names(weights)
     missing = [name for name in tensors if name.endswith("feed_forward.w2.weight")]
-    kept = {name: tensor for name, tensor in tensors.items() if name not in missing}
-    file = (write_gguf if suffix == "gguf" else write_safetensors)(kept, tmp_path / f"x.{suffix}")
+    remaining = {name: tensor for name, tensor in tensors.items() if name not in missing}
+    file = (write_gguf if suffix == "gguf" else write_safetensors)(remaining, tmp_path / f"x.{suffix}")
     with pytest.raises(
         UserError, match=rf"'[a-z_.0-9]+w2\.weight' of the transformer is missing from .*, and {len(missing) - 1} more"
     ):

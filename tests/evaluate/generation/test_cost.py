@@ -29,7 +29,7 @@ def test_the_peak_is_what_was_added_meanwhile() -> None:
     assert cost.num_images == 4
 
 
-def test_the_memory_of_another_process_is_asked_for() -> None:
+def test_the_memory_of_another_process_is_read() -> None:
     values = iter((5, 9, None))
     meter = CostMeter(lambda: next(values))
     assert [meter.finish(1).peak_memory for _ in range(3)] == [5, 9, 9]

@@ -21,7 +21,7 @@ SAMPLING = SamplingParams(height=64, width=96, steps=2, guidance=0.0)
 PROMPT = Prompt(id="a", prompt='a sign: "OPEN"', language="en", lines=("OPEN",))
 
 
-def test_openais_form_is_told_the_prompt_and_the_size() -> None:
+def test_openais_form_gets_the_prompt_and_the_size() -> None:
     with run_image_server() as (url, requests):
         server = connect(url)
         server.check(SAMPLING)
@@ -32,7 +32,7 @@ def test_openais_form_is_told_the_prompt_and_the_size() -> None:
     assert "seed" not in requests[0]
 
 
-def test_a_token_is_asked_for_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_demanded_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with run_image_server("secret") as (url, requests):
         monkeypatch.delenv("EDGEPRESS_TOKEN", raising=False)
         with pytest.raises(UserError, match=r"wants a token \(token missing\)\. Set \$EDGEPRESS_TOKEN to it"):
