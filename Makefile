@@ -71,7 +71,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
+	open-clip readme-images bench-quality bench-ladder bench-tune bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
@@ -195,6 +195,9 @@ bench-quality: $(SET_UP)  ## image quality of RTN, AWQ and best on the demo (ben
 
 bench-ladder: $(SET_UP)  ## what each quantization step gains on the demo
 	$(RUN)/python -m edgepress.benchmarks.quantization.quality --steps
+
+bench-tune: $(SET_UP)  ## what tuning gains on the demo: the model and its other solutions
+	$(RUN)/python -m edgepress.benchmarks.quantization.tuning
 
 bench-evaluate: $(SET_UP)  ## time of scoring 500 pairs of images
 	$(RUN)/python -m edgepress.benchmarks.evaluation.throughput

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
 PAGES = {  # the page of each section
     "quality": "quality.md",
     "ladder": "ladder.md",
+    "tuning": "tuning.md",
     "peers": "peers.md",
     "cost": "cost.md",
     "cost-commands": "cost.md",
@@ -97,17 +98,26 @@ def get_overall_scores(results: Results) -> ScoreGroup:
     return results.variants[CANDIDATE_NAME].groups[0]
 
 
-def compare_paired_psnr(better: Results, base: Results) -> MeanCI:
+def compare_paired_psnr(
+    better: Results, base: Results, name: str = CANDIDATE_NAME, base_name: str = CANDIDATE_NAME
+) -> MeanCI:
     """Returns the mean paired difference in PSNR over all prompts, in dB.
 
     Images that are identical to the reference have no PSNR and are left out.
+
+    Args:
+        better: Results of one candidate.
+        base: Results of the other one, of the same prompts.
+        name: Name of the first candidate in its results.
+        base_name: Name of the other one.
 
     Raises:
         ClickException: No pair of images differs from the reference.
     """
     differences = []
     for sample, base_sample in zip(better.samples, base.samples, strict=True):
-        psnr, base_psnr = (row.variants[CANDIDATE_NAME].values["psnr"] for row in (sample, base_sample))
+        psnr = sample.variants[name].values["psnr"]
+        base_psnr = base_sample.variants[base_name].values["psnr"]
         if psnr is not None and base_psnr is not None:
             differences.append((psnr - base_psnr, sample.prompt.id))
     mean = bootstrap_mean([difference for difference, _ in differences], [prompt for _, prompt in differences])

@@ -35,6 +35,7 @@ from ..calibration.streaming import load_streaming_pipeline
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace, read_metadata
 from ..writer import iterate_scheme_tensors, iterate_tensors
+from .activations import quantize_inputs
 from .budget import AUTO_MINUTES, plan_budget
 from .samples import Samples, collect_samples, measure_image
 from .threads import single_threaded
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 BASE_MEMORY = 2**30  # bytes of the process, the pipeline and activations
 RATE = 0.002  # of each tensor, as a share of its mean |value|
-SHARD_PIXELS = 2**16  # computed at once by one thread: 4 images of the demo
+SHARD_PIXELS = 2**17  # computed at once by one thread: 8 images of the demo
 MAX_PARAMETERS = 10**8  # of a denoiser that is tuned as a whole, which takes about 17 bytes for each with two threads
 
 
@@ -104,9 +105,8 @@ class TuningStage:
     def _tune_component(self, component: ComponentPlan, missing: Mapping[str, Path], num_threads: int) -> None:
         pipeline = self._load_reference()
         settings = self.plan.settings
-        tuned = [scheme for scheme in self._list_files(component) if not self._quantizes_activations(scheme)]
         measures = measure_image(pipeline, component.name, self.prompts[0], self.sampling)
-        budget = plan_budget(settings.tune, *measures, len(self.prompts), len(tuned))
+        budget = plan_budget(settings.tune, *measures, len(self.prompts), len(self._list_files(component)))
         if budget is None:
             logger.warning(
                 "%s is not tuned: it would take more than %.0f minutes. --tune MINUTES tunes it for that long.",
@@ -122,14 +122,7 @@ class TuningStage:
         del pipeline
         malloc_trim()
         for scheme, file in missing.items():
-            if scheme in tuned:
-                self._tune(component, scheme, file, samples, budget.steps, num_threads)
-            else:
-                write_tensors(self._read_shared_floats(component, scheme), file, json.dumps(None))
-
-    def _quantizes_activations(self, scheme: str) -> bool:
-        extra = self.plan.settings.extra_schemes
-        return scheme in extra and extra[scheme].quantizes_activations
+            self._tune(component, scheme, file, samples, budget.steps, num_threads)
 
     def _load_reference(self) -> Any:
         """Loads the reference in float32, with quantized text encoders."""
@@ -168,15 +161,11 @@ class TuningStage:
         model = TrainableModel.load(module, _dequantize_embeddings(tensors))
         if library != "diffusers":
             cast(Any, module).tie_weights()
+        if scheme != PRIMARY and self.plan.settings.extra_schemes[scheme].quantizes_activations:
+            stored = {linear: tensors.get(f"{linear}.input_scale") for linear in model.codes}
+            scales = {linear: None if scale is None else float(scale) for linear, scale in stored.items()}
+            quantize_inputs(module, scales)
         return model
-
-    def _read_shared_floats(self, component: ComponentPlan, scheme: str) -> dict[str, Tensor]:
-        """Returns what a scheme that is not tuned shares with the primary one, as it is without tuning."""
-        solution = dict(iterate_scheme_tensors(component, self.workspace, scheme))
-        tensors = dict(iterate_tensors(component, self.plan, self.workspace, self.dtype))
-        packed = {name.rpartition(".")[0] for name in tensors if name.endswith(".qweight")}
-        shared = _leave_out_modules(tensors, solution)
-        return {name: tensor for name, tensor in shared.items() if name.rpartition(".")[0] not in packed}
 
 
 def check_tuning(plan: QuantizationPlan) -> None:
@@ -220,9 +209,8 @@ def read_tuning(plan: QuantizationPlan, workspace: Workspace) -> dict[str, dict[
     for component in list_tuned_components(plan):
         for scheme in (PRIMARY, *plan.settings.extra_schemes):
             file = workspace.tuned_file(component.name, scheme)
-            content = read_metadata(file) if file.exists() else None
-            if content is not None:
-                records.setdefault(component.name, {})[scheme] = TuningRecord(**content)
+            if file.exists():
+                records.setdefault(component.name, {})[scheme] = TuningRecord(**read_metadata(file))
     return records
 
 
