@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api.cleaning import clean
     from .api.comparison import diff
+    from .api.conversion import convert
     from .api.description import describe
     from .api.functions import evaluate, export_onnx, export_rknn, plan_rknn, quantize
     from .api.hub_publishing import publish
@@ -44,6 +45,7 @@ __all__ = [
     "UserError",
     "__version__",
     "clean",
+    "convert",
     "describe",
     "diff",
     "evaluate",
@@ -67,6 +69,7 @@ _MODULES = {
     "Recipe": "recipes.schema",
     "UserError": "common.errors",
     "clean": "api.cleaning",
+    "convert": "api.conversion",
     "describe": "api.description",
     "diff": "api.comparison",
     "export_comfyui": "api.weight_exports",

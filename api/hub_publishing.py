@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from ..storage.checksums import write_checksums
 from ..storage.files import FileRecord, list_files, record_file
 from ..storage.layout import CHECKSUMS_NAME, DIFFUSERS, MANIFEST, MODEL, PUBLISHED, Artifact
 from ..storage.manifest import Manifest, read_manifest
+from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.recognition import is_artifact, reject_path
 from .repository_card import RECIPE_NAME, CardSettings, build_front_matter, build_text
 from .verification import verify
@@ -95,6 +95,8 @@ def publish(
     settings = CardSettings(_require_repo_id(repo_id), base_model, license)
     if dry_run and output is None:
         raise UserError("A dry run writes a folder. Name it with --output.")
+    if output is not None:
+        check_new_folder(Path(output))
     front_matter = build_front_matter(source, manifest, settings)
     if not dry_run and not front_matter.get("license"):
         raise UserError(f"{source.path} does not say under which licence it may be published. Pass --license.")
@@ -106,7 +108,7 @@ def publish(
         files = [record_file(folder, name) for name in list_files(folder) if name != CHECKSUMS_NAME]
         write_checksums(files, folder)
         url = "" if dry_run else _upload(folder, settings.repo_id, private)
-        return PublishResult(settings.repo_id, tuple(files), folder if output is not None else None, url)
+    return PublishResult(settings.repo_id, tuple(files), Path(output) if output is not None else None, url)
 
 
 def _read_manifest(artifact: Artifact) -> Manifest:
@@ -166,11 +168,8 @@ def _repository_folder(output: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="edgepress-") as temporary:
             yield Path(temporary)
         return
-    folder = Path(output)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty. Choose another --output.")
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
+    with new_folder(Path(output)) as folder:
+        yield folder
 
 
 def _write_repository(artifact: Artifact, manifest: Manifest, names: Sequence[str], folder: Path) -> None:
@@ -182,17 +181,10 @@ def _write_repository(artifact: Artifact, manifest: Manifest, names: Sequence[st
             if is_top and file in (CHECKSUMS_NAME, CARD_NAME):
                 continue
             (target / file).parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(artifact.path / name / file, target / file)
+            link_or_copy(artifact.path / name / file, target / file)
     shutil.copyfile(artifact.manifest, folder / MANIFEST)
     text = yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True)
     (folder / RECIPE_NAME).write_text(text, "utf-8")
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
 
 
 def _write_card(folder: Path, front_matter: dict[str, Any], text: str) -> None:

@@ -20,6 +20,7 @@ from ..common.errors import UserError, escape_controls
 from .bench import bench
 from .clean import clean
 from .console import log_to_terminal
+from .convert import convert
 from .describe import describe
 from .diff import diff
 from .doctor import doctor
@@ -140,6 +141,7 @@ def main(debug: bool) -> None:
 
 
 COMMANDS = (
+    convert,
     plan,
     quantize,
     export,

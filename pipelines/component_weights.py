@@ -39,10 +39,7 @@ MIN_LAYER_LIMIT = 1000
 STORED_DTYPES = {torch.int32: ("I32",), torch.int8: ("I8",), torch.float16: ("F16",)}
 # Buffers that older releases stored and that are computed now.
 COMPUTED = r"rotary_emb\.inv_freq$|(^|\.)position_ids$"
-SINGLE_FILE = (
-    "If they come from a single-file checkpoint, convert it: load it with from_single_file(...) and call "
-    "save_pretrained(...)."
-)
+SINGLE_FILE = "If they come from a single-file checkpoint, make a folder of it: 'edgepress convert'."
 
 
 def check_pipeline_weights(pipeline: Path) -> None:

@@ -70,6 +70,8 @@ def _require_pipeline(folder: Path) -> Path:
         raise UserError(
             f"There is no model folder {folder}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'."
         )
+    if folder.suffix == ".safetensors" and folder.is_file():
+        raise UserError(f"{folder} is a single file of weights. Make a folder of it with 'edgepress convert'.")
     if not is_pipeline(folder):
         raise reject_path(folder, "Give the top folder of a diffusers pipeline, a Hub id, or 'demo'", is_pipeline)
     return folder

@@ -298,7 +298,7 @@ MISMATCHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a missing weight": (remove_weight, r"'layers\.0\.feed_forward\.w2\.weight'.* is missing"),
     "another shape": (change_shape, r"'decoder\.conv_in\.bias' .* has shape \(9,\), but config\.json describes \(8,\)"),
     "an unknown weight": (add_tensors("transformer", "extra.weight"), r"does not have, .*: extra\.weight\."),
-    "names of a single file": (use_original_names, r"are missing, and .* are unknown\. .*from_single_file"),
+    "names of a single file": (use_original_names, r"are missing, and .* are unknown\. .*edgepress convert"),
     "names of another module": (add_unknown_names, r"all names of weights begin with 'student\.net\.'\. Remove that"),
     "a second copy": (add_second_copy, r"begin with 'ema_model\.'\. Remove that copy"),
     "fewer layers": (

@@ -59,7 +59,10 @@ def test_a_missing_folder_is_reported(model: str, tmp_path: Path, monkeypatch: p
 
 def test_a_file_is_not_a_pipeline(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match=r"model\.safetensors is a single file of weights\. Give the top folder"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.safetensors is a single file of weights\. Make a folder of it with 'edgepress convert'",
+    ):
         hub.resolve_pipeline(str(tmp_path / "model.safetensors"))
 
 

@@ -1,0 +1,57 @@
+"""Writes a folder that is new: it appears whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from ..common.errors import UserError
+from .preflight import check_output
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder to write to, which gets the given name at the end and is removed after an error.
+
+    Args:
+        path: The folder; it must not exist, or be empty.
+
+    Raises:
+        UserError: There is something in its place, or nothing can be written there.
+    """
+    check_new_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}-{uuid4().hex}")
+    staged.mkdir()
+    try:
+        yield staged
+        if path.exists():
+            path.rmdir()
+        staged.rename(path)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Checks that a folder can be written as a new one.
+
+    Raises:
+        UserError: There is something in its place, or nothing can be written there.
+    """
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{path} is not a folder. Choose another --output.")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty. Choose another --output.")
+    check_output(path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes a file a link of the same content where the disk allows it, and else a copy."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
