@@ -47,6 +47,8 @@ COMMANDS_OF = {
     "cli/kit.py": ("kit", "wheelhouse"),
     "cli/serve.py": ("serve",),
     "runtime/batch.py": ("generate",),
+    "api/conversion.py": ("convert",),
+    "storage/new_folder.py": ("convert", "publish"),
     "serving/wheelhouse.py": ("wheelhouse",),
     "serving/board_kit.py": ("kit",),
     "serving": ("serve",),
