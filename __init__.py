@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api.candidates import compare
     from .api.cleaning import clean
     from .api.comparison import diff
     from .api.conversion import convert
@@ -45,6 +46,7 @@ __all__ = [
     "UserError",
     "__version__",
     "clean",
+    "compare",
     "convert",
     "describe",
     "diff",
@@ -69,6 +71,7 @@ _MODULES = {
     "Recipe": "recipes.schema",
     "UserError": "common.errors",
     "clean": "api.cleaning",
+    "compare": "api.candidates",
     "convert": "api.conversion",
     "describe": "api.description",
     "diff": "api.comparison",

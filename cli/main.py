@@ -19,6 +19,7 @@ from .. import __version__
 from ..common.errors import UserError, escape_controls
 from .bench import bench
 from .clean import clean
+from .compare import compare
 from .console import log_to_terminal
 from .convert import convert
 from .describe import describe
@@ -146,6 +147,7 @@ COMMANDS = (
     quantize,
     export,
     evaluate,
+    compare,
     generate,
     serve,
     kit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..results.schema import GenerationCost, Results, SystemInfo
@@ -30,6 +31,11 @@ class CostRow(NamedTuple):
     memory: str
 
 
+def list_costs(results: Results) -> list[GenerationCost | None]:
+    """The costs of the reference and the variants."""
+    return [results.reference_cost, *results.costs.values()]
+
+
 def build_cost_rows(results: Results) -> list[CostRow]:
     """The rows of everything of which something is known, the reference first."""
     identity = results.identity
@@ -40,12 +46,16 @@ def build_cost_rows(results: Results) -> list[CostRow]:
     return [row for row in rows if any(row[1:])]
 
 
-def describe_costs(results: Results) -> str:
-    """What the numbers mean, in sentences."""
-    costs = [cost for cost in (results.reference_cost, *results.costs.values()) if cost]
-    sizes = sorted({cost.batch_size for cost in costs})
+def describe_costs(costs: Sequence[GenerationCost | None]) -> str:
+    """What the numbers mean, in sentences.
+
+    Args:
+        costs: The costs of the reference and the variants.
+    """
+    known = [cost for cost in costs if cost]
+    sizes = sorted({cost.batch_size for cost in known})
     batches = f" Images were generated {' or '.join(map(str, sizes))} at a time." if sizes and sizes != [1] else ""
-    servers = " That of a server is the memory of its whole process." if any(c.whole_process for c in costs) else ""
+    servers = " That of a server is the memory of its whole process." if any(c.whole_process for c in known) else ""
     return (
         "Size: all weights that are loaded; bits: of that, for each weight of the reference. Seconds of an image "
         f"without loading, on this machine with its load during the run.{batches} Memory: what was added to the "

@@ -11,6 +11,7 @@ from ..results.schema import (
     ALL_GROUP,
     Results,
     SampleKey,
+    SamplingInfo,
     ScoreGroup,
     SystemInfo,
     SystemKind,
@@ -87,6 +88,16 @@ def describe_samples(results: Results) -> str:
         if subset
         else pluralize(num_prompts, "prompt")
     )
+    return describe_sampling(sampling, prompts)
+
+
+def describe_sampling(sampling: SamplingInfo, prompts: str) -> str:
+    """Describes how images were generated.
+
+    Args:
+        sampling: How.
+        prompts: What of, such as `8 prompts`.
+    """
     parts = [f"{prompts} × {pluralize(sampling.num_seeds, 'seed')}"]
     if sampling.width and sampling.height:
         parts.append(f"{sampling.width}×{sampling.height} pixels")

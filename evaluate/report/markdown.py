@@ -22,7 +22,7 @@ from ..results.schema import (
     Verdict,
     WorstPair,
 )
-from .costs import build_cost_rows, describe_costs
+from .costs import build_cost_rows, describe_costs, list_costs
 from .descriptions import (
     INDEPENDENCE_NOTE,
     MIN_GROUP_SIZE,
@@ -227,7 +227,7 @@ def _iter_summaries(results: Results) -> Iterator[tuple[str, ScoreGroup, Variant
 def _build_costs(results: Results) -> Section:
     header = ["", "MB", "bits/weight", "seconds", "memory, MB"]
     rows = [[format_code(row.name), *map(escape_cell, row[1:])] for row in build_cost_rows(results)]
-    return Section("Size and cost of an image", describe_costs(results), [header, *rows])
+    return Section("Size and cost of an image", describe_costs(list_costs(results)), [header, *rows])
 
 
 def _build_quality(results: Results) -> Section:

@@ -24,7 +24,7 @@ def require_comparable(path: Path, baseline: Results, current: RunIdentity) -> N
         UserError: prompts, sampling, reference, ground truth, or the version of a metric (such as its CLIP model)
             differ, or the runs have no variant in common.
     """
-    differences = _list_differences(baseline.identity, current)
+    differences = list_differences(baseline.identity, current)
     if differences:
         raise UserError(
             f"Cannot compare with the baseline {path}: {' and '.join(differences)} differ. Evaluate the baseline "
@@ -56,7 +56,7 @@ def compare_runs(path: Path, baseline: Results, current: Results) -> BaselineCom
     )
 
 
-def _list_differences(baseline: RunIdentity, current: RunIdentity) -> list[str]:
+def list_differences(baseline: RunIdentity, current: RunIdentity) -> list[str]:
     """Returns what must be equal but is not."""
     values: dict[str, tuple[object, object]] = {
         "the prompts": (baseline.prompts_sha256, current.prompts_sha256),

@@ -29,6 +29,7 @@ NO_MESSAGES = {
 WEIGHT_EXPORTS = tuple(f"export {name}" for name in ("comfyui", "compressed-tensors", "diffusers", "gguf"))
 # The commands that run what is in a folder, module or function. What is elsewhere may run in any.
 COMMANDS_OF = {
+    "api/candidates.py": ("compare",),
     "api/functions.py/export_onnx": ("export onnx",),
     "api/functions.py/plan_evaluation": ("evaluate",),
     "api/functions.py/_require_no_pipelines": ("evaluate",),
@@ -56,6 +57,7 @@ COMMANDS_OF = {
     "export/onnx": ("export onnx",),
     "export/rknn": ("export rknn",),
     "export": ("export onnx", "export rknn"),
+    "evaluate/comparison": ("compare",),
     "evaluate": ("evaluate",),
     "perf": ("bench",),
 }

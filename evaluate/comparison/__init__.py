@@ -1,0 +1,1 @@
+"""Answers which of several candidates to use, on which device."""
