@@ -44,7 +44,8 @@ from .lora import merge_into_plan
 from .plan import QuantBlock, QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, quantize_block
-from .tuning.stage import TuningStage, check_tuning, read_tuning
+from .tuning.context import TuningContext
+from .tuning.stage import check_tuning, read_tuning, run_tuning
 from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces, read_metadata
 from .writer import (
     compute_savings,
@@ -239,7 +240,7 @@ class QuantizationJob:
                 _warn_about_floats(block, results[PRIMARY])
                 progress("quantizing", number, len(blocks))
         if self.plan.settings.tune != "off":
-            TuningStage(
+            context = TuningContext(
                 self.plan,
                 workspace,
                 self.prompts,
@@ -248,7 +249,8 @@ class QuantizationJob:
                 self.max_memory,
                 self._require_unchanged,
                 progress,
-            ).run()
+            )
+            run_tuning(context)
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
         self._require_unchanged()
 

@@ -126,15 +126,24 @@ def _with_tuned(
 
 
 def iterate_tensors(
-    component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace, dtype: torch.dtype
+    component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace, dtype: torch.dtype, prefix: str = ""
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields all tensors of a quantized component in the order of the original's names, one in memory at a time.
 
     They are as the blocks were solved, without tuning.
+
+    Args:
+        component: The component.
+        plan: Its plan.
+        workspace: Where its blocks are.
+        dtype: What the reference computes in.
+        prefix: What the names begin with.
     """
     results = dict(_locate_results(component, workspace, PRIMARY))
     embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
     for name in component.used_tensor_names:
+        if not name.startswith(prefix):
+            continue
         packed = [name.removesuffix("weight") + kind for kind in AWQ_TENSOR_NAMES]
         if packed[0] in results:
             yield from ((key, read_tensor(*results[key])) for key in packed)
@@ -154,10 +163,20 @@ def _quantize_embedding(weight: Tensor) -> Int8Rows:
     return Int8Rows(*(torch.cat(tensors) for tensors in zip(*chunks, strict=True)))
 
 
-def iterate_scheme_tensors(component: ComponentPlan, workspace: Workspace, scheme: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of a component that an extra scheme quantized, sorted by name, without tuning."""
+def iterate_scheme_tensors(
+    component: ComponentPlan, workspace: Workspace, scheme: str, prefix: str = ""
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a component that an extra scheme quantized, sorted by name, without tuning.
+
+    Args:
+        component: The component.
+        workspace: Where its blocks are.
+        scheme: Name of the scheme.
+        prefix: What the names begin with.
+    """
     for name, location in sorted(_locate_results(component, workspace, scheme)):
-        yield name, read_tensor(*location)
+        if name.startswith(prefix):
+            yield name, read_tensor(*location)
 
 
 def _build_scheme_config(component: ComponentPlan, workspace: Workspace, name: str, scheme: Scheme) -> dict[str, Any]:

@@ -13,6 +13,8 @@ AUTO_MINUTES = 30.0  # of the assumed machine, beyond which `auto` does not tune
 AUTO_SEEDS = 2  # images of each prompt that is trained on
 REFERENCE_SHARE = 0.25  # of given minutes, for the reference's samples
 BATCH = 16  # samples of a step
+BLOCK_BATCH = 4  # calls of the denoiser in a step that trains a block
+MAX_BLOCK_IMAGES = 16  # whose blocks' inputs and outputs are stored
 TRAINING_FACTOR = 3  # a backward pass computes two products for each one of the forward pass
 VALIDATION_INTERVAL = 50  # steps
 
@@ -30,6 +32,24 @@ class TuningBudget:
     prompts: int
     seeds: int
     steps: int
+
+
+def plan_block_budget(minutes: float, flops_per_call: float, calls_per_image: int, num_schemes: int) -> tuple[int, int]:
+    """Plans a tuning block by block.
+
+    Args:
+        minutes: Of the assumed machine.
+        flops_per_call: Operations of a call of the denoiser.
+        calls_per_image: Calls of the denoiser for an image.
+        num_schemes: How many schemes are tuned.
+
+    Returns:
+        The number of images, of which one validates, and the number of steps for each block.
+    """
+    available, image_flops = minutes * 60 * ASSUMED_FLOPS, calls_per_image * flops_per_call
+    images = max(2, min(MAX_BLOCK_IMAGES, int(REFERENCE_SHARE * available / image_flops)))
+    remaining = max(0.0, available - images * image_flops)
+    return images, max(1, int(remaining / (num_schemes * TRAINING_FACTOR * BLOCK_BATCH * flops_per_call)))
 
 
 def plan_budget(

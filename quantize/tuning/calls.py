@@ -57,12 +57,32 @@ def record_calls(denoiser: nn.Module) -> Iterator[list[DenoiserCall]]:
         denoiser.forward = forward
 
 
+def list_tensors(output: Any) -> list[Tensor]:
+    """Lists the tensors that a module returned: one, a tuple, or the fields of an output of diffusers."""
+    if isinstance(output, Tensor):
+        return [output]
+    entries = output.values() if isinstance(output, Mapping) else output
+    return [entry for entry in entries if isinstance(entry, Tensor)]
+
+
 def stack_output(output: Any) -> Tensor:
-    """Returns the first output of a denoiser, a tensor or a list with one for each sample, as (samples, ...)."""
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    first = output if isinstance(output, Tensor) else output[0]
-    return first if isinstance(first, Tensor) else torch.stack(list(first))
+    """Returns what a module returned as one tensor, (samples, ...).
+
+    A list in the first place has an entry for each sample. Several tensors are flattened and joined.
+    """
+    if not isinstance(output, Tensor | Mapping) and isinstance(output[0], list):
+        return torch.stack(output[0])
+    tensors = list_tensors(output)
+    return tensors[0] if len(tensors) == 1 else torch.cat([tensor.flatten(1) for tensor in tensors], 1)
+
+
+def to_float32(value: Any) -> Any:
+    """Returns arguments of a call with all floating-point tensors in float32."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {key: to_float32(entry) for key, entry in value.items()}
+    return [to_float32(entry) for entry in value] if isinstance(value, list) else value
 
 
 def save_calls(calls: Sequence[DenoiserCall], file: Path) -> None:

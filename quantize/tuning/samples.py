@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,12 +105,30 @@ def collect_samples(
 def measure_image(pipeline: Any, denoiser: str, prompt: Prompt, sampling: SamplingParams) -> tuple[float, int]:
     """Returns the operations of one of a denoiser's calls for one image, and how many calls an image takes."""
     module = getattr(pipeline, denoiser)
-    with torch.no_grad(), record_calls(module) as calls:
+    with torch.no_grad(), record_calls(module) as calls, count_flops(module) as counts:
         generate_images(pipeline, [prompt], sampling, output_type="latent")
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        module(**calls[0].arguments)
-    return counter.get_total_flops() / calls[0].num_samples, sum(call.num_samples for call in calls)
+    num_calls = sum(call.num_samples for call in calls)
+    return sum(counts) / num_calls, num_calls
+
+
+@contextmanager
+def count_flops(denoiser: nn.Module) -> Iterator[list[int]]:
+    """Counts the operations of each call of a denoiser: those of matrix products, by their shapes."""
+    counts: list[int] = []
+    forward = denoiser.forward
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        counter = FlopCounterMode(display=False)
+        with counter:
+            output = forward(*args, **kwargs)
+        counts.append(counter.get_total_flops())
+        return output
+
+    denoiser.forward = count
+    try:
+        yield counts
+    finally:
+        denoiser.forward = forward
 
 
 def _list_batches(prompts: Sequence[Prompt], sampling: SamplingParams, folder: Path, seed: int) -> Iterator[_Batch]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...storage.checkpoint import write_tensors
+from ...storage.manifest import TuningRecord
 from ..workspace import iterate_tensors, read_metadata
 from .budget import BATCH, VALIDATION_INTERVAL
 from .calls import DenoiserCall
@@ -58,6 +59,7 @@ class Trainer:
         steps: Number of steps.
         rate: The rate of each tensor as a share of its mean |value|.
         file: Where the state is stored while training runs.
+        batch: Samples of a step.
 
     Attributes:
         course: How far training has come.
@@ -72,9 +74,10 @@ class Trainer:
         steps: int,
         rate: float,
         file: Path,
+        batch: int = BATCH,
     ) -> None:
         self._model, self._workers, self._samples = model, workers, samples
-        self._steps, self._file = steps, file
+        self._steps, self._file, self._batch = steps, file, batch
         self._weights = [1.0] * (1 + max(call.step for call in samples.train))
         self._adam = Adam.create(model.parameters, rate)
         self._last_saved = time.monotonic()
@@ -93,7 +96,7 @@ class Trainer:
         """
         report(self._adam.step)
         while self._adam.step < self._steps and not self.course.is_stalled:
-            samples = select_batch(self._adam.step, self._samples.train)
+            samples = select_batch(self._adam.step, self._samples.train, self._batch)
             _, gradients = self._workers.compute_gradients(samples, self._weights)
             self._adam.update(gradients, cosine_factor(self._adam.step + 1, self._steps))
             self._model.update_weights()
@@ -135,13 +138,30 @@ class Trainer:
         self.course = Course(validation, metadata["best_step"])
 
 
-def select_batch(step: int, samples: Sequence[DenoiserCall]) -> list[DenoiserCall]:
+def describe(course: Course, samples: Samples, model: TrainableModel) -> TuningRecord:
+    """Returns what the manifest says of a training."""
+    return TuningRecord(
+        samples=len(samples.train),
+        prompts=samples.prompts,
+        validation_samples=len(samples.validation),
+        validation_prompts=samples.validation_prompts,
+        steps=max(course.validation),
+        best_step=course.best_step,
+        validation_before=course.validation[0],
+        validation_after=course.validation[course.best_step],
+        parameters=sum(parameter.numel() for parameter in model.parameters.values()),
+    )
+
+
+def select_batch(step: int, samples: Sequence[DenoiserCall], batch: int = BATCH) -> list[DenoiserCall]:
     """Returns the samples of a step: they are shuffled again whenever all have been used.
 
     Args:
         step: From 0.
+        samples: All samples.
+        batch: How many are returned.
     """
-    positions = range(step * BATCH, (step + 1) * BATCH)
+    positions = range(step * batch, (step + 1) * batch)
     rounds = {position // len(samples) for position in positions}
     orders = {number: _shuffle(len(samples), number) for number in rounds}
     return [samples[orders[position // len(samples)][position % len(samples)]] for position in positions]

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from .calls import DenoiserCall, join_calls, stack_output
+from .calls import DenoiserCall, join_calls, stack_output, to_float32
 from .threads import single_threaded_pool
 from .trainable import TrainableModel, replicate
 
@@ -117,6 +117,6 @@ def open_workers(
 
 
 def _squared_errors(module: nn.Module, call: DenoiserCall) -> Tensor:
-    """Returns the mean squared error of each sample's velocity, (samples,) float32."""
-    difference = stack_output(module(**call.arguments)).float() - call.output.float()
+    """Returns the mean squared error of each sample's output, (samples,) float32."""
+    difference = stack_output(module(**to_float32(call.arguments))).float() - call.output.float()
     return difference.square().flatten(1).mean(1)

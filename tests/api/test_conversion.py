@@ -127,7 +127,9 @@ def test_other_input_that_is_refused(weights: Tensors, lean: Path, tmp_path: Pat
         edgepress.convert(tmp_path / "absent.safetensors", base=lean, output=tmp_path / "new")
     with pytest.raises(UserError, match=r"lean0 is no safetensors file"):
         edgepress.convert(lean.parent, base=lean, output=tmp_path / "new")
-    with pytest.raises(UserError, match=r"has no component 'text_encoder' that diffusers reads .* Choose from: transformer"):
+    with pytest.raises(
+        UserError, match=r"has no component 'text_encoder' that diffusers reads .* Choose from: transformer"
+    ):
         edgepress.convert(file, base=lean, output=tmp_path / "new", component="text_encoder")
     with pytest.raises(UserError, match=r"is not empty\. Choose another --output"):
         edgepress.convert(file, base=lean, output=tmp_path)

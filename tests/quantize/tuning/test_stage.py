@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgepress.export.graph.source_model import open_source
 from edgepress.export.verification.golden import TorchReference
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.result import QuantizeResult
+from edgepress.quantize.tuning import blocks, budget, end_to_end
 from edgepress.quantize.tuning import stage as stage_module
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 
@@ -45,7 +47,7 @@ def plain(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResul
 def tuned(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
     """Tuned at a rate that is low enough for random weights."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stage_module, "RATE", 5e-4)
+        patched.setattr(end_to_end, "RATE", 5e-4)
         return quantize_pipeline(make_recipe(MINUTES, SCHEMES), lean, tmp_path_factory.mktemp("tuned"))
 
 
@@ -104,39 +106,67 @@ def test_what_validation_measured_is_what_readers_load(tuned: QuantizeResult) ->
         assert torch.equal(state[name].to(tensor.dtype), tensor), name
 
 
-def test_the_same_bytes_with_any_number_of_threads_and_after_an_interruption(
-    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe, before = make_recipe(0.003, {}, components=["transformer"]), torch.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            quantize_pipeline(recipe, lean, tmp_path / str(threads))
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    expected = hash_model(tmp_path / "1" / "model")
-    assert hash_model(tmp_path / "2" / "model") == expected
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """PyTorch computes with two threads, and after an error in tuning still does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
-    def interrupt(stage: str, done: int, _: int, /) -> None:
-        if stage == "tuning transformer" and done == 2:
+
+def interrupt(recipe: Recipe, source: Path, output: Path, stage: str, step: int) -> None:
+    """Quantizes until a stage has taken a step."""
+
+    def report(current: str, done: int, _: int, /) -> None:
+        if (current, done) == (stage, step):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgepress.quantize.tuning.trainer.SAVE_INTERVAL_S", 0)
     with pytest.raises(KeyboardInterrupt):
-        quantize_pipeline(recipe, lean, tmp_path / "3", progress=interrupt)
-    assert list((tmp_path / "3" / ".work").rglob("*-state.safetensors"))
-    quantize_pipeline(recipe, lean, tmp_path / "3")
-    assert hash_model(tmp_path / "3" / "model") == expected
+        quantize_pipeline(recipe, source, output, progress=report)
 
 
-def test_a_large_denoiser_is_refused_before_any_work(
-    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_same_bytes_with_more_threads_and_after_an_interruption(
+    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    recipe = make_recipe(0.003, {}, components=["transformer"])
+    whole = quantize_pipeline(recipe, lean, tmp_path / "whole")
+    request.getfixturevalue("two_threads")
+    monkeypatch.setattr("edgepress.quantize.tuning.trainer.SAVE_INTERVAL_S", 0)
+    interrupt(recipe, lean, tmp_path / "killed", "tuning transformer", 2)
+    assert list((tmp_path / "killed" / ".work").rglob("*-state.safetensors"))
+    resumed = quantize_pipeline(recipe, lean, tmp_path / "killed")
+    assert hash_model(resumed.model) == hash_model(whole.model)
+
+
+def test_a_large_denoiser_is_tuned_block_by_block(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """With the same bytes with more threads, and after an interruption anywhere."""
+    monkeypatch.setattr(stage_module, "MAX_PARAMETERS", 10**4)
+    monkeypatch.setattr(blocks, "RATE", 1e-4)
+    monkeypatch.setattr(budget, "MAX_BLOCK_IMAGES", 3)
+    recipe = make_recipe(0.005, {}, components=["transformer"])
+    whole = quantize_pipeline(recipe, tiny, tmp_path / "whole")
+    record = whole.manifest.tuning["transformer"]["model"]
+    assert record.validation_after < record.validation_before
+    assert (record.prompts, record.validation_prompts) == (2, 1)
+    request.getfixturevalue("two_threads")
+    monkeypatch.setattr("edgepress.quantize.tuning.trainer.SAVE_INTERVAL_S", 0)
+    interrupt(recipe, tiny, tmp_path / "killed", "tuning: reference", 1)
+    interrupt(recipe, tiny, tmp_path / "killed", "tuning transformer", record.steps // 2)
+    resumed = quantize_pipeline(recipe, tiny, tmp_path / "killed")
+    assert hash_model(resumed.model) == hash_model(whole.model)
+
+
+def test_a_large_denoiser_is_left_as_it_is_by_auto(
+    lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stage_module, "MAX_PARAMETERS", 10**4)
-    with pytest.raises(UserError, match=r"quantize\.tune: transformer has .* at most"):
-        quantize_pipeline(make_recipe(5, {}), lean, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    result = quantize_pipeline(make_recipe("auto", {}, components=["transformer"]), lean, tmp_path / "out")
+    assert result.manifest.tuning == {}
+    assert "transformer is not tuned: it would take more than 30 minutes" in caplog.text
 
 
 def test_without_a_quantized_denoiser_there_is_nothing_to_tune(lean: Path, tmp_path: Path) -> None:

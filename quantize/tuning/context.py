@@ -1,0 +1,133 @@
+"""What tuning works with: the plan, the workspace, and the loading of quantized components to train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...common.cpu_features import read_cpu_features
+from ...common.progress import Progress
+from ...numerics.int8_rows import Int8Rows, dequantize_rows
+from ...pipelines.empty_modules import build_empty_module
+from ...pipelines.quantized_modules import strip_modules
+from ...pipelines.sampling import SamplingParams
+from ...prompts.prompt import Prompt
+from ...recipes.schema import PRIMARY
+from ...storage.files import read_json_object
+from ...storage.layout import MODEL_INDEX
+from ..plan import ComponentPlan, QuantizationPlan
+from ..workspace import Workspace
+from ..writer import iterate_scheme_tensors, iterate_tensors
+from .activations import quantize_inputs
+from .trainable import TrainableModel
+
+BASE_MEMORY = 2**30  # bytes of the process, the pipeline and activations
+
+
+@dataclass(frozen=True)
+class TuningContext:
+    """What tuning works with.
+
+    Attributes:
+        plan: The plan, whose blocks are all quantized.
+        workspace: Where blocks are, and where samples, states and results are stored.
+        prompts: Of the calibration.
+        sampling: How images of the calibration are generated.
+        dtype: What the reference computes in; tensors that are not quantized are stored no wider.
+        max_memory: Bytes that the run may take. They decide how many threads compute, and not what.
+        check: Called before anything is stored that depends on the source's files.
+        progress: Called with stage, what is done and the total.
+    """
+
+    plan: QuantizationPlan
+    workspace: Workspace
+    prompts: Sequence[Prompt]
+    sampling: SamplingParams
+    dtype: torch.dtype
+    max_memory: int
+    check: Callable[[], None]
+    progress: Progress
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The names of all schemes, the primary one first."""
+        return (PRIMARY, *self.plan.settings.extra_schemes)
+
+    @cached_property
+    def matmul_dtype(self) -> torch.dtype:
+        """The dtype of products for gradients: bfloat16 where the processor has them."""
+        return torch.bfloat16 if read_cpu_features().has_bf16_products else torch.float32
+
+    def samples_folder(self, component: ComponentPlan) -> Path:
+        """Where the samples of a component are stored."""
+        return self.workspace.tuned_file(component.name, PRIMARY).with_name(f"{component.name}-samples")
+
+    def count_threads(self, num_threads: int, weights: int) -> int:
+        """Returns how many threads have memory for gradients of their own, at least one.
+
+        Args:
+            num_threads: How many threads there are.
+            weights: Number of values of what is trained at once: each takes 9 bytes, and 8 more in each thread.
+        """
+        return max(1, min(num_threads, int((self.max_memory - BASE_MEMORY - 9 * weights) // (8 * weights))))
+
+    def load(self, component: ComponentPlan, scheme: str, path: str = "") -> TrainableModel:
+        """Loads a component, or a block of it, with a scheme's codes, in float32.
+
+        Args:
+            component: The component.
+            scheme: Name of the scheme.
+            path: Path of the block; empty for the whole component.
+        """
+        prefix = f"{path}." if path else ""
+        tensors = dict(iterate_tensors(component, self.plan, self.workspace, self.dtype, prefix))
+        if scheme != PRIMARY:
+            solution = dict(iterate_scheme_tensors(component, self.workspace, scheme, prefix))
+            tensors = _leave_out_modules(tensors, solution) | solution
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        module, library = self._build_module(component)
+        model = TrainableModel.load(module.get_submodule(path), _dequantize_embeddings(tensors))
+        if library != "diffusers":
+            cast(Any, module).tie_weights()
+        if scheme != PRIMARY and self.plan.settings.extra_schemes[scheme].quantizes_activations:
+            stored = {linear: tensors.get(f"{linear}.input_scale") for linear in model.codes}
+            scales = {linear: None if scale is None else float(scale) for linear, scale in stored.items()}
+            quantize_inputs(model.module, scales)
+        return model
+
+    def _build_module(self, component: ComponentPlan) -> tuple[nn.Module, str]:
+        """Builds a component without weights; returns it and its library."""
+        index: Mapping[str, Any] = read_json_object(self.plan.source / MODEL_INDEX)
+        library = index[component.name][0]
+        module = build_empty_module(library, component.spec.model_class, component.config, torch.float32).eval()
+        strip_modules(module, component.unused_blocks, component.spec.unused_modules)
+        return module, library
+
+
+def count_parameters(component: ComponentPlan, path: str = "") -> int:
+    """Returns the number of values of a component, or of a block of it."""
+    prefix = f"{path}." if path else ""
+    names = [name for name in component.used_tensor_names if name.startswith(prefix)]
+    return sum(math.prod(component.checkpoint.shape(name)) for name in names)
+
+
+def _leave_out_modules(tensors: Mapping[str, Tensor], solution: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors of modules that a solution does not contain: a module is taken from the solution alone."""
+    replaced = {name.rpartition(".")[0] for name in solution}
+    return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] not in replaced}
+
+
+def _dequantize_embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors in which embeddings with 8-bit rows are replaced by what their codes stand for."""
+    names = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
+    rows = {name: Int8Rows(tensors[f"{name}.codes"], tensors[f"{name}.scales"]) for name in names}
+    packed = {f"{name}.{kind}" for name in names for kind in Int8Rows._fields}
+    embeddings = {f"{name}.weight": dequantize_rows(row) for name, row in rows.items()}
+    return {name: tensor for name, tensor in tensors.items() if name not in packed} | embeddings
