@@ -38,7 +38,10 @@ from ..storage.layout import (
     ONNX,
     RKNN,
     SBOM_NAME,
+    WEIGHT_EXPORTS,
     Artifact,
+    is_repository,
+    is_weight_export,
 )
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.outdated_results import find_outdated_results
@@ -46,7 +49,9 @@ from ..storage.pipeline_config import OnnxPipelineConfig, RknnPipelineConfig, re
 from ..storage.publishing import artifact_lock
 from ..storage.recognition import is_artifact, reject_path
 from ..storage.source_location import find_source
-from .model_card import render_model_card
+from ..storage.weight_export import WeightExport, read_weight_export
+from .licenses import require_license
+from .model_card import CARD_BEGINNING, render_model_card
 from .sbom import build_sbom
 
 if TYPE_CHECKING:
@@ -68,10 +73,14 @@ def describe(path: str | Path, license: str | None = None) -> ArtifactDescriptio
         license: Licence of the original pipeline as an SPDX id; None for what its README.md states.
 
     Raises:
-        UserError: It is no artifact, or what its parts record is corrupt.
+        UserError: It is no artifact, what its parts record is corrupt, the licence is no identifier, or there is a
+            README.md or a bill of materials that edgepress did not write.
     """
     artifact = Artifact(Path(path))
+    if license is not None:
+        require_license(license)
     description = build_description(artifact, license)
+    _require_own_documents(artifact)
     with artifact_lock(artifact.path):
         _write_text(render_model_card(description), artifact.path / CARD_NAME)
         write_json(build_sbom(description), artifact.path / SBOM_NAME)
@@ -94,6 +103,10 @@ def build_description(
         license: Licence of the original pipeline.
         has_plan: Whether to plan the memory, for which torch is imported.
     """
+    if is_repository(artifact.path):
+        raise UserError(
+            f"{artifact.path} is a repository that 'edgepress publish' wrote. Give the artifact that it was made of."
+        )
     if not is_artifact(artifact.path):
         raise reject_path(artifact.path, "Give an artifact that edgepress made", is_artifact)
     manifest = read_manifest(artifact.path) if artifact.has_model else None
@@ -114,6 +127,18 @@ def build_description(
         benchmark=bench,
         documents=(),
     )
+
+
+def _require_own_documents(artifact: Artifact) -> None:
+    """Raises UserError where a document would replace a file of the user's."""
+    listed = read_checksums(artifact.path) or {}
+    is_described = artifact.description.exists()
+    for name in (CARD_NAME, SBOM_NAME):
+        file = artifact.path / name
+        if not file.exists() or name in listed or (is_described and name == SBOM_NAME):
+            continue
+        if not (is_described and file.read_text("utf-8", "replace").startswith(CARD_BEGINNING)):
+            raise UserError(f"{file} was not made by edgepress. Move it to another place.")
 
 
 def _write_text(text: str, file: Path) -> None:
@@ -182,10 +207,21 @@ def _describe_components(
         components[ONNX] = _make_component(ONNX, onnx.files, onnx.precision, status, _describe_graphs(onnx))
     if rknn is not None:
         components[RKNN] = _describe_rknn(rknn)
-    elif manifest is not None and manifest.recipe.get("rknn"):
+    for name in WEIGHT_EXPORTS:
+        if is_weight_export(artifact.path / name):
+            components[name] = _describe_weight_export(name, read_weight_export(artifact.path / name))
+    if rknn is None and manifest is not None and manifest.recipe.get("rknn"):
         reason = "the recipe asks for parts for an NPU, and none were exported"
         components[RKNN] = _make_component(RKNN, (), "", ("refused", reason), {})
     return components
+
+
+def _describe_weight_export(name: str, export: WeightExport) -> ComponentDescription:
+    kinds = {kind: None for record in export.components.values() for kind in record.types}
+    difference = max((record.max_difference for record in export.components.values()), default=0.0)
+    carried = f"carried over within {difference:.2g} of a step" if difference else "carried over exactly"
+    reason = f"weights {carried}; the program that reads them was not run"
+    return _make_component(name, export.files, ", ".join(kinds), ("estimated", reason), {})
 
 
 def _make_component(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..common.errors import UserError
 from ..storage.artifact_schema import ArtifactDescription, read_description
@@ -10,9 +10,20 @@ from ..storage.checksums import read_checksums
 from ..storage.files import FileRecord, digest_files
 from ..storage.hash_memory import HashMemory
 from ..storage.integrity import FileProblem, FileStatus, find_problems
-from ..storage.layout import DESCRIPTION_NAME, DOCUMENT_NAMES, MODEL, ONNX, RKNN, Artifact
+from ..storage.layout import (
+    CHECKSUMS_NAME,
+    DESCRIPTION_NAME,
+    DOCUMENT_NAMES,
+    MODEL,
+    ONNX,
+    RKNN,
+    WEIGHT_EXPORTS,
+    Artifact,
+    is_weight_export,
+)
 from ..storage.manifest import read_manifest
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
+from ..storage.weight_export import read_weight_export
 
 AGAIN = "Run 'edgepress describe' again."
 
@@ -30,6 +41,10 @@ def find_description_problems(artifact: Artifact, hashes: HashMemory) -> Iterato
         listed = {}
     present = [name for name in DOCUMENT_NAMES if (artifact.path / name).is_file()]
     names = [name for name in DOCUMENT_NAMES if name in listed or (name in present and DESCRIPTION_NAME in present)]
+    if listed and not any(name in listed for name in present) and DESCRIPTION_NAME in present:
+        reason = f"describes an earlier model: {CHECKSUMS_NAME} lists another one now. {AGAIN}"
+        yield FileProblem(DESCRIPTION_NAME, FileStatus.STALE, reason.removesuffix("."))
+        return
     records = [
         FileRecord(path=name, bytes=(artifact.path / name).stat().st_size, sha256=listed.get(name, "0" * 64))
         for name in names
@@ -64,9 +79,12 @@ def _list_digests(description: ArtifactDescription) -> dict[str, str]:
 def _digest_parts(artifact: Artifact) -> dict[str, str]:
     """The digests of the folders, from what they record of their files."""
     manifest = read_manifest(artifact.path) if artifact.has_model else None
-    files = {
+    files: dict[str, Sequence[FileRecord]] = {
         MODEL: manifest.files if manifest else [],
         ONNX: read_onnx_config(artifact.onnx).files if artifact.has_onnx else [],
         RKNN: read_rknn_config(artifact.rknn).files if artifact.has_rknn else [],
     }
+    for name in WEIGHT_EXPORTS:
+        if is_weight_export(artifact.path / name):
+            files[name] = read_weight_export(artifact.path / name).files
     return {name: digest_files(list(records)) for name, records in files.items() if records}

@@ -22,6 +22,7 @@ from ..storage.layout import CHECKSUMS_NAME, DIFFUSERS, MANIFEST, MODEL, PUBLISH
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.recognition import is_artifact, reject_path
+from .licenses import require_license
 from .repository_card import RECIPE_NAME, CardSettings, build_front_matter, build_text
 from .verification import verify
 
@@ -96,7 +97,13 @@ def publish(
     if dry_run and output is None:
         raise UserError("A dry run writes a folder. Name it with --output.")
     if output is not None:
+        if Path(output).resolve().is_relative_to(source.path.resolve()):
+            raise UserError(f"The output {output} is inside the artifact {source.path}. Choose another --output.")
         check_new_folder(Path(output))
+    if license:
+        require_license(license)
+    if base_model:
+        _require_repo_id(base_model)
     front_matter = build_front_matter(source, manifest, settings)
     if not dry_run and not front_matter.get("license"):
         raise UserError(f"{source.path} does not say under which licence it may be published. Pass --license.")

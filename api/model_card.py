@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..storage.artifact_schema import ArtifactDescription
 
 HUB_ID_PARTS = 2
+CARD_BEGINNING = "---\nlibrary_name: edgepress"  # by which a card of an artifact is recognized
 USAGE = """\
 ## Use
 
@@ -26,7 +27,7 @@ def render_model_card(description: ArtifactDescription) -> str:
 
 def _render_front_matter(description: ArtifactDescription) -> str:
     source = description.source
-    lines = ["---", "library_name: edgepress", "pipeline_tag: text-to-image"]
+    lines = [CARD_BEGINNING, "pipeline_tag: text-to-image"]
     if source.license:
         lines.append(f"license: {source.license}")
     if len(source.model.split("/")) == HUB_ID_PARTS:

@@ -32,6 +32,7 @@ from ..storage.layout import (
     Artifact,
     is_export,
     is_pipeline,
+    is_repository,
     is_weight_export,
 )
 from ..storage.manifest import read_manifest
@@ -43,6 +44,7 @@ from ..storage.recognition import is_artifact, reject_path
 from ..storage.weight_export import read_weight_export
 from .description_check import find_description_problems
 
+REPOSITORY = "repository"  # what the report calls a published one
 ADVICE = "Give an artifact that edgepress made, or one of its folders, such as model and onnx"
 
 
@@ -51,7 +53,7 @@ class FolderReport:
     """The result for one published folder of an artifact.
 
     Attributes:
-        name: `model`, `onnx`, `rknn`, or that of a format of weights for other programs.
+        name: `model`, `onnx`, `rknn`, that of a format of weights for other programs, or `repository`.
         files: Number of files that are recorded.
         nbytes: Their bytes.
         is_hashed: Whether hashes are recorded. Exports of earlier releases have none.
@@ -142,7 +144,7 @@ def verify(
     Hashes of files that were read before and have not changed since are remembered in the user's cache.
 
     Args:
-        path: An artifact, or one of its folders, such as `model` or `onnx`.
+        path: An artifact, one of its folders, such as `model` or `onnx`, or a repository that `publish` wrote.
         run: Whether to run the ONNX graphs on their golden inputs, where the export has some, and to compare their
             outputs with torch's.
         rehash: Whether to read files again whose hashes are remembered, as a disk that loses bits needs.
@@ -154,6 +156,9 @@ def verify(
     Raises:
         UserError: The folder is not an artifact.
     """
+    if is_repository(Path(path)):
+        with HashMemory(rehash) as hashes:
+            return VerificationReport(Path(path), (_verify_repository(Path(path), hashes, progress),))
     artifact, names = _locate(Path(path))
     with HashMemory(rehash) as hashes:
         folders = [_verify_folder(artifact, name, hashes, progress) for name in names]
@@ -253,6 +258,24 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
         sum(is_link_out(folder, folder / file.path) for file in published.files),
         (*published.problems, *inside),
     )
+
+
+def _verify_repository(folder: Path, hashes: HashMemory, progress: Progress) -> FolderReport:
+    """Compares a published repository with its SHA256SUMS, which lists all of its files."""
+    try:
+        listed = read_checksums(folder)
+    except UserError as error:
+        problem = FileProblem(
+            CHECKSUMS_NAME, FileStatus.CORRUPT, str(error).removeprefix(f"{folder / CHECKSUMS_NAME} ")
+        )
+        return FolderReport(REPOSITORY, problems=(problem,))
+    if listed is None:
+        return FolderReport(REPOSITORY, problems=(FileProblem(CHECKSUMS_NAME, FileStatus.MISSING, "is missing"),))
+    sizes = {path: (folder / path).stat().st_size for path in listed if (folder / path).is_file()}
+    records = [FileRecord(path=path, bytes=sizes.get(path, 0), sha256=sha256) for path, sha256 in listed.items()]
+    problems = list(find_problems(folder, records, hashes, progress))
+    problems += find_added_files(folder, {CHECKSUMS_NAME, *listed})
+    return FolderReport(REPOSITORY, len(records), sum(sizes.values()), problems=tuple(problems))
 
 
 def _read_model(artifact: Artifact) -> _Published:

@@ -15,7 +15,17 @@ from ..recipes.presets import MAX_STEPS
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu
 from .image_output import resolve_output
-from .options import FOLDER, LOGGER, Command, ImageSize, json_option, output_option, restart_option, verbosity_options
+from .options import (
+    FOLDER,
+    LOGGER,
+    Command,
+    ImageSize,
+    Number,
+    json_option,
+    output_option,
+    restart_option,
+    verbosity_options,
+)
 
 if TYPE_CHECKING:
     from ..runtime.batch import BatchSettings
@@ -35,9 +45,7 @@ FORMATS = ("png", "jpeg", "webp")  # of a batch
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--steps", type=click.IntRange(1, MAX_STEPS), help="Denoising steps.  [default: the preset's, or 8]")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the preset's or the pipeline's]")
-@click.option(
-    "--guidance", type=click.FloatRange(0, 1000), help="Scale of guidance; 0: none.  [default: the preset's, or 0]"
-)
+@click.option("--guidance", type=Number(0, 1000), help="Scale of guidance; 0: none.  [default: the preset's, or 0]")
 @click.option("--negative-prompt", default="", metavar="TEXT", help="What guidance leads away from.")
 @click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
 @click.option(

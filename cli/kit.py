@@ -9,6 +9,8 @@ import click
 from ..common.requirements import requires_extra
 from .options import FOLDER, Command, output_option, verbosity_options
 
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+
 
 @click.command(cls=Command)
 @click.argument("artifact", type=FOLDER)
@@ -32,7 +34,14 @@ def kit(artifact: Path, wheelhouse: Path | None) -> None:
 @click.option(
     "--machine", type=click.Choice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
 )
-@click.option("--python", "version", default="3.11", show_default=True, metavar="X.Y", help="Version of its Python.")
+@click.option(
+    "--python",
+    "version",
+    type=click.Choice(PYTHON_VERSIONS),
+    default=PYTHON_VERSIONS[0],
+    show_default=True,
+    help="Version of its Python.",
+)
 @output_option("Where the wheels are written.", required=True)
 @verbosity_options
 @requires_extra("server")

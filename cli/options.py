@@ -42,19 +42,23 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-class Seconds(click.FloatRange):
-    """A duration: positive, and neither NaN nor longer than about a year."""
+class Number(click.FloatRange):
+    """A number within limits, which NaN is not, though it is neither below nor above any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number. Write it like 2.5.", param, ctx)
+        return number
+
+
+class Seconds(Number):
+    """A duration: positive, and no longer than about a year."""
 
     name = "seconds"
 
     def __init__(self) -> None:
         super().__init__(0, 3e7, min_open=True)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value} is not a number of seconds. Write it like 3600.", param, ctx)
-        return float(seconds)
 
 
 class TuneTime(click.ParamType[str | float]):

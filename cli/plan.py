@@ -9,7 +9,7 @@ import click
 
 from ..api.planning import plan as plan_pipeline
 from .console import print_json
-from .options import Command, ImageSize, json_option, model_option, recipe_option, verbosity_options
+from .options import Command, ImageSize, Number, json_option, model_option, recipe_option, verbosity_options
 
 if TYPE_CHECKING:
     from ..export.planning.device_plan import DevicePlan
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--size", type=ImageSize(), help="Height and width of the image.  [default: those of the preset quality]")
 @click.option(
     "--memory",
-    type=click.FloatRange(0, 2**20, min_open=True),
+    type=Number(0, 2**20, min_open=True),
     metavar="GIB",
     help="Memory of the device.  [default: that of its smallest version]",
 )

@@ -12,7 +12,7 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
 from .execution_providers import provider_option, require_no_npu
-from .options import FOLDER, LOGGER, QUIET, Command, Seconds, verbosity_options
+from .options import FOLDER, LOGGER, QUIET, Command, Number, Seconds, verbosity_options
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"
 STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
@@ -64,7 +64,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 )
 @click.option(
     "--keep-hours",
-    type=click.FloatRange(0, 1e6, min_open=True),
+    type=Number(0, 1e6, min_open=True),
     default=168.0,
     show_default=True,
     help="Hours to keep each.",

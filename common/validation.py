@@ -14,11 +14,11 @@ MAX_SHOWN, MAX_SHOWN_CHARACTERS = 4, 60  # of an invalid value in a message
 MAX_SHOWN_BITS = 1024  # of a number in decimal; Python converts no more than 4300 digits
 # What a value must be, by pydantic's type of error; in braces are the limits that pydantic adds.
 REQUIREMENTS = {
-    "greater_than": "it must be greater than {gt:.10g}",
-    "greater_than_equal": "it must be at least {ge:.10g}",
-    "less_than": "it must be less than {lt:.10g}",
-    "less_than_equal": "it must be at most {le:.10g}",
-    "multiple_of": "it must be a multiple of {multiple_of:.10g}",
+    "greater_than": "it must be greater than {gt:.16g}",
+    "greater_than_equal": "it must be at least {ge:.16g}",
+    "less_than": "it must be less than {lt:.16g}",
+    "less_than_equal": "it must be at most {le:.16g}",
+    "multiple_of": "it must be a multiple of {multiple_of:.16g}",
     "finite_number": "it must be a finite number",
     "literal_error": "it must be {expected}",
     "string_too_short": "it must not be empty",

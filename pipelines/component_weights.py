@@ -24,7 +24,7 @@ from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
 from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, is_awq
-from .empty_modules import build_empty_module
+from .empty_modules import build_empty_module, find_too_many_layers
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
 from .module_values import find_unusable_value
@@ -34,7 +34,6 @@ from .quantized_modules import replace_modules
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 5  # names in a message
-MIN_LAYER_LIMIT = 1000
 # What AWQ's layout is stored in, by the dtypes of the buffers; all else may be of any floating-point dtype.
 STORED_DTYPES = {torch.int32: ("I32",), torch.int8: ("I8",), torch.float16: ("F16",)}
 # Buffers that older releases stored and that are computed now.
@@ -272,13 +271,13 @@ def build_described_module(
         UserError: The config does not describe it, has a number that it cannot compute with, or describes more layers
             than there can be.
     """
-    config_file, limit = checkpoint.folder / "config.json", max(MIN_LAYER_LIMIT, len(checkpoint.names()))
-    for key, value in config.items():
-        if re.search("layers|blocks|depth", key) and isinstance(value, int) and value > limit:
-            raise UserError(
-                f"{config_file} says {key}: {value}, but {checkpoint.folder} has only {len(checkpoint.names())} "
-                f"weights. They belong to different models. {advise_recovery(config_file)}"
-            )
+    config_file = checkpoint.folder / "config.json"
+    too_many = find_too_many_layers(config, len(checkpoint.names()))
+    if too_many:
+        raise UserError(
+            f"{config_file} says {too_many}, but {checkpoint.folder} has only {len(checkpoint.names())} "
+            f"weights. They belong to different models. {advise_recovery(config_file)}"
+        )
     try:
         module = build_empty_module(library, class_name, config, dtype)
     except Exception as error:  # a class may raise anything for an invalid config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,9 @@ from torch import nn
 from ..common.errors import UserError
 from ..common.validation import format_value
 from ..storage.files import read_json_object
+from ..storage.recovery import advise_recovery
+
+MIN_LAYER_LIMIT = 1000  # more than any model has
 
 
 def resolve_class(library: str, class_name: str) -> Any:
@@ -60,13 +64,32 @@ def build_empty_module(
     return module
 
 
+def find_too_many_layers(config: Mapping[str, Any], num_weights: int = 0) -> str:
+    """The entry of a config that asks for more layers than there can be; empty if there is none.
+
+    Building them would take minutes, or all the memory.
+
+    Args:
+        config: The config.json of a component.
+        num_weights: Number of its weights, as far as they are known.
+    """
+    limit = max(MIN_LAYER_LIMIT, num_weights)
+    for key, value in config.items():
+        if re.search("layers|blocks|depth", key) and isinstance(value, int) and value > limit:
+            return f"{key}: {format_value(value)}"
+    return ""
+
+
 def build_empty_component(folder: Path) -> Any:
     """Builds a component with its parameters on the meta device. Buffers that it computes itself are real.
 
     Raises:
-        UserError: config.json is missing, unreadable, or names an unknown class.
+        UserError: config.json is missing, unreadable, names an unknown class, or more layers than any model has.
     """
     config = load_component_config(folder)
+    too_many = find_too_many_layers(config)
+    if too_many:
+        raise UserError(f"{folder / 'config.json'} says {too_many}, which no model has. {advise_recovery(folder)}")
     if "_class_name" in config:
         library, name = "diffusers", config["_class_name"]
     else:

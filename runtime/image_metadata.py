@@ -26,6 +26,7 @@ XMP_KEYWORD = "XML:com.adobe.xmp"  # of the PNG specification
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 EXIF_SOFTWARE, EXIF_IFD, EXIF_USER_COMMENT = 0x0131, 0x8769, 0x9286
 ASCII_COMMENT = b"ASCII\0\0\0"  # what a user comment in ASCII begins with
+MAX_XMP_BYTES = 60_000  # a segment of a JPEG holds 65,533 bytes, and WebP is held to the same
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
@@ -78,13 +79,15 @@ def build_save_options(image_format: str, origin: ImageOrigin, detail: Detail = 
     Args:
         image_format: The format as Pillow calls it.
         origin: How the image was generated.
-        detail: What is stored of the prompt; `none` stores nothing.
+        detail: What is stored of the prompt; `none` stores nothing. Of prompts that a JPEG cannot hold, it is the hash.
 
     Returns:
         Empty for `none`, and for formats that hold no such metadata.
     """
     if detail == "none" or not can_hold_origin(image_format):
         return {}
+    if detail == "prompt" and image_format != "PNG" and len(_build_xmp(origin, detail).encode()) > MAX_XMP_BYTES:
+        detail = "hash"
     text = json.dumps(origin.to_dict(detail))  # in ASCII
     if image_format == "PNG":
         info = PngInfo()

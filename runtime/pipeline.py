@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, overload
 
@@ -259,6 +260,8 @@ class ImagePipeline:
         shape = self._host.latent_shape(height, width)
         run_decoder = self._select_decoder(request.tile_size)
         self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
+        if not (isfinite(request.guidance) and request.guidance >= 0):
+            raise UserError(f"Invalid guidance {request.guidance}: it must be a number from 0, such as 4.")
         if request.negative_prompt and not request.guidance:
             raise UserError(
                 "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
 
 from ..common.validation import explain_value
 from ..recipes.presets import MAX_STEPS
@@ -141,13 +142,20 @@ async def _read_json(request: Request) -> dict[str, Any]:
 async def _read_form(request: Request) -> dict[str, str]:
     """Fields of a form; those that were left empty are left out, as a browser sends them."""
     fields: dict[str, str] = {}
-    async with request.form(max_files=0, max_fields=MAX_FIELDS) as form:
-        for name, value in form.multi_items():
-            if not isinstance(value, str):
-                raise ApiError(400, f"The field '{name}' is a file. Send text.", name)
-            if name in fields:
-                raise ApiError(400, f"The field '{name}' is given twice. Send it once.", name)
-            fields[name] = value
+    try:
+        form = await request.form(max_files=0, max_fields=MAX_FIELDS)
+    except HTTPException as error:
+        if "Too many files" in error.detail:
+            raise ApiError(400, "A field of the form is a file. Send text.") from error
+        if "Too many fields" in error.detail:
+            raise ApiError(400, f"The form has more than {MAX_FIELDS} fields. Send fewer.") from error
+        raise ApiError(400, "The body is no form. Send it as multipart/form-data, with its boundary.") from error
+    for name, value in form.multi_items():
+        if not isinstance(value, str):  # a file, which is refused above
+            raise ApiError(400, f"The field '{name}' is a file. Send text.", name)
+        if name in fields:
+            raise ApiError(400, f"The field '{name}' is given twice. Send it once.", name)
+        fields[name] = value
     return {name: value for name, value in fields.items() if value}
 
 

@@ -53,7 +53,8 @@ class OutputStore:
             return None
         created = time()
         name = f"{int(created * 1000):013d}-{uuid4().hex}.{image.facts.format}"
-        stored = StoredImage(**image.facts.model_dump(), name=name, created=round(created, 3), bytes=len(image.content))
+        facts = image.facts.model_copy(update={"warnings": []})  # which quote the prompt
+        stored = StoredImage(**facts.model_dump(), name=name, created=round(created, 3), bytes=len(image.content))
         # An image is listed by its facts, which are therefore written last. Neither is synced to disk: after a power
         # cut an image may be missing, and cards wear less.
         self._write(name, image.content)

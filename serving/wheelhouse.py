@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..storage.preflight import check_writable_folder
 
 EXTRA, OWN_WHEEL = "server", "edgepress-*.whl"
 PLATFORM_TAGS = {  # by the names that Linux gives machines
@@ -37,30 +40,39 @@ def download_wheels(folder: Path, machine: str, python: str) -> list[str]:
             f"{SOURCE} is not the repository, so that the wheel of edgepress cannot be built. "
             "Run this command from a checkout."
         )
+    check_writable_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for earlier in folder.glob(OWN_WHEEL):
-        earlier.unlink()
-    _run_pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(SOURCE))
-    (wheel,) = folder.glob(OWN_WHEEL)
-    tags = [option for tag in PLATFORM_TAGS[machine] for option in ("--platform", tag)]
-    target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *tags]
-    _run_pip("download", "--dest", str(folder), *target, f"{wheel}[{EXTRA}]")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".wheels-") as scratch:
+        _run_pip(["wheel", "--no-deps", "--wheel-dir", scratch, str(SOURCE)], "Check the network")
+        (wheel,) = Path(scratch).glob(OWN_WHEEL)
+        tags = [option for tag in PLATFORM_TAGS[machine] for option in ("--platform", tag)]
+        target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *tags]
+        advice = f"Check the network, and that there are wheels for Python {python} on {machine} (--python)"
+        _run_pip(["download", "--dest", scratch, *target, f"{wheel}[{EXTRA}]"], advice)
+        for earlier in folder.glob(OWN_WHEEL):
+            earlier.unlink()
+        for file in Path(scratch).iterdir():
+            file.replace(folder / file.name)
     return sorted(file.name for file in folder.glob("*.whl"))
 
 
 def require_wheels(folder: Path) -> None:
-    """Checks that a folder holds the wheel of edgepress.
+    """Checks that a folder holds the wheel of edgepress, and that all its wheels are whole.
 
     Raises:
-        UserError: It does not.
+        UserError: They are not.
     """
     if not list(folder.glob(OWN_WHEEL)):
         raise UserError(f"{folder} holds no wheel of edgepress. Run 'edgepress wheelhouse --output {folder}'.")
+    for wheel in sorted(folder.glob("*.whl")):
+        if not zipfile.is_zipfile(wheel):
+            raise UserError(f"{wheel} is no wheel, or not a whole one. Remove it, and run 'edgepress wheelhouse' again.")
 
 
-def _run_pip(*arguments: str) -> None:
+def _run_pip(arguments: list[str], advice: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         errors = re.findall(r"ERROR: (.+)", result.stderr) or [result.stderr.strip()]
-        raise UserError(f"pip {arguments[0]} failed ({errors[-1][:MAX_REASON]}). Check the network, and try again.")
+        reason = " ".join(errors[-1].split())[:MAX_REASON].rstrip(".")
+        raise UserError(f"pip {arguments[0]} failed ({reason}). {advice}.")

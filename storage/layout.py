@@ -149,6 +149,11 @@ def is_pipeline(folder: Path) -> bool:
     return (folder / MODEL_INDEX).exists()
 
 
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is a model repository that `edgepress publish` wrote: a pipeline with the manifest in it."""
+    return is_pipeline(folder) and is_written_by_edgepress(folder / MANIFEST)
+
+
 def is_export(folder: Path) -> bool:
     """Whether a folder holds exported graphs, ONNX or RKNN, by its pipeline.json, which may be damaged."""
     file = folder / CONFIG_NAME

@@ -39,14 +39,18 @@ else
   "$$prefix/venv/bin/pip" install --quiet --upgrade 'edgepress[server]'
 fi
 
-say "Copying the artifact to $$prefix/artifact"
-rm -rf "$$prefix/artifact.new"
-mkdir "$$prefix/artifact.new"
-for name in manifest.json artifact.json SHA256SUMS onnx rknn; do
-  [ ! -e "$$artifact/$$name" ] || cp -R "$$artifact/$$name" "$$prefix/artifact.new/"
-done
-rm -rf "$$prefix/artifact"
-mv "$$prefix/artifact.new" "$$prefix/artifact"
+if [ -d "$$prefix/artifact" ] && [ "$$(cd "$$prefix/artifact" && pwd -P)" = "$$(cd "$$artifact" && pwd -P)" ]; then
+  say "The artifact is in $$prefix/artifact already"
+else
+  say "Copying the artifact to $$prefix/artifact"
+  rm -rf "$$prefix/artifact.new"
+  mkdir "$$prefix/artifact.new"
+  for name in manifest.json artifact.json SHA256SUMS onnx rknn; do
+    [ ! -e "$$artifact/$$name" ] || cp -R "$$artifact/$$name" "$$prefix/artifact.new/"
+  done
+  rm -rf "$$prefix/artifact"
+  mv "$$prefix/artifact.new" "$$prefix/artifact"
+fi
 chmod -R a+rX,go-w "$$prefix/artifact"
 cp "$$kit/edgepress.env" "$$prefix/edgepress.env.example"
 [ -e "$$prefix/edgepress.env" ] || install -m 640 "$$kit/edgepress.env" "$$prefix/edgepress.env"

@@ -119,6 +119,32 @@ def test_whatever_happens_to_a_document_is_found(
     assert find(artifact) == {name: status}
 
 
+@pytest.mark.parametrize("name", ["README.md", "sbom.cdx.json"])
+def test_the_users_own_files_stay(name: str, tmp_path: Path) -> None:
+    artifact = write_published_artifact(tmp_path / "artifact")
+    (artifact.path / name).write_text("my notes")
+    with pytest.raises(UserError, match=rf"{name} was not made by edgepress\. Move it to another place\."):
+        edgepress.describe(artifact.path)
+    assert (artifact.path / name).read_text() == "my notes"
+    assert not artifact.description.exists()
+
+
+@pytest.mark.parametrize("license", ["mit\nevil: yes", "GPL: [x", ""])
+def test_a_licence_is_an_identifier(license: str, artifact: Path) -> None:  # noqa: A002
+    with pytest.raises(UserError, match="is no identifier of a licence"):
+        edgepress.describe(artifact, license)
+
+
+def test_an_earlier_description_is_stale_where_the_model_was_made_again(artifact: Path) -> None:
+    publish_model(Artifact(artifact), b"2")
+    lines = [line for line in (artifact / "SHA256SUMS").read_text().splitlines() if not line.endswith(DOCUMENT_NAMES)]
+    (artifact / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    assert find(artifact)["artifact.json"] == "stale"
+    publish_onnx(Artifact(artifact))
+    edgepress.describe(artifact)
+    assert find(artifact) == {}
+
+
 def test_a_newer_schema_is_refused(artifact: Path) -> None:
     file = artifact / "artifact.json"
     file.write_text(file.read_text("utf-8").replace('"schema_version": 1,', '"schema_version": 2,', 1), "utf-8")

@@ -103,6 +103,8 @@ def test_the_licence_of_the_original_is_carried_over_and_named(
         (("a b", "--dry-run", "--output", "out"), "'a b' is not the name of a repository"),
         (("x", "--dry-run", "--output", "out"), "'x' names no owner"),
         (("me/x",), "Pass --license"),
+        (("me/x", "--license", "mit\nevil: yes"), "is no identifier of a licence"),
+        (("me/x", "--license", "mit", "--base-model", "/a/folder"), "is not the name of a repository"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -113,6 +115,40 @@ def test_bad_input_is_one_sentence(
     assert result.exit_code == 2, result.output
     assert sentence in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_output_is_not_inside_the_artifact(artifact: Path) -> None:
+    with pytest.raises(edgepress.UserError, match=r"is inside the artifact .* Choose another --output"):
+        publish(artifact, "me/x", dry_run=True, output=artifact / "repository")
+    assert not (artifact / "repository").exists()
+
+
+def test_a_repository_is_verified_as_a_whole_and_describes_itself(repository: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(repository), str(copy)], check=True)
+    assert edgepress.verify(copy).passed
+    (copy / "more").touch()
+    weights = next(copy.glob("transformer/*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    problems = {problem.path: str(problem.status) for problem in edgepress.verify(copy).problems}
+    assert problems == {f"transformer/{weights.name}": "changed", "more": "added"}
+    (copy / "SHA256SUMS").unlink()
+    assert [problem.path for problem in edgepress.verify(copy).problems] == ["SHA256SUMS"]
+    for command in (edgepress.describe, lambda path: edgepress.diff(path, path)):
+        with pytest.raises(edgepress.UserError, match="Give the artifact that it was made of"):
+            command(repository)
+
+
+def test_exports_of_weights_are_described_and_compared(artifact: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "artifact"
+    subprocess.run(["cp", "-r", str(artifact), str(copy)], check=True)
+    subprocess.run(["rm", "-r", str(copy / "diffusers")], check=True)
+    comparison = edgepress.diff(copy, artifact)
+    assert "diffusers/model_index.json" in comparison.added
+    description = edgepress.describe(copy)
+    assert "diffusers" not in description.components
 
 
 def test_an_upload_needs_a_token(artifact: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

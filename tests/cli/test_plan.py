@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 import edgepress
 from edgepress.cli.main import main
+from edgepress.pipelines.hub import DEMO_PIPELINE
 
 
 @pytest.mark.slow
@@ -30,6 +32,22 @@ def test_what_does_not_fit_ends_with_exit_code_2() -> None:
     assert result.exit_code == 2
     assert "Verdict: does not fit" in result.stdout
     assert result.stderr.startswith("Error: The pipeline does not fit on pi5")
+
+
+def test_a_memory_that_is_no_number() -> None:
+    result = CliRunner().invoke(main, ["plan", "--recipe", "pi5", "--memory", "nan"])
+    assert result.exit_code == 2
+    assert "nan is not a number" in result.stderr
+
+
+@pytest.mark.slow
+def test_more_layers_than_any_model_has(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_PIPELINE, tmp_path / "model")
+    config = tmp_path / "model" / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"n_layers": 200_000}))
+    result = CliRunner().invoke(main, ["plan", "--recipe", "pi5", "--model", str(tmp_path / "model")])
+    assert result.exit_code == 2
+    assert "says n_layers: 200000, which no model has" in result.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp16"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from io import BytesIO
 from xml.etree import ElementTree
 
@@ -57,6 +58,18 @@ def test_a_file_names_its_origin_and_is_marked_as_generated(image_format: str, d
     xmp = read_xmp(image)
     assert (xmp[f"{IPTC}DigitalSourceType"], xmp[f"{IPTC}AISystemUsed"]) == (GENERATED, "APipeline")
     assert xmp.get(f"{IPTC}AIPromptInformation") == ('a "red" <door> & 门' if detail == "prompt" else None)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+def test_a_prompt_that_a_jpeg_cannot_hold_is_hashed(image_format: str) -> None:
+    origin = replace(ORIGIN, prompt="门" * 30_000)
+    content = BytesIO()
+    Image.new("RGB", (8, 8)).save(content, image_format, **build_save_options(image_format, origin, "prompt"))
+    image = Image.open(content)
+    image.load()
+    values = read_values(image)
+    assert ("prompt" in values) == (image_format == "PNG")
+    assert ("prompt_sha256" in values) == (image_format != "PNG")
 
 
 @pytest.mark.parametrize(("image_format", "detail"), [("PNG", "none"), ("JPEG", "none"), ("BMP", "prompt")])

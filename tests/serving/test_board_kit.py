@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ def run(folder: Path, *command: str) -> str:
 def test_the_kit_is_written_and_replaced(artifact: Path) -> None:
     wheels = artifact.with_name("wheels")
     wheels.mkdir()
-    (wheels / "edgepress-1-py3-none-any.whl").write_bytes(b"x")
+    with zipfile.ZipFile(wheels / "edgepress-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("edgepress/__init__.py", "")
     for _ in range(2):
         result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(wheels)])
         assert result.exit_code == 0, result.output
@@ -72,3 +74,7 @@ def test_a_wheelhouse_without_edgepress_is_refused(artifact: Path, tmp_path: Pat
     result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(tmp_path)])
     assert result.exit_code == 2
     assert "holds no wheel of edgepress" in result.stderr
+    (tmp_path / "edgepress-1-py3-none-any.whl").touch()
+    result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "edgepress-1-py3-none-any.whl is no wheel, or not a whole one" in result.stderr

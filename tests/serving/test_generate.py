@@ -15,6 +15,11 @@ from PIL import Image
 
 from edgepress.runtime.pipeline import ImagePipeline
 
+
+def make_field(number: int) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="a%d"\r\n\r\n1\r\n' % number
+
+
 FILE = b'--x\r\nContent-Disposition: form-data; name="prompt"; filename="f"\r\n\r\na\r\n--x--'
 PROMPT = 'a plain white wall, large red letters, top: "OPEN"'
 
@@ -98,6 +103,7 @@ def test_events_tell_the_progress_of_every_step(client: httpx.Client) -> None:
         ({"prompt": "x", "steps": 4001}, 422, "the limit is 4000"),
         ({"prompt": "x", "seed": -1}, 422, "seed = -1: it must be at least 0"),
         ({"prompt": "x", "seed": True}, 422, "whole number"),
+        ({"prompt": "x", "seed": 2**64}, 422, "it must be at most 9007199254740991"),
         ({"prompt": "x", "quality": 0}, 422, "quality = 0"),
         ({"prompt": "x", "format": "gif"}, 422, "format = 'gif'"),
         ({"prompt": "x", "colour": "red"}, 422, "colour is unknown; known: prompt, negative_prompt"),
@@ -111,6 +117,20 @@ def test_values_that_are_refused(client: httpx.Client, body: dict[str, Any], sta
     assert answer.status_code == status
     assert text in error["message"]
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (FILE, "A field of the form is a file. Send text."),
+        (b"".join(map(make_field, range(40))) + b"--x--", "more than 32 fields"),
+        (b"--y\r\nbroken", "The body is no form"),
+    ],
+)
+def test_forms_that_are_refused_say_why(client: httpx.Client, content: bytes, text: str) -> None:
+    answer = client.post("/generate", content=content, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert answer.status_code == 400
+    assert text in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

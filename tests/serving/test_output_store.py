@@ -22,6 +22,13 @@ def test_old_images_are_removed(tmp_path: Path) -> None:
     assert not (tmp_path / old).exists()
 
 
+def test_warnings_which_quote_the_prompt_are_not_stored(tmp_path: Path) -> None:
+    store = OutputStore(tmp_path, keep_images=10, keep_hours=1)
+    name = store.add(EncodedImage(b"x", FACTS.model_copy(update={"warnings": ["'secret' is abstract."]})))
+    assert [(image.name, image.warnings) for image in store.list_all()] == [(name, [])]
+    assert b"secret" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
 def test_none_are_kept_if_none_may_be(tmp_path: Path) -> None:
     assert OutputStore(tmp_path, keep_images=0, keep_hours=1).add(EncodedImage(b"", FACTS)) is None
     assert list(tmp_path.iterdir()) == []
