@@ -22,6 +22,7 @@ from ..storage.checkpoint import open_safetensors
 from ..storage.files import hash_file, read_json_object
 from ..storage.manifest import LoraRecord
 from ..storage.safetensors_header import read_tensor_headers
+from ..storage.weight_formats import FLOAT_DTYPES
 from .hub import DEMO_LORA
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of diffusers and PEFT, in a folder
@@ -178,13 +179,19 @@ def read_lora(file: Path) -> LoraContent:
     """Reads all tensors of a LoRA, and how they are scaled.
 
     Raises:
-        UserError: The file is corrupt, or holds no LoRA or an adapter of another kind.
+        UserError: The file is corrupt, holds no LoRA or an adapter of another kind, or has other numbers than floats.
     """
-    names = [header.name for header in read_tensor_headers(file)]
+    headers = read_tensor_headers(file)
+    names = [header.name for header in headers]
     _require_lora(file, names)
-    with open_safetensors(file) as stored:
-        tensors = {name: stored.get_tensor(name) for name in names}
-        metadata = stored.metadata() or {}
+    stored = next((header for header in headers if header.dtype not in FLOAT_DTYPES), None)
+    if stored is not None:
+        raise UserError(
+            f"{file} has {stored.name} in {stored.dtype}, which is not read. Use a LoRA in BF16, F16 or F32."
+        )
+    with open_safetensors(file) as opened:
+        tensors = {name: opened.get_tensor(name) for name in names}
+        metadata = opened.metadata() or {}
     config = file.parent / PEFT_CONFIG
     if names[0].startswith(PEFT_PREFIX) and config.exists():
         return LoraContent(tensors, {}, read_json_object(config))

@@ -214,6 +214,16 @@ def _check_update(file: Path, component: str, name: str, update: LoraUpdate, che
     factors = [update.up] if update.down is None else [update.up, update.down]
     if not all(bool(torch.isfinite(factor.float()).all()) for factor in factors):
         raise UserError(f"{file} contains NaN or an infinite value for {component}.{name}. Download it again.")
+    if _may_overflow(update) and not bool(torch.isfinite(update.compute()).all()):
+        raise UserError(f"{file} adds an infinite value to {component}.{name}. Give it a smaller weight: PATH:0.5.")
+
+
+def _may_overflow(update: LoraUpdate) -> bool:
+    """Whether a product could exceed float32: a bound, which costs less than the product."""
+    largest = float(update.up.abs().max()) * abs(update.scale)
+    if update.down is not None:
+        largest *= float(update.down.abs().max()) * update.down.shape[0]
+    return largest > torch.finfo(torch.float32).max
 
 
 def _strip_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,6 +14,49 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..common.errors import UserError
 
+MAX_RANGE = 100_000  # numbers that all ranges of a template may have together, as Jinja's sandbox allows one
+MAX_POWER = 1000  # base and exponent
+MAX_LENGTH = 1_000_000  # characters or entries that an operator of a template may make
+
+
+class LimitedTemplate(Template):
+    """A template whose ranges are counted afresh each time it is rendered."""
+
+    def render(self, *args: Any, **kwargs: Any) -> str:
+        """Returns the text."""
+        environment = self.environment
+        assert isinstance(environment, LimitedEnvironment)
+        environment.num_left = MAX_RANGE
+        return super().render(*args, **kwargs)
+
+
+class LimitedEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox for templates of strangers, which also ends those that loop or grow without end."""
+
+    intercepted_binops = frozenset(["*", "**"])
+    template_class = LimitedTemplate
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.num_left = MAX_RANGE
+        self.globals["range"] = self._range
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Multiplies, unless the result is too long."""
+        lengths = [len(value) for value in (left, right) if isinstance(value, str | list | tuple)]
+        numbers = [abs(value) for value in (left, right) if isinstance(value, int | float)]
+        is_power = operator == "**" and numbers and max(numbers) > MAX_POWER
+        if is_power or (lengths and numbers and lengths[0] * numbers[0] > MAX_LENGTH):
+            raise TemplateError("it makes a value that is too long")
+        return super().call_binop(context, operator, left, right)
+
+    def _range(self, *arguments: int) -> range:
+        numbers = range(*arguments)
+        self.num_left -= len(numbers)
+        if self.num_left < 0:
+            raise TemplateError(f"its loops have more than {MAX_RANGE} steps")
+        return numbers
+
 
 class GenerationTag(Extension):
     """`{% generation %}`: marks what an assistant says, for training; its content is rendered as it is."""
@@ -37,7 +80,7 @@ def compile_chat_template(text: str, where: object, advice: str) -> Template:
     Raises:
         UserError: It is not a template.
     """
-    environment = ImmutableSandboxedEnvironment(
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationTag]
     )
     environment.filters["tojson"] = _to_json

@@ -66,7 +66,7 @@ def require_wheels(folder: Path) -> None:
         raise UserError(f"{folder} holds no wheel of edgepress. Run 'edgepress wheelhouse --output {folder}'.")
     for wheel in sorted(folder.glob("*.whl")):
         if not zipfile.is_zipfile(wheel):
-            raise UserError(f"{wheel} is no wheel, or not a whole one. Remove it, and run 'edgepress wheelhouse' again.")
+            raise UserError(f"{wheel} is no wheel, or not a whole one. Remove it, and download it again.")
 
 
 def _run_pip(arguments: list[str], advice: str) -> None:

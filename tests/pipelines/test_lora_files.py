@@ -74,6 +74,13 @@ def test_other_files_are_refused_by_their_kind(tmp_path: Path, name: str, messag
         read_lora(write_tensors(tmp_path / "x.safetensors", name))
 
 
+def test_codes_are_not_read_as_floats(tmp_path: Path) -> None:
+    tensors = {f"transformer.a.lora_{side}.weight": torch.ones(2, 2, dtype=torch.int8) for side in "AB"}
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"has transformer\.a\.lora_A\.weight in I8, which is not read\. Use a LoRA in"):
+        read_lora(tmp_path / "x.safetensors")
+
+
 def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(b"not a safetensors file")

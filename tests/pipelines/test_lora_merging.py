@@ -185,6 +185,12 @@ def test_values_that_are_not_finite_are_named(tiny: Path, tmp_path: Path, factor
     require_error(tiny, write_diffusers_lora(tmp_path / "a.safetensors", factors), rf"NaN .* transformer\.{ATTENTION}")
 
 
+def test_a_product_out_of_range_is_named_before_any_work(tiny: Path, tmp_path: Path) -> None:
+    large = make_factors(tiny / "transformer", ATTENTION, size=1e30)
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", large)
+    require_error(tiny, lora, rf"adds an infinite value to transformer\.{ATTENTION}\.weight\. Give it a smaller weight")
+
+
 def test_a_sum_out_of_range_is_named(tiny: Path, tmp_path: Path) -> None:
     names = {name: tensor.half() for name, tensor in load_weights(tiny / "transformer").items()}
     save_file(names, tmp_path / "diffusion_pytorch_model.safetensors")
