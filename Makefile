@@ -196,8 +196,8 @@ bench-quality: $(SET_UP)  ## image quality of RTN, AWQ and best on the demo (ben
 bench-ladder: $(SET_UP)  ## what each quantization step gains on the demo
 	$(RUN)/python -m edgepress.benchmarks.quantization.quality --steps
 
-bench-tune: $(SET_UP)  ## what tuning gains on the demo: the model and its other solutions
-	$(RUN)/python -m edgepress.benchmarks.quantization.tuning
+bench-tune: $(SET_UP)  ## what tuning gains on the demo; with SOLUTIONS=1 for other solutions
+	$(RUN)/python -m edgepress.benchmarks.quantization.tuning $(if $(SOLUTIONS),--solutions)
 
 bench-evaluate: $(SET_UP)  ## time of scoring 500 pairs of images
 	$(RUN)/python -m edgepress.benchmarks.evaluation.throughput

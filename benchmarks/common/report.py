@@ -20,6 +20,7 @@ PAGES = {  # the page of each section
     "quality": "quality.md",
     "ladder": "ladder.md",
     "tuning": "tuning.md",
+    "tuning-solutions": "tuning.md",
     "peers": "peers.md",
     "cost": "cost.md",
     "cost-commands": "cost.md",

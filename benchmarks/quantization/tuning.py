@@ -7,7 +7,7 @@ chosen. A solution's weights are dequantized and run in float32; its activations
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -35,7 +35,7 @@ METRICS = ("psnr", "ssim", "text_accuracy", "ned", "exact")
 QUANTIZATIONS = {
     "rtn": {"method": "rtn", "tune": "off"},
     "best": {"method": "best", "tune": "off"},
-    "best, tuned": {"method": "best", "tune": "auto"},
+    "tuned": {"method": "best", "tune": "auto"},
 }
 SOLUTIONS = {  # of the recipes orin, rk3576 and pi5
     "symmetric": Scheme(group_size=128, symmetric=True),
@@ -44,10 +44,10 @@ SOLUTIONS = {  # of the recipes orin, rk3576 and pi5
 }
 
 
-def make_recipe(name: str) -> Recipe:
-    """Returns the recipe orin with the settings and the solutions that are compared."""
+def make_recipe(name: str, schemes: Mapping[str, Scheme]) -> Recipe:
+    """Returns the recipe orin with the settings that are compared, and some solutions."""
     recipe = load_recipe("orin")
-    changes = QUANTIZATIONS[name] | {"extra_schemes": SOLUTIONS if name != "rtn" else {}}
+    changes = QUANTIZATIONS[name] | {"extra_schemes": dict(schemes)}
     return recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update=changes)})
 
 
@@ -61,7 +61,7 @@ def generate_solution_images(model: Path, scheme: str, half: Half, folder: Path)
             linears = [name.removesuffix(".qweight") for name in solution.names() if name.endswith(".qweight")]
             quantize_inputs(getattr(pipeline, part), dict.fromkeys(linears))
     sampling = resolve_sampling(load_recipe("orin").evaluation, DEMO_PIPELINE)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for prompts in batched(load_half(half), sampling.batch_size):
         with torch.no_grad():
             images = generate_images(pipeline, prompts, sampling)
@@ -70,13 +70,8 @@ def generate_solution_images(model: Path, scheme: str, half: Half, folder: Path)
     return folder
 
 
-def measure(results: Mapping[str, QuantizeResult], half: Half, folder: Path, progress: Progress) -> Results:
-    """Evaluates models and their solutions against the demo."""
-    candidates = {name.replace(", ", "-"): result.model for name, result in results.items()}
-    for name in ("best", "best, tuned"):
-        for scheme in SOLUTIONS:
-            label = f"{scheme}-tuned" if name != "best" else scheme
-            candidates[label] = generate_solution_images(results[name].model, scheme, half, folder / label)
+def evaluate_candidates(candidates: Mapping[str, Path], half: Half, folder: Path, progress: Progress) -> Results:
+    """Compares models, or folders of images, with the demo."""
     options = EvaluationOptions(
         model="demo",
         candidates=tuple(f"{name}={path}" for name, path in candidates.items()),
@@ -100,9 +95,8 @@ def render_scores(results: Results) -> str:
     return render_table(["weights", "PSNR dB (95 %)", "worst", "text accuracy drop, points (95 %)"], rows)
 
 
-def render_gains(results: Results) -> str:
+def render_gains(results: Results, pairs: Sequence[tuple[str, str]]) -> str:
     """Returns a table of paired differences in PSNR."""
-    pairs = [("best-tuned", "best"), ("best-tuned", "rtn"), *((f"{scheme}-tuned", scheme) for scheme in SOLUTIONS)]
     rows = [[name, base, format_mean(compare_paired_psnr(results, results, name, base))] for name, base in pairs]
     return render_table(["weights", "over", "gain, dB (95 %)"], rows)
 
@@ -123,35 +117,68 @@ def render_tuning(result: QuantizeResult) -> str:
     return render_table(["solution", "samples", "best step", "error before", "error after"], rows)
 
 
-@click.command(help=__doc__)
-@click.option("--half", type=click.Choice(["choosing", "final"]), default="final", show_default=True)
-def main(half: Half) -> None:
-    with tempfile.TemporaryDirectory() as name, progress_bars() as progress:
-        folder = Path(name)
-        results = {
-            name: quantize_pipeline(make_recipe(name), DEMO_PIPELINE, folder / name, progress=progress)
-            for name in QUANTIZATIONS
-        }
-        evaluation = measure(results, half, folder, progress)
-        sizes = [result.manifest.sizes["transformer"]["after"] for result in results.values()]
-    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["best, tuned"].seconds.items())
+def write_model_section(folder: Path, half: Half, progress: Progress) -> None:
+    """Measures what tuning gains for the model itself."""
+    results = {
+        name: quantize_pipeline(make_recipe(name, {}), DEMO_PIPELINE, folder / name, progress=progress)
+        for name in QUANTIZATIONS
+    }
+    evaluation = evaluate_candidates({name: result.model for name, result in results.items()}, half, folder, progress)
+    sizes = [results[name].manifest.sizes["transformer"]["after"] for name in ("best", "tuned")]
     body = "\n\n".join(
         [
             "## What tuning gains on the demo",
-            f"{len(load_half(half))} evaluation prompts, the {half} half, one seed, computed in float32; weights of "
-            "solutions are dequantized. Intervals are bootstrapped over prompts.",
+            f"{len(load_half(half))} evaluation prompts, the {half} half, one seed, computed in float32. Intervals are "
+            "bootstrapped over prompts.",
             render_scores(evaluation),
             "Paired differences in PSNR:",
-            render_gains(evaluation),
-            "The velocity's mean squared error on prompts of the calibration that were not trained on:",
-            render_tuning(results["best, tuned"]),
-            f"Time of the tuned run with all solutions: {stages}. "
-            f"The transformer takes {sizes[1]:,} bytes without tuning and {sizes[2]:,} with it.",
+            render_gains(evaluation, [("tuned", "best"), ("tuned", "rtn"), ("best", "rtn")]),
+            "The weighted mean squared error of velocities, on prompts of the calibration that were not trained on:",
+            render_tuning(results["tuned"]),
+            f"The transformer takes {sizes[0]:,} bytes without tuning and {sizes[1]:,} with it.",
         ]
     )
+    _publish("tuning", "make bench-tune", half, body)
+
+
+def write_solutions_section(folder: Path, half: Half, progress: Progress) -> None:
+    """Measures what tuning gains for solutions, whose codes are others."""
+    candidates: dict[str, Path] = {}
+    for name, suffix in (("best", ""), ("tuned", "-tuned")):
+        recipe, output = make_recipe(name, SOLUTIONS), folder / f"{name}-solutions"
+        result = quantize_pipeline(recipe, DEMO_PIPELINE, output, progress=progress)
+        for scheme in SOLUTIONS:
+            images = folder / f"images-{scheme}{suffix}"
+            candidates[f"{scheme}{suffix}"] = generate_solution_images(result.model, scheme, half, images)
+    evaluation = evaluate_candidates(candidates, half, folder, progress)
+    body = "\n\n".join(
+        [
+            "## What tuning gains for other solutions",
+            f"{len(load_half(half))} evaluation prompts, the {half} half, one seed. Weights are dequantized to "
+            "float32; activations of w8a8 are rounded to 8 bits.",
+            render_scores(evaluation),
+            render_gains(evaluation, [(f"{scheme}-tuned", scheme) for scheme in SOLUTIONS]),
+            render_tuning(result),
+        ]
+    )
+    _publish("tuning-solutions", "make bench-tune SOLUTIONS=1", half, body)
+
+
+def _publish(section: str, command: str, half: Half, body: str) -> None:
+    """Prints a section, and writes it into its page if it is about the final half."""
     if half == "final":
-        write_section("tuning", "make bench-tune", body)
+        write_section(section, command, body)
     click.echo(body)
+
+
+@click.command(help=__doc__)
+@click.option("--half", type=click.Choice(["choosing", "final"]), default="final", show_default=True)
+@click.option("--solutions", is_flag=True, help="Measure other solutions instead of the model itself.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep artifacts here, and use those that are there.")
+def main(half: Half, solutions: bool, folder: Path | None) -> None:
+    write = write_solutions_section if solutions else write_model_section
+    with tempfile.TemporaryDirectory() as temporary, progress_bars() as progress:
+        write(folder or Path(temporary), half, progress)
 
 
 if __name__ == "__main__":

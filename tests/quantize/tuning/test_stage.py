@@ -65,7 +65,7 @@ def test_the_record_says_what_was_done(tuned: QuantizeResult) -> None:
     assert set(records) == {"model", *SCHEMES}
     for record in records.values():
         assert (record.prompts, record.validation_prompts) == (2, 1)
-        assert (record.samples, record.validation_samples) == (4, 1)  # with two seeds, and one
+        assert (record.samples, record.validation_samples) == (6, 1)  # with three seeds, and one
         assert record.validation_after <= record.validation_before
         assert record.steps >= 1
 
