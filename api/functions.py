@@ -41,7 +41,7 @@ def quantize(
     output: str | Path | None = None,
     method: str | None = None,
     tune: Literal["off", "auto"] | float | None = None,
-    loras: Sequence[str | Path] = (),
+    loras: str | Path | Sequence[str | Path] = (),
     max_memory: int = DEFAULT_MAX_MEMORY,
     force: bool = False,
     restart: bool = False,
@@ -55,7 +55,7 @@ def quantize(
         output: The artifact's folder; default: `artifacts/<device>`.
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
         tune: `off`, `auto` or minutes, instead of the recipe's: whether to train what stays in floating point.
-        loras: LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
+        loras: LoRA or LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         max_memory: Bytes that the run may use.
         force: Replace an artifact that was made from something else, and remove what was exported from it; go on where
             the plan says that the device cannot run the result.

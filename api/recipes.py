@@ -34,10 +34,11 @@ def override(
     recipe: Recipe,
     model: str | Path | None,
     method: str | None,
-    loras: Sequence[str | Path] = (),
+    loras: str | Path | Sequence[str | Path] = (),
     tune: str | float | None = None,
 ) -> Recipe:
     """Replaces what arguments of a call say otherwise."""
+    loras = [loras] if isinstance(loras, str | Path) else loras
     changes: dict[str, Any] = {"loras": tuple(map(str, loras))} if loras else {}
     if model is not None:
         changes["model"] = str(model)

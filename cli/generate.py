@@ -29,9 +29,10 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..runtime.batch import BatchSettings
+    from ..runtime.generation_request import GenerationRequest
     from ..runtime.image_file import ImageFormat
     from ..runtime.image_metadata import Detail
-    from ..runtime.pipeline import GenerationRequest, ImagePipeline
+    from ..runtime.pipeline import ImagePipeline
 
 SEED_LIMIT = 2**63
 FORMATS = ("png", "jpeg", "webp")  # of a batch
@@ -135,7 +136,7 @@ def _resolve_preset(
     artifact: Path, name: str | None, steps: int | None, size: tuple[int, int] | None, guidance: float | None
 ) -> GenerationRequest:
     """Settings of a preset, if one is named, with those that options give instead."""
-    from ..runtime.pipeline import GenerationRequest
+    from ..runtime.generation_request import GenerationRequest
     from ..runtime.presets import load_presets
 
     settings = GenerationRequest("")

@@ -20,8 +20,9 @@ from time import perf_counter
 from typing import Any
 
 from ..common.errors import UserError
+from ..runtime.generation_request import GenerationRequest
 from ..runtime.onnx.sessions import CPU_PROVIDERS
-from ..runtime.pipeline import DECODING, DENOISING, ENCODING, GenerationRequest, ImagePipeline
+from ..runtime.pipeline import DECODING, DENOISING, ENCODING, ImagePipeline
 
 PR_SET_PDEATHSIG = 1  # of prctl: signal that the process gets when its parent ends
 

@@ -147,7 +147,7 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(too_deep) from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = error.problem or error.context
+        problem = _explain_problem(str(error.problem or error.context))
         raise UserError(f"Recipe {path}{line} is not readable YAML: {problem}. Correct it.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"Recipe {path} is not readable YAML: {' '.join(str(error).split())}. Correct it.") from error
@@ -158,6 +158,14 @@ def _read_yaml(path: Path) -> Any:
         TypeError,
     ) as error:  # PyYAML's for !!timestamp x and the like
         raise UserError(f"Recipe {path} has a value that does not match its tag. Remove the tags (!!).") from error
+
+
+def _explain_problem(problem: str) -> str:
+    """What PyYAML says, as a clause of its own."""
+    tag = re.search(r"constructor for the tag '([^']+)'", problem)
+    if tag:
+        return f"it has the tag {tag[1]!r}, and tags are not read"
+    return "it has a second document, after '---'" if "another document" in problem else problem
 
 
 def _bracket_depth(text: str) -> int:

@@ -14,9 +14,10 @@ from ..storage.atomic_file import atomic_write
 from ..storage.files import read_json_object, write_json
 from ..storage.outdated_results import digest_published
 from ..storage.preflight import check_results_folder
+from .generation_request import GenerationRequest
 from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image
 from .image_metadata import Detail, ImageOrigin, build_save_options
-from .pipeline import GenerationRequest, ImagePipeline
+from .pipeline import ImagePipeline
 from .verification import digest_export
 
 RECORD, PROMPTS = "batch.json", "prompts"  # the file, and its key for the texts by id

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +16,7 @@ from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
 from ..prompts.truncation import warn_once
 from .finite_outputs import require_finite_outputs
+from .generation_request import GenerationRequest, require_valid
 from .malformed import reject_malformed
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
@@ -31,32 +30,6 @@ from .vae_tiling import make_tiled_decoder
 
 MIN_TILE_SIZE = 64  # pixels; smaller tiles consist mostly of margin
 ENCODING, DENOISING, DECODING = "encoding", "denoising", "decoding"  # stages of progress
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """An image to generate.
-
-    Attributes:
-        prompt: What the image shows.
-        seed: Seed of the noise, 0 to 2^64 - 1. The same seed gives the same noise as in torch.
-        steps: Number of denoising steps.
-        size: Height and width in pixels; None for the default of the artifact.
-        tile_size: Side in pixels of the tiles that the image is decoded in, which limits the memory; None to decode it
-            as a whole.
-        require_finite: Whether NaN or infinite outputs of a graph are errors, rather than pixels.
-        guidance: Scale of classifier-free guidance; 0 for none. With guidance a step takes twice the time.
-        negative_prompt: What guidance leads away from.
-    """
-
-    prompt: str
-    seed: int = 0
-    steps: int = 8
-    size: tuple[int, int] | None = None
-    tile_size: int | None = None
-    require_finite: bool = True
-    guidance: float = 0.0
-    negative_prompt: str = ""
 
 
 class ImagePipeline:
@@ -84,9 +57,9 @@ class ImagePipeline:
     """
 
     def __init__(
-        self, artifact: str | Path, keep_loaded: bool = True, providers: Sequence[str] = CPU_PROVIDERS
+        self, artifact: str | Path, keep_loaded: bool = True, providers: str | Sequence[str] = CPU_PROVIDERS
     ) -> None:
-        artifact = Path(artifact)
+        artifact, providers = Path(artifact), [providers] if isinstance(providers, str) else providers
         if is_rknn_artifact(artifact):
             self._open_rknn(artifact, keep_loaded)
         else:
@@ -256,12 +229,11 @@ class ImagePipeline:
 
     def _prepare(self, request: GenerationRequest) -> tuple[tuple[int, ...], Schedule, RunGraph]:
         """The shape of the latents, the schedule, and what decodes."""
+        require_valid(request)
         height, width = self.resolve_size(request.size)
         shape = self._host.latent_shape(height, width)
         run_decoder = self._select_decoder(request.tile_size)
         self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
-        if not (isfinite(request.guidance) and request.guidance >= 0):
-            raise UserError(f"Invalid guidance {request.guidance}: it must be a number from 0, such as 4.")
         if request.negative_prompt and not request.guidance:
             raise UserError(
                 "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."

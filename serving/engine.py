@@ -11,9 +11,10 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.system_memory import read_available_memory
 from ..prompts.advice import advise_on_prompt
+from ..runtime.generation_request import GenerationRequest
 from ..runtime.image_file import DEFAULT_QUALITY, encode_image
 from ..runtime.onnx.sessions import CPU_PROVIDERS
-from ..runtime.pipeline import GenerationRequest, ImagePipeline
+from ..runtime.pipeline import ImagePipeline
 from .images import EncodedImage, ImageFacts, ImageRequest
 from .jobs import Job
 from .metrics import Metrics

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, Field
 
+from ..runtime.generation_request import GenerationRequest
 from ..runtime.image_file import ImageFormat, media_type
-from ..runtime.pipeline import GenerationRequest
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
+from ..runtime.generation_request import GenerationRequest
 from ..runtime.image_file import DEFAULT_QUALITY
-from ..runtime.pipeline import GenerationRequest
 from ..storage.pipeline_config import PresetConfig
 from .bodies import GenerateBody, ImagesBody
 from .errors import ApiError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ PLATFORM_TAGS = {  # by the names that Linux gives machines
     "x86_64": ("manylinux_2_17_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64"),
 }
 SOURCE = Path(__file__).parents[1]  # the repository, unless edgepress was installed from a wheel
+NOT_SHIPPED = (".*", "build", "dist", "artifacts", "*.egg-info", "__pycache__", "runs")
 MAX_REASON = 300  # characters of what pip says
 
 
@@ -43,7 +45,10 @@ def download_wheels(folder: Path, machine: str, python: str) -> list[str]:
     check_writable_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".wheels-") as scratch:
-        _run_pip(["wheel", "--no-deps", "--wheel-dir", scratch, str(SOURCE)], "Check the network")
+        with tempfile.TemporaryDirectory(prefix="edgepress-") as copy:
+            # In its own folder a build leaves files behind, from which the next wheel would get removed modules.
+            source = shutil.copytree(SOURCE, Path(copy) / "source", ignore=shutil.ignore_patterns(*NOT_SHIPPED))
+            _run_pip(["wheel", "--no-deps", "--wheel-dir", scratch, str(source)], "Check the network")
         (wheel,) = Path(scratch).glob(OWN_WHEEL)
         tags = [option for tag in PLATFORM_TAGS[machine] for option in ("--platform", tag)]
         target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *tags]

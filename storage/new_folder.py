@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from ..common.errors import UserError
 from .preflight import check_output
+
+MIN_LINKED_BYTES = 2**20
 
 
 @contextmanager
@@ -50,8 +52,12 @@ def check_new_folder(path: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Makes a file a link of the same content where the disk allows it, and else a copy."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
+    """Makes a large file a link of the same content where the disk allows it, and else a copy.
+
+    Small files are copies, since they may be edited, and what is written to a link is written to both.
+    """
+    if source.stat().st_size >= MIN_LINKED_BYTES:
+        with suppress(OSError):  # another disk, or a file system without links
+            os.link(source.resolve(), target)
+            return
+    shutil.copyfile(source, target)

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.file_lock import lock_file
-from .layout import Artifact, is_export, is_of_another_program, is_pipeline, is_written_by_edgepress
+from .layout import (
+    CHECKSUMS_NAME,
+    ENGINES_FOLDER,
+    Artifact,
+    is_export,
+    is_of_another_program,
+    is_pipeline,
+    is_written_by_edgepress,
+)
 from .recognition import PathKind, is_artifact, recognize_path, reject_path
 
 
@@ -66,15 +74,41 @@ def check_replaceable(path: Path, descriptions: Sequence[Path]) -> None:
         descriptions: The files that edgepress writes with it: manifest.json or pipeline.json. One of them is enough.
 
     Raises:
-        UserError: There is something in its place, and none of these files, or only such of another program.
+        UserError: There is something in its place, and none of these files, or only such of another program; or a
+            file was added to a folder that is listed in SHA256SUMS.
     """
     is_free = not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
-    if is_free or any(map(is_written_by_edgepress, descriptions)):
+    if is_free:
+        return
+    if any(map(is_written_by_edgepress, descriptions)):
+        _require_no_added_files(path, descriptions[0])
         return
     raise UserError(
         f"{path} was not made by edgepress{_explain(path, descriptions[0])}. "
         "Choose another output folder, or move it to another place."
     )
+
+
+def _require_no_added_files(folder: Path, description: Path) -> None:
+    """Raises UserError where a published folder has a file that was not published, which would be lost."""
+    from .checksums import read_checksums
+    from .integrity import find_added_files
+
+    try:
+        listed = read_checksums(description.parent) if folder.is_dir() else None
+    except UserError:  # it is replaced together with the folder
+        return
+    if not listed:
+        return
+    prefix = f"{folder.name}/" if description.parent != folder else ""
+    published = {path.removeprefix(prefix) for path in listed if path.startswith(prefix)}
+    if prefix and not published:
+        return
+    added = next(find_added_files(folder, published | {CHECKSUMS_NAME, description.name}, (ENGINES_FOLDER,)), None)
+    if added is not None:
+        raise UserError(
+            f"{folder / added.path} was not made by edgepress, and {folder} will be replaced. Move it to another place."
+        )
 
 
 def _explain(path: Path, description: Path) -> str:

@@ -163,7 +163,8 @@ def _to_uint8(image: npt.NDArray[np.float32], truncation_notice: str) -> Generat
 
 
 def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBatch:
-    from ...runtime.pipeline import GenerationRequest, ImagePipeline
+    from ...runtime.generation_request import GenerationRequest
+    from ...runtime.pipeline import ImagePipeline
 
     check_guidance(folder, sampling)
     pipeline = ImagePipeline(folder)

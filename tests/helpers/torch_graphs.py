@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from edgepress.models.base.host import RunGraph
-from edgepress.runtime.pipeline import GenerationRequest
+from edgepress.runtime.generation_request import GenerationRequest
 
 
 def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image:

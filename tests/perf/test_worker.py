@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgepress.perf import worker
-from edgepress.runtime.pipeline import GenerationRequest
+from edgepress.runtime.generation_request import GenerationRequest
 
 
 class FakePipeline:

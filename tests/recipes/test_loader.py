@@ -250,3 +250,17 @@ def test_a_number_that_yaml_reads_as_another_one_is_rejected(tmp_path: Path, num
 def test_numbers_are_read_as_they_are_written(tmp_path: Path, text: str, number: float) -> None:
     recipe = load_recipe(write_recipe(tmp_path, f"device: x\nevaluation: {{gates: {{psnr_min: {text}}}}}"))
     assert recipe.evaluation.gates == {"psnr_min": number}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("device: x\n---\ndevice: y\n", "it has a second document, after '---'"),
+        (
+            "device: !!python/name:os.system x\n",
+            "it has the tag 'tag:yaml.org,2002:python/name:os.system', and tags are not",
+        ),
+    ],
+)
+def test_yaml_that_is_no_single_plain_document(text: str, reason: str, tmp_path: Path) -> None:
+    assert reason in load_error(tmp_path, text)

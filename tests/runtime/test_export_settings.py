@@ -27,7 +27,7 @@ from edgepress.numerics.int4_matmul import dequantize_awq
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, Recipe
-from edgepress.runtime.pipeline import GenerationRequest
+from edgepress.runtime.generation_request import GenerationRequest
 
 RECIPE = {
     "device": "test",

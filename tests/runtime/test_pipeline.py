@@ -18,7 +18,8 @@ from edgepress.common.errors import UserError
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.runtime import pipeline
-from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
+from edgepress.runtime.generation_request import GenerationRequest
+from edgepress.runtime.pipeline import ImagePipeline
 
 SIZES = [(128, 128), (96, 208), (208, 96), (80, 112), (256, 256)]  # 64, 78, 78, 35 and 256 tokens
 PROMPT = 'a plain white wall, large red letters, top: "WARM"'

@@ -43,9 +43,12 @@ def test_what_is_there_stays(name: str, tmp_path: Path) -> None:
         pass
 
 
-def test_files_are_links_where_the_disk_allows_it(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("x")
-    (tmp_path / "link").symlink_to("a")
-    link_or_copy(tmp_path / "link", tmp_path / "b")
-    assert (tmp_path / "b").samefile(tmp_path / "a")
-    assert not (tmp_path / "b").is_symlink()
+def test_large_files_are_links_and_small_ones_copies(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(2**20))
+    (tmp_path / "small").write_bytes(b"x")
+    for name in ("large", "small"):
+        (tmp_path / f"link-{name}").symlink_to(name)
+        link_or_copy(tmp_path / f"link-{name}", tmp_path / f"new-{name}")
+        assert not (tmp_path / f"new-{name}").is_symlink()
+        assert (tmp_path / f"new-{name}").samefile(tmp_path / name) == (name == "large")
+        assert (tmp_path / f"new-{name}").read_bytes() == (tmp_path / name).read_bytes()

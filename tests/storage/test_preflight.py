@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.storage.layout import Artifact
+from edgepress.storage.checksums import write_checksums
+from edgepress.storage.files import record_file
+from edgepress.storage.layout import MARKERS, Artifact
 from edgepress.storage.preflight import check_output, check_replaceable, check_results_folder
 from edgepress.storage.publishing import artifact_lock
 
@@ -99,6 +102,24 @@ def test_a_damaged_description_of_edgepress_counts(tmp_path: Path) -> None:
     """Else the command that repairs it would refuse to."""
     (tmp_path / "pipeline.json").write_text(OWN_CONFIG.removesuffix("}"))
     check_replaceable(tmp_path, [tmp_path / "pipeline.json"])
+
+
+@pytest.mark.parametrize("name", ["onnx", "model"])
+def test_what_the_user_added_to_a_folder_is_not_replaced_with_it(name: str, tmp_path: Path) -> None:
+    """An export has its list of hashes in itself, a model beside it; engines are built where the artifact runs."""
+    folder = tmp_path / name
+    (folder / "engines").mkdir(parents=True)
+    for file in ("a.bin", "engines/b.engine"):
+        (folder / file).touch()
+    description = folder / "pipeline.json" if name == "onnx" else tmp_path / "manifest.json"
+    keys = MARKERS[description.name]
+    description.write_text(json.dumps(dict.fromkeys(keys, 1)))
+    paths = ["a.bin", "pipeline.json"] if name == "onnx" else ["model/a.bin", "manifest.json"]
+    write_checksums([record_file(description.parent, path) for path in paths], description.parent)
+    check_replaceable(folder, [description])
+    (folder / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"notes\.txt was not made by edgepress, and .* will be replaced\. Move it"):
+        check_replaceable(folder, [description])
 
 
 def test_a_manifest_of_another_program_is_not_replaced(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from edgepress.common.errors import UserError
 from edgepress.evaluate.generation.server import connect
 from edgepress.pipelines.sampling import SamplingParams
 from edgepress.prompts.prompt import Prompt, prompt_seed
-from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
+from edgepress.runtime.generation_request import GenerationRequest
+from edgepress.runtime.pipeline import ImagePipeline
 
 SAMPLING = SamplingParams(height=64, width=96, steps=2, guidance=0.0)
 PROMPT = Prompt(id="a", prompt='a sign: "OPEN"', language="en", lines=("OPEN",))

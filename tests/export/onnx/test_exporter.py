@@ -35,8 +35,9 @@ from edgepress.export.verification.parity import (
 from edgepress.models.base.reference import GoldenIO
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, Recipe
+from edgepress.runtime.generation_request import GenerationRequest
 from edgepress.runtime.golden import run_goldens
-from edgepress.runtime.pipeline import GenerationRequest, ImagePipeline
+from edgepress.runtime.pipeline import ImagePipeline
 from edgepress.storage.files import hash_files
 
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")

@@ -1,0 +1,73 @@
+"""An image to generate: what is asked for, and whether it can be at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.validation import format_value
+
+SEED_LIMIT = 2**64  # the seeds of torch are below it
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """An image to generate.
+
+    Attributes:
+        prompt: What the image shows.
+        seed: Seed of the noise, 0 to 2^64 - 1. The same seed gives the same noise as in torch.
+        steps: Number of denoising steps.
+        size: Height and width in pixels; None for the default of the artifact.
+        tile_size: Side in pixels of the tiles that the image is decoded in, which limits the memory; None to decode it
+            as a whole.
+        require_finite: Whether NaN or infinite outputs of a graph are errors, rather than pixels.
+        guidance: Scale of classifier-free guidance; 0 for none. With guidance a step takes twice the time.
+        negative_prompt: What guidance leads away from.
+    """
+
+    prompt: str
+    seed: int = 0
+    steps: int = 8
+    size: tuple[int, int] | None = None
+    tile_size: int | None = None
+    require_finite: bool = True
+    guidance: float = 0.0
+    negative_prompt: str = ""
+
+
+def require_valid(request: GenerationRequest) -> None:
+    """Checks the types of a request, and what no artifact supports.
+
+    Raises:
+        UserError: A value is of a wrong type or out of range.
+    """
+    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
+        if not isinstance(text, str):
+            raise UserError(f"Invalid {name} {format_value(text)}: it must be text.")
+    if not (_is_whole(request.seed) and 0 <= request.seed < SEED_LIMIT):
+        raise UserError(
+            f"Invalid seed {format_value(request.seed)}: it must be a whole number from 0 to {SEED_LIMIT - 1}."
+        )
+    if not _is_whole(request.steps):
+        raise UserError(f"Invalid number of steps {format_value(request.steps)}: it must be a whole number.")
+    if request.size is not None and not _is_size(request.size):
+        raise UserError(
+            f"Invalid image size {format_value(request.size)}: it must be a height and a width, such as (512, 512)."
+        )
+    if request.tile_size is not None and not _is_whole(request.tile_size):
+        raise UserError(f"Invalid tile size {format_value(request.tile_size)}: it must be a whole number of pixels.")
+    guidance = request.guidance
+    is_number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    if not (is_number and isfinite(guidance) and guidance >= 0):
+        raise UserError(f"Invalid guidance {format_value(guidance)}: it must be a number from 0, such as 4.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_whole, value))
