@@ -6,6 +6,7 @@ from ..common.errors import UserError
 from ..models.base.image_size import check_image_size
 from ..models.registry import get_family, load_families
 from ..pipelines.hub import read_pipeline_class
+from ..pipelines.optimum_pipelines import require_optimum
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
@@ -39,6 +40,9 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
     """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
     if source.kind == "server":
         connect(source.url).check(sampling)
+        return
+    if source.kind == "optimum":
+        require_optimum(source.folder)
         return
     if source.kind == "diffusers":
         from ..pipelines.component_weights import check_family_weights, check_pipeline_weights

@@ -268,7 +268,10 @@ def _choose_image_cache(output: Path) -> Path:
 def _resolve_reference(model: str) -> ImageSource:
     """Resolves a folder of any kind, or a pipeline by name."""
     if model != "demo" and Path(model).exists():
-        return detect_image_source(Path(model))
+        source = detect_image_source(Path(model))
+        if source.kind == "optimum":
+            raise UserError(f"{model} holds graphs that optimum exported. Give the original pipeline as --model.")
+        return source
     return ImageSource("diffusers", resolve_pipeline(model))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..common.progress import Progress
+from ..pipelines.optimum_pipelines import sum_graph_bytes
 from ..pipelines.quantization_packages import read_quant_methods
 from ..storage.files import hash_file
 from ..storage.manifest import LoraRecord
@@ -58,7 +59,6 @@ def _describe_folder(source: ImageSource, progress: Progress, stage: str) -> Sys
     if source.kind in EXPORTS and not read_recorded_files(source.folder):
         logger.warning("%s", describe_missing_hashes(source.folder))
     is_pipeline = source.kind == "diffusers"
-    weight_bytes = folder.bytes if source.kind in EXPORTS else _sum_weights(source.folder) if is_pipeline else None
     return SystemInfo(
         kind=source.kind,
         folder=folder.model_copy(update={"sha256": add_loras(folder.sha256, loras)}),
@@ -66,7 +66,7 @@ def _describe_folder(source: ImageSource, progress: Progress, stage: str) -> Sys
         engine=detect_engine(source),
         loras=tuple(map(str, loras)),
         formats=read_quant_methods(source.folder) if is_pipeline else {},
-        weight_bytes=weight_bytes,
+        weight_bytes=_measure_weights(source, folder.bytes),
     )
 
 
@@ -107,6 +107,15 @@ def _record_loras(source: ImageSource) -> list[LoraRecord]:
     from ..pipelines.lora_files import parse_lora
 
     return [parse_lora(text).record() for text in source.loras]
+
+
+def _measure_weights(source: ImageSource, folder_bytes: int) -> int | None:
+    """Bytes of the weights that a folder's images need; None of a folder of images."""
+    if source.kind in EXPORTS:
+        return folder_bytes
+    if source.kind == "optimum":
+        return sum_graph_bytes(source.folder)
+    return _sum_weights(source.folder) if source.kind == "diffusers" else None
 
 
 def _sum_weights(pipeline: Path, skip: Collection[str] = ()) -> int:

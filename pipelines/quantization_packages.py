@@ -90,8 +90,8 @@ def require_packages(what: str, method: str) -> None:
     missing = [package.distribution for package in PACKAGES.get(method, ()) if not _is_installed(package.module)]
     if missing:
         raise UserError(
-            f"{what} is quantized with {method}, which needs the package {' and '.join(missing)}. Run: pip install "
-            f"{' '.join(missing)}"
+            f"{what} is quantized with {method}, which needs the package{'s' if len(missing) > 1 else ''} "
+            f"{' and '.join(missing)}. Run: pip install {' '.join(missing)}"
         )
 
 

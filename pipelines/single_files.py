@@ -89,7 +89,10 @@ def check_component_file(pipeline: Path, replacement: ComponentFile) -> None:
         headers = read_tensor_headers(file)
         explanation = describe_unsupported({header.name: header.dtype for header in headers})
         if explanation:
-            raise UserError(f"Cannot read the weights in {file}: {explanation}")
+            raise UserError(
+                f"Cannot read {file}: {explanation.split('. ')[0]}. Give a file in floating point or GGUF, or a "
+                "server that runs this one."
+            )
         shapes = {header.name: header.shape for header in headers}
     _check_shapes(replacement, _strip_prefix(shapes), _read_expected(pipeline, component), layout)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...common.errors import UserError
+from ...pipelines.optimum_pipelines import find_optimum_format
 from ...pipelines.single_files import SINGLE_FILE_SUFFIXES, ComponentFile
 from ...runtime.rknn.exported import is_rknn_artifact
 from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
@@ -26,7 +27,7 @@ URL_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What images come from: a diffusers pipeline, an ONNX or RKNN export, image files, or a server.
+    """What images come from: a pipeline of diffusers or optimum, an export, image files, or a server.
 
     Attributes:
         kind: What it is.
@@ -58,7 +59,7 @@ def detect_image_source(folder: Path) -> ImageSource:
         UserError: It contains no pipeline, no export and no images.
     """
     if is_pipeline(folder):
-        return ImageSource("diffusers", folder)
+        return ImageSource("optimum" if find_optimum_format(folder) else "diffusers", folder)
     if is_export(folder):
         return ImageSource("rknn" if is_rknn_artifact(folder) else "onnx", folder)
     if folder.is_dir() and list_images(folder):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...common.errors import UserError
 from ...pipelines.hub import read_pipeline_class
+from ...pipelines.optimum_pipelines import load_optimum_pipeline, require_optimum
 from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline, load_pipeline_with
 from ...pipelines.single_files import load_component_file
@@ -53,7 +54,7 @@ GenerateBatch = Callable[[PromptBatch], Sequence[GeneratedImage]]
 
 def get_batch_size(source: ImageSource, sampling: SamplingParams) -> int:
     """Returns how many images a source generates together."""
-    return sampling.batch_size if source.kind == "diffusers" else 1
+    return sampling.batch_size if source.kind in ("diffusers", "optimum") else 1
 
 
 def detect_engine(source: ImageSource) -> str | None:
@@ -80,7 +81,7 @@ def make_generator(source: ImageSource, sampling: SamplingParams, dtype: str) ->
     Raises:
         UserError: The source cannot be loaded or reached, or does not support the sampling parameters.
     """
-    if source.kind == "diffusers":
+    if source.kind in ("diffusers", "optimum"):
         return _make_pipeline_generator(source, sampling, dtype)
     if source.kind == "server":
         return _make_server_generator(connect(source.url), sampling)
@@ -94,7 +95,9 @@ def find_memory_reader(source: ImageSource) -> Callable[[], int | None] | None:
 
 def import_libraries(source: ImageSource) -> None:
     """Imports what a pipeline runs in, so that its memory is measured without that of libraries."""
-    if source.kind == "diffusers":
+    if source.kind == "optimum":
+        require_optimum(source.folder)
+    elif source.kind == "diffusers":
         import diffusers
 
         getattr(diffusers, read_pipeline_class(source.folder), None)  # imports the modules of the class
@@ -129,7 +132,9 @@ def _make_pipeline_generator(source: ImageSource, sampling: SamplingParams, dtyp
     import torch
 
     compute_dtype = getattr(torch, dtype)
-    if source.files:
+    if source.kind == "optimum":
+        pipeline = load_optimum_pipeline(source.folder)
+    elif source.files:
         replaced = {file.component: load_component_file(source.folder, file, compute_dtype) for file in source.files}
         pipeline = load_pipeline_with(source.folder, compute_dtype, replaced)
     else:

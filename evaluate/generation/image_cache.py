@@ -21,6 +21,7 @@ from ...common.code_fingerprint import PACKAGE, code_fingerprint, model_modules
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...common.requirements import reject_failed_import
+from ...pipelines.optimum_pipelines import find_optimum_format
 from ...pipelines.quantization_packages import PACKAGES, read_quant_methods
 from ...pipelines.sampling import SamplingParams, batched
 from ...prompts.prompt import Prompt
@@ -250,7 +251,7 @@ def _compute_batch_key(job: GenerationJob, batch: PromptBatch) -> str:
 
 def _list_generation_modules(kind: SystemKind) -> list[str]:
     """Returns the modules that generate images. The NPU simulator runs in a process that is not imported."""
-    if kind == "diffusers":
+    if kind in ("diffusers", "optimum"):
         return [f"{PACKAGE}.pipelines.sampling"]
     if kind == "server":
         return [f"{PACKAGE}.evaluate.generation.server"]
@@ -262,6 +263,9 @@ def _list_packages(source: ImageSource) -> tuple[str, ...]:
     """The packages besides the usual libraries that images depend on."""
     if source.kind == "server":
         return ()
+    form = find_optimum_format(source.folder) if source.kind == "optimum" else None
+    if form:
+        return form.list_distributions()
     if source.kind != "diffusers":
         return ("onnxruntime",)
     methods = {*read_quant_methods(source.folder).values(), *("gguf" for file in source.files if file.is_gguf)}

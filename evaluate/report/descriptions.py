@@ -32,6 +32,7 @@ HEADLINES: dict[Verdict | None, str] = {
 }
 SYSTEM_NAMES: dict[SystemKind, str] = {
     "diffusers": "diffusers pipeline",
+    "optimum": "pipeline of optimum",
     "onnx": "ONNX artifact",
     "rknn": "RKNN artifact",
     "images": "image folder",

@@ -28,7 +28,7 @@ SCHEMA_VERSION: Final = 3
 OLDEST_READABLE_VERSION = 2
 OTHER_FILES = (MANIFEST, CONFIG_NAME, MODEL_INDEX, BENCH_RESULTS)  # that have schema versions of their own
 
-SystemKind = Literal["diffusers", "onnx", "rknn", "images", "server"]
+SystemKind = Literal["diffusers", "optimum", "onnx", "rknn", "images", "server"]
 Verdict = Literal["passed", "failed", "inconclusive", "not measured"]
 SampleKey = tuple[str, int]  # prompt id and seed
 

@@ -29,7 +29,7 @@ def test_a_missing_package_is_named(method: str, library: str, tmp_path: Path) -
         pytest.skip(f"{distributions} is installed")
     pipeline = write_pipeline(tmp_path, {"quant_method": method}, library)
     with pytest.raises(
-        UserError, match=rf"The part of .* is quantized with {method}, which needs the package"
+        UserError, match=rf"The part of .* is quantized with {method}, which needs the packages?"
     ) as error:
         check_quantization_packages(pipeline)
     assert str(error.value).endswith(f"Run: pip install {' '.join(distributions)}")
