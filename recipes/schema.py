@@ -147,11 +147,18 @@ class QuantizationSettings(FrozenModel):
         "minutes. Minutes are translated into a number of steps that does not depend on the machine.",
     )
 
-    @field_validator("tune", mode="before")
     @classmethod
-    def _read_off(cls, value: Any) -> Any:
-        """YAML reads `off` as false."""
-        return "off" if value is False else value
+    def upgrade_entry(cls, key: Any, value: Any) -> tuple[Any, Any]:
+        """As in other sections; YAML reads `tune: off` as false."""
+        return super().upgrade_entry(key, "off" if key == "tune" and value is False else value)
+
+    @field_validator("tune", mode="wrap")
+    @classmethod
+    def _check_tune(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError("write off, auto, or minutes such as 10, up to 10080") from error
 
     @property
     def resolved_steps(self) -> tuple[Step, ...]:

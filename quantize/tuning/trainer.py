@@ -159,6 +159,7 @@ def describe(course: Course, samples: Samples, model: TrainableModel) -> TuningR
         validation_before=course.validation[0],
         validation_after=course.validation[course.best_step],
         parameters=sum(parameter.numel() for parameter in model.parameters.values()),
+        step_weights=[round(weight, 4) for weight in samples.weights],
     )
 
 

@@ -69,6 +69,12 @@ def test_the_group_size_channel_is_the_width_of_the_layer() -> None:
     assert Scheme(group_size="channel").resolve_group_size(3840) == 3840
 
 
+@pytest.mark.parametrize(("text", "tune"), [("off", "off"), ("auto", "auto"), ("2.5", 2.5), ("10", 10.0)])
+def test_tune_is_a_word_or_minutes(tmp_path: Path, text: str, tune: str | float) -> None:
+    """YAML reads `off` as false."""
+    assert load_recipe(write_recipe(tmp_path, f"device: x\nquantize: {{tune: {text}}}")).quantize.tune == tune
+
+
 def test_an_extra_scheme_cannot_have_the_name_of_the_primary_one(tmp_path: Path) -> None:
     message = load_error(tmp_path, "device: x\nquantize: {extra_schemes: {model: {bits: 8}}}")
     assert "quantize.extra_schemes cannot contain 'model'" in message
@@ -86,6 +92,9 @@ def test_a_recipe_is_immutable() -> None:
     ("text", "fragments"),
     [
         ("quantize: {scheme: {group_size: 100}}", ["quantize.scheme.group_size", "100", "32, 64, 128"]),
+        ("quantize: {tune: maybe}", ["quantize.tune", "maybe", "off, auto, or minutes"]),
+        ("quantize: {tune: 0}", ["quantize.tune", "off, auto, or minutes"]),
+        ("quantize: {tune: true}", ["tune cannot be true or false"]),
         ("quantize: {scheme: {bits: 5}}", ["quantize.scheme.bits", "5", "4 or 8"]),
         ("quantize: {scheme: {bits: 8}}", ["quantize.scheme must have 4 bits", "quantize.extra_schemes"]),
         ("quantize: {scheme: {group_size: channel}}", ["groups of 32, 64 or 128", "quantize.extra_schemes"]),
