@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.markdown_table import render_table
 from ..storage.artifact_schema import ArtifactDescription
 
 HUB_ID_PARTS = 2
@@ -55,10 +56,10 @@ def _render_title(description: ArtifactDescription) -> str:
 
 def _render_components(description: ArtifactDescription) -> str:
     rows = [
-        f"| `{name}` | {entry.precision or '–'} | {entry.bytes / 1e6:,.1f} | **{entry.status}**: {entry.reason} |"
+        [f"`{name}`", entry.precision or "–", f"{entry.bytes / 1e6:,.1f}", f"**{entry.status}**: {entry.reason}"]
         for name, entry in description.components.items()
     ]
-    return "\n".join(["| folder | precision | MB | status |", "| --- | --- | ---: | --- |", *rows, ""])
+    return render_table(("folder", "precision", "MB", "status"), rows, numbers={2}) + "\n"
 
 
 def _render_scores(description: ArtifactDescription) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..common.errors import UserError
+from ..common.markdown_table import render_table
 from ..quantize.model_readme import SOURCE_README
 from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, GGUF, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
 from ..storage.manifest import Manifest
@@ -141,10 +142,11 @@ def build_text(artifact: Artifact, manifest: Manifest, settings: CardSettings, f
 
 
 def _build_size_table(manifest: Manifest) -> str:
-    rows = ["| component | before, MB | after, MB |", "| --- | --- | --- |"]
-    for name, size in manifest.sizes.items():
-        rows.append(f"| {name} | {size.get('before', 0) / 1e6:.2f} | {size.get('after', 0) / 1e6:.2f} |")
-    return "\n".join(rows)
+    rows = [
+        [name, f"{size.get('before', 0) / 1e6:.2f}", f"{size.get('after', 0) / 1e6:.2f}"]
+        for name, size in manifest.sizes.items()
+    ]
+    return render_table(("component", "before, MB", "after, MB"), rows, numbers={1, 2})
 
 
 def _describe_exports(artifact: Artifact, folders: Sequence[str]) -> list[str]:
@@ -152,11 +154,9 @@ def _describe_exports(artifact: Artifact, folders: Sequence[str]) -> list[str]:
     for folder in (name for name in folders if name in WEIGHT_EXPORTS):
         for component, record in read_weight_export(artifact.path / folder).components.items():
             difference = f"within {record.max_difference:.2g} of a step" if record.max_difference else "equal"
-            rows.append(
-                f"| {folder} | {component} | {record.bytes / 1e6:.2f} | {record.bits_per_weight:.3f} | {difference} |"
-            )
-    header = ["| export | component | MB | bits per weight | quantized weights |", "| --- | --- | --- | --- | --- |"]
-    return ["\n".join([*header, *rows])] if rows else []
+            rows.append([folder, component, f"{record.bytes / 1e6:.2f}", f"{record.bits_per_weight:.3f}", difference])
+    header = ("export", "component", "MB", "bits per weight", "quantized weights")
+    return [render_table(header, rows, numbers={2, 3})] if rows else []
 
 
 def _describe_results(artifact: Artifact) -> list[str]:

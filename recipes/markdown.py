@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..common.markdown_table import render_table
 from .reference import KeyDescription, describe_schema
 from .schema import Recipe
 
@@ -40,10 +41,10 @@ def _path(key: str) -> str:
 def _render_section(path: str, description: str, entries: list[KeyDescription]) -> str:
     title = f"### `{path}`" if path else "### Top level"
     rows = [
-        f"| `{entry.key.rpartition('.')[2]}` | {_cell(entry.type)} | {_default(entry)} | {_cell(entry.description)} |"
+        [f"`{entry.key.rpartition('.')[2]}`", _cell(entry.type), _default(entry), _cell(entry.description)]
         for entry in entries
     ]
-    table = "\n".join(["| key | values | default | meaning |", "| --- | --- | --- | --- |", *rows])
+    table = render_table(("key", "values", "default", "meaning"), rows)
     return "\n\n".join(filter(None, [title, description, table]))
 
 

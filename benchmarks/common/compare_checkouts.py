@@ -21,8 +21,9 @@ import click
 import yaml
 from scipy.stats import ttest_1samp
 
+from ...common.markdown_table import render_table
 from .process import Cost, measure_command
-from .report import render_table, write_section
+from .report import write_section
 
 NEW_CHECKOUT = Path(__file__).parents[2]
 CONFIDENCE = 0.95

@@ -88,12 +88,6 @@ def _read_cpu_name() -> str:
     return match[1] if match else platform.processor()
 
 
-def render_table(header: list[str], rows: list[list[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def get_overall_scores(results: Results) -> ScoreGroup:
     """Returns the scores of the candidate over all prompts."""
     return results.variants[CANDIDATE_NAME].groups[0]

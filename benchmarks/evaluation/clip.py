@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
+from ...common.markdown_table import render_table
 from ...evaluate.backends.clip.embedder import ClipEmbedder, Embedding, cosine_similarity, load_clip
 from ...pipelines.hub import DEMO_CLIP
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from .clip_perturbations import PERTURBATIONS, SignSample, make_samples
 
 

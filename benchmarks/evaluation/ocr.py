@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
+from ...common.markdown_table import render_table
 from ...common.progress import progress_bars
 from ...common.threads import map_threads
 from ...demo.signs.dataset import FONTS, Language, load_words
@@ -18,7 +19,7 @@ from ...evaluate.backends.text_layout import read_text
 from ...evaluate.backends.text_matching import score_text
 from ...evaluate.images.types import ImageArray
 from ...prompts.prompt import Prompt
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 NUM_WORDS = 2  # per language and case

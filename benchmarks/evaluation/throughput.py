@@ -16,6 +16,7 @@ import click
 import numpy as np
 from PIL import Image
 
+from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...demo.signs import ground_truth
 from ...evaluate.evaluator import run_evaluation
@@ -25,7 +26,7 @@ from ...pipelines.hub import DEMO_PIPELINE
 from ...prompts.prompt import Prompt, save_prompts
 from ...prompts.reader import load_prompts
 from ...recipes.schema import Recipe
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 NUM_PAIRS = 500
 NOISE_STD = {"reference": 4.0, "variant": 8.0}  # in 8-bit steps

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...api import functions as api
 from ...api import weight_exports
+from ...common.markdown_table import render_table
 from ...numerics.affine import dequantize
 from ...numerics.awq_packing import AwqTensors, unpack_awq
 from ...numerics.psnr import compute_psnr
@@ -27,7 +28,7 @@ from ...pipelines.sampling import load_pipeline
 from ...storage.checkpoint import open_safetensors
 from ...storage.layout import SOLUTIONS, Artifact
 from ...storage.weight_export import read_weight_export
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from ..peers.environments import ensure_environment
 from ..peers.errors import PeerError, find_cause
 from .reader_worker import generate_image

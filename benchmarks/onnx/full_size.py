@@ -23,8 +23,9 @@ import click
 import onnx
 import yaml
 
+from ...common.markdown_table import render_table
 from ..common.process import Cost, measure_command
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 COMPONENTS = ("transformer", "text_encoder")
 SIZE = (256, 256)  # pixels

@@ -16,8 +16,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ...common.markdown_table import render_table
 from ...runtime.onnx.sessions import ACCURACY_LEVEL_ENTRY, CPU_PROVIDERS
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 ROWS, INPUTS, OUTPUTS, BLOCK_SIZE = 4, 64, 32, 32
 LEVELS = ("DISABLE_ALL", "BASIC", "EXTENDED", "LAYOUT", "ALL")

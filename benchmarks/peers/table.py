@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...common.markdown_table import render_table
 from ...evaluate.results.schema import Results
-from ..common.report import compare_paired_psnr, format_mean, get_overall_scores, render_table
+from ..common.report import compare_paired_psnr, format_mean, get_overall_scores
 from .quantization import QuantizedRun
 
 HEADER = [

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import click
 
+from ...common.markdown_table import render_table
 from ..common.process import measure_command
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 NUM_RUNS = 3
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import click
 
-from ..common.report import render_table, write_section
+from ...common.markdown_table import render_table
+from ..common.report import write_section
 from .family_catalog import list_text_to_image_classes
 from .family_trial import COLUMNS, Trial, run_trial
 

@@ -19,12 +19,13 @@ import click
 import torch
 import yaml
 
+from ...common.markdown_table import render_table
 from ...quantize.plan import build_plan
 from ...quantize.writer import compute_savings
 from ...recipes.schema import QuantizationSettings
 from ...storage.checkpoint import Checkpoint
 from ..common.process import Cost, measure_command
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 COMPONENTS = ("transformer", "text_encoder")
 RECIPE_COMPONENTS = (*COMPONENTS, "vae")  # of the recipe for the published model

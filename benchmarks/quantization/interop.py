@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...common.markdown_table import render_table
 from ...numerics.awq_packing import AwqTensors, unpack_awq
 from ...numerics.int4_matmul import dequantize_awq
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from .interop_worker import TOKEN_IDS
 
 ROOT = Path(__file__).parents[2]

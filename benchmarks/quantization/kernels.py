@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...common.markdown_table import render_table
 from ...numerics.awq_packing import AwqTensors
 from ...numerics.int4_matmul import CPU_MAX_ROWS, dequant_matmul, dequantize_awq, int4_matmul_cpu
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 SHAPES = ((384, 384), (1024, 384), (3840, 3840), (10240, 3840), (3840, 10240))  # (out, in)
 ROWS = (1, 16, 64, 256, 1024)

@@ -15,6 +15,7 @@ import click
 import numpy as np
 import torch
 
+from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...demo.training.train_lora import COLOUR, INK
 from ...evaluate.evaluator import run_evaluation
@@ -27,7 +28,7 @@ from ...prompts.reader import load_prompts
 from ...quantize.pipeline import quantize_pipeline
 from ...recipes.loader import load_recipe
 from ...recipes.schema import Recipe
-from ..common.report import format_mean, render_table, write_section
+from ..common.report import format_mean, write_section
 
 NUM_PROMPTS = 24
 MERGED, ADAPTER, PLAIN = "INT4, LoRA merged", "INT4, LoRA as adapter", "INT4 without LoRA"

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, plan_evaluation
@@ -27,7 +28,6 @@ from ..common.report import (
     compare_paired_psnr,
     format_mean,
     get_overall_scores,
-    render_table,
     write_section,
 )
 

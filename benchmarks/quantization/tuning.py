@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import torch
 
+from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, plan_evaluation
@@ -29,7 +30,7 @@ from ...recipes.schema import Recipe, Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import solution_folder
 from ..common.prompt_halves import Half, load_half, write_half
-from ..common.report import compare_paired_psnr, format_mean, render_table, write_section
+from ..common.report import compare_paired_psnr, format_mean, write_section
 
 METRICS = ("psnr", "ssim")  # `make bench-quality` measures text, too
 QUANTIZATIONS = {

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import click
 
-from ..common.report import render_table, write_section
+from ...common.markdown_table import render_table
+from ..common.report import write_section
 from .fault_runner import FaultReport, FaultRunner, prepare_server, try_verb
 from .scratch import make_scratch_folder
 from .verbs import TRACING, VERBS, is_toolkit_installed, write_source

@@ -24,7 +24,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from ...common.errors import UserError
-from ..common.report import render_table, write_section
+from ...common.markdown_table import render_table
+from ..common.report import write_section
 from .mutations import damaged
 from .readers import READERS, Reader
 from .scratch import make_scratch_folder

@@ -19,13 +19,14 @@ import numpy as np
 import yaml
 from scipy.optimize import nnls
 
+from ...common.markdown_table import render_table
 from ...export.graph.source_model import open_source
 from ...export.planning.footprint import Footprint, measure_footprint
 from ...export.rknn.building.simulation import compare_outputs
 from ...export.rknn.planning.partition import BYTES_PER_LIVE_ELEMENT, make_single_part
 from ...models.base.npu import load_npu_host_class, load_npu_spec
 from ..common.process import measure_command
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 
 PartRecords = dict[str, list[dict[str, Any]]]  # the records of pipeline.json by graph, one per part
 GRAPH = "transformer"

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import click
 
+from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...pipelines.hub import DEMO_PIPELINE
 from ...quantize.pipeline import quantize_pipeline
 from ...recipes.loader import load_recipe
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from .folding_study import DENOISER, FoldingErrors, compare_folding
 
 DEVICE = "rk3588"

@@ -19,10 +19,11 @@ from typing import Any
 import click
 import yaml
 
+from ...common.markdown_table import render_table
 from ...evaluate.results.schema import Results, ScoreGroup, load_results
 from ...storage.pipeline_config import read_rknn_config, write_config
 from ..common.process import measure_command
-from ..common.report import format_mean, render_table, write_section
+from ..common.report import format_mean, write_section
 
 NUM_PROMPTS = 32  # the first of 305 held-out prompts
 RECIPE = {

@@ -21,8 +21,9 @@ from time import monotonic, sleep
 
 import click
 
+from ...common.markdown_table import render_table
 from ...perf.percentiles import percentile
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from .server_process import ServerProcess, start_server
 
 CLIENTS, OVERHEAD_IMAGES = 8, 30

@@ -14,9 +14,10 @@ from time import monotonic
 
 import click
 
+from ...common.markdown_table import render_table
 from ...perf.drift import Drift, estimate_drift
 from ...perf.percentiles import PERCENTILES, percentile
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from .server_process import ServerProcess, start_server
 
 HOUR_S = 3600.0

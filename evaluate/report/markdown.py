@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ...common.markdown_table import render_table
 from ..results.schema import (
     READ,
     REMARKS,
@@ -170,8 +171,8 @@ def _fit_section(section: Section, max_bytes: int) -> str:
 
 def _format_section(section: Section, num_rows: int) -> str:
     header, *rows = section.rows[:num_rows]
-    lines = [header, ["---" if name in LEFT_ALIGNED else "---:" for name in header], *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    numbers = [column for column, name in enumerate(header) if name not in LEFT_ALIGNED]
+    table = render_table(header, rows, numbers)
     if num_rows < len(section.rows):
         table += f"\n\n{pluralize(len(section.rows) - num_rows, 'more row')} in report.html."
     note = f"{section.note}\n\n" if section.note else ""

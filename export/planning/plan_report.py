@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...common.markdown_table import render_table
+
 if TYPE_CHECKING:
     from .device_plan import DevicePlan, GraphEstimate
 
 MB, GIB = 1e6, 2**30
+COLUMNS = (
+    "phase",
+    "graph",
+    "runs",
+    "weights in memory, MB",
+    "activations, MB",
+    "10^9 operations a run",
+    "floor, s a run",
+)
 FORMULA = "max(linear operations / their peak rate + other operations / theirs, bytes of weights / bandwidth)"
 
 
@@ -20,9 +31,7 @@ def render_plan(plan: DevicePlan) -> str:
         f"of {height}x{width} pixels in {plan.steps} steps, {plan.prompt_tokens} prompt tokens. All numbers are "
         "estimated from configs and headers.",
         "",
-        "| phase | graph | runs | weights in memory, MB | activations, MB | 10^9 operations a run | floor, s a run |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        *map(_render_graph, plan.graphs),
+        render_table(COLUMNS, [_list_cells(graph) for graph in plan.graphs], numbers=range(2, len(COLUMNS))),
         "",
         f"On disk: {sizes}.",
         f"Memory: {plan.resident_bytes / MB:,.0f} MB with all graphs loaded, {plan.phased_bytes / MB:,.0f} MB with one "
@@ -35,10 +44,10 @@ def render_plan(plan: DevicePlan) -> str:
     return "\n".join(lines)
 
 
-def _render_graph(graph: GraphEstimate) -> str:
+def _list_cells(graph: GraphEstimate) -> list[str]:
     operations = (graph.linear_flops + graph.other_flops) / 1e9
     floor = "–" if graph.floor_seconds is None else f"{graph.floor_seconds:.2g}"
-    cells = [
+    return [
         graph.phase,
         graph.name,
         str(graph.runs),
@@ -47,7 +56,6 @@ def _render_graph(graph: GraphEstimate) -> str:
         f"{operations:,.1f}",
         floor,
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _render_floor(plan: DevicePlan) -> str:

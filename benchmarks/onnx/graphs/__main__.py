@@ -16,10 +16,11 @@ from pathlib import Path
 
 import click
 
+from ....common.markdown_table import render_table
 from ....common.progress import Progress, progress_bars
 from ....evaluate.results.schema import ALL_GROUP, Results
 from ....pipelines.hub import DEMO_PIPELINE
-from ...common.report import format_mean, render_table, write_section
+from ...common.report import format_mean, write_section
 from .artifact_cache import ArtifactCache
 from .images import compare_paired, evaluate_variants
 from .runs import GraphRun, format_spread, measure_disk_size, measure_idle_memory, relative_error, run_interleaved

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ....common.markdown_table import render_table
+
 if TYPE_CHECKING:
     from .memory_plan import Deployment, MemoryPlan, PartEstimate
 
@@ -33,7 +35,7 @@ def _render_deployments(deployments: Sequence[Deployment]) -> str:
         "build time",
         "verdict",
     ]
-    return _format_table(header, [_make_deployment_row(deployment) for deployment in deployments])
+    return render_table(header, [_make_deployment_row(deployment) for deployment in deployments])
 
 
 def _make_deployment_row(deployment: Deployment) -> list[str]:
@@ -60,7 +62,7 @@ def _render_graphs(deployment: Deployment) -> str:
         _make_graph_row(graph, [part for part in deployment.parts if part.graph == graph], deployment)
         for graph in graphs
     ]
-    return f"{deployment.name}:\n\n" + _format_table(header, rows)
+    return f"{deployment.name}:\n\n" + render_table(header, rows)
 
 
 def _make_graph_row(graph: str, parts: Sequence[PartEstimate], deployment: Deployment) -> list[str]:
@@ -79,8 +81,3 @@ def _make_graph_row(graph: str, parts: Sequence[PartEstimate], deployment: Deplo
 def _format_range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low}–{high}"
-
-
-def _format_table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

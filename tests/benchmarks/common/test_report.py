@@ -46,10 +46,6 @@ def test_every_section_of_the_documentation_is_on_its_page() -> None:
     assert sections.items() <= report.PAGES.items()
 
 
-def test_a_table_is_markdown() -> None:
-    assert report.render_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-
-
 def test_the_machine_is_described() -> None:
     assert "cores of" in report.describe_machine()
     assert "torch" in report.describe_machine()
