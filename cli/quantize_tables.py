@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..numerics.awq_packing import bits_per_weight
 from ..quantize.result import QuantizeResult
-from ..quantize.solver.block import LayerStats
+from ..quantize.solver.layer_stats import LayerStats
 from ..recipes.schema import QuantizationSettings, Scheme
 from ..storage.manifest import TuningRecord
 

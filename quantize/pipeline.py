@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.loader import validate_settings
 from ..recipes.schema import PRIMARY, GenerationSettings, QuantizationSettings, Recipe
-from ..storage.checkpoint import write_tensors
 from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import LoraRecord, Manifest, library_versions, read_manifest
@@ -39,11 +36,16 @@ from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import remove_places, write_source_location
 from ..storage.weight_files import find_stray_weights
 from .algorithms.fp16_range import find_fp16_overflows
-from .calibration.collector import run_calibration
+from .block_files import collect_layers, collect_overflows, save_block
+from .calibration.collector import plan_image_batches, run_calibration
+from .calibration.state import Calibration
+from .confirmation import Confirmation, read_choice, variant_key
 from .lora import merge_into_plan
-from .plan import QuantBlock, QuantizationPlan, build_plan, check_finite_weights
+from .plan import ComponentPlan, QuantBlock, QuantizationPlan, build_plan, check_finite_weights, count_linear_weights
 from .result import QuantizeResult
-from .solver.block import BlockResult, quantize_block
+from .solver.block import BlockResult, list_schemes, quantize_block, quantize_block_variants
+from .solver.candidates import MAX_REFINED_WEIGHTS
+from .stage_timer import StageTimer
 from .tuning.context import TuningContext
 from .tuning.stage import check_tuning, read_tuning, run_tuning
 from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces, read_metadata
@@ -145,23 +147,6 @@ def _retire_stale_exports(artifact: Artifact, remove: bool) -> None:
             logger.warning("%s was exported from another model and is refused from now on. %s", folder, again)
 
 
-class StageTimer:
-    """Passes progress on and measures how long each stage takes, from its first report to its last."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._spans: dict[str, tuple[float, float]] = {}
-
-    def __call__(self, stage: str, done: int, total: int, /) -> None:
-        now = time.monotonic()
-        self._spans[stage] = (self._spans.get(stage, (now, now))[0], now)
-        self._progress(stage, done, total)
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        return {stage: round(last - first, 2) for stage, (first, last) in self._spans.items()}
-
-
 @dataclass(frozen=True)
 class QuantizationJob:
     """One quantization, its inputs read and checked.
@@ -217,7 +202,11 @@ class QuantizationJob:
     def run(self, workspace: Workspace, progress: Progress) -> None:
         """Calibrates, quantizes the missing blocks, and assembles the model in the workspace."""
         blocks = self.plan.blocks
-        missing = [block for block in blocks if not workspace.block_file(block.name).exists()]
+        is_validated = self.plan.settings.chooses_steps
+        file = workspace.variants_file if is_validated else workspace.block_file
+        missing = [block for block in blocks if not file(block.name).exists()]
+        if is_validated and workspace.choice_file.exists():  # variants are removed once one of them is chosen
+            missing = []
         if missing:
             calibration = run_calibration(
                 self.plan,
@@ -233,12 +222,14 @@ class QuantizationJob:
             progress("quantizing", done, len(blocks))
             for number, block in enumerate(missing, done + 1):
                 component, block = self.plan.get_component(block.component), calibration.group_linears(block)
-                results = quantize_block(component, block, calibration, self.plan.settings, self.dtype)
+                solved = self._quantize_block(component, block, calibration)
                 self._require_unchanged()  # blocks are stored for the files that were hashed
                 overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
-                _save_block(results, overflows, workspace.block_file(block.name))
-                _warn_about_floats(block, results[PRIMARY])
+                save_block(solved, overflows, file(block.name))
+                _warn_about_floats(block, next(iter(solved.values())))
                 progress("quantizing", number, len(blocks))
+        if is_validated:
+            self._choose_variant(workspace, progress)
         if self.plan.settings.tune != "off":
             context = TuningContext(
                 self.plan,
@@ -253,6 +244,28 @@ class QuantizationJob:
             run_tuning(context)
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
         self._require_unchanged()
+
+    def _quantize_block(
+        self, component: ComponentPlan, block: QuantBlock, calibration: Calibration
+    ) -> dict[str, BlockResult]:
+        """Quantizes a block; returns results by scheme or, where validation chooses, by variant and scheme."""
+        settings = self.plan.settings
+        if not settings.chooses_steps:
+            return quantize_block(component, block, calibration, settings, self.dtype)
+        refines = count_linear_weights(component) <= MAX_REFINED_WEIGHTS
+        variants = quantize_block_variants(component, block, calibration, settings, self.dtype, refines)
+        return {
+            name if list_schemes(settings)[name].quantizes_activations else variant_key(variant, name): result
+            for variant, results in variants.items()
+            for name, result in results.items()
+        }
+
+    def _choose_variant(self, workspace: Workspace, progress: Progress) -> None:
+        """Chooses the variant with the least drift of the denoiser, and makes its blocks those of the model."""
+        prompts = self.prompts[: self.recipe.calibration.count]
+        batches = plan_image_batches(prompts, self.sampling, validates=True)
+        confirmation = Confirmation(self.plan, workspace, batches, self.sampling, self.dtype, progress)
+        confirmation.run(self._require_unchanged)
 
     def _require_unchanged(self) -> None:
         if self.snapshot is not None:
@@ -274,8 +287,8 @@ class QuantizationJob:
             sources=list(self.files),
             loras=list(self.loras),
             files=files,
-            layers=_collect_layers(blocks, PRIMARY),
-            extra_scheme_layers={name: _collect_layers(blocks, name) for name in plan.settings.extra_schemes},
+            layers=collect_layers(blocks, PRIMARY),
+            extra_scheme_layers={name: collect_layers(blocks, name) for name in plan.settings.extra_schemes},
             num_unquantized=sum(
                 len(list_unquantized_modules(part, float_linears[part.name])) for part in plan.components
             ),
@@ -286,8 +299,9 @@ class QuantizationJob:
             size_savings={
                 part.name: compute_savings(part, plan, self.dtype, float_linears[part.name]) for part in plan.components
             },
-            fp16_overflows=_collect_overflows(blocks) if plan.settings.fp16_safe else [],
+            fp16_overflows=collect_overflows(blocks) if plan.settings.fp16_safe else [],
             tuning=read_tuning(plan, workspace),
+            choice=read_choice(workspace),
             versions=library_versions(),
         )
 
@@ -398,22 +412,6 @@ def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> lis
     if "count" in settings.model_fields_set:
         warn_if_fewer(prompts, settings.count, prompt_set, "calibration.count")
     return prompts[: max(settings.count, MAX_TEXT_PROMPTS)]
-
-
-def _save_block(results: dict[str, BlockResult], overflows: list[str], file: Path) -> None:
-    """Stores a block: its tensors, named `scheme:name`, and as metadata its layers' statistics and overflows."""
-    tensors = {f"{name}:{key}": tensor for name, result in results.items() for key, tensor in result.tensors.items()}
-    layers = {name: [asdict(layer) for layer in result.layers] for name, result in results.items()}
-    write_tensors(tensors, file, json.dumps({"layers": layers, "overflows": overflows}))
-
-
-def _collect_layers(blocks: Sequence[dict[str, Any]], scheme: str) -> list[dict[str, Any]]:
-    return [layer for block in blocks for layer in block["layers"][scheme]]
-
-
-def _collect_overflows(blocks: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of activations that exceed float16's range, once each: those of a block inside another one are in both."""
-    return list(dict.fromkeys(name for block in blocks for name in block["overflows"]))
 
 
 def _count_bytes(files: Sequence[FileRecord], folder: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -209,6 +210,12 @@ def check_finite_weights(source: Path, dtype: torch.dtype, progress: Progress = 
     """
     for folder in find_weight_folders(source):
         Checkpoint(folder).check_finite(dtype, progress, f"checking {folder.name}")
+
+
+def count_linear_weights(component: ComponentPlan) -> int:
+    """Returns the number of weights in a component's linears that are quantized."""
+    linears = [linear for block in component.blocks for linear in block.linears]
+    return sum(math.prod(component.checkpoint.shape(f"{linear}.weight")) for linear in linears)
 
 
 def _plan_component(source: Path, spec: Component, described: bool) -> ComponentPlan:

@@ -9,7 +9,7 @@ from statistics import fmean
 from ..recipes.schema import PRIMARY
 from ..storage.layout import Artifact
 from ..storage.manifest import Manifest
-from .solver.block import LayerStats
+from .solver.layer_stats import LayerStats
 
 
 @dataclass(frozen=True)

@@ -113,14 +113,39 @@ class Workspace:
         """What the denoiser's finished calls in a batch of images returned."""
         return self.folder / f"outputs-{batch}.pt"
 
-    def new_sample_file(self, block: str, call: int, run: int) -> Path:
-        """Tokens that a block read in one call of its component; `run` counts its runs in that call."""
-        folder = self.folder / "samples" / block
+    def reference_file(self, batch: int) -> Path:
+        """What the denoisers returned for a batch of images that validates."""
+        return self.folder / f"reference-{batch}.pt"
+
+    def new_sample_file(self, block: str, call: int, run: int, kind: str = "samples") -> Path:
+        """Tokens that a block read in one call of its component; `run` counts its runs in that call.
+
+        Args:
+            kind: `samples` for tokens to solve on, `validation` for others.
+        """
+        folder = self.folder / kind / block
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{call:05d}-{run}.safetensors"
 
     def sample_files(self, block: str) -> list[Path]:
         return sorted((self.folder / "samples" / block).glob("*.safetensors"))
+
+    def validation_files(self, block: str) -> list[Path]:
+        """Tokens of prompts that are not solved on."""
+        return sorted((self.folder / "validation" / block).glob("*.safetensors"))
+
+    def variants_file(self, block: str) -> Path:
+        """The results of a block with each variant of `best`, of which one becomes the block's."""
+        return self.folder / "variants" / f"{block}.safetensors"
+
+    @property
+    def choice_file(self) -> Path:
+        """Which variant was chosen, and the drift of each."""
+        return self.folder / "choice.json"
+
+    def drift_file(self, variant: str) -> Path:
+        """The drift of a variant on the prompts that validate."""
+        return self.folder / f"drift-{variant}.json"
 
     def block_file(self, block: str) -> Path:
         """The tensors and statistics of a quantized block."""
@@ -175,6 +200,7 @@ class Workspace:
 
     def _create_folders(self) -> None:
         self.block_file("").parent.mkdir(parents=True, exist_ok=True)
+        self.variants_file("").parent.mkdir(exist_ok=True)
         self.tuned_file("", "").parent.mkdir(exist_ok=True)
 
     def publish(self) -> None:

@@ -16,12 +16,12 @@ from .hardware import Gibibytes, Hardware
 from .presets import MAX_STEPS, ImageSize, Presets, Side
 
 PRIMARY = "model"  # the scheme that the quantized model is stored in; `extra_schemes` are stored beside it
-Step = Literal["scale", "clip", "range_search", "gptq", "scale_refit"]
+Step = Literal["scale", "clip", "range_search", "gptq", "scale_refit", "reround", "choose"]
 METHOD_STEPS: dict[str, tuple[Step, ...]] = {
     "rtn": (),
     "awq": ("scale", "clip"),
     "gptq": ("gptq",),
-    "best": ("gptq",),
+    "best": ("choose",),
 }
 LARGE_MODEL_PARAMETERS = 5 * 10**8  # 1 GB in 16 bits, from where `dtype: auto` is bfloat16
 NumTokens = Annotated[int, Field(ge=1, le=32_768)]
@@ -112,12 +112,13 @@ class QuantizationSettings(FrozenModel):
     method: Literal["rtn", "awq", "gptq", "best"] = Field(
         default="best",
         description="`rtn` rounds to nearest. `awq` searches for scales and clipping as AWQ does. `gptq` rounds with "
-        "error feedback as GPTQ does. `best` is the most accurate method, at present the same as `gptq`.",
+        "error feedback as GPTQ does. `best` chooses each layer's steps by its error on prompts that it is not solved "
+        "on.",
     )
     steps: tuple[Step, ...] | None = Field(
         default=None,
-        description="The steps to run, instead of those of `method`: any of `scale`, `clip`, `range_search`, `gptq` "
-        "and `scale_refit`, in this order.",
+        description="The steps to run, instead of those of `method`: any of `scale`, `clip`, `range_search`, `gptq`, "
+        "`scale_refit` and `reround`, in this order; or `choose` alone, which is what `best` does.",
     )
     components: tuple[str, ...] | None = Field(
         default=None,
@@ -166,6 +167,11 @@ class QuantizationSettings(FrozenModel):
         return METHOD_STEPS[self.method] if self.steps is None else self.steps
 
     @property
+    def chooses_steps(self) -> bool:
+        """Whether validation chooses the steps of each layer."""
+        return "choose" in self.resolved_steps
+
+    @property
     def quantizes_activations(self) -> bool:
         """Whether one of the extra schemes quantizes activations."""
         return any(scheme.quantizes_activations for scheme in self.extra_schemes.values())
@@ -175,6 +181,8 @@ class QuantizationSettings(FrozenModel):
         order = list(get_args(Step))
         if self.steps is not None and list(self.steps) != sorted(set(self.steps), key=order.index):
             raise ValueError(f"quantize.steps accepts {', '.join(order)}, each at most once and in this order")
+        if self.steps is not None and "choose" in self.steps and len(self.steps) > 1:
+            raise ValueError("quantize.steps: choose stands alone, since it chooses among the other steps")
         return self
 
     @model_validator(mode="after")

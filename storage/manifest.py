@@ -58,6 +58,22 @@ class TuningRecord(BaseModel):
     )
 
 
+class ChoiceRecord(BaseModel):
+    """Which variant of `best` was written: the one whose denoisers drift least from the reference.
+
+    `validated` has in each layer what was best on prompts that it was not solved on, `unclipped` the same without
+    clipped ranges, `gptq` GPTQ everywhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    variant: str = Field(description="The variant.")
+    drift: dict[str, float] = Field(
+        description="The squared error of the denoisers' outputs relative to the reference's in dB, by variant, on "
+        "calibration prompts that nothing was solved on; empty if there was no such prompt."
+    )
+
+
 class Manifest(BaseModel):
     """The content of manifest.json."""
 
@@ -87,6 +103,9 @@ class Manifest(BaseModel):
     )
     fp16_overflows: list[str] = Field(
         description="Activations that exceed the range of float16; only looked for if the recipe sets `fp16_safe`."
+    )
+    choice: ChoiceRecord | None = Field(
+        default=None, description="With `best`, the variant that was written; otherwise absent or null."
     )
     tuning: dict[str, dict[str, TuningRecord]] = Field(
         default={}, description="How each component was tuned, by component and scheme; `model` is the primary one."

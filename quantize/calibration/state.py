@@ -14,8 +14,15 @@ from torch import Tensor
 from ...storage.atomic_file import atomic_write
 from ...storage.checkpoint import write_tensors
 from ..plan import QuantBlock
-from ..workspace import Workspace, iterate_tensors, read_metadata, read_tensor
-from .statistics import ACTIVATION_TOKENS, HESSIAN_SUFFIX, ActivationStats, compute_hessian
+from ..workspace import Workspace, iterate_tensors, list_tensor_names, read_metadata, read_tensor
+from .statistics import (
+    ACTIVATION_TOKENS,
+    HESSIAN_SUFFIX,
+    ActivationStats,
+    compute_hessian,
+    compute_power_floor,
+    normalize_tokens,
+)
 
 
 @dataclass
@@ -43,10 +50,16 @@ class CalibrationState:
 
 
 class Calibration:
-    """The statistics of a plan's inputs. Sampled tokens are read from the workspace."""
+    """The statistics of a plan's inputs. Sampled tokens are read from the workspace.
 
-    def __init__(self, workspace: Workspace, state: CalibrationState) -> None:
-        self._workspace, self._state = workspace, state
+    Args:
+        workspace: Where the samples are.
+        state: What was gathered.
+        normalized: Whether H gives all tokens about the same weight.
+    """
+
+    def __init__(self, workspace: Workspace, state: CalibrationState, normalized: bool = False) -> None:
+        self._workspace, self._state, self._normalized = workspace, state, normalized
 
     def group_linears(self, block: QuantBlock) -> QuantBlock:
         """Returns a block with its linears grouped by the input that they read, and those set apart that never ran."""
@@ -77,7 +90,19 @@ class Calibration:
         stats = self._state.stats_by_input[name]
         if stats.hessian is not None:
             return stats.hessian / stats.count
-        return compute_hessian(self._read_sampled_tokens(block, name))
+        return compute_hessian(self._normalize(self._read_sampled_tokens(block, name)))
+
+    def validation_tokens(self, block: QuantBlock, name: str) -> Tensor | None:
+        """Returns tokens of an input that are not in its H, normalized alike, (n, in) float32; None without such."""
+        tokens = self._state.stats_by_input[name].validation
+        if tokens is None:
+            files = self._workspace.validation_files(block.name)
+            samples = [read_tensor(file, name) for file in files if name in list_tensor_names(file)]
+            tokens = torch.cat(samples) if samples else None
+        return self._normalize(tokens.float()) if tokens is not None and len(tokens) else None
+
+    def _normalize(self, tokens: Tensor) -> Tensor:
+        return normalize_tokens(tokens.float(), compute_power_floor(tokens)) if self._normalized else tokens
 
     def tokens(self, block: QuantBlock, name: str) -> Tensor:
         """Returns about `ACTIVATION_TOKENS` tokens of an input, equally many of every call, (n, in)."""
@@ -131,6 +156,17 @@ def save_denoiser_outputs(workspace: Workspace, state: CalibrationState, outputs
     """Stores what the finished calls of denoisers in a batch of images returned."""
     packed = [_pack_output(output) for output in outputs]
     atomic_write(workspace.denoiser_outputs_file(state.image_batches), lambda path: torch.save(packed, path))
+
+
+def save_reference_outputs(workspace: Workspace, batch: int, outputs: Sequence[Any]) -> None:
+    """Stores what denoisers returned for a batch of images that validates."""
+    packed = [_pack_output(output) for output in outputs]
+    atomic_write(workspace.reference_file(batch), lambda path: torch.save(packed, path))
+
+
+def load_reference_outputs(workspace: Workspace, batch: int) -> list[Any]:
+    """Returns what `save_reference_outputs` stored."""
+    return [_unpack_output(output) for output in torch.load(workspace.reference_file(batch), weights_only=True)]
 
 
 def _pack_output(output: Any) -> Any:

@@ -15,6 +15,8 @@ from torch import Tensor
 ACTIVATION_TOKENS = 256  # kept of an input, to measure what rounding activations costs
 # Tokens added to H at once: a short inner dimension is summed in the same order by any number of threads.
 CHUNK_TOKENS = 256
+VALIDATION_TOKENS = 1024  # kept of an input, of prompts that are not solved on
+POWER_FLOOR = 1e-3  # of the mean power of a call's tokens, below which a token's power does not count as smaller
 HESSIAN_SUFFIX = "/hessian"  # of the stored names of H matrices
 BLOCK_ROWS = 1024  # rows of H computed at once; what is left of the diagonal is mirrored
 
@@ -29,6 +31,7 @@ class ActivationStats:
         abs_max: Largest |x|, (in,).
         hessian: Sum of x x^T, (in, in); None where samples on disk stand for it.
         tokens: A sample, (n, in), or None.
+        validation: A sample of prompts whose tokens are in nothing else, (n, in), or None.
     """
 
     count: int
@@ -36,6 +39,7 @@ class ActivationStats:
     abs_max: Tensor
     hessian: Tensor | None
     tokens: Tensor | None = None
+    validation: Tensor | None = None
 
     @classmethod
     def empty(cls, width: int, hessian: Tensor | None) -> ActivationStats:
@@ -47,20 +51,30 @@ class ActivationStats:
         """
         return cls(0, torch.zeros(width), torch.zeros(width), hessian)
 
-    def add(self, x: Tensor) -> None:
-        """Adds tokens (n, in) to the sums."""
+    def add(self, x: Tensor, normalized: bool = False) -> None:
+        """Adds tokens (n, in) to the sums.
+
+        Args:
+            normalized: Add them to H as `normalize_tokens` returns them.
+        """
         self.count += len(x)
+        floor = compute_power_floor(x) if normalized else 0.0
         for chunk in x.split(CHUNK_TOKENS) if len(x) else ():
             chunk = chunk.float()
             magnitude = chunk.abs()
             self.abs_sum += magnitude.sum(0)
             self.abs_max = torch.maximum(self.abs_max, magnitude.amax(0))
             if self.hessian is not None:
+                chunk = normalize_tokens(chunk, floor) if normalized else chunk
                 self.hessian.addmm_(chunk.T, chunk)
 
     def keep_tokens(self, x: Tensor) -> None:
         """Appends tokens (n, in) to the sample."""
         self.tokens = x.clone() if self.tokens is None else torch.cat([self.tokens, x])
+
+    def keep_validation(self, x: Tensor) -> None:
+        """Appends tokens (n, in) to the sample for validation."""
+        self.validation = x.clone() if self.validation is None else torch.cat([self.validation, x])
 
     def mean_abs(self) -> Tensor:
         """Returns mean |x| of each channel, (in,)."""
@@ -77,7 +91,11 @@ class ActivationStats:
             f"{name}/abs_sum": self.abs_sum,
             f"{name}/abs_max": self.abs_max,
         }
-        optional = {f"{name}{HESSIAN_SUFFIX}": self.hessian, f"{name}/tokens": self.tokens}
+        optional = {
+            f"{name}{HESSIAN_SUFFIX}": self.hessian,
+            f"{name}/tokens": self.tokens,
+            f"{name}/validation": self.validation,
+        }
         return tensors | {key: tensor for key, tensor in optional.items() if tensor is not None}
 
     @classmethod
@@ -89,6 +107,7 @@ class ActivationStats:
             tensors[f"{name}/abs_max"],
             tensors.get(f"{name}{HESSIAN_SUFFIX}"),
             tensors.get(f"{name}/tokens"),
+            tensors.get(f"{name}/validation"),
         )
 
 
@@ -99,6 +118,21 @@ def map_matrix(folder: Path, rows: int, columns: int) -> Tensor:
     """
     with NamedTemporaryFile(dir=folder) as file:
         return torch.from_file(file.name, shared=True, size=rows * columns).view(rows, columns)
+
+
+def compute_power_floor(tokens: Tensor) -> float:
+    """Returns the least power by which `normalize_tokens` divides tokens (n, in) of one call."""
+    return POWER_FLOOR * float(tokens.float().square().mean(1).mean()) if len(tokens) else 0.0
+
+
+def normalize_tokens(tokens: Tensor, floor: float) -> Tensor:
+    """Divides tokens (n, in) float32 by the root of their mean square plus a floor, so that all count about the same.
+
+    A network normalizes what its layers return, so that what counts of an error is its share of a token. The sum of
+    squares is dominated by few tokens with large activations instead.
+    """
+    power = tokens.square().mean(1, keepdim=True).add_(floor)
+    return tokens / power.clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
 
 
 def compute_hessian(tokens: Tensor) -> Tensor:

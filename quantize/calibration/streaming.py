@@ -5,9 +5,11 @@ Memory holds everything outside the blocks (embeddings, the decoder) and one blo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from traceback import walk_tb
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,41 @@ from ...pipelines.sampling import load_pipeline_with
 from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
 from ..plan import ComponentPlan, QuantizationPlan
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+def stream_or_load(plan: QuantizationPlan, run: Callable[[bool], Result]) -> Result:
+    """Runs a pipeline with its blocks left on disk until they run or, where it cannot do that, with all in memory.
+
+    Args:
+        plan: The pipeline's plan.
+        run: Called with whether blocks are left on disk.
+    """
+    try:
+        return run(True)
+    except (NotImplementedError, RuntimeError) as error:
+        if not _met_weight_on_disk(error):
+            raise
+        logger.warning(
+            "%s uses weights of its blocks outside of them (%s), so all of its weights are kept in memory.",
+            plan.family.pipeline_class,
+            str(error).splitlines()[0],
+        )
+    return run(False)
+
+
+def _met_weight_on_disk(error: Exception) -> bool:
+    """Whether a function that an error came through had a tensor without data: of a block that was left on disk."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    values = [(name, value) for frame in frames for name, value in frame.f_locals.items()]
+    tensors = [value for _, value in values if isinstance(value, Tensor)]
+    tensors += [item for _, value in values if isinstance(value, tuple | list) for item in value]  # arguments
+    for name, value in values:
+        if name == "self" and isinstance(value, nn.Module):
+            tensors += value.parameters(recurse=False)
+    return any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
 
 
 def load_streaming_pipeline(plan: QuantizationPlan, dtype: torch.dtype, streams: bool = True) -> Any:

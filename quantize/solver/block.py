@@ -8,8 +8,7 @@ too large stays in floating point, as it is after folding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,87 +19,14 @@ from ...recipes.schema import PRIMARY, QuantizationSettings, Scheme, Step
 from ..algorithms.activation_rounding import CalibrationActivations
 from ..algorithms.awq import search_scale
 from ..algorithms.fp16_range import cumulative_shifts, pow2_exponents
-from ..algorithms.fp16_scales import balance_weights, fits_fp16, shift_abs_max
+from ..algorithms.fp16_scales import balance_weights, fits_fp16
 from ..algorithms.scale_folding import Weights, channel_map, fold_scale
 from ..algorithms.smoothquant import search_smoothquant_scale
 from ..plan import ComponentPlan, LinearGroup, QuantBlock
+from .calibration_source import BalancedCalibration, CalibrationSource
+from .candidates import GPTQ, VARIANTS, Candidate, Choice, ValidatedInput, list_candidates
 from .layer import LayerInput, LayerResult, quantize_layer
-
-
-class CalibrationSource(Protocol):
-    """What quantizing a block reads from a calibration."""
-
-    @property
-    def abs_max_by_module(self) -> dict[str, float]: ...
-
-    def mean_abs(self, name: str) -> Tensor: ...
-
-    def hessian(self, block: QuantBlock, name: str) -> Tensor: ...
-
-    def abs_max(self, name: str) -> Tensor: ...
-
-    def tokens(self, block: QuantBlock, name: str) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class BalancedCalibration:
-    """A calibration as if a block's balanced weights had run: powers of two moved between its operations.
-
-    Attributes:
-        source: The calibration of the weights as stored.
-        component: The component of the block.
-        block: The block.
-        exponents: What `balance_weights` returned.
-    """
-
-    source: CalibrationSource
-    component: ComponentPlan
-    block: QuantBlock
-    exponents: Mapping[str, int]
-
-    @property
-    def abs_max_by_module(self) -> dict[str, float]:
-        return shift_abs_max(self.source.abs_max_by_module, self.block, self.exponents)
-
-    def mean_abs(self, name: str) -> Tensor:
-        return self.source.mean_abs(name) * self._factor(name)
-
-    def hessian(self, block: QuantBlock, name: str) -> Tensor:
-        return self.source.hessian(block, name) * self._factor(name) ** 2
-
-    def abs_max(self, name: str) -> Tensor:
-        return self.source.abs_max(name) * self._factor(name)
-
-    def tokens(self, block: QuantBlock, name: str) -> Tensor:
-        return self.source.tokens(block, name) * self._factor(name)
-
-    def _factor(self, name: str) -> float:
-        """What the input of a group's linears is multiplied by."""
-        groups = {f"{self.component.name}.{self.block.input_module(group)}": group for group in self.block.groups}
-        fold = groups[name].fold
-        return 2.0 ** -self.exponents.get(fold.prev_op, 0) if fold else 1.0
-
-
-@dataclass(frozen=True)
-class LayerStats:
-    """The error of one linear: mean squared output error over mean squared output.
-
-    Attributes:
-        layer: Full name, `component.module`.
-        rtn_error: With rounding to nearest alone.
-        error: Of the result.
-        weights: Number of weights.
-        steps: After each step, by the step's name.
-        stays_float: The linear is not quantized: its `error` would exceed the scheme's limit, or float16 cannot hold
-            its scales.
-    """
-
-    layer: str
-    rtn_error: float
-    error: float
-    weights: int
-    steps: dict[str, float] = field(default_factory=dict)
-    stays_float: bool = False
+from .layer_stats import LayerStats, describe_float_layer, describe_layer, merge_scaled_errors
 
 
 @dataclass(frozen=True)
@@ -123,14 +49,58 @@ def quantize_block(
     settings: QuantizationSettings,
     matmul_dtype: torch.dtype,
 ) -> dict[str, BlockResult]:
-    """Quantizes a block with every scheme of the recipe.
+    """Quantizes a block with every scheme of the recipe, by the recipe's steps.
 
     Args:
         matmul_dtype: The dtype of large matrix products, which the reference also computes in.
 
     Returns:
-        A result for each scheme by its name; the primary one is called PRIMARY.
+        A result for each scheme by its name; the primary one is called PRIMARY. With `choose`, of the first variant.
     """
+    if settings.chooses_steps:
+        return quantize_block_variants(component, block, calibration, settings, matmul_dtype)[VARIANTS[0]]
+    solver, weights = _prepare(component, block, calibration, settings, matmul_dtype)
+    return {name: solver.solve(dict(weights), scheme) for name, scheme in list_schemes(settings).items()}
+
+
+def quantize_block_variants(
+    component: ComponentPlan,
+    block: QuantBlock,
+    calibration: CalibrationSource,
+    settings: QuantizationSettings,
+    matmul_dtype: torch.dtype,
+    refines: bool = True,
+) -> dict[str, dict[str, BlockResult]]:
+    """Quantizes a block with steps that validation chooses, once for each variant of `best`.
+
+    Args:
+        matmul_dtype: The dtype of large matrix products, which the reference also computes in.
+        refines: Whether there is time for more than one pass of GPTQ.
+
+    Returns:
+        A result for each scheme, by variant and scheme. Schemes with 8-bit activations are the same in all of them.
+    """
+    solver, weights = _prepare(component, block, calibration, settings, matmul_dtype)
+    results: dict[str, dict[str, BlockResult]] = {variant: {} for variant in VARIANTS}
+    for name, scheme in list_schemes(settings).items():
+        for variant, result in solver.solve_variants(weights, scheme, refines).items():
+            results[variant][name] = result
+    return results
+
+
+def list_schemes(settings: QuantizationSettings) -> dict[str, Scheme]:
+    """Returns the schemes that blocks are quantized with, by name."""
+    return {PRIMARY: settings.scheme} | settings.extra_schemes
+
+
+def _prepare(
+    component: ComponentPlan,
+    block: QuantBlock,
+    calibration: CalibrationSource,
+    settings: QuantizationSettings,
+    matmul_dtype: torch.dtype,
+) -> tuple[_BlockSolver, Weights]:
+    """Reads what all schemes of a block share, and its weights."""
     weights, storage_dtypes = _load_weights(component, block)
     exponents = balance_weights(weights, block, component.config, settings.scheme, storage_dtypes)
     if exponents:
@@ -139,11 +109,9 @@ def quantize_block(
         group: calibration.hessian(block, f"{component.name}.{block.input_module(group)}") for group in block.groups
     }
     shifts = pow2_exponents(block, calibration.abs_max_by_module) if settings.fp16_safe else {}
-    solver = _BlockSolver(
-        component, block, calibration, hessians, storage_dtypes, settings.resolved_steps, shifts, matmul_dtype
-    )
-    schemes = {PRIMARY: settings.scheme} | settings.extra_schemes
-    return {name: solver.solve(dict(weights), scheme) for name, scheme in schemes.items()}
+    steps = settings.resolved_steps
+    solver = _BlockSolver(component, block, calibration, hessians, storage_dtypes, steps, shifts, matmul_dtype)
+    return solver, weights
 
 
 @dataclass(frozen=True)
@@ -166,32 +134,87 @@ class _BlockSolver:
     matmul_dtype: torch.dtype
 
     def solve(self, weights: Weights, scheme: Scheme) -> BlockResult:
-        solve = self._solve_w8a8 if scheme.quantizes_activations else self._solve_weight_only
-        return solve(weights, scheme)
-
-    def _solve_weight_only(self, weights: Weights, scheme: Scheme) -> BlockResult:
-        """Quantizes weights whose products take activations as they are."""
+        if scheme.quantizes_activations:
+            return self._solve_w8a8(weights, scheme)
         original = dict(weights)
         scales = self._fold_awq_scales(weights, scheme) if "scale" in self.steps else {}
+        inputs = {group: self._validated_input(group, scheme, scales.get(group)) for group in self.block.groups}
+        return self._solve_weight_only(original, weights, scheme, scales, inputs, (Candidate(self.steps),))
+
+    def solve_variants(self, weights: Weights, scheme: Scheme, refines: bool) -> dict[str, BlockResult]:
+        """Quantizes with every variant of `best`. What several of them try is computed once."""
+        if scheme.quantizes_activations:
+            return dict.fromkeys(VARIANTS, self._solve_w8a8(dict(weights), scheme))
+        plain = {group: self._validated_input(group, scheme, None, validates=True) for group in self.block.groups}
+        folded = dict(weights)
+        scales = self._fold_validated_scales(folded, scheme, plain, list_candidates("unclipped", refines)[int(refines)])
+        inputs = plain
+        if scales:  # also where an input keeps its scale, rows may have been divided
+            inputs = {
+                group: self._validated_input(group, scheme, scales[group], validates=True)
+                if group in scales
+                else plain[group].forget_results()
+                for group in self.block.groups
+            }
+        results = {}
+        for variant in VARIANTS:
+            candidates = list_candidates(variant, refines)
+            arguments = (weights, {}, plain) if variant == "gptq" else (folded, scales, inputs)
+            results[variant] = self._solve_weight_only(
+                weights, dict(arguments[0]), scheme, arguments[1], arguments[2], candidates
+            )
+        return results
+
+    def _solve_weight_only(
+        self,
+        original: Weights,
+        weights: Weights,
+        scheme: Scheme,
+        scales: Mapping[LinearGroup, Tensor],
+        inputs: Mapping[LinearGroup, ValidatedInput],
+        candidates: Sequence[Candidate],
+    ) -> BlockResult:
+        """Quantizes weights whose products take activations as they are.
+
+        Args:
+            original: The parameters before scales were folded.
+            weights: The parameters with the scales, of which linears are removed.
+            scheme: The scheme.
+            scales: The scale of the input of each group that has one, (in,).
+            inputs: The inputs, divided by their scales.
+            candidates: What is tried on each linear.
+        """
         tensors = self._unquantized_tensors(weights)
         layers = []
         for group in self.block.groups:
-            layer_input = self._layer_input(group, scheme, scales.get(group))
-            unscaled_input = self._layer_input(group, scheme, None)
+            layer_input = inputs[group].layer_input
             for linear in group.linears:
-                weight = weights.pop(f"{linear}.weight")
+                weight, name = weights.pop(f"{linear}.weight"), f"{self.block.name}.{linear}"
                 if not fits_fp16(weight, layer_input.spec, self.pow2_shifts.get(linear, 0)):
                     tensors |= self._float_tensors(linear, weight)
                     rounded = quantize_layer(linear, weight, layer_input, ())
-                    layers.append(_float_layer_stats(f"{self.block.name}.{linear}", rounded, self.steps))
+                    layers.append(describe_float_layer(name, rounded, self.steps))
                     continue
-                result = quantize_layer(linear, weight, layer_input, self.steps)
+                choice = inputs[group].choose(linear, weight, candidates)
+                result = choice.result
                 tensors |= self._packed_tensors(linear, result.quantized)
                 if group in scales:
+                    unscaled_input = self._layer_input(group, scheme, None)
                     unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
-                    result = _merge_scaled_errors(unscaled, result)
-                layers.append(_layer_stats(f"{self.block.name}.{linear}", result))
+                    result = merge_scaled_errors(unscaled, result)
+                layers.append(self._describe_layer(name, result, choice, is_scaled=group in scales))
         return BlockResult(tensors, (*layers, *self._idle_stats(weights, scheme)))
+
+    def _describe_layer(self, name: str, result: LayerResult, choice: Choice, is_scaled: bool) -> LayerStats:
+        stats = describe_layer(name, result)
+        if "choose" not in self.steps:
+            return stats
+        return replace(
+            stats,
+            steps={"rtn": stats.rtn_error, "choose": stats.error},
+            chosen=f"{'scale+' if is_scaled else ''}{choice.candidate.name}",
+            validation_error=choice.validation_error,
+        )
 
     def _solve_w8a8(self, weights: Weights, scheme: Scheme) -> BlockResult:
         """Quantizes weights whose products take activations in 8 bits."""
@@ -204,7 +227,7 @@ class _BlockSolver:
             layer_input = self._layer_input(group, scheme, scale)
             for linear in group.linears:
                 weight = weights.pop(f"{linear}.weight").float()
-                steps = [step for step in self.steps if step != "scale"]
+                steps = GPTQ.steps if "choose" in self.steps else [step for step in self.steps if step != "scale"]
                 quantized = quantize_layer(linear, weight, layer_input, steps).quantized
                 rtn_error = unscaled_inputs.rtn_error(original[f"{linear}.weight"].float(), layer_input.spec)
                 error = inputs.output_error(weight, dequantize(quantized))
@@ -237,20 +260,62 @@ class _BlockSolver:
             hessian = hessian / scale / scale[:, None]
         return LayerInput(hessian, scheme.to_spec(len(hessian)), self.matmul_dtype)
 
-    def _fold_awq_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
-        """Searches and folds AWQ's scale of each fold in order; returns input scales (in,) by group."""
+    def _validated_input(
+        self, group: LinearGroup, scheme: Scheme, scale: Tensor | None, validates: bool = False
+    ) -> ValidatedInput:
+        """Returns the input of a group's linears divided by `scale`, (in,), with tokens to validate on."""
+        name = f"{self.component.name}.{self.block.input_module(group)}"
+        tokens = self.calibration.validation_tokens(self.block, name) if validates else None
+        if tokens is not None and scale is not None:
+            tokens = tokens / scale
+        return ValidatedInput(self._layer_input(group, scheme, scale), tokens)
+
+    def _fold_validated_scales(
+        self, weights: Weights, scheme: Scheme, inputs: Mapping[LinearGroup, ValidatedInput], candidate: Candidate
+    ) -> dict[LinearGroup, Tensor]:
+        """Folds AWQ's scale of each fold where that lowers the validation error of its linears together.
+
+        Rows that a fold divides keep their relative errors, so folds can be judged one after another.
+
+        Args:
+            weights: The parameters; those that folds touch are replaced.
+            inputs: The inputs without scales.
+            candidate: What the linears are solved with for the comparison.
+
+        Returns:
+            The scales (in,) by group.
+        """
         scales = {}
         for group in self.block.groups:
-            if (fold := group.fold) is None:
+            if inputs[group].tokens is None or group.fold is None:
                 continue
-            mean_abs = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(group)}")
-            channel = channel_map(fold, self.component.config, len(mean_abs))
-            linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
-            spec = scheme.to_spec(len(mean_abs))
-            best = search_scale(linears, self.hessians[group], mean_abs, spec, channel)
-            scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
-            scales[group] = scale[channel]
+            trial = dict(weights)
+            scale = self._fold_awq_scale(trial, group, scheme)
+            scaled = self._validated_input(group, scheme, scale, validates=True)
+            before, after = (
+                sum(x.try_candidate(linear, values[f"{linear}.weight"], candidate) for linear in group.linears)
+                for x, values in ((inputs[group], weights), (scaled, trial))
+            )
+            if after < before:
+                weights.update(trial)
+                scales[group] = scale
         return scales
+
+    def _fold_awq_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
+        """Searches and folds AWQ's scale of each fold in order; returns input scales (in,) by group."""
+        groups = [group for group in self.block.groups if group.fold is not None]
+        return {group: self._fold_awq_scale(weights, group, scheme) for group in groups}
+
+    def _fold_awq_scale(self, weights: Weights, group: LinearGroup, scheme: Scheme) -> Tensor:
+        """Searches and folds AWQ's scale of a group with a fold; returns its input's scale, (in,)."""
+        fold = group.fold
+        assert fold is not None
+        mean_abs = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(group)}")
+        channel = channel_map(fold, self.component.config, len(mean_abs))
+        linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
+        best = search_scale(linears, self.hessians[group], mean_abs, scheme.to_spec(len(mean_abs)), channel)
+        scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
+        return scale[channel]
 
     def _fold_smoothquant_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
         """Searches and folds SmoothQuant's scale of each fold in order; returns input scales (in,) as for AWQ."""
@@ -303,25 +368,6 @@ def _pack_int8(quantized: QuantizedWeight) -> dict[str, Tensor]:
     qparams = quantized.qparams
     tensors = {"qweight": quantized.codes.T, "qzeros": qparams.zero_points.T, "scales": qparams.scales.T.half()}
     return {kind: tensor.contiguous() for kind, tensor in tensors.items()}
-
-
-def _merge_scaled_errors(unscaled: LayerResult, scaled: LayerResult) -> LayerResult:
-    """Returns the scaled linear with the RTN error of the unscaled one; each is relative to its own output."""
-    ratio = scaled.output_power / unscaled.output_power if unscaled.output_power else 0.0
-    errors = {"rtn": unscaled.errors["rtn"] * ratio, "scale": scaled.errors["rtn"]}
-    return replace(scaled, errors=errors | {step: error for step, error in scaled.errors.items() if step != "rtn"})
-
-
-def _layer_stats(layer: str, result: LayerResult) -> LayerStats:
-    power = result.output_power
-    steps = {step: error / power if power else 0.0 for step, error in result.errors.items()}
-    return LayerStats(layer, steps["rtn"], list(steps.values())[-1], result.quantized.codes.numel(), steps)
-
-
-def _float_layer_stats(layer: str, rounded: LayerResult, steps: Sequence[Step]) -> LayerStats:
-    """Returns the statistics of a linear that stays in floating point, with what rounding would have cost."""
-    stats = _layer_stats(layer, rounded)
-    return replace(stats, error=0.0, steps=stats.steps | dict.fromkeys(steps, 0.0), stays_float=True)
 
 
 def _load_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:

@@ -9,6 +9,7 @@ The result of a step replaces an output's weights only where it lowers that outp
 | range_search | clips each group's range where that lowers the error under H                      | range_search      |
 | gptq         | rounds with error feedback, with scales and zero points as they are               | gptq              |
 | scale_refit  | fits scales by least squares, then moves codes one by one                         | scale_refit       |
+| reround      | rounds again with error feedback on the fitted scales, then fits them again       | gptq, scale_refit |
 
 Weights are (out, in) for every step. Most steps walk through input channels, so from here on the weight is stored
 channel by channel (a transposed view of a contiguous (in, out) tensor); no step copies it again.
@@ -28,7 +29,7 @@ from ...numerics.affine import QParams, QuantizedWeight, dequantize, minmax_qpar
 from ...numerics.quant_spec import QuantSpec
 from ...recipes.schema import Step
 from ..algorithms.awq import is_clippable, search_clip
-from ..algorithms.gptq import LdlFactor, add_damping, gptq_quantize, ldl_factorize
+from ..algorithms.gptq import DAMPING, LdlFactor, add_damping, gptq_quantize, ldl_factorize
 from ..algorithms.range_search import search_clip_range
 from ..algorithms.scale_refit import refit_scales
 from ..calibration.statistics import output_errors
@@ -45,11 +46,13 @@ class LayerInput:
         spec: The integer format of the linears' weights.
         matmul_dtype: The dtype of large matrix products: float32, or bfloat16, which some processors multiply several
             times as fast.
+        damping: What is added to H's diagonal while solving, as a share of its mean. Errors are those of H itself.
     """
 
     hessian: Tensor
     spec: QuantSpec
     matmul_dtype: torch.dtype = torch.float32
+    damping: float = DAMPING
 
     @cached_property
     def hessian_lp(self) -> Tensor:
@@ -58,7 +61,7 @@ class LayerInput:
 
     @cached_property
     def damped_hessian(self) -> Tensor:
-        return add_damping(self.hessian)
+        return add_damping(self.hessian, self.damping)
 
     @cached_property
     def factor(self) -> LdlFactor:
@@ -124,6 +127,8 @@ def _apply_step(step: Step, weight: Tensor, best: QuantizedWeight, layer_input: 
         return quantize(weight, search_clip_range(weight, layer_input.damped_hessian, layer_input.spec))
     if step == "gptq":
         return gptq_quantize(weight, layer_input.factor, best.qparams)
+    if step == "reround":
+        best = gptq_quantize(weight, layer_input.factor, best.qparams)
     return refit_scales(weight, best, layer_input.damped_hessian, layer_input.matmul_dtype)
 
 

@@ -49,7 +49,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def plan(source: Path) -> QuantizationPlan:
-    return build_plan(source, QuantizationSettings())
+    return build_plan(source, QuantizationSettings(method="gptq"))
 
 
 @pytest.fixture(scope="module")

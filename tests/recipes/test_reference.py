@@ -25,7 +25,10 @@ def test_types_and_defaults_are_in_words() -> None:
         "rknn.tile": ("integer, at least 64, a multiple of 16", "null"),
         "rknn.memory": ("number, greater than 0", "8"),
     }
-    assert DESCRIPTIONS["quantize.steps"].type == "list of (scale | clip | range_search | gptq | scale_refit)"
+    assert (
+        DESCRIPTIONS["quantize.steps"].type
+        == "list of (scale | clip | range_search | gptq | scale_refit | reround | choose)"
+    )
     assert DESCRIPTIONS["evaluation.gates"].type == "mapping of names to number, at least 0 | string"
     assert DESCRIPTIONS["quantize"].type == "section"
 
@@ -55,7 +58,7 @@ def test_every_shipped_recipe_is_explained() -> None:
 
 def test_a_resolved_recipe_has_all_defaults_and_the_steps_of_its_method() -> None:
     resolved = resolve_recipe(load_recipe("pi5"))
-    assert resolved["quantize"]["steps"] == ["gptq"]
+    assert resolved["quantize"]["steps"] == ["choose"]
     assert resolved["export"]["max_prompt_tokens"] == 128
     assert Recipe.model_validate(resolved).export == load_recipe("pi5").export
 

@@ -28,7 +28,8 @@ def test_nested_settings_are_read(tmp_path: Path) -> None:
 
 
 def test_a_method_stands_for_steps_which_may_be_given_instead(tmp_path: Path) -> None:
-    assert QuantizationSettings().resolved_steps == METHOD_STEPS["best"] == METHOD_STEPS["gptq"] == ("gptq",)
+    assert QuantizationSettings().resolved_steps == METHOD_STEPS["best"] == ("choose",)
+    assert QuantizationSettings(method="gptq").resolved_steps == ("gptq",)
     assert QuantizationSettings(method="awq").resolved_steps == ("scale", "clip")
     assert QuantizationSettings(method="rtn").resolved_steps == ()
     text = "device: x\nquantize: {method: awq, steps: [scale, range_search, scale_refit]}"

@@ -68,7 +68,7 @@ def iterate_inputs(plan: QuantizationPlan) -> Iterator[tuple[QuantBlock, str]]:
 @pytest.fixture(scope="module")
 def plan(tiny: Path) -> QuantizationPlan:
     """A plan that needs tokens too, since an extra scheme quantizes activations."""
-    return build_plan(tiny, QuantizationSettings(extra_schemes={"w8a8": W8A8}))
+    return build_plan(tiny, QuantizationSettings(method="gptq", extra_schemes={"w8a8": W8A8}))
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,9 @@ def test_in_bfloat16_statistics_are_nearly_the_same(
 
 def test_any_number_of_threads_gives_the_same_statistics(tiny: Path, tmp_path: Path) -> None:
     """Of the denoiser in bfloat16; in float32 a whole quantization is compared."""
-    plan = build_plan(tiny, QuantizationSettings(components=("transformer",), extra_schemes={"w8a8": W8A8}))
+    plan = build_plan(
+        tiny, QuantizationSettings(method="gptq", components=("transformer",), extra_schemes={"w8a8": W8A8})
+    )
     results = []
     before = torch.get_num_threads()
     try:
@@ -239,7 +241,7 @@ def test_any_number_of_threads_gives_the_same_statistics(tiny: Path, tmp_path: P
 
 
 def test_an_unquantized_component_is_not_observed(tiny: Path, tmp_path: Path) -> None:
-    only = run(build_plan(tiny, QuantizationSettings(components=("text_encoder",))), tmp_path)
+    only = run(build_plan(tiny, QuantizationSettings(method="gptq", components=("text_encoder",))), tmp_path)
     assert {name.split(".")[0] for name in only.abs_max_by_module} == {"text_encoder"}
 
 
@@ -325,7 +327,7 @@ def test_tokens_are_part_of_a_sample_where_there_is_one(
 
 
 def test_no_token_is_stored_where_no_scheme_quantizes_activations(tiny: Path, tmp_path: Path) -> None:
-    run(build_plan(tiny, QuantizationSettings(components=("text_encoder",))), tmp_path)
+    run(build_plan(tiny, QuantizationSettings(method="gptq", components=("text_encoder",))), tmp_path)
     names = list_tensor_names(Workspace(tmp_path, "key").statistics_file)
     assert not [name for name in names if name.endswith("/tokens")]
 

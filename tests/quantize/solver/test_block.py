@@ -18,7 +18,7 @@ from edgepress.numerics.affine import QParams, QuantizedWeight, dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.quantize.algorithms.fp16_scales import balance_weights
 from edgepress.quantize.plan import ComponentPlan, QuantBlock
-from edgepress.quantize.solver import block as module
+from edgepress.quantize.solver import candidates as module
 from edgepress.quantize.solver.block import BlockResult, quantize_block
 from edgepress.quantize.solver.layer import LayerInput, LayerResult, quantize_layer
 from edgepress.recipes.schema import METHOD_STEPS, PRIMARY, QuantizationSettings, Scheme, Step
@@ -50,11 +50,13 @@ class FakeCalibration:
 
     Attributes:
         requested: The inputs whose Hessian was asked for.
+        validation: Tokens of each input that are not in its Hessian, or None.
     """
 
     inputs: dict[str, Tensor]
     abs_max_by_module: dict[str, float] = field(default_factory=dict)
     requested: list[str] = field(default_factory=list)
+    validation: dict[str, Tensor] | None = None
 
     def mean_abs(self, name: str) -> Tensor:
         return self.inputs[name].abs().mean(0)
@@ -65,6 +67,10 @@ class FakeCalibration:
     def tokens(self, block: QuantBlock, name: str) -> Tensor:
         assert block.component == "model"
         return self.inputs[name][::4]
+
+    def validation_tokens(self, block: QuantBlock, name: str) -> Tensor | None:
+        assert block.component == "model"
+        return None if self.validation is None else self.validation[name]
 
     def hessian(self, block: QuantBlock, name: str) -> Tensor:
         assert block.component == "model"

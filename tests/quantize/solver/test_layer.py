@@ -18,9 +18,9 @@ from edgepress.quantize.solver.layer import LayerInput, LayerResult, quantize_la
 from edgepress.recipes.schema import METHOD_STEPS, Step
 
 STEPS: dict[str, tuple[Step, ...]] = {
-    "best": METHOD_STEPS["best"],
+    "gptq": METHOD_STEPS["gptq"],
     "awq": METHOD_STEPS["awq"],
-    "all": ("scale", "clip", "range_search", "gptq", "scale_refit"),
+    "all": ("scale", "clip", "range_search", "gptq", "scale_refit", "reround"),
     "scale_refit": ("scale_refit",),
 }
 NARROW = [name for name, spec in SPECS.items() if spec.narrow_range]
@@ -138,7 +138,7 @@ def test_every_step_gains_on_a_layer_with_outliers() -> None:
 
 def test_best_beats_awqs_clipping_and_rounding_by_far() -> None:
     case = make_case(2, 64, ["heavy", "normal"] * 2, "normal")
-    best = list(solve(METHOD_STEPS["best"], case).errors.values())
+    best = list(solve(METHOD_STEPS["gptq"], case).errors.values())
     awq = list(solve(METHOD_STEPS["awq"], case).errors.values())
     assert best[-1] < 0.6 * best[0]
     assert best[-1] < 0.7 * awq[-1]
@@ -171,7 +171,7 @@ def test_weights_in_bfloat16_give_what_the_same_weights_in_float32_give() -> Non
     case = make_case(6, 16, ["normal"] * 2, "normal")
     short = case._replace(weight=case.weight.bfloat16())
     wide = short._replace(weight=short.weight.float())
-    assert are_equal(solve(METHOD_STEPS["best"], short), solve(METHOD_STEPS["best"], wide))
+    assert are_equal(solve(METHOD_STEPS["gptq"], short), solve(METHOD_STEPS["gptq"], wide))
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -196,7 +196,7 @@ def test_many_outputs_are_quantized_in_slices_with_the_same_result(name: str, mo
     assert sliced.output_power == pytest.approx(whole.output_power, rel=1e-5)
 
 
-@pytest.mark.parametrize("steps", ["best", "all"])
+@pytest.mark.parametrize("steps", ["gptq", "all"])
 def test_matrix_products_in_bfloat16_cost_little(steps: str) -> None:
     case = make_case(9, 96, ["heavy", "normal", "positive", "normal"] * 2, "normal")
     exact, rough = (
@@ -210,7 +210,7 @@ def test_matrix_products_in_bfloat16_cost_little(steps: str) -> None:
 def test_matrix_products_in_bfloat16_stay_finite_and_no_worse_than_rounding(inputs: str) -> None:
     """By 2 % at most, since bfloat16 cannot tell errors apart that are closer."""
     case = make_case(10, 16, ["normal", "outlier", "zero", "constant"], inputs)
-    weight = dequantize(solve(METHOD_STEPS["best"], case, matmul_dtype=torch.bfloat16).quantized)
+    weight = dequantize(solve(METHOD_STEPS["gptq"], case, matmul_dtype=torch.bfloat16).quantized)
     assert torch.isfinite(weight).all()
     rtn = compute_errors(case, dequantize(round_plainly(case).quantized))
     assert compute_errors(case, weight).sum() <= 1.02 * rtn.sum()
@@ -226,7 +226,7 @@ def test_any_number_of_threads_gives_the_same_codes(rows: int, groups: int, matm
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         layer_input = LayerInput(case.hessian, QuantSpec(group_size=128), matmul_dtype)
-        results.append(quantize_layer("to_out", case.weight, layer_input, METHOD_STEPS["best"]))
+        results.append(quantize_layer("to_out", case.weight, layer_input, METHOD_STEPS["gptq"]))
     assert are_equal(results[0], results[1])
     assert are_equal(results[0], results[2])
     assert results[0].errors == results[1].errors == results[2].errors

@@ -1,0 +1,148 @@
+"""What `best` tries on a linear, and what it chooses by: the error on tokens of prompts that nothing is solved on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...numerics.affine import QuantizedWeight, dequantize
+from ...recipes.schema import Step
+from ..algorithms.gptq import DAMPING
+from .layer import LayerInput, LayerResult, quantize_layer
+
+STRONG_DAMPING = 0.15  # for inputs of which the calibration has seen too little
+TRIAL_OUTPUTS = 256  # of a linear that candidates are tried on
+MAX_REFINED_WEIGHTS = 2 * 10**8  # of a component; refining takes four times as long as GPTQ
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Steps that may suit a linear.
+
+    Attributes:
+        steps: Applied in this order.
+        damping: Of H, as a share of its mean diagonal.
+    """
+
+    steps: tuple[Step, ...]
+    damping: float = DAMPING
+
+    @property
+    def name(self) -> str:
+        """As the manifest has it."""
+        return f"{'+'.join(self.steps)}, damping {self.damping:g}"
+
+    @property
+    def clips(self) -> bool:
+        """Whether ranges of weights are clipped."""
+        return "range_search" in self.steps
+
+
+GPTQ = Candidate(("gptq",))
+CLIPPED = Candidate(("range_search", "gptq"))
+REFINEMENT: tuple[Step, ...] = ("scale_refit", "reround")
+VARIANTS = ("validated", "unclipped", "gptq")  # of a whole model, of which the one with the least drift is taken
+
+
+def list_candidates(variant: str, refines: bool) -> tuple[Candidate, ...]:
+    """Returns what is tried on each linear.
+
+    Args:
+        variant: One of VARIANTS.
+        refines: Whether there is time for more than one pass of GPTQ.
+    """
+    bases = {"validated": (GPTQ, CLIPPED), "unclipped": (GPTQ,), "gptq": (GPTQ,)}[variant]
+    if variant == "gptq" or not refines:
+        return bases
+    refined = [replace(base, steps=(*base.steps, *REFINEMENT)) for base in bases]
+    return (GPTQ, *refined, *(replace(candidate, damping=STRONG_DAMPING) for candidate in refined))
+
+
+class Choice(NamedTuple):
+    """A linear with the candidate that was chosen for it.
+
+    Attributes:
+        result: The quantized linear.
+        candidate: What it took.
+        validation_error: Relative to the output, on tokens that it was not solved on; None if there are none.
+    """
+
+    result: LayerResult
+    candidate: Candidate
+    validation_error: float | None
+
+
+@dataclass(frozen=True)
+class ValidatedInput:
+    """The input of linears with everything that candidates share of it.
+
+    Attributes:
+        layer_input: H and the format.
+        tokens: Tokens that are not in H, (n, in) float32, or None.
+        damped: The input with other dampings, each of which is factorized once.
+    """
+
+    layer_input: LayerInput
+    tokens: Tensor | None
+    damped: dict[float, LayerInput] = field(default_factory=dict, repr=False)
+    _errors: dict[tuple[str, Candidate], float] = field(default_factory=dict, init=False, repr=False)
+    _choices: dict[tuple[str, Candidate], Choice] = field(default_factory=dict, init=False, repr=False)
+
+    def forget_results(self) -> ValidatedInput:
+        """Returns the same input for weights that have changed."""
+        return ValidatedInput(self.layer_input, self.tokens, self.damped)
+
+    def with_damping(self, damping: float) -> LayerInput:
+        """Returns the input with another damping."""
+        if damping == self.layer_input.damping:
+            return self.layer_input
+        return self.damped.setdefault(damping, replace(self.layer_input, damping=damping))
+
+    def choose(self, name: str, weight: Tensor, candidates: Sequence[Candidate]) -> Choice:
+        """Quantizes a weight (out, in) with the candidate whose validation error is the least.
+
+        Candidates are tried on some outputs where there are many. Without tokens, the first one is taken.
+
+        Args:
+            name: The linear's name. Its weight must always be the same.
+            weight: (out, in)
+            candidates: What is tried.
+        """
+        best = candidates[0]
+        if self.tokens is not None and len(candidates) > 1:
+            errors = [self.try_candidate(name, weight, candidate) for candidate in candidates]
+            best = candidates[errors.index(min(errors))]
+        if (name, best) in self._choices:
+            return self._choices[name, best]
+        result = quantize_layer(name, weight, self.with_damping(best.damping), best.steps)
+        if self.tokens is None:
+            return Choice(result, best, None)
+        self._choices[name, best] = Choice(result, best, self.measure(weight, result.quantized))
+        return self._choices[name, best]
+
+    def try_candidate(self, name: str, weight: Tensor, candidate: Candidate) -> float:
+        """Returns the validation error of a weight (out, in), or of some of its outputs, with a candidate.
+
+        Args:
+            name: The linear's name. Its weight must always be the same.
+        """
+        if (name, candidate) not in self._errors:
+            sample = weight[:: max(1, len(weight) // TRIAL_OUTPUTS)]
+            result = quantize_layer(name, sample, self.with_damping(candidate.damping), candidate.steps)
+            self._errors[name, candidate] = self.measure(sample, result.quantized)
+        return self._errors[name, candidate]
+
+    def measure(self, weight: Tensor, quantized: QuantizedWeight) -> float:
+        """Returns the squared output error of a quantized weight on the tokens, relative to the squared output."""
+        assert self.tokens is not None
+        power = _sum_of_squares(self.tokens, weight.float())
+        return _sum_of_squares(self.tokens, dequantize(quantized).sub_(weight)) / power if power else 0.0
+
+
+def _sum_of_squares(tokens: Tensor, weight: Tensor) -> float:
+    """Returns the sum of squares of tokens (n, in) times a weight (out, in), the same with any number of threads."""
+    return float((tokens @ weight.T).square().sum(0, dtype=torch.float64).sum())
