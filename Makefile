@@ -71,7 +71,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-tune bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
+	open-clip readme-images bench-quality bench-ladder bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
@@ -198,6 +198,9 @@ bench-ladder: $(SET_UP)  ## what each quantization step gains on the demo
 
 bench-tune: $(SET_UP)  ## what tuning gains on the demo; with SOLUTIONS=1 for other solutions
 	$(RUN)/python -m edgepress.benchmarks.quantization.tuning $(if $(SOLUTIONS),--solutions)
+
+bench-transfer: $(SET_UP)  ## methods on trained models of other kinds, from packages that contain the weights
+	$(RUN)/python -m edgepress.benchmarks.transfer
 
 bench-evaluate: $(SET_UP)  ## time of scoring 500 pairs of images
 	$(RUN)/python -m edgepress.benchmarks.evaluation.throughput

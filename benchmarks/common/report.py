@@ -22,6 +22,8 @@ PAGES = {  # the page of each section
     "tuning": "tuning.md",
     "tuning-solutions": "tuning.md",
     "peers": "peers.md",
+    "transfer-text-embedder": "transfer.md",
+    "transfer-text-recognizer": "transfer.md",
     "cost": "cost.md",
     "cost-commands": "cost.md",
     "full-size-transformer": "full-size.md",
