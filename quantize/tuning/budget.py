@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ASSUMED_FLOPS = 3e11  # per second: two cores of a server that multiply in bfloat16, with all that is not a product
-AUTO_STEPS = 600
+AUTO_STEPS = 450
 AUTO_MINUTES = 30.0  # of the assumed machine, beyond which `auto` does not tune
 AUTO_SEEDS = 3  # images of each prompt that is trained on
 REFERENCE_SHARE = 0.25  # of given minutes, for the reference's samples

@@ -26,7 +26,8 @@ def measure_step_weights(
     """Measures the weight of each of a denoiser's calls for an image, on average 1.
 
     It is the mean squared error of the final latents if the quantized denoiser computes this call alone, over that of
-    the velocity.
+    the velocity. Over images the mean is geometric, as in PSNR: a single image that turns into another one would
+    decide an arithmetic mean.
 
     Args:
         pipeline: The reference. Its denoiser is as it was afterwards.
@@ -51,10 +52,15 @@ def measure_step_weights(
         finally:
             module.forward = forward
         velocity_error = sum(errors[call] for call in group)
-        weight = float((changed - exact).square().mean()) / velocity_error if velocity_error else 0.0
+        image_error = _geometric_mean((changed - exact).square().flatten(1).mean(1))
+        weight = image_error / velocity_error if velocity_error else 0.0
         weights += [weight] * len(group)
     mean = sum(weights) / len(weights)
     return [weight / mean for weight in weights] if mean else [1.0] * len(weights)
+
+
+def _geometric_mean(values: Tensor) -> float:
+    return float(values.double().log().mean().exp())
 
 
 def draw_probabilities(weights: Sequence[float]) -> list[float]:
