@@ -53,7 +53,7 @@ def _list_cells(graph: GraphEstimate) -> list[str]:
         str(graph.runs),
         f"{graph.weight_bytes / MB:,.1f}",
         f"{graph.activation_bytes / MB:,.1f}",
-        f"{operations:,.1f}",
+        f"{operations:,.1f}" if operations >= 10 else f"{operations:.2g}",
         floor,
     ]
 
