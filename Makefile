@@ -59,6 +59,7 @@ VENV_RKNN := .venv-rknn
 SET_UP_RKNN := $(VENV_RKNN)/.set-up
 OPEN_CLIP := build/open_clip/.set-up
 CYCLONEDX := build/cyclonedx/.set-up
+MODEL_SIGNING := build/model_signing/.set-up
 EDGEPRESS := $(RUN)/edgepress
 MODEL_OPTION := $(if $(MODEL),--model "$(MODEL)")
 # Not empty if the demo is evaluated, whose ground-truth images can be drawn.
@@ -140,7 +141,7 @@ bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: star
 TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
 	--no-loadscope-reorder
 
-test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) browser  ## run all tests that need no device
+test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) $(MODEL_SIGNING) browser  ## run all tests that need no device
 	$(TEST) -m "not device"
 
 test-fast: $(SET_UP)  ## run the tests that take less than a second each
@@ -257,6 +258,11 @@ $(OPEN_CLIP): $(SET_UP)
 # Not in .venv: only a test reads the official schemas in it, and it brings twenty packages.
 $(CYCLONEDX): $(SET_UP)
 	$(RUN)/pip install --quiet --target build/cyclonedx --upgrade 'cyclonedx-python-lib[json-validation]==11.12.0'
+	@touch $@
+
+# Not in .venv: only tests of signing need it, and it brings twenty packages.
+$(MODEL_SIGNING): $(SET_UP)
+	$(RUN)/pip install --quiet --target build/model_signing --upgrade model-signing==1.1.1 pyOpenSSL==26.4.0
 	@touch $@
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's quantizers: speed, memory, size, quality

@@ -38,6 +38,7 @@ from .publish import publish
 from .quantize import quantize
 from .recipes import recipes
 from .serve import serve
+from .sign import sign
 from .verify import verify
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit, GeneratorExit)  # are for click
@@ -159,6 +160,7 @@ COMMANDS = (
     describe,
     diff,
     verify,
+    sign,
     publish,
     clean,
 )

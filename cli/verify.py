@@ -21,10 +21,18 @@ FAILED = 1  # exit code
     help="Run the ONNX graphs on golden inputs, and compare their outputs with torch's at export.",
 )
 @click.option("--rehash", is_flag=True, help="Read all files again, even those that have not changed since.")
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Check the signature too, with a public key in PEM.",
+)
 @json_option
 @verbosity_options
 @click.pass_context
-def verify(context: click.Context, /, artifact: Path, run: bool, rehash: bool, as_json: bool) -> None:
+def verify(
+    context: click.Context, /, artifact: Path, run: bool, rehash: bool, public_key: Path | None, as_json: bool
+) -> None:
     """Compare every file of ARTIFACT with its size, header and SHA-256, and graphs with torch.
 
     Nothing may be missing, changed, added, or left of a model that was replaced. Exit code 1: something is. Hashes are
@@ -32,6 +40,10 @@ def verify(context: click.Context, /, artifact: Path, run: bool, rehash: bool, a
     """
     from ..api import verification
 
+    if public_key is not None:
+        from ..api.signing import check_signature
+
+        check_signature(artifact, public_key)
     with show_progress() as progress:
         report = verification.verify(artifact, run=run, rehash=rehash, progress=progress)
     if as_json:

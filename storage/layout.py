@@ -15,6 +15,7 @@ MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipel
 WEIGHT_EXPORT_NAME = "export.json"
 CHECKSUMS_NAME = "SHA256SUMS"
 DESCRIPTION_NAME, CARD_NAME, SBOM_NAME = "artifact.json", "README.md", "sbom.cdx.json"  # of an artifact as a whole
+SIGNATURE = "artifact.sig"
 DOCUMENT_NAMES = (DESCRIPTION_NAME, CARD_NAME, SBOM_NAME)
 EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
 MARKERS = {  # keys of which no other program's files of these names have most
@@ -40,6 +41,7 @@ TOP_NAMES = (
     DESCRIPTION_NAME,
     CARD_NAME,
     SBOM_NAME,
+    SIGNATURE,
     TIMINGS,
     LOCAL,
 )  # all that an artifact consists of

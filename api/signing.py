@@ -1,0 +1,95 @@
+"""Signs an artifact with a private key, as the OpenSSF Model Signing specification has it, and checks the signature.
+
+All published files are signed, by their SHA-256. What is measured or set up where the artifact runs is left out, so
+that it can change without another signature.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError, summarize_error
+from ..common.requirements import requires_extra
+from ..storage.layout import BENCH, ENGINES_FOLDER, EVALUATION, KIT, LOCAL, ONNX, SIGNATURE, TIMINGS, WORK, Artifact
+from ..storage.preflight import check_writable_folder
+from ..storage.publishing import artifact_lock
+from ..storage.recognition import is_artifact, reject_path
+
+UNSIGNED = (EVALUATION, BENCH, KIT, TIMINGS, LOCAL, WORK, f"{ONNX}/{ENGINES_FOLDER}", SIGNATURE)
+
+
+@requires_extra("sign")
+def sign(path: str | Path, key: str | Path) -> Path:
+    """Signs an artifact, offline. An earlier signature is replaced.
+
+    Args:
+        path: The artifact.
+        key: A private key on an elliptic curve (P-256, P-384 or P-521), in PEM without a password.
+
+    Returns:
+        The file of the signature, in the artifact.
+
+    Raises:
+        UserError: It is no artifact, the key cannot be used, or the signature cannot be written.
+    """
+    from model_signing import signing
+
+    artifact = _require_artifact(path)
+    signature = artifact.path / SIGNATURE
+    check_writable_folder(artifact.path)
+    try:
+        signer = signing.Config().use_elliptic_key_signer(private_key=_require_key(key))
+        with artifact_lock(artifact.path):
+            signer.set_hashing_config(_configure_hashing()).sign(artifact.path, signature)
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{artifact.path} cannot be signed with {key} ({summarize_error(error)}). Give a private key on an "
+            "elliptic curve, in PEM without a password."
+        ) from error
+    return signature
+
+
+@requires_extra("sign")
+def check_signature(path: str | Path, key: str | Path) -> None:
+    """Checks that an artifact is what the owner of a key signed: no file was changed, added or removed.
+
+    Args:
+        path: The artifact.
+        key: The public key, in PEM.
+
+    Raises:
+        UserError: It is no artifact, has no signature, or the signature is that of another key or of other files.
+    """
+    from model_signing import verifying
+
+    artifact = _require_artifact(path)
+    signature = artifact.path / SIGNATURE
+    if not signature.is_file():
+        raise UserError(f"{artifact.path} has no signature. Ask who made it for one.")
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=_require_key(key))
+        verifier.set_hashing_config(_configure_hashing()).verify(artifact.path, signature)
+    except Exception as error:  # the package raises what its parts do
+        raise UserError(
+            f"{artifact.path} is not what the owner of {key} signed ({summarize_error(error)}). Copy it again, or "
+            "check the key."
+        ) from error
+
+
+def _configure_hashing() -> Any:
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=UNSIGNED, ignore_git_paths=False)
+
+
+def _require_artifact(path: str | Path) -> Artifact:
+    if not is_artifact(Path(path)):
+        raise reject_path(Path(path), "Give an artifact that edgepress made", is_artifact)
+    return Artifact(Path(path))
+
+
+def _require_key(key: str | Path) -> Path:
+    if not Path(key).is_file():
+        raise UserError(f"There is no key {key}. Give a file in PEM.")
+    return Path(key)

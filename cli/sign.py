@@ -1,0 +1,30 @@
+"""`edgepress sign`: signs an artifact with a private key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import FOLDER, Command, verbosity_options
+
+
+@click.command(cls=Command)
+@click.argument("artifact", type=FOLDER)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Private key on an elliptic curve, PEM.",
+)
+@verbosity_options
+def sign(artifact: Path, key: Path) -> None:
+    """Sign ARTIFACT, offline: all of its published files by their SHA-256.
+
+    Who has the public key checks it with verify --public-key. Describe the artifact first, since a signature covers its
+    description.
+    """
+    from ..api import signing
+
+    click.echo(f"Signed: {signing.sign(artifact, key)}")
