@@ -67,8 +67,8 @@ class TuneTime(click.ParamType[str | float]):
     name = "off|auto|MINUTES"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | float:
-        if value in ("off", "auto"):
-            return str(value)
+        if str(value).lower() in ("off", "auto"):
+            return str(value).lower()
         if re.fullmatch(r"\d{1,5}(\.\d{1,9})?", str(value)) and 0 < float(value) <= MAX_TUNE_MINUTES:
             return float(value)
         return self.fail(f"{value!r} is not off, auto or minutes. Write minutes like 10, up to 10080.", param, ctx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -48,7 +49,10 @@ def missing_package(error: ModuleNotFoundError, extra: str) -> Exception:
     cause: BaseException | None = error
     while cause is not None and not getattr(cause, "name", None):
         cause = cause.__cause__
-    name = str(getattr(cause, "name", "")).partition(".")[0]
+    # What a missing distribution is called is in the text of importlib's error, if the library gives it another.
+    text = str(getattr(cause, "name", ""))
+    distribution = re.search(r"'([\w.-]+)' distribution", text)
+    name = distribution[1] if distribution else text.partition(".")[0]
     if not name or name == PACKAGE or name in sys.stdlib_module_names:
         return error
     return UserError(f"This needs the package {name!r}, which is not installed. Run: pip install 'edgepress[{extra}]'")

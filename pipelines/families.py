@@ -7,6 +7,7 @@ recognized by what their `forward` takes. Only exporting and what a description 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,11 @@ from .empty_modules import resolve_class
 from .hub import read_pipeline_class
 
 TIMESTEP_NAMES = frozenset({"t", "timestep", "timesteps", "timestep_ratio", "time_step"})
+# What a call takes that starts from an image, and components that steer by one.
+IMAGE_PARAMETERS = frozenset({"strength", "mask_image", "control_image", "image_embeddings", "gligen_phrases"})
+IMAGE_COMPONENTS = re.compile("controlnet|adapter|depth_estimator|low_res|image_embedder")
+# Classes whose call has an optional image without which it fails.
+IMAGE_CLASSES = re.compile("Edit|Refiner|Upscale|SuperResolution|InstructPix2Pix|Kontext|Fill|Layered|Decoder|Img2Img")
 IMAGE_NAMES = ("image", "images", "control_image", "mask_image", "input_images", "pose_images", "video")
 
 
@@ -53,10 +59,18 @@ def makes_images_from_text(cls: type) -> bool:
         cls: A class of diffusers.
     """
     parameters = inspect.signature(cls.__call__).parameters
+    components = inspect.signature(cls.__init__).parameters
     needed = [
         name for name in IMAGE_NAMES if name in parameters and parameters[name].default is inspect.Parameter.empty
     ]
-    return "prompt" in parameters and "num_frames" not in parameters and not needed and _returns_images(cls)
+    takes_image = needed or IMAGE_PARAMETERS & parameters.keys() or any(map(IMAGE_COMPONENTS.search, components))
+    return (
+        "prompt" in parameters
+        and "num_frames" not in parameters
+        and not takes_image
+        and not IMAGE_CLASSES.search(cls.__name__)
+        and _returns_images(cls)
+    )
 
 
 def _returns_images(cls: type) -> bool:

@@ -63,6 +63,9 @@ def convert_lora(
     from diffusers.configuration_utils import FrozenDict
 
     loader = get_lora_loader(pipeline_class)
+    many = next((name for name, tensor in tensors.items() if name.endswith(".alpha") and tensor.numel() != 1), None)
+    if many is not None:
+        raise UserError(f"{file}: {many} is {tensors[many].numel()} numbers instead of one. Download it again.")
     leaves = {name: t.detach().requires_grad_() for name, t in tensors.items() if t.is_floating_point()}
     # Converters change tensors in place, which only tensors that are no leaves allow.
     followed = {name: leaves[name].clone() if name in leaves else tensor for name, tensor in tensors.items()}

@@ -166,7 +166,12 @@ def _pair(
     for (component, path), keys in factors.items():
         name = _find_name(checkpoints[component], path, "weight")
         bias = _find_name(checkpoints[component], path, "bias")
-        if name is None or not {"A.weight", "B.weight"} <= keys.keys() or ("B.bias" in keys and bias is None):
+        if name is not None and "B.bias" in keys and bias is None:
+            raise UserError(
+                f"The LoRA has a bias for {component}.{path}, which has none in {checkpoints[component].folder}. Use a "
+                "LoRA that was trained for this model, or without biases."
+            )
+        if name is None or not {"A.weight", "B.weight"} <= keys.keys():
             unknown += keys.values()
             continue
         down, up = tensors[keys["A.weight"]], tensors[keys["B.weight"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,12 @@ def test_the_package_of_a_missing_module_is_named() -> None:
     assert str(missing_package(missing("torch.nn"), "quantize")) == (
         "This needs the package 'torch', which is not installed. Run: pip install 'edgepress[quantize]'"
     )
+
+
+def test_a_missing_distribution_is_named_by_its_own_name() -> None:
+    """As transformers raises it: importlib's error takes what it is given for a name."""
+    error = PackageNotFoundError("The 'filelock' distribution was not found and is required by this application.")
+    assert str(missing_package(error, "all")).startswith("This needs the package 'filelock', which is not installed.")
 
 
 def test_a_library_that_imports_on_demand_hides_the_name_in_the_cause() -> None:

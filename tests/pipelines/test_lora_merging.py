@@ -185,6 +185,20 @@ def test_values_that_are_not_finite_are_named(tiny: Path, tmp_path: Path, factor
     require_error(tiny, write_diffusers_lora(tmp_path / "a.safetensors", factors), rf"NaN .* transformer\.{ATTENTION}")
 
 
+def test_a_bias_where_the_model_has_none_is_named(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    tensors = load_file(lora)
+    tensors[f"transformer.{ATTENTION}.lora_B.bias"] = torch.ones(2)
+    save_file(tensors, lora)
+    require_error(tiny, lora, rf"has a bias for transformer\.{ATTENTION}, which has none")
+
+
+def test_an_alpha_is_one_number(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    save_file(load_file(lora) | {f"transformer.{ATTENTION}.alpha": torch.ones(2)}, lora)
+    require_error(tiny, lora, rf"transformer\.{ATTENTION}\.alpha is 2 numbers instead of one")
+
+
 def test_a_product_out_of_range_is_named_before_any_work(tiny: Path, tmp_path: Path) -> None:
     large = make_factors(tiny / "transformer", ATTENTION, size=1e30)
     lora = write_diffusers_lora(tmp_path / "a.safetensors", large)

@@ -140,6 +140,10 @@ def test_weights_that_are_not_finite_are_named(pipeline: Path, value: float, mes
             r"'DreamPipeline', which diffusers \d+\.\S* does not have; the pipeline was saved with diffusers 0\.99",
         ),
         ({"_class_name": "WanPipeline"}, "is a WanPipeline, which does not make images from text alone"),
+        *(
+            ({"_class_name": name}, f"is a {name}, which does not make images from text alone")
+            for name in ("ZImageImg2ImgPipeline", "ZImageInpaintPipeline", "FluxFillPipeline", "QwenImageEditPipeline")
+        ),
         ({"_class_name": "DiTPipeline"}, "is a DiTPipeline, which does not make images from text alone"),
         ({"_class_name": "StableDiffusionPipeline"}, "has no component that denoises"),
     ],
