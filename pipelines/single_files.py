@@ -24,12 +24,13 @@ from ..storage.recognition import reject_path
 from ..storage.safetensors_header import read_tensor_headers
 from ..storage.weight_files import find_weight_folders
 from ..storage.weight_formats import describe_unsupported
+from .comfy_layouts import dequantize_comfy, find_comfy_layouts, list_comfy_tensors
 from .hub import read_pipeline_class
 from .quantization_packages import require_packages
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 GGUF_SUFFIX, SAFETENSORS_SUFFIX = ".gguf", ".safetensors"
 SINGLE_FILE_SUFFIXES = (GGUF_SUFFIX, SAFETENSORS_SUFFIX)
@@ -87,6 +88,8 @@ def check_component_file(pipeline: Path, replacement: ComponentFile) -> None:
         shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     else:
         headers = read_tensor_headers(file)
+        if find_comfy_layouts(headers):
+            headers = list(list_comfy_tensors(file, headers).values())
         explanation = describe_unsupported({header.name: header.dtype for header in headers})
         if explanation:
             raise UserError(
@@ -134,12 +137,15 @@ def _load_with_diffusers(pipeline: Path, replacement: ComponentFile, class_name:
     from .empty_modules import resolve_class
 
     options: dict[str, Any] = {}
+    source: str | dict[str, Tensor] = str(replacement.file)
+    if not replacement.is_gguf and find_comfy_layouts(read_tensor_headers(replacement.file)):
+        source = _strip_prefix(dequantize_comfy(replacement.file))
     if replacement.is_gguf:
         from diffusers import GGUFQuantizationConfig
 
         options["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
     module = resolve_class("diffusers", class_name).from_single_file(
-        str(replacement.file),
+        source,
         config=str(pipeline),
         subfolder=replacement.component,
         torch_dtype=dtype,
@@ -189,7 +195,8 @@ def _load_with_transformers(
         return cast("nn.Module", cls.from_pretrained(folder, gguf_file=name, config=config, dtype=dtype))
     from safetensors.torch import load_file
 
-    tensors = _strip_prefix(load_file(replacement.file))
+    is_quantized = find_comfy_layouts(read_tensor_headers(replacement.file))
+    tensors = _strip_prefix((dequantize_comfy if is_quantized else load_file)(replacement.file))
     return cast("nn.Module", cls.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype))
 
 

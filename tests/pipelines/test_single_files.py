@@ -75,9 +75,9 @@ def test_other_files_are_named(reference: Path, weights: dict[str, Tensor], tmp_
     foreign = write_safetensors({"unet.weight": torch.ones(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match=r"holds no tensor of the transformer: .* such as 'unet\.weight'"):
         check(reference, foreign)
-    scaled = write_safetensors(weights | {"x.scale_weight": torch.ones(1)}, tmp_path / "scaled.safetensors")
-    with pytest.raises(UserError, match=r"scaled float8 as ComfyUI stores it"):
-        check(reference, scaled)
+    packed = write_safetensors(weights | {"x.qweight": torch.ones(1)}, tmp_path / "packed.safetensors")
+    with pytest.raises(UserError, match=r"belongs to weights quantized by AWQ or GPTQ\. Give a file in floating point"):
+        check(reference, packed)
     with pytest.raises(UserError, match=r"has no component 'unet'\. Choose from: text_encoder, transformer, vae\."):
         check(reference, narrow, "unet")
     with pytest.raises(UserError, match=r"nowhere\.gguf does not exist"):
