@@ -47,6 +47,7 @@ OLD ?=
 REPEATS ?= 5
 REQUESTS ?= 1000
 HOURS ?= 0.5
+PIPELINE ?= demo
 # The system's interpreter comes first: distributions optimize theirs with a profile, and graphs are traced a fifth faster.
 PYTHON ?= $(or $(shell for python in /usr/bin/python3.11 python3.11; do \
 	$$python -c 'import ensurepip' 2>/dev/null && echo $$python && break; done),python3)
@@ -73,7 +74,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
-	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
+	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
@@ -273,6 +274,9 @@ fuzz: $(SET_UP)  ## damaged files for every reader (CASES=10000 SEED=0; writes t
 
 faults: $(SET_UP)  ## commands that fail at every operation on files (POINTS=0: all; writes to docs/reliability.md)
 	$(RUN)/python -m edgepress.benchmarks.reliability.faults --points $(POINTS) --jobs $(JOBS) $(if $(VERB),--verb "$(VERB)")
+
+bench-openvino: $(SET_UP)  ## exported graphs in OpenVINO: which open, parity, 4-bit weights, speed (PIPELINE=demo)
+	$(RUN)/python -m edgepress.benchmarks.openvino --pipeline $(PIPELINE)
 
 bench-onnx-options: $(SET_UP)  ## which session options compute INT4 products correctly (writes to docs/onnx.md)
 	$(RUN)/python -m edgepress.benchmarks.onnx.session_options

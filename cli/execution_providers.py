@@ -21,8 +21,12 @@ def provider_option(function: F) -> F:
     )(function)
 
 
-def require_no_npu(artifact: Path) -> None:
-    """Checks that an artifact for which the user chose execution providers is run by ONNX Runtime.
+def require_no_npu(artifact: Path, option: str = "--provider") -> None:
+    """Checks that an artifact for which the user chose what runs its graphs has graphs.
+
+    Args:
+        artifact: The artifact.
+        option: The option that the user gave.
 
     Raises:
         UserError: It holds parts for an NPU.
@@ -30,4 +34,5 @@ def require_no_npu(artifact: Path) -> None:
     from ..runtime.rknn.exported import is_rknn_artifact
 
     if is_rknn_artifact(artifact):
-        raise UserError(f"{artifact} holds parts for an NPU, which ONNX Runtime does not run. Remove --provider.")
+        runner = "ONNX Runtime" if option == "--provider" else "another engine"
+        raise UserError(f"{artifact} holds parts for an NPU, which {runner} does not run. Remove {option}.")

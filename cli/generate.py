@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from ..runtime.generation_request import GenerationRequest
     from ..runtime.image_file import ImageFormat
     from ..runtime.image_metadata import Detail
-    from ..runtime.pipeline import ImagePipeline
+    from ..runtime.pipeline import Engine, ImagePipeline
 
 SEED_LIMIT = 2**63
 FORMATS = ("png", "jpeg", "webp")  # of a batch
+
+ENGINES = ("onnxruntime", "openvino")
 
 
 @click.command(cls=Command)
@@ -55,6 +57,13 @@ FORMATS = ("png", "jpeg", "webp")  # of a batch
 @click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Quality of JPEG and WebP.")
 @click.option("--low-memory", is_flag=True, help="With --prompts: keep one graph in memory at a time.")
 @provider_option
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="What runs ONNX graphs; openvino on the CPU needs the extra 'openvino'.",
+)
 @click.option(
     "--verify",
     is_flag=True,
@@ -87,6 +96,7 @@ def generate(
     quality: int,
     low_memory: bool,
     providers: tuple[str, ...],
+    engine: str,
     verify: bool,
     provenance: Detail,
     output: Path,
@@ -106,12 +116,14 @@ def generate(
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import ImagePipeline
 
+    if providers and engine != ENGINES[0]:
+        raise UserError("--provider is for ONNX Runtime. Leave it out, or leave out --engine.")
     if verify:
         _verify(artifact)
-    if providers:
-        require_no_npu(artifact)
+    if providers or engine != ENGINES[0]:
+        require_no_npu(artifact, "--provider" if providers else "--engine")
     keep_loaded = prompts is not None and not low_memory
-    pipeline = ImagePipeline(artifact, keep_loaded=keep_loaded, providers=providers or CPU_PROVIDERS)
+    pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine))
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
     request = replace(settings, prompt=prompt or "", seed=seed, tile_size=tile, negative_prompt=negative_prompt)
     if target is None:

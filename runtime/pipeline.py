@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from PIL import Image
 
@@ -17,17 +17,20 @@ from ..models.registry import get_family
 from ..prompts.truncation import warn_once
 from .finite_outputs import require_finite_outputs
 from .generation_request import GenerationRequest, require_valid
+from .graph_sessions import GraphSessions
 from .malformed import reject_malformed
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool
 from .onnx.shape_buckets import BucketedSessions
+from .openvino.sessions import OpenVinoSessions
 from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .scheduler import Schedule, make_schedule
 from .tokenizer import PromptTokenizer
 from .vae_tiling import make_tiled_decoder
 
+Engine = Literal["onnxruntime", "openvino"]
 MIN_TILE_SIZE = 64  # pixels; smaller tiles consist mostly of margin
 ENCODING, DENOISING, DECODING = "encoding", "denoising", "decoding"  # stages of progress
 
@@ -45,6 +48,7 @@ class ImagePipeline:
         keep_loaded: Whether graphs stay in memory, which saves time when several images are generated. Otherwise one
             graph is in memory at a time.
         providers: Execution providers of ONNX Runtime, in order of preference.
+        engine: What runs ONNX graphs: `onnxruntime`, or `openvino` on the CPU, which needs the extra `openvino`.
 
     Attributes:
         folder: Folder of the exported graphs.
@@ -57,13 +61,17 @@ class ImagePipeline:
     """
 
     def __init__(
-        self, artifact: str | Path, keep_loaded: bool = True, providers: str | Sequence[str] = CPU_PROVIDERS
+        self,
+        artifact: str | Path,
+        keep_loaded: bool = True,
+        providers: str | Sequence[str] = CPU_PROVIDERS,
+        engine: Engine = "onnxruntime",
     ) -> None:
         artifact, providers = Path(artifact), [providers] if isinstance(providers, str) else providers
         if is_rknn_artifact(artifact):
             self._open_rknn(artifact, keep_loaded)
         else:
-            self._open_onnx(artifact, keep_loaded, providers)
+            self._open_onnx(artifact, keep_loaded, providers, engine)
         with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
             self.size_multiple: int = self._host.size_multiple
@@ -71,17 +79,21 @@ class ImagePipeline:
         max_tokens = min(exported_tokens, self._host.max_tokens)
         self._tokenizer = PromptTokenizer(self.folder / "tokenizer", self._host.chat_template_kwargs, max_tokens)
 
-    def _open_onnx(self, artifact: Path, keep_loaded: bool, providers: Sequence[str]) -> None:
+    def _open_onnx(self, artifact: Path, keep_loaded: bool, providers: Sequence[str], engine: Engine) -> None:
         exported = load_exported_onnx(artifact)
         self.folder: Path = exported.folder
         self.pipeline_class: str = exported.pipeline_class
         self._host_configs: Mapping[str, Any] = exported.host_configs
         with reject_malformed(self.folder):
             self._host: Host = load_host(get_family(exported.pipeline_class), exported.host_configs)
-        sessions = SessionPool(
-            exported.graph_files, keep_loaded, providers, exported.accuracy_level, exported.linked_weights
-        )
-        self._run: SessionPool | BucketedSessions | RknnBackend = sessions
+        sessions: GraphSessions
+        if engine == "openvino":
+            sessions = OpenVinoSessions(exported.graph_files, keep_loaded, exported.accuracy_level)
+        else:
+            sessions = SessionPool(
+                exported.graph_files, keep_loaded, providers, exported.accuracy_level, exported.linked_weights
+            )
+        self._run: GraphSessions | BucketedSessions | RknnBackend = sessions
         if exported.bucketed_graphs:
             self._run = BucketedSessions(sessions, exported.bucketed_graphs)
         self.image_sizes: Sequence[tuple[int, int]] = exported.image_sizes

@@ -35,7 +35,15 @@ ROOMS = {  # the extra that a room's imports come from
     "export": "export",
     "evaluate": "evaluate",
 }
-OPTIONAL = {"rknn", "rknnlite", "flip_evaluator", "open_clip", "peft", "gguf"}  # used only where they are installed
+OPTIONAL = {
+    "rknn",
+    "rknnlite",
+    "flip_evaluator",
+    "open_clip",
+    "peft",
+    "gguf",
+    "openvino",
+}  # used only where they are installed
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "onnx", "rapidocr"}
 
 

@@ -35,6 +35,8 @@ PAGES = {  # the page of each section
     "onnx-full-size-transformer": "onnx.md",
     "onnx-full-size-text-encoder": "onnx.md",
     "onnx-session-options": "../onnx.md",
+    "openvino-demo": "openvino.md",
+    "openvino-medium": "openvino.md",
     "npu-images": "rknn.md",
     "npu-folding": "rknn.md",
     "npu": "rknn.md",

@@ -52,7 +52,7 @@ def list_install_steps(pins: str, file: Path) -> list[list[str]]:
     first = [line.removeprefix("# first: ").split() for line in lines if line.startswith("# first: ")]
     options = [word for line in lines if line.startswith("# options: ") for word in line.split()[2:]]
     torch = [line for line in lines if line.startswith(TORCH_PREFIX)]
-    return [torch, *first, [*options, "--requirement", str(file)]]
+    return [*([torch] if torch else []), *first, [*options, "--requirement", str(file)]]
 
 
 def _run_command(command: list[str], log: Path) -> None:

@@ -181,7 +181,8 @@ class ImageAlbum:
         self.embed(reference, self.references, item.index, max_side)
         self.embed(self.load(sample.ground_truth), self.ground_truths, item.index, max_side)
         self.embed(variant, self.variants, item, max_side)
-        if reference is not None and variant is not None and reference.shape == variant.shape:
+        is_comparable = self.results.identity.variants[item.variant].own_noise is None
+        if is_comparable and reference is not None and variant is not None and reference.shape == variant.shape:
             self.embed(self.heatmap.render(reference, variant), self.heatmaps, item, max_side)
         shown = reference if reference is not None else variant
         if shown is not None:

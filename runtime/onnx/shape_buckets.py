@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from .sessions import SessionPool
+from ..graph_sessions import GraphSessions
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -57,7 +57,7 @@ class BucketedSessions:
         graphs: The graphs, by name.
     """
 
-    def __init__(self, sessions: SessionPool, graphs: Mapping[str, BucketedGraph]) -> None:
+    def __init__(self, sessions: GraphSessions, graphs: Mapping[str, BucketedGraph]) -> None:
         self._sessions, self._graphs = sessions, graphs
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:

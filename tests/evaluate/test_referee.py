@@ -16,7 +16,7 @@ from rich.console import Console
 from edgepress.common.errors import UserError
 from edgepress.evaluate.evaluator import run_evaluation
 from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan, plan_evaluation
-from edgepress.evaluate.report import markdown, terminal
+from edgepress.evaluate.report import html, markdown, terminal
 from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.recipes.schema import EvaluationSettings, Recipe
 
@@ -80,6 +80,9 @@ def test_a_server_with_its_own_noise_is_judged_by_quality_alone(reference: Path,
         console.print(terminal.render(results))
     assert "board: no fidelity: the server makes its own noise" in capture.get()
     assert "noise of its own" in markdown.render(results)
+    page = html.render(results, folder)
+    assert page.count('"heatmap":null') == 2  # no difference of unlike images
+    assert "fidelity of" in page
 
 
 def test_what_cannot_be_opened_is_refused_before_any_image(reference: Path, folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ def test_torch_is_installed_first() -> None:
     ]
 
 
+def test_without_torch_there_is_one_step() -> None:
+    assert environments.list_install_steps("a==1\n", Path("p.txt")) == [["--requirement", "p.txt"]]
+
+
 def test_an_environment_is_created_once_per_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(environments, "_run_command", lambda command, _: _create_environment(calls, command, tmp_path))

@@ -1,0 +1,1 @@
+"""Runs exported ONNX graphs with OpenVINO instead of ONNX Runtime."""

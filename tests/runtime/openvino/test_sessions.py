@@ -1,0 +1,68 @@
+"""OpenVINO on small graphs, held against ONNX Runtime. Where openvino is not installed, only that is tested."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers.small_artifact import write_small_artifact
+
+from edgepress.cli.main import main
+from edgepress.common.errors import UserError
+from edgepress.runtime.generation_request import GenerationRequest
+from edgepress.runtime.openvino.sessions import OpenVinoSessions
+from edgepress.runtime.pipeline import ImagePipeline
+
+IS_INSTALLED = find_spec("openvino") is not None
+needs_openvino = pytest.mark.skipif(not IS_INSTALLED, reason="openvino is not installed")
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifact")
+    write_small_artifact(folder)
+    return folder
+
+
+@pytest.mark.skipif(IS_INSTALLED, reason="openvino is installed")
+def test_a_missing_package_is_named(artifact: Path, tmp_path: Path) -> None:
+    arguments = ["generate", str(artifact), "--prompt", "x", "--engine", "openvino", "-o", str(tmp_path / "x.png")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert (
+        "This needs the package 'openvino', which is not installed. Run: pip install 'edgepress[openvino]'"
+        in result.output
+    )
+
+
+def test_options_of_onnxruntime_are_refused(artifact: Path, tmp_path: Path) -> None:
+    arguments = ["generate", str(artifact), "--prompt", "x", "--engine", "openvino", "--provider", "CPU"]
+    result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "x.png")])
+    assert result.exit_code == 2
+    assert "--provider is for ONNX Runtime. Leave it out, or leave out --engine." in result.output
+
+
+@needs_openvino
+def test_images_are_those_of_onnxruntime(artifact: Path) -> None:
+    request = GenerationRequest("a sign", steps=2, size=(64, 96))
+    engines = {name: ImagePipeline(artifact, engine=name) for name in ("onnxruntime", "openvino")}
+    images = {name: np.asarray(pipeline.generate(request)).astype(int) for name, pipeline in engines.items()}
+    assert np.abs(images["openvino"] - images["onnxruntime"]).max() <= 4  # bfloat16 where the processor has it
+    assert engines["openvino"].engine.startswith("OpenVINO ")
+    assert engines["openvino"].load_seconds > 0
+
+
+@needs_openvino
+def test_wrong_graphs_are_named(artifact: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"no graph")
+    sessions = OpenVinoSessions({"caption": artifact / "onnx" / "caption.onnx", "damaged": damaged}, keep_loaded=False)
+    with pytest.raises(UserError, match=r"Graph 'other' is missing from the artifact, which has caption, damaged"):
+        sessions("other", {})
+    with pytest.raises(UserError, match=r"is no graph 'caption': it takes .* instead of x"):
+        sessions("caption", {"x": np.zeros(1)})
+    with pytest.raises(UserError, match=r"OpenVINO .* cannot load .*damaged\.onnx"):
+        sessions("damaged", {})
