@@ -25,7 +25,7 @@ def export_gguf(
     model: str | Path | None = None,
     output: str | Path | None = None,
     type: Literal["q4_0", "q4_1", "q8_0"] | None = None,  # noqa: A002
-    components: Sequence[str] = (),
+    components: str | Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> WeightExportResult:
     """Exports a quantized pipeline to one GGUF file for each component, in `output/gguf`.
@@ -51,7 +51,8 @@ def export_gguf(
     source, target = _resolve_folders(recipe, model, output)
     from ..export.gguf.exporter import export_gguf as export
 
-    return export(source, target, type=type, components=components, progress=progress)
+    names = (components,) if isinstance(components, str) else components
+    return export(source, target, type=type, components=names, progress=progress)
 
 
 @requires_extra("quantize")

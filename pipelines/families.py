@@ -59,7 +59,7 @@ def makes_images_from_text(cls: type) -> bool:
         cls: A class of diffusers.
     """
     parameters = inspect.signature(cls.__call__).parameters
-    components = inspect.signature(cls.__init__).parameters
+    components = inspect.signature(cls).parameters
     needed = [
         name for name in IMAGE_NAMES if name in parameters and parameters[name].default is inspect.Parameter.empty
     ]

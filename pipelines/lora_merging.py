@@ -19,6 +19,7 @@ from .hub import read_pipeline_class
 from .lora_conversion import convert_lora, get_lora_loader
 from .lora_files import PEFT_CONFIG, PEFT_PREFIX, LoraScaling, LoraSpec, read_lora
 
+MAX_ADDED = 1e9  # to a weight; squares of larger ones leave float32 when errors are summed
 MAX_LISTED = 5  # names in a message
 FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.(?P<kind>weight|bias)")
 
@@ -79,8 +80,8 @@ def merge_loras(
         layers = _read_layers(spec, pipeline, checkpoints)
         _require_layers(spec.file, layers, pipeline)
         for (component, name), update in layers.updates.items():
-            _check_update(spec.file, component, name, update, checkpoints[component])
             scaled = replace(update, scale=update.scale * spec.weight)
+            _check_update(spec.file, component, name, scaled, checkpoints[component])
             updates.setdefault(component, {}).setdefault(name, []).append(scaled)
     return {
         component: checkpoints[component].with_changes(
@@ -198,8 +199,8 @@ def _require_layers(file: Path, layers: _Layers, pipeline: Path) -> None:
     listed = ", ".join(layers.unknown[:MAX_LISTED]) + more
     if not layers.updates:
         raise UserError(
-            f"{file} is a LoRA for another base model: none of its keys has a layer in {pipeline} ({listed}). "
-            "Use a LoRA that was trained for this model."
+            f"{file} is a LoRA for another base model: none of its keys has a layer in {pipeline}, as diffusers reads "
+            f"them ({listed}). Use a LoRA that was trained for this model."
         )
     raise UserError(
         f"{len(layers.unknown)} keys of {file} have no layer in {pipeline}: {listed}. "
@@ -210,8 +211,13 @@ def _require_layers(file: Path, layers: _Layers, pipeline: Path) -> None:
 def _check_update(file: Path, component: str, name: str, update: LoraUpdate, checkpoint: Checkpoint) -> None:
     """Raises UserError where an update does not fit its weight, or is not finite."""
     shape = checkpoint.shape(name)
-    ranks = {update.up.shape[1], update.down.shape[0]} if update.down is not None else {1}
-    if _strip_ones(update.shape) != _strip_ones(shape) or len(ranks) > 1 or math.prod(update.up.shape[2:]) > 1:
+    ranks = (update.up.shape[1], update.down.shape[0]) if update.down is not None else (1, 1)
+    if ranks[0] != ranks[1]:
+        raise UserError(
+            f"{file} is damaged: the matrices for {component}.{name} have the ranks {ranks[1]} and {ranks[0]}. "
+            "Download it again."
+        )
+    if _strip_ones(update.shape) != _strip_ones(shape) or math.prod(update.up.shape[2:]) > 1:
         raise UserError(
             f"{file} is a LoRA for another base model: it changes a {component}.{name} of shape {update.shape}, but "
             f"that of {checkpoint.folder} has shape {shape}. Use a LoRA that was trained for this model."
@@ -219,16 +225,21 @@ def _check_update(file: Path, component: str, name: str, update: LoraUpdate, che
     factors = [update.up] if update.down is None else [update.up, update.down]
     if not all(bool(torch.isfinite(factor.float()).all()) for factor in factors):
         raise UserError(f"{file} contains NaN or an infinite value for {component}.{name}. Download it again.")
-    if _may_overflow(update) and not bool(torch.isfinite(update.compute()).all()):
-        raise UserError(f"{file} adds an infinite value to {component}.{name}. Give it a smaller weight: PATH:0.5.")
+    if not _bound(update) <= MAX_ADDED:
+        largest = float(update.compute().abs().max())
+        if not largest <= MAX_ADDED:
+            raise UserError(
+                f"{file} adds values up to {largest:.3g} to {component}.{name}, which no model has. Give it a smaller "
+                "weight: PATH:0.5."
+            )
 
 
-def _may_overflow(update: LoraUpdate) -> bool:
-    """Whether a product could exceed float32: a bound, which costs less than the product."""
+def _bound(update: LoraUpdate) -> float:
+    """What no value of an update exceeds; it costs less than the update."""
     largest = float(update.up.abs().max()) * abs(update.scale)
     if update.down is not None:
         largest *= float(update.down.abs().max()) * update.down.shape[0]
-    return largest > torch.finfo(torch.float32).max
+    return largest
 
 
 def _strip_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..storage.checkpoint import COMPONENT_PREFIXES, INNER_PREFIXES, WRAPPER_PREFIXES
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.safetensors_header import LENGTH_BYTES, TensorHeader, read_tensor_headers
@@ -83,7 +84,7 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
             f"{file} is a whole checkpoint: it holds text encoders too ({_list(encoders)}). Load it with "
             "from_single_file(...) of diffusers, call save_pretrained(...), and give that folder."
         )
-    tensors = dict(_map_tensors(file, headers))
+    tensors = _remove_prefixes(dict(_map_tensors(file, headers)))
     candidates = _list_convertible(pipeline)
     if component is not None and component not in candidates:
         raise UserError(
@@ -96,11 +97,13 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
         config = read_json_object(pipeline / name / "config.json")
         if "quantization_config" in config:
             raise UserError(f"{pipeline / name} is quantized. Give the pipeline in its original precision.")
-        converted = _convert(class_name, config, tensors)
-        mismatch = _compare(converted, build_empty_module("diffusers", class_name, config).state_dict())
-        if not mismatch.count:
-            return ConvertedComponent(name, class_name, converted)
-        mismatches[name] = mismatch
+        expected = build_empty_module("diffusers", class_name, config).state_dict()
+        # The names may be those of the class already, which a conversion would spoil.
+        for renamed in (tensors, _convert(class_name, config, tensors)):
+            mismatch = _compare(renamed, expected)
+            if not mismatch.count:
+                return ConvertedComponent(name, class_name, renamed)
+            mismatches[name] = min(mismatch, mismatches.get(name, mismatch), key=lambda difference: difference.count)
     if not mismatches:
         raise UserError(f"{pipeline} has no component that diffusers reads from single files. Give another pipeline.")
     nearest = min(mismatches, key=lambda name: mismatches[name].count)
@@ -126,6 +129,14 @@ def _map_tensors(file: Path, headers: list[TensorHeader]) -> Iterator[tuple[str,
         yield header.name, values.view(dtype).view(header.shape)
 
 
+def _remove_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Removes what wrappers and training scripts put before all names."""
+    prefixes = (*WRAPPER_PREFIXES, *INNER_PREFIXES, *COMPONENT_PREFIXES["diffusers"])
+    while prefix := next((p for p in prefixes if tensors and all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
 def _list_convertible(pipeline: Path) -> dict[str, str]:
     """The classes of the components that diffusers converts, by folder."""
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
@@ -145,9 +156,6 @@ def _convert(class_name: str, config: Mapping[str, Any], tensors: Mapping[str, T
 
     classes = [cls.__name__ for cls in resolve_class("diffusers", class_name).__mro__]
     known = next(name for name in classes if name in SINGLE_FILE_LOADABLE_CLASSES)
-    expected = build_empty_module("diffusers", class_name, config).state_dict()
-    if expected.keys() == tensors.keys():
-        return dict(tensors)
     try:
         convert = SINGLE_FILE_LOADABLE_CLASSES[known]["checkpoint_mapping_fn"]
         return dict(convert(config=dict(config), checkpoint=dict(tensors)))

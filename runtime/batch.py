@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import Prompt, prompt_seed
@@ -14,6 +16,7 @@ from ..storage.atomic_file import atomic_write
 from ..storage.files import read_json_object, write_json
 from ..storage.outdated_results import digest_published
 from ..storage.preflight import check_results_folder
+from ..storage.recognition import is_artifact
 from .generation_request import GenerationRequest
 from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image
 from .image_metadata import Detail, ImageOrigin, build_save_options
@@ -82,13 +85,15 @@ def generate_batch(
     requests = [_make_request(prompt, settings.request) for prompt in prompts]
     for request in requests:
         pipeline.check_request(request)
+    if is_artifact(folder):
+        raise UserError(f"{folder} is an artifact: images do not belong there. Choose another --output.")
     check_results_folder(folder)
     files = [folder / f"{prompt.id}.{settings.format}" for prompt in prompts]
     texts = {
         prompt.id: request.prompt + request.negative_prompt for prompt, request in zip(prompts, requests, strict=True)
     }
     _claim(folder, _describe(pipeline, settings), texts, files, restart)
-    missing = [index for index, file in enumerate(files) if restart or not file.exists()]
+    missing = [index for index, file in enumerate(files) if restart or not _is_whole(file)]
     finished, digest = len(files) - len(missing), digest_published(pipeline.folder) or ""
     progress(GENERATING, finished, len(files))
     for index in missing:
@@ -101,6 +106,16 @@ def generate_batch(
         finished += 1
         progress(GENERATING, finished, len(files))
     return BatchResult(tuple(files), len(missing))
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether an image was generated before and can be read to its end."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):  # as Pillow says that a file is missing, cut off or damaged
+        return False
+    return True
 
 
 def _encode(pipeline: ImagePipeline, request: GenerationRequest, settings: BatchSettings, digest: str) -> bytes:

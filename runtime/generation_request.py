@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 from ..common.errors import UserError
@@ -60,13 +61,13 @@ def require_valid(request: GenerationRequest) -> None:
     if request.tile_size is not None and not _is_whole(request.tile_size):
         raise UserError(f"Invalid tile size {format_value(request.tile_size)}: it must be a whole number of pixels.")
     guidance = request.guidance
-    is_number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    is_number = isinstance(guidance, Real) and not isinstance(guidance, bool)
     if not (is_number and isfinite(guidance) and guidance >= 0):
         raise UserError(f"Invalid guidance {format_value(guidance)}: it must be a number from 0, such as 4.")
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_size(value: Any) -> bool:

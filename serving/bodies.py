@@ -135,7 +135,9 @@ async def read_body(request: Request, schema: type[Body], media_types: Collectio
 async def _read_json(request: Request) -> dict[str, Any]:
     try:
         return parse_strict_json((await request.body()).decode("utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one
+    except UnicodeDecodeError as error:
+        raise ApiError(400, "The body is not UTF-8. Send a JSON object in that encoding.") from error
+    except ValueError as error:
         raise ApiError(400, f"The body is malformed: {error}. Send a JSON object.") from error
 
 

@@ -38,6 +38,9 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
     """
     if recognize_path(artifact) in (PathKind.MODEL, PathKind.EXPORT):
         raise reject_path(artifact, "Choose another output folder", is_artifact)
+    pipeline = next((place for place in artifact.resolve().parents if is_pipeline(place)), None)
+    if pipeline is not None:
+        raise UserError(f"{artifact} is in {pipeline}, which is a pipeline. Choose another output folder.")
     work = Artifact(artifact).work
     for path in (artifact, work):
         check_writable_folder(path)
@@ -128,9 +131,13 @@ def check_disk_space(folder: Path, bytes_needed: int) -> None:
     disk = shutil.disk_usage(_find_existing(folder))
     if disk.free < bytes_needed and disk.total > 0:  # a virtual file system has no size; writing to it tells more
         raise UserError(
-            f"{folder} needs at least {bytes_needed / 1e9:.1f} GB, but its disk has {disk.free / 1e9:.1f} GB free. "
+            f"{folder} needs at least {_format_size(bytes_needed)}, but its disk has {_format_size(disk.free)} free. "
             "Free some space, or choose a folder on another disk."
         )
+
+
+def _format_size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def is_writable(folder: Path) -> bool:

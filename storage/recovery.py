@@ -17,6 +17,7 @@ from .layout import (
 )
 
 DOWNLOAD_AGAIN = "Download the model again."
+BATCH = "batch.json"  # beside images of a file of prompts
 COMMANDS = {  # that write files beside the weights
     BENCH_RESULTS: "bench",
     EVALUATION_RESULTS: "evaluate",
@@ -32,6 +33,8 @@ def advise_recovery(path: Path) -> str:
         path: The file or folder that is missing or damaged, or one that it is in.
     """
     artifact = _find_artifact(path)
+    if path.name == BATCH:
+        return "Remove it, and generate the images again in another folder."
     if artifact is None and path.name in COMMANDS:
         return f"Run 'edgepress {COMMANDS[path.name]}' again."
     if artifact is None:

@@ -17,8 +17,9 @@ import click
 import torch
 from torch import Tensor
 
+from ...common.markdown_table import render_table
 from ...evaluate.stats.bootstrap import MeanCI, bootstrap_mean
-from ..common.report import format_mean, render_table, write_section
+from ..common.report import format_mean, write_section
 from . import text_embedder, text_recognizer
 from .text_embedder import TextEmbedder
 from .text_recognizer import TextRecognizer

@@ -117,11 +117,12 @@ def _compute_gap(values: Mapping[str, SampleValues], name: str, best: str | None
 def _find_front(entries: Sequence[CandidateEntry]) -> set[str]:
     """The candidates than which none is both smaller and closer to the reference, or equal in one and better in one."""
     sized = [entry for entry in entries if entry.system.weight_bytes is not None and rank_fidelity(entry) > -inf]
-    front, best = set(), -inf
+    front, best, size = set(), -inf, 0
     ordered = sorted(sized, key=lambda entry: (entry.system.weight_bytes or 0, -rank_fidelity(entry)))
     for entry in ordered:
-        if rank_fidelity(entry) > best:
-            best = rank_fidelity(entry)
+        is_equal = rank_fidelity(entry) == best and entry.system.weight_bytes == size
+        if rank_fidelity(entry) > best or is_equal:
+            best, size = rank_fidelity(entry), entry.system.weight_bytes or 0
             front.add(entry.name)
     return front
 

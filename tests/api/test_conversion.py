@@ -40,11 +40,21 @@ def add_prefix(weights: Tensors) -> Tensors:
     return {f"model.diffusion_model.{name}": tensor for name, tensor in use_release_names(weights).items()}
 
 
+def add_prefix_to_names_of_the_class(weights: Tensors) -> Tensors:
+    return {f"model.diffusion_model.{name}": tensor for name, tensor in weights.items()}
+
+
+def add_prefixes_of_training(weights: Tensors) -> Tensors:
+    return {f"_orig_mod.transformer.{name}": tensor for name, tensor in weights.items()}
+
+
 def keep_names(weights: Tensors) -> Tensors:
     return dict(weights)
 
 
-@pytest.mark.parametrize("arrange", [use_release_names, add_prefix, keep_names])
+@pytest.mark.parametrize(
+    "arrange", [use_release_names, add_prefix, keep_names, add_prefix_to_names_of_the_class, add_prefixes_of_training]
+)
 def test_the_folder_holds_the_same_weights(
     arrange: Callable[[Tensors], Tensors], weights: Tensors, lean: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +128,13 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(UserError, match=MISFITS[change]):
         edgepress.convert(tmp_path / "file.safetensors", base=lean, output=tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file.safetensors"]
+
+
+def test_the_one_missing_tensor_is_named(weights: Tensors, lean: Path, tmp_path: Path) -> None:
+    name = next(name for name in weights if name.endswith("to_k.weight"))
+    save_file({key: tensor for key, tensor in weights.items() if key != name}, tmp_path / "file.safetensors")
+    with pytest.raises(UserError, match=rf"ZImageTransformer2DModel: '{name}' missing\. Give"):
+        edgepress.convert(tmp_path / "file.safetensors", base=lean, output=tmp_path / "new")
 
 
 def test_other_input_that_is_refused(weights: Tensors, lean: Path, tmp_path: Path) -> None:

@@ -202,7 +202,19 @@ def test_an_alpha_is_one_number(tiny: Path, tmp_path: Path, factors: Factors) ->
 def test_a_product_out_of_range_is_named_before_any_work(tiny: Path, tmp_path: Path) -> None:
     large = make_factors(tiny / "transformer", ATTENTION, size=1e30)
     lora = write_diffusers_lora(tmp_path / "a.safetensors", large)
-    require_error(tiny, lora, rf"adds an infinite value to transformer\.{ATTENTION}\.weight\. Give it a smaller weight")
+    require_error(tiny, lora, rf"to transformer\.{ATTENTION}\.weight, which no model has\. Give it a smaller")
+
+
+def test_a_weight_of_the_lora_counts_before_any_work(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    with pytest.raises(UserError, match=r"adds values up to \S+e\+\d\d to .*, which no model has"):
+        merge_loras([LoraSpec(lora, 1e30)], tiny, {"transformer": Checkpoint(tiny / "transformer")})
+
+
+def test_matrices_of_different_ranks_are_named(tiny: Path, tmp_path: Path) -> None:
+    width = Checkpoint(tiny / "transformer").shape(f"{ATTENTION}.weight")[0]
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", {ATTENTION: (torch.ones(4, width), torch.ones(width, 8))})
+    require_error(tiny, lora, rf"is damaged: the matrices for transformer\.{ATTENTION}\.weight have the ranks 4 and 8")
 
 
 def test_a_sum_out_of_range_is_named(tiny: Path, tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def test_what_is_no_template_is_said_with_its_file(template: str) -> None:
         ("{{ 'x' * 3000000 }}", "too long"),
         ("{{ ([0] * 2000000) | length }}", "too long"),
         ("{{ 10 ** 100000 }}", "too long"),
+        ("{{ 'x' | center(3000000) }}", "too long"),
+        ("{{ 'x'.ljust(3000000) }}", "too long"),
+        ("{{ '%2000000d' % 1 }}", "too long"),
+        ("{{ '%2000000d' | format(1) }}", "too long"),
+        ("{{ 'x' | indent(width=3000000, first=true) }}", "too long"),
     ],
 )
 def test_what_has_no_end_is_ended(template: str, reason: str) -> None:
@@ -45,3 +50,5 @@ def test_what_has_no_end_is_ended(template: str, reason: str) -> None:
 def test_limits_are_those_of_one_text() -> None:
     template = compile_chat_template("{% for n in range(60000) %}{% endfor %}{{ 'ab' * 2 }}{{ 2 ** 3 }}", "", "")
     assert [template.render() for _ in range(3)] == ["abab8"] * 3
+    short = "{{ 'x' | center(3) }}|{{ '%d %%' % 7 }}|{{ '%s' | format('y') }}|{{ 'a b'.split(' ', 1)[1] }}|{{ 7 % 4 }}"
+    assert compile_chat_template(short, "", "").render() == " x |7 %|y|b|3"

@@ -55,6 +55,28 @@ def test_only_what_is_missing_is_generated(artifact: Path) -> None:
     assert "; 3 were there" in run(artifact).output
 
 
+def test_an_image_that_was_cut_off_is_generated_again(artifact: Path) -> None:
+    run(artifact)
+    first = artifact.with_name("images") / "one.png"
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100])
+    assert "Generated 1 images" in run(artifact).output
+    assert first.read_bytes() == whole
+
+
+def test_images_do_not_belong_into_an_artifact(artifact: Path) -> None:
+    result = run(artifact, "-o", str(artifact))
+    assert result.exit_code == 2
+    assert "is an artifact: images do not belong there" in result.stderr
+    assert not (artifact / "one.png").exists()
+
+
+def test_a_damaged_record_says_what_to_do(artifact: Path) -> None:
+    run(artifact)
+    (artifact.with_name("images") / "batch.json").write_text("{")
+    assert "Remove it, and generate the images again in another folder." in run(artifact).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "prompts", "difference"),
     [

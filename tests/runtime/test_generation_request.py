@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.runtime.generation_request import GenerationRequest, require_valid
 
 VALID = GenerationRequest("x", seed=2**64 - 1, size=(64, 48), tile_size=32, guidance=4)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers: dict[str, Any] = {"seed": np.uint32(1), "steps": np.int64(2), "guidance": np.float32(4)}
+    require_valid(replace(VALID, **numbers))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,15 @@ def test_what_is_there_stays(name: str, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["model_index.json", "onnx/pipeline.json"])
+def test_it_is_in_no_pipeline_and_no_artifact(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"schema_version": 1, "family": "f", "graphs": {}, "host": {}}')
+    with pytest.raises(UserError, match="it does not belong there"), new_folder(tmp_path / "deep" / "new"):
+        pass
+    assert not (tmp_path / "deep").exists()
+
+
 def test_large_files_are_links_and_small_ones_copies(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(2**20))
     (tmp_path / "small").write_bytes(b"x")

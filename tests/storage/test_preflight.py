@@ -64,6 +64,12 @@ def test_a_virtual_file_system_is_tried() -> None:
         check_output(Path("/proc/artifact"))
 
 
+def test_an_artifact_is_not_in_a_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is in .*, which is a pipeline\. Choose another output folder"):
+        check_output(tmp_path / "gguf" / "artifact")
+
+
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written: File name too long"):
         check_output(tmp_path / ("a" * 300))

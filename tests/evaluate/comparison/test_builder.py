@@ -75,6 +75,12 @@ def test_identical_images_are_the_closest() -> None:
     assert {budget.choice for budget in comparison.budgets} == {"same"}
 
 
+def test_equal_candidates_are_both_on_the_front() -> None:
+    comparison = build_comparison([make_candidate_results({name: Candidate(spread(40), 10 * MB) for name in "ab"})])
+    assert [entry.on_front for entry in comparison.candidates] == [True, True]
+    assert not any("closer to the reference" in answer for answer in comparison.answers)
+
+
 def test_results_of_several_runs_are_put_together() -> None:
     parts = [make_candidate_results({name: candidate}) for name, candidate in CANDIDATES.items() if name != "board"]
     paths = [Path(f"{number}.json") for number in range(len(parts))]
