@@ -520,7 +520,7 @@ def test_a_disk_without_room_is_known_before_weights_are_read(
 ) -> None:
     monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
-    with pytest.raises(UserError, match=r"artifact needs at least 0\.0 GB, but its disk has 0\.0 GB free"):
+    with pytest.raises(UserError, match=r"artifact needs at least \d\.\d MB, but its disk has 0\.0 MB free"):
         quantize_pipeline(make_recipe("rtn"), lean, tmp_path / "artifact")
 
 
