@@ -13,7 +13,12 @@ from torch import Tensor
 from ...models.base.family import Block, Component
 from ...numerics.affine import dequantize
 from ...numerics.awq_packing import AwqTensors, unpack_awq
-from ...quantize.calibration.statistics import compute_hessian, compute_power_floor, normalize_tokens
+from ...quantize.calibration.statistics import (
+    WeightedMean,
+    compute_hessian,
+    compute_power_floor,
+    normalize_tokens,
+)
 from ...quantize.calibration.validation_split import VALIDATION_SHARE
 from ...quantize.plan import ComponentPlan, QuantBlock
 from ...quantize.solver.block import BlockResult, quantize_block, quantize_block_variants
@@ -78,14 +83,21 @@ class TokenCalibration:
     def tokens(self, _: QuantBlock, name: str) -> Tensor:
         return self.tokens_by_input[name]
 
-    def hessian(self, _: QuantBlock, name: str) -> Tensor:
-        return compute_hessian(self._normalize(self.tokens_by_input[name]))
+    def hessian(self, _: QuantBlock, name: str, centered: bool = False) -> Tensor:
+        tokens = self.tokens_by_input[name]
+        return compute_hessian(self._normalize(tokens, self.mean(_, name) if centered else None))
 
-    def validation_tokens(self, _: QuantBlock, name: str) -> Tensor | None:
-        return self._normalize(self.validation[name]) if self.validation else None
+    def mean(self, _: QuantBlock, name: str) -> Tensor:
+        tokens = self.tokens_by_input[name]
+        mean = WeightedMean.empty(tokens.shape[1])
+        mean.add(tokens, compute_power_floor(tokens))
+        return mean.value()
 
-    def _normalize(self, tokens: Tensor) -> Tensor:
-        return normalize_tokens(tokens, compute_power_floor(tokens)) if self.normalized else tokens
+    def validation_tokens(self, _: QuantBlock, name: str, centered: bool = False) -> Tensor | None:
+        return self._normalize(self.validation[name], self.mean(_, name) if centered else None)
+
+    def _normalize(self, tokens: Tensor, mean: Tensor | None = None) -> Tensor:
+        return normalize_tokens(tokens, compute_power_floor(tokens), mean) if self.normalized else tokens
 
 
 def measure(yardstick: Yardstick, settings: QuantizationSettings) -> Tensor:

@@ -19,6 +19,7 @@ from .statistics import (
     ACTIVATION_TOKENS,
     HESSIAN_SUFFIX,
     ActivationStats,
+    WeightedMean,
     compute_hessian,
     compute_power_floor,
     normalize_tokens,
@@ -85,24 +86,48 @@ class Calibration:
         """Returns the largest |x| of each channel of an input, (in,)."""
         return self._state.stats_by_input[name].abs_max
 
-    def hessian(self, block: QuantBlock, name: str) -> Tensor:
-        """Returns H of an input, (in, in) float32."""
+    def hessian(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor:
+        """Returns H of an input, (in, in) float32.
+
+        Args:
+            centered: Of the input minus its mean.
+        """
+        stats = self._state.stats_by_input[name]
+        mean = self.mean(block, name) if centered else None
+        if stats.hessian is None:
+            return compute_hessian(self._normalize(self._read_sampled_tokens(block, name), mean))
+        hessian = stats.hessian / stats.count
+        if mean is not None:
+            hessian.addr_(mean, mean, alpha=-float(stats.mean.sum_of_weights) / stats.count)
+        return hessian
+
+    def mean(self, block: QuantBlock, name: str) -> Tensor:
+        """Returns the mean of an input, with the weights that tokens have in H, (in,) float32."""
         stats = self._state.stats_by_input[name]
         if stats.hessian is not None:
-            return stats.hessian / stats.count
-        return compute_hessian(self._normalize(self._read_sampled_tokens(block, name)))
+            return stats.mean.value()
+        tokens = self._read_sampled_tokens(block, name)
+        mean = WeightedMean.empty(tokens.shape[1])
+        mean.add(tokens, compute_power_floor(tokens))
+        return mean.value()
 
-    def validation_tokens(self, block: QuantBlock, name: str) -> Tensor | None:
-        """Returns tokens of an input that are not in its H, normalized alike, (n, in) float32; None without such."""
+    def validation_tokens(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor | None:
+        """Returns tokens of an input that are not in its H, normalized alike, (n, in) float32; None without such.
+
+        Args:
+            centered: Minus the mean of the tokens in H.
+        """
         tokens = self._state.stats_by_input[name].validation
         if tokens is None:
             files = self._workspace.validation_files(block.name)
             samples = [read_tensor(file, name) for file in files if name in list_tensor_names(file)]
             tokens = torch.cat(samples) if samples else None
-        return self._normalize(tokens.float()) if tokens is not None and len(tokens) else None
+        if tokens is None or not len(tokens):
+            return None
+        return self._normalize(tokens, self.mean(block, name) if centered else None)
 
-    def _normalize(self, tokens: Tensor) -> Tensor:
-        return normalize_tokens(tokens.float(), compute_power_floor(tokens)) if self._normalized else tokens
+    def _normalize(self, tokens: Tensor, mean: Tensor | None = None) -> Tensor:
+        return normalize_tokens(tokens, compute_power_floor(tokens), mean) if self._normalized else tokens
 
     def tokens(self, block: QuantBlock, name: str) -> Tensor:
         """Returns about `ACTIVATION_TOKENS` tokens of an input, equally many of every call, (n, in)."""

@@ -5,7 +5,7 @@ The mean squared output error of a candidate Q for W is tr[(W - Q) H (W - Q)^T],
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -22,6 +22,35 @@ BLOCK_ROWS = 1024  # rows of H computed at once; what is left of the diagonal is
 
 
 @dataclass
+class WeightedMean:
+    """The mean of tokens with the weights that `normalize_tokens` gives their squares.
+
+    Attributes:
+        weighted_sum: (in,) float64.
+        sum_of_weights: () float64.
+    """
+
+    weighted_sum: Tensor
+    sum_of_weights: Tensor
+
+    @classmethod
+    def empty(cls, width: int) -> WeightedMean:
+        """Returns the mean of no token of a width."""
+        return cls(torch.zeros(width, dtype=torch.float64), torch.zeros((), dtype=torch.float64))
+
+    def add(self, x: Tensor, floor: float) -> None:
+        """Adds tokens (n, in) with the floor of their call."""
+        for chunk in x.split(CHUNK_TOKENS) if len(x) else ():
+            weights = token_scales(chunk.float(), floor).square_().double()
+            self.weighted_sum += (chunk.double() * weights).sum(0)
+            self.sum_of_weights += weights.sum()
+
+    def value(self) -> Tensor:
+        """Returns the mean, (in,) float32."""
+        return (self.weighted_sum / self.sum_of_weights.clamp(min=torch.finfo(torch.float64).tiny)).float()
+
+
+@dataclass
 class ActivationStats:
     """Sums over the tokens that one input has seen. All tensors are float32 except `tokens`.
 
@@ -32,6 +61,7 @@ class ActivationStats:
         hessian: Sum of x x^T, (in, in); None where samples on disk stand for it.
         tokens: A sample, (n, in), or None.
         validation: A sample of prompts whose tokens are in nothing else, (n, in), or None.
+        mean: The mean of the tokens that are in H, weighted as they are in it.
     """
 
     count: int
@@ -40,6 +70,7 @@ class ActivationStats:
     hessian: Tensor | None
     tokens: Tensor | None = None
     validation: Tensor | None = None
+    mean: WeightedMean = field(default_factory=lambda: WeightedMean.empty(0))
 
     @classmethod
     def empty(cls, width: int, hessian: Tensor | None) -> ActivationStats:
@@ -49,7 +80,7 @@ class ActivationStats:
             width: Channels of the input.
             hessian: Zeros, (in, in) float32, that H is summed up in; None where samples on disk stand for it.
         """
-        return cls(0, torch.zeros(width), torch.zeros(width), hessian)
+        return cls(0, torch.zeros(width), torch.zeros(width), hessian, mean=WeightedMean.empty(width))
 
     def add(self, x: Tensor, normalized: bool = False) -> None:
         """Adds tokens (n, in) to the sums.
@@ -59,6 +90,8 @@ class ActivationStats:
         """
         self.count += len(x)
         floor = compute_power_floor(x) if normalized else 0.0
+        if normalized and self.hessian is not None:
+            self.mean.add(x, floor)
         for chunk in x.split(CHUNK_TOKENS) if len(x) else ():
             chunk = chunk.float()
             magnitude = chunk.abs()
@@ -95,6 +128,8 @@ class ActivationStats:
             f"{name}{HESSIAN_SUFFIX}": self.hessian,
             f"{name}/tokens": self.tokens,
             f"{name}/validation": self.validation,
+            f"{name}/weighted_sum": self.mean.weighted_sum,
+            f"{name}/sum_of_weights": self.mean.sum_of_weights,
         }
         return tensors | {key: tensor for key, tensor in optional.items() if tensor is not None}
 
@@ -108,6 +143,7 @@ class ActivationStats:
             tensors.get(f"{name}{HESSIAN_SUFFIX}"),
             tensors.get(f"{name}/tokens"),
             tensors.get(f"{name}/validation"),
+            WeightedMean(tensors[f"{name}/weighted_sum"], tensors[f"{name}/sum_of_weights"]),
         )
 
 
@@ -125,14 +161,28 @@ def compute_power_floor(tokens: Tensor) -> float:
     return POWER_FLOOR * float(tokens.float().square().mean(1).mean()) if len(tokens) else 0.0
 
 
-def normalize_tokens(tokens: Tensor, floor: float) -> Tensor:
-    """Divides tokens (n, in) float32 by the root of their mean square plus a floor, so that all count about the same.
+def normalize_tokens(tokens: Tensor, floor: float, mean: Tensor | None = None) -> Tensor:
+    """Divides tokens (n, in) by the root of their mean square plus a floor, so that all count about the same.
 
     A network normalizes what its layers return, so that what counts of an error is its share of a token. The sum of
     squares is dominated by few tokens with large activations instead.
+
+    Args:
+        tokens: The tokens.
+        floor: What `compute_power_floor` returned for their call.
+        mean: What is subtracted from tokens before, (in,). They are divided as without it.
+
+    Returns:
+        (n, in) float32
     """
+    tokens = tokens.float()
+    return (tokens if mean is None else tokens - mean) * token_scales(tokens, floor)
+
+
+def token_scales(tokens: Tensor, floor: float) -> Tensor:
+    """Returns what `normalize_tokens` multiplies tokens (n, in) float32 by, (n, 1)."""
     power = tokens.square().mean(1, keepdim=True).add_(floor)
-    return tokens / power.clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
+    return power.clamp_(min=torch.finfo(torch.float32).tiny).rsqrt_()
 
 
 def compute_hessian(tokens: Tensor) -> Tensor:

@@ -198,8 +198,10 @@ class _BlockSolver:
                 choice = inputs[group].choose(linear, weight, candidates)
                 result = choice.result
                 tensors |= self._packed_tensors(linear, result.quantized)
+                if (mean := inputs[group].mean) is not None:
+                    tensors |= self._corrected_bias(linear, weights, weight, result.quantized, mean)
                 if group in scales:
-                    unscaled_input = self._layer_input(group, scheme, None)
+                    unscaled_input = self._layer_input(group, scheme, None, inputs[group].mean is not None)
                     unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
                     result = merge_scaled_errors(unscaled, result)
                 layers.append(self._describe_layer(name, result, choice, is_scaled=group in scales))
@@ -253,9 +255,13 @@ class _BlockSolver:
             numel = weights[f"{linear}.weight"].numel()
             yield LayerStats(f"{self.block.name}.{linear}", 0.0, 0.0, numel, steps, stays_float=True)
 
-    def _layer_input(self, group: LinearGroup, scheme: Scheme, scale: Tensor | None) -> LayerInput:
+    def _layer_input(
+        self, group: LinearGroup, scheme: Scheme, scale: Tensor | None, centered: bool = False
+    ) -> LayerInput:
         """Returns the input of a group's linears, divided by `scale`, (in,), if there is one."""
         hessian = self.hessians[group]
+        if centered:
+            hessian = self.calibration.hessian(self.block, self._input_name(group), centered=True)
         if scale is not None:
             hessian = hessian / scale / scale[:, None]
         return LayerInput(hessian, scheme.to_spec(len(hessian)), self.matmul_dtype)
@@ -263,12 +269,28 @@ class _BlockSolver:
     def _validated_input(
         self, group: LinearGroup, scheme: Scheme, scale: Tensor | None, validates: bool = False
     ) -> ValidatedInput:
-        """Returns the input of a group's linears divided by `scale`, (in,), with tokens to validate on."""
-        name = f"{self.component.name}.{self.block.input_module(group)}"
-        tokens = self.calibration.validation_tokens(self.block, name) if validates else None
-        if tokens is not None and scale is not None:
-            tokens = tokens / scale
-        return ValidatedInput(self._layer_input(group, scheme, scale), tokens)
+        """Returns the input of a group's linears divided by `scale`, (in,).
+
+        Args:
+            validates: With tokens to validate on, and centered where biases are corrected.
+        """
+        if not validates:
+            return ValidatedInput(self._layer_input(group, scheme, scale), None)
+        name = self._input_name(group)
+        centered = self._corrects_biases(group)
+        tokens = self.calibration.validation_tokens(self.block, name, centered)
+        mean = self.calibration.mean(self.block, name) if centered else None
+        if scale is not None:
+            tokens, mean = (None if value is None else value / scale for value in (tokens, mean))
+        return ValidatedInput(self._layer_input(group, scheme, scale, centered), tokens, mean)
+
+    def _corrects_biases(self, group: LinearGroup) -> bool:
+        """Whether the biases of a group's linears correct the mean of the errors: with `choose`, if all have one."""
+        biases = (f"{self.block.path}.{linear}.bias" for linear in group.linears)
+        return "choose" in self.steps and all(bias in self.component.checkpoint for bias in biases)
+
+    def _input_name(self, group: LinearGroup) -> str:
+        return f"{self.component.name}.{self.block.input_module(group)}"
 
     def _fold_validated_scales(
         self, weights: Weights, scheme: Scheme, inputs: Mapping[LinearGroup, ValidatedInput], candidate: Candidate
@@ -310,7 +332,7 @@ class _BlockSolver:
         """Searches and folds AWQ's scale of a group with a fold; returns its input's scale, (in,)."""
         fold = group.fold
         assert fold is not None
-        mean_abs = self.calibration.mean_abs(f"{self.component.name}.{self.block.input_module(group)}")
+        mean_abs = self.calibration.mean_abs(self._input_name(group))
         channel = channel_map(fold, self.component.config, len(mean_abs))
         linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
         best = search_scale(linears, self.hessians[group], mean_abs, scheme.to_spec(len(mean_abs)), channel)
@@ -332,7 +354,7 @@ class _BlockSolver:
         return scales
 
     def _activations(self, group: LinearGroup, scheme: Scheme) -> CalibrationActivations:
-        name = f"{self.component.name}.{self.block.input_module(group)}"
+        name = self._input_name(group)
         tokens = self.calibration.tokens(self.block, name).float()
         return CalibrationActivations(tokens, self.calibration.abs_max(name), scheme.activations)
 
@@ -343,6 +365,15 @@ class _BlockSolver:
         names = sorted(name for name in weights if name.removesuffix(".weight") not in quantized)
         shifted = {name: weights[name] * 2.0 ** -shifts.get(name.removesuffix(".bias"), 0) for name in names}
         return {f"{self.block.path}.{name}": shifted[name].to(self.storage_dtypes[name]).clone() for name in names}
+
+    def _corrected_bias(
+        self, linear: str, weights: Weights, weight: Tensor, quantized: QuantizedWeight, mean: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns the bias of a linear, with which the error of its output is zero for the mean input, (in,)."""
+        name = f"{linear}.bias"
+        corrected = weights[name].float() - dequantize(quantized).sub_(weight) @ mean
+        shift = cumulative_shifts(self.block, self.pow2_shifts).get(linear, 0)
+        return {f"{self.block.path}.{name}": (corrected * 2.0**-shift).to(self.storage_dtypes[name])}
 
     def _float_tensors(self, linear: str, weight: Tensor) -> dict[str, Tensor]:
         """Returns the weight of a linear that stays in floating point, its rows divided by their power of two."""

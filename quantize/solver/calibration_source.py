@@ -20,13 +20,15 @@ class CalibrationSource(Protocol):
 
     def mean_abs(self, name: str) -> Tensor: ...
 
-    def hessian(self, block: QuantBlock, name: str) -> Tensor: ...
+    def hessian(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor: ...
+
+    def mean(self, block: QuantBlock, name: str) -> Tensor: ...
 
     def abs_max(self, name: str) -> Tensor: ...
 
     def tokens(self, block: QuantBlock, name: str) -> Tensor: ...
 
-    def validation_tokens(self, block: QuantBlock, name: str) -> Tensor | None: ...
+    def validation_tokens(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,11 @@ class BalancedCalibration:
     def mean_abs(self, name: str) -> Tensor:
         return self.source.mean_abs(name) * self._factor(name)
 
-    def hessian(self, block: QuantBlock, name: str) -> Tensor:
-        return self.source.hessian(block, name) * self._factor(name) ** 2
+    def hessian(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor:
+        return self.source.hessian(block, name, centered) * self._factor(name) ** 2
+
+    def mean(self, block: QuantBlock, name: str) -> Tensor:
+        return self.source.mean(block, name) * self._factor(name)
 
     def abs_max(self, name: str) -> Tensor:
         return self.source.abs_max(name) * self._factor(name)
@@ -61,8 +66,8 @@ class BalancedCalibration:
     def tokens(self, block: QuantBlock, name: str) -> Tensor:
         return self.source.tokens(block, name) * self._factor(name)
 
-    def validation_tokens(self, block: QuantBlock, name: str) -> Tensor | None:
-        tokens = self.source.validation_tokens(block, name)
+    def validation_tokens(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor | None:
+        tokens = self.source.validation_tokens(block, name, centered)
         return None if tokens is None else tokens * self._factor(name)
 
     def _factor(self, name: str) -> float:

@@ -83,18 +83,20 @@ class ValidatedInput:
     Attributes:
         layer_input: H and the format.
         tokens: Tokens that are not in H, (n, in) float32, or None.
+        mean: Where H and tokens are centered, the mean that biases are corrected with, (in,).
         damped: The input with other dampings, each of which is factorized once.
     """
 
     layer_input: LayerInput
     tokens: Tensor | None
+    mean: Tensor | None = None
     damped: dict[float, LayerInput] = field(default_factory=dict, repr=False)
     _errors: dict[tuple[str, Candidate], float] = field(default_factory=dict, init=False, repr=False)
     _choices: dict[tuple[str, Candidate], Choice] = field(default_factory=dict, init=False, repr=False)
 
     def forget_results(self) -> ValidatedInput:
         """Returns the same input for weights that have changed."""
-        return ValidatedInput(self.layer_input, self.tokens, self.damped)
+        return ValidatedInput(self.layer_input, self.tokens, self.mean, self.damped)
 
     def with_damping(self, damping: float) -> LayerInput:
         """Returns the input with another damping."""

@@ -68,14 +68,19 @@ class FakeCalibration:
         assert block.component == "model"
         return self.inputs[name][::4]
 
-    def validation_tokens(self, block: QuantBlock, name: str) -> Tensor | None:
-        assert block.component == "model"
-        return None if self.validation is None else self.validation[name]
+    def validation_tokens(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor | None:
+        if self.validation is None:
+            return None
+        return self.validation[name] - self.mean(block, name) if centered else self.validation[name]
 
-    def hessian(self, block: QuantBlock, name: str) -> Tensor:
+    def mean(self, block: QuantBlock, name: str) -> Tensor:
         assert block.component == "model"
+        return self.inputs[name].mean(0)
+
+    def hessian(self, block: QuantBlock, name: str, centered: bool = False) -> Tensor:
         self.requested.append(name)
-        return self.inputs[name].T @ self.inputs[name] / len(self.inputs[name])
+        x = self.inputs[name] - self.mean(block, name) if centered else self.inputs[name]
+        return x.T @ x / len(x)
 
 
 @dataclass
