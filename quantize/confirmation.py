@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from .tuning.calls import stack_output
 from .workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 
 STAGE = "confirming"
+MIN_GAIN = 0.1  # dB of drift, for which a variant is taken instead of a simpler one
 LARGE_MODEL_STRIDE = 4  # every fourth call of a large denoiser is measured
 
 
@@ -47,6 +48,19 @@ def variant_key(variant: str, scheme: str) -> str:
 def read_choice(workspace: Workspace) -> ChoiceRecord | None:
     """Reads which variant was chosen; None if none was to be chosen."""
     return ChoiceRecord(**read_json_object(workspace.choice_file)) if workspace.choice_file.exists() else None
+
+
+def choose_variant(drift: Mapping[str, float]) -> str:
+    """Returns the variant to write: a simpler one, unless another has clearly less drift.
+
+    Args:
+        drift: The drift of each variant in dB.
+    """
+    best = VARIANTS[-1]
+    for variant in reversed(VARIANTS):
+        if drift[variant] < drift[best] - MIN_GAIN:
+            best = variant
+    return best
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class Confirmation:
         held_out = [number for number, batch in enumerate(self.batches) if batch.validates]
         if held_out and any(part.name in self.plan.family.denoisers and part.blocks for part in self.plan.components):
             drift = {variant: self._read_drift(variant, number, held_out) for number, variant in enumerate(VARIANTS)}
-            return ChoiceRecord(variant=min(VARIANTS, key=drift.__getitem__), drift=drift)
+            return ChoiceRecord(variant=choose_variant(drift), drift=drift)
         is_validated = any(
             layer["validation_error"] is not None
             for block in self.plan.blocks

@@ -39,6 +39,7 @@ from .algorithms.fp16_range import find_fp16_overflows
 from .block_files import collect_layers, collect_overflows, save_block
 from .calibration.collector import plan_image_batches, run_calibration
 from .calibration.state import Calibration
+from .calibration.validation_split import split_prompts
 from .confirmation import Confirmation, read_choice, variant_key
 from .lora import merge_into_plan
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan, build_plan, check_finite_weights, count_linear_weights
@@ -262,8 +263,8 @@ class QuantizationJob:
 
     def _choose_variant(self, workspace: Workspace, progress: Progress) -> None:
         """Chooses the variant with the least drift of the denoiser, and makes its blocks those of the model."""
-        prompts = self.prompts[: self.recipe.calibration.count]
-        batches = plan_image_batches(prompts, self.sampling, validates=True)
+        split = split_prompts(self.prompts, self.recipe.calibration.count, validates=True)
+        batches = plan_image_batches(split, self.sampling)
         confirmation = Confirmation(self.plan, workspace, batches, self.sampling, self.dtype, progress)
         confirmation.run(self._require_unchanged)
 

@@ -59,10 +59,10 @@ class TuningRecord(BaseModel):
 
 
 class ChoiceRecord(BaseModel):
-    """Which variant of `best` was written: the one whose denoisers drift least from the reference.
+    """Which variant of `best` was written: the simplest whose denoisers drift hardly more than those of others.
 
     `validated` has in each layer what was best on prompts that it was not solved on, `unclipped` the same without
-    clipped ranges, `gptq` GPTQ everywhere.
+    clipped ranges, `unscaled` without AWQ's scales too, and `gptq` GPTQ everywhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from ...quantize.calibration.statistics import (
     normalize_tokens,
 )
 from ...quantize.calibration.validation_split import VALIDATION_SHARE
+from ...quantize.confirmation import choose_variant
 from ...quantize.plan import ComponentPlan, QuantBlock
 from ...quantize.solver.block import BlockResult, quantize_block, quantize_block_variants
+from ...quantize.solver.candidates import VARIANTS
 from ...recipes.schema import PRIMARY, QuantizationSettings, Scheme
 from ...storage.checkpoint import Checkpoint
 
@@ -127,9 +130,12 @@ def solve(yardstick: Yardstick, settings: QuantizationSettings) -> dict[str, Ten
         quantize_block_variants(_plan(yardstick), block, calibration, settings, torch.float32)
         for block in yardstick.blocks
     ]
-    variants = [_dequantize([block[variant][PRIMARY] for block in blocks]) for variant in blocks[0]]
-    errors = [float(_square_errors(yardstick, weights, held_out).sum()) for weights in variants]
-    return variants[errors.index(min(errors))]
+    variants = {variant: _dequantize([block[variant][PRIMARY] for block in blocks]) for variant in VARIANTS}
+    drift = {
+        variant: 10 * math.log10(float(_square_errors(yardstick, weights, held_out).sum()))
+        for variant, weights in variants.items()
+    }
+    return variants[choose_variant(drift)]
 
 
 def _observe(yardstick: Yardstick, inputs: Sequence[Any]) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ from every call are stored on disk. Which of the two does not depend on the memo
 result: with less memory, H matrices are mapped from disk. Where a recipe quantizes activations, some tokens are kept
 beside H.
 
-Where validation chooses the steps, every fourth prompt is held out: its tokens are in no statistics, and some of them
-are kept to judge what was solved. H then gives all tokens about the same weight.
+Where validation chooses the steps, some prompts are held out: their tokens are in no statistics, and some of them are
+kept to judge what was solved. Large tokens then count less in H.
 
 Work is stored after calls of the denoiser, and after batches of prompts for the other components. A resumed run replays
 the stored outputs of the denoiser's finished calls instead of computing them again.
@@ -42,7 +42,7 @@ from .state import (
 )
 from .statistics import ACTIVATION_TOKENS, VALIDATION_TOKENS, map_matrix
 from .streaming import load_streaming_pipeline, stop_at_denoiser, stream_or_load
-from .validation_split import CalibrationBatch, plan_batches
+from .validation_split import CalibrationBatch, PromptSplit, plan_batches, split_prompts
 
 SAVE_INTERVAL_S = 20.0  # a killed calibration loses at most this and one call
 HESSIAN_BYTES = DEFAULT_MAX_MEMORY // 4  # the most that H matrices of one component may take; larger ones are sampled
@@ -53,15 +53,10 @@ CALIBRATION_PIXELS = 4 * PIXELS_PER_BATCH
 PROMPTS_PER_BATCH = 32  # through the text encoders
 
 
-def plan_image_batches(prompts: Sequence[Prompt], sampling: SamplingParams, validates: bool) -> list[CalibrationBatch]:
-    """Returns the batches of prompts that images are generated for.
-
-    Args:
-        prompts: The prompts that images are generated for.
-        sampling: How images are generated.
-        validates: Whether some prompts are held out for validation.
-    """
-    return plan_batches(prompts, max(1, CALIBRATION_PIXELS // (sampling.height * sampling.width)), validates)
+def plan_image_batches(split: PromptSplit, sampling: SamplingParams) -> list[CalibrationBatch]:
+    """Returns the batches of prompts that images are generated for."""
+    size = max(1, CALIBRATION_PIXELS // (sampling.height * sampling.width))
+    return plan_batches(split.images, split.held_out, size)
 
 
 def run_calibration(
@@ -106,10 +101,11 @@ def _calibrate(
     """Calibrates as `run_calibration` does, with blocks left on disk until they run or with all of them in memory."""
     run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress, streams)
     components, validates = {block.component for block in plan.blocks}, plan.settings.chooses_steps
+    split = split_prompts(prompts, num_images, validates)
     if components - set(plan.family.denoisers):
-        run.calibrate_text_encoders(plan_batches(prompts, PROMPTS_PER_BATCH, validates))
+        run.calibrate_text_encoders(plan_batches(split.texts, split.held_out, PROMPTS_PER_BATCH))
     if components & set(plan.family.denoisers):
-        run.calibrate_denoisers(plan_image_batches(prompts[:num_images], sampling, validates))
+        run.calibrate_denoisers(plan_image_batches(split, sampling))
     run.check()
     return Calibration(workspace, run.state, normalized=validates)
 

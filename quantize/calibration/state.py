@@ -56,7 +56,7 @@ class Calibration:
     Args:
         workspace: Where the samples are.
         state: What was gathered.
-        normalized: Whether H gives all tokens about the same weight.
+        normalized: Whether large tokens count less in H than their squares.
     """
 
     def __init__(self, workspace: Workspace, state: CalibrationState, normalized: bool = False) -> None:

@@ -162,10 +162,11 @@ def compute_power_floor(tokens: Tensor) -> float:
 
 
 def normalize_tokens(tokens: Tensor, floor: float, mean: Tensor | None = None) -> Tensor:
-    """Divides tokens (n, in) by the root of their mean square plus a floor, so that all count about the same.
+    """Divides tokens (n, in) by the fourth root of their mean square plus a floor: large ones then count less in H.
 
-    A network normalizes what its layers return, so that what counts of an error is its share of a token. The sum of
-    squares is dominated by few tokens with large activations instead.
+    Transformers normalize what their layers return, so that an error counts by its share of a token, while in a sum of
+    squares few tokens with large activations decide. Other networks do not. Halfway between is good for both: see
+    docs/decisions.md.
 
     Args:
         tokens: The tokens.
@@ -182,7 +183,7 @@ def normalize_tokens(tokens: Tensor, floor: float, mean: Tensor | None = None) -
 def token_scales(tokens: Tensor, floor: float) -> Tensor:
     """Returns what `normalize_tokens` multiplies tokens (n, in) float32 by, (n, 1)."""
     power = tokens.square().mean(1, keepdim=True).add_(floor)
-    return power.clamp_(min=torch.finfo(torch.float32).tiny).rsqrt_()
+    return power.clamp_(min=torch.finfo(torch.float32).tiny).pow_(-0.25)
 
 
 def compute_hessian(tokens: Tensor) -> Tensor:

@@ -8,7 +8,22 @@ from dataclasses import dataclass
 from ...pipelines.sampling import batched
 from ...prompts.prompt import Prompt
 
-VALIDATION_SHARE = 4  # every fourth prompt is held out
+VALIDATION_SHARE = 4  # one prompt is held out for every four that images are generated for
+
+
+@dataclass(frozen=True)
+class PromptSplit:
+    """The prompts of a calibration.
+
+    Attributes:
+        images: Prompts that images are generated for, to solve on.
+        texts: Prompts for the components that only read the prompt, to solve on.
+        held_out: Prompts that nothing is solved on. Images are generated for them too.
+    """
+
+    images: Sequence[Prompt]
+    texts: Sequence[Prompt]
+    held_out: Sequence[Prompt]
 
 
 @dataclass(frozen=True)
@@ -24,20 +39,32 @@ class CalibrationBatch:
     validates: bool
 
 
-def plan_batches(prompts: Sequence[Prompt], size: int, validates: bool) -> list[CalibrationBatch]:
-    """Splits prompts into batches of at most `size`, with those that are held out last.
+def split_prompts(prompts: Sequence[Prompt], num_images: int, validates: bool) -> PromptSplit:
+    """Splits the prompts of a calibration.
+
+    Held out are the prompts after those that images are generated for. If there are too few, it is every fourth of them
+    all, of less than four the last one, and of a single one none.
 
     Args:
-        prompts: The prompts. Of less than four, the last one is held out; a single one is not.
-        size: The largest number of prompts in a batch.
+        prompts: All prompts.
+        num_images: How many of them, from the first, images are generated for.
         validates: Whether any are held out.
     """
-    held_out = {*range(VALIDATION_SHARE - 1, len(prompts), VALIDATION_SHARE)} or {*range(1, len(prompts))[-1:]}
-    held_out = held_out if validates else set()
-    solved = [prompt for number, prompt in enumerate(prompts) if number not in held_out]
-    rest = [prompt for number, prompt in enumerate(prompts) if number in held_out]
+    images = prompts[:num_images]
+    if not validates:
+        return PromptSplit(images, prompts, ())
+    held_out = prompts[num_images:][: -(-num_images // VALIDATION_SHARE)]
+    if len(held_out) * VALIDATION_SHARE < num_images:
+        held_out = images[VALIDATION_SHARE - 1 :: VALIDATION_SHARE] or images[1:][-1:]
+    ids = {prompt.id for prompt in held_out}
+    solved, texts = ([prompt for prompt in part if prompt.id not in ids] for part in (images, prompts))
+    return PromptSplit(solved, texts, held_out)
+
+
+def plan_batches(solved: Sequence[Prompt], held_out: Sequence[Prompt], size: int) -> list[CalibrationBatch]:
+    """Splits prompts into batches of at most `size`, with those that are held out last."""
     return [
-        CalibrationBatch(batch, is_held_out)
-        for part, is_held_out in ((solved, False), (rest, True))
+        CalibrationBatch(batch, validates)
+        for part, validates in ((solved, False), (held_out, True))
         for batch in batched(part, size)
     ]

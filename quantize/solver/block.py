@@ -159,7 +159,7 @@ class _BlockSolver:
         results = {}
         for variant in VARIANTS:
             candidates = list_candidates(variant, refines)
-            arguments = (weights, {}, plain) if variant == "gptq" else (folded, scales, inputs)
+            arguments = (weights, {}, plain) if variant in ("unscaled", "gptq") else (folded, scales, inputs)
             results[variant] = self._solve_weight_only(
                 weights, dict(arguments[0]), scheme, arguments[1], arguments[2], candidates
             )

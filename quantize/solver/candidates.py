@@ -45,7 +45,8 @@ class Candidate:
 GPTQ = Candidate(("gptq",))
 CLIPPED = Candidate(("range_search", "gptq"))
 REFINEMENT: tuple[Step, ...] = ("scale_refit", "reround")
-VARIANTS = ("validated", "unclipped", "gptq")  # of a whole model, of which the one with the least drift is taken
+# Of a whole model, from the least to the most simple. Without a reason, the simplest is taken: see confirmation.
+VARIANTS = ("validated", "unclipped", "unscaled", "gptq")
 
 
 def list_candidates(variant: str, refines: bool) -> tuple[Candidate, ...]:
@@ -55,7 +56,7 @@ def list_candidates(variant: str, refines: bool) -> tuple[Candidate, ...]:
         variant: One of VARIANTS.
         refines: Whether there is time for more than one pass of GPTQ.
     """
-    bases = {"validated": (GPTQ, CLIPPED), "unclipped": (GPTQ,), "gptq": (GPTQ,)}[variant]
+    bases = {"validated": (GPTQ, CLIPPED), "unclipped": (GPTQ,), "unscaled": (GPTQ,), "gptq": (GPTQ,)}[variant]
     if variant == "gptq" or not refines:
         return bases
     refined = [replace(base, steps=(*base.steps, *REFINEMENT)) for base in bases]

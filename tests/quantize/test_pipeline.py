@@ -124,7 +124,7 @@ def test_rtn_reports_its_own_error_as_the_rtn_error(results: dict[str, QuantizeR
 def test_no_layer_of_best_is_worse_than_rounding(
     results: dict[str, QuantizeResult],
 ) -> None:
-    """Errors of `best` are those on tokens that count alike, and so are a little different from rounding's."""
+    """Errors of `best` give large tokens less weight, and so are a little different from rounding's."""
     layers = results["best"].manifest.layers
     rounded = {layer["layer"]: layer["error"] for layer in results["rtn"].manifest.layers}
     assert {layer["layer"] for layer in layers} == rounded.keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.quantize.algorithms.fp16_scales import balance_weights
 from edgepress.quantize.plan import ComponentPlan, QuantBlock
 from edgepress.quantize.solver import candidates as module
-from edgepress.quantize.solver.block import BlockResult, quantize_block
+from edgepress.quantize.solver.block import BlockResult, quantize_block, quantize_block_variants
+from edgepress.quantize.solver.candidates import VARIANTS
 from edgepress.quantize.solver.layer import LayerInput, LayerResult, quantize_layer
 from edgepress.recipes.schema import METHOD_STEPS, PRIMARY, QuantizationSettings, Scheme, Step
 from edgepress.storage.checkpoint import Checkpoint
@@ -438,3 +439,37 @@ def test_ordinary_weights_are_not_moved(setup: Setup) -> None:
     weights = dict(setup.weights)
     assert balance_weights(weights, block, setup.component.config, SCHEMES[PRIMARY], dtypes) == {}
     assert all(weights[name] is tensor for name, tensor in setup.weights.items())
+
+
+def test_best_corrects_biases_for_the_mean_error_and_says_what_layers_took(setup: Setup) -> None:
+    """The mean of a linear's outputs stays, and errors are those of real tokens that nothing was solved on."""
+    generator = torch.Generator().manual_seed(5)
+    calibration = setup.calibration
+    calibration.inputs = {
+        name: x + 2 * torch.randn(x.shape[1], generator=generator) for name, x in calibration.inputs.items()
+    }
+    halves = {name: (x[:400], x[400:]) for name, x in calibration.inputs.items()}
+    calibration.inputs = {name: solved for name, (solved, _) in halves.items()}
+    calibration.validation = {name: rest for name, (_, rest) in halves.items()}
+    setup.weights["o.bias"] = torch.randn(128, generator=generator).to(setup.weights["v.bias"].dtype)
+    tensors = {f"layers.0.{name}": tensor for name, tensor in setup.weights.items()}
+    save_file(tensors, setup.component.checkpoint.folder / "model.safetensors")
+    component = replace(setup.component, checkpoint=Checkpoint(setup.component.checkpoint.folder))
+    settings = QuantizationSettings(scheme=SCHEMES[PRIMARY])
+    variants = quantize_block_variants(component, component.blocks[0], calibration, settings, torch.float32)
+    assert list(variants) == list(VARIANTS)
+    result = variants["gptq"][PRIMARY]  # folds nothing
+    x, rest = (part.double() for part in halves["model.layers.0.o"])
+    weight, quantized = setup.weights["o.weight"].double(), dequantize(unpack(result, "o")).double()
+    bias, corrected = setup.weights["o.bias"].double(), result.tensors["layers.0.o.bias"].double()
+    mean = x.mean(0)
+    limit = 1e-4 if setup.weights["o.bias"].dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(quantized @ mean + corrected, weight @ mean + bias, rtol=limit, atol=limit)
+    stats = {layer.layer: layer for layer in result.layers}["model.layers.0.o"]
+    assert stats.chosen == "gptq, damping 0.05"
+    error = ((rest - mean) @ (quantized - weight).T).square().sum() / ((rest - mean) @ weight.T).square().sum()
+    assert stats.validation_error == pytest.approx(float(error), rel=1e-2)
+    refined = {layer.layer: layer for layer in variants["validated"][PRIMARY].layers}
+    assert sum(layer.validation_error or 0 for layer in refined.values()) < sum(
+        layer.validation_error or 0 for layer in result.layers
+    )
