@@ -53,9 +53,6 @@ class TuningRecord(BaseModel):
     validation_before: float = Field(description="Mean squared error of the validation's outputs without tuning.")
     validation_after: float = Field(description="The same of what was stored.")
     parameters: int = Field(description="Number of values that were trained.")
-    step_weights: list[float] = Field(
-        description="How much an error of each of the denoiser's calls for an image counts, on average 1."
-    )
 
 
 class ChoiceRecord(BaseModel):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ASSUMED_FLOPS = 3e11  # per second: two cores of a server that multiply in bfloat16, with all that is not a product
-AUTO_STEPS = 450
+AUTO_STEPS = 600
 AUTO_MINUTES = 30.0  # of the assumed machine, beyond which `auto` does not tune
 AUTO_SEEDS = 3  # images of each prompt that is trained on
 REFERENCE_SHARE = 0.25  # of given minutes, for the reference's samples
-BATCH = 8  # samples of a step
+BATCH = 16  # samples of a step
 BLOCK_BATCH = 4  # calls of the denoiser in a step that trains a block
 MAX_BLOCK_IMAGES = 16  # whose blocks' inputs and outputs are stored
 TRAINING_FACTOR = 3  # a backward pass computes two products for each one of the forward pass

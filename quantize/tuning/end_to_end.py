@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...common.memory import malloc_trim
-from ...prompts.prompt import Prompt
 from ...recipes.schema import PRIMARY
 from ...storage.checkpoint import write_tensors
-from ...storage.files import read_json_object, write_json
 from ..calibration.streaming import load_streaming_pipeline
 from ..plan import ComponentPlan
 from .budget import plan_budget
 from .context import TuningContext, count_parameters
-from .samples import Samples, collect_samples, measure_image, split_prompts
-from .step_weights import measure_step_weights
+from .samples import Samples, collect_samples, measure_image
 from .threads import single_threaded
 from .trainer import Trainer, describe
 from .workers import open_workers
 
 RATE = 0.002  # of each tensor, as a share of its mean |value|
-SHARD_PIXELS = 2**16  # computed at once by one thread: 4 images of the demo
+SHARD_PIXELS = 2**17  # computed at once by one thread: 8 images of the demo
 
 
 def tune_whole(context: TuningContext, component: ComponentPlan, files: Mapping[str, Path]) -> bool:
@@ -51,30 +47,12 @@ def tune_whole(context: TuningContext, component: ComponentPlan, files: Mapping[
         samples = collect_samples(
             pipeline, component.name, prompts, budget.seeds, context.sampling, folder, num_threads, context.progress
         )
-        weights = _measure_weights(context, component, pipeline, prompts, budget.seeds)
-        samples = replace(samples, weights=weights)
         context.check()
         del pipeline
         malloc_trim()
         for scheme, file in files.items():
             _tune_scheme(context, component, scheme, file, samples, budget.steps, num_threads)
     return True
-
-
-def _measure_weights(
-    context: TuningContext, component: ComponentPlan, pipeline: Any, prompts: Sequence[Prompt], seed: int
-) -> list[float]:
-    """Measures how much an error counts in each call, with the primary scheme, on prompts that validate."""
-    file = context.samples_folder(component) / "weights.json"
-    if not file.exists():
-        _, held_out = split_prompts(prompts)
-        quantized = context.load(component, PRIMARY).module
-        sampling = context.sampling
-        batch = held_out[: sampling.batch_size]
-        weights = measure_step_weights(pipeline, component.name, quantized, batch, sampling, seed)
-        write_json({"weights": weights}, file)
-    content: list[float] = read_json_object(file)["weights"]
-    return content
 
 
 def load_reference(context: TuningContext) -> Any:

@@ -38,14 +38,12 @@ class Samples:
         validation: Those of other prompts.
         prompts: The number of prompts that are trained on.
         validation_prompts: The number of the others.
-        weights: How much an error counts in each call of the denoiser for an image, on average 1.
     """
 
     train: Sequence[DenoiserCall]
     validation: Sequence[DenoiserCall]
     prompts: int
     validation_prompts: int
-    weights: Sequence[float] = (1.0,)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +23,6 @@ from .budget import BATCH, VALIDATION_INTERVAL
 from .calls import DenoiserCall
 from .optimizer import Adam, cosine_factor
 from .samples import Samples
-from .step_weights import draw_probabilities
 from .trainable import TrainableModel
 from .workers import ShardWorkers
 
@@ -79,11 +78,7 @@ class Trainer:
     ) -> None:
         self._model, self._workers, self._samples = model, workers, samples
         self._steps, self._file, self._batch = steps, file, batch
-        probabilities = draw_probabilities(samples.weights)
-        self._factors = [
-            weight / (len(probabilities) * probability)
-            for weight, probability in zip(samples.weights, probabilities, strict=True)
-        ]
+        self._weights = [1.0] * (1 + max(call.step for call in samples.train))
         self._adam = Adam.create(model.parameters, rate)
         self._last_saved = time.monotonic()
         self.course = Course()
@@ -101,8 +96,8 @@ class Trainer:
         """
         report(self._adam.step)
         while self._adam.step < self._steps and not self.course.is_stalled:
-            samples = select_batch(self._adam.step, self._samples, self._batch)
-            _, gradients = self._workers.compute_gradients(samples, self._factors)
+            samples = select_batch(self._adam.step, self._samples.train, self._batch)
+            _, gradients = self._workers.compute_gradients(samples, self._weights)
             self._adam.update(gradients, cosine_factor(self._adam.step + 1, self._steps))
             self._model.update_weights()
             if self._adam.step % VALIDATION_INTERVAL == 0 or self._adam.step == self._steps:
@@ -116,11 +111,7 @@ class Trainer:
         exact = {name: tensor.clone() for name, tensor in self._model.parameters.items()}
         rounded = self._model.round_parameters()
         self._model.set_parameters(rounded)
-        samples = self._samples
-        errors = self._workers.compute_errors(samples.validation)
-        error = fmean(
-            samples.weights[call.step] * error for call, error in zip(samples.validation, errors, strict=True)
-        )
+        error = fmean(self._workers.compute_errors(self._samples.validation))
         self._model.set_parameters(exact)
         if not self.course.validation or error < self.course.validation[self.course.best_step]:
             self.best, self.course.best_step = rounded, self._adam.step
@@ -159,23 +150,23 @@ def describe(course: Course, samples: Samples, model: TrainableModel) -> TuningR
         validation_before=course.validation[0],
         validation_after=course.validation[course.best_step],
         parameters=sum(parameter.numel() for parameter in model.parameters.values()),
-        step_weights=[round(weight, 4) for weight in samples.weights],
     )
 
 
-def select_batch(step: int, samples: Samples, size: int = BATCH) -> list[DenoiserCall]:
-    """Draws the samples of a step, those of calls that count more often more often.
+def select_batch(step: int, samples: Sequence[DenoiserCall], batch: int = BATCH) -> list[DenoiserCall]:
+    """Returns the samples of a step: they are shuffled again whenever all have been used.
 
     Args:
-        step: From 0. The draw depends on it alone.
+        step: From 0.
         samples: All samples.
-        size: How many are drawn.
+        batch: How many are returned.
     """
-    by_call: dict[int, list[DenoiserCall]] = {}
-    for sample in samples.train:
-        by_call.setdefault(sample.step, []).append(sample)
-    generator = torch.Generator().manual_seed(step)
-    probabilities = torch.tensor(draw_probabilities(samples.weights))
-    calls = torch.multinomial(probabilities, size, replacement=True, generator=generator).tolist()
-    places = torch.rand(size, generator=generator).tolist()
-    return [by_call[call][int(place * len(by_call[call]))] for call, place in zip(calls, places, strict=True)]
+    positions = range(step * batch, (step + 1) * batch)
+    rounds = {position // len(samples) for position in positions}
+    orders = {number: _shuffle(len(samples), number) for number in rounds}
+    return [samples[orders[position // len(samples)][position % len(samples)]] for position in positions]
+
+
+def _shuffle(size: int, number: int) -> list[int]:
+    order: list[int] = torch.randperm(size, generator=torch.Generator().manual_seed(number)).tolist()
+    return order
