@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
+from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...models.base.host import load_host
 from ...models.registry import get_family
 from ...runtime.onnx.exported import load_exported_onnx
 from ...runtime.onnx.sessions import SessionPool
 from ..common.process import measure_command
-from ..common.report import render_table, write_section
+from ..common.report import write_section
 from ..onnx.graphs.__main__ import GRAPH, SIZE, make_cache, select_variants
 from ..onnx.graphs.runs import format_spread, relative_error, run_graph
 from ..onnx.single_graph import Inputs, capture_inputs
