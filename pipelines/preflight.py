@@ -152,7 +152,7 @@ def _check_family(folder: Path, family: Family, components: Mapping[str, Any]) -
     optional = {graph.component for graph in family.graphs if graph.optional}
     required = [part.name for part in family.components if part.name not in optional]
     for name in (*required, "scheduler", "tokenizer"):
-        if components.get(name, [None])[0] is None:
+        if (components.get(name) or [None])[0] is None:
             raise UserError(f"{folder / MODEL_INDEX} does not list the component '{name}'. {advise_recovery(folder)}")
 
 

@@ -66,7 +66,7 @@ def test_what_edgepress_made_is_not_downloaded_again(pipeline: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "transformer", "vae", "scheduler", "tokenizer"])
-@pytest.mark.parametrize("entry", [..., [None, None]])
+@pytest.mark.parametrize("entry", [..., [None, None], []])
 def test_a_component_that_is_not_listed(pipeline: Path, name: str, entry: Any) -> None:
     edit_json(pipeline / "model_index.json", **{name: entry})
     with pytest.raises(UserError, match=rf"model_index\.json does not list the component '{name}'"):
