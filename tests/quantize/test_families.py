@@ -76,6 +76,15 @@ def iterate_quantized(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
             yield file.parent.name, path, dequantize(unpack_awq(packed))
 
 
+def iterate_biases(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
+    """Component, path and stored bias of every quantized linear with one."""
+    for file in sorted(folder.glob("*/*.safetensors")):
+        tensors = load_file(file)
+        for path in [name.removesuffix(".bias") for name in tensors if name.endswith(".bias")]:
+            if f"{path}.qweight" in tensors:
+                yield file.parent.name, path, tensors[f"{path}.bias"]
+
+
 @pytest.mark.parametrize("method", ["rtn", "best"])
 def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
     source: Path, results: dict[str, QuantizeResult], method: str
@@ -84,6 +93,8 @@ def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
     expected = load_pipeline(source, torch.float32)
     for component, path, weight in iterate_quantized(model):
         getattr(expected, component).get_submodule(path).weight = nn.Parameter(weight)
+    for component, path, bias in iterate_biases(model):  # those of `best` take over the mean of the errors
+        getattr(expected, component).get_submodule(path).bias = nn.Parameter(bias)
     reopened = load_pipeline(model, torch.float32)
     images, originals = (
         generate_images(pipeline, [PROMPT], SAMPLING, output_type="latent")[0] for pipeline in (reopened, expected)
