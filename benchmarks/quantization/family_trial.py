@@ -108,10 +108,16 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
 
 
 def _compare_reopened(source: Path, model: Path) -> None:
-    """Compares latents of the opened model with those of the original with dequantized weights in place of its own."""
+    """Compares latents of the opened model with those of the original with the stored weights in place of its own.
+
+    Those are dequantized; biases of quantized layers take over the mean of their errors.
+    """
     expected = load_pipeline(source, torch.float32)
-    for component, path, weight in _iterate_quantized(model):
-        getattr(expected, component).get_submodule(path).weight = nn.Parameter(weight)
+    for component, path, weight, bias in _iterate_quantized(model):
+        linear = getattr(expected, component).get_submodule(path)
+        linear.weight = nn.Parameter(weight)
+        if bias is not None:
+            linear.bias = nn.Parameter(bias)
     reopened = load_pipeline(model, torch.float32)
     latents, originals = (_generate_latents(pipeline) for pipeline in (reopened, expected))
     error, limit = float((latents - originals).abs().max()), TOLERANCE * float(originals.abs().max())
@@ -124,14 +130,14 @@ def _generate_latents(pipeline: Any) -> Tensor:
     return torch.as_tensor(latents)
 
 
-def _iterate_quantized(model: Path) -> Iterator[tuple[str, str, Tensor]]:
-    """Yields component, path and dequantized weight of every quantized layer."""
+def _iterate_quantized(model: Path) -> Iterator[tuple[str, str, Tensor, Tensor | None]]:
+    """Yields component, path, dequantized weight and bias, if it has one, of every quantized layer."""
     for file in sorted(model.glob("*/*.safetensors")):
         tensors = load_file(file)
         for name in [name for name in tensors if name.endswith(".qweight")]:
             path = name.removesuffix(".qweight")
             packed = AwqTensors(*(tensors[f"{path}.{kind}"] for kind in AwqTensors._fields))
-            yield file.parent.name, path, dequantize(unpack_awq(packed))
+            yield file.parent.name, path, dequantize(unpack_awq(packed)), tensors.get(f"{path}.bias")
 
 
 def _evaluate(source: Path, folder: Path) -> Results:

@@ -20,7 +20,7 @@ def test_orin_is_int4_in_asymmetric_groups_of_128() -> None:
     recipe = load_recipe("orin")
     assert recipe.device == "orin"
     assert recipe.model == "demo"
-    assert recipe.quantize.method == "best"
+    assert recipe.quantize.method == "gptq"
     assert recipe.quantize.components is None  # denoisers and text encoders, whatever a family calls them
     assert recipe.quantize.scheme == Scheme(bits=4, group_size=128, symmetric=False, narrow_range=False)
     assert (recipe.calibration.count, recipe.evaluation.count) == (32, 64)

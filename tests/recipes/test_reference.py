@@ -58,7 +58,7 @@ def test_every_shipped_recipe_is_explained() -> None:
 
 def test_a_resolved_recipe_has_all_defaults_and_the_steps_of_its_method() -> None:
     resolved = resolve_recipe(load_recipe("pi5"))
-    assert resolved["quantize"]["steps"] == ["choose"]
+    assert resolved["quantize"]["steps"] == ["gptq"]
     assert resolved["export"]["max_prompt_tokens"] == 128
     assert Recipe.model_validate(resolved).export == load_recipe("pi5").export
 
