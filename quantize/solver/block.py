@@ -147,7 +147,7 @@ class _BlockSolver:
             return dict.fromkeys(VARIANTS, self._solve_w8a8(dict(weights), scheme))
         plain = {group: self._validated_input(group, scheme, None, validates=True) for group in self.block.groups}
         folded = dict(weights)
-        scales = self._fold_validated_scales(folded, scheme, plain, list_candidates("unclipped", refines)[int(refines)])
+        scales = self._fold_validated_scales(folded, scheme, plain, list_candidates("unclipped", refines)[0])
         inputs = plain
         if scales:  # also where an input keeps its scale, rows may have been divided
             inputs = {

@@ -59,8 +59,7 @@ def list_candidates(variant: str, refines: bool) -> tuple[Candidate, ...]:
     bases = {"validated": (GPTQ, CLIPPED), "unclipped": (GPTQ,), "unscaled": (GPTQ,), "gptq": (GPTQ,)}[variant]
     if variant == "gptq" or not refines:
         return bases
-    refined = [replace(base, steps=(*base.steps, *REFINEMENT)) for base in bases]
-    return (GPTQ, *refined, *(replace(candidate, damping=STRONG_DAMPING) for candidate in refined))
+    return tuple(replace(base, steps=(*base.steps, *REFINEMENT)) for base in bases)
 
 
 class Choice(NamedTuple):
@@ -108,7 +107,8 @@ class ValidatedInput:
     def choose(self, name: str, weight: Tensor, candidates: Sequence[Candidate]) -> Choice:
         """Quantizes a weight (out, in) with the candidate whose validation error is the least.
 
-        Candidates are tried on some outputs where there are many. Without tokens, the first one is taken.
+        The best is also tried with more damping, each on some outputs where there are many. Without tokens, there
+        is no choice: it is GPTQ.
 
         Args:
             name: The linear's name. Its weight must always be the same.
@@ -116,9 +116,12 @@ class ValidatedInput:
             candidates: What is tried.
         """
         best = candidates[0]
-        if self.tokens is not None and len(candidates) > 1:
-            errors = [self.try_candidate(name, weight, candidate) for candidate in candidates]
-            best = candidates[errors.index(min(errors))]
+        if self.tokens is None and len(candidates) > 1:
+            best = GPTQ
+        elif self.tokens is not None and candidates != (GPTQ,):
+            best = min(candidates, key=lambda candidate: self.try_candidate(name, weight, candidate))
+            damped = replace(best, damping=STRONG_DAMPING)
+            best = min((best, damped), key=lambda candidate: self.try_candidate(name, weight, candidate))
         if (name, best) in self._choices:
             return self._choices[name, best]
         result = quantize_layer(name, weight, self.with_damping(best.damping), best.steps)

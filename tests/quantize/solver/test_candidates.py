@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from edgepress.numerics.affine import dequantize
 from edgepress.numerics.quant_spec import QuantSpec
 from edgepress.quantize.solver.candidates import (
     GPTQ,
+    STRONG_DAMPING,
     TRIAL_OUTPUTS,
     VARIANTS,
     Candidate,
@@ -35,14 +38,16 @@ def make_input(seed: int, tokens: int, validation: int) -> tuple[Tensor, Validat
 def test_the_candidate_with_the_least_error_on_other_tokens_is_taken(seed: int, tokens: int) -> None:
     weight, validated, unseen = make_input(seed, tokens, 500)
     errors = {}
-    for candidate in CANDIDATES:
+    for candidate in (*CANDIDATES, *(replace(candidate, damping=STRONG_DAMPING) for candidate in CANDIDATES)):
         layer_input = LayerInput(validated.layer_input.hessian, SPEC, damping=candidate.damping)
         quantized = quantize_layer("o", weight, layer_input, candidate.steps).quantized
         error = (unseen.double() @ (dequantize(quantized) - weight).T.double()).square().sum()
         errors[candidate] = float(error / (unseen.double() @ weight.T.double()).square().sum())
     choice = validated.choose("o", weight, CANDIDATES)
-    assert choice.validation_error == pytest.approx(min(errors.values()), rel=1e-4)
-    assert errors[choice.candidate] == min(errors.values())
+    steps = min(CANDIDATES, key=errors.__getitem__).steps  # then the damping
+    best = min(error for candidate, error in errors.items() if candidate.steps == steps)
+    assert choice.validation_error == pytest.approx(best, rel=1e-4)
+    assert errors[choice.candidate] == best
 
 
 def test_with_few_tokens_more_damping_is_chosen_than_with_many() -> None:
@@ -73,7 +78,8 @@ def test_many_outputs_are_judged_by_some_of_them_and_all_are_quantized() -> None
 def test_what_has_no_time_for_refining_has_fewer_candidates() -> None:
     for variant in VARIANTS:
         some, all_candidates = (set(list_candidates(variant, refines)) for refines in (False, True))
-        assert GPTQ in some & all_candidates
+        assert some
+        assert all_candidates
         assert not any("reround" in candidate.steps for candidate in some)
     assert not any(candidate.clips for candidate in list_candidates("unclipped", refines=True))
     assert list_candidates("gptq", refines=True) == (GPTQ,)
