@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
             raise UserError(f"{pipeline / name} is quantized. Give the pipeline in its original precision.")
         expected = build_empty_module("diffusers", class_name, config).state_dict()
         # The names may be those of the class already, which a conversion would spoil.
-        for renamed in (tensors, _convert(class_name, config, tensors)):
+        for rename in (dict, partial(_convert, class_name, config)):
+            renamed = rename(tensors)
             mismatch = _compare(renamed, expected)
             if not mismatch.count:
                 return ConvertedComponent(name, class_name, renamed)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from string import ascii_uppercase
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..metrics.base import Score
 from ..report import costs, descriptions, formatting
-from ..report.html import ASSETS, NUM_COLORS
+from ..report.html import ASSETS, NUM_COLORS, open_templates
 from .plot import build_plot
 from .schema import CandidateComparison, CandidateEntry, DeviceBudget, ScoreEntry
 
 
 def render_page(comparison: CandidateComparison) -> str:
     """Renders the page."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates()
     names = [entry.name for entry in comparison.candidates]
     environment.globals |= {
         "formatting": formatting,

@@ -89,14 +89,19 @@ def _select_default_sort(results: Results, cards: Sequence[ScoreCard]) -> str:
 # ---------------------------------------------------------------- template
 
 
-def _make_environment(results: Results) -> Environment:
-    environment = Environment(
+def open_templates() -> Environment:
+    """An environment for the templates in `assets`, which escapes all that it is given."""
+    return Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _make_environment(results: Results) -> Environment:
+    environment = open_templates()
     environment.globals |= {
         "formatting": formatting,
         "descriptions": descriptions,
