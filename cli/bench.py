@@ -12,17 +12,11 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.presets import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
+from .command import Command, accept_old_names
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu
-from .options import (
-    FOLDER,
-    Command,
-    ImageSize,
-    accept_old_names,
-    json_option,
-    output_option,
-    verbosity_options,
-)
+from .options import FOLDER, json_option, output_option, verbosity_options
+from .parameter_types import ImageSize, WholeNumber
 
 if TYPE_CHECKING:
     from ..perf.schema import BenchResults
@@ -36,14 +30,14 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
 @click.command(cls=Command)
 @click.argument("artifact", type=FOLDER)
 @click.option(
-    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="Number of images after the first."
+    "--images", type=WholeNumber(min=1), default=100, show_default=True, help="Number of images after the first."
 )
 @click.option("--prompt", metavar="TEXT", help="What each image shows.")
 @click.option("--prompts", metavar="FILE|SET", help=f"Prompts to use in turn.  [default: {DEFAULT_PROMPTS}]")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the artifact's]")
-@click.option("--steps", type=click.IntRange(1, MAX_STEPS), default=8, show_default=True, help="Denoising steps.")
-@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Seed of the first image.")
-@click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side, as in generate.")
+@click.option("--steps", type=WholeNumber(1, MAX_STEPS), default=8, show_default=True, help="Denoising steps.")
+@click.option("--seed", type=WholeNumber(0, 2**62), default=0, show_default=True, help="Seed of the first image.")
+@click.option("--tile", type=WholeNumber(min=1), metavar="PIXELS", help="Decode in tiles of this side, as in generate.")
 @click.option(
     "--low-memory",
     is_flag=True,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from .command import Command
 from .console import print_json
-from .options import FOLDER, Command, json_option, verbosity_options
+from .options import FOLDER, json_option, verbosity_options
 
 
 @click.command(cls=Command)

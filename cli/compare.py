@@ -7,16 +7,10 @@ from typing import Any
 
 import click
 
+from .command import Command
 from .console import print_json, show_progress
-from .options import (
-    Command,
-    json_option,
-    model_option,
-    output_option,
-    recipe_option,
-    restart_option,
-    verbosity_options,
-)
+from .options import json_option, model_option, output_option, recipe_option, restart_option, verbosity_options
+from .parameter_types import WholeNumber
 
 
 @click.command(cls=Command)
@@ -27,9 +21,9 @@ from .options import (
 )
 @click.option("--prompts", metavar="FILE|SET", help="Prompt set.  [default: the recipe's]")
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Prompts to use, from the start.  [default: the recipe's]"
+    "--limit", type=WholeNumber(min=1), metavar="N", help="Prompts to use, from the start.  [default: the recipe's]"
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Images per prompt.  [default: 1]")
+@click.option("--seeds", type=WholeNumber(min=1), default=1, help="Images per prompt.  [default: 1]")
 @click.option("--clip", metavar="SPEC", help="CLIP weights, such as local-dir:DIR.  [default: the pipeline's, if any]")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Compute only this metric; may be repeated.")
 @restart_option

@@ -12,7 +12,8 @@ import click
 
 from ..common.errors import escape_controls
 from ..common.progress import Progress, no_progress, progress_bars
-from .options import LOGGER, QUIET
+from .command import LOGGER
+from .options import QUIET
 
 
 class _ClickHandler(logging.Handler):

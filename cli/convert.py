@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from .command import Command
 from .console import print_json, show_progress
-from .options import Command, json_option, output_option, verbosity_options
+from .options import json_option, output_option, verbosity_options
 
 
 @click.command(cls=Command)

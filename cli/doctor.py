@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import click
 
+from .command import Command
 from .console import print_json
-from .options import Command, json_option, verbosity_options
+from .options import json_option, verbosity_options
 
 
 @click.command(cls=Command)

@@ -9,19 +9,10 @@ import click
 
 from ..api import functions as api
 from ..storage.preflight import check_results_folder
+from .command import Command, Group, accept_old_names
 from .console import print_json, show_progress
-from .options import (
-    FOLDER,
-    Command,
-    Group,
-    accept_old_names,
-    json_option,
-    model_option,
-    output_option,
-    recipe_option,
-    restart_option,
-    verbosity_options,
-)
+from .options import FOLDER, json_option, model_option, output_option, recipe_option, restart_option, verbosity_options
+from .parameter_types import WholeNumber
 
 if TYPE_CHECKING:
     from ..evaluate.results.schema import Results
@@ -48,9 +39,9 @@ RENAMES = {"--reference": "--model", "--truth": "--ground-truth", "--no-resume":
 @click.option("--pairs", type=(FOLDER, FOLDER), metavar="DIR DIR", help="Compare two folders of images by name.")
 @click.option("--prompts", metavar="FILE|SET", help="Prompt set.  [default: the recipe's]")
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Prompts to use, from the start.  [default: the recipe's]"
+    "--limit", type=WholeNumber(min=1), metavar="N", help="Prompts to use, from the start.  [default: the recipe's]"
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Images per prompt.")
+@click.option("--seeds", type=WholeNumber(min=1), default=1, show_default=True, help="Images per prompt.")
 @click.option("--ground-truth", type=FOLDER, metavar="DIR", help="Ground-truth images, <prompt id>.png.")
 @click.option("--clip", metavar="SPEC", help="CLIP weights, such as local-dir:DIR.  [default: the pipeline's, if any]")
 @click.option("--lpips", metavar="DIR", help="Weights for LPIPS: those of AlexNet and of its heads.")
@@ -73,6 +64,7 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
     scores are cached in artifacts/.work.
     """
     if context.invoked_subcommand:
+        evaluate.require_no_options(context)
         return
     plan = api.plan_evaluation(recipe, **options)
     with show_progress() as progress:

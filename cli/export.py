@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .command import Group
 from .export_comfyui import comfyui
 from .export_compressed_tensors import compressed_tensors
 from .export_diffusers import diffusers
@@ -12,7 +13,7 @@ from .export_onnx import onnx
 from .export_rknn import rknn
 
 
-@click.group()
+@click.group(cls=Group)
 def export() -> None:
     """Export a pipeline for a runtime."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ..api import weight_exports as api
+from .command import Command
 from .console import show_progress
-from .options import Command
 from .weight_exports import show_result, weight_export_options
 
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import click
 
 from ..api import weight_exports as api
+from .command import Command
 from .console import show_progress
-from .options import Command
+from .parameter_types import NameChoice
 from .weight_exports import component_option, show_result, weight_export_options
 
 TYPES = ("q4_0", "q4_1", "q8_0")
@@ -19,7 +20,7 @@ TYPES = ("q4_0", "q4_1", "q8_0")
 @weight_export_options
 @click.option(
     "--type",
-    type=click.Choice(TYPES),
+    type=NameChoice(TYPES),
     help="q4_0 takes a symmetric 4-bit solution, q8_0 one in 8 bits.  [default: the model's codes, as they are]",
 )
 @component_option

@@ -10,25 +10,17 @@ import click
 
 from ..api import functions as api
 from ..recipes.schema import ExportSettings
+from .command import Command, accept_old_names
 from .console import print_json, show_progress
-from .options import (
-    Command,
-    ImageSize,
-    accept_old_names,
-    force_option,
-    json_option,
-    model_option,
-    output_option,
-    recipe_option,
-    verbosity_options,
-)
+from .options import force_option, json_option, model_option, output_option, recipe_option, verbosity_options
+from .parameter_types import ImageSize, NameChoice, WholeNumber
 
 if TYPE_CHECKING:
     from ..export.onnx.exporter import ExportResult
 
 
-def _make_choice(key: str) -> click.Choice[str]:
-    return click.Choice(get_args(ExportSettings.model_fields[key].annotation))
+def _make_choice(key: str) -> NameChoice:
+    return NameChoice(get_args(ExportSettings.model_fields[key].annotation))
 
 
 @accept_old_names({"--flavour": "--format", "--with": "--extra-graph"})
@@ -43,7 +35,7 @@ def _make_choice(key: str) -> click.Choice[str]:
 @click.option(
     "--activations", type=_make_choice("activations"), help="Activation scales of w8a8; overrides the recipe."
 )
-@click.option("--opset", type=int, help="ONNX opset version; overrides the recipe.")
+@click.option("--opset", type=WholeNumber(min=1), help="ONNX opset version; overrides the recipe.")
 @click.option("--size", "sizes", type=ImageSize(), multiple=True, help="Image size to verify; may be repeated.")
 @click.option(
     "--shapes",

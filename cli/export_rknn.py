@@ -12,8 +12,10 @@ import click
 from ..api import functions as api
 from ..common.errors import UserError
 from ..recipes.schema import RknnSettings
+from .command import Command
 from .console import print_json, show_progress
-from .options import Command, Seconds, json_option, model_option, output_option, recipe_option, verbosity_options
+from .options import json_option, model_option, output_option, recipe_option, verbosity_options
+from .parameter_types import NameChoice, Seconds
 
 if TYPE_CHECKING:
     from ..export.rknn.building.builder import BuiltPart
@@ -27,7 +29,7 @@ PRECISIONS = get_args(RknnSettings.model_fields["precision"].annotation)
 @model_option("A diffusers folder, an artifact, a hub id, or 'demo'.  [default: the recipe's]")
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
 @click.option("--component", "components", multiple=True, help="Export only this component; may be repeated.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the parts; overrides the recipe.")
+@click.option("--precision", type=NameChoice(PRECISIONS), help="Precision of the parts; overrides the recipe.")
 @click.option(
     "--timeout", type=Seconds(), default=3600, show_default=True, help="Seconds that building a part may take."
 )

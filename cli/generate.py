@@ -12,20 +12,12 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
+from .command import LOGGER, Command
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu
 from .image_output import resolve_output
-from .options import (
-    FOLDER,
-    LOGGER,
-    Command,
-    ImageSize,
-    Number,
-    json_option,
-    output_option,
-    restart_option,
-    verbosity_options,
-)
+from .options import FOLDER, json_option, output_option, restart_option, verbosity_options
+from .parameter_types import ImageSize, NameChoice, Number, WholeNumber
 
 if TYPE_CHECKING:
     from ..runtime.batch import BatchSettings
@@ -45,21 +37,23 @@ ENGINES = ("onnxruntime", "openvino")
 @click.option("--prompt", metavar="TEXT", help="What the image shows.")
 @click.option("--prompts", metavar="FILE|SET", help="Prompts to generate an image of each, into the folder --output.")
 @click.option("--preset", metavar="NAME", help="Steps, size and guidance by name, such as fast.")
-@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True, help="Seed of the noise.")
-@click.option("--steps", type=click.IntRange(1, MAX_STEPS), help="Denoising steps.  [default: the preset's, or 8]")
+@click.option("--seed", type=WholeNumber(0, SEED_LIMIT - 1), default=0, show_default=True, help="Seed of the noise.")
+@click.option("--steps", type=WholeNumber(1, MAX_STEPS), help="Denoising steps.  [default: the preset's, or 8]")
 @click.option("--size", type=ImageSize(), help="Height and width in pixels.  [default: the preset's or the pipeline's]")
 @click.option("--guidance", type=Number(0, 1000), help="Scale of guidance; 0: none.  [default: the preset's, or 0]")
 @click.option("--negative-prompt", default="", metavar="TEXT", help="What guidance leads away from.")
-@click.option("--tile", type=int, metavar="PIXELS", help="Decode in tiles of this side: less memory, more time.")
 @click.option(
-    "--format", "batch_format", type=click.Choice(FORMATS), help="Format of the images of --prompts.  [default: png]"
+    "--tile", type=WholeNumber(min=1), metavar="PIXELS", help="Decode in tiles of this side: less memory, more time."
 )
-@click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Quality of JPEG and WebP.")
+@click.option(
+    "--format", "batch_format", type=NameChoice(FORMATS), help="Format of the images of --prompts.  [default: png]"
+)
+@click.option("--quality", type=WholeNumber(1, 100), default=90, show_default=True, help="Quality of JPEG and WebP.")
 @click.option("--low-memory", is_flag=True, help="With --prompts: keep one graph in memory at a time.")
 @provider_option
 @click.option(
     "--engine",
-    type=click.Choice(ENGINES),
+    type=NameChoice(ENGINES),
     default=ENGINES[0],
     show_default=True,
     help="What runs ONNX graphs; openvino on the CPU needs the extra 'openvino'.",
@@ -71,7 +65,7 @@ ENGINES = ("onnxruntime", "openvino")
 )
 @click.option(
     "--provenance",
-    type=click.Choice(("hash", "prompt", "none")),
+    type=NameChoice(("hash", "prompt", "none")),
     default="hash",
     show_default=True,
     help="What the file says: the artifact, seed, steps and the prompt's hash, or the prompt itself, or nothing.",

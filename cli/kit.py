@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from ..common.requirements import requires_extra
-from .options import FOLDER, Command, output_option, verbosity_options
+from .command import Command
+from .options import FOLDER, output_option, verbosity_options
+from .parameter_types import NameChoice
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -32,12 +34,12 @@ def kit(artifact: Path, wheelhouse: Path | None) -> None:
 
 @click.command(cls=Command)
 @click.option(
-    "--machine", type=click.Choice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
+    "--machine", type=NameChoice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
 )
 @click.option(
     "--python",
     "version",
-    type=click.Choice(PYTHON_VERSIONS),
+    type=NameChoice(PYTHON_VERSIONS),
     default=PYTHON_VERSIONS[0],
     show_default=True,
     help="Version of its Python.",

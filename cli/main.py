@@ -19,6 +19,7 @@ from .. import __version__
 from ..common.errors import UserError, escape_controls
 from .bench import bench
 from .clean import clean
+from .command import COMMAND
 from .compare import compare
 from .console import log_to_terminal
 from .convert import convert
@@ -32,13 +33,13 @@ from .generate import generate
 from .info import info
 from .interrupts import record_interrupts
 from .kit import kit, wheelhouse
-from .options import COMMAND
 from .plan import plan
 from .publish import publish
 from .quantize import quantize
 from .recipes import recipes
 from .serve import serve
 from .sign import sign
+from .usage_errors import explain_usage_error, require_subcommand
 from .verify import verify
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit, GeneratorExit)  # are for click
@@ -64,11 +65,17 @@ class RootGroup(click.Group):
         return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _messages_in_one_line():
+        with _explained_usage():
             return super().make_context(*args, **kwargs)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        require_subcommand(self, ctx, args)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        with _messages_in_one_line(), record_interrupts() as signals, log_to_terminal():
+        with _explained_usage(), record_interrupts() as signals, log_to_terminal():
             try:
                 return super().invoke(ctx)
             except PASSED_ON:
@@ -85,14 +92,14 @@ class RootGroup(click.Group):
 
 
 @contextmanager
-def _messages_in_one_line() -> Iterator[None]:
-    """Escapes control characters in what click says about arguments."""
+def _explained_usage() -> Iterator[None]:
+    """Replaces what click says about arguments."""
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
     except click.UsageError as error:
-        if error.message.isprintable():
-            raise
-        raise click.UsageError(escape_controls(error.format_message()), error.ctx) from error
+        raise click.UsageError(explain_usage_error(error), error.ctx) from error
 
 
 def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..api.planning import plan as plan_pipeline
+from .command import Command
 from .console import print_json
-from .options import Command, ImageSize, Number, json_option, model_option, recipe_option, verbosity_options
+from .options import json_option, model_option, recipe_option, verbosity_options
+from .parameter_types import ImageSize, Number
 
 if TYPE_CHECKING:
     from ..export.planning.device_plan import DevicePlan

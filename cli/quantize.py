@@ -9,12 +9,9 @@ import click
 
 from ..api import functions as api
 from ..recipes.schema import METHOD_STEPS
+from .command import Command, accept_old_names
 from .console import print_json, show_progress
 from .options import (
-    ByteSize,
-    Command,
-    TuneTime,
-    accept_old_names,
     force_option,
     json_option,
     model_option,
@@ -23,6 +20,7 @@ from .options import (
     restart_option,
     verbosity_options,
 )
+from .parameter_types import ByteSize, NameChoice, TuneTime
 
 if TYPE_CHECKING:
     from ..quantize.result import QuantizeResult
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 @recipe_option()
 @model_option("A diffusers folder, a hub id, or 'demo'.  [default: the recipe's]")
 @output_option("Artifact folder.  [default: artifacts/DEVICE]")
-@click.option("--method", type=click.Choice(list(METHOD_STEPS)), help="Method; overrides the recipe's method or steps.")
+@click.option("--method", type=NameChoice(list(METHOD_STEPS)), help="Method; overrides the recipe's method or steps.")
 @click.option(
     "--tune",
     type=TuneTime(),

@@ -11,8 +11,10 @@ import click
 from ..recipes.loader import load_recipe, recipe_names
 from ..recipes.reference import explain_recipe, resolve_recipe
 from ..recipes.schema import Recipe
+from .command import Command, Group
 from .console import print_json
-from .options import Command, Group, RecipeName, json_option, verbosity_options
+from .options import json_option, verbosity_options
+from .parameter_types import RecipeName
 
 MAX_WIDTH = 100  # columns
 
@@ -24,6 +26,7 @@ MAX_WIDTH = 100  # columns
 def recipes(context: click.Context, as_json: bool) -> None:
     """List the recipes; `recipes show NAME` explains one."""
     if context.invoked_subcommand:
+        recipes.require_no_options(context)
         return
     rows = [_summarize(name, load_recipe(name)) for name in recipe_names()]
     if as_json:

@@ -11,8 +11,10 @@ import click
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
+from .command import LOGGER, Command
 from .execution_providers import provider_option, require_no_npu
-from .options import FOLDER, LOGGER, QUIET, Command, Number, Seconds, verbosity_options
+from .options import FOLDER, QUIET, verbosity_options
+from .parameter_types import Number, Seconds, WholeNumber
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"
 STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
@@ -21,7 +23,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 @click.command(cls=Command)
 @click.argument("artifact", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Port; 0: any free one.")
+@click.option("--port", type=WholeNumber(0, 65_535), default=8000, show_default=True, help="Port; 0: any free one.")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
@@ -40,17 +42,17 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 @click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time.")
 @provider_option
 @click.option(
-    "--max-side", type=click.IntRange(16, 65_536), help="Largest width and height in pixels.  [default: the artifact's]"
+    "--max-side", type=WholeNumber(16, 65_536), help="Largest width and height in pixels.  [default: the artifact's]"
 )
 @click.option(
-    "--max-steps", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Largest number of steps."
+    "--max-steps", type=WholeNumber(1, 10_000), default=50, show_default=True, help="Largest number of steps."
 )
-@click.option("--max-images", type=click.IntRange(1, 10), default=4, show_default=True, help="Images of one request.")
+@click.option("--max-images", type=WholeNumber(1, 10), default=4, show_default=True, help="Images of one request.")
 @click.option(
-    "--max-prompt", type=click.IntRange(1, 100_000), default=2000, show_default=True, help="Characters of a prompt."
+    "--max-prompt", type=WholeNumber(1, 100_000), default=2000, show_default=True, help="Characters of a prompt."
 )
 @click.option(
-    "--max-waiting", type=click.IntRange(0, 10_000), default=8, show_default=True, help="Requests that may wait."
+    "--max-waiting", type=WholeNumber(0, 10_000), default=8, show_default=True, help="Requests that may wait."
 )
 @click.option("--timeout", type=Seconds(), default=3600, show_default=True, help="Time for a request.")
 @click.option(
@@ -60,7 +62,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
     help=f"Folder of templates and images.  [default: ${STATE_VARIABLE}, or in your state folder]",
 )
 @click.option(
-    "--keep-images", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Generated images to keep."
+    "--keep-images", type=WholeNumber(0, 100_000), default=100, show_default=True, help="Generated images to keep."
 )
 @click.option(
     "--keep-hours",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .options import FOLDER, Command, verbosity_options
+from .command import Command
+from .options import FOLDER, verbosity_options
 
 
 @click.command(cls=Command)

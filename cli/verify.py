@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from .command import Command
 from .console import print_json, show_progress
-from .options import FOLDER, Command, json_option, verbosity_options
+from .options import FOLDER, json_option, verbosity_options
 
 FAILED = 1  # exit code
 

@@ -131,7 +131,7 @@ def get_error(result: Result) -> str:
         (("--provider", "NoSuchProvider"), "has no execution provider 'NoSuchProvider'"),
         (("--prompts", "nowhere.jsonl"), "'nowhere.jsonl'"),
         (("--prompts", "smoke", "--prompt", "a cat"), "--prompt and --prompts exclude each other"),
-        (("--images", "0"), "'--images': 0 is not in the range x>=1"),
+        (("--images", "0"), "--images: '0' is not a whole number of at least 1. Give one"),
     ],
 )
 def test_bad_input_is_an_error_and_writes_nothing(

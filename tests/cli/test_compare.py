@@ -40,7 +40,7 @@ def test_finished_results_are_compared(folder: Path) -> None:
         (["a", "images"], "holds results, but not all candidates do"),
         (["nowhere.json"], "Cannot read nowhere.json"),
         (["images"], "Nothing to compare with. Give --model, the pipeline that was quantized, or --recipe."),
-        ([], "Missing argument"),
+        ([], "RESULTS.json... is missing. Give it"),
     ],
 )
 def test_what_cannot_be_compared_is_named(

@@ -23,6 +23,8 @@ NO_MESSAGES = {
     "export/onnx/tensorrt.py",
     "recipes/schema.py",
     "cli/failures.py",
+    "cli/options.py",
+    "cli/usage_errors.py",
     "api/repository_card.py",
     "api/model_card.py",
 }

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgepress.cli.main import main
-from edgepress.cli.options import ByteSize, ImageSize, RecipeName, Seconds
+from edgepress.cli.parameter_types import ByteSize, ImageSize, RecipeName, Seconds
 from edgepress.recipes.loader import recipe_names
 
 VERBS = {

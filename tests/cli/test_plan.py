@@ -37,7 +37,7 @@ def test_what_does_not_fit_ends_with_exit_code_2() -> None:
 def test_a_memory_that_is_no_number() -> None:
     result = CliRunner().invoke(main, ["plan", "--recipe", "pi5", "--memory", "nan"])
     assert result.exit_code == 2
-    assert "nan is not a number" in result.stderr
+    assert "--memory: 'nan' is not a number above 0 and up to 1048576. Give one" in result.stderr
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgepress.cli.main import main
-from edgepress.cli.options import ByteSize
+from edgepress.cli.parameter_types import ByteSize
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.loader import load_recipe
 from edgepress.storage.manifest import Manifest, read_manifest
@@ -152,7 +152,7 @@ def test_a_method_overrides_the_recipes_steps(recipe: Path, tiny: Path, output: 
 def test_methods_are_those_of_recipes() -> None:
     result = CliRunner().invoke(main, ["quantize", "--recipe", "orin", "--method", "magic"])
     assert result.exit_code == 2
-    assert "'magic' is not one of 'rtn', 'awq', 'gptq', 'best'" in result.stderr
+    assert "--method: 'magic' is not known; known: rtn, awq, gptq, best." in result.stderr
 
 
 @pytest.mark.parametrize(

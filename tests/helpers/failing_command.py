@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import click
 
+from edgepress.cli.command import Command
 from edgepress.cli.main import RootGroup
-from edgepress.cli.options import Command
 
 
 def make_root(work: Callable[[], None], name: str = "work") -> click.Group:

@@ -111,7 +111,7 @@ def _check_size(text: str) -> str:
     """Checks a size as `edgepress quantize` does, so that the message names this command."""
     from click import BadParameter
 
-    from edgepress.cli.options import ByteSize
+    from edgepress.cli.parameter_types import ByteSize
 
     try:
         ByteSize().convert(text, None, None)
