@@ -42,6 +42,7 @@ from .calibration.state import Calibration
 from .calibration.validation_split import split_prompts
 from .confirmation import Confirmation, read_choice, variant_key
 from .lora import merge_into_plan
+from .matmul_dtype import choose_matmul_dtype
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan, build_plan, check_finite_weights, count_linear_weights
 from .result import QuantizeResult
 from .solver.block import BlockResult, list_schemes, quantize_block, quantize_block_variants
@@ -250,11 +251,11 @@ class QuantizationJob:
         self, component: ComponentPlan, block: QuantBlock, calibration: Calibration
     ) -> dict[str, BlockResult]:
         """Quantizes a block; returns results by scheme or, where validation chooses, by variant and scheme."""
-        settings = self.plan.settings
+        settings, matmul_dtype = self.plan.settings, choose_matmul_dtype(self.dtype)
         if not settings.chooses_steps:
-            return quantize_block(component, block, calibration, settings, self.dtype)
+            return quantize_block(component, block, calibration, settings, matmul_dtype)
         refines = count_linear_weights(component) <= MAX_REFINED_WEIGHTS
-        variants = quantize_block_variants(component, block, calibration, settings, self.dtype, refines)
+        variants = quantize_block_variants(component, block, calibration, settings, matmul_dtype, refines)
         return {
             name if list_schemes(settings)[name].quantizes_activations else variant_key(variant, name): result
             for variant, results in variants.items()

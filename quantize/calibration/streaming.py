@@ -20,7 +20,9 @@ from ...pipelines.quantized_modules import strip_modules
 from ...pipelines.sampling import load_pipeline_with
 from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
+from ..matmul_dtype import choose_matmul_dtype
 from ..plan import ComponentPlan, QuantizationPlan
+from .float32_linears import compute_linears_in_float32
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -85,6 +87,8 @@ def _build_streaming_component(component: ComponentPlan, library: str, dtype: to
     class_name = component.spec.model_class
     model = build_empty_module(library, class_name, component.config, dtype).eval().requires_grad_(False)
     strip_modules(model, component.unused_blocks, component.spec.unused_modules)
+    if choose_matmul_dtype(dtype) is not dtype:
+        compute_linears_in_float32(model)
     names = _list_streamed_parameters(model, component.repeated if streams else ())
     streamed = {f"{path}.{name}" for path, block_names in names.items() for name in block_names}
     resident = [name for name in component.used_tensor_names if name not in streamed]

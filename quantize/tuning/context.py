@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...common.cpu_features import read_cpu_features
 from ...common.progress import Progress
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
 from ...pipelines.empty_modules import build_empty_module
@@ -22,6 +21,7 @@ from ...prompts.prompt import Prompt
 from ...recipes.schema import PRIMARY
 from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
+from ..matmul_dtype import choose_matmul_dtype
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace
 from ..writer import iterate_scheme_tensors, iterate_tensors
@@ -63,7 +63,7 @@ class TuningContext:
     @cached_property
     def matmul_dtype(self) -> torch.dtype:
         """The dtype of products for gradients: bfloat16 where the processor has them."""
-        return torch.bfloat16 if read_cpu_features().has_bf16_products else torch.float32
+        return choose_matmul_dtype(torch.bfloat16)
 
     def samples_folder(self, component: ComponentPlan) -> Path:
         """Where the samples of a component are stored."""
