@@ -13,6 +13,7 @@ from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline, resolve_source
 from ..pipelines.model_size import adapt_recipe
+from ..recipes.execution import DEFAULT_RUNTIME
 from ..recipes.presets import DEFAULT_PRESETS
 from ..recipes.schema import Recipe
 from ..storage.layout import Artifact
@@ -161,6 +162,7 @@ def export_onnx(
         extra_graphs=extra_graphs,
         sizes=sizes,
         presets=resolved.presets if resolved else DEFAULT_PRESETS,
+        runtime=resolved.runtime if resolved else DEFAULT_RUNTIME,
         verify=verify,
         progress=progress,
     )

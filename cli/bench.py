@@ -14,7 +14,7 @@ from ..recipes.presets import MAX_STEPS
 from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
 from .command import Command, accept_old_names
 from .console import print_json, show_progress
-from .execution_providers import provider_option, require_no_npu
+from .execution_providers import provider_option, require_no_npu, threads_option
 from .options import FOLDER, json_option, output_option, verbosity_options
 from .parameter_types import ImageSize, WholeNumber
 
@@ -44,6 +44,7 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
     help="Keep one graph in memory at a time, as generate does; times then include loading.",
 )
 @provider_option
+@threads_option
 @output_option("Folder of the latest results and of all earlier ones.  [default: bench, in the artifact]")
 @json_option
 @verbosity_options
@@ -59,6 +60,7 @@ def bench(
     tile: int | None,
     low_memory: bool,
     providers: tuple[str, ...],
+    threads: int | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -81,7 +83,8 @@ def bench(
 
     if providers:
         require_no_npu(artifact)
-    config = BenchConfig(artifact, prompt_list, name, images, size, steps, tile, seed, not low_memory, providers)
+    keep_loaded = False if low_memory else None
+    config = BenchConfig(artifact, prompt_list, name, images, size, steps, tile, seed, keep_loaded, providers, threads)
     with show_progress(REFRESH_PER_SECOND) as progress:
         results = run_benchmark(config, lambda partial: publish_results(partial, output), progress)
     _print_results(results, publish_results(results, output), as_json)

@@ -1,4 +1,4 @@
-"""`--provider`, which applies to ONNX graphs only."""
+"""`--provider` and `--threads`: what runs graphs, and how many threads of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from ..common.errors import UserError
+from ..recipes.execution import MAX_THREADS
 from .options import F
+from .parameter_types import WholeNumber
 
 
 def provider_option(function: F) -> F:
@@ -18,6 +20,16 @@ def provider_option(function: F) -> F:
         multiple=True,
         metavar="NAME",
         help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
+    )(function)
+
+
+def threads_option(function: F) -> F:
+    """Adds `--threads N`, which EDGEPRESS_THREADS sets too."""
+    return click.option(
+        "--threads",
+        type=WholeNumber(0, MAX_THREADS),
+        envvar="EDGEPRESS_THREADS",
+        help="Threads on the CPU; 0: as its engine chooses.  [default: $EDGEPRESS_THREADS, or the recipe's]",
     )(function)
 
 

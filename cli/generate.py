@@ -14,7 +14,7 @@ from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
 from .command import LOGGER, Command
 from .console import print_json, show_progress
-from .execution_providers import provider_option, require_no_npu
+from .execution_providers import provider_option, require_no_npu, threads_option
 from .image_output import resolve_output
 from .options import FOLDER, json_option, output_option, restart_option, verbosity_options
 from .parameter_types import ImageSize, NameChoice, Number, WholeNumber
@@ -49,8 +49,9 @@ ENGINES = ("onnxruntime", "openvino")
     "--format", "batch_format", type=NameChoice(FORMATS), help="Format of the images of --prompts.  [default: png]"
 )
 @click.option("--quality", type=WholeNumber(1, 100), default=90, show_default=True, help="Quality of JPEG and WebP.")
-@click.option("--low-memory", is_flag=True, help="With --prompts: keep one graph in memory at a time.")
+@click.option("--low-memory", is_flag=True, help="With --prompts: keep one graph in memory at a time even if all fit.")
 @provider_option
+@threads_option
 @click.option(
     "--engine",
     type=NameChoice(ENGINES),
@@ -90,6 +91,7 @@ def generate(
     quality: int,
     low_memory: bool,
     providers: tuple[str, ...],
+    threads: int | None,
     engine: str,
     verify: bool,
     provenance: Detail,
@@ -116,8 +118,8 @@ def generate(
         _verify(artifact)
     if providers or engine != ENGINES[0]:
         require_no_npu(artifact, "--provider" if providers else "--engine")
-    keep_loaded = prompts is not None and not low_memory
-    pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine))
+    keep_loaded = False if low_memory or prompts is None else None
+    pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine), threads)
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
     request = replace(settings, prompt=prompt or "", seed=seed, tile_size=tile, negative_prompt=negative_prompt)
     if target is None:

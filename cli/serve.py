@@ -12,7 +12,7 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
 from .command import LOGGER, Command
-from .execution_providers import provider_option, require_no_npu
+from .execution_providers import provider_option, require_no_npu, threads_option
 from .options import FOLDER, QUIET, verbosity_options
 from .parameter_types import Number, Seconds, WholeNumber
 
@@ -39,8 +39,9 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 )
 @click.option("--allow-root", is_flag=True, help="Start as root as well.")
 @click.option("--log-prompts", is_flag=True, help="Write prompts to the log.")
-@click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time.")
+@click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time even if all fit.")
 @provider_option
+@threads_option
 @click.option(
     "--max-side", type=WholeNumber(16, 65_536), help="Largest width and height in pixels.  [default: the artifact's]"
 )
@@ -83,6 +84,7 @@ def serve(
     log_prompts: bool,
     low_memory: bool,
     providers: tuple[str, ...],
+    threads: int | None,
     max_side: int | None,
     max_steps: int,
     max_images: int,
@@ -126,6 +128,7 @@ def serve(
         log_prompts,
         low_memory,
         providers,
+        threads,
         limits,
     )
     if not settings.is_local and not token:

@@ -41,8 +41,9 @@ class BenchConfig:
         steps: Number of denoising steps.
         tile_size: Side in pixels of the tiles that images are decoded in; None for no tiles.
         seed: Seed of the first image; each further image has the next one.
-        keep_loaded: Whether graphs stay in memory.
+        keep_loaded: Whether graphs stay in memory; None: if all of them fit.
         providers: Execution providers of ONNX Runtime; empty for the CPU.
+        threads: Threads of a graph on the CPU; None: as the artifact's recipe says.
     """
 
     artifact: Path
@@ -53,8 +54,9 @@ class BenchConfig:
     steps: int
     tile_size: int | None
     seed: int
-    keep_loaded: bool
+    keep_loaded: bool | None
     providers: Sequence[str]
+    threads: int | None = None
 
 
 def run_benchmark(
@@ -107,6 +109,7 @@ def _start_worker(config: BenchConfig) -> WorkerProcess:
         "tile_size": config.tile_size,
         "keep_loaded": config.keep_loaded,
         "providers": list(config.providers),
+        "threads": config.threads,
     }
     try:
         return WorkerProcess(job)
@@ -181,7 +184,7 @@ class _BenchRun:
 
     def collect_results(self, incomplete_reason: str | None) -> BenchResults:
         """Collects the results so far."""
-        peaks = self.worker.read_memory_peaks()
+        peaks, info = self.worker.read_memory_peaks(), self.worker.artifact_info
         return BenchResults(
             edgepress=__version__,
             started_at=self.started_at.isoformat(timespec="seconds"),
@@ -193,7 +196,7 @@ class _BenchRun:
             machine=read_machine_info(),
             conditions=self._make_conditions(),
             settings=self._make_settings(),
-            summary=summarize_timings(self.worker.start_seconds, self.images, self.config.keep_loaded),
+            summary=summarize_timings(self.worker.start_seconds, self.images, info["keep_loaded"]),
             memory=MemoryPeaks(peak=peaks["VmHWM"], anon=peaks["RssAnon"], file_backed=peaks["RssFile"]),
             disk_bytes_read=self.disk_bytes_read,
             file_sizes=_list_file_sizes(Path(self.worker.artifact_info["folder"])),
@@ -209,7 +212,8 @@ class _BenchRun:
             steps=config.steps,
             tile_size=config.tile_size,
             seed=config.seed,
-            keep_loaded=config.keep_loaded,
+            keep_loaded=self.worker.artifact_info["keep_loaded"],
+            threads=self.worker.artifact_info["threads"],
             prompt_set=config.prompt_set,
             prompts_sha256=prompt_set_digest(config.prompts),
         )

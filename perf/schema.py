@@ -35,6 +35,7 @@ class BenchSettings(BenchModel):
     tile_size: int | None = Field(description="Side in pixels of the tiles that images are decoded in; null for none.")
     seed: int = Field(description="Seed of the first image; each further image has the next one.")
     keep_loaded: bool = Field(description="Whether graphs stay in memory.")
+    threads: int = Field(default=0, description="Threads of a graph on the CPU; 0: as its engine chooses.")
     prompt_set: str = Field(description="Name of the prompt set.")
     prompts_sha256: str = Field(description="Digest of the prompts.")
 

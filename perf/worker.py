@@ -68,13 +68,16 @@ def time_generation(pipeline: ImagePipeline, request: GenerationRequest) -> dict
 def serve(respond: Callable[[dict[str, Any]], None]) -> None:
     """Opens the artifact of the job and generates all requested images."""
     job = json.loads(sys.stdin.readline())
-    pipeline = ImagePipeline(Path(job["artifact"]), job["keep_loaded"], job["providers"] or CPU_PROVIDERS)
+    providers = job["providers"] or CPU_PROVIDERS
+    pipeline = ImagePipeline(Path(job["artifact"]), job["keep_loaded"], providers, threads=job["threads"])
     size, tile_size = job["size"] and tuple(job["size"]), job["tile_size"]
     respond(
         {
             "folder": str(pipeline.folder),
             "size": pipeline.resolve_size(size),
             "simulated": pipeline.is_simulated,
+            "keep_loaded": pipeline.keep_loaded,
+            "threads": pipeline.threads,
         }
     )
     for line in sys.stdin:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from ..numerics.quant_spec import QuantSpec, require_group_size
+from .execution import RuntimeSettings
 from .frozen_model import FrozenModel
 from .hardware import Gibibytes, Hardware
 from .presets import MAX_STEPS, ImageSize, Presets, Side
@@ -400,6 +401,9 @@ class Recipe(FrozenModel):
     )
     presets: Presets = Field(
         default=Presets(), description="Settings to generate images with on the device, by the name that users give."
+    )
+    runtime: RuntimeSettings = Field(
+        default=RuntimeSettings(), description="How `generate`, `serve` and `bench` run graphs on the device's CPU."
     )
     large_model: LargeModelSettings | None = Field(
         default=None,

@@ -19,6 +19,7 @@ from .finite_outputs import require_finite_outputs
 from .generation_request import GenerationRequest, require_valid
 from .graph_sessions import GraphSessions
 from .malformed import reject_malformed
+from .memory_need import choose_keep_loaded
 from .noise import torch_randn
 from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool
@@ -27,6 +28,7 @@ from .openvino.sessions import OpenVinoSessions
 from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .scheduler import Schedule, make_schedule
+from .thread_settings import resolve_threads
 from .tokenizer import PromptTokenizer
 from .vae_tiling import make_tiled_decoder
 
@@ -46,15 +48,18 @@ class ImagePipeline:
         artifact: Folder of the artifact, or the `onnx` or `rknn` folder in it. If an artifact has both, the ONNX graphs
             are used.
         keep_loaded: Whether graphs stay in memory, which saves time when several images are generated. Otherwise one
-            graph is in memory at a time.
+            graph is in memory at a time. None: they stay if the artifact's memory plan fits the memory that is free.
         providers: Execution providers of ONNX Runtime, in order of preference.
         engine: What runs ONNX graphs: `onnxruntime`, or `openvino` on the CPU, which needs the extra `openvino`.
+        threads: Threads of a graph on the CPU; 0: as the engine chooses; None: as the artifact's recipe says.
 
     Attributes:
         folder: Folder of the exported graphs.
         pipeline_class: Class of the pipeline that was exported.
         image_sizes: Heights and widths of the images that graphs of fixed shapes generate; empty for any size.
         size_multiple: Number of pixels that the sides of images of any size are multiples of.
+        keep_loaded: Whether graphs stay in memory.
+        threads: Threads of a graph on the CPU; 0: as the engine chooses.
 
     Raises:
         UserError: The folder holds no export that this version can run.
@@ -63,15 +68,16 @@ class ImagePipeline:
     def __init__(
         self,
         artifact: str | Path,
-        keep_loaded: bool = True,
+        keep_loaded: bool | None = None,
         providers: str | Sequence[str] = CPU_PROVIDERS,
         engine: Engine = "onnxruntime",
+        threads: int | None = None,
     ) -> None:
         artifact, providers = Path(artifact), [providers] if isinstance(providers, str) else providers
         if is_rknn_artifact(artifact):
-            self._open_rknn(artifact, keep_loaded)
+            self._open_rknn(artifact, keep_loaded, threads)
         else:
-            self._open_onnx(artifact, keep_loaded, providers, engine)
+            self._open_onnx(artifact, keep_loaded, providers, engine, threads)
         with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
             self.size_multiple: int = self._host.size_multiple
@@ -79,19 +85,35 @@ class ImagePipeline:
         max_tokens = min(exported_tokens, self._host.max_tokens)
         self._tokenizer = PromptTokenizer(self.folder / "tokenizer", self._host.chat_template_kwargs, max_tokens)
 
-    def _open_onnx(self, artifact: Path, keep_loaded: bool, providers: Sequence[str], engine: Engine) -> None:
+    def _open_onnx(
+        self,
+        artifact: Path,
+        keep_loaded: bool | None,
+        providers: Sequence[str],
+        engine: Engine,
+        threads: int | None,
+    ) -> None:
         exported = load_exported_onnx(artifact)
         self.folder: Path = exported.folder
         self.pipeline_class: str = exported.pipeline_class
         self._host_configs: Mapping[str, Any] = exported.host_configs
         with reject_malformed(self.folder):
             self._host: Host = load_host(get_family(exported.pipeline_class), exported.host_configs)
+        self.keep_loaded = choose_keep_loaded(self.folder) if keep_loaded is None else keep_loaded
+        settings = resolve_threads(exported.runtime, threads)
+        self.threads = settings.threads
         sessions: GraphSessions
         if engine == "openvino":
-            sessions = OpenVinoSessions(exported.graph_files, keep_loaded, exported.accuracy_level)
+            files, accuracy_level = exported.graph_files, exported.accuracy_level
+            sessions = OpenVinoSessions(files, self.keep_loaded, accuracy_level, settings.threads)
         else:
             sessions = SessionPool(
-                exported.graph_files, keep_loaded, providers, exported.accuracy_level, exported.linked_weights
+                exported.graph_files,
+                self.keep_loaded,
+                providers,
+                exported.accuracy_level,
+                exported.linked_weights,
+                settings,
             )
         self._run: GraphSessions | BucketedSessions | RknnBackend = sessions
         if exported.bucketed_graphs:
@@ -99,11 +121,14 @@ class ImagePipeline:
         self.image_sizes: Sequence[tuple[int, int]] = exported.image_sizes
         self._graphs = frozenset(exported.graph_files)
 
-    def _open_rknn(self, artifact: Path, keep_loaded: bool) -> None:
+    def _open_rknn(self, artifact: Path, keep_loaded: bool | None, threads: int | None) -> None:
         exported = load_exported_rknn(artifact)
         self.folder, self.pipeline_class = exported.folder, exported.pipeline_class
         self._host_configs = exported.host_configs
-        self._host, self._run = open_backend(exported, keep_loaded)
+        self.keep_loaded = choose_keep_loaded(self.folder) if keep_loaded is None else keep_loaded
+        settings = resolve_threads(exported.runtime, threads)
+        self.threads = settings.threads
+        self._host, self._run = open_backend(exported, self.keep_loaded, settings)
         self.image_sizes = ()
         self._graphs = frozenset()
 

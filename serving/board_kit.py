@@ -9,9 +9,10 @@ from pathlib import Path
 from string import Template
 
 from ..common.errors import UserError
+from ..runtime.memory_need import read_memory_need
 from ..storage.checksums import write_checksums
-from ..storage.files import list_files, read_json_object, record_file
-from ..storage.layout import DESCRIPTION_NAME, KIT, Artifact
+from ..storage.files import list_files, record_file
+from ..storage.layout import KIT, Artifact
 from ..storage.preflight import check_writable_folder
 from ..storage.recognition import require_export
 from .wheelhouse import require_wheels
@@ -87,14 +88,11 @@ def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
 
 def _read_memory(artifact: Artifact) -> _Memory:
     """The memory of all graphs loaded: from the artifact's plan, or else from the sizes of its files."""
-    description = artifact.path / DESCRIPTION_NAME
-    plan = read_json_object(description).get("memory_plan") if description.exists() else None
-    if plan:
-        return _Memory(int(plan["resident_bytes"]) + SERVER_BYTES, "the memory plan in artifact.json and the server")
-    folder = artifact.onnx if artifact.has_onnx else artifact.rknn
-    files = (file for file in folder.rglob("*") if file.is_file())
-    size = sum(file.stat().st_size for file in files)
-    return _Memory(2 * size + SERVER_BYTES, "twice the size of the graphs and the server: there is no memory plan")
+    need = read_memory_need(artifact.onnx if artifact.has_onnx else artifact.rknn)
+    if need.is_planned:
+        return _Memory(need.resident_bytes + SERVER_BYTES, "the memory plan in artifact.json and the server")
+    size = 2 * need.resident_bytes + SERVER_BYTES
+    return _Memory(size, "twice the size of the graphs and the server: there is no memory plan")
 
 
 def _render_memory(memory: _Memory) -> str:

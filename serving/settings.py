@@ -51,8 +51,9 @@ class ServerSettings:
         token: What clients must send as `Authorization: Bearer TOKEN`; empty if they need not.
         allowed_hosts: Names that clients may call the server by, besides its address.
         logs_prompts: Whether prompts are written to the log.
-        low_memory: Whether one graph is in memory at a time.
+        low_memory: Whether one graph is in memory at a time even if all fit.
         providers: Execution providers of ONNX Runtime; empty for the CPU.
+        threads: Threads of a graph on the CPU; None: as the artifact's recipe says.
         limits: What is accepted.
     """
 
@@ -65,6 +66,7 @@ class ServerSettings:
     logs_prompts: bool = False
     low_memory: bool = False
     providers: tuple[str, ...] = ()
+    threads: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -134,6 +135,13 @@ class PresetConfig(ConfigModel):
     guidance: float = Field(default=0.0, ge=0, description="Guidance scale; 0 disables classifier-free guidance.")
 
 
+class RuntimeConfig(ConfigModel):
+    """How graphs run on the device's CPU."""
+
+    threads: NonNegativeInt = Field(default=0, description="Threads of a graph; 0: as ONNX Runtime chooses.")
+    cores: Literal["all", "fast"] = Field(default="all", description="As in the recipe.")
+
+
 PresetConfigs = Annotated[
     dict[str, PresetConfig],
     Field(description="The recipe's presets by name, such as `fast`; empty in exports of earlier releases."),
@@ -170,6 +178,7 @@ class OnnxPipelineConfig(ConfigModel):
     sources: tuple[FileRecord, ...] = Field(default=(), description="The files of the pipeline that was exported.")
     model_sha256: ModelDigest = None
     presets: PresetConfigs = {}
+    runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="The recipe's section `runtime`.")
     files: PublishedFiles = ()
     parity: dict[str, ParityConfig] = Field(
         default={},
@@ -299,6 +308,7 @@ class RknnPipelineConfig(ConfigModel):
     sources: tuple[FileRecord, ...] = Field(default=(), description="The files of the pipeline that was exported.")
     model_sha256: ModelDigest = None
     presets: PresetConfigs = {}
+    runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="The recipe's section `runtime`.")
     files: PublishedFiles = ()
 
     @property

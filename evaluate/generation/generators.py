@@ -172,7 +172,7 @@ def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBa
     from ...runtime.pipeline import ImagePipeline
 
     check_guidance(folder, sampling)
-    pipeline = ImagePipeline(folder)
+    pipeline = ImagePipeline(folder, threads=0)  # this machine need not be the device
     size = (sampling.height, sampling.width)
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ...common.progress import Progress, no_progress
 from ...pipelines.preflight import check_images
+from ...recipes.execution import DEFAULT_RUNTIME, RuntimeSettings
 from ...recipes.loader import validate_settings
 from ...recipes.presets import DEFAULT_PRESETS, Presets
 from ...recipes.schema import ExportSettings
@@ -89,6 +90,7 @@ def export_onnx(
     extra_graphs: Sequence[str] | None = None,
     sizes: ImageSizes = (),
     presets: Presets = DEFAULT_PRESETS,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     verify: bool = True,
     progress: Progress = no_progress,
 ) -> ExportResult:
@@ -110,6 +112,7 @@ def export_onnx(
         sizes: Heights and widths in pixels of the images to verify, and with fixed shapes to export. Default: those of
             the settings, or else the model's native size.
         presets: Settings to generate images with, which the export records.
+        runtime: How graphs run on the device, which the export records.
         verify: Whether to compare the graphs with torch, which takes the memory of running both.
         progress: Called with a stage, what is done and the total.
 
@@ -154,7 +157,7 @@ def export_onnx(
         writer.write_engine_script()
         snapshot.require_unchanged()
         is_own_model = plan.source.folder.resolve() == artifact.model.resolve()
-        writer.write_config(sources, digest_files(sources) if is_own_model else "", parity, presets)
+        writer.write_config(sources, digest_files(sources) if is_own_model else "", parity, presets, runtime)
         publish_folder(stage, artifact.onnx)
     if plan.tensorrt_unsupported_reason:
         logger.warning(plan.tensorrt_unsupported_reason)

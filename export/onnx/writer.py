@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ...common.progress import Progress
+from ...recipes.execution import RuntimeSettings
 from ...recipes.presets import Presets
 from ...runtime.onnx.sessions import describe_session_options
 from ...runtime.onnx.shape_buckets import ShapeBucket
@@ -28,7 +29,7 @@ from ..graph.external_weights import WeightSource, write_external_data
 from ..graph.passes.fixed_shapes import fix_shapes
 from ..graph.passes.matmul_nbits import set_accuracy_level
 from ..graph.passes.qdq_int8 import quantize_activations
-from ..graph.preset_configs import describe_presets
+from ..graph.recipe_configs import describe_presets, describe_runtime
 from ..verification.parity import Parity
 from .prepare import ExportPlan
 from .tensorrt import write_engine_script
@@ -101,7 +102,12 @@ class OnnxWriter:
             write_engine_script(self._graphs.bucketed_graphs, shapes, self._folder)
 
     def write_config(
-        self, sources: Sequence[FileRecord], model_sha256: str, parity: Mapping[str, Parity], presets: Presets
+        self,
+        sources: Sequence[FileRecord],
+        model_sha256: str,
+        parity: Mapping[str, Parity],
+        presets: Presets,
+        runtime: RuntimeSettings,
     ) -> None:
         """Writes pipeline.json and SHA256SUMS, which record all other files; call it last.
 
@@ -110,6 +116,7 @@ class OnnxWriter:
             model_sha256: Digest of these files if they are the model of the artifact; else empty.
             parity: What was measured; empty if nothing was.
             presets: The recipe's presets.
+            runtime: How graphs run on the device.
         """
         source, settings, models = self._plan.source, self._plan.settings, self._graphs.models
         is_fixed = settings.shapes == "fixed"
@@ -132,6 +139,7 @@ class OnnxWriter:
             model_sha256=model_sha256,
             parity={name: ParityConfig.model_validate(asdict(measured)) for name, measured in parity.items()},
             presets=describe_presets(presets),
+            runtime=describe_runtime(runtime),
             session_options=describe_session_options(sorted(self._folder.glob("*.onnx")), settings.accuracy_level),
         )
         write_config(config, self._folder, self._weight_files)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...common.progress import Progress, no_progress
 from ...models.base.npu import GraphPart
+from ...recipes.execution import DEFAULT_RUNTIME, RuntimeSettings
 from ...recipes.presets import DEFAULT_PRESETS, Presets
 from ...recipes.schema import Recipe
 from ...runtime.rknn.exported import EMBEDDINGS_FILE
@@ -105,7 +106,7 @@ def export_rknn(
     with artifact_lock(output) as work, staging_folder(work, "rknn") as stage:
         (stage / SIMULATOR_FOLDER).mkdir()
         with staging_folder(work, "toolkit") as toolkit_folder, Toolkit(timeout_s, toolkit_folder) as toolkit:
-            parts, image_psnr = RknnExporter(job, stage, toolkit, progress, recipe.presets).run()
+            parts, image_psnr = RknnExporter(job, stage, toolkit, progress, recipe.presets, recipe.runtime).run()
         publish_folder(stage, Artifact(output).rknn)
     return RknnExportResult(Artifact(output).rknn, parts, image_psnr)
 
@@ -119,13 +120,20 @@ class RknnExporter:
         toolkit: The toolkit that builds and simulates.
         progress: Called with the stages of the export.
         presets: The recipe's presets, which the export records.
+        runtime: How graphs run on the device's CPU, which the export records.
     """
 
     def __init__(
-        self, job: RknnJob, stage: Path, toolkit: Toolkit, progress: Progress, presets: Presets = DEFAULT_PRESETS
+        self,
+        job: RknnJob,
+        stage: Path,
+        toolkit: Toolkit,
+        progress: Progress,
+        presets: Presets = DEFAULT_PRESETS,
+        runtime: RuntimeSettings = DEFAULT_RUNTIME,
     ) -> None:
         self._job, self._stage, self._toolkit, self._progress = job, stage, toolkit, progress
-        self._presets = presets
+        self._presets, self._runtime = presets, runtime
         self._float_parts = FloatParts(job, stage)
 
     def run(self) -> tuple[dict[str, BuiltPart], dict[str, float | None]]:
@@ -159,7 +167,9 @@ class RknnExporter:
         image_psnr = self._check_image(reference_image)
         save_first_calls(calls, stage / "golden")
         write_board_kit(stage)
-        write_pipeline_config(job, stage, toolkit_version, parts, image_psnr, sources, model_sha256, self._presets)
+        write_pipeline_config(
+            job, stage, toolkit_version, parts, image_psnr, sources, model_sha256, self._presets, self._runtime
+        )
         return parts, image_psnr
 
     def _build_parts(self, calls: PartCalls) -> dict[str, BuiltPart]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.base.npu import GraphPart
+from ...recipes.execution import RuntimeSettings
 from ...recipes.presets import Presets
 from ...storage.files import FileRecord, hash_file
 from ...storage.pipeline_config import (
@@ -20,7 +21,7 @@ from ...storage.pipeline_config import (
     SimulationConfig,
     write_config,
 )
-from ..graph.preset_configs import describe_presets
+from ..graph.recipe_configs import describe_presets, describe_runtime
 from .building.builder import BuiltPart
 from .building.simulation import BuildMeasurement
 from .prepare import RknnJob, get_input_names
@@ -37,6 +38,7 @@ def write_pipeline_config(
     sources: Sequence[FileRecord],
     model_sha256: str,
     presets: Presets,
+    runtime: RuntimeSettings,
 ) -> None:
     """Writes pipeline.json and SHA256SUMS to a folder that has all other files of the export.
 
@@ -49,6 +51,7 @@ def write_pipeline_config(
         sources: Files of the source pipeline.
         model_sha256: Digest of the model of the artifact if parts were made from it; else empty.
         presets: The recipe's presets.
+        runtime: How graphs run on the device's CPU.
     """
     config = RknnPipelineConfig(
         family=job.model.family.pipeline_class,
@@ -67,6 +70,7 @@ def write_pipeline_config(
         sources=tuple(sources),
         model_sha256=model_sha256,
         presets=describe_presets(presets, has_fixed_size=True),
+        runtime=describe_runtime(runtime),
     )
     write_config(config, folder)
 

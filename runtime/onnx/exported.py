@@ -10,7 +10,7 @@ from typing import Any
 from ...common.errors import UserError
 from ...storage.integrity import is_link_out, require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, Artifact, is_export
-from ...storage.pipeline_config import GraphConfig, OnnxPipelineConfig, read_onnx_config
+from ...storage.pipeline_config import GraphConfig, OnnxPipelineConfig, RuntimeConfig, read_onnx_config
 from ...storage.provenance import require_fresh
 from ...storage.recognition import require_export
 from ...storage.safetensors_header import read_tensor_headers
@@ -32,6 +32,7 @@ class ExportedOnnx:
         bucketed_graphs: Graphs of fixed shapes, by name.
         image_sizes: Heights and widths of the images that graphs of fixed shapes generate; empty for any size.
         linked_weights: Weight files that are links out of the folder, by the name that graphs call them by.
+        runtime: How graphs run on the device's CPU.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class ExportedOnnx:
     bucketed_graphs: Mapping[str, BucketedGraph] = field(default_factory=dict)
     image_sizes: tuple[tuple[int, int], ...] = ()
     linked_weights: Mapping[str, Path] = field(default_factory=dict)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 def load_exported_onnx(artifact: Path) -> ExportedOnnx:
@@ -71,6 +73,7 @@ def load_exported_onnx(artifact: Path) -> ExportedOnnx:
         bucketed,
         config.sizes if bucketed else (),
         find_linked_weights(folder),
+        config.runtime,
     )
 
 

@@ -14,11 +14,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from ...common.cpu_cores import run_on_cores
 from ...common.cpu_features import read_cpu_features
 from ...common.errors import UserError
 from ...common.memory import malloc_trim
 from ...storage.pipeline_config import SessionOptionsConfig
 from ...storage.snapshot import read_file_state
+from ..thread_settings import ANY_THREADS, ThreadSettings
 
 PROVIDER_SUFFIX = "ExecutionProvider"
 CPU_PROVIDERS = ("CPUExecutionProvider",)
@@ -42,6 +44,7 @@ class SessionPool:
         providers: Execution providers of ONNX Runtime in order of preference, as `resolve_providers` reads them.
         accuracy_level: `accuracy_level` of MatMulNBits: 0 multiplies in floats, 4 in 8-bit integers.
         linked_weights: Weight files that are links out of the graphs' folder, by the name that graphs call them by.
+        threads: How graphs run on the CPU.
 
     Attributes:
         load_seconds: Time spent loading graphs so far, in seconds.
@@ -57,8 +60,9 @@ class SessionPool:
         providers: Sequence[str] = CPU_PROVIDERS,
         accuracy_level: int = 0,
         linked_weights: Mapping[str, Path] = MappingProxyType({}),
+        threads: ThreadSettings = ANY_THREADS,
     ) -> None:
-        self._linked_weights = linked_weights
+        self._linked_weights, self._threads = linked_weights, threads
         self._files, self._keep_loaded = files, keep_loaded
         self._providers, self._accuracy_level = resolve_providers(providers), accuracy_level
         self._sessions: dict[str, Any] = {}
@@ -89,7 +93,8 @@ class SessionPool:
             key: value.astype(FLOAT_DTYPES.get(types[key], value.dtype), copy=False) for key, value in inputs.items()
         }
         try:
-            outputs = session.run(None, feed)
+            with run_on_cores(self._threads.cores):
+                outputs = session.run(None, feed)
         except ORT_ERRORS as error:
             raise _to_user_error(f"Cannot run {self._files[name]}", error) from error
         return [output.astype(np.float32, copy=False) for output in outputs]
@@ -129,7 +134,9 @@ class SessionPool:
                 "Export the artifact again."
             )
         try:
-            session = create_session(self._files[name], self._providers, self._accuracy_level, self._linked_weights)
+            session = create_session(
+                self._files[name], self._providers, self._accuracy_level, self._linked_weights, self._threads
+            )
         except ORT_ERRORS as error:
             self._require_unchanged(name)
             raise _to_user_error(f"Cannot load {self._files[name]}", error) from error
@@ -170,6 +177,7 @@ def create_session(
     providers: Sequence[str] = CPU_PROVIDERS,
     accuracy_level: int = 0,
     linked_weights: Mapping[str, Path] = MappingProxyType({}),
+    threads: ThreadSettings = ANY_THREADS,
 ) -> Any:
     """Creates an ONNX Runtime session that logs nothing.
 
@@ -179,15 +187,18 @@ def create_session(
         accuracy_level: How products with dequantized INT4 weights are computed: 0 in floats, 4 in int8.
         linked_weights: Weight files that are links out of the graph's folder, by the name that the graph calls them by.
             ONNX Runtime does not follow such links, so it is given what they lead to.
+        threads: How the graph runs on the CPU.
     """
     options = make_session_options(_read_graph(file), accuracy_level)
     options.log_severity_level = 4  # errors are raised, so they need not be logged as well
+    options.intra_op_num_threads = threads.threads
     weights = [np.memmap(weights_file, np.uint8, "r") for weights_file in linked_weights.values()]
     if weights:
         options.add_external_initializers_from_files_in_memory(
             list(linked_weights), weights, [array.size for array in weights]
         )
-    return onnxruntime.InferenceSession(file, options, providers=list(providers))
+    with run_on_cores(threads.cores):  # threads that it creates stay there
+        return onnxruntime.InferenceSession(file, options, providers=list(providers))
 
 
 def describe_session_options(files: Iterable[Path], accuracy_level: int) -> SessionOptionsConfig:

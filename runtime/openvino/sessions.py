@@ -21,6 +21,7 @@ from ...common.requirements import missing_package
 from ...storage.snapshot import read_file_state
 
 DEVICE, PRECISION, GROUP_SIZE = "CPU", "INFERENCE_PRECISION_HINT", "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+NUM_THREADS = "INFERENCE_NUM_THREADS"
 EXTRA = "openvino"
 
 
@@ -32,19 +33,24 @@ class OpenVinoSessions:
         keep_loaded: Whether graphs stay in memory. Otherwise at most one is in memory.
         accuracy_level: Of products with 4-bit weights: 0 keeps activations, 4 rounds them to 8 bits in groups of
             OpenVINO's choice.
+        threads: Threads of a graph; 0: as OpenVINO chooses.
 
     Raises:
         UserError: The package openvino is not installed.
     """
 
-    def __init__(self, files: Mapping[str, Path], keep_loaded: bool = True, accuracy_level: int = 0) -> None:
+    def __init__(
+        self, files: Mapping[str, Path], keep_loaded: bool = True, accuracy_level: int = 0, threads: int = 0
+    ) -> None:
         try:
             import openvino
         except ModuleNotFoundError as error:
             raise missing_package(error, EXTRA) from error
         self._core, self._version = openvino.Core(), openvino.__version__.partition("-")[0]
         self._files, self._keep_loaded = files, keep_loaded
-        self._options = {} if accuracy_level else {GROUP_SIZE: "0"}
+        self._options: dict[str, Any] = {} if accuracy_level else {GROUP_SIZE: "0"}
+        if threads:
+            self._options[NUM_THREADS] = threads
         self._states = {name: read_file_state(file) for name, file in files.items()}
         self._compiled: dict[str, Any] = {}
         self._load_seconds = 0.0

@@ -11,6 +11,7 @@ from ...models.registry import get_family
 from ..malformed import reject_malformed
 from ..onnx.exported import find_linked_weights
 from ..onnx.sessions import SessionPool
+from ..thread_settings import ANY_THREADS, ThreadSettings
 from .exported import EMBEDDINGS_FILE, ExportedRknn
 from .npu import NpuBackend, has_npu_runtime
 from .part_chain import Arrays, dispatch_parts
@@ -26,13 +27,21 @@ class RknnBackend:
         exported: The artifact.
         host: Its host.
         keep_loaded: Whether parts on the CPU stay loaded too.
+        threads: How parts run on the CPU.
     """
 
-    def __init__(self, exported: ExportedRknn, host: NpuHost, keep_loaded: bool = True) -> None:
+    def __init__(
+        self,
+        exported: ExportedRknn,
+        host: NpuHost,
+        keep_loaded: bool = True,
+        threads: ThreadSettings = ANY_THREADS,
+    ) -> None:
         self._npu = NpuBackend(exported) if has_npu_runtime() else SimulatorBackend(exported, Toolkit())
         parts = exported.parts.values()
         cpu_files = {part.name: exported.onnx_file(part) for part in parts if part.device == "cpu"}
-        self._cpu = SessionPool(cpu_files, keep_loaded, linked_weights=find_linked_weights(exported.folder))
+        linked_weights = find_linked_weights(exported.folder)
+        self._cpu = SessionPool(cpu_files, keep_loaded, linked_weights=linked_weights, threads=threads)
         npu_parts = {part.name for part in parts if part.device == "npu"}
         self._run_graph = chain_graphs(host, exported.part_refs, dispatch_parts(npu_parts, self._npu, self._cpu))
 
@@ -56,7 +65,9 @@ class RknnBackend:
         return self._run_graph(name, inputs)
 
 
-def open_backend(exported: ExportedRknn, keep_loaded: bool = True) -> tuple[NpuHost, RknnBackend]:
+def open_backend(
+    exported: ExportedRknn, keep_loaded: bool = True, threads: ThreadSettings = ANY_THREADS
+) -> tuple[NpuHost, RknnBackend]:
     """Opens an artifact.
 
     Returns:
@@ -75,4 +86,4 @@ def open_backend(exported: ExportedRknn, keep_loaded: bool = True) -> tuple[NpuH
         host = host_class(
             exported.host_configs, exported.image_size, exported.max_prompt_tokens, embeddings, exported.tile_size
         )
-    return host, RknnBackend(exported, host, keep_loaded)
+    return host, RknnBackend(exported, host, keep_loaded, threads)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
 from ...storage.integrity import require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, ONNX, RKNN, SIMULATOR_FOLDER, is_export, locate_folder
-from ...storage.pipeline_config import PartConfig, is_rknn_export, read_rknn_config
+from ...storage.pipeline_config import PartConfig, RuntimeConfig, is_rknn_export, read_rknn_config
 from ...storage.provenance import list_required_files, require_fresh
 from ...storage.recognition import require_export
 from .part_chain import PartRef
@@ -49,6 +49,7 @@ class ExportedRknn:
         graphs: The parts of each graph, in order.
         host_configs: Configs of the components and of the scheduler, by folder name.
         tile_size: Side in pixels of the tiles that images are decoded in; None if they are decoded whole.
+        runtime: How parts run on the device's CPU.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class ExportedRknn:
     graphs: Mapping[str, tuple[PartConfig, ...]]
     host_configs: Mapping[str, Any]
     tile_size: int | None = None
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     @property
     def part_refs(self) -> dict[str, list[PartRef]]:
@@ -114,6 +116,7 @@ def load_exported_rknn(artifact: Path) -> ExportedRknn:
         graphs=config.graphs,
         host_configs=config.host,
         tile_size=config.tile,
+        runtime=config.runtime,
     )
     for part in exported.parts.values():
         file = exported.onnx_file(part) if part.device == "cpu" else exported.rknn_file(part.name)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, numpy_helper, save
 
 from edgepress.common.errors import UserError
 from edgepress.runtime.onnx.sessions import SessionPool, create_session, describe_session_options
+from edgepress.runtime.thread_settings import ThreadSettings
 
 
 def save_sum_graph(path: Path, dtype: int) -> Path:
@@ -122,3 +125,31 @@ def test_graphs_of_two_exports_are_never_mixed(files: dict[str, Path]) -> None:
     new.replace(files["float16"])
     with pytest.raises(UserError, match=r"float16\.onnx was replaced since the artifact was opened\. Run the command"):
         run("float16", {"a": ones, "b": ones})
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_threads_of_a_session_are_those_asked_for_on_their_cores(files: dict[str, Path]) -> None:
+    usable = os.sched_getaffinity(0)
+    core = min(usable)
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    session = create_session(files["float32"], threads=ThreadSettings(3, (core,)))
+    created = set(tasks.iterdir()) - before
+    assert [os.sched_getaffinity(int(task.name)) for task in created] == [{core}] * 2  # the third is the calling thread
+    del session
+    run = SessionPool(files, threads=ThreadSettings(1, (core,)))
+    assert run("float32", {"a": np.ones(1), "b": np.ones(1)}).tolist() == [2]
+    assert os.sched_getaffinity(0) == usable
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_weights_are_mapped_and_not_read(tmp_path: Path) -> None:
+    """Those that ONNX Runtime does not pack for its products first, which takes a copy."""
+    weight = numpy_helper.from_array(np.ones((64, 1024), np.float32), "b")
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [64, 1024]) for name in ("a", "sum")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["sum"])], "sum", ports[:1], ports[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save(model, tmp_path / "sum.onnx", save_as_external_data=True, location="weights.safetensors")
+    session = create_session(tmp_path / "sum.onnx")
+    assert str(tmp_path / "weights.safetensors") in Path("/proc/self/maps").read_text()
+    assert session.run(None, {"a": np.ones((64, 1024), np.float32)})[0].max() == 2

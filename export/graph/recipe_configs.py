@@ -1,9 +1,10 @@
-"""The presets of a recipe as an export records them."""
+"""The presets and threads of a recipe as an export records them."""
 
 from __future__ import annotations
 
+from ...recipes.execution import RuntimeSettings
 from ...recipes.presets import Presets
-from ...storage.pipeline_config import PresetConfig
+from ...storage.pipeline_config import PresetConfig, RuntimeConfig
 
 
 def describe_presets(presets: Presets, has_fixed_size: bool = False) -> dict[str, PresetConfig]:
@@ -21,3 +22,8 @@ def describe_presets(presets: Presets, has_fixed_size: bool = False) -> dict[str
         )
         for name, preset in presets
     }
+
+
+def describe_runtime(runtime: RuntimeSettings) -> RuntimeConfig:
+    """Describes how graphs run on the device's CPU for pipeline.json."""
+    return RuntimeConfig(threads=runtime.threads, cores=runtime.cores)

@@ -1,0 +1,89 @@
+"""How much memory an artifact's graphs take here, and whether they are loaded at once or one at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.errors import UserError
+from ..common.system_memory import read_available_memory, read_memory_limit
+from ..storage.files import read_json_object
+from ..storage.layout import DESCRIPTION_NAME, Artifact
+
+GRAPH_SUFFIXES = (".onnx", ".safetensors", ".rknn")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """The memory that the graphs of an export take.
+
+    Attributes:
+        resident_bytes: With all graphs loaded.
+        phased_bytes: With one graph loaded at a time.
+        is_planned: Whether the artifact's memory plan says so, with activations; else these are the sizes of files.
+    """
+
+    resident_bytes: int
+    phased_bytes: int
+    is_planned: bool
+
+
+def read_memory_need(folder: Path) -> MemoryNeed:
+    """Reads what the graphs of an exported folder take: from the plan of its artifact, or from the sizes of its files.
+
+    Raises:
+        UserError: The artifact's description cannot be read.
+    """
+    description = Artifact.containing(folder).path / DESCRIPTION_NAME
+    plan = read_json_object(description).get("memory_plan") if description.exists() else None
+    if plan:
+        return MemoryNeed(int(plan["resident_bytes"]), int(plan["phased_bytes"]), is_planned=True)
+    sizes: Counter[str] = Counter()
+    for file in folder.iterdir():
+        if file.suffix in GRAPH_SUFFIXES:  # weights of a component are split into files such as transformer-00001-of-…
+            sizes[file.name.partition(".")[0].partition("-")[0]] += file.stat().st_size
+    return MemoryNeed(sizes.total(), max(sizes.values(), default=0), is_planned=False)
+
+
+def choose_keep_loaded(folder: Path) -> bool:
+    """Whether all graphs of an exported folder fit into the memory that is free now; logs a line if they do not."""
+    need, free = read_memory_need(folder), _read_free_memory()
+    if free is None or need.resident_bytes <= free:
+        return True
+    logger.warning(
+        "Graphs are loaded one at a time, which takes longer: all take %.1f GiB%s, and %.1f GiB are free.",
+        need.resident_bytes / 2**30, " by the artifact's memory plan" if need.is_planned else "", free / 2**30,
+    )  # fmt: skip
+    return False
+
+
+def require_memory(folder: Path, keep_loaded: bool) -> None:
+    """Refuses to load graphs that do not fit into the memory that is free now.
+
+    Where CPU and GPU share their memory, neither the kernel's killer nor a service's limit sees what the GPU takes: a
+    board that loads too much stops to answer.
+
+    Args:
+        folder: The exported folder.
+        keep_loaded: Whether all graphs are loaded at once.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    need, free = read_memory_need(folder), _read_free_memory()
+    needed = need.resident_bytes if keep_loaded else need.phased_bytes
+    if free is None or needed <= free:
+        return
+    raise UserError(
+        f"The graphs in {folder} take {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free. "
+        f"Close other programs{', or give --low-memory' if keep_loaded else ''}."
+    )
+
+
+def _read_free_memory() -> int | None:
+    """Bytes that this process can have now; None if the system does not tell."""
+    sizes = (read_available_memory(), read_memory_limit())
+    return min((size for size in sizes if size is not None), default=None)
