@@ -17,7 +17,7 @@ from ..recipes.execution import DEFAULT_RUNTIME
 from ..recipes.presets import DEFAULT_PRESETS
 from ..recipes.schema import Recipe
 from ..storage.layout import Artifact
-from .planning import FORCE_ADVICE, require_fit, require_format
+from .planning import IGNORE_ADVICE, require_fit, require_fit_unless_forced, require_format
 from .recipes import load_checked, override, override_export, override_rknn
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def quantize(
     loras: str | Path | Sequence[str | Path] = (),
     max_memory: int = DEFAULT_MAX_MEMORY,
     force: bool = False,
+    ignore_plan: bool = False,
     restart: bool = False,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
@@ -58,8 +59,9 @@ def quantize(
         tune: `off`, `auto` or minutes, instead of the recipe's: whether to train what stays in floating point.
         loras: LoRA or LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         max_memory: Bytes that the run may use.
-        force: Replace an artifact that was made from something else, and remove what was exported from it; go on where
-            the plan says that the device cannot run the result.
+        force: Replace an artifact that was made from something else, and remove what was exported from it. In this
+            release it ignores the plan too, with a warning.
+        ignore_plan: Go on where the plan says that the device cannot run the result.
         restart: Start over instead of resuming interrupted work.
         progress: Called with a stage, what is done and the total.
 
@@ -72,8 +74,8 @@ def quantize(
     loaded = load_checked(recipe)
     source = resolve_pipeline(str(model) if model is not None else loaded.model)
     resolved = override(adapt_recipe(loaded, source), model, method, loras, tune)
-    if not force:
-        require_fit(resolved, source, FORCE_ADVICE)
+    if not ignore_plan:
+        require_fit_unless_forced(resolved, source, force)
     from ..quantize.pipeline import quantize_pipeline
 
     return quantize_pipeline(
@@ -104,7 +106,7 @@ def export_onnx(
     extra_graphs: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] = (),
     verify: bool = True,
-    force: bool = False,
+    ignore_plan: bool = False,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Exports a pipeline to ONNX graphs, in `output/onnx`. Settings that are None are the recipe's.
@@ -124,7 +126,7 @@ def export_onnx(
         extra_graphs: Optional graphs, such as `vae_encoder`.
         sizes: Heights and widths in pixels of the images to verify and, with fixed shapes, to export for.
         verify: Whether to compare the graphs with torch.
-        force: Go on where the plan says that the device cannot run the result.
+        ignore_plan: Go on where the plan says that the device cannot run the result.
         progress: Called with a stage, what is done and the total.
 
     Returns:
@@ -140,11 +142,11 @@ def export_onnx(
     source = resolve_source(model) if model is not None else target
     resolved = adapt_recipe(resolved, source) if resolved else None
     section = resolved.export if resolved else None
-    if resolved and not force:
+    if resolved and not ignore_plan:
         changes = {"precision": precision, "format": format, "float_dtype": float_dtype}
         planned = override_export(resolved, changes)
-        require_format(planned, planned.export, FORCE_ADVICE)
-        require_fit(planned, source, FORCE_ADVICE)
+        require_format(planned, planned.export, IGNORE_ADVICE)
+        require_fit(planned, source, IGNORE_ADVICE)
     from ..export.onnx.exporter import export_onnx as export
 
     return export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ from .recipes import load_checked
 if TYPE_CHECKING:
     from ..export.planning.device_plan import DevicePlan
 
-FORCE_ADVICE = "Give --force to go on nevertheless."
+IGNORE_ADVICE = "Give --ignore-plan to go on nevertheless."
+FORCE_NOTICE = "%s --force goes on in this release only; from the next one on, give --ignore-plan."
 FLOAT_BYTES = 4
+logger = logging.getLogger(__name__)
 SMALL_SHARE = 4  # a pipeline whose float32 weights take less than this part of the memory is not planned before work
 
 
@@ -50,6 +53,20 @@ def plan(
     from ..export.planning.planner import plan_device
 
     return plan_device(source, adapt_recipe(loaded, source), size, memory)
+
+
+def require_fit_unless_forced(recipe: Recipe, source: Path, force: bool) -> None:
+    """As `require_fit`, but goes on and says so if `force` is given, which meant that before there was `--ignore-plan`.
+
+    Raises:
+        UserError: The pipeline does not fit, and `force` is off.
+    """
+    try:
+        require_fit(recipe, source, IGNORE_ADVICE)
+    except UserError as error:
+        if not force:
+            raise
+        logger.warning(FORCE_NOTICE, str(error).removesuffix(IGNORE_ADVICE).strip())
 
 
 def require_fit(recipe: Recipe, source: Path, advice: str) -> None:

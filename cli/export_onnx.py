@@ -12,7 +12,7 @@ from ..api import functions as api
 from ..recipes.schema import ExportSettings
 from .command import Command, accept_old_names
 from .console import print_json, show_progress
-from .options import force_option, json_option, model_option, output_option, recipe_option, verbosity_options
+from .options import ignore_plan_option, json_option, model_option, output_option, recipe_option, verbosity_options
 from .parameter_types import ImageSize, NameChoice, WholeNumber
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _make_choice(key: str) -> NameChoice:
     return NameChoice(get_args(ExportSettings.model_fields[key].annotation))
 
 
-@accept_old_names({"--flavour": "--format", "--with": "--extra-graph"})
+@accept_old_names({"--flavour": "--format", "--with": "--extra-graph", "--force": "--ignore-plan"})
 @click.command(cls=Command)
 @recipe_option(required=False)
 @model_option("A diffusers folder, an artifact, a hub id, or 'demo'.  [default: the artifact at --output]")
@@ -44,7 +44,7 @@ def _make_choice(key: str) -> NameChoice:
 )
 @click.option("--extra-graph", "extra_graphs", multiple=True, metavar="GRAPH", help="Such as vae_encoder; repeatable.")
 @click.option("--no-check", is_flag=True, help="Skip the comparison with torch, which needs the memory of both.")
-@force_option("Go on where the plan says that the device cannot run the result.")
+@ignore_plan_option
 @json_option
 @verbosity_options
 def onnx(

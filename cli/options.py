@@ -33,6 +33,12 @@ def output_option(help: str, required: bool = False, metavar: str = "DIR") -> Ca
     return click.option("-o", "--output", type=FOLDER, metavar=metavar, required=required, help=help)
 
 
+def ignore_plan_option(function: F) -> F:
+    """`--ignore-plan`, as the parameter `ignore_plan`."""
+    help = "Go on where the plan says that the device cannot run the result."  # noqa: A001
+    return click.option("--ignore-plan", is_flag=True, help=help)(function)
+
+
 def force_option(help: str) -> Callable[[F], F]:  # noqa: A002
     """`--force`, as the parameter `force`."""
     return click.option("--force", is_flag=True, help=help)

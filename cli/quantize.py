@@ -13,6 +13,7 @@ from .command import Command, accept_old_names
 from .console import print_json, show_progress
 from .options import (
     force_option,
+    ignore_plan_option,
     json_option,
     model_option,
     output_option,
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 @click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
 )
-@force_option("Replace an artifact made from something else, with its exports; ignore a plan that refuses.")
+@force_option("Replace an artifact made from something else, with its exports.")
+@ignore_plan_option
 @restart_option
 @json_option
 @verbosity_options

@@ -40,10 +40,10 @@ def resolve_threads(config: RuntimeConfig, threads: int | None = None) -> Thread
     fast = list_fast_cores(usable) if config.cores == "fast" else usable
     number = config.threads if threads is None else threads
     if number > len(usable):
-        asked_by = "The artifact's recipe" if threads is None else "--threads or EDGEPRESS_THREADS"
+        source = "The artifact's recipe" if threads is None else "--threads or EDGEPRESS_THREADS"
         logger.warning(
             "%s asks for %d threads, but this process can use %d cores, so it runs %d.",
-            asked_by, number, len(usable), len(usable),
+            source, number, len(usable), len(usable),
         )  # fmt: skip
         number = len(usable)
     if fast == usable or number > len(fast):

@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 import edgepress
+from edgepress.api.planning import require_fit_unless_forced
 from edgepress.cli.main import main
 from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.recipes.hardware import Hardware
+from edgepress.recipes.schema import Recipe
 
 
 @pytest.mark.slow
@@ -52,7 +55,7 @@ def test_more_layers_than_any_model_has(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16"])
 def test_floats_that_a_device_sums_wrongly_are_not_exported(precision: str, tmp_path: Path) -> None:
-    with pytest.raises(edgepress.UserError, match=r"pi5 does not compute fp16 correctly\..* int4, w8a8\. Give --force"):
+    with pytest.raises(edgepress.UserError, match=r"pi5 does not compute fp16 correctly\..* int4, w8a8\. Give --ig"):
         edgepress.export_onnx("pi5", model="demo", output=tmp_path / "out", precision=precision)
     assert not (tmp_path / "out").exists()
 
@@ -61,6 +64,16 @@ def test_floats_that_a_device_sums_wrongly_are_not_exported(precision: str, tmp_
 def test_what_fits_on_no_version_of_a_device_is_refused_before_any_work(tmp_path: Path) -> None:
     recipe = tmp_path / "small.yaml"
     recipe.write_text("device: small\nhardware: {memory: [0.2, 0.3], reserved: 0.25}\n")
-    with pytest.raises(edgepress.UserError, match=r"does not fit on small.* Give --force to go on nevertheless\."):
+    with pytest.raises(
+        edgepress.UserError, match=r"does not fit on small.* Give --ignore-plan to go on nevertheless\."
+    ):
         edgepress.quantize(recipe, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_force_ignores_the_plan_in_this_release_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = Recipe(device="small", hardware=Hardware(memory=(0.2, 0.3), reserved=0.25))
+    require_fit_unless_forced(recipe, DEMO_PIPELINE, force=True)
+    assert "does not fit on small" in caplog.text
+    assert "--force goes on in this release only; from the next one on, give --ignore-plan." in caplog.text

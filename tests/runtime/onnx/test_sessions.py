@@ -128,7 +128,7 @@ def test_graphs_of_two_exports_are_never_mixed(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_threads_of_a_session_are_those_asked_for_on_their_cores(files: dict[str, Path]) -> None:
+def test_threads_of_a_session_run_on_their_cores(files: dict[str, Path]) -> None:
     usable = os.sched_getaffinity(0)
     core = min(usable)
     tasks = Path("/proc/self/task")
