@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..export.planning.device_plan import DevicePlan
 
 IGNORE_ADVICE = "Give --ignore-plan to go on nevertheless."
-FORCE_NOTICE = "%s --force goes on in this release only; from the next one on, give --ignore-plan."
+FORCE_NOTICE = "%s In this release 'edgepress quantize --force' ignores that; later --ignore-plan does."
 FLOAT_BYTES = 4
 logger = logging.getLogger(__name__)
 SMALL_SHARE = 4  # a pipeline whose float32 weights take less than this part of the memory is not planned before work

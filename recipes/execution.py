@@ -18,7 +18,7 @@ class RuntimeSettings(FrozenModel):
     threads: NumThreads = Field(
         default=0,
         description="Threads that compute a graph; 0 leaves the number to ONNX Runtime, which takes one for each core. "
-        "`--threads` and `EDGEPRESS_THREADS` go before it.",
+        "What users give goes before it.",
     )
     cores: Literal["all", "fast"] = Field(
         default="all",

@@ -79,7 +79,7 @@ def require_memory(folder: Path, keep_loaded: bool) -> None:
         return
     raise UserError(
         f"The graphs in {folder} take {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free. "
-        f"Close other programs{', or give --low-memory' if keep_loaded else ''}."
+        "Close other programs."
     )
 
 

@@ -40,10 +40,10 @@ def resolve_threads(config: RuntimeConfig, threads: int | None = None) -> Thread
     fast = list_fast_cores(usable) if config.cores == "fast" else usable
     number = config.threads if threads is None else threads
     if number > len(usable):
-        source = "The artifact's recipe" if threads is None else "--threads or EDGEPRESS_THREADS"
+        source = "of the artifact's recipe" if threads is None else "that were given"
         logger.warning(
-            "%s asks for %d threads, but this process can use %d cores, so it runs %d.",
-            source, number, len(usable), len(usable),
+            "This process can use %d cores, so it runs %d threads instead of the %d %s.",
+            len(usable), len(usable), number, source,
         )  # fmt: skip
         number = len(usable)
     if fast == usable or number > len(fast):

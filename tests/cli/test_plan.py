@@ -76,4 +76,4 @@ def test_force_ignores_the_plan_in_this_release_and_says_so(caplog: pytest.LogCa
     recipe = Recipe(device="small", hardware=Hardware(memory=(0.2, 0.3), reserved=0.25))
     require_fit_unless_forced(recipe, DEMO_PIPELINE, force=True)
     assert "does not fit on small" in caplog.text
-    assert "--force goes on in this release only; from the next one on, give --ignore-plan." in caplog.text
+    assert "'edgepress quantize --force' ignores that; later --ignore-plan does." in caplog.text
