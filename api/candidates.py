@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from ..evaluate.results.schema import Results
 
 
+@check_arguments
 @requires_extra("evaluate")
 def compare(
     candidates: Sequence[str | Path],
@@ -25,8 +29,13 @@ def compare(
     recipe: Recipe | str | Path | None = None,
     model: str | Path | None = None,
     output: str | Path | None = None,
+    prompts: str | Path | None = None,
+    limit: Annotated[int, Field(ge=1)] | None = None,
+    seeds: Annotated[int, Field(ge=1)] = 1,
+    clip: str | None = None,
+    metrics: str | Sequence[str] = (),
+    restart: bool = False,
     progress: Progress = no_progress,
-    **options: Any,
 ) -> CandidateComparison:
     """Compares candidates, and writes compare.html and compare.json.
 
@@ -37,8 +46,13 @@ def compare(
             out.
         model: The reference, as for `evaluate`.
         output: Folder of both files, and of the results; default: as for `evaluate`, or that of the first results.
+        prompts: As for `evaluate`, and so are the following ones.
+        limit: Number of prompts to use.
+        seeds: Number of images per prompt.
+        clip: CLIP weights.
+        metrics: Names of the metrics to compute.
+        restart: Whether to generate all images and compute all scores again.
         progress: Called with a stage, what is done and the total.
-        options: Further arguments of `evaluate`: `prompts`, `limit`, `seeds`, `clip`, `metrics`, `restart`.
 
     Returns:
         The comparison. `print` shows what follows from it.
@@ -51,11 +65,19 @@ def compare(
     from ..evaluate.comparison.writer import check_comparison_files, write_comparison
 
     specs = [str(candidate) for candidate in candidates]
+    options: dict[str, Any] = {
+        "prompts": str(prompts) if prompts is not None else None,
+        "limit": limit,
+        "seeds": seeds,
+        "clip": clip,
+        "metrics": (metrics,) if isinstance(metrics, str) else tuple(metrics),
+        "restart": restart,
+    }
     if not specs:
         raise UserError("Nothing to compare. Give candidates, or results.json files of evaluations.")
     paths = [path for path in map(_find_results, specs) if path]
     if paths:
-        _require_results_only(specs, paths, {"recipe": recipe, "model": model, **options})
+        _require_results_only(specs, paths, {"recipe": recipe, "model": model, **options, "seeds": seeds > 1})
         folder = Path(output) if output is not None else paths[0].parent
         check_comparison_files(folder)
         results = [_load(path) for path in paths]

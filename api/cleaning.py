@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.user_folders import get_cache_folder, get_traceback_folder
 from ..runtime.rknn.toolkit import find_stale_folders
@@ -77,6 +78,7 @@ class CleanResult:
         return "\n".join(f"{kind:{width}}  {_format_bytes(count):>9}" for kind, count in rows)
 
 
+@check_arguments
 def clean(artifact: str | Path | None = None, *, dry_run: bool = False) -> CleanResult:
     """Removes what runs leave behind. Published files, reports and results of evaluations and benchmarks stay.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.arguments import check_arguments
 from ..common.requirements import requires_extra
 from ..storage.artifact_schema import ArtifactDescription
 from ..storage.layout import Artifact
@@ -46,6 +47,7 @@ class ArtifactComparison:
         return "\n".join(lines)
 
 
+@check_arguments
 @requires_extra("runtime")
 def diff(first: str | Path, second: str | Path) -> ArtifactComparison:
     """Compares two artifacts by what they record; no weight is read.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
@@ -45,6 +46,7 @@ class ConversionResult:
         )
 
 
+@check_arguments
 @requires_extra("quantize")
 def convert(
     file: str | Path,

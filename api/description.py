@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from .. import __version__
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..recipes.loader import validate_settings
@@ -62,6 +63,7 @@ SOURCE_README = "README.source.md"  # in a quantized pipeline, the README.md of 
 CPU_DEVICES = ("x86",)  # on which exports are compared with torch
 
 
+@check_arguments
 @requires_extra("runtime")
 def describe(path: str | Path, license: str | None = None) -> ArtifactDescription:  # noqa: A002  as it is called
     """Writes artifact.json, README.md and sbom.cdx.json into an artifact, and lists them in SHA256SUMS.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
+from ..common.arguments import Seconds, check_arguments
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
@@ -14,8 +17,8 @@ from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline, resolve_source
 from ..pipelines.model_size import adapt_recipe
 from ..recipes.execution import DEFAULT_RUNTIME
-from ..recipes.presets import DEFAULT_PRESETS
-from ..recipes.schema import Recipe
+from ..recipes.presets import DEFAULT_PRESETS, Side
+from ..recipes.schema import NumTokens, Opset, Recipe, TuneMinutes
 from ..storage.layout import Artifact
 from .planning import IGNORE_ADVICE, require_fit, require_fit_unless_forced, require_format
 from .recipes import load_checked, override, override_export, override_rknn
@@ -34,6 +37,7 @@ Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 """A folder, several folders, or folders by name."""
 
 
+@check_arguments
 @requires_extra("quantize")
 def quantize(
     recipe: Recipe | str | Path,
@@ -41,9 +45,9 @@ def quantize(
     model: str | Path | None = None,
     output: str | Path | None = None,
     method: str | None = None,
-    tune: Literal["off", "auto"] | float | None = None,
+    tune: Literal["off", "auto"] | TuneMinutes | None = None,
     loras: str | Path | Sequence[str | Path] = (),
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: Annotated[int, Field(ge=1)] = DEFAULT_MAX_MEMORY,
     force: bool = False,
     ignore_plan: bool = False,
     restart: bool = False,
@@ -89,6 +93,7 @@ def quantize(
     )
 
 
+@check_arguments
 @requires_extra("export")
 def export_onnx(
     recipe: Recipe | str | Path | None = None,
@@ -100,11 +105,11 @@ def export_onnx(
     activations: Literal["dynamic", "static"] | None = None,
     accuracy_level: Literal[0, 4] | None = None,
     float_dtype: Literal["fp32", "fp16"] | None = None,
-    opset: int | None = None,
+    opset: Opset | None = None,
     shapes: Literal["dynamic", "fixed"] | None = None,
-    max_prompt_tokens: int | None = None,
+    max_prompt_tokens: NumTokens | None = None,
     extra_graphs: Sequence[str] | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
+    sizes: Sequence[tuple[Side, Side]] = (),
     verify: bool = True,
     ignore_plan: bool = False,
     progress: Progress = no_progress,
@@ -170,6 +175,7 @@ def export_onnx(
     )
 
 
+@check_arguments
 @requires_extra("export")
 def export_rknn(
     recipe: Recipe | str | Path,
@@ -178,7 +184,7 @@ def export_rknn(
     output: str | Path | None = None,
     components: Sequence[str] = (),
     precision: str | None = None,
-    timeout_s: float = 3600,
+    timeout_s: Seconds = 3600,
     progress: Progress = no_progress,
 ) -> RknnExportResult:
     """Exports a pipeline to parts for the NPU of a Rockchip board, in `output/rknn`, built and simulated.
@@ -208,6 +214,7 @@ def export_rknn(
     return export(source, target, resolved, components=components, progress=progress, timeout_s=timeout_s)
 
 
+@check_arguments
 @requires_extra("export")
 def plan_rknn(
     recipe: Recipe | str | Path, *, model: str | Path | None = None, precision: str | None = None
@@ -233,6 +240,7 @@ def plan_rknn(
     return plan(source, resolved)
 
 
+@check_arguments
 @requires_extra("evaluate")
 def evaluate(
     recipe: Recipe | str | Path | None = None,
@@ -241,8 +249,8 @@ def evaluate(
     candidates: Candidates = (),
     pairs: tuple[str | Path, str | Path] | None = None,
     prompts: str | Path | None = None,
-    limit: int | None = None,
-    seeds: int = 1,
+    limit: Annotated[int, Field(ge=1)] | None = None,
+    seeds: Annotated[int, Field(ge=1)] = 1,
     ground_truth: str | Path | None = None,
     clip: str | None = None,
     lpips: str | Path | None = None,

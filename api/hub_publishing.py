@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
@@ -54,6 +55,7 @@ class PublishResult:
         return f"{self.repo_id}: {len(self.files)} files, {size:.1f} MB, in {place}"
 
 
+@check_arguments
 @requires_extra("quantize")
 def publish(
     artifact: str | Path,

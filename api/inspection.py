@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError, escape_controls
 from ..common.text_table import align_rows
 from ..models.registry import load_families
@@ -202,6 +203,7 @@ class EvaluationSummary(BaseModel):
 Info = PipelineInfo | ExportInfo | ArtifactInfo
 
 
+@check_arguments
 def info(path: str | Path, layers: bool = False) -> Info:
     """Says what a folder is, from configs and headers alone.
 

@@ -6,11 +6,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..models.registry import load_families
 from ..pipelines.hub import read_pipeline_class, resolve_source
 from ..pipelines.model_size import adapt_recipe
+from ..recipes.hardware import Gibibytes
+from ..recipes.presets import Side
 from ..recipes.schema import ExportSettings, Recipe
 from ..storage.layout import Artifact, is_pipeline
 from ..storage.parameter_count import count_parameters
@@ -26,13 +29,14 @@ logger = logging.getLogger(__name__)
 SMALL_SHARE = 4  # a pipeline whose float32 weights take less than this part of the memory is not planned before work
 
 
+@check_arguments
 @requires_extra("quantize")
 def plan(
     recipe: Recipe | str | Path,
     *,
     model: str | Path | None = None,
-    size: tuple[int, int] | None = None,
-    memory: float | None = None,
+    size: tuple[Side, Side] | None = None,
+    memory: Gibibytes | None = None,
 ) -> DevicePlan:
     """Plans a pipeline on a recipe's device from configs and headers: memory by phase, and the least time of an image.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import requires_extra
 from ..storage.layout import BENCH, ENGINES_FOLDER, EVALUATION, KIT, LOCAL, ONNX, SIGNATURE, TIMINGS, WORK, Artifact
@@ -19,6 +20,7 @@ from ..storage.recognition import is_artifact, reject_path
 UNSIGNED = (EVALUATION, BENCH, KIT, TIMINGS, LOCAL, WORK, f"{ONNX}/{ENGINES_FOLDER}", SIGNATURE)
 
 
+@check_arguments
 @requires_extra("sign")
 def sign(path: str | Path, key: str | Path) -> Path:
     """Signs an artifact, offline. An earlier signature is replaced.
@@ -50,6 +52,7 @@ def sign(path: str | Path, key: str | Path) -> Path:
     return signature
 
 
+@check_arguments
 @requires_extra("sign")
 def check_signature(path: str | Path, key: str | Path) -> None:
     """Checks that an artifact is what the owner of a key signed: no file was changed, added or removed.

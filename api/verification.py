@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError, escape_controls
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
@@ -135,6 +136,7 @@ class VerificationReport:
         return "\n".join(map(escape_controls, [*lines, *self.notices, verdict]))
 
 
+@check_arguments
 @requires_extra("runtime")
 def verify(
     path: str | Path, *, run: bool = True, rehash: bool = False, progress: Progress = no_progress

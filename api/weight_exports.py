@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..export.weights.publishing import WeightExportResult
 
 
+@check_arguments
 @requires_extra("gguf")
 def export_gguf(
     recipe: Recipe | str | Path | None = None,
@@ -55,6 +57,7 @@ def export_gguf(
     return export(source, target, type=type, components=names, progress=progress)
 
 
+@check_arguments
 @requires_extra("quantize")
 def export_diffusers(
     recipe: Recipe | str | Path | None = None,
@@ -83,6 +86,7 @@ def export_diffusers(
     return export(source, target, progress=progress)
 
 
+@check_arguments
 @requires_extra("quantize")
 def export_comfyui(
     recipe: Recipe | str | Path | None = None,
@@ -111,6 +115,7 @@ def export_comfyui(
     return export(source, target, progress=progress)
 
 
+@check_arguments
 @requires_extra("quantize")
 def export_compressed_tensors(
     recipe: Recipe | str | Path | None = None,

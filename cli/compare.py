@@ -30,7 +30,7 @@ from .parameter_types import WholeNumber
 @output_option("Folder of the page and of the results.  [default: as for evaluate, or that of the first results]")
 @json_option
 @verbosity_options
-def compare(candidates: tuple[str, ...], as_json: bool, output: Path | None, seeds: int, **options: Any) -> None:
+def compare(candidates: tuple[str, ...], as_json: bool, output: Path | None, **options: Any) -> None:
     """Compare candidates, to choose one: size, fidelity, text, speed, memory, and which device has room for it.
 
     A CANDIDATE is what `evaluate --candidate` takes: [NAME=]DIR, [NAME=]COMPONENT:FILE or [NAME=]URL. All are evaluated
@@ -38,7 +38,6 @@ def compare(candidates: tuple[str, ...], as_json: bool, output: Path | None, see
     """
     from ..api.candidates import compare as compare_candidates
 
-    options |= {"seeds": seeds} if seeds > 1 else {}
     with show_progress() as progress:
         comparison = compare_candidates(candidates, output=output, progress=progress, **options)
     if as_json:

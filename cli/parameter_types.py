@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..common.arguments import MAX_SECONDS
 from ..common.suggest import suggest_name
 from ..common.validation import format_value
 from ..recipes.loader import recipe_names

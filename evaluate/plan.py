@@ -295,8 +295,6 @@ def _select_prompts(
         limit: Number of prompts given by the user.
         count: Number of prompts given by the recipe, if the user gave none.
     """
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise UserError(f"The limit is {limit}. Give a whole number of prompts, from 1.")
     selected = tuple(prompts[: limit or count])
     subset = PromptSubset(total=len(prompts), limited_by=_get_limit_name(limit))
     return selected, subset if len(selected) < len(prompts) else None

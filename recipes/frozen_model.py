@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ..common.suggest import suggest_name
+from ..common.validation import explain_value
 
 
 class FrozenModel(BaseModel):
@@ -92,3 +95,28 @@ def is_mapping(section: type[FrozenModel], key: str) -> bool:
 def is_section(annotation: Any) -> bool:
     """Whether a type is a section of a recipe."""
     return isinstance(annotation, type) and issubclass(annotation, FrozenModel)
+
+
+def explain_settings(section: type[FrozenModel], error: ValidationError) -> str:
+    """The first mistake in a recipe or a section of one, as a sentence."""
+    errors = error.errors()
+    # Report a typo first: the key that was meant may be missing because of it.
+    first = next((details for details in errors if details["type"] == "extra_forbidden"), errors[0])
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {suggest_name(str(first['loc'][-1]), _sibling_keys(section, first['loc']))}"
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing; add it."
+    return f"{explain_value(first)}."
+
+
+def _sibling_keys(section: type[FrozenModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known where an unknown one was given."""
+    parts = iter(location[:-1])
+    for part in parts:
+        nested = nested_section(section, str(part))
+        assert nested is not None  # only sections reject unknown keys
+        if is_mapping(section, str(part)):
+            next(parts, None)
+        section = nested
+    return list(section.model_fields)

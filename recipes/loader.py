@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.regular_files import require_regular
-from ..common.suggest import suggest_name
 from ..common.validation import explain_value
 from ..storage.recognition import reject_path
 from .deprecation import RENAMED_RECIPES, upgrade_settings
-from .frozen_model import FrozenModel, is_mapping, nested_section
+from .frozen_model import FrozenModel, explain_settings
 from .schema import Recipe
 
 RECIPES_DIR = Path(__file__).parent
@@ -38,6 +38,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
 
 
+@check_arguments
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Loads a shipped recipe by name, or a YAML file.
 
@@ -63,7 +64,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"Recipe {path}: {_explain_error(error)}") from error
+        raise UserError(f"Recipe {path}: {explain_settings(Recipe, error)}") from error
     upgrade_settings(content, report=warn)
     return recipe
 
@@ -183,29 +184,3 @@ def validate_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settin
         return kind.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{explain_value(error.errors()[0])}.") from error
-
-
-def _explain_error(error: ValidationError) -> str:
-    """The first mistake, as a sentence."""
-    errors = error.errors()
-    # Report a typo first: the key that was meant may be missing because of it.
-    first = next((details for details in errors if details["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {suggest_name(str(first['loc'][-1]), _sibling_keys(first['loc']))}"
-    if first["type"] == "missing":
-        return f"the key '{key}' is missing; add it."
-    return f"{explain_value(first)}."
-
-
-def _sibling_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that are known where an unknown one was given."""
-    section: type[FrozenModel] = Recipe
-    parts = iter(location[:-1])
-    for part in parts:
-        nested = nested_section(section, str(part))
-        assert nested is not None  # only sections reject unknown keys
-        if is_mapping(section, str(part)):
-            next(parts, None)
-        section = nested
-    return list(section.model_fields)

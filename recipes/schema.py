@@ -6,13 +6,14 @@ docs/recipes.md and `edgepress recipes show` are generated from the descriptions
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from ..common.errors import UserError
 from ..numerics.quant_spec import QuantSpec, require_group_size
 from .execution import RuntimeSettings
-from .frozen_model import FrozenModel
+from .frozen_model import FrozenModel, explain_settings
 from .hardware import Gibibytes, Hardware
 from .presets import MAX_STEPS, ImageSize, Presets, Side
 
@@ -26,6 +27,7 @@ METHOD_STEPS: dict[str, tuple[Step, ...]] = {
 }
 LARGE_MODEL_PARAMETERS = 5 * 10**8  # 1 GB in 16 bits, from where `dtype: auto` is bfloat16
 NumTokens = Annotated[int, Field(ge=1, le=32_768)]
+Opset = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 TuneMinutes = Annotated[float, Field(gt=0, le=10_080)]  # up to a week
 
@@ -218,7 +220,7 @@ class ExportSettings(FrozenModel):
         description="How `int4` and `w8a8` are expressed: `ort` uses ONNX Runtime's quantized operators, `qdq` uses "
         "ONNX's QuantizeLinear and DequantizeLinear, as TensorRT requires.",
     )
-    opset: int = Field(default=23, ge=1, le=1000, description="The ONNX opset version.")
+    opset: Opset = Field(default=23, description="The ONNX opset version.")
     accuracy_level: Literal[0, 4] = Field(
         default=0,
         description="How ONNX Runtime multiplies `int4` weights: 0 in floating point, 4 in 8-bit integers.",
@@ -410,6 +412,16 @@ class Recipe(FrozenModel):
         description="What differs for pipelines of 500 million parameters and more: any of `dtype` and of the sections "
         "`quantize`, `export`, `rknn`, `calibration`, `evaluation` and `presets`, with only the keys that differ.",
     )
+
+    if not TYPE_CHECKING:  # which knows the keys
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise UserError(explain_settings(Recipe, error)) from error
+
+        __init__.__pydantic_base_init__ = True  # so that `model_validate` goes on raising ValidationError
 
     def for_model(self, parameters: int) -> Recipe:
         """The recipe for a pipeline of a size: with what `large_model` says, if the pipeline is large.

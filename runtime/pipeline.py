@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Annotated, Any, Literal, overload
 
 from PIL import Image
 
+from ..common.arguments import MAY_BE_EMPTY, check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.system_memory import check_memory
@@ -33,6 +34,7 @@ from .tokenizer import PromptTokenizer
 from .vae_tiling import make_tiled_decoder
 
 Engine = Literal["onnxruntime", "openvino"]
+Prompt = Annotated[str, MAY_BE_EMPTY]
 MIN_TILE_SIZE = 64  # pixels; smaller tiles consist mostly of margin
 ENCODING, DENOISING, DECODING = "encoding", "denoising", "decoding"  # stages of progress
 
@@ -65,6 +67,7 @@ class ImagePipeline:
         UserError: The folder holds no export that this version can run.
     """
 
+    @check_arguments
     def __init__(
         self,
         artifact: str | Path,
@@ -154,9 +157,10 @@ class ImagePipeline:
         tile_size: int | None = ...,
     ) -> list[Image.Image]: ...
 
+    @check_arguments
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: Prompt | list[Prompt],
         *,
         seed: int = 0,
         steps: int = GenerationRequest.steps,
@@ -183,6 +187,7 @@ class ImagePipeline:
         requests = [GenerationRequest(text, seed + index, steps, size, tile_size) for index, text in enumerate(prompt)]
         return [self.generate(request) for request in requests]
 
+    @check_arguments
     def generate(
         self,
         request: GenerationRequest,
@@ -210,6 +215,7 @@ class ImagePipeline:
         progress(DECODING, 1, 1)
         return Image.fromarray(image)
 
+    @check_arguments
     def check_request(self, request: GenerationRequest) -> None:
         """Checks a request as `generate` does before it loads a graph, so that no work is lost to a later refusal.
 
@@ -221,6 +227,7 @@ class ImagePipeline:
         for text in _list_texts(request):
             self._tokenizer.tokenize(text)
 
+    @check_arguments
     def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """Returns the height and width of an image.
 
