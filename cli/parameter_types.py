@@ -63,7 +63,7 @@ class Seconds(Number):
     name = "seconds"
 
     def __init__(self) -> None:
-        super().__init__(0, 30_000_000, min_open=True)
+        super().__init__(0, MAX_SECONDS, min_open=True)
 
 
 class NameChoice(click.Choice[str]):

@@ -27,7 +27,7 @@ from .validation import explain_value, format_value
 P = ParamSpec("P")
 R = TypeVar("R")
 MAY_BE_EMPTY = "may be empty"
-MAX_SECONDS = 3e7  # about a year, which operating systems can wait for
+MAX_SECONDS = 30_000_000  # about a year, which operating systems can wait for
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 NAMES = {  # of one value and of several
     str: ("text", "texts"),
