@@ -419,7 +419,7 @@ class Recipe(FrozenModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise UserError(explain_settings(Recipe, error)) from error
+                raise UserError(f"Recipe: {explain_settings(Recipe, error)}") from error
 
         __init__.__pydantic_base_init__ = True  # so that `model_validate` goes on raising ValidationError
 

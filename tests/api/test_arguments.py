@@ -233,7 +233,7 @@ def test_a_wrong_argument_of_an_image_pipeline_is_a_sentence(method: str, folder
     ],
 )
 def test_a_wrong_recipe_is_a_sentence(values: dict[str, Any], message: str) -> None:
-    assert get_refusal(lambda: edgepress.Recipe(**values)) == message
+    assert get_refusal(lambda: edgepress.Recipe(**values)) == f"Recipe: {message}"
 
 
 def test_a_number_without_limits_is_accepted() -> None:
