@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
-from ..models.base.single_file import GgufComponent, SingleFileNames, load_gguf_components
-from ..models.registry import load_families
+from ..models.base.single_file import SingleFileNames
+from ..models.single_files import find_layout
 from ..storage.files import read_json_object
 from ..storage.gguf_header import GgufTensor, read_gguf_header
 from ..storage.layout import MODEL_INDEX
@@ -25,7 +25,6 @@ from ..storage.safetensors_header import read_tensor_headers
 from ..storage.weight_files import find_weight_folders
 from ..storage.weight_formats import describe_unsupported
 from .comfy_layouts import dequantize_comfy, find_comfy_layouts, list_comfy_tensors
-from .hub import read_pipeline_class
 from .quantization_packages import require_packages
 
 if TYPE_CHECKING:
@@ -75,7 +74,8 @@ def check_component_file(pipeline: Path, replacement: ComponentFile) -> None:
     names = [folder.name for folder in find_weight_folders(pipeline)]
     if component not in names:
         raise UserError(f"{pipeline} has no component {component!r}. Choose from: {', '.join(names)}.")
-    layout = _find_layout(pipeline, component)
+    class_name = read_json_object(pipeline / MODEL_INDEX)[component][1]
+    layout = find_layout(class_name, read_json_object(pipeline / component / "config.json"))
     if replacement.is_gguf:
         require_packages(str(file), "gguf")
         header = read_gguf_header(file)
@@ -97,7 +97,8 @@ def check_component_file(pipeline: Path, replacement: ComponentFile) -> None:
                 "server that runs this one."
             )
         shapes = {header.name: header.shape for header in headers}
-    _check_shapes(replacement, _strip_prefix(shapes), _read_expected(pipeline, component), layout)
+    expected = _read_expected(pipeline, component)
+    _check_shapes(replacement, _strip_prefix(shapes), expected, layout.names if layout else None)
 
 
 def load_component_file(pipeline: Path, replacement: ComponentFile, dtype: torch.dtype) -> nn.Module:
@@ -203,14 +204,6 @@ def _load_with_transformers(
 # ---------------------------------------------------------------- checks
 
 
-def _find_layout(pipeline: Path, component: str) -> GgufComponent | None:
-    """What GGUF files of a component look like, if edgepress knows that."""
-    family = load_families().get(read_pipeline_class(pipeline))
-    if family is None or not family.gguf:
-        return None
-    return next((layout for layout in load_gguf_components(family) if layout.component == component), None)
-
-
 def _read_expected(pipeline: Path, component: str) -> Shapes:
     """The shapes of a component's tensors by the names that its library gives them."""
     from .component_weights import tied_names
@@ -249,13 +242,13 @@ def _strip_prefix(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def _check_shapes(replacement: ComponentFile, shapes: Shapes, expected: Shapes, layout: GgufComponent | None) -> None:
+def _check_shapes(replacement: ComponentFile, shapes: Shapes, expected: Shapes, names: SingleFileNames | None) -> None:
     """Compares a file's tensors with those of a component, under the naming that fits best.
 
     Raises:
         UserError: A tensor is missing, or has another number of elements.
     """
-    namings = [expected, *(_rename_expected(expected, layout.names) if layout else ())]
+    namings = [expected, *(_rename_expected(expected, names) if names else ())]
     best = min(namings, key=lambda naming: len(naming.keys() - shapes.keys()))
     missing = [name for name in best if name not in shapes]
     if len(missing) == len(best):
@@ -278,7 +271,8 @@ def _check_shapes(replacement: ComponentFile, shapes: Shapes, expected: Shapes, 
 
 def _rename_expected(expected: Shapes, names: SingleFileNames) -> list[Shapes]:
     """The shapes under the names of the original release: with fused layers, and without."""
-    fused = {name: _stack([expected[part] for part in parts]) for name, parts in names.group(expected).items()}
+    grouped = names.group(expected).items()
+    fused = {name: _stack([expected[part] for part in tensor.parts]) for name, tensor in grouped}
     return [fused, {names.rename(name): shape for name, shape in expected.items()}]
 
 

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
-from ...models.base.single_file import load_single_file_names
+from ...models.base.single_file import FileTensor
+from ...models.single_files import find_layouts
 from ...numerics.affine import QuantizedWeight
 from ...storage.checkpoint import write_sharded
 from ...storage.layout import COMFYUI, Artifact
 from ...storage.weight_export import ComponentRecord
-from ..weights.component import WeightReader, stack_rows, to_float
+from ..weights.component import WeightReader, to_float
 from ..weights.publishing import WeightExportResult, open_checked, publish_weights
 from ..weights.safetensors_record import record_safetensors
 
@@ -48,15 +49,15 @@ def export_comfyui(source: str | Path, output: str | Path, *, progress: Progress
     target = Artifact(Path(output)).path / COMFYUI
     pipeline = open_checked(Path(source), target)
     component = pipeline.family.denoiser
-    groups_of = load_single_file_names(pipeline.family, component)
+    layout = find_layouts(pipeline.family, pipeline.configs)[component]
     checkpoint = pipeline.open_checkpoint(component)
     weights = WeightReader(checkpoint, checkpoint.load_config())
-    groups = groups_of.group(weights.names())
+    tensors = layout.names.group(weights.names())
     if not weights.has_int4:
         raise UserError(f"{checkpoint.folder} has no INT4 weights. Quantize it with 'edgepress quantize'.")
 
     def write(folder: Path) -> dict[str, ComponentRecord]:
-        layers = ComfyLayers(weights, groups)
+        layers = ComfyLayers(weights, tensors)
         files = write_sharded(layers.iterate(progress), folder, component, ONE_FILE)
         return {component: record_safetensors(files, weights, layers.max_difference)}
 
@@ -68,26 +69,26 @@ class ComfyLayers:
 
     Args:
         weights: The component.
-        groups: The names of weights by the name of the tensor that they are rows of.
+        tensors: What the file holds, by name.
 
     Attributes:
         max_difference: The largest difference of a weight from the artifact's so far, in steps between codes.
     """
 
-    def __init__(self, weights: WeightReader, groups: dict[str, tuple[str, ...]]) -> None:
-        self._weights, self._groups, self.max_difference = weights, groups, 0.0
+    def __init__(self, weights: WeightReader, tensors: dict[str, FileTensor]) -> None:
+        self._weights, self._tensors, self.max_difference = weights, tensors, 0.0
 
     def iterate(self, progress: Progress) -> Iterator[tuple[str, Tensor]]:
         """Yields names and tensors."""
-        for number, (name, parts) in enumerate(self._groups.items(), 1):
-            weight = stack_rows([self._weights.load(part) for part in parts])
+        for number, (name, tensor) in enumerate(self._tensors.items(), 1):
+            weight = self._weights.load_file_tensor(tensor)
             if isinstance(weight, QuantizedWeight):
                 layer = name.removesuffix(".weight")
-                yield from ((f"{layer}.{kind}", tensor) for kind, tensor in pack(weight).items())
+                yield from ((f"{layer}.{kind}", packed) for kind, packed in pack(weight).items())
                 self.max_difference = max(self.max_difference, zero_difference(weight))
             else:
                 yield name, to_float(weight)
-            progress(f"writing {COMFYUI}", number, len(self._groups))
+            progress(f"writing {COMFYUI}", number, len(self._tensors))
 
 
 def pack(weight: QuantizedWeight) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
-from ...models.base.single_file import GgufComponent, load_gguf_components
+from ...models.base.single_file import SingleFileLayout
+from ...models.single_files import find_layouts
 from ...numerics.affine import QuantizedWeight
 from ...numerics.gguf_blocks import BLOCK_SIZE, is_symmetric, pack_q4_0, pack_q4_1, pack_q8_0, q4_1_difference
 from ...numerics.int8_rows import Int8Rows
@@ -27,7 +28,7 @@ from ...storage.files import read_json_object
 from ...storage.layout import GGUF, Artifact
 from ...storage.weight_export import ComponentRecord
 from ..graph.source_model import SourcePipeline
-from ..weights.component import Weight, WeightReader, stack_rows, to_float
+from ..weights.component import Weight, WeightReader, to_float
 from ..weights.publishing import WeightExportResult, open_checked, publish_weights
 
 GgufType = Literal["q4_0", "q4_1", "q8_0"]
@@ -82,20 +83,14 @@ def export_gguf(
     """
     target = Artifact(Path(output)).path / GGUF
     pipeline = open_checked(Path(source), target)
-    chosen = _choose_components(pipeline, components)
-    weights = {layout: _open_weights(pipeline, layout.component, type) for layout in chosen}
+    layouts = _choose_layouts(pipeline, components)
+    weights = {name: _open_weights(pipeline, name, type) for name in layouts}
     if type != "q8_0" and not any(component.has_int4 for component in weights.values()):
         raise UserError(f"{pipeline.folder} has no INT4 weights. Quantize it with 'edgepress quantize'.")
-    for layout, component in weights.items():
-        layout.names.group(component.names())  # nothing may be missing
+    files = {name: GgufFile(name, layout, weights[name], type) for name, layout in layouts.items()}
 
     def write(folder: Path) -> dict[str, ComponentRecord]:
-        return {
-            layout.component: GgufFile(layout, component, type).write(
-                folder / f"{layout.component}.gguf", pipeline, progress
-            )
-            for layout, component in weights.items()
-        }
+        return {name: file.write(folder / f"{name}.gguf", pipeline, progress) for name, file in files.items()}
 
     return publish_weights(pipeline, target, write, ("gguf",), progress)
 
@@ -104,21 +99,26 @@ class GgufFile:
     """One component on its way to a GGUF file. Tensors are encoded one at a time.
 
     Args:
-        layout: The names and the architecture.
-        weights: The component.
+        component: The component's folder.
+        layout: The architecture, and the names of its tensors.
+        weights: Its weights.
         kind: The type that was asked for, if any.
+
+    Raises:
+        UserError: A part of a layer that is fused in the file is missing.
     """
 
-    def __init__(self, layout: GgufComponent, weights: WeightReader, kind: GgufType | None) -> None:
-        self._layout, self._weights, self._kind = layout, weights, kind
-        self._groups = layout.names.group(weights.names())
+    def __init__(self, component: str, layout: SingleFileLayout, weights: WeightReader, kind: GgufType | None) -> None:
+        self._component, self._layout, self._weights, self._kind = component, layout, weights, kind
+        tensors = layout.names.group(weights.names())
+        self._tensors = {layout.names.prefix + name: tensor for name, tensor in tensors.items()}
 
     def write(self, file: Path, pipeline: SourcePipeline, progress: Progress) -> ComponentRecord:
         """Writes the file: its header needs all types and shapes first, so tensors are encoded twice."""
         writer = gguf.GGUFWriter(file, self._layout.architecture)
         types: Counter[str] = Counter()
         total, difference = 0, 0.0
-        for name in self._groups:
+        for name in self._tensors:
             encoded = self._encode(name)
             array = encoded.data.numpy()
             writer.add_tensor_info(name, array.shape, array.dtype, array.nbytes, encoded.type)
@@ -129,23 +129,23 @@ class GgufFile:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for number, name in enumerate(self._groups, 1):
+        for number, name in enumerate(self._tensors, 1):
             writer.write_tensor_data(self._encode(name).data.numpy())
-            progress(f"writing {file.name}", number, len(self._groups))
+            progress(f"writing {file.name}", number, len(self._tensors))
         writer.close()
         return ComponentRecord(
             weights=self._weights.num_weights, bytes=total, types=dict(types), max_difference=difference
         )
 
     def _encode(self, name: str) -> EncodedTensor:
-        weight = stack_rows([self._weights.load(part) for part in self._groups[name]])
+        weight = self._weights.load_file_tensor(self._tensors[name])
         try:
             return encode(name, weight, self._kind)
         except ValueError as error:
             raise UserError(f"The weight {name!r} cannot be stored in GGUF: {error}. Quantize it again.") from error
 
     def _add_metadata(self, writer: Any, pipeline: SourcePipeline, types: Counter[str]) -> None:
-        writer.add_name(f"{pipeline.family.pipeline_class} {self._layout.component}")
+        writer.add_name(f"{pipeline.family.pipeline_class} {self._component}")
         writer.add_quantization_version(QUANTIZATION_VERSION)
         matrices = [kind for kind, _ in types.most_common() if kind.startswith("Q")]
         if matrices:
@@ -173,24 +173,25 @@ def encode(name: str, weight: Weight, kind: GgufType | None = None) -> EncodedTe
     if isinstance(weight, Int8Rows) and not weight.codes.shape[1] % BLOCK_SIZE:
         return EncodedTensor(TensorType.Q8_0, pack_q8_0(weight))
     values = to_float(weight)
-    if values.ndim != 2 or not name.endswith(".weight") or values.dtype not in FLOAT_TYPES:
+    dequantized = (torch.float16,) if values.ndim > 2 else tuple(FLOAT_TYPES)  # kernels of convolutions: never blocks
+    if values.ndim < 2 or not name.endswith(".weight") or values.dtype not in dequantized:
         values = values.float()
     data = values.contiguous()
     tensor_type = FLOAT_TYPES[data.dtype]
     return EncodedTensor(tensor_type, data.view(torch.uint8) if tensor_type is TensorType.BF16 else data)
 
 
-def _choose_components(pipeline: SourcePipeline, names: Sequence[str]) -> list[GgufComponent]:
-    """The layouts of the components to export.
+def _choose_layouts(pipeline: SourcePipeline, names: Sequence[str]) -> dict[str, SingleFileLayout]:
+    """The layouts of the components to export, by component.
 
     Raises:
         UserError: A name is not one of them.
     """
-    layouts = {layout.component: layout for layout in load_gguf_components(pipeline.family)}
+    layouts = find_layouts(pipeline.family, pipeline.configs)
     unknown = [name for name in names if name not in layouts]
     if unknown:
         raise UserError(f"{unknown[0]!r} cannot be exported to GGUF. Choose from: {', '.join(layouts)}.")
-    return [layouts[name] for name in names or layouts]
+    return {name: layouts[name] for name in names or layouts}
 
 
 def _open_weights(pipeline: SourcePipeline, component: str, kind: GgufType | None) -> WeightReader:

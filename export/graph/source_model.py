@@ -12,6 +12,7 @@ from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.registry import get_family
 from ...pipelines.component_weights import check_described_component, check_pipeline_weights
+from ...pipelines.families import find_family
 from ...pipelines.hub import read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
@@ -131,12 +132,13 @@ class SourcePipeline:
             (folder / name).write_text(text, "utf-8")
 
 
-def open_source(folder: Path, extra_graphs: Sequence[str] = ()) -> SourcePipeline:
+def open_source(folder: Path, extra_graphs: Sequence[str] = (), *, needs_graphs: bool = True) -> SourcePipeline:
     """Opens a diffusers folder, or the model of an artifact folder.
 
     Args:
         folder: A diffusers folder, quantized or not, or an artifact folder.
         extra_graphs: Names of optional graphs of the family to export too.
+        needs_graphs: Whether the family must be one with graphs; otherwise any class that diffusers knows will do.
 
     Raises:
         UserError: The folder is neither, the artifact has no manifest, the pipeline's class is unknown, or its family
@@ -147,7 +149,8 @@ def open_source(folder: Path, extra_graphs: Sequence[str] = ()) -> SourcePipelin
     else:
         folder, manifest = _open_artifact(Artifact(folder))
     configs = _load_configs(folder)
-    return SourcePipeline(folder, _load_family(folder, configs, extra_graphs), configs, manifest)
+    family = _load_family(folder, configs, extra_graphs) if needs_graphs else find_family(folder)
+    return SourcePipeline(folder, family, configs, manifest)
 
 
 def _open_artifact(artifact: Artifact) -> tuple[Path, Manifest]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...models.base.single_file import FileTensor
 from ...numerics.affine import QParams, QuantizedWeight, dequantize
 from ...numerics.awq_packing import AwqTensors, unpack_awq
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
@@ -104,6 +105,11 @@ class WeightReader:
             return Int8Rows(*(self._load_tensor(f"{module}.{kind}") for kind in EMBEDDING_KINDS))
         return self._load_tensor(name)
 
+    def load_file_tensor(self, tensor: FileTensor) -> Weight:
+        """Loads a tensor of a single file: the rows of its parts, one after another."""
+        weight = stack_rows([self.load(part) for part in tensor.parts])
+        return swap_halves(weight) if tensor.has_swapped_halves else weight
+
     def load_packed(self, name: str) -> AwqTensors | None:
         """Loads a 4-bit weight as AWQ's layout stores it, without unpacking it; None of any other."""
         module = _get_module(self._templates.get(name, name))
@@ -162,6 +168,18 @@ def stack_rows(weights: list[Weight]) -> Weight:
     floats = [to_float(weight) for weight in weights]
     dtypes = {tensor.dtype for tensor in floats}
     return torch.cat(floats if len(dtypes) == 1 else [tensor.float() for tensor in floats])
+
+
+def swap_halves(weight: Weight) -> Weight:
+    """Puts the second half of the rows of a weight first."""
+
+    def swap(tensor: Tensor) -> Tensor:
+        return tensor.roll(tensor.shape[0] // 2, 0)
+
+    if isinstance(weight, QuantizedWeight):
+        scales, zero_points, *_ = weight.qparams
+        return QuantizedWeight(swap(weight.codes), QParams(swap(scales), swap(zero_points)))
+    return Int8Rows(*map(swap, weight)) if isinstance(weight, Int8Rows) else swap(weight)
 
 
 def _zeros_like(weight: Weight) -> Weight:

@@ -58,7 +58,7 @@ def open_checked(source: Path, target: Path) -> SourcePipeline:
         UserError: A file of the pipeline is missing or corrupt, the artifact cannot be written, or the folder holds
             what edgepress did not make.
     """
-    pipeline = open_source(source)
+    pipeline = open_source(source, needs_graphs=False)
     artifact = target.parent
     if artifact.resolve().is_relative_to(pipeline.folder.resolve()):
         raise UserError(f"The output {artifact} is inside the model folder {pipeline.folder}. Choose another --output.")

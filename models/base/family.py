@@ -125,7 +125,6 @@ class Family:
         max_patches_key: Without a host, the denoiser's config key with the size of its position table: the largest
             number of patches in a row or a column. Empty: there is no table.
         npu: `package.module:NAME` of the family's `NpuSpec`, if NPUs are supported.
-        gguf: `package.module:NAME` of the family's `GgufComponent`s, if it can be exported to GGUF.
     """
 
     pipeline_class: str
@@ -138,7 +137,6 @@ class Family:
     patch_size: int = 0
     max_patches_key: str = ""
     npu: str = ""
-    gguf: str = ""
 
     @property
     def denoisers(self) -> tuple[str, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from ...common.errors import UserError
-from .family import Family
+
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,29 @@ class FusedRows:
     fused: str
 
 
+def fuse_layers(parts: tuple[str, ...], fused: str) -> tuple[FusedRows, ...]:
+    """The weights and the biases of layers that are one layer in the file.
+
+    Args:
+        parts: What the names of the layers end with, after renaming, in the order of the rows.
+        fused: What the name of the one layer ends with.
+    """
+    return tuple(FusedRows(tuple(f"{part}.{kind}" for part in parts), f"{fused}.{kind}") for kind in ("weight", "bias"))
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor of a file.
+
+    Attributes:
+        parts: The component's tensors that are its rows, one after another.
+        has_swapped_halves: Whether the second half of the rows stands first in the file.
+    """
+
+    parts: tuple[str, ...]
+    has_swapped_halves: bool = False
+
+
 @dataclass(frozen=True)
 class SingleFileNames:
     """The names of a component's tensors in one file.
@@ -32,59 +55,64 @@ class SingleFileNames:
     Attributes:
         renames: Regular expressions and what replaces each match, one after another.
         fused: Linear layers that are one layer in the file.
+        swapped: A regular expression; a tensor in the file whose name it matches has the halves of its rows swapped.
+        omitted: A regular expression; tensors of the component whose name it matches are not in the file.
+        prefix: What stands before all names in the file, which programs may leave out.
     """
 
     renames: tuple[tuple[str, str], ...] = ()
     fused: tuple[FusedRows, ...] = ()
+    swapped: str = ""
+    omitted: str = ""
+    prefix: str = ""
 
     def rename(self, name: str) -> str:
-        """The name of a tensor before layers are fused."""
+        """The name of a tensor before layers are fused, without the prefix."""
         for pattern, replacement in self.renames:
             name = re.sub(pattern, replacement, name)
         return name
 
-    def group(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    def group(self, names: Iterable[str]) -> dict[str, FileTensor]:
         """Groups the names of a component's tensors by the tensor in the file that they are rows of.
 
         Returns:
-            The present names by the name in the file, in the order of the present names.
+            The tensors of the file by name, without the prefix, in the order of the present names.
 
         Raises:
             UserError: A part of a fused layer is missing.
         """
-        present = {self.rename(name): name for name in names}
-        grouped: dict[str, tuple[str, ...]] = {}
+        present = {self.rename(name): name for name in names if not (self.omitted and re.search(self.omitted, name))}
+        grouped: dict[str, FileTensor] = {}
         for name, original in present.items():
             rule = next((rule for rule in self.fused if name.endswith(rule.parts)), None)
             if rule is None:
-                grouped[name] = (original,)
+                has_swapped_halves = bool(self.swapped and re.search(self.swapped, name))
+                grouped[name] = FileTensor((original,), has_swapped_halves)
                 continue
             stem = name.removesuffix(next(part for part in rule.parts if name.endswith(part)))
             missing = [stem + part for part in rule.parts if stem + part not in present]
             if missing:
                 raise UserError(f"The tensor {missing[0]!r} is missing beside {name!r}. Quantize the pipeline again.")
-            grouped[stem + rule.fused] = tuple(present[stem + part] for part in rule.parts)
+            grouped[stem + rule.fused] = FileTensor(tuple(present[stem + part] for part in rule.parts))
         return grouped
 
 
 @dataclass(frozen=True)
-class GgufComponent:
-    """A component as a GGUF file.
+class SingleFileLayout:
+    """The weights of a component's class as one file.
 
     Attributes:
-        component: The component's folder.
-        architecture: What `general.architecture` says.
+        architecture: What `general.architecture` says in a GGUF file.
         names: The names of its tensors.
         keys: Keys of metadata below the architecture, and the keys of the component's config that hold their values;
             a dot leads into an object.
     """
 
-    component: str
     architecture: str
     names: SingleFileNames
     keys: tuple[tuple[str, str], ...] = ()
 
-    def read_metadata(self, config: Mapping[str, Any]) -> dict[str, int | float]:
+    def read_metadata(self, config: Config) -> dict[str, int | float]:
         """The values of the metadata that the component's config has, by full key."""
         metadata: dict[str, int | float] = {}
         for key, path in self.keys:
@@ -96,26 +124,5 @@ class GgufComponent:
         return metadata
 
 
-def load_single_file_names(family: Family, component: str) -> SingleFileNames:
-    """Loads the names of a component's tensors in the original release.
-
-    Raises:
-        UserError: edgepress does not know them.
-    """
-    layouts = {layout.component: layout.names for layout in load_gguf_components(family)}
-    return layouts[component]
-
-
-def load_gguf_components(family: Family) -> tuple[GgufComponent, ...]:
-    """Loads what GGUF files of a family look like.
-
-    Raises:
-        UserError: edgepress does not know that.
-    """
-    if not family.gguf:
-        raise UserError(
-            f"edgepress does not know the names of tensors in single files of {family.pipeline_class}. "
-            "See docs/add-a-model.md to add them."
-        )
-    module, name = family.gguf.split(":")
-    return cast(tuple[GgufComponent, ...], getattr(importlib.import_module(module), name))
+MakeLayout = Callable[[Config], SingleFileLayout | None]
+"""Makes the layout of a component with a config; None if no program reads one."""

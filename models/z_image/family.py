@@ -108,5 +108,4 @@ FAMILY = Family(
     host="edgepress.models.z_image.host:ZImageHost",
     reference="edgepress.models.z_image.reference:compute_reference",
     npu="edgepress.models.z_image.npu:NPU",
-    gguf="edgepress.models.z_image.single_file:GGUF",
 )

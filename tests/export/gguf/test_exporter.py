@@ -166,7 +166,7 @@ def test_the_export_is_verified_with_the_artifact(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"type": "q4_0"}, "has no symmetric 4-bit solution, which q4_0 needs"),
-        ({"components": ["vae"]}, "'vae' cannot be exported to GGUF. Choose from: transformer, text_encoder."),
+        ({"components": ["vae"]}, "'vae' cannot be exported to GGUF. Choose from: text_encoder, transformer."),
     ],
 )
 def test_bad_input_is_one_sentence(options: dict[str, Any], sentence: str, artifact: Path, tmp_path: Path) -> None:
