@@ -44,6 +44,10 @@ POINTS ?= 0
 VERB ?=
 JOBS ?= 1
 OLD ?=
+OLD_METHOD ?= gptq
+BLOCKS ?= 1
+STEPS ?= 1
+DTYPE ?= bfloat16
 REPEATS ?= 5
 REQUESTS ?= 1000
 HOURS ?= 0.5
@@ -73,7 +77,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size \
+	open-clip readme-images bench-quality bench-ladder bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
@@ -222,6 +226,11 @@ bench-commands: $(SET_UP)  ## what commands cost here and in another checkout, i
 
 bench-full-size: $(SET_UP)  ## time, memory and disk traffic of quantizing random full-size weights (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.full_size --component $(COMPONENT)
+
+bench-full-size-ratio: $(SET_UP)  ## full-width blocks here and in another checkout, in turns (OLD=… BLOCKS=1 STEPS=1 DTYPE=bfloat16)
+	@test -n "$(OLD)" || { echo "Give OLD=DIR, another checkout of edgepress." >&2; exit 2; }
+	$(RUN)/python -m edgepress.benchmarks.quantization.full_size_ratio "$(OLD)" --old-method $(OLD_METHOD) --blocks $(BLOCKS) \
+		--steps $(STEPS) --dtype $(DTYPE) --repeats $(REPEATS)
 
 bench-kernels: $(SET_UP)  ## the int4 kernel against dequantizing, by shape and number of rows
 	$(RUN)/python -m edgepress.benchmarks.quantization.kernels

@@ -29,6 +29,8 @@ PAGES = {  # the page of each section
     "full-size-transformer": "full-size.md",
     "full-size-text-encoder": "full-size.md",
     "full-size-whole": "full-size.md",
+    "full-size-ratio-bfloat16": "full-size.md",
+    "full-size-ratio-float32": "full-size.md",
     "kernels": "kernels.md",
     "graphs-demo": "onnx.md",
     "graphs-medium": "onnx.md",

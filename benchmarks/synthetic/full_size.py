@@ -131,12 +131,18 @@ TINY_SHAPES = PipelineShapes(
 )
 
 
-def make_wide_shapes(blocks: int) -> PipelineShapes:
-    """Returns a transformer of full-width blocks, 181 million parameters each, with small other components."""
-    return replace(
-        MEDIUM_SHAPES,
-        transformer=FULL_SHAPES.transformer | {"n_layers": blocks, "n_refiner_layers": 0, "cap_feat_dim": 256},
-    )
+def make_wide_shapes(blocks: int, text_blocks: int = 0) -> PipelineShapes:
+    """Returns a transformer of full-width blocks, 181 million parameters each, with small other components.
+
+    Args:
+        blocks: Number of the transformer's blocks.
+        text_blocks: Number of the text encoder's blocks that are used; 0 for a small text encoder.
+    """
+    transformer = FULL_SHAPES.transformer | {"n_layers": blocks, "n_refiner_layers": 0}
+    if not text_blocks:
+        return replace(MEDIUM_SHAPES, transformer=transformer | {"cap_feat_dim": 256})
+    text = {"vocab_size": 512, "num_hidden_layers": text_blocks + 1, "max_window_layers": text_blocks + 1}
+    return replace(MEDIUM_SHAPES, transformer=transformer, text_encoder=FULL_SHAPES.text_encoder | text)
 
 
 # ---------------------------------------------------------------- the folder
@@ -282,9 +288,12 @@ def _draw_sizes(count: int, generator: torch.Generator) -> Tensor:
     type=click.IntRange(1),
     help="A transformer with this number of full-width blocks and small other components.",
 )
+@click.option("--text-blocks", type=click.IntRange(1), help="With --blocks: full-width blocks of the text encoder.")
 @click.option("--configs", is_flag=True, help="Write no weights. Enough to plan an export.")
-def main(output: Path, layers: int | None, medium: bool, blocks: int | None, configs: bool) -> None:
-    shapes = make_wide_shapes(blocks) if blocks else MEDIUM_SHAPES if medium else FULL_SHAPES
+def main(
+    output: Path, layers: int | None, medium: bool, blocks: int | None, text_blocks: int | None, configs: bool
+) -> None:
+    shapes = make_wide_shapes(blocks, text_blocks or 0) if blocks else MEDIUM_SHAPES if medium else FULL_SHAPES
     write_pipeline(output, shapes.with_layers(layers) if layers else shapes, with_weights=not configs)
 
 

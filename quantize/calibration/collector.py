@@ -32,6 +32,7 @@ from ...prompts.prompt import Prompt
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace
 from .observer import BlockObserver
+from .padding import without_padding
 from .state import (
     Calibration,
     load_denoiser_outputs,
@@ -162,6 +163,9 @@ class _CalibrationRun:
         names = self.plan.family.denoisers
         return {name: getattr(self.pipeline, name) for name in names if getattr(self.pipeline, name) is not None}
 
+    def _get_models(self, components: Sequence[ComponentPlan]) -> list[nn.Module]:
+        return [getattr(self.pipeline, component.name) for component in components]
+
     def calibrate_text_encoders(self, batches: list[CalibrationBatch]) -> None:
         """Runs everything before the denoisers over batches of prompts."""
         denoisers = self.plan.family.denoisers
@@ -169,7 +173,8 @@ class _CalibrationRun:
         self._start("calibrating on prompts", components, batches, 1, self.state.text_batches)
         for number in range(self.state.text_batches, len(batches)):
             self.validates = batches[number].validates
-            with self.observe(components, number), stop_at_denoiser(*self.denoisers.values()):
+            models, stop = self._get_models(components), stop_at_denoiser(*self.denoisers.values())
+            with without_padding(*models), self.observe(components, number), stop:
                 generate_images(self.pipeline, batches[number].prompts, self.sampling, output_type="latent")
             self.state.text_batches = number + 1
             self.save(force=number + 1 == len(batches))
@@ -241,8 +246,7 @@ class _CalibrationRun:
     def observe(self, components: Sequence[ComponentPlan], call: int) -> Iterator[None]:
         """Adds the inputs of the components' linears to the statistics while the pipeline runs."""
         handles = []
-        for component in components:
-            model: nn.Module = getattr(self.pipeline, component.name)
+        for component, model in zip(components, self._get_models(components), strict=True):
             masks: list[Tensor] = []
             handles.append(model.register_forward_pre_hook(_mask_hook(masks), with_kwargs=True))
             for block in component.blocks:
