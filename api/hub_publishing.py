@@ -25,6 +25,7 @@ from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.recognition import is_artifact, reject_path
 from .licenses import require_license
 from .repository_card import RECIPE_NAME, CardSettings, build_front_matter, build_text
+from .sample_images import copy_samples
 from .verification import verify
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,8 @@ def publish(
     _require_intact(source, progress)
     with _repository_folder(output) as folder:
         _write_repository(source, manifest, names, folder)
-        _write_card(folder, front_matter, build_text(source, manifest, settings, names))
+        samples = copy_samples(source, folder)
+        _write_card(folder, front_matter, build_text(source, manifest, settings, names, samples))
         files = [record_file(folder, name) for name in list_files(folder) if name != CHECKSUMS_NAME]
         write_checksums(files, folder)
         url = "" if dry_run else _upload(folder, settings.repo_id, private)

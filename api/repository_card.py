@@ -15,6 +15,7 @@ from ..quantize.model_readme import SOURCE_README
 from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, GGUF, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
 from ..storage.manifest import Manifest
 from ..storage.weight_export import read_weight_export
+from .sample_images import SamplePair, describe_samples
 
 RECIPE_NAME = "recipe.yaml"
 REPORT_NAME = "report.md"
@@ -111,7 +112,13 @@ def _is_hub_id(source: str) -> bool:
     return source.count("/") == 1 and not source.startswith((".", "/", "~"))
 
 
-def build_text(artifact: Artifact, manifest: Manifest, settings: CardSettings, folders: Sequence[str]) -> str:
+def build_text(
+    artifact: Artifact,
+    manifest: Manifest,
+    settings: CardSettings,
+    folders: Sequence[str],
+    samples: list[SamplePair],
+) -> str:
     """The text of a card below its front matter, in Markdown.
 
     Args:
@@ -119,6 +126,7 @@ def build_text(artifact: Artifact, manifest: Manifest, settings: CardSettings, f
         manifest: Its manifest.
         settings: What the artifact does not know.
         folders: The published folders; the first is the top of the repository.
+        samples: Images to show.
     """
     name = settings.repo_id.rpartition("/")[2]
     sections = [
@@ -129,6 +137,7 @@ def build_text(artifact: Artifact, manifest: Manifest, settings: CardSettings, f
         _build_size_table(manifest),
         *_describe_exports(artifact, folders),
         *_describe_results(artifact),
+        *describe_samples(samples),
         "## How to load it",
         *(_describe_usage(folder, settings.repo_id) for folder in folders),
         "## How it was made",

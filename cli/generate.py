@@ -16,7 +16,7 @@ from .command import LOGGER, Command
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu, threads_option
 from .image_output import resolve_output
-from .options import FOLDER, json_option, output_option, restart_option, verbosity_options
+from .options import FOLDER, json_option, output_option, provenance_option, restart_option, verbosity_options
 from .parameter_types import ImageSize, NameChoice, Number, WholeNumber
 
 if TYPE_CHECKING:
@@ -64,13 +64,7 @@ ENGINES = ("onnxruntime", "openvino")
     is_flag=True,
     help="First compare every file of the artifact with its SHA-256, as evaluate and bench do.",
 )
-@click.option(
-    "--provenance",
-    type=NameChoice(("hash", "prompt", "none")),
-    default="hash",
-    show_default=True,
-    help="What the file says: the artifact, seed, steps and the prompt's hash, or the prompt itself, or nothing.",
-)
+@provenance_option
 @output_option("The image file, such as out.png; with --prompts a folder.", required=True, metavar="PATH")
 @restart_option
 @json_option

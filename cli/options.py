@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from .command import LOGGER
-from .parameter_types import RecipeName
+from .parameter_types import NameChoice, RecipeName
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +47,13 @@ def force_option(help: str) -> Callable[[F], F]:  # noqa: A002
 def restart_option(function: F) -> F:
     """`--restart`, as the parameter `restart`."""
     return click.option("--restart", is_flag=True, help="Start over instead of resuming interrupted work.")(function)
+
+
+def provenance_option(function: F) -> F:
+    """`--provenance`, as the parameter `provenance`."""
+    help = "What the file says: the artifact, seed, steps and the prompt's hash, or the prompt itself, or nothing."  # noqa: A001
+    choice = NameChoice(("hash", "prompt", "none"))
+    return click.option("--provenance", type=choice, default="hash", show_default=True, help=help)(function)
 
 
 def json_option(function: F) -> F:

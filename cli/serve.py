@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,8 +14,11 @@ from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
 from .command import LOGGER, Command
 from .execution_providers import provider_option, require_no_npu, threads_option
-from .options import FOLDER, QUIET, verbosity_options
+from .options import FOLDER, QUIET, provenance_option, verbosity_options
 from .parameter_types import Number, Seconds, WholeNumber
+
+if TYPE_CHECKING:
+    from ..runtime.image_metadata import Detail
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"
 STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
@@ -38,6 +42,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
     help="A further name of the server; may be repeated.",
 )
 @click.option("--allow-root", is_flag=True, help="Start as root as well.")
+@provenance_option
 @click.option("--log-prompts", is_flag=True, help="Write prompts to the log.")
 @click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time even if all fit.")
 @provider_option
@@ -81,6 +86,7 @@ def serve(
     token_file: Path | None,
     allowed_hosts: tuple[str, ...],
     allow_root: bool,
+    provenance: Detail,
     log_prompts: bool,
     low_memory: bool,
     providers: tuple[str, ...],
@@ -130,6 +136,7 @@ def serve(
         providers,
         threads,
         limits,
+        provenance,
     )
     if not settings.is_local and not token:
         LOGGER.warning("Anyone who reaches %s can generate images. Give --token-file to ask for a token.", host)

@@ -40,7 +40,9 @@ def open_service(settings: ServerSettings) -> Service:
         UserError: The artifact cannot be run, there is not enough memory, or the folder of the state cannot be used.
     """
     metrics = Metrics()
-    engine = Engine(settings.artifact, settings.low_memory, settings.providers, metrics, settings.threads)
+    engine = Engine(
+        settings.artifact, settings.low_memory, settings.providers, metrics, settings.threads, settings.provenance
+    )
     try:
         settings.state.mkdir(parents=True, exist_ok=True)
         outputs = OutputStore(settings.state / "outputs", settings.limits.keep_images, settings.limits.keep_hours)

@@ -11,9 +11,11 @@ from ..common.progress import Progress, no_progress
 from ..prompts.advice import advise_on_prompt
 from ..runtime.generation_request import GenerationRequest
 from ..runtime.image_file import DEFAULT_QUALITY, encode_image
+from ..runtime.image_metadata import Detail, ImageOrigin, build_save_options
 from ..runtime.memory_need import require_memory
 from ..runtime.onnx.sessions import CPU_PROVIDERS
 from ..runtime.pipeline import ImagePipeline
+from ..storage.outdated_results import digest_published
 from .images import EncodedImage, ImageFacts, ImageRequest
 from .jobs import Job
 from .metrics import Metrics
@@ -30,6 +32,7 @@ class Engine:
         providers: Execution providers of ONNX Runtime; empty for the CPU.
         metrics: Where the time of images is recorded.
         threads: Threads of a graph on the CPU; None: as the artifact's recipe says.
+        provenance: What files say of how they were generated.
 
     Raises:
         UserError: The artifact cannot be run, or there is not enough memory free to load it.
@@ -42,10 +45,12 @@ class Engine:
         providers: Sequence[str],
         metrics: Metrics,
         threads: int | None = None,
+        provenance: Detail = "hash",
     ) -> None:
         keep_loaded = False if low_memory else None
         self.pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, threads=threads)
-        self._metrics = metrics
+        self._metrics, self._provenance = metrics, provenance
+        self._digest = digest_published(self.pipeline.folder) or ""
         self.default_size = self.pipeline.resolve_size()
         require_memory(self.pipeline.folder, self.pipeline.keep_loaded)
 
@@ -84,4 +89,8 @@ class Engine:
             seconds=round(perf_counter() - start, 3),
             warnings=[*request.warnings, *warnings, *advise_on_prompt(request.generation.prompt)],
         )
-        return EncodedImage(encode_image(image, request.format, request.quality), facts)
+        origin = ImageOrigin(
+            request.generation.prompt, facts.seed, facts.steps, self.pipeline.pipeline_class, self._digest
+        )
+        options = build_save_options(request.format.upper(), origin, self._provenance)
+        return EncodedImage(encode_image(image, request.format, request.quality, options), facts)

@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..runtime.image_metadata import Detail
+
 KIB = 1024
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 
@@ -55,6 +57,7 @@ class ServerSettings:
         providers: Execution providers of ONNX Runtime; empty for the CPU.
         threads: Threads of a graph on the CPU; None: as the artifact's recipe says.
         limits: What is accepted.
+        provenance: What image files say of how they were generated.
     """
 
     artifact: Path
@@ -68,6 +71,7 @@ class ServerSettings:
     providers: tuple[str, ...] = ()
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
+    provenance: Detail = "hash"
 
     @property
     def is_local(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 from click.testing import CliRunner
 from helpers.previous_artifact import extract_previous_artifact
 from huggingface_hub import ModelCard
+from PIL import Image
 
 import edgepress
 from edgepress.api.hub_publishing import publish
 from edgepress.api.repository_card import read_source_card
+from edgepress.api.verification import verify
 from edgepress.api.weight_exports import export_diffusers
 from edgepress.cli.main import main
+from edgepress.evaluate.results.schema import load_results, save_results
 from edgepress.recipes.loader import load_recipe
 
 SOURCE_CARD = """---
@@ -57,6 +61,25 @@ def test_the_card_is_read_by_huggingface_hub(repository: Path) -> None:
     )
     assert 'from_pretrained("me/tiny-int4")' in card.text
     assert "| PSNR dB ↑ | `artifact-model` | 3 | **47.12** | [45.53, 48.32] |" in card.text
+
+
+def test_the_card_shows_the_first_images_beside_the_originals(artifact: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "artifact"
+    shutil.copytree(artifact, copy)
+    results = load_results(copy / "evaluation" / "results.json")
+    identity = results.identity.model_copy(update={"image_folder": str(tmp_path)})
+    save_results(results.model_copy(update={"identity": identity}), copy / "evaluation" / "results.json")
+    sample, name = results.samples[1], "artifact-model"  # the first one has no images
+    images = {"original": sample.reference, name: sample.variants[name].image}
+    for number, image in enumerate(images.values()):
+        assert image is not None
+        (tmp_path / image.file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / image.file)
+    publish(copy, "me/tiny", license="mit", dry_run=True, output=tmp_path / "out")
+    text = ModelCard.load(tmp_path / "out" / "README.md").text
+    assert f"| ![original](samples/1-original.png) | ![{name}](samples/1-variant.png) |" in text
+    assert Image.open(tmp_path / "out" / "samples" / "1-variant.png").getpixel((0, 0)) == (1, 0, 0)
+    assert verify(tmp_path / "out", run=False).passed
 
 
 def test_stock_diffusers_is_the_top_of_the_repository(repository: Path, artifact: Path) -> None:

@@ -46,6 +46,10 @@ def test_json_and_formats(client: httpx.Client, name: str, kind: str) -> None:
     assert answer.headers["content-type"] == f"image/{name}"
     image = read(answer.content)
     assert (image.format, image.size) == (kind, (128, 128))
+    software = image.info["Software"] if name == "png" else image.getexif()[0x0131]
+    assert software.startswith("edgepress ")
+    assert b"digitalsourcetype/trainedAlgorithmicMedia" in answer.content
+    assert PROMPT.encode() not in answer.content
 
 
 def test_quality_changes_the_size_of_a_jpeg(client: httpx.Client) -> None:
