@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ..common.errors import UserError, summarize_error
 from ..storage.files import read_json_object
@@ -54,6 +55,19 @@ def read_pipeline_class(folder: Path) -> str:
     if not isinstance(name, str):
         raise UserError(f"{folder / MODEL_INDEX} does not name a pipeline class. Give a diffusers folder.")
     return name
+
+
+def read_pipeline_arguments(folder: Path) -> dict[str, dict[str, Any]]:
+    """Reads the settings of a pipeline's class that model_index.json has besides components.
+
+    Returns:
+        The settings under the name `pipeline`, as if it were a component; nothing if there are none.
+    """
+    entries = read_json_object(folder / MODEL_INDEX).items()
+    settings = {
+        key: value for key, value in entries if not key.startswith("_") and isinstance(value, bool | int | float | str)
+    }
+    return {"pipeline": settings} if settings else {}
 
 
 def bundled_clip(folder: Path) -> str | None:

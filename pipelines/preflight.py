@@ -25,7 +25,7 @@ from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointe
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import select_weight_files
-from .hub import read_pipeline_class
+from .hub import read_pipeline_arguments, read_pipeline_class
 from .tokenizer_ids import check_token_ids
 
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
@@ -66,8 +66,9 @@ def check_pipeline(folder: Path) -> None:
         if library is not None and class_name is not None:
             _check_component(folder / name, library, class_name)
     check_token_ids(folder, components)
-    if family is not None and family.host:  # its prompts are messages of a chat
+    if family is not None and family.uses_chat_template:
         _check_chat_template(folder / "tokenizer", family.pipeline_class)
+    if family is not None and family.host:
         check_schedule(read_json_object(folder / "scheduler" / "scheduler_config.json", allow_infinity=True))
 
 
@@ -98,7 +99,8 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
         path for path in sorted(folder.glob("*/*config.json")) if path.name in ("config.json", "scheduler_config.json")
     ]
     schedulers = "scheduler_config.json"
-    return {path.parent.name: read_json_object(path, allow_infinity=path.name == schedulers) for path in files}
+    configs = {path.parent.name: read_json_object(path, allow_infinity=path.name == schedulers) for path in files}
+    return configs | read_pipeline_arguments(folder)
 
 
 def check_images(folder: Path, height: int, width: int) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..models.base.host import Host, load_host
+from ..models.base.prompt_tokens import PromptFormat, get_longest_format
 from ..models.registry import load_families
 from ..prompts.truncation import describe_truncation, find_ignored_text
+from .prompt_rendering import render_prompt
 
 
 def load_pipeline_host(pipeline: Any) -> Host | None:
@@ -32,27 +34,25 @@ def find_truncations(pipeline: Any, host: Host, prompts: Sequence[str]) -> list[
     Returns:
         For each prompt, a sentence that says so, or an empty string.
     """
-    return [_describe_if_long(pipeline.tokenizer, host, prompt) for prompt in prompts]
+    longest = get_longest_format(host.prompt_formats)
+    return [_describe_if_long(getattr(pipeline, longest.tokenizer), longest, prompt) for prompt in prompts]
 
 
-def _describe_if_long(tokenizer: Any, host: Host, prompt: str) -> str:
-    messages = [{"role": "user", "content": prompt}]
-    rendered = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **host.chat_template_kwargs
-    )
+def _describe_if_long(tokenizer: Any, prompt_format: PromptFormat, prompt: str) -> str:
+    rendered, max_tokens = render_prompt(tokenizer, prompt_format, prompt), prompt_format.max_tokens
     encoding = tokenizer(rendered, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
     num_tokens, side = len(encoding.input_ids), tokenizer.truncation_side
-    if num_tokens <= host.max_tokens:
+    if num_tokens <= max_tokens:
         return ""
     ignored = find_ignored_text(
-        prompt, rendered, encoding.offset_mapping, encoding.special_tokens_mask, host.max_tokens, side
+        prompt, rendered, encoding.offset_mapping, encoding.special_tokens_mask, max_tokens, side
     )
-    return describe_truncation(prompt, num_tokens, host.max_tokens, ignored, side)
+    return describe_truncation(prompt, num_tokens, max_tokens, ignored, side)
 
 
 def _collect_configs(pipeline: Any) -> dict[str, Mapping[str, Any]]:
     """The configs of a pipeline's components, by name."""
-    configs: dict[str, Mapping[str, Any]] = {}
+    configs: dict[str, Mapping[str, Any]] = {"pipeline": pipeline.config}
     for name, component in pipeline.components.items():
         config = getattr(component, "config", None)
         if config is not None:

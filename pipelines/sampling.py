@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
+from ..models.base.host import load_host
+from ..models.base.prompt_tokens import get_longest_format
+from ..models.registry import load_families
 from ..prompts.prompt import Prompt, prompt_seed
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
@@ -17,6 +20,8 @@ from ..storage.files import read_json_object
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from .byte_order_marks import hide_byte_order_marks
 from .call_arguments import build_arguments, get_images
+from .hub import read_pipeline_class
+from .preflight import read_configs
 from .prompt_limits import find_truncations, load_pipeline_host
 
 if TYPE_CHECKING:
@@ -58,7 +63,8 @@ class SamplingParams:
 def read_native_size(pipeline: Path) -> int:
     """Reads the native image size of a pipeline folder, in pixels.
 
-    That is its VAE's `sample_size`, or else its denoiser's, in latents, times what the VAE enlarges.
+    That is its VAE's `sample_size`, or else its denoiser's, in latents, times what the VAE enlarges, or else what its
+    family's host says.
 
     Raises:
         UserError: Neither config has it.
@@ -73,6 +79,9 @@ def read_native_size(pipeline: Path) -> int:
         size: Any = read_json_object(file).get("sample_size")
         if file != config and _is_size(size):
             return int(size) << stages
+    family = load_families().get(read_pipeline_class(pipeline))
+    if family is not None and family.host:
+        return load_host(family, read_configs(pipeline)).native_resolution
     raise UserError(f"{config} has no sample_size. Set the size in the recipe (size: [H, W]).")
 
 
@@ -229,7 +238,8 @@ def _resolve_limits(
     notices = [notice for notice in find_truncations(pipeline, host, prompts) if notice]
     for notice in notices:
         warn(notice)
-    return {"max_sequence_length": host.max_tokens} if notices else {}
+    longest = get_longest_format(host.prompt_formats)
+    return {longest.length_argument: longest.max_tokens} if notices and longest.length_argument else {}
 
 
 def batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:

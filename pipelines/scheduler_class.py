@@ -12,7 +12,7 @@ from ..storage.layout import MODEL_INDEX
 
 
 def check_scheduler_class(folder: Path, family: Family) -> None:
-    """Checks that the scheduler takes the shift `mu`, if the family has a host: these pipelines always pass one.
+    """Checks that the scheduler takes the shift `mu`, if the pipelines of the family always pass one.
 
     Args:
         folder: The pipeline's folder.
@@ -21,7 +21,7 @@ def check_scheduler_class(folder: Path, family: Family) -> None:
     Raises:
         UserError: It does not, or diffusers has no such scheduler.
     """
-    if not family.host:
+    if not family.passes_mu:
         return
     import diffusers
 

@@ -252,12 +252,7 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     if spec.role == "other":
         return ComponentPlan(spec, checkpoint, config, (), (), surplus)
     selection = select_linears(module, spec)
-    unused = _find_unused_blocks(spec, selection.repeated)
-    if spec.blocks and len(unused) < spec.unused_blocks:
-        raise UserError(
-            f"{checkpoint.folder} has too few of the blocks {spec.blocks[-1].path}, of which the last "
-            f"{spec.unused_blocks} are never used. Give another --model."
-        )
+    unused = _find_unused_blocks(spec, selection.repeated, checkpoint.folder)
     prefixes_of_unused = tuple(f"{path}." for path in unused)
     kept_linears = {
         path: reason for path, reason in selection.kept_linears.items() if not path.startswith(prefixes_of_unused)
@@ -267,12 +262,23 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     return ComponentPlan(spec, checkpoint, config, blocks, unused, surplus, repeated, kept_linears, selection.weights)
 
 
-def _find_unused_blocks(spec: Component, repeated: Sequence[str]) -> tuple[str, ...]:
-    """Finds the last copies of the last block, but not all copies."""
-    if not spec.unused_blocks:
+def _find_unused_blocks(spec: Component, repeated: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Finds the last copies of the last block, which are never used.
+
+    Raises:
+        UserError: There are too few copies.
+    """
+    if not spec.blocks or not (spec.unused_blocks or spec.num_used_blocks):
         return ()
     copies = [path for path in repeated if _matches_pattern(path, spec.blocks[-1].path)]
-    return tuple(copies[1:][-spec.unused_blocks :])
+    count = spec.count_unused_blocks(len(copies))
+    if count < 0:
+        reads = f"the first {spec.num_used_blocks} are read"
+        detail = reads if spec.num_used_blocks else f"the last {spec.unused_blocks} are never used"
+        raise UserError(
+            f"{folder} has too few of the blocks {spec.blocks[-1].path}, of which {detail}. Give another --model."
+        )
+    return tuple(copies[len(copies) - count :])
 
 
 def _plan_blocks(spec: Component, selection: LinearSelection, unused_prefixes: tuple[str, ...]) -> Iterator[QuantBlock]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from ..models.base.host import RunGraph
+from ..models.base.host import GraphRunner, RunGraph
 
 
 def require_finite_outputs(run: RunGraph, stage: str, folder: Path) -> RunGraph:
-    """Returns a function that runs graphs as `run` does, and raises UserError where an output is not finite.
+    """Returns what runs graphs as `run` does, and raises UserError where an output is not finite.
 
     Args:
         run: Runs the graphs.
@@ -21,14 +22,15 @@ def require_finite_outputs(run: RunGraph, stage: str, folder: Path) -> RunGraph:
         folder: The folder of the export.
     """
 
-    def run_checked(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        output = run(name, inputs)
-        if not np.isfinite(output).all():
-            kind = "NaN" if np.isnan(output).any() else "infinite values"
-            raise UserError(
-                f"No image can be made with {folder}: the output of {name} has {kind} while {stage}. Check the files "
-                f"with 'edgepress verify {folder}', or export the artifact again in another precision."
-            )
-        return output
+    def run_checked(name: str, inputs: dict[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        outputs = run.run(name, inputs)
+        for output in outputs:
+            if not np.isfinite(output).all():
+                kind = "NaN" if np.isnan(output).any() else "infinite values"
+                raise UserError(
+                    f"No image can be made with {folder}: the output of {name} has {kind} while {stage}. Check the "
+                    f"files with 'edgepress verify {folder}', or export the artifact again in another precision."
+                )
+        return outputs
 
-    return run_checked
+    return GraphRunner(run_checked)

@@ -113,9 +113,10 @@ class _GoldenGraphs:
         arrays = dict(_read_arrays(self._exported.folder / GOLDEN_FOLDER / f"{graph}.npz"))
         inputs: Arrays = {key.removeprefix("in."): array for key, array in arrays.items() if key.startswith("in.")}
         expected = [array for key, array in arrays.items() if key.startswith("out.")]
-        if host is not None and in_tiles:
+        stages = host.decoder_stages if host is not None and in_tiles else None
+        if stages is not None:
             size = expected[0].shape[2:]
-            outputs = [decode_in_half_tiles(self._sessions.run, graph, host.decoder_stages, inputs, size)]
+            outputs = [decode_in_half_tiles(self._sessions.run, graph, stages, inputs, size)]
         else:
             buckets = self._exported.bucketed_graphs
             outputs = self._sessions.run(select_bucket(buckets, graph, inputs) if buckets else graph, inputs)

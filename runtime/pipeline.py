@@ -28,9 +28,10 @@ from .onnx.shape_buckets import BucketedSessions
 from .openvino.sessions import OpenVinoSessions
 from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
-from .scheduler import Schedule, make_schedule
+from .schedule import Schedule
+from .scheduler import make_schedule
 from .thread_settings import resolve_threads
-from .tokenizer import PromptTokenizer
+from .tokenizers import PromptTokenizers
 from .vae_tiling import make_tiled_decoder
 
 Engine = Literal["onnxruntime", "openvino"]
@@ -84,9 +85,9 @@ class ImagePipeline:
         with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
             self.size_multiple: int = self._host.size_multiple
-            exported_tokens = int(self._host_configs.get("max_prompt_tokens", self._host.max_tokens))
-        max_tokens = min(exported_tokens, self._host.max_tokens)
-        self._tokenizer = PromptTokenizer(self.folder / "tokenizer", self._host.chat_template_kwargs, max_tokens)
+            limit = self._host_configs.get("max_prompt_tokens")
+            max_tokens = None if limit is None else int(limit)
+        self._tokenizers = PromptTokenizers(self.folder, self._host.prompt_formats, max_tokens)
 
     def _open_onnx(
         self,
@@ -207,7 +208,7 @@ class ImagePipeline:
                 the artifact cannot be run, or a graph gives NaN or infinite values.
         """
         shape, schedule, run_decoder = self._prepare(request)
-        noise = torch_randn(shape, request.seed)
+        noise = torch_randn(shape, request.seed) * schedule.noise_scale
         prompts = self._encode_prompts(request, progress, warn)
         latents = self._denoise(request, noise, schedule, prompts, progress)
         progress(DECODING, 0, 1)
@@ -224,8 +225,8 @@ class ImagePipeline:
                 there cannot be enough memory.
         """
         self._prepare(request)
-        for text in _list_texts(request):
-            self._tokenizer.tokenize(text)
+        for text in self._list_texts(request):
+            self._tokenizers.tokenize(text)
 
     @check_arguments
     def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -278,12 +279,17 @@ class ImagePipeline:
         shape = self._host.latent_shape(height, width)
         run_decoder = self._select_decoder(request.tile_size)
         self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
-        if request.negative_prompt and not request.guidance:
+        self._check_negative_prompt(request)
+        image_tokens = self._host.count_image_tokens(height, width)
+        return shape, make_schedule(self._scheduler_config, request.steps, image_tokens, self._host), run_decoder
+
+    def _check_negative_prompt(self, request: GenerationRequest) -> None:
+        if request.negative_prompt and not self._host.takes_negative_prompt:
+            raise UserError(f"A {self.pipeline_class} takes no negative prompt. Leave 'negative_prompt' out.")
+        if request.negative_prompt and not self._host.is_guided(request.guidance):
             raise UserError(
                 "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."
             )
-        image_tokens = self._host.count_image_tokens(height, width)
-        return shape, make_schedule(self._scheduler_config, request.steps, image_tokens), run_decoder
 
     def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
         with reject_malformed(self.folder):
@@ -299,16 +305,25 @@ class ImagePipeline:
         self, request: GenerationRequest, progress: Progress, warn: Callable[[str], None]
     ) -> Sequence[Any]:
         """Encodes the prompt and, with guidance, the negative prompt."""
-        run, texts = self._guard(self._run, ENCODING, request), _list_texts(request)
+        run, texts = self._guard(self._run, ENCODING, request), self._list_texts(request)
         encoded: list[Any] = []
         progress(ENCODING, 0, len(texts))
         for text in texts:
-            tokenized = self._tokenizer.tokenize(text)
-            if tokenized.truncation_notice:
-                warn(tokenized.truncation_notice)
-            encoded.append(self._host.encode_prompt(run, tokenized.ids))
+            encoded_text = self._tokenizers.tokenize(text)
+            if encoded_text.truncation_notice:
+                warn(encoded_text.truncation_notice)
+            encoded.append(self._host.encode_prompt(run, encoded_text.tokens))
             progress(ENCODING, len(encoded), len(texts))
+        if self._host.is_guided(request.guidance) and len(encoded) == 1:
+            encoded.append(self._host.zero_prompt(encoded[0]))
         return encoded
+
+    def _list_texts(self, request: GenerationRequest) -> list[str]:
+        """The texts to encode: the prompt and, with guidance, the negative prompt, if the pipeline encodes it."""
+        if not self._host.is_guided(request.guidance):
+            return [request.prompt]
+        negative = self._host.choose_negative_prompt(request.negative_prompt)
+        return [request.prompt] if negative is None else [request.prompt, negative]
 
     def _denoise(
         self,
@@ -319,14 +334,15 @@ class ImagePipeline:
         progress: Progress,
     ) -> Any:
         """Runs all denoising steps, from noise to the latents of an image."""
-        run, steps = self._guard(self._run, DENOISING, request), len(schedule.timesteps)
+        run, steps, guidance = self._guard(self._run, DENOISING, request), len(schedule.timesteps), request.guidance
         progress(DENOISING, 0, steps)
         for index, timestep in enumerate(schedule.timesteps):
+            scaled = schedule.scale_input(latents, index)
             velocity, *negatives = (
-                self._host.predict_velocity(run, latents, float(timestep), prompt) for prompt in prompts
+                self._host.predict_velocity(run, scaled, float(timestep), prompt, guidance) for prompt in prompts
             )
             for negative in negatives:
-                velocity = self._host.apply_guidance(velocity, negative, request.guidance)
+                velocity = self._host.apply_guidance(velocity, negative, guidance)
             latents = schedule.step(latents, velocity, index)
             progress(DENOISING, index + 1, steps)
         return latents
@@ -343,6 +359,8 @@ class ImagePipeline:
         if tile_size < MIN_TILE_SIZE or tile_size % 2:
             raise UserError(f"Invalid tile size {tile_size}: it must be even and at least {MIN_TILE_SIZE}.")
         stages = self._host.decoder_stages
+        if stages is None:
+            raise UserError(f"The decoder of a {self.pipeline_class} does not run in tiles. Give no tile size.")
         missing = {stages.first_graph, *(stage.graph for stage in stages.stages)} - self._graphs
         if missing:
             raise UserError(
@@ -350,8 +368,3 @@ class ImagePipeline:
                 "export the artifact again."
             )
         return make_tiled_decoder(self._run.run, self._host.decoder_graph, stages, tile_size)
-
-
-def _list_texts(request: GenerationRequest) -> list[str]:
-    """The texts to encode: the prompt and, with guidance, the negative prompt."""
-    return [request.prompt, request.negative_prompt] if request.guidance else [request.prompt]

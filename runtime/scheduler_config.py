@@ -1,26 +1,32 @@
-"""What a flow-matching scheduler's config says about its schedule, checked without numpy."""
+"""What the configs of schedulers say about their schedules, checked without numpy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from ..common.errors import UserError
 from ..common.validation import explain_value, format_value
 
-SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
+Schema = TypeVar("Schema", bound=BaseModel)
+FLOW_MATCHING, EULER = "FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler"
 ADVICE = "Download the model again, or export it again."
-# Options of the scheduler's config that no supported pipeline was published with.
-UNSUPPORTED_OPTIONS = (
-    "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling",
-)  # fmt: skip
+# Options of the schedulers' configs that no supported pipeline was published with.
+UNSUPPORTED_OPTIONS = {
+    FLOW_MATCHING: (
+        "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling",
+    ),
+    EULER: (
+        "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "rescale_betas_zero_snr", "trained_betas",
+    ),
+}  # fmt: skip
 
 
 class SchedulerConfig(BaseModel):
-    """The options of a scheduler's config that its schedule depends on; others are ignored."""
+    """The options of a flow-matching scheduler's config that its schedule depends on; others are ignored."""
 
     shift: float = Field(default=1.0, gt=0, le=1e4, description="The shift, unless it depends on the image.")
     use_dynamic_shifting: bool = Field(default=False, description="Whether it does.")
@@ -35,6 +41,25 @@ class SchedulerConfig(BaseModel):
     num_train_timesteps: int = Field(default=1000, gt=0, le=10**6, description="Timesteps at sigma 1.")
 
 
+class EulerConfig(BaseModel):
+    """The options of an Euler scheduler's config that its schedule depends on; others are ignored."""
+
+    num_train_timesteps: int = Field(default=1000, gt=0, le=10**6, description="Timesteps that the model knows.")
+    beta_start: float = Field(default=0.0001, gt=0, lt=1, description="beta of the first timestep.")
+    beta_end: float = Field(default=0.02, gt=0, lt=1, description="beta of the last timestep.")
+    beta_schedule: Literal["linear", "scaled_linear"] = Field(default="linear", description="What is linear.")
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = Field(
+        default="epsilon", description="What the denoiser predicts."
+    )
+    interpolation_type: Literal["linear"] = Field(default="linear", description="How sigmas are interpolated.")
+    timestep_spacing: Literal["linspace", "leading", "trailing"] = Field(
+        default="linspace", description="How timesteps are spread."
+    )
+    timestep_type: Literal["discrete"] = Field(default="discrete", description="What the denoiser takes as time.")
+    steps_offset: int = Field(default=0, ge=0, le=10**6, description="What is added to timesteps spread as `leading`.")
+    final_sigmas_type: Literal["zero", "sigma_min"] = Field(default="zero", description="The sigma after all steps.")
+
+
 def check_schedule(config: Mapping[str, Any]) -> None:
     """Checks the values that a schedule depends on, of a scheduler that is known; options may be unsupported ones.
 
@@ -44,20 +69,27 @@ def check_schedule(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: A value is invalid.
     """
-    if config.get("_class_name") == SCHEDULER_CLASS:
-        settings = read_scheduler_config(
-            {key: value for key, value in config.items() if key not in UNSUPPORTED_OPTIONS}
-        )
+    name = config.get("_class_name")
+    if name == FLOW_MATCHING:
+        unsupported = UNSUPPORTED_OPTIONS[FLOW_MATCHING]
+        settings = read_scheduler_config({key: value for key, value in config.items() if key not in unsupported})
         if settings.use_dynamic_shifting:
             compute_shift(settings, 1)
 
 
-def compute_shift(config: SchedulerConfig, image_tokens: int) -> float:
-    """Returns the shift of an image: e^mu or mu, where mu is linear in the number of image tokens."""
+def compute_shift(config: SchedulerConfig, image_tokens: int, mu: float | None = None) -> float:
+    """Returns the shift of an image: e^mu or mu, where mu is linear in the number of image tokens.
+
+    Args:
+        config: Config of the scheduler.
+        image_tokens: Number of image tokens.
+        mu: The pipeline's own mu, in place of the one that the config says.
+    """
     base_shift, base_tokens = config.base_shift, config.base_image_seq_len
     try:
-        tokens = config.max_image_seq_len - base_tokens
-        mu = base_shift + (config.max_shift - base_shift) * (image_tokens - base_tokens) / tokens
+        if mu is None:
+            tokens = config.max_image_seq_len - base_tokens
+            mu = base_shift + (config.max_shift - base_shift) * (image_tokens - base_tokens) / tokens
         shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
     except ArithmeticError as error:
         raise UserError(
@@ -68,17 +100,30 @@ def compute_shift(config: SchedulerConfig, image_tokens: int) -> float:
 
 
 def read_scheduler_config(config: Mapping[str, Any]) -> SchedulerConfig:
-    """Reads a scheduler's config.
+    """Reads the config of a flow-matching scheduler.
 
     Raises:
         UserError: It names another scheduler, an unsupported option or an invalid value.
     """
-    name = config.get("_class_name", SCHEDULER_CLASS)
-    options = [key for key in UNSUPPORTED_OPTIONS if config.get(key)]
-    if name != SCHEDULER_CLASS or options:
+    return _read_config(config, FLOW_MATCHING, SchedulerConfig)
+
+
+def read_euler_config(config: Mapping[str, Any]) -> EulerConfig:
+    """Reads the config of an Euler scheduler.
+
+    Raises:
+        UserError: It names another scheduler, an unsupported option or an invalid value.
+    """
+    return _read_config(config, EULER, EulerConfig)
+
+
+def _read_config(config: Mapping[str, Any], class_name: str, schema: type[Schema]) -> Schema:
+    name = config.get("_class_name", class_name)
+    options = [key for key in UNSUPPORTED_OPTIONS[class_name] if config.get(key)]
+    if name != class_name or options:
         what = f"option {', '.join(options)}" if options else format_value(name)
         raise UserError(f"Unsupported scheduler {what}. Generate images with diffusers instead.")
     try:
-        return SchedulerConfig.model_validate(config, strict=True)
+        return schema.model_validate(config, strict=True)
     except ValidationError as error:
         raise UserError(f"Invalid scheduler config: {explain_value(error.errors()[0])}. {ADVICE}") from error

@@ -1,4 +1,4 @@
-"""Turns a prompt into token ids: applies the chat template, tokenizes, and truncates to the supported length.
+"""Turns a prompt into token ids: applies the template, tokenizes, and truncates or pads to the length that is read.
 
 All of it as transformers does: a long prompt is truncated on the side that tokenizer_config.json names, and tokens that
 tokenizer.json adds before and after a text stay. Settings such as add_eos_token are ignored, as transformers ignores
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ..common.errors import UserError
+from ..models.base.prompt_tokens import PromptFormat
 from ..prompts.chat_template import compile_chat_template
 from ..prompts.truncation import Side, describe_truncation, find_ignored_text
 from ..storage.strict_json import parse_strict_json
@@ -34,30 +35,41 @@ class TokenizedPrompt:
     Attributes:
         ids: Token ids, (tokens,).
         truncation_notice: A sentence that says which text was truncated; empty if none was.
+        num_pads: How many of the last ids are pads.
     """
 
     ids: NDArray[np.int64]
     truncation_notice: str = ""
+    num_pads: int = 0
 
 
 class PromptTokenizer:
     """The tokenizer of an exported pipeline.
 
     Args:
-        folder: Folder with tokenizer.json, chat_template.jinja and tokenizer_config.json.
-        template_kwargs: Variables that the pipeline passes to the chat template.
-        max_tokens: Number of tokens at which prompts are truncated, those of the template included.
+        folder: Folder with tokenizer.json and tokenizer_config.json, and chat_template.jinja if prompts are messages.
+        prompt_format: How the pipeline turns prompts into tokens.
 
     Raises:
         UserError: A file is missing or corrupt.
     """
 
-    def __init__(self, folder: Path, template_kwargs: Mapping[str, Any], max_tokens: int) -> None:
+    def __init__(self, folder: Path, prompt_format: PromptFormat) -> None:
         config = _read_config(folder / "tokenizer_config.json")
         self._tokenizer, self._side = _load_tokenizer(folder / "tokenizer.json", config)
-        self._template = _load_chat_template(folder / "chat_template.jinja")
-        self._template_kwargs = {**_select_special_tokens(config), **template_kwargs}
-        self._max_tokens = max_tokens
+        self._format, self._max_tokens = prompt_format, prompt_format.max_tokens
+        special = _select_special_tokens(config)
+        kwargs = prompt_format.chat_template_kwargs
+        self._template = None if kwargs is None else _load_chat_template(folder / "chat_template.jinja")
+        self._template_kwargs = {**special, **(kwargs or {})}
+        self._pad_id = self._find_pad_id(folder, special) if prompt_format.is_padded else 0
+
+    def _find_pad_id(self, folder: Path, special: Mapping[str, str]) -> int:
+        token = special.get("pad_token", "")
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise UserError(f"{folder} has no pad token, with which prompts are padded. Export the artifact again.")
+        return int(number)
 
     def tokenize(self, text: str) -> TokenizedPrompt:
         """Tokenizes a prompt.
@@ -73,7 +85,8 @@ class PromptTokenizer:
         rendered = self._render(text)
         whole = self._tokenizer.encode(rendered)
         if len(whole.ids) <= self._max_tokens:
-            return TokenizedPrompt(np.array(whole.ids, np.int64))
+            num_pads = self._max_tokens - len(whole.ids) if self._format.is_padded else 0
+            return TokenizedPrompt(np.array(whole.ids + num_pads * [self._pad_id], np.int64), num_pads=num_pads)
         self._tokenizer.enable_truncation(self._max_tokens, direction=self._side)
         ids = np.array(self._tokenizer.encode(rendered).ids, np.int64)
         self._tokenizer.no_truncation()
@@ -83,6 +96,8 @@ class PromptTokenizer:
         return TokenizedPrompt(ids, describe_truncation(text, len(whole.ids), self._max_tokens, ignored, self._side))
 
     def _render(self, text: str) -> str:
+        if self._template is None:
+            return self._format.text.replace("{}", text)
         messages = [{"role": "user", "content": text}]
         try:
             return self._template.render(

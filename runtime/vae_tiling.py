@@ -9,7 +9,7 @@ field of the convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.base.host import RunGraph
+from ..models.base.host import GraphRunner, RunAll, RunGraph
 from ..models.base.tiling import DecoderStages, TileStage
 from ..models.shared.vae_tiling import UPSCALE, compute_window
 
 Array = NDArray[np.float32]
-# Runs the graph of a name and returns all its outputs.
-RunAll = Callable[[str, dict[str, NDArray[Any]]], Sequence[Array]]
 USE_TILE_MOMENTS = -1.0  # in place of a variance: the norm uses the moments of its tile
 # Passes end when no mean changes by more than this share of a standard deviation, and no variance by more than this
 # share of itself. Two images of the demo, of 512 and 1024 pixels, then differed from those decoded whole by a PSNR of
@@ -44,15 +42,15 @@ def make_tiled_decoder(
         tolerance: Passes end when moments change by less. With 0, the image equals the whole one up to rounding.
     """
 
-    def run_graph(name: str, inputs: dict[str, NDArray[Any]]) -> Array:
+    def run_graph(name: str, inputs: dict[str, NDArray[Any]]) -> Sequence[Array]:
         if name != decoder:
-            return run(name, inputs)[0]
+            return run(name, inputs)
         features = run(stages.first_graph, inputs)[0]
         for stage in stages.stages:
             features = _run_stage(run, stage, features, tile_size // UPSCALE, tolerance)
-        return features
+        return (features,)
 
-    return run_graph
+    return GraphRunner(run_graph)
 
 
 def name_in_tiles(decoder: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.base.host import Host, load_host
+from ...models.base.host import GraphRunner, Host, load_host
+from ...models.base.prompt_tokens import make_trial_tokens
 from ...models.registry import get_family
 from ...runtime.noise import torch_randn
 from ...runtime.onnx.exported import load_exported_onnx
@@ -49,13 +51,14 @@ def capture_inputs(graph: str, host: Host, sessions: SessionPool, size: tuple[in
         ValueError: The host never runs the graph.
     """
 
-    def run(name: str, inputs: Inputs) -> NDArray[np.float32]:
+    def run_until_reached(name: str, inputs: Inputs) -> Sequence[NDArray[np.float32]]:
         if name == graph:
             raise GraphReachedError(inputs)
-        return sessions(name, inputs)
+        return sessions.run(name, inputs)
 
+    run = GraphRunner(run_until_reached)
     try:
-        encoded_prompt = host.encode_prompt(run, np.arange(PROMPT_TOKENS))
+        encoded_prompt = host.encode_prompt(run, make_trial_tokens(host.prompt_formats, PROMPT_TOKENS))
         latents = torch_randn(host.latent_shape(*size), 0)
         host.predict_velocity(run, latents, TIMESTEP, encoded_prompt)
         host.decode_latents(run, latents)

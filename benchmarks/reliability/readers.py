@@ -21,6 +21,7 @@ from ...evaluate.metrics.base import MetricSettings
 from ...evaluate.results.history import append_run
 from ...evaluate.results.schema import Results, load_results
 from ...evaluate.scoring.score_cache import open_score_cache
+from ...models.base.prompt_tokens import PromptFormat
 from ...pipelines.hub import DEMO_PIPELINE as PIPELINE
 from ...pipelines.preflight import check_images, check_pipeline
 from ...prompts.reader import load_prompts
@@ -48,6 +49,7 @@ FIELD_VALUES: Mapping[str, Any] = {
 PROMPT_LINES = ('{"id": "a", "prompt": "a sign: \\"OPEN\\"", "language": "en", "lines": ["OPEN"], '
                 '"categories": {"kind": "sign"}}', '{"id": "b", "prompt": "a cat", "language": "en"}')  # fmt: skip
 PARTI = b"Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\na dog\tAnimals\tSimple\tx\n"
+PROMPT_FORMAT = PromptFormat("tokenizer", 128, chat_template_kwargs={})
 TOKENIZER_FILES = (("tokenizer.json", "json"), ("tokenizer_config.json", "json"), ("chat_template.jinja", None))
 IMAGE_SUFFIXES = ("png", "jpeg", "webp", "bmp")
 
@@ -280,7 +282,7 @@ READERS: Mapping[str, Reader] = {
             "tokenizer",
             lambda: _copy_files(PIPELINE / "tokenizer", *(name for name, _ in TOKENIZER_FILES)),
             TOKENIZER_FILES,
-            lambda folder, _: PromptTokenizer(folder, {}, 128).tokenize("a cat"),
+            lambda folder, _: PromptTokenizer(folder, PROMPT_FORMAT).tokenize("a cat"),
         ),
         Reader(
             "scheduler",

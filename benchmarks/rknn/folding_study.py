@@ -101,7 +101,7 @@ class _FoldingTrials:
     def __init__(self, job: RknnJob, toolkit: Toolkit, folder: Path, calls: PartCalls, floats: RunPart) -> None:
         self._job, self._toolkit, self._folder, self._calls, self._floats = job, toolkit, folder, calls, floats
         self._parts = [part for part in job.npu_parts if job.get_scheme(part)]
-        self._steps = pick_evenly(list(denoise(job, floats, generate_torch_image(job).ids, 0)))
+        self._steps = pick_evenly(list(denoise(job, floats, generate_torch_image(job).tokens, 0)))
 
     def measure_errors(self, files: Mapping[str, Path], mixed: bool) -> dict[str, float]:
         """Measures each quantized part, and the denoiser.

@@ -107,8 +107,10 @@ def _find_linears(spec: Component, model: nn.Module) -> list[str]:
 def _find_unused_blocks(spec: Component, model: nn.Module) -> list[str]:
     """Returns the paths of the last blocks whose outputs the pipeline never uses."""
     path = spec.blocks[-1].path.removesuffix(".*")
-    count = len(model.get_submodule(path)) if spec.unused_blocks else 0  # type: ignore[arg-type]
-    return [f"{path}.{number}" for number in range(count - spec.unused_blocks, count)]
+    if not (spec.unused_blocks or spec.num_used_blocks):
+        return []
+    count = len(model.get_submodule(path))  # type: ignore[arg-type]
+    return [f"{path}.{number}" for number in range(count - spec.count_unused_blocks(count), count)]
 
 
 def _draw_int4(shape: torch.Size, gain: float, generator: torch.Generator) -> AwqTensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ...models.base.host import load_host
 from ...pipelines.preflight import check_host, check_pipeline
 from ...runtime.scheduler import make_schedule
 from ...storage.layout import CONFIG_NAME, Artifact
@@ -33,7 +34,8 @@ def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int) -
     check_pipeline(pipeline.folder)
     check_host(pipeline.folder, pipeline.family)
     if pipeline.family.host:  # later, the graphs are run with this schedule
-        make_schedule(pipeline.configs["scheduler"], steps=1, image_tokens=1)
+        host = load_host(pipeline.family, pipeline.configs)
+        make_schedule(pipeline.configs["scheduler"], 1, 1, host)
     check_disk_space(artifact, count_denoiser_weights(pipeline) * bits_per_weight // 8)
 
 

@@ -11,9 +11,10 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.registry import get_family
-from ...pipelines.component_weights import check_described_component, check_pipeline_weights
+from ...pipelines.component_weights import check_described_component, check_pipeline_weights, use_module_names
+from ...pipelines.empty_modules import build_empty_component
 from ...pipelines.families import find_family
-from ...pipelines.hub import read_pipeline_class
+from ...pipelines.hub import read_pipeline_arguments, read_pipeline_class
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.files import FileRecord, hash_files, read_json_object
@@ -39,7 +40,7 @@ class SourcePipeline:
     ) -> None:
         self.folder, self.family, self.configs, self.manifest = folder, family, configs, manifest
         self._checkpoints: dict[str, Checkpoint] = {}
-        self._tokenizer_files: Mapping[str, str] | None = None
+        self._tokenizer_files: dict[str, Mapping[str, str]] = {}
 
     def open_checkpoint(self, component: str) -> Checkpoint:
         """Returns a component's weights under the names of its modules, opened at the first call.
@@ -50,7 +51,10 @@ class SourcePipeline:
         if component not in self._checkpoints:
             description = self.family.component(component)
             prefix = description.weight_prefix if description else ""
-            self._checkpoints[component] = Checkpoint(self.folder / component, prefix)
+            checkpoint = Checkpoint(self.folder / component, prefix)
+            if description and not {f"{name}.weight" for name in description.embeddings} <= set(checkpoint.names()):
+                checkpoint = use_module_names(checkpoint, build_empty_component(self.folder / component))
+            self._checkpoints[component] = checkpoint
         return self._checkpoints[component]
 
     def check_weights(self) -> None:
@@ -115,20 +119,24 @@ class SourcePipeline:
         """Returns the folders of the pipeline's tokenizers, sorted."""
         return [path for path in sorted(self.folder.glob("tokenizer*")) if path.is_dir()]
 
-    def read_tokenizer_files(self) -> Mapping[str, str]:
+    def read_tokenizer_files(self, tokenizer: str = "tokenizer", has_template: bool = True) -> Mapping[str, str]:
         """Returns the text of the files that the runtime's tokenizer reads, by name, read at the first call.
+
+        Args:
+            tokenizer: Folder of the tokenizer.
+            has_template: Whether prompts are messages of a chat.
 
         Raises:
             UserError: A file is missing, the tokenizer cannot be loaded, or has a setting that the runtime lacks.
         """
-        if self._tokenizer_files is None:
-            self._tokenizer_files = resolve_tokenizer_files(self.folder)
-        return self._tokenizer_files
+        if tokenizer not in self._tokenizer_files:
+            self._tokenizer_files[tokenizer] = resolve_tokenizer_files(self.folder, tokenizer, has_template)
+        return self._tokenizer_files[tokenizer]
 
-    def write_tokenizer_files(self, folder: Path) -> None:
-        """Writes the files that the runtime's tokenizer reads into a new folder."""
+    def write_tokenizer_files(self, folder: Path, has_template: bool = True) -> None:
+        """Writes the files that the runtime's tokenizer reads into a new folder, which has the tokenizer's name."""
         folder.mkdir(parents=True)
-        for name, text in self.read_tokenizer_files().items():
+        for name, text in self.read_tokenizer_files(folder.name, has_template).items():
             (folder / name).write_text(text, "utf-8")
 
 
@@ -197,4 +205,4 @@ def _load_configs(folder: Path) -> dict[str, Any]:
         if path.name in ("config.json", "scheduler_config.json"):
             content = read_json_object(path)
             configs[path.parent.name] = {key: value for key, value in content.items() if key != "quantization_config"}
-    return configs
+    return configs | read_pipeline_arguments(folder)

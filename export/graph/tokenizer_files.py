@@ -24,37 +24,43 @@ TOKENIZER, TEMPLATE, CONFIG = "tokenizer.json", "chat_template.jinja", "tokenize
 NOT_IN_IDS = ("version", "decoder", "truncation", "padding")
 
 
-def resolve_tokenizer_files(pipeline: Path) -> dict[str, str]:
-    """Returns the text of tokenizer.json, chat_template.jinja and tokenizer_config.json for the runtime.
+def resolve_tokenizer_files(pipeline: Path, tokenizer: str = "tokenizer", has_template: bool = True) -> dict[str, str]:
+    """Returns the text of tokenizer.json, tokenizer_config.json and chat_template.jinja for the runtime.
 
     Args:
         pipeline: A pipeline's folder.
+        tokenizer: Folder of the tokenizer in it.
+        has_template: Whether prompts are messages of a chat; otherwise there is no chat_template.jinja.
 
     Raises:
         UserError: A file is missing, the tokenizer cannot be loaded, or has a setting that the runtime lacks.
     """
-    folder = pipeline / "tokenizer"
-    for name in (TOKENIZER, CONFIG):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing. Save the pipeline again with save_pretrained().")
-    loaded = load_tokenizer(pipeline)
+    folder = pipeline / tokenizer
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder / CONFIG} is missing. Save the pipeline again with save_pretrained().")
+    if has_template and not (folder / TOKENIZER).is_file():
+        raise UserError(f"{folder / TOKENIZER} is missing. Save the pipeline again with save_pretrained().")
+    loaded = load_tokenizer(pipeline, tokenizer)
     if not hasattr(loaded, "backend_tokenizer"):
         raise UserError(f"{folder} is a {type(loaded).__name__}, which has no {TOKENIZER}. Export another pipeline.")
     if getattr(loaded, "split_special_tokens", False):
         raise UserError(
             f"{folder / CONFIG} sets split_special_tokens, which exported graphs do not support. Remove it there."
         )
-    text = _resolve_tokenizer((folder / TOKENIZER).read_text("utf-8-sig"), loaded)
-    return {TOKENIZER: text, TEMPLATE: _resolve_template(folder, loaded), CONFIG: _resolve_config(folder, text, loaded)}
+    text = _resolve_tokenizer(folder / TOKENIZER, loaded)
+    files = {TOKENIZER: text, CONFIG: _resolve_config(folder, text, loaded)}
+    return files | ({TEMPLATE: _resolve_template(folder, loaded)} if has_template else {})
 
 
-def _resolve_tokenizer(text: str, loaded: Any) -> str:
+def _resolve_tokenizer(file: Path, loaded: Any) -> str:
     """The text of tokenizer.json if it makes the same ids as the loaded tokenizer, or else one that does."""
     backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
-    if _describe_ids(Tokenizer.from_str(text)) == _describe_ids(backend):
-        return text
+    if file.is_file():  # vocabularies of older pipelines are in other files
+        text = file.read_text("utf-8-sig")
+        if _describe_ids(Tokenizer.from_str(text)) == _describe_ids(backend):
+            return text
     return backend.to_str(pretty=True)
 
 

@@ -53,7 +53,8 @@ def trace_graph(
         UserError: The folder has no config.json that names a class of diffusers or transformers.
     """
     component = build_empty_component(folder)
-    num_pruned = prune_repeated_blocks(component) if blocks is None else {}
+    is_pruned = blocks is None and not graph.reads_between_blocks
+    num_pruned = prune_repeated_blocks(component) if is_pruned else {}
     model = _trace_component(graph, component, dtype, sizes, blocks)
     if all(repeat_block(model, path, count) for path, count in num_pruned.items()):
         return model

@@ -96,8 +96,8 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
     _check_shapes(pipeline, host, settings, sizes)
     pipeline.check_weights()
-    if host is not None:
-        pipeline.read_tokenizer_files()
+    for prompt_format in host.prompt_formats if host is not None else ():
+        pipeline.read_tokenizer_files(prompt_format.tokenizer, prompt_format.chat_template_kwargs is not None)
     components = list(dict.fromkeys(graph.component for graph in pipeline.family.graphs))
     is_signed = settings.precision == "int4" and settings.format == "qdq"
     to_operand = to_dequantize_linear_operand if is_signed else to_matmul_nbits_operand
@@ -135,10 +135,13 @@ def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportS
         check_image_size(pipeline.family, pipeline.configs, *size)
     if host is None and settings.shapes == "fixed":
         raise UserError(f"Fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'.")
-    if host is not None and settings.max_prompt_tokens > host.max_tokens:
+    formats = host.prompt_formats if host is not None else ()
+    limits = [prompt_format.max_tokens for prompt_format in formats if not prompt_format.is_padded]
+    max_tokens = max(limits, default=settings.max_prompt_tokens)
+    if settings.max_prompt_tokens > max_tokens:
         raise UserError(
             f"export.max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most "
-            f"{host.max_tokens} tokens of a prompt. Set export.max_prompt_tokens to {host.max_tokens} or less."
+            f"{max_tokens} tokens of a prompt. Set export.max_prompt_tokens to {max_tokens} or less."
         )
 
 

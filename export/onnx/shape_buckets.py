@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...models.base.family import Family
 from ...models.base.host import Host
+from ...models.base.prompt_tokens import make_trial_tokens
 from ...models.base.reference import Arrays, GoldenInput
 from ...runtime.onnx.shape_buckets import BucketedGraph, ShapeBucket
 from ..verification.golden import GOLDEN_TIMESTEP, run_all_graphs
@@ -72,13 +73,14 @@ def collect_shapes(
     lengths: dict[str, int] = {}  # one prompt length for each shape that the graphs of the text see
     for length in range(1, max_prompt_tokens + 1):
         text_recorder = ShapeRecorder(models)
-        host.encode_prompt(text_recorder, np.zeros(length, np.int64))
+        host.encode_prompt(text_recorder, make_trial_tokens(host.prompt_formats, length))
         lengths.setdefault(str(text_recorder.shapes), length)
     recorder = ShapeRecorder(models)
     for size in sizes:
         latents = np.zeros(host.latent_shape(*size), np.float32)
         for length in lengths.values():
-            golden_input = GoldenInput(np.zeros(length, np.int64), latents, GOLDEN_TIMESTEP)
+            tokens = make_trial_tokens(host.prompt_formats, length)
+            golden_input = GoldenInput(tokens, latents, GOLDEN_TIMESTEP)
             run_all_graphs(host, recorder, golden_input, family)
     return recorder.shapes
 
@@ -99,10 +101,13 @@ class ShapeRecorder:
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         """Returns zeros in the shape of a graph's first output."""
+        return self.run(name, inputs)[0]
+
+    def run(self, name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
+        """Returns zeros in the shapes of a graph's outputs."""
         model = self._models[name]
         axis_sizes = BucketedGraph(get_input_axes(model), []).axis_sizes(inputs)
         if axis_sizes not in self.shapes.setdefault(name, []):
             self.shapes[name].append(axis_sizes)
-        shape = model.graph.outputs[0].shape
-        assert shape is not None
-        return np.zeros(shape.evaluate(axis_sizes).numpy(), np.float32)
+        shapes = [output.shape for output in model.graph.outputs]
+        return [np.zeros(shape.evaluate(axis_sizes).numpy(), np.float32) for shape in shapes if shape is not None]

@@ -87,10 +87,12 @@ class OnnxWriter:
             file.unlink()
 
     def write_tokenizers(self) -> None:
-        """Writes the tokenizer as the runtime reads it. Without a host, copies all tokenizers of the pipeline."""
-        source = self._plan.source
-        if source.family.host:
-            source.write_tokenizer_files(self._folder / "tokenizer")
+        """Writes the tokenizers as the runtime reads them. Without a host, copies all tokenizers of the pipeline."""
+        source, host = self._plan.source, self._plan.host
+        if host is not None:
+            for prompt_format in host.prompt_formats:
+                has_template = prompt_format.chat_template_kwargs is not None
+                source.write_tokenizer_files(self._folder / prompt_format.tokenizer, has_template)
             return
         for folder in source.list_tokenizer_folders():
             shutil.copytree(folder, self._folder / folder.name)

@@ -41,14 +41,14 @@ class Footprint:
             runs the part.
         linear_flops: Operations of products with weights of linear layers; a multiplication and an addition are two.
         other_flops: Operations of attention and of convolutions.
-        output_shape: Shape of its first output.
+        output_shapes: Shapes of its outputs.
     """
 
     weight_elements: Mapping[str, int]
     live_elements: int
     linear_flops: int = 0
     other_flops: int = 0
-    output_shape: tuple[int, ...] = ()
+    output_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -95,8 +95,8 @@ def _measure_footprint(
         for name, parameter in module.named_parameters()
         if id(parameter) in counter.used_parameters
     }
-    output_shape = tuple(map(int, tree_leaves(outputs)[0].shape))
-    return Footprint(elements, counter.peak_elements, counter.linear_flops, counter.other_flops, output_shape)
+    shapes = tuple(tuple(map(int, output.shape)) for output in tree_leaves(outputs))
+    return Footprint(elements, counter.peak_elements, counter.linear_flops, counter.other_flops, shapes)
 
 
 @cache

@@ -12,6 +12,7 @@ from ...common.errors import UserError
 from ...models.base.graph import Graph
 from ...models.base.host import load_host
 from ...models.base.npu import GraphPart
+from ...models.base.prompt_tokens import make_trial_tokens
 from ..graph.source_model import SourcePipeline
 from .footprint import Footprint, measure_footprint
 
@@ -47,7 +48,7 @@ def meter_graphs(model: SourcePipeline, size: tuple[int, int], prompt_tokens: in
     """
     host = load_host(model.family, model.configs)
     meter = _Meter(model)
-    prompt = host.encode_prompt(meter, np.zeros(min(prompt_tokens, host.max_tokens), np.int64))
+    prompt = host.encode_prompt(meter, make_trial_tokens(host.prompt_formats, prompt_tokens))
     latents = np.zeros(host.latent_shape(*size), np.float32)
     meter.phase = DENOISING
     host.predict_velocity(meter, latents, TIMESTEP, prompt)
@@ -70,6 +71,9 @@ class _Meter:
         self.graphs: dict[str, MeteredGraph] = {}
 
     def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        return self.run(name, inputs)[0]
+
+    def run(self, name: str, inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         graph = self._model.family.graph(name)
         if graph is None:
             raise UserError(f"{self._model.family.pipeline_class} has no graph {name!r}. See docs/add-a-model.md.")
@@ -82,4 +86,4 @@ class _Meter:
         folder = self._model.folder / graph.component
         footprint = measure_footprint(GraphPart(name, graph), folder, sizes, has_fused_attention=True)
         self.graphs[name] = MeteredGraph(graph, self.phase, footprint)
-        return np.zeros(footprint.output_shape, np.float32)
+        return [np.zeros(shape, np.float32) for shape in footprint.output_shapes]

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...common.errors import UserError
 from ...common.system_memory import read_memory_limit
 from ...models.base.family import Component
+from ...models.base.host import load_host
 from ...pipelines.empty_modules import build_empty_component
 from ...pipelines.linear_selection import select_linears
 from ...pipelines.sampling import read_native_size
@@ -152,8 +153,8 @@ class _Planner:
     def find_remedies(self, plan: DevicePlan, recipe: Recipe) -> Iterator[str]:
         """Finds out what would make the pipeline fit. Yields sentences."""
         height, width = plan.size
-        tiled = _with_tiles(plan)
-        if tiled.verdict is not Verdict.DOES_NOT_FIT:
+        has_tiles = load_host(self.model.family, self.model.configs).decoder_stages is not None
+        if has_tiles and _with_tiles(plan).verdict is not Verdict.DOES_NOT_FIT:
             yield f"It would fit if images are decoded in tiles: 'edgepress generate --tile {TILE_SIZE}'."
         multiple = 2 * 2**4
         smaller = height // 2 // multiple * multiple, width // 2 // multiple * multiple

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ...common.progress import Progress
 from ...models.base.npu import GraphPart
+from ...models.base.prompt_tokens import TokensByTokenizer
 from ...prompts.prompt import Prompt
 from ...prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ...prompts.truncation import warn_once
@@ -22,7 +23,7 @@ from ...runtime.rknn.part_chain import Arrays, RunPart
 from ...runtime.rknn.simulator import save_calibration_samples
 from ...runtime.rknn.vae_tiling import chain_graphs
 from ...runtime.scheduler import make_schedule
-from ...runtime.tokenizer import PromptTokenizer
+from ...runtime.tokenizers import PromptTokenizers
 from .part_calls import PartCalls
 from .prepare import RknnJob
 
@@ -85,14 +86,14 @@ def collect_calibration_samples(
             samples[name].append(inputs)
         return run_part(name, inputs)
 
-    prompt_tokenizer = PromptTokenizer(tokenizer, job.host.chat_template_kwargs, job.host.max_tokens)
+    tokenizers = PromptTokenizers(tokenizer.parent, job.host.prompt_formats)
     prompts = _load_calibration_prompts(job)
     for number, prompt in enumerate(prompts):
         progress("calibrating", number, len(prompts))
-        tokenized = prompt_tokenizer.tokenize(prompt.prompt)
+        tokenized = tokenizers.tokenize(prompt.prompt)
         if tokenized.truncation_notice:
             warn_once(tokenized.truncation_notice)
-        deque(denoise(job, record_inputs, tokenized.ids, number), maxlen=0)
+        deque(denoise(job, record_inputs, tokenized.tokens, number), maxlen=0)
     progress("calibrating", len(prompts), len(prompts))
     for name, inputs in samples.items():
         save_calibration_samples(inputs, folder / name)
@@ -123,20 +124,20 @@ class DenoisingStep:
     velocity: NDArray[np.float32]
 
 
-def denoise(job: RknnJob, run_part: RunPart, token_ids: NDArray[np.int64], seed: int) -> Iterator[DenoisingStep]:
+def denoise(job: RknnJob, run_part: RunPart, tokens: TokensByTokenizer, seed: int) -> Iterator[DenoisingStep]:
     """Generates an image with parts, decoding included, and yields every step.
 
     Args:
         job: The export.
         run_part: Runs a part by name.
-        token_ids: Tokens of the prompt.
+        tokens: Tokens of the prompt, by tokenizer.
         seed: Seed of the noise.
     """
     run_graph = chain_graphs(job.host, job.part_refs, run_part)
     latents = torch_randn(job.host.latent_shape(*job.image_size), seed)
     num_tokens = job.host.count_image_tokens(*job.image_size)
     schedule = make_schedule(job.model.configs["scheduler"], NUM_STEPS, num_tokens)
-    encoded_prompt = job.host.encode_prompt(run_graph, token_ids)
+    encoded_prompt = job.host.encode_prompt(run_graph, tokens)
     for number, timestep in enumerate(schedule.timesteps):
         velocity = job.host.predict_velocity(run_graph, latents, float(timestep), encoded_prompt)
         yield DenoisingStep(latents, float(timestep), encoded_prompt, velocity)

@@ -1,6 +1,6 @@
 """Golden inputs of each graph, and torch's outputs for them: components as they are, in float32.
 
-Where a family has a host, the host makes the inputs. Otherwise they are recorded while the pipeline runs.
+Either the family's host makes the inputs, or they are recorded while the pipeline runs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from torch import nn
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
-from ...models.base.host import Host, RunGraph
+from ...models.base.host import Host, RunGraph, run_first_outputs
+from ...models.base.prompt_tokens import PromptFormat, PromptTokens, TokensByTokenizer
 from ...models.base.reference import Arrays, GoldenInput, GoldenIO, GraphOutputs, load_observer, load_reference
+from ...pipelines.prompt_rendering import render_prompt
 from ...pipelines.sampling import load_pipeline, load_pipeline_with
 from ...pipelines.tokenizer_loading import load_tokenizer
+from ...prompts.prompt import Prompt
 from ...prompts.reader import load_prompts
 from ...prompts.sets import resolve_prompt_set
 from ...storage.checkpoint import Checkpoint
@@ -49,17 +52,24 @@ class TorchReference:
     solutions: Mapping[str, Checkpoint]
 
     @property
-    def prompt(self) -> str:
+    def prompt(self) -> Prompt:
         """The first prompt of the pipeline's evaluation set."""
-        return load_prompts(resolve_prompt_set(self.folder, "auto", "evaluation"))[0].prompt
+        return load_prompts(resolve_prompt_set(self.folder, "auto", "evaluation"))[0]
 
-    def tokenize(self, host: Host) -> NDArray[np.int64]:
-        """Returns the token ids of the prompt (tokens,), as the pipeline computes them."""
-        tokenizer = load_tokenizer(self.folder)
-        messages = [{"role": "user", "content": self.prompt}]
-        options = host.chat_template_kwargs
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-        return np.array(tokenizer(text, truncation=True, max_length=host.max_tokens).input_ids, np.int64)
+    def tokenize(self, host: Host) -> dict[str, PromptTokens]:
+        """Returns the tokens of the prompt by tokenizer, as the pipeline computes them."""
+        return {prompt_format.tokenizer: self._tokenize(prompt_format) for prompt_format in host.prompt_formats}
+
+    def _tokenize(self, prompt_format: PromptFormat) -> PromptTokens:
+        tokenizer = load_tokenizer(self.folder, prompt_format.tokenizer)
+        encoding = tokenizer(
+            render_prompt(tokenizer, prompt_format, self.prompt.prompt),
+            truncation=True,
+            max_length=prompt_format.max_tokens,
+            padding="max_length" if prompt_format.is_padded else False,
+        )
+        pads = len(encoding.input_ids) - sum(encoding.attention_mask)
+        return PromptTokens(np.array(encoding.input_ids, np.int64), pads)
 
     def load_component(self, name: str) -> nn.Module:
         """Loads one component in float32, without the others."""
@@ -105,17 +115,17 @@ def _swap_linears(module: nn.Module, solution: Checkpoint) -> None:
                 module.set_submodule(name, nn.Linear(*sizes, has_bias))
 
 
-def build_golden_inputs(host: Host, ids: NDArray[np.int64], sizes: Sequence[tuple[int, int]]) -> list[GoldenInput]:
+def build_golden_inputs(host: Host, tokens: TokensByTokenizer, sizes: Sequence[tuple[int, int]]) -> list[GoldenInput]:
     """Returns a golden input for each size (height, width) in pixels.
 
     Args:
         host: The family's host.
-        ids: Token ids of the prompt (tokens,).
+        tokens: Tokens of the prompt, by tokenizer.
         sizes: Image sizes.
     """
     noise = np.random.default_rng(0)
     shapes = [host.latent_shape(*size) for size in sizes]
-    return [GoldenInput(ids, noise.standard_normal(shape, np.float32), GOLDEN_TIMESTEP) for shape in shapes]
+    return [GoldenInput(tokens, noise.standard_normal(shape, np.float32), GOLDEN_TIMESTEP) for shape in shapes]
 
 
 def compute_goldens(
@@ -149,17 +159,17 @@ def _record_host_inputs(family: Family, host: Host, golden_input: GoldenInput, o
         graph_inputs[name] = inputs
         return outputs[name]
 
-    run_all_graphs(host, run, golden_input, family)
+    run_all_graphs(host, run_first_outputs(run), golden_input, family)
     ports = {graph.name: graph.outputs[0].name for graph in family.graphs}
     return [GoldenIO(name, inputs, {ports[name]: outputs[name]}) for name, inputs in graph_inputs.items()]
 
 
 def run_all_graphs(host: Host, run: RunGraph, golden_input: GoldenInput, family: Family) -> None:
     """Has a host run every graph of its family that it uses on its own, once."""
-    prompt = host.encode_prompt(run, golden_input.ids)
+    prompt = host.encode_prompt(run, golden_input.tokens)
     host.predict_velocity(run, golden_input.latents, golden_input.timestep, prompt)
     image = host.decode_latents(run, golden_input.latents)
-    if family.graph(host.encoder_graph):
+    if host.encoder_graph and family.graph(host.encoder_graph):
         host.encode_image(run, image)
 
 
@@ -181,7 +191,7 @@ def record_pipeline_io(
     for number, (height, width) in enumerate(sizes):
         progress(PROGRESS_STAGE, number, len(sizes))
         try:
-            goldens += observe(pipeline, reference.prompt, (height, width))
+            goldens += observe(pipeline, reference.prompt.prompt, (height, width))
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from ...models.base.host import Host, RunGraph
+from ...models.base.prompt_tokens import TokensByTokenizer
+from ...pipelines.call_arguments import build_arguments
+from ...pipelines.sampling import SamplingParams
+from ...runtime.schedule import Schedule
+from ...runtime.scheduler import make_schedule
 from .golden import TorchReference
 
 Pixels = NDArray[np.uint8]
@@ -23,51 +28,51 @@ class ReferenceImage:
     Attributes:
         pixels: The image (height, width, 3).
         host: The family's host.
-        ids: Token ids of the prompt (tokens,).
+        tokens: Tokens of the prompt, by tokenizer.
         latents: Initial noise.
-        sigmas: Sigmas of the schedule (steps + 1,).
-        timesteps: Timesteps of the schedule (steps,).
+        schedule: The schedule, with torch's own sigmas and timesteps.
     """
 
     pixels: Pixels
     host: Host
-    ids: NDArray[np.int64]
+    tokens: TokensByTokenizer
     latents: NDArray[np.float32]
-    sigmas: NDArray[np.float32]
-    timesteps: NDArray[np.float32]
+    schedule: Schedule
 
 
 def generate_reference(
-    reference: TorchReference, host: Host, ids: NDArray[np.int64], size: tuple[int, int]
+    reference: TorchReference, host: Host, tokens: TokensByTokenizer, size: tuple[int, int]
 ) -> ReferenceImage:
     """Generates an image with torch.
 
     Args:
         reference: The pipeline and its prompt.
         host: The family's host.
-        ids: Token ids of that prompt (tokens,).
+        tokens: Tokens of that prompt, by tokenizer.
         size: Height and width in pixels.
     """
     pipeline = reference.load_pipeline()
-    latents = torch.randn(host.latent_shape(*size), generator=torch.Generator().manual_seed(IMAGE_SEED))
-    options: dict[str, Any] = {
-        "prompt": reference.prompt,
-        "height": size[0],
-        "width": size[1],
-        "latents": latents.clone(),
-    }
-    if len(ids) >= host.max_tokens:  # truncate the prompt where the graphs do
-        options["max_sequence_length"] = host.max_tokens
+    sampling = SamplingParams(*size, NUM_STEPS, 0.0)
+    options: dict[str, Any] = build_arguments(pipeline, [reference.prompt], sampling)
+    for prompt_format in host.prompt_formats:  # truncate the prompt where the graphs do
+        is_full = len(tokens[prompt_format.tokenizer].ids) >= prompt_format.max_tokens
+        if prompt_format.length_argument and is_full:
+            options[prompt_format.length_argument] = prompt_format.max_tokens
     with torch.no_grad():
-        (image,) = pipeline(**options, num_inference_steps=NUM_STEPS, guidance_scale=0.0).images
+        (image,) = pipeline(**options, generator=torch.Generator().manual_seed(IMAGE_SEED)).images
+    latents = torch.randn(host.latent_shape(*size), generator=torch.Generator().manual_seed(IMAGE_SEED))
     sigmas, timesteps = pipeline.scheduler.sigmas.numpy(), pipeline.scheduler.timesteps.numpy()
-    return ReferenceImage(np.asarray(image), host, ids, latents.numpy(), sigmas, timesteps)
+    schedule = make_schedule(dict(pipeline.scheduler.config), NUM_STEPS, host.count_image_tokens(*size), host)
+    schedule = replace(schedule, sigmas=sigmas, timesteps=timesteps)
+    return ReferenceImage(np.asarray(image), host, tokens, latents.numpy(), schedule)
 
 
 def generate_with_graphs(reference_image: ReferenceImage, run: RunGraph) -> Pixels:
-    """Generates the same image with graphs, by Euler steps along the velocity."""
-    host, latents = reference_image.host, reference_image.latents
-    prompt = host.encode_prompt(run, reference_image.ids)
-    for timestep, step in zip(reference_image.timesteps, np.diff(reference_image.sigmas), strict=True):
-        latents = latents + step * host.predict_velocity(run, latents, float(timestep), prompt)
+    """Generates the same image with graphs."""
+    host, schedule = reference_image.host, reference_image.schedule
+    latents = reference_image.latents * schedule.noise_scale
+    prompt = host.encode_prompt(run, reference_image.tokens)
+    for index, timestep in enumerate(schedule.timesteps):
+        velocity = host.predict_velocity(run, schedule.scale_input(latents, index), float(timestep), prompt)
+        latents = schedule.step(latents, velocity, index)
     return host.decode_latents(run, latents)

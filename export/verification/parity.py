@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from ...models.base.host import Host
 from ...models.base.reference import Arrays, GoldenIO
+from ...models.base.tiling import DecoderStages
 from ...numerics.psnr import compute_psnr
 from ...runtime.onnx.sessions import create_session
 from ...runtime.onnx.shape_buckets import BucketedGraph, select_bucket
@@ -113,9 +113,13 @@ class OrtRunner:
 
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         """Returns the first output of a graph."""
-        return next(iter(self.run(name, inputs).values()))
+        return self.run(name, inputs)[0]
 
-    def run(self, name: str, inputs: Arrays) -> Arrays:
+    def run(self, name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
+        """Returns all outputs of a graph, in order."""
+        return list(self.run_named(name, inputs).values())
+
+    def run_named(self, name: str, inputs: Arrays) -> Arrays:
         """Returns all outputs of a graph by name, in order."""
         session = self._load(name if self._graphs is None else select_bucket(self._graphs, name, inputs))
         return dict(zip((port.name for port in session.get_outputs()), session.run(None, inputs), strict=True))
@@ -131,7 +135,7 @@ def measure_errors(goldens: Sequence[GoldenIO], graphs: OrtRunner) -> dict[str, 
     """Returns the error of each graph, by its worst output."""
     worst: dict[str, OutputError] = {}
     for golden in sorted(goldens, key=lambda golden: golden.graph):
-        outputs = graphs.run(golden.graph, golden.inputs)
+        outputs = graphs.run_named(golden.graph, golden.inputs)
         errors = [compute_error(outputs[port], expected) for port, expected in golden.outputs.items()]
         previous = [worst[golden.graph]] if golden.graph in worst else []
         worst[golden.graph] = max(previous + errors, key=lambda error: _nan_as_inf(error.relative))
@@ -158,20 +162,17 @@ def measure_parity(goldens: Sequence[GoldenIO], reference_image: ReferenceImage 
     if reference_image is None:
         return Parity(errors, None, image_compared=False)
     host = reference_image.host
-    if host.decoder_stages.first_graph in graphs:
+    stages = host.decoder_stages
+    if stages is not None and stages.first_graph in graphs:
         golden = next(golden for golden in goldens if golden.graph == host.decoder_graph)
-        errors[name_in_tiles(host.decoder_graph)] = _measure_tiled_error(golden, host, graphs)
+        errors[name_in_tiles(host.decoder_graph)] = _measure_tiled_error(golden, host.decoder_graph, stages, graphs)
     return Parity(errors, compute_psnr(reference_image.pixels, generate_with_graphs(reference_image, graphs)))
 
 
-def _measure_tiled_error(golden: GoldenIO, host: Host, graphs: OrtRunner) -> OutputError:
+def _measure_tiled_error(golden: GoldenIO, decoder: str, stages: DecoderStages, graphs: OrtRunner) -> OutputError:
     """Returns the error of an image decoded in tiles."""
     (expected,) = golden.outputs.values()
-
-    def run(name: str, inputs: Arrays) -> list[NDArray[np.float32]]:
-        return list(graphs.run(name, inputs).values())
-
-    image = decode_in_half_tiles(run, host.decoder_graph, host.decoder_stages, golden.inputs, expected.shape[2:])
+    image = decode_in_half_tiles(graphs.run, decoder, stages, golden.inputs, expected.shape[2:])
     return compute_error(image, expected)
 
 

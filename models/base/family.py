@@ -85,6 +85,8 @@ class Component:
             rule would keep them.
         unused_blocks: How many of the last copies of the last block compute outputs that the pipeline never reads.
             They are removed.
+        num_used_blocks: How many of the first copies of the last block the pipeline uses, where it reads states between
+            blocks; all others are removed. 0: see `unused_blocks`.
         unused_modules: Other modules that the pipeline never runs. They are removed as well.
         weight_prefixes: Pairs of a class that config.json may name instead and the prefix that its tensor names have.
         embeddings: Token embeddings, which can be stored in 8 bits.
@@ -97,9 +99,19 @@ class Component:
     kept_linears: tuple[str, ...] = ()
     quantized_linears: tuple[str, ...] = ()
     unused_blocks: int = 0
+    num_used_blocks: int = 0
     unused_modules: tuple[str, ...] = ()
     weight_prefixes: tuple[tuple[str, str], ...] = ()
     embeddings: tuple[str, ...] = ()
+
+    def count_unused_blocks(self, num_blocks: int) -> int:
+        """Counts the last copies of the last block that the pipeline never uses; below 0 if there are too few copies.
+
+        Args:
+            num_blocks: Number of copies.
+        """
+        unused = num_blocks - self.num_used_blocks if self.num_used_blocks else self.unused_blocks
+        return unused if 0 < unused < num_blocks else -1
 
     @property
     def weight_prefix(self) -> str:
@@ -119,8 +131,12 @@ class Family:
         optional_graphs: Graphs that are exported only on request.
         host: `package.module:Class` of the family's `Host`. A family without one is exported, but edgepress cannot
             generate images with it.
-        reference: `package.module:function` of what the graphs are verified against: a `ComponentReference` if the
-            family has a host, otherwise a `PipelineObserver`.
+        reference: `package.module:function` of the `ComponentReference` that the graphs are verified against, with
+            inputs that the host makes.
+        observer: `package.module:function` of the `PipelineObserver` that they are verified against, if there is no
+            `reference`.
+        uses_chat_template: Whether the pipeline passes prompts to its tokenizer as messages of a chat.
+        passes_mu: Whether the pipeline always passes its scheduler a shift `mu`.
         patch_size: Without a host, the rows and columns of latents in a patch; image sides are multiples of it.
         max_patches_key: Without a host, the denoiser's config key with the size of its position table: the largest
             number of patches in a row or a column. Empty: there is no table.
@@ -134,6 +150,9 @@ class Family:
     optional_graphs: tuple[Graph, ...] = ()
     host: str = ""
     reference: str = ""
+    observer: str = ""
+    uses_chat_template: bool = False
+    passes_mu: bool = False
     patch_size: int = 0
     max_patches_key: str = ""
     npu: str = ""

@@ -39,6 +39,8 @@ class Graph:
         outputs: Its outputs, in order.
         optional: Whether some pipelines of the class lack the component.
         submodule: Module of the component that only this graph runs, and that quantization may have removed.
+        reads_between_blocks: Whether the module reads states between repeated blocks by their number, so that tracing
+            cannot leave blocks out.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Graph:
     outputs: tuple[Port, ...]
     optional: bool = False
     submodule: str = ""
+    reads_between_blocks: bool = False
 
     @property
     def dynamic_axes(self) -> tuple[str, ...]:

@@ -6,19 +6,49 @@ A host knows the configs of its family and no weights. It never imports torch.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from ...common.errors import UserError
 from .family import Family
+from .prompt_tokens import PromptFormat, TokensByTokenizer
 from .tiling import DecoderStages
 
 if TYPE_CHECKING:  # commands that generate no image start without numpy
     import numpy as np
     from numpy.typing import NDArray
 
-# Runs the graph of a name and returns its first output. Floats are float32, whatever the graph computes in.
-RunGraph: TypeAlias = "Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]"
+RunAll: TypeAlias = "Callable[[str, dict[str, NDArray[Any]]], Sequence[NDArray[np.float32]]]"
+
+
+class RunGraph(Protocol):
+    """Runs graphs by name. Floats are float32, whatever a graph computes in."""
+
+    def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Returns the first output of a graph."""
+
+    def run(self, name: str, inputs: dict[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        """Returns all outputs of a graph, in order."""
+
+
+class GraphRunner:
+    """Runs graphs by name with a function.
+
+    Args:
+        run: Runs the graph of a name and returns all its outputs, in order.
+    """
+
+    def __init__(self, run: RunAll) -> None:
+        self.run = run
+
+    def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Returns the first output of a graph."""
+        return self.run(name, inputs)[0]
+
+
+def run_first_outputs(run: Callable[[str, dict[str, NDArray[Any]]], NDArray[np.float32]]) -> GraphRunner:
+    """Returns a runner of graphs that have one output."""
+    return GraphRunner(lambda name, inputs: (run(name, inputs),))
 
 
 class Host(Protocol):
@@ -28,18 +58,21 @@ class Host(Protocol):
         configs: Configs of the components and of the scheduler, by folder name.
 
     Attributes:
-        max_tokens: Number of tokens at which prompts are truncated: where the pipeline does it, or where the position
-            tables of its components end.
-        chat_template_kwargs: Variables that the pipeline passes to the chat template.
+        prompt_formats: How the pipeline turns a prompt into tokens, for each of its tokenizers.
+        scheduler_class: The scheduler that the runtime has for the pipeline.
+        passes_sigmas: Whether the pipeline gives its scheduler the sigmas 1 to 1/steps, or lets it choose.
+        takes_negative_prompt: Whether the pipeline takes one.
         decoder_graph: Name of the graph that decodes latents; its input and output are (1, channels, height, width).
-        decoder_stages: The graphs that decode in tiles.
-        encoder_graph: Name of the graph that encodes an image, which is exported on request.
+        decoder_stages: The graphs that decode in tiles; None: there are none.
+        encoder_graph: Name of the graph that encodes an image, which is exported on request; empty: there is none.
     """
 
-    max_tokens: int
-    chat_template_kwargs: Mapping[str, Any]
+    prompt_formats: Sequence[PromptFormat]
+    scheduler_class: str
+    passes_sigmas: bool
+    takes_negative_prompt: bool
     decoder_graph: str
-    decoder_stages: DecoderStages
+    decoder_stages: DecoderStages | None
     encoder_graph: str
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None: ...
@@ -62,21 +95,41 @@ class Host(Protocol):
     def count_image_tokens(self, height: int, width: int) -> int:
         """Returns the number of image tokens, from which the scheduler computes its shift."""
 
-    def encode_prompt(self, run: RunGraph, ids: NDArray[np.int64]) -> Any:
+    def compute_mu(self, image_tokens: int, steps: int) -> float | None:
+        """Returns the shift that the pipeline gives its scheduler; None: the one that the scheduler's config says."""
+
+    def encode_prompt(self, run: RunGraph, tokens: TokensByTokenizer) -> Any:
         """Encodes a prompt.
 
         Args:
             run: Runs the graphs.
-            ids: Token ids, (tokens,).
+            tokens: Tokens of the prompt, by tokenizer.
 
         Returns:
             What `predict_velocity` needs of the prompt.
         """
 
     def predict_velocity(
-        self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any
+        self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any, guidance: float = 0.0
     ) -> NDArray[np.float32]:
-        """Returns the velocity, of the shape of `latents`, at a timestep of the scheduler."""
+        """Returns what the denoiser predicts, of the shape of `latents`, at a timestep of the scheduler.
+
+        Args:
+            run: Runs the graphs.
+            latents: Latents, as the scheduler scales them.
+            timestep: Timestep of the scheduler.
+            prompt: Output of `encode_prompt`.
+            guidance: Scale that a distilled denoiser takes; others ignore it.
+        """
+
+    def is_guided(self, guidance: float) -> bool:
+        """Whether the pipeline runs its denoiser on a negative prompt too, at a guidance scale."""
+
+    def choose_negative_prompt(self, text: str) -> str | None:
+        """Returns what the pipeline encodes in place of a negative prompt, which may be empty; None: `zero_prompt`."""
+
+    def zero_prompt(self, prompt: Any) -> Any:
+        """Returns a prompt whose states are zeros, of the shape of an encoded prompt."""
 
     def apply_guidance(
         self, velocity: NDArray[np.float32], negative: NDArray[np.float32], scale: float

@@ -49,7 +49,7 @@ def record_calls(pipeline: Any, prompt: str, size: tuple[int, int], **settings: 
     methods = {name: "decode" if name == "vae" else "forward" for name in components}
     with _recording(pipeline, methods) as calls:
         pipeline(
-            prompt,
+            prompt=prompt,
             height=height,
             width=width,
             num_inference_steps=NUM_STEPS,

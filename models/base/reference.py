@@ -1,7 +1,7 @@
 """Reference outputs: what the components of diffusers and transformers compute, against which graphs are verified.
 
-If a family has a host, the host makes the inputs of the graphs and a `ComponentReference` computes the expected
-outputs. Otherwise a `PipelineObserver` records both while the pipeline of diffusers generates an image.
+Either the family's host makes the inputs of the graphs and a `ComponentReference` computes the expected outputs, or a
+`PipelineObserver` records both while the pipeline of diffusers generates an image.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .family import Family
+from .prompt_tokens import TokensByTokenizer
 
 GraphOutputs = dict[str, NDArray[np.float32]]
 Arrays = dict[str, NDArray[Any]]
@@ -40,12 +41,12 @@ class GoldenInput:
     """Golden input of a host.
 
     Attributes:
-        ids: Token ids, (tokens,).
+        tokens: Tokens of the prompt, by tokenizer.
         latents: Latents.
         timestep: Timestep of the scheduler.
     """
 
-    ids: NDArray[np.int64]
+    tokens: TokensByTokenizer
     latents: NDArray[np.float32]
     timestep: float
 
@@ -86,15 +87,15 @@ class PipelineObserver(Protocol):
 
 
 def load_reference(family: Family) -> ComponentReference:
-    """Loads the reference of a family that has a host."""
-    return cast(ComponentReference, _load_named(family))
+    """Loads the reference of a family that has one."""
+    return cast(ComponentReference, _load_named(family.reference))
 
 
 def load_observer(family: Family) -> PipelineObserver:
-    """Loads the observer of a family that has no host."""
-    return cast(PipelineObserver, _load_named(family))
+    """Loads the observer of a family that has one."""
+    return cast(PipelineObserver, _load_named(family.observer))
 
 
-def _load_named(family: Family) -> Any:
-    module, name = family.reference.split(":")
+def _load_named(path: str) -> Any:
+    module, name = path.split(":")
     return getattr(importlib.import_module(module), name)

@@ -7,6 +7,7 @@ guidance scale, schnell was not.
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_t5_graph
+from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # N: patches of the image. T: tokens of the prompt. cos and sin have one value for each pair of channels.
 TRANSFORMER = Graph(
@@ -42,7 +43,14 @@ FAMILY = Family(
         Component("transformer", "FluxTransformer2DModel", role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),
-    graphs=(make_clip_pooled_graph("text_encoder"), make_t5_graph("text_encoder_2"), TRANSFORMER, VAE_DECODER),
-    reference="edgepress.models.flux.reference:observe",
-    patch_size=2,
+    graphs=(
+        make_clip_pooled_graph("text_encoder"),
+        make_t5_graph("text_encoder_2"),
+        TRANSFORMER,
+        VAE_DECODER,
+        *VAE_TILE_GRAPHS,
+    ),
+    host="edgepress.models.flux.host:FluxHost",
+    observer="edgepress.models.flux.reference:observe",
+    passes_mu=True,
 )

@@ -119,5 +119,5 @@ def _project_qkv(attn: Any, image: Tensor, text: Tensor | None) -> list[Tensor]:
 
 
 def _project_heads(linear: nn.Module, norm: nn.Module, rows: Tensor, attn: Any) -> Tensor:
-    heads: Tensor = norm(linear(rows).unflatten(-1, (-1, attn.head_dim)))
+    heads: Tensor = norm(linear(rows).unflatten(-1, (-1, attn.inner_dim // attn.heads)))
     return heads

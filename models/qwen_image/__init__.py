@@ -1,1 +1,1 @@
-"""Qwen-Image: the names of its tensors in single files. edgepress exports no graphs of it."""
+"""Qwen-Image."""

@@ -7,6 +7,7 @@ passes zeros in place of T5's hidden states.
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_projected_graph, make_t5_graph
+from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # N: patches of the image. L: tokens of CLIP and of T5.
 TRANSFORMER = Graph(
@@ -40,8 +41,8 @@ FAMILY = Family(
         make_t5_graph("text_encoder_3", optional=True),
         TRANSFORMER,
         VAE_DECODER,
+        *VAE_TILE_GRAPHS,
     ),
-    reference="edgepress.models.sd3.reference:observe",
-    patch_size=2,
-    max_patches_key="pos_embed_max_size",
+    host="edgepress.models.sd3.host:SD3Host",
+    observer="edgepress.models.sd3.reference:observe",
 )

@@ -6,6 +6,7 @@ Its norms add a bias, so no scale folds into them.
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_hidden_graph, make_clip_projected_graph
+from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # h, w: rows and columns of latents. L: tokens of the prompt; CLIP pads to 77.
 UNET = Graph(
@@ -43,7 +44,13 @@ FAMILY = Family(
         Component("unet", "UNet2DConditionModel", role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),
-    graphs=(make_clip_hidden_graph("text_encoder"), make_clip_projected_graph("text_encoder_2"), UNET, VAE_DECODER),
-    reference="edgepress.models.sdxl.reference:observe",
-    patch_size=1,
+    graphs=(
+        make_clip_hidden_graph("text_encoder"),
+        make_clip_projected_graph("text_encoder_2"),
+        UNET,
+        VAE_DECODER,
+        *VAE_TILE_GRAPHS,
+    ),
+    host="edgepress.models.sdxl.host:SDXLHost",
+    observer="edgepress.models.sdxl.reference:observe",
 )

@@ -10,6 +10,7 @@ needs only the decoder of the VAE.
 from ..base.family import Block, Component, Family, Fold, ShiftChain
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER
+from ..shared.text_encoder_folds import DECODER_CHAINS, DECODER_FOLDS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 DIT_FOLDS = (
@@ -23,18 +24,6 @@ DIT_CHAINS = (
     ShiftChain(("attention.to_k",)),
     ShiftChain(("attention.to_v", "attention.to_out.0")),
     ShiftChain(("feed_forward.w3", "feed_forward.w2")),
-)
-QWEN3_FOLDS = (
-    Fold("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "norm"),
-    Fold("self_attn.v_proj", ("self_attn.o_proj",), "rows", ("num_attention_heads", "num_key_value_heads")),
-    Fold("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj"), "norm"),
-    Fold("mlp.up_proj", ("mlp.down_proj",), "rows"),
-)
-QWEN3_CHAINS = (
-    ShiftChain(("self_attn.q_proj",)),
-    ShiftChain(("self_attn.k_proj",)),
-    ShiftChain(("self_attn.v_proj", "self_attn.o_proj"), cancelled_by_norm=False),
-    ShiftChain(("mlp.up_proj", "mlp.down_proj"), cancelled_by_norm=False),
 )
 # T: tokens of the prompt. L: the same, padded. N: patches of the image, padded.
 # cos and sin have one value for each pair of channels.
@@ -85,7 +74,7 @@ FAMILY = Family(
         Component(
             "text_encoder",
             "Qwen3Model",
-            (Block("layers.*", QWEN3_FOLDS, QWEN3_CHAINS),),
+            (Block("layers.*", DECODER_FOLDS, DECODER_CHAINS),),
             role="text_encoder",
             unused_blocks=1,
             weight_prefixes=(("Qwen3ForCausalLM", "model."),),
@@ -107,5 +96,7 @@ FAMILY = Family(
     optional_graphs=(VAE_ENCODER,),
     host="edgepress.models.z_image.host:ZImageHost",
     reference="edgepress.models.z_image.reference:compute_reference",
+    uses_chat_template=True,
+    passes_mu=True,
     npu="edgepress.models.z_image.npu:NPU",
 )

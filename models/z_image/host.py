@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.validation import format_value
+from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
 from ..base.image_size import require_size
+from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
+from ..shared.latents import decode_pixels, patchify, read_factor, unpatchify
+from ..shared.rotary_tables import RotaryTables, Table
 from ..shared.vae_tiling import plan_decoder_stages
 
 TOKEN_MULTIPLE = 32  # image tokens and prompt tokens are padded to a multiple of this
 MAX_SEQUENCE_LENGTH = 512  # tokens at which the pipeline truncates prompts unless it is given another number
-Table = NDArray[np.float32]
 Scalar = TypeVar("Scalar", np.float32, np.int64)
 
 
@@ -39,52 +41,9 @@ class EncodedPrompt:
     sin: Table
 
 
-@dataclass(frozen=True)
-class RotaryTables:
-    """Rotary embedding over several axes.
-
-    Attributes:
-        widths: Channels of a head for each axis.
-        theta: Base of the frequencies.
-    """
-
-    widths: tuple[int, ...]
-    theta: float
-
-    def compute(self, positions: NDArray[np.int64]) -> tuple[Table, Table]:
-        """Returns cos and sin (tokens, head size / 2) of positions (tokens, axes).
-
-        Angles are position * theta^(-2i/width), multiplied in float64 and then rounded to float32, as diffusers does.
-        """
-        axes = zip(positions.T, self.widths, strict=True)
-        angles = [np.outer(indices, self._frequencies(width)).astype(np.float32) for indices, width in axes]
-        table = np.concatenate(angles, axis=1)
-        return np.cos(table), np.sin(table)
-
-    def _frequencies(self, width: int) -> NDArray[np.float64]:
-        return 1.0 / self.theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
-
-
-def _read_factor(config: Mapping[str, Any], key: str) -> np.float32:
-    """A factor of latents.
-
-    Raises:
-        ValueError: float32 cannot hold it.
-    """
-    value = config[key]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    with np.errstate(over="ignore"):
-        factor = np.float32(value if is_number else np.nan)
-    if not np.isfinite(factor):
-        raise ValueError(f"{key} is {format_value(value)}, which is no number that float32 can hold")
-    return factor
-
-
-class ZImageHost:
+class ZImageHost(DefaultHost):
     """Host of ZImagePipeline for batch size 1; all floats are float32."""
 
-    chat_template_kwargs: Mapping[str, Any] = {"enable_thinking": True}
-    decoder_graph = "vae_decoder"
     encoder_graph = "vae_encoder"
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -95,14 +54,24 @@ class ZImageHost:
         if not self._vae["block_out_channels"]:
             raise ValueError("block_out_channels is []")
         self._vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
-        self._scaling_factor = _read_factor(self._vae, "scaling_factor")
-        self._shift_factor = _read_factor(self._vae, "shift_factor")
+        self._scaling_factor = read_factor(self._vae, "scaling_factor")
+        self._shift_factor = read_factor(self._vae, "shift_factor")
         if not self._scaling_factor:
             raise ValueError("scaling_factor is 0")
         self.decoder_stages = plan_decoder_stages(self._vae)
         self.max_tokens = compute_max_tokens(configs)
         lengths = transformer.get("axes_lens")
         self._max_patches = (int(lengths[1]), int(lengths[2])) if lengths else None
+
+    @property
+    def prompt_formats(self) -> tuple[PromptFormat, ...]:
+        """A prompt is a message of a chat."""
+        kwargs = {"enable_thinking": True}
+        return (
+            PromptFormat(
+                "tokenizer", self.max_tokens, chat_template_kwargs=kwargs, length_argument="max_sequence_length"
+            ),
+        )
 
     @property
     def native_resolution(self) -> int:
@@ -129,16 +98,21 @@ class ZImageHost:
         _, _, rows, columns = self.latent_shape(height, width)
         return rows * columns // self._patch_size**2
 
-    def encode_prompt(self, run: RunGraph, ids: NDArray[np.int64]) -> EncodedPrompt:
+    def encode_prompt(self, run: RunGraph, tokens: TokensByTokenizer) -> EncodedPrompt:
         """Runs the text encoder, which is causal and so needs no mask for pads, and the text refiner."""
-        rows, pad = pad_to_multiple(ids[:, None])
+        rows, pad = pad_to_multiple(tokens["tokenizer"].ids[:, None])
         hidden = run("text_encoder", {"ids": rows.T})
         cos, sin = self._rotary.compute(make_caption_positions(len(rows)))
         states = run("caption", {"hidden": hidden, "pad": pad[None], "cos": cos, "sin": sin})
         return EncodedPrompt(states, cos, sin)
 
     def predict_velocity(
-        self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: EncodedPrompt
+        self,
+        run: RunGraph,
+        latents: NDArray[np.float32],
+        timestep: float,
+        prompt: EncodedPrompt,
+        guidance: float = 0.0,  # noqa: ARG002  no model of this family was distilled with one
     ) -> NDArray[np.float32]:
         """Returns the velocity at a timestep from 1000 to 0.
 
@@ -159,6 +133,10 @@ class ZImageHost:
         }
         return -unpatchify(run("transformer", inputs)[0, : rows * columns], latents.shape, self._patch_size)
 
+    def is_guided(self, guidance: float) -> bool:
+        """Whether the scale is not 0."""
+        return guidance > 0
+
     def apply_guidance(
         self, velocity: NDArray[np.float32], negative: NDArray[np.float32], scale: float
     ) -> NDArray[np.float32]:
@@ -167,9 +145,7 @@ class ZImageHost:
 
     def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Decodes latents (1, channels, height / 8, width / 8) to an image (height, width, 3)."""
-        image = run(self.decoder_graph, {"latents": latents / self._scaling_factor + self._shift_factor})[0]
-        unit: NDArray[np.float32] = (image * np.float32(0.5) + np.float32(0.5)).clip(0, 1)
-        return np.rint(unit * 255).astype(np.uint8).transpose(1, 2, 0)
+        return decode_pixels(run(self.decoder_graph, {"latents": latents / self._scaling_factor + self._shift_factor}))
 
     def encode_image(self, run: RunGraph, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encodes an image (height, width, 3) to the mode of its latents (1, channels, height / 8, width / 8)."""
@@ -196,23 +172,6 @@ def compute_max_tokens(configs: Mapping[str, Mapping[str, Any]]) -> int:
     if lengths := configs["transformer"].get("axes_lens"):
         limits.append((int(lengths[0]) - 2) // TOKEN_MULTIPLE * TOKEN_MULTIPLE)
     return min(limits)
-
-
-def patchify(latents: NDArray[np.float32], patch_size: int) -> NDArray[np.float32]:
-    """Splits latents (1, channels, height, width) into patches (tokens, patch_size * patch_size * channels).
-
-    Within a patch channels vary fastest.
-    """
-    _, channels, height, width = latents.shape
-    grid = latents.reshape(channels, height // patch_size, patch_size, width // patch_size, patch_size)
-    return grid.transpose(1, 3, 2, 4, 0).reshape(-1, patch_size * patch_size * channels)
-
-
-def unpatchify(patches: NDArray[np.float32], shape: tuple[int, ...], patch_size: int) -> NDArray[np.float32]:
-    """Inverts `patchify` for latents of the given shape."""
-    _, channels, height, width = shape
-    grid = patches.reshape(height // patch_size, width // patch_size, patch_size, patch_size, channels)
-    return grid.transpose(4, 0, 2, 1, 3).reshape(shape)
 
 
 def pad_to_multiple(rows: NDArray[Scalar]) -> tuple[NDArray[Scalar], NDArray[np.float32]]:

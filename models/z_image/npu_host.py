@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from ...common.errors import UserError
 from ..base.host import RunGraph
+from ..base.prompt_tokens import TokensByTokenizer
+from ..shared.latents import patchify, unpatchify
+from ..shared.rotary_tables import Table
 from ..shared.vae_tiling_npu import plan_decoder_tiling
 from .host import (
     TOKEN_MULTIPLE,
-    Table,
     ZImageHost,
     make_caption_positions,
     make_image_positions,
     pad_to_multiple,
-    patchify,
-    unpatchify,
 )
 
 MASK_VALUE = np.float32(-30)  # as in npu_graphs
@@ -106,8 +106,9 @@ class ZImageNpuHost(ZImageHost):
             )
         return super().latent_shape(height, width)
 
-    def encode_prompt(self, run: RunGraph, ids: NDArray[np.int64]) -> Any:
+    def encode_prompt(self, run: RunGraph, tokens: TokensByTokenizer) -> Any:
         """Runs the text encoder and the text refiner, and returns a `MaskedPrompt`."""
+        ids = tokens["tokenizer"].ids
         states = np.zeros((1, self._num_positions, self._embeddings.shape[1]), np.float32)
         states[0, : len(ids)] = self._embeddings[ids]
         hidden = run("text_encoder", {"embeddings": states})[0, : len(ids)]
@@ -124,7 +125,12 @@ class ZImageNpuHost(ZImageHost):
         return MaskedPrompt(_pad_rows(run("caption", inputs)[0], self._num_positions)[None], length)
 
     def predict_velocity(
-        self, run: RunGraph, latents: NDArray[np.float32], timestep: float, prompt: Any
+        self,
+        run: RunGraph,
+        latents: NDArray[np.float32],
+        timestep: float,
+        prompt: Any,
+        guidance: float = 0.0,  # noqa: ARG002  no model of this family was distilled with one
     ) -> NDArray[np.float32]:
         """Returns the velocity at a timestep from 1000 to 0.
 

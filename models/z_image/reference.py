@@ -36,13 +36,13 @@ def compute_reference(
         image = _run_decoder(module, case)
         has_encoder = next(module.encoder.parameters(), None) is not None  # quantization may have removed it
         return {"vae_decoder": image} | ({"vae_encoder": _run_encoder(module, image)} if has_encoder else {})
-    hidden = torch.from_numpy(previous_outputs["text_encoder"][0, : len(case.ids)])
+    hidden = torch.from_numpy(previous_outputs["text_encoder"][0, : len(case.tokens["tokenizer"].ids)])
     return _run_transformer(module, case, hidden)
 
 
 def _run_text_encoder(module: Any, case: GoldenInput) -> NDArray[np.float32]:
     """Runs the text encoder on padded ids, as the host pads them."""
-    ids = torch.from_numpy(pad_to_multiple(case.ids[:, None])[0].T)
+    ids = torch.from_numpy(pad_to_multiple(case.tokens["tokenizer"].ids[:, None])[0].T)
     return _to_array(module(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[-2])
 
 

@@ -16,7 +16,8 @@ def channel_map(fold: Fold, config: dict[str, Any], width: int) -> Tensor:
     """Return, for each of `width` inputs of the fold's linears, the output channel of `prev_op` it reads, (width,)."""
     if fold.gqa_config_keys is None:
         return torch.arange(width)
-    heads, kv_heads = (int(config[key]) for key in fold.gqa_config_keys)
+    sections = config.get("text_config") or {}  # of a model that also reads images
+    heads, kv_heads = (int(config.get(key) or sections[key]) for key in fold.gqa_config_keys)
     size = width // heads
     head = torch.arange(heads) // (heads // kv_heads)
     return (head[:, None] * size + torch.arange(size)).reshape(-1)

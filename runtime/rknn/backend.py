@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,6 +65,10 @@ class RknnBackend:
     def __call__(self, name: str, inputs: Arrays) -> NDArray[np.float32]:
         """Returns the output of a graph."""
         return self._run_graph(name, inputs)
+
+    def run(self, name: str, inputs: Arrays) -> Sequence[NDArray[np.float32]]:
+        """Returns the output of a graph as the only one."""
+        return self._run_graph.run(name, inputs)
 
 
 def open_backend(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.base.host import RunGraph
+from ...models.base.host import RunGraph, run_first_outputs
 from ...models.base.npu import NpuHost
 from ...models.base.tiling import DecoderTiling, TileStageGraphs
 from ...models.shared.vae_tiling import UPSCALE
@@ -28,7 +28,7 @@ def chain_graphs(host: NpuHost, graphs: Mapping[str, Sequence[PartRef]], run_par
         graphs: The parts of each graph, in order.
         run_part: Runs a part by name.
     """
-    chained = ChainedGraphs(graphs, run_part)
+    chained = run_first_outputs(ChainedGraphs(graphs, run_part))
     return make_tiled_decoder(chained, host.decoder_graph, host.decoder_tiling) if host.decoder_tiling else chained
 
 
@@ -55,7 +55,7 @@ def make_tiled_decoder(
             features = stitch(pieces, tiles)
         return features
 
-    return run_tiled
+    return run_first_outputs(run_tiled)
 
 
 def _converge_moments(

@@ -16,6 +16,12 @@ SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PROJECTED = 24  # width of what CLIP's text encoders are projected to
 FLUX, SD3, SDXL = "FluxPipeline", "StableDiffusion3Pipeline", "StableDiffusionXLPipeline"
+KLEIN, QWEN = "Flux2KleinPipeline", "QwenImagePipeline"
+CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def write_tiny_family(pipeline: str, folder: Path, **config: Any) -> None:
@@ -139,6 +145,81 @@ def sdxl_unet(**config: Any) -> Any:
     )
 
 
+def klein_transformer(**config: Any) -> Any:
+    from diffusers import Flux2Transformer2DModel
+
+    return Flux2Transformer2DModel(
+        in_channels=16,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * 32,
+        axes_dims_rope=(4, 4, 4, 4),
+        **{"num_layers": 1, "num_single_layers": 1, "guidance_embeds": False} | config,
+    )
+
+
+def klein_vae() -> Any:
+    from diffusers import AutoencoderKLFlux2
+
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8), layers_per_block=0, norm_num_groups=4, latent_channels=4, sample_size=SIDE
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2)
+    return vae
+
+
+def qwen3(vocabulary: int) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "head_dim": 16, "num_hidden_layers": 28}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    return Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, tie_word_embeddings=True, **sizes, **heads))
+
+
+def qwen25_vl(vocabulary: int) -> Any:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": vocabulary}
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+    config = Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision)
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen_transformer(**config: Any) -> Any:
+    from diffusers import QwenImageTransformer2DModel
+
+    return QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 6, 6),
+        **{"num_layers": 2} | config,
+    )
+
+
+def qwen_vae() -> Any:
+    from diffusers import AutoencoderKLQwenImage
+
+    statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 0.8, 1.2, 2.0]}
+    return AutoencoderKLQwenImage(base_dim=8, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1, **statistics)
+
+
+def qwen_tokenizer() -> Any:
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer: Any = Qwen2Tokenizer(vocab=vocabulary, merges=[])
+    tokenizer.add_special_tokens({"eos_token": CHAT[2], "pad_token": CHAT[0], "additional_special_tokens": CHAT[1:]})
+    tokenizer.chat_template, tokenizer.padding_side = CHAT_TEMPLATE, "right"
+    return tokenizer
+
+
 def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
@@ -201,4 +282,30 @@ def _sdxl(config: dict[str, Any]) -> Any:
     )
 
 
-BUILDERS: dict[str, Callable[[dict[str, Any]], Any]] = {FLUX: _flux, SD3: _sd3, SDXL: _sdxl}
+def _klein(config: dict[str, Any]) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+
+    tokenizer = qwen_tokenizer()
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=klein_vae(),
+        text_encoder=qwen3(len(tokenizer)),
+        tokenizer=tokenizer,
+        transformer=klein_transformer(**config),
+    )
+
+
+def _qwen(config: dict[str, Any]) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline
+
+    tokenizer = qwen_tokenizer()
+    return QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02, max_shift=0.9),
+        vae=qwen_vae(),
+        text_encoder=qwen25_vl(len(tokenizer)),
+        tokenizer=tokenizer,
+        transformer=qwen_transformer(**config),
+    )
+
+
+BUILDERS: dict[str, Callable[[dict[str, Any]], Any]] = {FLUX: _flux, SD3: _sd3, SDXL: _sdxl, KLEIN: _klein, QWEN: _qwen}

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from edgepress.models.base.host import RunGraph
+from edgepress.models.base.host import RunGraph, run_first_outputs
 from edgepress.runtime.generation_request import GenerationRequest
 
 
@@ -39,7 +39,7 @@ def psnr(image: Image, reference: Image) -> float:
 
 
 def make_torch_runner(pipeline: Any) -> RunGraph:
-    """Makes a function that runs a graph by name with the components of the pipeline."""
+    """Makes what runs a graph by name with the components of the pipeline."""
     graphs = {"text_encoder": _text_encoder, "caption": _caption, "transformer": _transformer, "vae_decoder": _decoder}
 
     def run(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -48,7 +48,7 @@ def make_torch_runner(pipeline: Any) -> RunGraph:
         array: NDArray[np.float32] = output.numpy()
         return array
 
-    return run
+    return run_first_outputs(run)
 
 
 def write_stub_artifact(pipeline: Path, artifact: Path) -> None:

@@ -238,7 +238,7 @@ def test_graphs_and_torch_truncate_the_same_prompts_alike(demo: Any) -> None:
     """Tokens and notices; the tokens of torch are those that the text encoder is given."""
     host = load_pipeline_host(demo)
     assert host is not None
-    tokenizer = PromptTokenizer(DEMO_PIPELINE / "tokenizer", host.chat_template_kwargs, host.max_tokens)
+    tokenizer = PromptTokenizer(DEMO_PIPELINE / "tokenizer", host.prompt_formats[0])
     for text in (LONG, "a cat", "字" * 300):
         seen: list[Any] = []
         hook = demo.text_encoder.register_forward_pre_hook(

@@ -32,5 +32,5 @@ def test_those_that_take_a_shift_pass(scheduler: str, tmp_path: Path) -> None:
     check(tmp_path, scheduler)
 
 
-def test_pipelines_without_a_host_may_have_any(tmp_path: Path) -> None:
+def test_pipelines_that_pass_none_may_have_any(tmp_path: Path) -> None:
     check(tmp_path, "EulerDiscreteScheduler", "StableDiffusionXLPipeline")

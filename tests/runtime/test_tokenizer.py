@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from edgepress.common.errors import UserError
+from edgepress.models.base.prompt_tokens import PromptFormat
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.prompt_limits import find_truncations
 from edgepress.runtime.tokenizer import PromptTokenizer
@@ -26,7 +27,8 @@ FILES = ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json")
 
 
 def make_tokenizer(pipeline: Path, max_tokens: int = 512) -> PromptTokenizer:
-    return PromptTokenizer(pipeline / "tokenizer", {"enable_thinking": True}, max_tokens)
+    chat = {"enable_thinking": True}
+    return PromptTokenizer(pipeline / "tokenizer", PromptFormat("tokenizer", max_tokens, chat_template_kwargs=chat))
 
 
 def tokenize_with_transformers(pipeline: Path, text: str, max_tokens: int) -> list[int]:
@@ -109,7 +111,8 @@ def test_long_prompts_are_truncated_as_transformers_does(tiny: Path, tmp_path: P
         for max_tokens in (512, length + 5, length, 5):
             prompt = make_tokenizer(tmp_path, max_tokens).tokenize(text)
             assert prompt.ids.tolist() == tokenize_with_transformers(tmp_path, text, max_tokens)
-            host: Any = SimpleNamespace(max_tokens=max_tokens, chat_template_kwargs={"enable_thinking": True})
+            chat_format = PromptFormat("tokenizer", max_tokens, chat_template_kwargs={"enable_thinking": True})
+            host: Any = SimpleNamespace(prompt_formats=[chat_format])
             assert find_truncations(SimpleNamespace(tokenizer=tokenizer), host, [text]) == [prompt.truncation_notice]
 
 

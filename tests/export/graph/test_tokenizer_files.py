@@ -12,6 +12,7 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.export.graph.tokenizer_files import resolve_tokenizer_files
+from edgepress.models.base.prompt_tokens import PromptFormat
 from edgepress.runtime.tokenizer import PromptTokenizer
 
 PROMPT = 'a sign "AB" <special> \ufb01 x'
@@ -43,7 +44,8 @@ def tokenize_exported(pipeline: Path, folder: Path) -> list[int]:
     folder.mkdir()
     for name, text in resolve_tokenizer_files(pipeline).items():
         (folder / name).write_text(text, "utf-8")
-    ids: list[int] = PromptTokenizer(folder, {"enable_thinking": True}, MAX_TOKENS).tokenize(PROMPT).ids.tolist()
+    chat_format = PromptFormat("tokenizer", MAX_TOKENS, chat_template_kwargs={"enable_thinking": True})
+    ids: list[int] = PromptTokenizer(folder, chat_format).tokenize(PROMPT).ids.tolist()
     return ids
 
 

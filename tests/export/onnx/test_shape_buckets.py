@@ -17,6 +17,7 @@ from edgepress.export.onnx.shape_buckets import (
     get_input_axes,
 )
 from edgepress.models.base.family import Family
+from edgepress.models.base.prompt_tokens import PromptFormat
 from edgepress.runtime.onnx.shape_buckets import select_bucket
 
 
@@ -67,12 +68,13 @@ class PaddingHost:
     """Pads texts to multiples of 4 tokens, and has one patch for every 16x16 pixels."""
 
     encoder_graph = "encoder"
+    prompt_formats = (PromptFormat("tokenizer", 512),)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         return height // 16, width // 16
 
-    def encode_prompt(self, run: Any, ids: Any) -> Any:
-        return run("text", {"ids": np.zeros((1, -(-ids.size // 4) * 4))})
+    def encode_prompt(self, run: Any, tokens: Any) -> Any:
+        return run("text", {"ids": np.zeros((1, -(-tokens["tokenizer"].ids.size // 4) * 4))})
 
     def predict_velocity(self, run: Any, latents: Any, timestep: float, prompt: Any) -> Any:  # noqa: ARG002
         return run("image", {"patches": np.zeros((latents.size, 8)), "text": prompt})

@@ -22,6 +22,8 @@ from edgepress.export.rknn.building.acceptance import get_rejection_reason
 from edgepress.export.rknn.building.simulation import BuildRequest, GoldenSample, build_and_simulate
 from edgepress.export.rknn.exporter import export_rknn
 from edgepress.export.rknn.prepare import prepare_job
+from edgepress.models.base.host import run_first_outputs
+from edgepress.models.base.prompt_tokens import PromptTokens
 from edgepress.recipes.schema import Recipe, RknnSettings
 from edgepress.runtime.rknn import toolkit as module
 from edgepress.runtime.rknn.backend import open_backend
@@ -78,7 +80,7 @@ def test_the_artifact_encodes_a_prompt_in_the_simulator_as_transformers_does(exp
         return outputs[name]
 
     with pytest.raises(UserError, match="Graph 'caption' is missing from the artifact, which has text_encoder"):
-        host.encode_prompt(run, ids)
+        host.encode_prompt(run_first_outputs(run), {"tokenizer": PromptTokens(ids)})
     with torch.no_grad():
         reference = load_component(tiny, "text_encoder")(
             input_ids=torch.from_numpy(ids)[None], output_hidden_states=True

@@ -19,12 +19,13 @@ from edgepress.export.verification.golden import (
 )
 from edgepress.models.base.family import Family
 from edgepress.models.base.graph import Graph
-from edgepress.models.base.host import Host, load_host
+from edgepress.models.base.host import Host, load_host, run_first_outputs
+from edgepress.models.base.prompt_tokens import PromptTokens
 from edgepress.models.base.reference import GoldenIO
 from edgepress.models.registry import get_family
 from edgepress.pipelines.hub import DEMO_PIPELINE, read_pipeline_class
 
-IDS = np.arange(5)
+TOKENS = {"tokenizer": PromptTokens(np.arange(5))}
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,13 @@ def host(tiny: Path, family: Family) -> Host:
 
 
 def test_each_size_has_an_input_of_standard_normal_noise(host: Host) -> None:
-    first, second = build_golden_inputs(host, IDS, [(256, 384), (384, 256)])
+    first, second = build_golden_inputs(host, TOKENS, [(256, 384), (384, 256)])
     assert first.latents.shape == host.latent_shape(256, 384)
     assert second.latents.shape == host.latent_shape(384, 256)
     assert abs(first.latents.mean()) < 0.05
     assert abs(first.latents.std() - 1) < 0.05
     assert not np.array_equal(first.latents.flat[:10], second.latents.flat[:10])
-    again = build_golden_inputs(host, IDS, [(256, 384), (384, 256)])
+    again = build_golden_inputs(host, TOKENS, [(256, 384), (384, 256)])
     assert np.array_equal(again[1].latents, second.latents)
 
 
@@ -64,7 +65,7 @@ def test_torch_computes_what_the_components_themselves_do(tiny: Path, family: Fa
     import torch
     from diffusers import AutoencoderKL
 
-    inputs = build_golden_inputs(host, IDS, [(64, 32)])
+    inputs = build_golden_inputs(host, TOKENS, [(64, 32)])
     seen: list[tuple[str, int, int]] = []
     goldens = compute_goldens(TorchReference(tiny, family, {}), host, inputs, lambda *call: seen.append(call))
     assert [golden.graph for golden in goldens] == ["text_encoder", "caption", "transformer", "vae_decoder"]
@@ -93,12 +94,13 @@ class RecordingHost:
 def test_images_are_encoded_only_if_there_is_a_graph_for_it(has_encoder: bool, host: Host) -> None:
     graphs = (Graph("encoder", "vae", "", (), ()),) if has_encoder else ()
     recording: Any = RecordingHost()
-    run_all_graphs(recording, lambda *_: np.zeros(1, np.float32), build_golden_inputs(host, IDS, [(64, 64)])[0],
-                   Family("SomePipeline", "transformer", graphs=graphs))  # fmt: skip
+    (golden_input,) = build_golden_inputs(host, TOKENS, [(64, 64)])
+    run = run_first_outputs(lambda *_: np.zeros(1, np.float32))
+    run_all_graphs(recording, run, golden_input, Family("SomePipeline", "transformer", graphs=graphs))
     calls = ["encode_prompt", "predict_velocity", "decode_latents"]
     assert recording.calls == calls + ["encode_image"] * has_encoder
 
 
 def test_sizes_that_the_pipeline_does_not_accept(host: Host) -> None:
     with pytest.raises(UserError, match="Invalid image size 100x64"):
-        build_golden_inputs(host, IDS, [(100, 64)])
+        build_golden_inputs(host, TOKENS, [(100, 64)])

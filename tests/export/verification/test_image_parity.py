@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepress.export.verification.image_parity import ReferenceImage, generate_with_graphs
+from edgepress.models.base.host import run_first_outputs
+from edgepress.models.base.prompt_tokens import PromptTokens
+from edgepress.runtime.schedule import Schedule
 
 TIMESTEPS = np.array([1000.0, 750.0, 500.0, 250.0], np.float32)
 LATENTS = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
@@ -21,8 +24,8 @@ class LinearHost:
     def __init__(self, slope: float) -> None:
         self.slope, self.timesteps = slope, list[float]()
 
-    def encode_prompt(self, run: Any, ids: Any) -> Any:  # noqa: ARG002
-        return float(ids.sum())
+    def encode_prompt(self, run: Any, tokens: Any) -> Any:  # noqa: ARG002
+        return float(tokens["tokenizer"].ids.sum())
 
     def predict_velocity(self, run: Any, latents: Any, timestep: float, prompt: float) -> Any:  # noqa: ARG002
         self.timesteps.append(timestep)
@@ -33,8 +36,9 @@ class LinearHost:
 
 
 def generate(host: Any, ids: list[int], sigmas: np.ndarray) -> np.ndarray:
-    reference = ReferenceImage(np.zeros((1, 1, 3), np.uint8), host, np.array(ids), LATENTS, sigmas, TIMESTEPS)
-    return generate_with_graphs(reference, lambda *_: np.zeros(1, np.float32))
+    tokens, schedule = {"tokenizer": PromptTokens(np.array(ids))}, Schedule(sigmas, TIMESTEPS)
+    reference = ReferenceImage(np.zeros((1, 1, 3), np.uint8), host, tokens, LATENTS, schedule)
+    return generate_with_graphs(reference, run_first_outputs(lambda *_: np.zeros(1, np.float32)))
 
 
 @pytest.mark.slow

@@ -14,16 +14,16 @@ from diffusers.image_processor import VaeImageProcessor
 from helpers.torch_graphs import make_torch_runner, read_host_configs
 
 from edgepress.common.errors import UserError
-from edgepress.models.base.host import load_host
+from edgepress.models.base.host import load_host, run_first_outputs
+from edgepress.models.base.prompt_tokens import PromptTokens
 from edgepress.models.registry import get_family
+from edgepress.models.shared.latents import patchify, unpatchify
+from edgepress.models.shared.rotary_tables import RotaryTables
 from edgepress.models.z_image.host import (
-    RotaryTables,
     ZImageHost,
     make_caption_positions,
     make_image_positions,
     pad_to_multiple,
-    patchify,
-    unpatchify,
 )
 from edgepress.pipelines.sampling import load_pipeline
 
@@ -38,6 +38,10 @@ def pipeline(tiny: Path) -> Any:
 @pytest.fixture(scope="module")
 def host(tiny: Path) -> ZImageHost:
     return ZImageHost(read_host_configs(tiny))
+
+
+def encode(host: ZImageHost, run: Any, ids: np.ndarray) -> Any:
+    return host.encode_prompt(run, {"tokenizer": PromptTokens(ids)})
 
 
 def make_noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -151,7 +155,7 @@ def test_velocity_equals_diffusers_with_the_sign_reversed(
         hidden = pipeline.text_encoder(ids[None], output_hidden_states=True).hidden_states[-2][0]
         output = pipeline.transformer([latents[0][:, None]], ((1000 - timestep) / 1000)[None], [hidden]).sample
     run = make_torch_runner(pipeline)
-    velocity = host.predict_velocity(run, latents.numpy(), float(timestep), host.encode_prompt(run, ids.numpy()))
+    velocity = host.predict_velocity(run, latents.numpy(), float(timestep), encode(host, run, ids.numpy()))
     assert velocity.dtype == np.float32
     expected = -output[0][None, :, 0].numpy()
     assert np.linalg.norm(velocity - expected) / np.linalg.norm(expected) < 1e-5
@@ -165,8 +169,9 @@ def test_unmarked_pads_change_the_velocity(host: ZImageHost, pipeline: Any) -> N
     def run_unmarked(name: str, inputs: dict[str, Any]) -> Any:
         return run(name, {key: 0 * value if key == "pad" else value for key, value in inputs.items()})
 
-    expected = host.predict_velocity(run, latents, 500.0, host.encode_prompt(run, ids))
-    velocity = host.predict_velocity(run_unmarked, latents, 500.0, host.encode_prompt(run_unmarked, ids))
+    expected = host.predict_velocity(run, latents, 500.0, encode(host, run, ids))
+    unmarked = run_first_outputs(run_unmarked)
+    velocity = host.predict_velocity(unmarked, latents, 500.0, encode(host, unmarked, ids))
     assert np.linalg.norm(velocity - expected) / np.linalg.norm(expected) > 1e-2
 
 

@@ -18,9 +18,10 @@ from edgepress.common.errors import UserError
 from edgepress.export.graph.source_model import open_source
 from edgepress.export.rknn.part_graph import make_part_weights
 from edgepress.models.base.npu import load_npu_host_class, load_npu_spec
+from edgepress.models.base.prompt_tokens import PromptTokens
+from edgepress.models.shared.latents import patchify
 from edgepress.models.z_image import npu_graphs
 from edgepress.models.z_image.family import FAMILY
-from edgepress.models.z_image.host import patchify
 
 SIZE, TOKENS = (64, 48), 64
 NPU = load_npu_spec(FAMILY)
@@ -93,7 +94,8 @@ def test_velocity_of_a_masked_prompt_equals_diffusers(tiny: Path, host: Any, len
         time = torch.tensor([(1000 - 640.0) / 1000])
         expected = -transformer([latents[0, :, None]], time, [states[0]], return_dict=False)[0][0][:, 0]
     run = TorchRunner(tiny)
-    velocity = host.predict_velocity(run, latents.numpy(), 640.0, host.encode_prompt(run, ids))
+    prompt = host.encode_prompt(run, {"tokenizer": PromptTokens(ids)})
+    velocity = host.predict_velocity(run, latents.numpy(), 640.0, prompt)
     assert velocity.shape == (1, *expected.shape)
     assert np.abs(velocity[0] - expected.numpy()).max() <= 1e-4 * float(expected.abs().max())
 

@@ -1,0 +1,79 @@
+"""FLUX.2 klein: a transformer with two streams and then one, and a Qwen3 text encoder.
+
+The pipeline concatenates the states after three layers of the text encoder; later layers are unused. Otherwise it is
+the text encoder of Z-Image, and stored under the same names. The modulation of the transformer, which all blocks share,
+adds a shift after norms, so no scale folds into it. The latents of the VAE are normalized by the statistics of a batch
+norm, patch by patch. Generating images needs only the decoder of the VAE.
+"""
+
+from ..base.family import Block, Component, Family
+from ..base.graph import Graph, Port
+from ..shared.text_encoder_folds import DECODER_CHAINS, DECODER_FOLDS
+from ..shared.vae_tiling import VAE_TILE_GRAPHS
+from .layers import READ_LAYERS
+
+MODULES = "edgepress.models.flux2.graphs"
+# T: tokens of the prompt, padded. N: patches of the image. cos and sin have one value for each pair of channels.
+GRAPHS = (
+    Graph(
+        "text_encoder",
+        "text_encoder",
+        f"{MODULES}:KleinTextEncoder",
+        (Port("ids", (None, "T"), "int64"), Port("mask", (None, None, "T", "T"))),
+        (Port("hidden", (None, "T", None)),),
+        reads_between_blocks=True,
+    ),
+    Graph(
+        "transformer",
+        "transformer",
+        f"{MODULES}:KleinTransformer",
+        (
+            Port("patches", (None, "N", None)),
+            Port("timestep", (None,)),
+            Port("hidden", (None, "T", None)),
+            Port("image_cos", ("N", None)),
+            Port("image_sin", ("N", None)),
+            Port("text_cos", ("T", None)),
+            Port("text_sin", ("T", None)),
+        ),
+        (Port("velocity", (None, "N", None)),),
+    ),
+    Graph(
+        "vae_decoder",
+        "vae",
+        f"{MODULES}:KleinDecoder",
+        (Port("latents", (None, None, "h", "w")),),
+        (Port("image", (None, None, "16*h", "16*w")),),
+    ),
+    Graph(
+        VAE_TILE_GRAPHS[0].name,
+        "vae",
+        f"{MODULES}:KleinFirstStage",
+        (Port("latents", (None, None, "h", "w")),),
+        (Port("features", (None, None, "2*h", "2*w")),),
+    ),
+    *VAE_TILE_GRAPHS[1:],
+)
+
+FAMILY = Family(
+    pipeline_class="Flux2KleinPipeline",
+    denoiser="transformer",
+    components=(
+        Component(
+            "text_encoder",
+            "Qwen3Model",
+            (Block("layers.*", DECODER_FOLDS, DECODER_CHAINS),),
+            role="text_encoder",
+            num_used_blocks=READ_LAYERS[-1],
+            weight_prefixes=(("Qwen3ForCausalLM", "model."),),
+            embeddings=("embed_tokens",),
+        ),
+        Component("transformer", "Flux2Transformer2DModel", role="denoiser"),
+        Component("vae", "AutoencoderKLFlux2", unused_modules=("encoder",)),
+    ),
+    graphs=GRAPHS,
+    host="edgepress.models.flux2.host:KleinHost",
+    observer="edgepress.models.flux2.reference:observe",
+    uses_chat_template=True,
+    passes_mu=True,
+)

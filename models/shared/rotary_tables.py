@@ -1,0 +1,39 @@
+"""Rotary position embedding in numpy: the cosines and sines that hosts give to graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Table = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RotaryTables:
+    """Rotary embedding over several axes.
+
+    Attributes:
+        widths: Channels of a head for each axis.
+        theta: Base of the frequencies.
+        rounds_angles: Whether angles are rounded to float32 before their cosine is taken, or the cosine is.
+    """
+
+    widths: tuple[int, ...]
+    theta: float
+    rounds_angles: bool = True
+
+    def compute(self, positions: NDArray[np.int64]) -> tuple[Table, Table]:
+        """Returns cos and sin (tokens, head size / 2) of positions (tokens, axes).
+
+        Angles are position * theta^(-2i/width), multiplied in float64, as diffusers does.
+        """
+        axes = zip(positions.T, self.widths, strict=True)
+        table = np.concatenate([np.outer(indices, self._frequencies(width)) for indices, width in axes], axis=1)
+        if self.rounds_angles:
+            table = table.astype(np.float32)
+        return np.cos(table).astype(np.float32), np.sin(table).astype(np.float32)
+
+    def _frequencies(self, width: int) -> NDArray[np.float64]:
+        return 1.0 / self.theta ** (np.arange(0, width, 2, dtype=np.float64) / width)

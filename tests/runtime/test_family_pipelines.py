@@ -1,0 +1,148 @@
+"""Other families from end to end: quantized, exported, and images without torch that equal those of diffusers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiles import without_tile_graphs
+from helpers.tiny_families import FLUX, KLEIN, QWEN, SD3, SDXL, SIDE, write_tiny_family
+from helpers.torch_graphs import psnr
+from PIL import Image
+
+import edgepress.loading  # noqa: F401  registers the loader
+from edgepress.common.errors import UserError
+from edgepress.export.onnx.exporter import export_onnx
+from edgepress.models.base.prompt_tokens import get_longest_format
+from edgepress.pipelines.call_arguments import build_arguments
+from edgepress.pipelines.prompt_limits import find_truncations, load_pipeline_host
+from edgepress.pipelines.sampling import SamplingParams, load_pipeline
+from edgepress.prompts.prompt import Prompt
+from edgepress.quantize.pipeline import quantize_pipeline
+from edgepress.recipes.schema import ExportSettings, GenerationSettings, QuantizationSettings, Recipe
+from edgepress.runtime.generation_request import GenerationRequest
+from edgepress.runtime.pipeline import ImagePipeline
+from edgepress.runtime.tokenizers import PromptTokenizers
+
+pytestmark = pytest.mark.slow
+
+STEPS, SIZE = 3, (SIDE, SIDE + 16)
+MIN_PSNR = 38.0  # dB, of INT4: as an export requires it (TOLERANCES)
+WIDER: dict[str, dict[str, Any]] = {SDXL: {"block_out_channels": (32, 64, 64)}}  # so that a group fits into the inputs
+REQUESTS: dict[str, list[tuple[float, str]]] = {  # guidance and negative prompt
+    FLUX: [(3.5, "")],
+    SD3: [(1.0, ""), (4.0, "a dog")],
+    SDXL: [(1.0, ""), (4.0, ""), (4.0, "a dog")],
+    KLEIN: [(1.0, ""), (4.0, "")],
+    QWEN: [(1.0, ""), (4.0, ""), (4.0, "a dog")],
+}
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "diffusers", "transformers", "onnx", "safetensors"):
+    sys.modules[name] = None
+from edgepress.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module", params=REQUESTS)
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantized and exported tiny pipeline, whose folder has the name of its class."""
+    name, folder = request.param, tmp_path_factory.mktemp("family")
+    write_tiny_family(name, folder / "source", **WIDER.get(name, {}))
+    recipe = Recipe(
+        device="test",
+        quantize=QuantizationSettings(method="rtn"),
+        calibration=GenerationSettings(count=1, steps=1, size=(SIDE, SIDE)),
+    )
+    quantize_pipeline(recipe, folder / "source", folder / name)
+    with without_tile_graphs():
+        export_onnx(folder / name, folder / name, ExportSettings(), accuracy_level=0, sizes=[SIZE])
+    return folder / name
+
+
+def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image.Image:
+    """Generates an image with the pipeline of diffusers, called as an evaluation calls it."""
+    sampling = SamplingParams(*SIZE, request.steps, request.guidance, request.negative_prompt)
+    arguments = build_arguments(pipeline, [Prompt(id="p", prompt=request.prompt, language="en")], sampling)
+    with torch.no_grad():
+        images = pipeline(**arguments, generator=torch.Generator().manual_seed(request.seed)).images
+    image: Image.Image = images[0]
+    return image
+
+
+def test_images_equal_those_of_diffusers_with_and_without_guidance(artifact: Path) -> None:
+    pipeline, exported = load_pipeline(artifact / "model", torch.float32), ImagePipeline(artifact)
+    images = []
+    for guidance, negative in REQUESTS[artifact.name]:
+        request = GenerationRequest("a cat", 3, STEPS, SIZE, guidance=guidance, negative_prompt=negative)
+        images.append(exported.generate(request))
+        assert images[-1].size == SIZE[::-1]
+        assert np.asarray(images[-1]).std() > 5
+        assert psnr(images[-1], generate_with_torch(pipeline, request)) >= MIN_PSNR
+    images.append(exported.generate(GenerationRequest("two dogs", 3, STEPS, SIZE)))
+    for number, image in enumerate(images):
+        assert max((psnr(image, earlier) for earlier in images[:number]), default=0) < MIN_PSNR
+
+
+def test_generate_needs_no_torch(artifact: Path, tmp_path: Path) -> None:
+    arguments = ["generate", str(artifact), "--prompt", "a cat", "--seed", "3", "--steps", str(STEPS)]
+    arguments += ["--size", f"{SIZE[0]}x{SIZE[1]}", "--guidance", "1", "-o", str(tmp_path / "image.png")]
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    expected = ImagePipeline(artifact).generate(GenerationRequest("a cat", 3, STEPS, SIZE, guidance=1.0))
+    with Image.open(tmp_path / "image.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
+
+
+def test_tokens_and_notices_of_long_prompts_equal_those_of_diffusers(artifact: Path) -> None:
+    """The tokens of torch are those that the text encoders are given."""
+    pipeline = load_pipeline(artifact / "model", torch.float32)
+    host = load_pipeline_host(pipeline)
+    assert host is not None
+    tokenizers = PromptTokenizers(artifact / "onnx", host.prompt_formats)
+    names = [name for name in pipeline.components if name.startswith("text_encoder")]
+    for text in ("", "a cat", "a bird and a cat " * 60):
+        seen: dict[str, list[int]] = {}
+
+        def record(module: Any, arguments: Any, named: Any, seen: dict[str, list[int]] = seen) -> None:
+            (name,) = (name for name in names if getattr(pipeline, name) is module)
+            seen.setdefault(name, (arguments[0] if arguments else named["input_ids"])[0].tolist())
+
+        hooks = [getattr(pipeline, name).register_forward_pre_hook(record, with_kwargs=True) for name in names]
+        generate_with_torch(pipeline, GenerationRequest(text, steps=1))
+        for hook in hooks:
+            hook.remove()
+        encoded = tokenizers.tokenize(text)
+        ids = {name.replace("tokenizer", "text_encoder"): part.ids.tolist() for name, part in encoded.tokens.items()}
+        # Qwen-Image encodes more tokens than it reads, which changes nothing for those before them.
+        assert ids == {name: values[: len(ids[name])] for name, values in seen.items()}
+        assert find_truncations(pipeline, host, [text]) == [encoded.truncation_notice]
+        longest = len(encoded.tokens[get_longest_format(host.prompt_formats).tokenizer].ids)
+        assert bool(encoded.truncation_notice) == (len(text) > longest)
+
+
+def test_a_negative_prompt_without_guidance_is_refused(artifact: Path) -> None:
+    request = GenerationRequest("a cat", steps=1, size=SIZE, guidance=1.0, negative_prompt="a dog")
+    with pytest.raises(UserError, match="negative"):
+        ImagePipeline(artifact).check_request(request)
+
+
+def test_a_scheduler_that_the_runtime_lacks_is_refused_by_name(artifact: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifact.parent / "source", tmp_path / "source")
+    for file, keys in (("model_index.json", ("scheduler", 1)), ("scheduler/scheduler_config.json", ("_class_name",))):
+        content = json.loads((tmp_path / "source" / file).read_text("utf-8"))
+        holder = content[keys[0]] if len(keys) > 1 else content
+        holder[keys[-1]] = "DPMSolverMultistepScheduler"
+        (tmp_path / "source" / file).write_text(json.dumps(content), "utf-8")
+    with pytest.raises(UserError, match="Unsupported scheduler 'DPMSolverMultistepScheduler'"):
+        export_onnx(tmp_path / "source", tmp_path / "out", precision="fp32")
