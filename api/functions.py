@@ -47,6 +47,7 @@ def quantize(
     method: str | None = None,
     tune: Literal["off", "auto"] | TuneMinutes | None = None,
     loras: str | Path | Sequence[str | Path] = (),
+    reuse: str | Path | Sequence[str | Path] = (),
     max_memory: Annotated[int, Field(ge=1)] = DEFAULT_MAX_MEMORY,
     force: bool = False,
     ignore_plan: bool = False,
@@ -62,6 +63,7 @@ def quantize(
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
         tune: `off`, `auto` or minutes, instead of the recipe's: whether to train what stays in floating point.
         loras: LoRA or LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
+        reuse: Artifact or artifacts whose text encoders are taken as they are, where their weights were the same.
         max_memory: Bytes that the run may use.
         force: Replace an artifact that was made from something else, and remove what was exported from it. In this
             release it ignores the plan too, with a warning.
@@ -89,6 +91,7 @@ def quantize(
         force=force,
         restart=restart,
         max_memory=max_memory,
+        reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
         progress=progress,
     )
 

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
     help="A LoRA to merge into the weights first; repeatable.  [default: the recipe's]",
 )
 @click.option(
+    "--reuse",
+    type=click.Path(path_type=Path),
+    metavar="ARTIFACT",
+    multiple=True,
+    help="An artifact whose text encoder is taken as it is, if its weights were the same (SHA-256); repeatable.",
+)
+@click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
 )
 @force_option("Replace an artifact made from something else, with its exports.")

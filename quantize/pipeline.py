@@ -40,7 +40,9 @@ from .block_files import collect_layers, collect_overflows, save_block
 from .calibration.collector import plan_image_batches, run_calibration
 from .calibration.state import Calibration
 from .calibration.validation_split import split_prompts
+from .component_reuse import QuantizedComponent, find_reused
 from .confirmation import Confirmation, read_choice, variant_key
+from .float_layers import warn_about_floats
 from .lora import merge_into_plan
 from .matmul_dtype import choose_matmul_dtype
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan, build_plan, check_finite_weights, count_linear_weights
@@ -75,6 +77,7 @@ def quantize_pipeline(
     force: bool = False,
     restart: bool = False,
     max_memory: int = DEFAULT_MAX_MEMORY,
+    reuse: Sequence[Path] = (),
     progress: Progress = no_progress,
 ) -> QuantizeResult:
     """Quantizes a pipeline folder and publishes it as `output/model` with `output/manifest.json`.
@@ -89,6 +92,7 @@ def quantize_pipeline(
         force: Replace an artifact that was made from something else, and remove what was exported from it.
         restart: Use neither unfinished work nor a finished artifact; start over.
         max_memory: Bytes that the run may take.
+        reuse: Artifacts whose text encoders are taken as they are, where their weights were the same.
         progress: Called with the stage, what is done of it, and the total.
 
     Raises:
@@ -107,7 +111,8 @@ def quantize_pipeline(
         check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
     snapshot = FolderSnapshot.take(source)
     check_finite_weights(source, job.dtype, timer)
-    job = replace(job, files=hash_files(source, timer, skip=find_stray_weights(source)), snapshot=snapshot)
+    files = hash_files(source, timer, skip=find_stray_weights(source))
+    job = replace(job, files=files, snapshot=snapshot, reused=find_reused(job.plan, files, reuse))
     workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:
         if workspace.folder.exists():  # left by a run that was interrupted right after publishing
@@ -160,6 +165,7 @@ class QuantizationJob:
         loras: The LoRAs that are merged into the weights of the plan.
         files: Every file of the source pipeline, once they have been read.
         snapshot: The files before that.
+        reused: Components of other artifacts that take the place of those that would be quantized.
     """
 
     recipe: Recipe
@@ -171,6 +177,7 @@ class QuantizationJob:
     loras: Sequence[LoraRecord] = ()
     files: Sequence[FileRecord] = ()
     snapshot: FolderSnapshot | None = None
+    reused: Sequence[QuantizedComponent] = ()
 
     @property
     def source_name(self) -> str:
@@ -186,7 +193,8 @@ class QuantizationJob:
         Nothing else may be part of it, such as the memory or the names of prompt sets: work is thrown away where it
         changes.
         """
-        return {
+        reused = {part.component.name: part.record.model_dump() for part in self.reused}
+        return ({"reused components": reused} if reused else {}) | {
             "version of edgepress": code_fingerprint(__name__),
             "versions of libraries": library_versions(),
             "recipe": {
@@ -203,6 +211,8 @@ class QuantizationJob:
 
     def run(self, workspace: Workspace, progress: Progress) -> None:
         """Calibrates, quantizes the missing blocks, and assembles the model in the workspace."""
+        for part in self.reused:
+            part.write_blocks(list_schemes(self.plan.settings), workspace)
         blocks = self.plan.blocks
         is_validated = self.plan.settings.chooses_steps
         file = workspace.variants_file if is_validated else workspace.block_file
@@ -211,7 +221,7 @@ class QuantizationJob:
             missing = []
         if missing:
             calibration = run_calibration(
-                self.plan,
+                self.plan.leave_out([part.component.name for part in self.reused]),
                 workspace,
                 self.prompts,
                 self.recipe.calibration.count,
@@ -228,7 +238,7 @@ class QuantizationJob:
                 self._require_unchanged()  # blocks are stored for the files that were hashed
                 overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
                 save_block(solved, overflows, file(block.name))
-                _warn_about_floats(block, next(iter(solved.values())))
+                warn_about_floats(block, next(iter(solved.values())))
                 progress("quantizing", number, len(blocks))
         if is_validated:
             self._choose_variant(workspace, progress)
@@ -304,6 +314,7 @@ class QuantizationJob:
             fp16_overflows=collect_overflows(blocks) if plan.settings.fp16_safe else [],
             tuning=read_tuning(plan, workspace),
             choice=read_choice(workspace),
+            reused={part.component.name: part.record for part in self.reused},
             versions=library_versions(),
         )
 
@@ -388,24 +399,6 @@ def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
 def _describe_quantization(settings: QuantizationSettings) -> dict[str, Any]:
     """Returns what the result depends on of the section `quantize`: the steps, however they are given."""
     return settings.model_dump(mode="json", exclude={"method"}) | {"steps": list(settings.resolved_steps)}
-
-
-def _warn_about_floats(block: QuantBlock, result: BlockResult) -> None:
-    """Logs the linears that stay in floating point: nothing ran them, or float16 cannot hold their scales."""
-    idle = {f"{block.name}.{linear}" for linear in block.idle}
-    if idle:
-        logger.warning(
-            "%s: no prompt of the calibration reached these layers, which stay in floating point: %s.",
-            block.name,
-            ", ".join(block.idle),
-        )
-    for layer in result.layers:
-        if layer.stays_float and layer.layer not in idle:
-            logger.warning(
-                "%s stays in floating point: its weights are so large or so small that float16 cannot hold the scales "
-                "of their 4-bit codes.",
-                layer.layer,
-            )
 
 
 def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -167,6 +167,12 @@ class QuantizationPlan:
     @property
     def blocks(self) -> list[QuantBlock]:
         return [block for component in self.components for block in component.blocks]
+
+    def leave_out(self, names: Collection[str]) -> QuantizationPlan:
+        """Returns a plan in which some components only run in calibration."""
+        components = tuple(component for component in self.components if component.name not in names)
+        others = tuple(component for component in self.components if component.name in names)
+        return replace(self, components=components, unquantized_components=(*self.unquantized_components, *others))
 
     def get_component(self, name: str) -> ComponentPlan:
         return next(component for component in self.components if component.name == name)

@@ -71,6 +71,16 @@ class ChoiceRecord(BaseModel):
     )
 
 
+class ReusedComponent(BaseModel):
+    """A component that another artifact has quantized from the same weights, and that was taken from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact_key: str = Field(description="The `key` of the other artifact.")
+    component: str = Field(description="The name of the component there.")
+    sha256: str = Field(description="A hash of the files of the component there.")
+
+
 class Manifest(BaseModel):
     """The content of manifest.json."""
 
@@ -106,6 +116,9 @@ class Manifest(BaseModel):
     )
     tuning: dict[str, dict[str, TuningRecord]] = Field(
         default={}, description="How each component was tuned, by component and scheme; `model` is the primary one."
+    )
+    reused: dict[str, ReusedComponent] = Field(
+        default={}, description="Components that were taken from other artifacts, by name."
     )
     versions: dict[str, str] = Field(description="The versions of edgepress and of the libraries.")
 

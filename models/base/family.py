@@ -20,8 +20,8 @@ class Fold:
     Attributes:
         prev_op: Module that is divided.
         linears: Linears that read its output.
-        kind: Type of `prev_op`: `norm` is an RMSNorm, whose weight is divided; `rows` is a linear, whose output
-            channels are.
+        kind: Type of `prev_op`: `norm` is an RMSNorm or LayerNorm, whose weight and bias are divided; `rows` is a
+            linear, whose output channels are.
         gqa_config_keys: With grouped-query attention, the config keys of the numbers of query heads and of key-value
             heads. Each channel of `prev_op` then feeds several query heads, and s has one value for each of its
             channels.

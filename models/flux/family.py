@@ -1,12 +1,15 @@
 """FLUX.1: a transformer with two streams and then one; CLIP embeds the prompt as a whole, T5 token by token.
 
-Its modulation adds a shift after the norms, so no scale folds into them. The dev variant was distilled with a
-guidance scale, schnell was not.
+The modulation of the transformer adds a shift after the norms, so no scale folds into them. In its blocks with two
+streams, values of both are read by both outputs, and in the others the output reads more than values. Nothing folds
+through the activation of the feed-forward either. The text encoders have no modulation. The dev variant was distilled
+with a guidance scale, schnell was not.
 """
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_t5_graph
+from ..shared.text_encoder_folds import CLIP_BLOCKS, T5_BLOCKS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # N: patches of the image. T: tokens of the prompt. cos and sin have one value for each pair of channels.
@@ -35,11 +38,12 @@ FAMILY = Family(
         Component(
             "text_encoder",
             "CLIPTextModel",
+            CLIP_BLOCKS,
             role="text_encoder",
             weight_prefixes=(("CLIPTextModel", "text_model."),),
             embeddings=("embeddings.token_embedding",),
         ),
-        Component("text_encoder_2", "T5EncoderModel", role="text_encoder", embeddings=("shared",)),
+        Component("text_encoder_2", "T5EncoderModel", T5_BLOCKS, role="text_encoder", embeddings=("shared",)),
         Component("transformer", "FluxTransformer2DModel", role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),

@@ -1,12 +1,14 @@
 """Stable Diffusion 3 and 3.5: a transformer with two streams; two CLIP text encoders and T5 embed the prompt.
 
-Its modulation adds a shift after the norms, so no scale folds into them. A pipeline may lack T5; it then
+The modulation of the transformer adds a shift after the norms, so no scale folds into them, and values of both streams
+are read by both outputs. The text encoders have no modulation. A pipeline may lack T5; it then
 passes zeros in place of T5's hidden states.
 """
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_projected_graph, make_t5_graph
+from ..shared.text_encoder_folds import CLIP_PROJECTED_BLOCKS, T5_BLOCKS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # N: patches of the image. L: tokens of CLIP and of T5.
@@ -29,9 +31,21 @@ FAMILY = Family(
     pipeline_class="StableDiffusion3Pipeline",
     denoiser="transformer",
     components=(
-        Component("text_encoder", "CLIPTextModelWithProjection", role="text_encoder", embeddings=CLIP_EMBEDDINGS),
-        Component("text_encoder_2", "CLIPTextModelWithProjection", role="text_encoder", embeddings=CLIP_EMBEDDINGS),
-        Component("text_encoder_3", "T5EncoderModel", role="text_encoder", embeddings=("shared",)),
+        Component(
+            "text_encoder",
+            "CLIPTextModelWithProjection",
+            CLIP_PROJECTED_BLOCKS,
+            role="text_encoder",
+            embeddings=CLIP_EMBEDDINGS,
+        ),
+        Component(
+            "text_encoder_2",
+            "CLIPTextModelWithProjection",
+            CLIP_PROJECTED_BLOCKS,
+            role="text_encoder",
+            embeddings=CLIP_EMBEDDINGS,
+        ),
+        Component("text_encoder_3", "T5EncoderModel", T5_BLOCKS, role="text_encoder", embeddings=("shared",)),
         Component("transformer", "SD3Transformer2DModel", role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),

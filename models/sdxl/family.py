@@ -1,11 +1,13 @@
 """Stable Diffusion XL: a UNet; two CLIP text encoders embed the prompt.
 
-Its norms add a bias, so no scale folds into them.
+Scales fold into the norms of its attention blocks, whose biases are divided too. Nothing folds through the gated
+activation, whose gate and values are one linear.
 """
 
-from ..base.family import Component, Family
+from ..base.family import Block, Component, Family, Fold
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_hidden_graph, make_clip_projected_graph
+from ..shared.text_encoder_folds import CLIP_BLOCKS, CLIP_PROJECTED_BLOCKS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # h, w: rows and columns of latents. L: tokens of the prompt; CLIP pads to 77.
@@ -24,6 +26,18 @@ UNET = Graph(
     (Port("noise", (None, None, "h", "w")),),
 )
 
+ATTENTION_FOLDS = (
+    Fold("norm1", ("attn1.to_q", "attn1.to_k", "attn1.to_v"), "norm"),
+    Fold("attn1.to_v", ("attn1.to_out.0",), "rows"),
+    Fold("norm2", ("attn2.to_q",), "norm"),
+    Fold("attn2.to_v", ("attn2.to_out.0",), "rows"),
+    Fold("norm3", ("ff.net.0.proj",), "norm"),
+)
+UNET_BLOCKS = tuple(
+    Block(f"{place}.attentions.*.transformer_blocks.*", ATTENTION_FOLDS)
+    for place in ("down_blocks.*", "mid_block", "up_blocks.*")
+)
+
 FAMILY = Family(
     pipeline_class="StableDiffusionXLPipeline",
     denoiser="unet",
@@ -31,6 +45,7 @@ FAMILY = Family(
         Component(
             "text_encoder",
             "CLIPTextModel",
+            CLIP_BLOCKS,
             role="text_encoder",
             weight_prefixes=(("CLIPTextModel", "text_model."),),
             embeddings=("embeddings.token_embedding",),
@@ -38,10 +53,11 @@ FAMILY = Family(
         Component(
             "text_encoder_2",
             "CLIPTextModelWithProjection",
+            CLIP_PROJECTED_BLOCKS,
             role="text_encoder",
             embeddings=("text_model.embeddings.token_embedding",),
         ),
-        Component("unet", "UNet2DConditionModel", role="denoiser"),
+        Component("unet", "UNet2DConditionModel", UNET_BLOCKS, role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),
     graphs=(

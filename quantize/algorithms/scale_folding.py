@@ -27,7 +27,8 @@ def fold_scale(weights: Weights, fold: Fold, scale: Tensor, channel: Tensor, sto
     """Divides `prev_op` by a scale and multiplies the input columns of the fold's linears by it, in place.
 
     A norm is stored in `storage_dtype`, and rounding it there changes the scale slightly. The columns are multiplied by
-    what the norm was really divided by, so that the output is exact.
+    what the norm was really divided by, so that the output is exact, but for a bias, which is rounded when it is
+    stored.
 
     Args:
         weights: The block's parameters, (out, in) for linears; those that the fold touches are replaced.
@@ -45,9 +46,9 @@ def fold_scale(weights: Weights, fold: Fold, scale: Tensor, channel: Tensor, sto
         weights[name] = torch.where(scale == 1, weight, divided)
     else:
         weights[name] = weight / scale[:, None]
-        bias = f"{fold.prev_op}.bias"
-        if bias in weights:
-            weights[bias] = weights[bias] / scale
+    bias = f"{fold.prev_op}.bias"
+    if bias in weights:
+        weights[bias] = weights[bias] / scale
     for linear in fold.linears:
         weights[f"{linear}.weight"] = weights[f"{linear}.weight"] * scale[channel]
     return scale

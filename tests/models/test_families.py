@@ -31,6 +31,16 @@ def make_qwen3() -> Any:
     return Qwen3Model(Qwen3Config(**sizes, **GQA))
 
 
+def make_qwen25_vl() -> Any:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 32}
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 128}
+    text = {**sizes, **GQA, "rope_parameters": rope}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+
+
 def denoise(model: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     latents, text = torch.randn(16, 1, 8, 8, generator=generator), torch.randn(10, 128, generator=generator)
@@ -43,10 +53,32 @@ def encode(model: Any) -> torch.Tensor:
     return output
 
 
-EXAMPLES = {"ZImageTransformer2DModel": make_z_image, "Qwen3Model": make_qwen3}
-RUNS = {"ZImageTransformer2DModel": denoise, "Qwen3Model": encode}
-COMPONENTS = [component for family in load_families().values() for component in family.components if component.blocks]
-for_each_component = pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.model_class)
+def encode_all(model: Any) -> torch.Tensor:
+    output: torch.Tensor = model(torch.arange(6)[None], output_hidden_states=True).hidden_states[-1]
+    return output
+
+
+EXAMPLES = {
+    "ZImageTransformer2DModel": make_z_image,
+    "Qwen3Model": make_qwen3,
+    "Qwen2_5_VLForConditionalGeneration": make_qwen25_vl,
+}
+RUNS = {
+    "ZImageTransformer2DModel": denoise,
+    "Qwen3Model": encode,
+    "Qwen2_5_VLForConditionalGeneration": encode_all,
+}
+# One of each class: families share their text encoders. Folds of those without chains are tested with whole pipelines,
+# in tests/quantize/algorithms/test_scale_folding.py.
+COMPONENTS = {
+    component.model_class: component
+    for family in load_families().values()
+    for component in family.components
+    if any(block.chains for block in component.blocks)
+}
+for_each_component = pytest.mark.parametrize(
+    "component", COMPONENTS.values(), ids=lambda component: component.model_class
+)
 
 
 def make_meta_model(component: Component) -> nn.Module:
@@ -100,6 +132,7 @@ def test_all_repeated_blocks_are_described(component: Component) -> None:
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
+        and not name.startswith(tuple(f"{path}." for path in component.unused_modules))
         and any("atten" in child or "attn" in child for child, _ in module[0].named_modules())
     }
     assert lists == {block.path.removesuffix(".*") for block in component.blocks}
@@ -122,6 +155,7 @@ def test_all_attention_and_feed_forward_linears_are_quantized(component: Compone
 @for_each_component
 def test_gqa_config_keys_are_keys_of_the_config(component: Component) -> None:
     config: Any = make_meta_model(component).config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
     for block in component.blocks:
         for fold in block.folds:
             assert all(hasattr(config, key) for key in fold.gqa_config_keys or ())

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_families import FLUX, KLEIN, QWEN, SD3, SDXL, SIDE, write_tiny_family
 from torch import Tensor
 
 from edgepress.models.base.family import Fold
 from edgepress.pipelines.hub import DEMO_PIPELINE
-from edgepress.pipelines.sampling import load_pipeline, resolve_sampling
+from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline, resolve_sampling
+from edgepress.prompts.prompt import Prompt
 from edgepress.prompts.reader import load_prompts
 from edgepress.quantize.algorithms.scale_folding import channel_map, fold_scale
 from edgepress.quantize.plan import build_plan
@@ -47,6 +49,12 @@ def test_query_heads_that_share_values_share_scales() -> None:
     """Four query heads, two of values, two channels each: heads 0 and 1 read channels 0, 1; heads 2 and 3 read 2, 3."""
     fold = Fold("v", ("o",), "rows", ("heads", "kv"))
     assert channel_map(fold, {"heads": 4, "kv": 2}, 8).tolist() == [0, 1, 0, 1, 2, 3, 2, 3]
+
+
+def test_the_bias_of_a_norm_is_divided() -> None:
+    weights = {"n.weight": torch.tensor([2.0, 4.0]), "n.bias": torch.tensor([1.0, 3.0]), "a.weight": torch.ones(3, 2)}
+    fold_scale(weights, Fold("n", ("a",), "norm"), torch.tensor([2.0, 0.5]), torch.arange(2), torch.float32)
+    assert weights["n.bias"].tolist() == [0.5, 6.0]
 
 
 def generate(folder: Path, fold_scales: bool) -> Tensor:
@@ -94,6 +102,20 @@ def check(folder: Path) -> None:
 
 def test_folding_changes_nothing_on_the_real_block_layout(tiny: Path) -> None:
     check(tiny)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [FLUX, SD3, SDXL, KLEIN, QWEN])
+def test_folding_changes_nothing_in_other_families(name: str, tmp_path: Path) -> None:
+    write_tiny_family(name, tmp_path, **({"block_out_channels": (32, 64, 64)} if name == SDXL else {}))
+    latents, prompt = [], Prompt(id="p", prompt="a cat", language="en")
+    pipeline, sampling = load_pipeline(tmp_path, torch.float32), SamplingParams(SIDE, SIDE, 2, 0.0)
+    for folds in (False, True):
+        if folds:
+            fold_everything(pipeline, tmp_path)
+        latents.append(generate_images(pipeline, [prompt], sampling, output_type="latent")[0])
+    plain, folded = latents
+    assert 0 < ((plain - folded).norm() / plain.norm()).item() < 2e-5  # rounding shows that scales were folded
 
 
 @pytest.mark.slow
