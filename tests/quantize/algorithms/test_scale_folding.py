@@ -82,6 +82,8 @@ def fold_everything(pipeline: object, folder: Path) -> None:
     generator = torch.Generator().manual_seed(5)
     for component in build_plan(folder, QuantizationSettings()).components:
         model = getattr(pipeline, component.name)
+        if type(model).__name__ in dict(component.spec.weight_prefixes) and not hasattr(model, "layers"):
+            model = model.base_model  # of one with a head
         for unit in component.blocks:
             block = model.get_submodule(unit.path)
             weights = {name: parameter.data for name, parameter in block.named_parameters()}
