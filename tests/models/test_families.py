@@ -230,15 +230,15 @@ def test_shift_along_a_chain_cancels(component: Component) -> None:
     model = make_random_model(component)
     expected = run(component, model)
     for path, chain in list_chains(component):
-        weights = [model.get_submodule(f"{path}.{linear}").weight for linear in chain.linears]
-        for number, linear in enumerate(chain.linears[: len(weights) - (not chain.cancelled_by_norm)]):
-            with torch.no_grad():
-                weights[number] *= 2.0**10
-                weights[-1] *= 1.0 if chain.cancelled_by_norm else 2.0**-10
-            error = (run(component, model) - expected).norm() / expected.norm()
-            with torch.no_grad():
-                weights[number] *= 2.0**-10
-                weights[-1] *= 1.0 if chain.cancelled_by_norm else 2.0**10
+        linears = [model.get_submodule(f"{path}.{linear}") for linear in chain.linears]
+        for number, linear in enumerate(chain.linears[: len(linears) - (not chain.cancelled_by_norm)]):
+            for factor in (2.0**10, 2.0**-10):
+                with torch.no_grad():
+                    for parameter in linears[number].parameters():  # a bias is divided with the rows
+                        parameter *= factor
+                    linears[-1].weight *= 1.0 if chain.cancelled_by_norm else 1 / factor
+                if factor > 1:
+                    error = (run(component, model) - expected).norm() / expected.norm()
             assert error < 1e-3, f"{path}.{linear}: {error:.2e}"
 
 
