@@ -171,8 +171,10 @@ class QuantizationPlan:
     def leave_out(self, names: Collection[str]) -> QuantizationPlan:
         """Returns a plan in which some components only run in calibration."""
         components = tuple(component for component in self.components if component.name not in names)
-        others = tuple(component for component in self.components if component.name in names)
-        return replace(self, components=components, unquantized_components=(*self.unquantized_components, *others))
+        reference_only = tuple(component for component in self.components if component.name in names)
+        return replace(
+            self, components=components, unquantized_components=(*self.unquantized_components, *reference_only)
+        )
 
     def get_component(self, name: str) -> ComponentPlan:
         return next(component for component in self.components if component.name == name)

@@ -71,8 +71,13 @@ class Calibration:
             if name in self._state.stats_by_input:
                 first = name.removeprefix(f"{block.name}.")
                 groups.setdefault(first, [first]).extend([linear] if linear != first else [])
-        idle = tuple(linear for linear, name in inputs.items() if name not in self._state.stats_by_input)
-        return replace(block, unfolded=tuple(map(tuple, groups.values())), idle=idle)
+        idle = [linear for linear, name in inputs.items() if name not in self._state.stats_by_input]
+        stats = self._state.stats_by_input
+        folds = tuple(fold for fold in block.spec.folds if f"{block.name}.{fold.linears[0]}" in stats)
+        idle += [linear for fold in block.spec.folds if fold not in folds for linear in fold.linears]
+        chains = tuple(chain for chain in block.spec.chains if not set(idle).intersection(chain.linears))
+        spec = replace(block.spec, folds=folds, chains=chains)
+        return replace(block, spec=spec, unfolded=tuple(map(tuple, groups.values())), idle=tuple(idle))
 
     @property
     def abs_max_by_module(self) -> dict[str, float]:

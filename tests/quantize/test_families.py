@@ -1,4 +1,4 @@
-"""Pipelines of other families: quantized without folds, opened by diffusers, with the error that GPTQ promises."""
+"""Pipelines of other families: quantized, opened by diffusers, with the error that GPTQ promises."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def iterate_quantized(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
             yield file.parent.name, path, dequantize(unpack_awq(packed))
 
 
-def iterate_biases(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
-    """Component, path and stored bias of every quantized linear with one."""
+def iterate_vectors(folder: Path) -> Iterator[tuple[str, str, str, Tensor]]:
+    """Component, path, name and value of every stored bias and weight of a norm."""
     for file in sorted(folder.glob("*/*.safetensors")):
-        tensors = load_file(file)
-        for path in [name.removesuffix(".bias") for name in tensors if name.endswith(".bias")]:
-            if f"{path}.qweight" in tensors:
-                yield file.parent.name, path, tensors[f"{path}.bias"]
+        for name, tensor in load_file(file).items():
+            path, _, kind = name.rpartition(".")
+            if tensor.ndim == 1 and kind in ("weight", "bias"):
+                yield file.parent.name, path, kind, tensor
 
 
 @pytest.mark.parametrize("method", ["rtn", "best"])
@@ -93,8 +93,8 @@ def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
     expected = load_pipeline(source, torch.float32)
     for component, path, weight in iterate_quantized(model):
         getattr(expected, component).get_submodule(path).weight = nn.Parameter(weight)
-    for component, path, bias in iterate_biases(model):  # those of `best` take over the mean of the errors
-        getattr(expected, component).get_submodule(path).bias = nn.Parameter(bias)
+    for component, path, kind, vector in iterate_vectors(model):  # biases of `best` take over the mean of the errors,
+        setattr(getattr(expected, component).get_submodule(path), kind, nn.Parameter(vector))  # and norms scales
     reopened = load_pipeline(model, torch.float32)
     images, originals = (
         generate_images(pipeline, [PROMPT], SAMPLING, output_type="latent")[0] for pipeline in (reopened, expected)
