@@ -261,7 +261,7 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
         return ComponentPlan(spec, checkpoint, config, (), (), surplus)
     selection = select_linears(module, spec)
     unused = _find_unused_blocks(spec, selection.repeated, checkpoint.folder)
-    prefixes_of_unused = tuple(f"{path}." for path in unused)
+    prefixes_of_unused = tuple(f"{path}." for path in (*unused, *spec.unused_modules))
     kept_linears = {
         path: reason for path, reason in selection.kept_linears.items() if not path.startswith(prefixes_of_unused)
     }

@@ -77,7 +77,8 @@ class Calibration:
         idle += [linear for fold in block.spec.folds if fold not in folds for linear in fold.linears]
         chains = tuple(chain for chain in block.spec.chains if not set(idle).intersection(chain.linears))
         spec = replace(block.spec, folds=folds, chains=chains)
-        return replace(block, spec=spec, unfolded=tuple(map(tuple, groups.values())), idle=tuple(idle))
+        ordered = tuple(linear for linear in block.relative_linears if linear in idle)
+        return replace(block, spec=spec, unfolded=tuple(map(tuple, groups.values())), idle=ordered)
 
     @property
     def abs_max_by_module(self) -> dict[str, float]:

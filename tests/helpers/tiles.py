@@ -20,7 +20,8 @@ def without_tile_graphs() -> Iterator[None]:
 
     def get_family_without_tiles(pipeline_class: str) -> Family:
         family = get_family(pipeline_class)
-        return replace(family, graphs=tuple(graph for graph in family.graphs if graph not in VAE_TILE_GRAPHS))
+        names = {graph.name for graph in VAE_TILE_GRAPHS}
+        return replace(family, graphs=tuple(graph for graph in family.graphs if graph.name not in names))
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(source_model, "get_family", get_family_without_tiles)
