@@ -31,7 +31,7 @@ IRRELEVANT = {"components", "tune"}
 
 
 @dataclass(frozen=True)
-class QuantizedComponent:
+class SharedComponent:
     """A component of another artifact that takes the place of one that would be quantized.
 
     Attributes:
@@ -88,7 +88,7 @@ class QuantizedComponent:
 
 def find_reused(
     plan: QuantizationPlan, files: Sequence[FileRecord], artifacts: Sequence[Path]
-) -> list[QuantizedComponent]:
+) -> list[SharedComponent]:
     """Finds the text encoders that other artifacts have quantized already.
 
     Args:
@@ -100,13 +100,13 @@ def find_reused(
         UserError: An artifact has no text encoder of the same weights, quantized it in another way, or lacks blocks.
     """
     encoders = [component for component in plan.components if component.spec.role == "text_encoder"]
-    reused: dict[str, QuantizedComponent] = {}
+    reused: dict[str, SharedComponent] = {}
     for path in artifacts:
         artifact, manifest = Artifact(path), read_manifest(path)
         if manifest is None or not artifact.has_model:
             raise UserError(f"{path} is no artifact with a quantized model, so nothing can be reused. Check --reuse.")
         shared = {
-            component.name: QuantizedComponent(component, artifact, manifest, name)
+            component.name: SharedComponent(component, artifact, manifest, name)
             for component in encoders
             for name in _find_same_weights(component.name, files, manifest)
         }
@@ -134,7 +134,7 @@ def _hash_weights(component: str, files: Iterable[FileRecord]) -> set[str]:
     return {file.sha256 for file in files if file.path.startswith(paths[0]) and file.path.endswith(paths[1])}
 
 
-def _check_settings(candidate: QuantizedComponent, settings: QuantizationSettings) -> None:
+def _check_settings(candidate: SharedComponent, settings: QuantizationSettings) -> None:
     recorded = validate_settings(QuantizationSettings, candidate.manifest.recipe.get("quantize", {}))
     expected, actual = _describe(settings), _describe(recorded)
     different = [key for key in expected if expected[key] != actual[key]]
@@ -156,7 +156,7 @@ def _describe(settings: QuantizationSettings) -> Mapping[str, Any]:
     return settings.model_dump(mode="json", exclude={"method", *IRRELEVANT}) | {"steps": list(settings.resolved_steps)}
 
 
-def _check_blocks(candidate: QuantizedComponent) -> None:
+def _check_blocks(candidate: SharedComponent) -> None:
     """Raises UserError where the pipeline reads blocks that the other one does not, which were not quantized."""
     layers = [layer["layer"] for layer in candidate.manifest.layers]
     missing = [

@@ -40,7 +40,7 @@ from .block_files import collect_layers, collect_overflows, save_block
 from .calibration.collector import plan_image_batches, run_calibration
 from .calibration.state import Calibration
 from .calibration.validation_split import split_prompts
-from .component_reuse import QuantizedComponent, find_reused
+from .component_reuse import SharedComponent, find_reused
 from .confirmation import Confirmation, read_choice, variant_key
 from .float_layers import warn_about_floats
 from .lora import merge_into_plan
@@ -177,7 +177,7 @@ class QuantizationJob:
     loras: Sequence[LoraRecord] = ()
     files: Sequence[FileRecord] = ()
     snapshot: FolderSnapshot | None = None
-    reused: Sequence[QuantizedComponent] = ()
+    reused: Sequence[SharedComponent] = ()
 
     @property
     def source_name(self) -> str:
