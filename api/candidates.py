@@ -104,7 +104,7 @@ def _find_results(spec: str) -> Path | None:
 def _require_results_only(specs: Sequence[str], paths: Sequence[Path], options: Mapping[str, Any]) -> None:
     if len(paths) < len(specs):
         raise UserError(f"{paths[0]} holds results, but not all candidates do. Give results only, or candidates only.")
-    given = [name for name, value in options.items() if value]
+    given = ["--metric" if name == "metrics" else f"--{name}" for name, value in options.items() if value]
     if given:
         raise UserError(f"{paths[0]} holds results, which are only read. Leave out {' and '.join(given)}.")
 

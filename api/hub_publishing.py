@@ -22,6 +22,7 @@ from ..storage.files import FileRecord, list_files, record_file
 from ..storage.layout import CHECKSUMS_NAME, DIFFUSERS, MANIFEST, MODEL, PUBLISHED, Artifact
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
+from ..storage.preflight import is_within
 from ..storage.recognition import is_artifact, reject_path
 from .licenses import require_license
 from .repository_card import RECIPE_NAME, CardSettings, build_front_matter, build_text
@@ -100,7 +101,7 @@ def publish(
     if dry_run and output is None:
         raise UserError("A dry run writes a folder. Name it with --output.")
     if output is not None:
-        if Path(output).resolve().is_relative_to(source.path.resolve()):
+        if is_within(Path(output), source.path):
             raise UserError(f"The output {output} is inside the artifact {source.path}. Choose another --output.")
         check_new_folder(Path(output))
     if license:

@@ -35,13 +35,13 @@ def sign(path: str | Path, key: str | Path) -> Path:
     Raises:
         UserError: It is no artifact, the key cannot be used, or the signature cannot be written.
     """
-    from model_signing import signing
-
-    artifact = _require_artifact(path)
+    artifact, key = _require_artifact(path), _require_key(key)
     signature = artifact.path / SIGNATURE
     check_writable_folder(artifact.path)
+    from model_signing import signing
+
     try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=_require_key(key))
+        signer = signing.Config().use_elliptic_key_signer(private_key=key)
         with artifact_lock(artifact.path):
             signer.set_hashing_config(_configure_hashing()).sign(artifact.path, signature)
     except (OSError, TypeError, ValueError) as error:
@@ -64,14 +64,14 @@ def check_signature(path: str | Path, key: str | Path) -> None:
     Raises:
         UserError: It is no artifact, has no signature, or the signature is that of another key or of other files.
     """
-    from model_signing import verifying
-
-    artifact = _require_artifact(path)
+    artifact, key = _require_artifact(path), _require_key(key)
     signature = artifact.path / SIGNATURE
     if not signature.is_file():
         raise UserError(f"{artifact.path} has no signature. Ask who made it for one.")
+    from model_signing import verifying
+
     try:
-        verifier = verifying.Config().use_elliptic_key_verifier(public_key=_require_key(key))
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
         verifier.set_hashing_config(_configure_hashing()).verify(artifact.path, signature)
     except Exception as error:  # the package raises what its parts do
         raise UserError(

@@ -35,7 +35,7 @@ def export_gguf(
     Codes and scales are carried over, not rounded again.
 
     Args:
-        recipe: As for `quantize`; its device names the artifact. None if `output` is given.
+        recipe: As for `quantize`; its device names the artifact. None if, and only if, `output` is given.
         model: A quantized diffusers folder or an artifact; default: the artifact in `output`.
         output: The artifact's folder; default: `artifacts/<device>`.
         type: `q4_0` takes a symmetric 4-bit solution, `q8_0` one in 8 bits, `q4_1` the model's own codes. Default:
@@ -69,7 +69,7 @@ def export_diffusers(
     """Exports a quantized pipeline to a folder for stock diffusers and auto-round, in `output/diffusers`.
 
     Args:
-        recipe: As for `quantize`; its device names the artifact. None if `output` is given.
+        recipe: As for `quantize`; its device names the artifact. None if, and only if, `output` is given.
         model: A quantized diffusers folder or an artifact; default: the artifact in `output`.
         output: The artifact's folder; default: `artifacts/<device>`.
         progress: Called with a stage, what is done and the total.
@@ -98,7 +98,7 @@ def export_comfyui(
     """Exports a quantized pipeline to a file with ComfyUI's layout for 4-bit weights, in `output/comfyui`.
 
     Args:
-        recipe: As for `quantize`; its device names the artifact. None if `output` is given.
+        recipe: As for `quantize`; its device names the artifact. None if, and only if, `output` is given.
         model: A quantized diffusers folder or an artifact; default: the artifact in `output`.
         output: The artifact's folder; default: `artifacts/<device>`.
         progress: Called with a stage, what is done and the total.
@@ -127,7 +127,7 @@ def export_compressed_tensors(
     """Exports text encoders for transformers with compressed-tensors, in `output/compressed-tensors`.
 
     Args:
-        recipe: As for `quantize`; its device names the artifact. None if `output` is given.
+        recipe: As for `quantize`; its device names the artifact. None if, and only if, `output` is given.
         model: A quantized diffusers folder or an artifact; default: the artifact in `output`.
         output: The artifact's folder; default: `artifacts/<device>`.
         progress: Called with a stage, what is done and the total.
@@ -150,10 +150,12 @@ def _resolve_folders(
     """The folder to export, and the artifact to export to.
 
     Raises:
-        UserError: Neither a recipe nor an output is given.
+        UserError: Neither a recipe nor an output is given, or both are.
     """
     if recipe is None and output is None:
         raise UserError("Give --recipe or --output: the artifact to export.")
+    if recipe is not None and output is not None:
+        raise UserError(f"--output {output} names the artifact to export, and so does --recipe. Give one of them.")
     if output is not None:
         target = Path(output)
     else:

@@ -15,7 +15,7 @@ from ..storage.layout import ONNX, RKNN, Artifact, locate_folder
 from .command import Command, accept_old_names
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu, threads_option
-from .options import FOLDER, json_option, output_option, verbosity_options
+from .options import PATH, json_option, output_option, verbosity_options
 from .parameter_types import ImageSize, WholeNumber
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ REFRESH_PER_SECOND = 1  # of the progress bar: ten would take a share of a small
 
 @accept_old_names({"--one-graph": "--low-memory"})
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option(
     "--images", type=WholeNumber(min=1), default=100, show_default=True, help="Number of images after the first."
 )

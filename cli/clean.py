@@ -8,11 +8,11 @@ import click
 
 from .command import Command
 from .console import print_json
-from .options import FOLDER, json_option, verbosity_options
+from .options import PATH, json_option, verbosity_options
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER, required=False)
+@click.argument("artifact", type=PATH, required=False)
 @click.option("--dry-run", is_flag=True, help="Remove nothing; show what would be removed.")
 @json_option
 @verbosity_options

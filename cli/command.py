@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..common.errors import UserError
 from ..common.file_names import require_utf8
 from .usage_errors import require_subcommand
 
@@ -117,6 +118,23 @@ class Group(RenamedOptions, click.Group):
                 has_same = any(name in known.opts for known in command.params)
                 advice = f"Give it after '{command.name}'" if has_same else "Leave it out"
                 raise click.UsageError(f"{name} before '{command.name}' has no effect. {advice}.", ctx)
+
+
+def require_effect(option: str, has_effect: bool, reason: str) -> None:
+    """Checks that an option of the command that runs was not given in vain.
+
+    Args:
+        option: Its name, such as `--quality`.
+        has_effect: Whether it changes anything.
+        reason: Why not, such as "PNG loses nothing".
+
+    Raises:
+        UserError: It was given.
+    """
+    context = click.get_current_context()
+    name = next(str(parameter.name) for parameter in context.command.params if option in parameter.opts)
+    if not has_effect and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        raise UserError(f"{option} has no effect: {reason}. Leave it out.")
 
 
 def accept_old_names(renames: Renames) -> Callable[[C], C]:

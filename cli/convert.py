@@ -9,11 +9,11 @@ import click
 
 from .command import Command
 from .console import print_json, show_progress
-from .options import json_option, output_option, verbosity_options
+from .options import PATH, json_option, output_option, verbosity_options
 
 
 @click.command(cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option(
     "--base", required=True, metavar="MODEL", help="The pipeline that it belongs to: a diffusers folder or Hub id."
 )

@@ -8,11 +8,11 @@ import click
 
 from .command import Command
 from .console import print_json
-from .options import FOLDER, json_option, verbosity_options
+from .options import PATH, json_option, verbosity_options
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option("--license", metavar="SPDX", help="Licence of the original pipeline.  [default: as its README.md says]")
 @json_option
 @verbosity_options

@@ -9,14 +9,14 @@ import click
 
 from .command import Command
 from .console import print_json
-from .options import FOLDER, json_option, verbosity_options
+from .options import PATH, json_option, verbosity_options
 
 DIFFERENT = 1  # exit code
 
 
 @click.command(cls=Command)
-@click.argument("first", type=FOLDER, metavar="A")
-@click.argument("second", type=FOLDER, metavar="B")
+@click.argument("first", type=PATH, metavar="A")
+@click.argument("second", type=PATH, metavar="B")
 @json_option
 @verbosity_options
 @click.pass_context

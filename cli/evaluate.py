@@ -11,7 +11,7 @@ from ..api import functions as api
 from ..storage.preflight import check_results_folder
 from .command import Command, Group, accept_old_names
 from .console import print_json, show_progress
-from .options import FOLDER, json_option, model_option, output_option, recipe_option, restart_option, verbosity_options
+from .options import PATH, json_option, model_option, output_option, recipe_option, restart_option, verbosity_options
 from .parameter_types import WholeNumber
 
 if TYPE_CHECKING:
@@ -36,18 +36,18 @@ RENAMES = {"--reference": "--model", "--truth": "--ground-truth", "--no-resume":
     help="A pipeline (also one that another program quantized), an export, an artifact, images, a .gguf or "
     ".safetensors file in place of a component, or a server; may be repeated.  [default: artifacts/DEVICE/model]",
 )
-@click.option("--pairs", type=(FOLDER, FOLDER), metavar="DIR DIR", help="Compare two folders of images by name.")
+@click.option("--pairs", type=(PATH, PATH), metavar="DIR DIR", help="Compare two folders of images by name.")
 @click.option("--prompts", metavar="FILE|SET", help="Prompt set.  [default: the recipe's]")
 @click.option(
     "--limit", type=WholeNumber(min=1), metavar="N", help="Prompts to use, from the start.  [default: the recipe's]"
 )
 @click.option("--seeds", type=WholeNumber(min=1), default=1, show_default=True, help="Images per prompt.")
-@click.option("--ground-truth", type=FOLDER, metavar="DIR", help="Ground-truth images, <prompt id>.png.")
+@click.option("--ground-truth", type=PATH, metavar="DIR", help="Ground-truth images, <prompt id>.png.")
 @click.option("--clip", metavar="SPEC", help="CLIP weights, such as local-dir:DIR.  [default: the pipeline's, if any]")
 @click.option("--lpips", metavar="DIR", help="Weights for LPIPS: those of AlexNet and of its heads.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Compute only this metric; may be repeated.")
-@click.option("--baseline", type=FOLDER, metavar="FILE", help="An earlier results.json, to report changes against.")
-@click.option("--history", type=FOLDER, metavar="FILE", help="SQLite file that every run adds its scores to.")
+@click.option("--baseline", type=PATH, metavar="FILE", help="An earlier results.json, to report changes against.")
+@click.option("--history", type=PATH, metavar="FILE", help="SQLite file that every run adds its scores to.")
 @click.option("--noise-floor/--no-noise-floor", default=None, help="Run the reference twice.  [default: the recipe's]")
 @click.option("--gates/--no-gates", default=True, help="Check the recipe's gates.  [default: check]")
 @restart_option
@@ -78,7 +78,7 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
 
 
 @evaluate.command(cls=Command)
-@click.argument("results", type=FOLDER, metavar="RESULTS.json")
+@click.argument("results", type=PATH, metavar="RESULTS.json")
 @output_option("Where to write.  [default: next to the results]")
 @json_option
 @verbosity_options

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from ..api import functions as api
-from ..common.errors import UserError
 from ..recipes.schema import RknnSettings
-from .command import Command
+from .command import Command, require_effect
 from .console import print_json, show_progress
 from .options import json_option, model_option, output_option, recipe_option, verbosity_options
 from .parameter_types import NameChoice, Seconds
@@ -41,8 +40,8 @@ def rknn(
 ) -> None:
     """Export a pipeline to RKNN parts, built and simulated by rknn-toolkit2."""
     if only_plan:
-        if options["components"]:
-            raise UserError("--plan is about the whole pipeline. Leave out --component.")
+        for name in ("--component", "--output", "--timeout"):
+            require_effect(name, False, "--plan is about the whole pipeline, and builds nothing")
         plan = api.plan_rknn(recipe, model=model, precision=options["precision"])
         if as_json:
             click.echo(json.dumps(asdict(plan), default=str, ensure_ascii=False, indent=2))

@@ -12,11 +12,11 @@ from ..common.errors import UserError
 from ..common.requirements import requires_extra
 from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
-from .command import LOGGER, Command
+from .command import LOGGER, Command, require_effect
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu, threads_option
-from .image_output import resolve_output
-from .options import FOLDER, json_option, output_option, provenance_option, restart_option, verbosity_options
+from .image_output import LOSSY_FORMATS, resolve_output
+from .options import PATH, json_option, output_option, provenance_option, restart_option, verbosity_options
 from .parameter_types import ImageSize, NameChoice, Number, WholeNumber
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ ENGINES = ("onnxruntime", "openvino")
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option("--prompt", metavar="TEXT", help="What the image shows.")
 @click.option("--prompts", metavar="FILE|SET", help="Prompts to generate an image of each, into the folder --output.")
 @click.option("--preset", metavar="NAME", help="Steps, size and guidance by name, such as fast.")
@@ -103,6 +103,8 @@ def generate(
     if prompts is None and (batch_format or low_memory or restart):
         raise UserError("--format, --low-memory and --restart are for --prompts. Leave them out.")
     target = resolve_output(output, quality) if prompts is None else None
+    written = target.image_format if target else (batch_format or FORMATS[0]).upper()
+    require_effect("--quality", written in LOSSY_FORMATS, f"{written} files lose nothing")
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import ImagePipeline
 
@@ -115,6 +117,7 @@ def generate(
     keep_loaded = False if low_memory or prompts is None else None
     pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine), threads)
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
+    require_effect("--negative-prompt", bool(settings.guidance), "there is no --guidance that leads away from it")
     request = replace(settings, prompt=prompt or "", seed=seed, tile_size=tile, negative_prompt=negative_prompt)
     if target is None:
         assert prompts is not None

@@ -9,11 +9,11 @@ import click
 
 from .command import LOGGER, Command
 from .console import print_json
-from .options import FOLDER, json_option, verbosity_options
+from .options import PATH, json_option, verbosity_options
 
 
 @click.command(cls=Command)
-@click.argument("path", type=FOLDER)
+@click.argument("path", type=PATH)
 @json_option
 @verbosity_options
 def info(path: Path, as_json: bool) -> None:

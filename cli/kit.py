@@ -8,16 +8,16 @@ import click
 
 from ..common.requirements import requires_extra
 from .command import Command
-from .options import FOLDER, output_option, verbosity_options
+from .options import PATH, output_option, verbosity_options
 from .parameter_types import NameChoice
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option(
-    "--wheelhouse", type=FOLDER, metavar="DIR", help="Wheels to put into the kit: the board then needs no network."
+    "--wheelhouse", type=PATH, metavar="DIR", help="Wheels to put into the kit: the board then needs no network."
 )
 @verbosity_options
 @requires_extra("server")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from .command import LOGGER
-from .parameter_types import NameChoice, RecipeName
+from .parameter_types import LocalPath, NameChoice, RecipeName
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FOLDER = click.Path(path_type=Path)
+PATH = LocalPath()
 QUIET, VERBOSE = "edgepress.quiet", "edgepress.verbose"  # keys of the context's meta
 
 
@@ -30,7 +29,7 @@ def model_option(help: str) -> Callable[[F], F]:  # noqa: A002
 
 def output_option(help: str, required: bool = False, metavar: str = "DIR") -> Callable[[F], F]:  # noqa: A002
     """`--output` or `-o`, as the parameter `output`."""
-    return click.option("-o", "--output", type=FOLDER, metavar=metavar, required=required, help=help)
+    return click.option("-o", "--output", type=PATH, metavar=metavar, required=required, help=help)
 
 
 def ignore_plan_option(function: F) -> F:

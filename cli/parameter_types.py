@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +16,24 @@ from ..common.suggest import suggest_name
 from ..common.validation import format_value
 from ..recipes.loader import recipe_names
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 MAX_TUNE_MINUTES = 10_080  # a week
+
+
+class LocalPath(click.Path):
+    """A path on this machine. `~` is the home folder, which shells do not say in `--output=~/x`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if ADDRESS.match(str(value)):
+            self.fail(f"{format_value(str(value))} is an address. Give a path on this machine.", param, ctx)
+        try:
+            return path.expanduser()
+        except RuntimeError:  # no user with that home folder
+            return path
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):

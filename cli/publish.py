@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from .command import Command
+from .command import Command, require_effect
 from .console import print_json, show_progress
-from .options import FOLDER, json_option, output_option, verbosity_options
+from .options import PATH, json_option, output_option, verbosity_options
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--folder", "folders", multiple=True, help="Publish only this folder; may be repeated.  [default: all]")
 @click.option("--base-model", default="", metavar="ID", help="The original on the Hub.  [default: what was quantized]")
@@ -25,6 +25,7 @@ from .options import FOLDER, json_option, output_option, verbosity_options
 @verbosity_options
 def publish(artifact: Path, repo: str, as_json: bool, **options: Any) -> None:
     """Publish an artifact with a model card: results, how to load it, how it was made, hashes."""
+    require_effect("--private", not options["dry_run"], "a dry run uploads nothing")
     from ..api import hub_publishing as api
 
     with show_progress() as progress:

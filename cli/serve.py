@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
+from ..common.regular_files import require_regular
 from ..common.requirements import requires_extra
 from ..common.user_folders import get_server_folder
-from .command import LOGGER, Command
+from .command import LOGGER, Command, require_effect
 from .execution_providers import provider_option, require_no_npu, threads_option
-from .options import FOLDER, QUIET, provenance_option, verbosity_options
+from .options import PATH, QUIET, provenance_option, verbosity_options
 from .parameter_types import Number, Seconds, WholeNumber
 
 if TYPE_CHECKING:
     from ..runtime.image_metadata import Detail
 
 TOKEN_VARIABLE = "EDGEPRESS_TOKEN"
+TOKEN, MAX_TOKEN = re.compile(r"[!-~]+"), 4096
+HOST = re.compile(r"[\w.-]+|\[[\da-f:.]+\]", re.ASCII | re.IGNORECASE)
 STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
 @click.option("--port", type=WholeNumber(0, 65_535), default=8000, show_default=True, help="Port; 0: any free one.")
 @click.option(
     "--token-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help=f"File with a token that clients must send.  [default: ${TOKEN_VARIABLE}]",
 )
@@ -63,7 +68,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 @click.option("--timeout", type=Seconds(), default=3600, show_default=True, help="Time for a request.")
 @click.option(
     "--state",
-    type=FOLDER,
+    type=PATH,
     metavar="DIR",
     help=f"Folder of templates and images.  [default: ${STATE_VARIABLE}, or in your state folder]",
 )
@@ -108,6 +113,8 @@ def serve(
     """
     if not allow_root and hasattr(os, "geteuid") and os.geteuid() == 0:
         raise UserError("The server does not start as root. Start it as another user, or give --allow-root.")
+    require_effect("--keep-hours", keep_images > 0, "--keep-images 0 keeps no image")
+    _check_hosts(allowed_hosts)
     token = _read_token(token_file)
     if providers:
         require_no_npu(artifact)
@@ -148,14 +155,34 @@ def serve(
 def _read_token(file: Path | None) -> str:
     """The token of a file or of the environment; empty if there is neither."""
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip()
+        return _check_token(os.environ.get(TOKEN_VARIABLE, "").strip(), f"${TOKEN_VARIABLE}")
+    require_regular(file, "Give another --token-file.")
     try:
-        token = file.read_text("utf-8").strip()
+        with file.open(encoding="utf-8") as stream:
+            token = stream.read(MAX_TOKEN + 1).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the token in {file} ({error}). Give another --token-file.") from error
+        reason = summarize_error(error)
+        raise UserError(f"Cannot read the token in {file} ({reason}). Give another --token-file.") from error
     if not token:
         raise UserError(f"{file} holds no token. Write one into it, or leave out --token-file.")
+    return _check_token(token, str(file))
+
+
+def _check_token(token: str, place: str) -> str:
+    """The token, if a client can send it."""
+    if token and (len(token) > MAX_TOKEN or not TOKEN.fullmatch(token)):
+        raise UserError(
+            f"{place} holds no token that a client can send. Write one line of at most {MAX_TOKEN} letters, digits and "
+            "signs, without spaces."
+        )
     return token
+
+
+def _check_hosts(names: Sequence[str]) -> None:
+    """Checks that names are such as clients send in `Host`."""
+    for name in names:
+        if not HOST.fullmatch(name):
+            raise UserError(f"--allowed-host '{name}' is not the name of a host. Write it like board.local.")
 
 
 def _default_state() -> Path:

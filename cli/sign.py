@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from .command import Command
-from .options import FOLDER, verbosity_options
+from .options import PATH, verbosity_options
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option(
     "--key",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     metavar="FILE",
     help="Private key on an elliptic curve, PEM.",

@@ -8,13 +8,13 @@ import click
 
 from .command import Command
 from .console import print_json, show_progress
-from .options import FOLDER, json_option, verbosity_options
+from .options import PATH, json_option, verbosity_options
 
 FAILED = 1  # exit code
 
 
 @click.command(cls=Command)
-@click.argument("artifact", type=FOLDER)
+@click.argument("artifact", type=PATH)
 @click.option(
     "--run/--no-run",
     default=True,
@@ -24,7 +24,7 @@ FAILED = 1  # exit code
 @click.option("--rehash", is_flag=True, help="Read all files again, even those that have not changed since.")
 @click.option(
     "--public-key",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Check the signature too, with a public key in PEM.",
 )

@@ -32,9 +32,20 @@ def escape_controls(text: str) -> str:
 
 
 def summarize_error(error: BaseException) -> str:
-    """What an error of a library says, in one line, cut to a length and without a final period."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What an error of a library says, in one line, cut to a length and without a final period.
+
+    Of an error of the system, that is what it calls the error, without its number and the path.
+    """
+    text = " ".join(_describe(error).split()) or type(error).__name__
     return (text if len(text) <= MAX_SUMMARY else f"{text[:MAX_SUMMARY]}…").rstrip(".:")
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not {error.encoding.upper()} text"
+    return str(error)
 
 
 def _escape(character: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..common.errors import UserError
 from ..models.base.image_size import check_image_size
 from ..models.registry import get_family, load_families
@@ -12,7 +14,7 @@ from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
 from ..pipelines.single_files import check_component_file
 from ..runtime.onnx.exported import load_exported_onnx
-from ..storage.preflight import check_results_folder, check_writable_folder
+from ..storage.preflight import check_results_folder, check_writable_folder, require_possible_path
 from .generation.candidates import ImageSource
 from .generation.generators import check_guidance
 from .generation.server import connect
@@ -28,12 +30,22 @@ def check_plan(plan: EvaluationPlan) -> None:
     """
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
-    for folder in (plan.output, *([plan.history.parent] if plan.history else [])):
-        check_results_folder(folder)
+    check_results_folder(plan.output)
+    if plan.history:
+        _check_history(plan.history)
     check_writable_folder(plan.image_cache)
     for source in (plan.reference, *plan.candidates.values()):
         if plan.sampling and source.kind != "images":
             _check_source(source, plan.sampling)
+
+
+def _check_history(file: Path) -> None:
+    """Checks that a history can be written."""
+    require_possible_path(file)
+    try:
+        check_results_folder(file.parent)
+    except UserError as error:
+        raise UserError(f"The history {file} cannot be written: {error}") from error
 
 
 def _check_source(source: ImageSource, sampling: SamplingParams) -> None:

@@ -19,7 +19,7 @@ from ..recipes.schema import EvaluationSettings, Recipe
 from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
-from ..storage.preflight import is_writable
+from ..storage.preflight import is_writable, require_possible_path
 from ..storage.recognition import reject_path
 from ..storage.source_location import find_source, find_source_loras
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
@@ -30,6 +30,7 @@ from .results.schema import PromptSubset
 IMAGE_CACHE_DIR = ARTIFACTS / WORK / "images"  # shared by all devices, which often have the same reference
 SCORE_CACHE_FILE = "scores.sqlite"
 MAX_SEEDS = 1000  # images of a prompt: all are listed before the first is generated
+CLIP_METRICS, LPIPS_METRICS = ("clip_i", "clip_t"), ("lpips",)  # that need weights of their own
 MAX_LISTED_NAMES = 3  # in an error message
 
 
@@ -121,6 +122,7 @@ class EvaluationPlan:
     image_cache: Path = IMAGE_CACHE_DIR
 
     def __post_init__(self) -> None:
+        require_possible_path(self.output)
         sources = (self.reference, *self.candidates.values())
         for folder in (Path(), self.output, *(source.folder for source in sources)):
             require_utf8(str(folder.resolve()))  # results have full paths
@@ -222,6 +224,7 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
             f"--noise-floor generates the reference's images twice, but {plan.reference.folder} holds images. Leave it "
             "out, or give a pipeline with --model."
         )
+    _require_used_weights(options)
     if options.ground_truth:
         _require_images(options.ground_truth, "Give --ground-truth a folder with <prompt id>.png")
     return replace(
@@ -237,6 +240,16 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
         device=recipe.device,
         restart=options.restart,
     )
+
+
+def _require_used_weights(options: EvaluationOptions) -> None:
+    """Refuses weights for a metric that is not computed."""
+    for option, value, metrics in (("--clip", options.clip, CLIP_METRICS), ("--lpips", options.lpips, LPIPS_METRICS)):
+        if value and options.metrics and not set(metrics) & set(options.metrics):
+            raise UserError(
+                f"{option} {value} is for {' and '.join(metrics)}, which --metric leaves out. Leave it out, or add "
+                f"--metric {metrics[0]}."
+            )
 
 
 def _complete(source: ImageSource, reference: ImageSource) -> ImageSource:

@@ -27,13 +27,13 @@ def resolve_pipeline(model: str) -> Path:
         UserError: There is no such folder, it is not a diffusers pipeline, or the download failed.
     """
     if model == "demo":
-        return _require_pipeline(DEMO_PIPELINE)
+        return _require_pipeline(DEMO_PIPELINE, str(DEMO_PIPELINE))
     path = Path(model)
     with suppress(RuntimeError):  # no user with that home directory
         path = path.expanduser()
     if path.exists() or not _looks_like_hub_id(model):
-        return _require_pipeline(path)
-    return _require_pipeline(_download(model))
+        return _require_pipeline(path, model)
+    return _require_pipeline(_download(model), model)
 
 
 def resolve_source(model: str | Path) -> Path:
@@ -79,11 +79,10 @@ def _looks_like_hub_id(model: str) -> bool:
     return model.count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
-def _require_pipeline(folder: Path) -> Path:
+def _require_pipeline(folder: Path, model: str) -> Path:
+    """The folder, if it is a pipeline; messages name it as it was given."""
     if not folder.exists():
-        raise UserError(
-            f"There is no model folder {folder}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'."
-        )
+        raise UserError(f"There is no model folder {model}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'.")
     if folder.suffix == ".safetensors" and folder.is_file():
         raise UserError(f"{folder} is a single file of weights. Make a folder of it with 'edgepress convert'.")
     if not is_pipeline(folder):

@@ -147,17 +147,23 @@ def parse_lora(text: str) -> LoraSpec:
     """
     path, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
-        return LoraSpec(_find_file(text))
+        return LoraSpec(_find_file(text, text))
     try:
         factor = float(weight)
     except ValueError:
         factor = math.nan
     if not math.isfinite(factor):
         raise UserError(f"LoRA {text}: {weight!r} is not a finite number. Write it like {path}:0.8.")
-    return LoraSpec(_find_file(path), factor)
+    return LoraSpec(_find_file(path, text), factor)
 
 
-def _find_file(name: str) -> Path:
+def _find_file(name: str, text: str) -> Path:
+    """The file of a LoRA's path.
+
+    Args:
+        name: The path, or `demo`.
+        text: The path with the weight, as it was given.
+    """
     path = DEMO_LORA if name == "demo" else Path(name)
     if path.is_dir():
         files = [path / name for name in NAMES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
@@ -166,7 +172,7 @@ def _find_file(name: str) -> Path:
             raise UserError(f"The LoRA folder {path} has {number} .safetensors file. Give the file of the LoRA itself.")
         return files[0]
     if not path.is_file():
-        raise UserError(f"There is no LoRA {path}. Give a .safetensors file or a folder with one.")
+        raise UserError(f"There is no LoRA {text}. Give a .safetensors file or a folder with one.")
     if path.suffix != ".safetensors":
         raise UserError(
             f"The LoRA {path} is not a .safetensors file, and pickled files are not loaded because they can run code. "

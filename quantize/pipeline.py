@@ -29,7 +29,7 @@ from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
 from ..storage.manifest import LoraRecord, Manifest, library_versions, read_manifest
 from ..storage.own_files import check_own_files
-from ..storage.preflight import check_disk_space, check_output, check_replaceable
+from ..storage.preflight import check_disk_space, check_output, check_replaceable, is_within
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
 from ..storage.snapshot import FolderSnapshot
@@ -321,7 +321,7 @@ class QuantizationJob:
 
 def _check_places(source: Path, artifact: Artifact) -> None:
     """Raises UserError where publishing would delete what edgepress did not make, also with --force."""
-    if artifact.path.resolve().is_relative_to(source.resolve()):
+    if is_within(artifact.path, source):
         raise UserError(
             f"The output folder {artifact.path} is inside the model folder {source}. Choose another --output."
         )

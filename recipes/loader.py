@@ -87,10 +87,10 @@ def _find_recipe(name: str) -> Path:
         raise reject_path(path, "Give a YAML file")
     if path.exists() and (is_path or name in names):
         return path
-    known = f"Shipped recipes: {', '.join(names)}."
+    known = f"Give a file that ends in .yaml, or a shipped recipe: {', '.join(names)}."
     with suppress(OSError):  # a name that is too long
         if name.strip() and not is_path and Path(name).exists():
-            raise reject_path(Path(name), f"Give a file that ends in .yaml, or a shipped recipe: {', '.join(names)}")
+            raise reject_path(Path(name), known.removesuffix("."))
     raise UserError(f"There is no recipe file {path}. {known}" if is_path else f"There is no recipe '{name}'. {known}")
 
 

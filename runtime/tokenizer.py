@@ -18,7 +18,7 @@ from jinja2 import Template, TemplateError
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from ..models.base.prompt_tokens import PromptFormat
 from ..prompts.chat_template import compile_chat_template
 from ..prompts.truncation import Side, describe_truncation, find_ignored_text
@@ -117,7 +117,7 @@ def _load_tokenizer(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, S
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises plain Exception for a corrupt file
-        raise UserError(f"{path} is not a tokenizer ({error}). Export the artifact again.") from error
+        raise UserError(f"{path} is not a tokenizer ({summarize_error(error)}). Export the artifact again.") from error
     side: Side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -150,4 +150,4 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path} ({error}). Export the artifact again.") from error
+        raise UserError(f"Cannot read {path} ({summarize_error(error)}). Export the artifact again.") from error

@@ -16,6 +16,7 @@ from .. import __version__
 from ..common.errors import UserError
 from ..common.validation import explain_value
 from ..runtime.presets import load_presets
+from ..storage.preflight import check_results_folder
 from . import generate_routes, openai_routes, output_routes, page_routes, status_routes, template_routes
 from .engine import Engine
 from .errors import ApiError
@@ -39,6 +40,7 @@ def open_service(settings: ServerSettings) -> Service:
     Raises:
         UserError: The artifact cannot be run, there is not enough memory, or the folder of the state cannot be used.
     """
+    check_results_folder(settings.state)
     metrics = Metrics()
     engine = Engine(
         settings.artifact, settings.low_memory, settings.providers, metrics, settings.threads, settings.provenance

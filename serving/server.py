@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import uvicorn
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from .app import create_app, open_service
 from .service import Service
 from .settings import ServerSettings
@@ -135,8 +135,9 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=False)
         # asyncio does so for its own sockets only. Without it a body waits 40 ms until the client confirms the headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as error:
-        raise UserError(f"Cannot listen on {host}:{port} ({error.strerror}). Give another --host or --port.") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host can have such a name
+        reason = summarize_error(error) if isinstance(error, OSError) else "it is no name of a host"
+        raise UserError(f"Cannot listen on {host}:{port} ({reason}). Give another --host or --port.") from error
     with listener:
         yield listener
 

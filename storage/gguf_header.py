@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from ..common.regular_files import require_regular
 from .files import LFS_POINTER, require_no_lfs_pointer
 from .recovery import advise_recovery
@@ -70,7 +70,9 @@ def read_gguf_header(file: Path) -> GgufHeader:
             stream.seek(0)
             return _parse_header(stream)
     except (OSError, ValueError, struct.error) as error:
-        raise UserError(f"{file} is no GGUF file that can be read ({error}). Download it again.") from error
+        raise UserError(
+            f"{file} is no GGUF file that can be read ({summarize_error(error)}). Download it again."
+        ) from error
 
 
 def _parse_header(stream: BinaryIO) -> GgufHeader:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from ..common.errors import UserError
 from .layout import is_pipeline
-from .preflight import check_output
+from .preflight import check_output, require_possible_path
 from .recognition import is_artifact
 
 MIN_LINKED_BYTES = 2**20
@@ -28,16 +28,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         UserError: There is something in its place, or nothing can be written there.
     """
     check_new_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}-{uuid4().hex}")
-    staged.mkdir()
+    created = [folder for folder in path.parents if not folder.exists()]
+    staged = path.with_name(f".edgepress-{uuid4().hex}")
     try:
+        staged.mkdir(parents=True)
         yield staged
         if path.exists():
             path.rmdir()
         staged.rename(path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+        with suppress(OSError):  # the first that is not empty ends it
+            for folder in created:
+                folder.rmdir()
 
 
 def check_new_folder(path: Path) -> None:
@@ -46,6 +49,7 @@ def check_new_folder(path: Path) -> None:
     Raises:
         UserError: There is something in its place, or nothing can be written there.
     """
+    require_possible_path(path)
     if os.path.lexists(path) and not path.is_dir():
         raise UserError(f"{path} is not a folder. Choose another --output.")
     if path.is_dir() and any(path.iterdir()):

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from .checksums import read_checksums, require_checksum, write_checksums
 from .files import FileRecord, list_files, record_file, write_json
 from .layout import CHECKSUMS_NAME, CONFIG_NAME, RKNN, is_of_another_program, locate_folder
@@ -389,7 +389,7 @@ def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is corrupt: it is not UTF-8. {remedy}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is corrupt: {error}. {remedy}") from error
+        raise UserError(f"{path} is corrupt: {summarize_error(error)}. {remedy}") from error
     _require_version(path, content.get("schema_version"), remedy)
     is_required = bool(content.get("files"))  # exports of earlier releases have neither
     require_checksum(path, read_checksums(folder), remedy, is_required=is_required)

@@ -5,6 +5,7 @@ Nothing is created. The answer can become outdated while a command runs; what is
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from ..common.file_lock import lock_file
 from .layout import (
     CHECKSUMS_NAME,
     ENGINES_FOLDER,
+    WORK,
     Artifact,
     is_export,
     is_of_another_program,
@@ -23,6 +25,34 @@ from .layout import (
     is_written_by_edgepress,
 )
 from .recognition import PathKind, is_artifact, recognize_path, reject_path
+
+
+def require_possible_path(path: Path) -> None:
+    """Checks that there can be something at a path where results are written, so that it can be looked at.
+
+    Raises:
+        UserError: A name in it is longer than the file system allows, or it leads through a link to itself.
+    """
+    whole = path.absolute() / WORK
+    existing = _find_existing(path)
+    for place in (whole, *(existing / name for name in whole.relative_to(existing).parts)):
+        try:
+            os.lstat(place)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UserError(f"{path} is too long for the file system. Choose a shorter output folder.") from error
+            if error.errno == errno.ELOOP:
+                raise UserError(f"{path} leads through a link to itself. Choose another output folder.") from error
+
+
+def is_within(output: Path, folder: Path) -> bool:
+    """Whether an output is a folder or inside of it, wherever links lead.
+
+    Raises:
+        UserError: There can be nothing at the output's path.
+    """
+    require_possible_path(output)
+    return output.resolve().is_relative_to(folder.resolve())
 
 
 def check_output(artifact: Path, bytes_needed: int = 0) -> None:
@@ -36,6 +66,7 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
         UserError: A part of the path is a file, it is a folder inside of an artifact, or read-only, another process is
             using it, or the disk has less room.
     """
+    require_possible_path(artifact)
     if recognize_path(artifact) in (PathKind.MODEL, PathKind.EXPORT):
         raise reject_path(artifact, "Choose another output folder", is_artifact)
     pipeline = next((place for place in artifact.resolve().parents if is_pipeline(place)), None)
@@ -59,6 +90,7 @@ def check_results_folder(folder: Path) -> None:
     Raises:
         UserError: It is in a pipeline or an export, a part of the path is a file, or it is read-only.
     """
+    require_possible_path(folder)
     real = folder.resolve()
     whole = next((place for place in (real, *real.parents) if is_pipeline(place) or is_export(place)), None)
     if whole is not None:
@@ -155,12 +187,14 @@ def check_writable_folder(path: Path) -> None:
     Raises:
         UserError: A part of its path is a file, or the nearest folder that exists is read-only.
     """
+    require_possible_path(path)
     existing = _find_existing(path)
     if not existing.is_dir():
         raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another output folder.")
     is_virtual = shutil.disk_usage(existing).total == 0  # such as /proc, whose permissions say nothing
     if not os.access(existing, os.W_OK | os.X_OK) or (is_virtual and not _can_create(existing)):
-        raise UserError(f"{existing} is read-only. Change its permissions, or choose another output folder.")
+        what = "is" if existing == path.absolute() else f"cannot be created, since {existing} is"
+        raise UserError(f"{path} {what} read-only. Change its permissions, or choose another output folder.")
 
 
 def _can_create(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from ..common.regular_files import require_regular
 from .files import LFS_POINTER, require_no_lfs_pointer
 from .recovery import advise_recovery
@@ -73,7 +73,9 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
             end = stream.tell() + max((header.end for header in headers), default=0)
             size = stream.seek(0, os.SEEK_END)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file} is corrupt or truncated ({error}). {advise_recovery(file)}") from error
+        raise UserError(
+            f"{file} is corrupt or truncated ({summarize_error(error)}). {advise_recovery(file)}"
+        ) from error
     if size != end:
         problem = f"it has {size} bytes, but its header describes {end}"
         raise UserError(f"{file} is corrupt or truncated: {problem}. {advise_recovery(file)}")

@@ -9,20 +9,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers.advice import ADVICE, VALUE
 
 import edgepress
 
 ROOT = Path(edgepress.__file__).resolve().parent
 OUTSIDE = {"tests", "build", "dist", "artifacts", "docs", "findings", "view"}
-VALUE = "\N{WHITE SQUARE}"  # stands for a value in a message
-# Advice to the user begins a sentence, or follows a comma, a semicolon or "or".
-ADVICE = re.compile(
-    rf"(?:^|[.:;,({VALUE}] |\b(?:or|and|then|otherwise) )(?:"
-    r"Add|Allow|Ask|Change|Check|Choose|Close|Compare|Convert|Copy|Correct|Create|Delete|Download|End|Evaluate|Export|"
-    r"Free|Generate|Give|Install|Keep|Leave|Lower|Make|Move|Name|Pass|Put|Quantize|Quote|Raise|Remove|Rename|Replace|Run|"
-    r"Save|See|Set|Split|Start|Take|Try|Update|Upgrade|Use|Wait|Write)\b|did you mean|known: |it must be|must be",
-    re.IGNORECASE,
-)
 # What is called so says what to do.
 ADVICE_NAMES = re.compile(
     r"advice|advise_\w+|remedy|hint|known|obstacle|explanation|_?explain_\w+|suggest_\w+|"
@@ -128,6 +120,40 @@ def test_every_message_says_what_to_do() -> None:
 def test_no_message_is_a_librarys_words_alone() -> None:
     alone = [f"{path}:{line}" for path in sources() for line in find_foreign_words(parsed(path))]
     assert alone == []
+
+
+SYSTEM_ERRORS = {"OSError", "UnicodeDecodeError", "Exception", "BaseException"}
+
+
+def find_system_words(tree: ast.Module) -> Iterator[int]:
+    """The lines of errors for users that hold what Python makes of an error of the system, such as "[Errno 2]"."""
+    for handler in ast.walk(tree):
+        if not isinstance(handler, ast.ExceptHandler) or handler.type is None:
+            continue
+        caught = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+        calls = (node for node in ast.walk(handler) if isinstance(node, ast.Call) and name_of(node) == "UserError")
+        for value in (node for call in calls for node in ast.walk(call) if isinstance(node, ast.FormattedValue)):
+            if caught & SYSTEM_ERRORS and ast.unparse(value.value) in (handler.name, f"str({handler.name})"):
+                yield value.lineno
+
+
+@pytest.mark.slow
+def test_errors_of_the_system_are_summarized() -> None:
+    assert [f"{path}:{line}" for path in sources() for line in find_system_words(parsed(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "is_found"),
+    [
+        ("OSError", "error", True),
+        ("(ValueError, OSError)", "error", True),
+        ("ValueError", "error", False),
+        ("OSError", "summarize_error(error)", False),
+    ],
+)
+def test_words_of_the_system_are_recognized(kind: str, value: str, is_found: bool) -> None:
+    tree = ast.parse(RAISED.format(kind=kind, text=f'f"Cannot read it ({{{value}}}). Check it."'))
+    assert bool(list(find_system_words(tree))) == is_found
 
 
 RAISED = "try:\n    work()\nexcept {kind} as error:\n    raise UserError({text}) from error\n"

@@ -13,6 +13,7 @@ from ...pipelines.sampling import read_native_size
 from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact
+from ...storage.preflight import is_within
 from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.lowering import SUPPORTED_OPSETS
@@ -89,7 +90,7 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     """
     _check_opset(settings)
     pipeline = open_source(source, settings.extra_graphs)
-    if output.resolve().is_relative_to(pipeline.folder.resolve()):
+    if is_within(output, pipeline.folder):
         raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
     check_export(pipeline, Artifact(output).onnx, MIN_WEIGHT_BITS[settings.precision])
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None

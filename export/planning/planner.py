@@ -45,7 +45,9 @@ def plan_device(
         UserError: The recipe says nothing of its device, or the family is not known well enough.
     """
     if recipe.hardware is None:
-        raise UserError("The recipe has no section 'hardware', so nothing is known of the device. Add it.")
+        raise UserError(
+            f"The recipe for {recipe.device} has no section 'hardware', so nothing is known of the device. Add it."
+        )
     model = open_source(source)
     chosen = size or _resolve_size(recipe, model)
     planner = _Planner(model, recipe, recipe.hardware, memory)

@@ -13,7 +13,7 @@ from ...common.progress import Progress
 from ...pipelines.preflight import check_pipeline
 from ...storage.files import digest_files
 from ...storage.layout import WEIGHT_EXPORT_NAME, Artifact
-from ...storage.preflight import check_disk_space, check_output, check_replaceable
+from ...storage.preflight import check_disk_space, check_output, check_replaceable, is_within
 from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ...storage.snapshot import FolderSnapshot
 from ...storage.weight_export import ComponentRecord, WeightExport, write_weight_export
@@ -60,7 +60,7 @@ def open_checked(source: Path, target: Path) -> SourcePipeline:
     """
     pipeline = open_source(source, needs_graphs=False)
     artifact = target.parent
-    if artifact.resolve().is_relative_to(pipeline.folder.resolve()):
+    if is_within(artifact, pipeline.folder):
         raise UserError(f"The output {artifact} is inside the model folder {pipeline.folder}. Choose another --output.")
     check_output(artifact)
     check_replaceable(target, [target / WEIGHT_EXPORT_NAME])

@@ -55,7 +55,10 @@ def check_tuning(plan: QuantizationPlan) -> None:
         UserError: The recipe gives minutes, and no denoiser is quantized.
     """
     if plan.settings.tune not in ("off", "auto") and not list_tuned_components(plan):
-        raise UserError("quantize.tune: no denoiser is quantized, so there is nothing to tune. Set it to off.")
+        raise UserError(
+            f"quantize.tune is {plan.settings.tune}, but no denoiser is quantized, so that there is nothing to tune. "
+            "Set it to off."
+        )
 
 
 def list_tuned_components(plan: QuantizationPlan) -> list[ComponentPlan]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import UserError
+from ...common.errors import UserError, summarize_error
 from ...models.base.npu import NpuHost, load_npu_host_class, load_npu_spec
 from ...models.registry import get_family
 from ..malformed import reject_malformed
@@ -86,7 +86,7 @@ def open_backend(
     try:
         embeddings = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path}: {error}. Export the artifact again.") from error
+        raise UserError(f"Cannot read {path}: {summarize_error(error)}. Export the artifact again.") from error
     host_class = load_npu_host_class(load_npu_spec(get_family(exported.pipeline_class)))
     with reject_malformed(exported.folder):
         host = host_class(

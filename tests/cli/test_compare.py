@@ -36,7 +36,7 @@ def test_finished_results_are_compared(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "--limit", "2"], "holds results, which are only read. Leave out limit."),
+        (["a", "--limit", "2"], "holds results, which are only read. Leave out --limit."),
         (["a", "images"], "holds results, but not all candidates do"),
         (["nowhere.json"], "Cannot read nowhere.json"),
         (["images"], "Nothing to compare with. Give --model, the pipeline that was quantized, or --recipe."),

@@ -98,4 +98,4 @@ def test_a_plan_that_no_deployment_fits_is_shown_and_fails(
 def test_a_plan_is_about_the_whole_pipeline() -> None:
     result = run("--plan", "--component", "vae")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "Error: --plan is about the whole pipeline. Leave out --component.\n"
+    assert "Error: --component has no effect: --plan is about the whole pipeline" in result.stderr

@@ -132,7 +132,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     message = error_message(run("quantize", "--recipe", "orrin"))
     assert "'orrin'" in message
-    assert re.search(r"Shipped recipes: .*\borin, ", message)
+    assert re.search(r"shipped recipe: .*\borin, ", message)
 
 
 def test_a_typo_in_a_recipe_is_answered_with_the_key_that_was_meant(tmp_path: Path) -> None:

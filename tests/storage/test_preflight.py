@@ -59,7 +59,8 @@ def test_a_file_system_that_cannot_be_written() -> None:
 def test_a_virtual_file_system_is_tried() -> None:
     """Its permissions allow a superuser everything."""
     with pytest.raises(
-        UserError, match=r"^/proc is read-only\. Change its permissions, or choose another output folder"
+        UserError,
+        match=r"^/proc/artifact cannot be created, since /proc is read-only\. Change its",
     ):
         check_output(Path("/proc/artifact"))
 
@@ -71,8 +72,16 @@ def test_an_artifact_is_not_in_a_pipeline(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written: File name too long"):
-        check_output(tmp_path / ("a" * 300))
+    with pytest.raises(UserError, match=r"is too long for the file system\. Choose a shorter output folder"):
+        check_output(tmp_path / "absent" / ("a" * 300))
+
+
+def test_a_path_through_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "artifact"):
+        for check in (check_output, check_results_folder):
+            with pytest.raises(UserError, match=r"leads through a link to itself\. Choose another output folder"):
+                check(path)
 
 
 OWN_CONFIG = '{"schema_version": 1, "family": "f", "graphs": {}, "host": {}}'

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....common.errors import UserError
+from ....common.errors import UserError, summarize_error
 from ....common.requirements import reject_failed_import
 from ....common.validation import format_value
 from ....storage.strict_json import parse_strict_json
@@ -161,7 +161,9 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is not a readable safetensors file ({error}). Download it again.") from error
+        raise UserError(
+            f"{file} is not a readable safetensors file ({summarize_error(error)}). Download it again."
+        ) from error
 
 
 def _require_complete(missing: list[str] | set[str], spec: ClipSpec) -> None:

@@ -1,0 +1,230 @@
+"""Every option and argument of every command, with hostile values, up to where the work begins.
+
+Each ends at once: accepted, or refused in one sentence with its name or value and what to do; no file is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_ISDIR
+from types import SimpleNamespace
+from typing import NoReturn
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from helpers.advice import ADVICE
+from helpers.hostile_arguments import HostileCase, find_commands, make_cases, write_places
+from helpers.published_artifact import write_published_artifact
+from PIL import Image
+
+from edgepress.cli.main import main
+from edgepress.common.errors import escape_controls
+
+WORK_BEGINS = 77  # exit code
+OUTPUT = ("--output", "output")
+BASE: Mapping[str, Sequence[str]] = {  # valid arguments
+    "bench": ("artifact", "--images", "1", "--steps", "1"),
+    "clean": ("artifact",),
+    "compare": ("quantized/model", "--model", "pipeline", "--metric", "psnr"),
+    "convert": ("w.safetensors", "--base", "pipeline", *OUTPUT),
+    "describe": ("artifact",),
+    "diff": ("artifact", "artifact"),
+    "doctor": (),
+    "evaluate": ("--model", "pipeline", "--candidate", "quantized/model", "--metric", "psnr"),
+    "evaluate report": ("results.json",),
+    "export comfyui": ("--model", "quantized", *OUTPUT),
+    "export compressed-tensors": ("--model", "quantized", *OUTPUT),
+    "export diffusers": ("--model", "quantized", *OUTPUT),
+    "export gguf": ("--model", "quantized", *OUTPUT),
+    "export onnx": ("--recipe", "recipe.yaml", "--model", "quantized", *OUTPUT),
+    "export rknn": ("--recipe", "recipe.yaml", "--model", "quantized", *OUTPUT),
+    "generate": ("artifact", "--prompt", "a cat", "--output", "a.png", "--steps", "1"),
+    "info": ("artifact",),
+    "kit": ("artifact",),
+    "plan": ("--recipe", "pi5", "--model", "pipeline"),
+    "publish": ("artifact", "owner/name", "--dry-run", *OUTPUT),
+    "quantize": ("--recipe", "recipe.yaml", "--model", "pipeline", *OUTPUT),
+    "recipes": (),
+    "recipes show": ("pi5",),
+    "serve": ("artifact", "--allow-root", "--port", "0", "--state", "state"),
+    "sign": ("artifact", "--key", "binary"),
+    "verify": ("artifact",),
+    "wheelhouse": OUTPUT,
+}
+QUICK = ("clean", "diff", "kit", "recipes", "recipes show", "sign")
+COMMANDS = {" ".join(path): (path, command) for path, command in find_commands(main)}
+ANSWERS = {"diff": (1,), "verify": (1,), "evaluate": (1,)}  # exit codes that are answers
+FOREIGN = re.compile(r"PosixPath|Errno|<class|object at|validation error|type=|Traceback|NoneType|codec can't")
+RECIPE = {
+    "device": "test",
+    "quantize": {"method": "rtn", "components": ["text_encoder"], "scheme": {"group_size": 32}},
+    "calibration": {"count": 1, "steps": 1},
+    "rknn": {"target": "rk3588", "precision": "fp16", "max_prompt_tokens": 32},
+}
+PIPELINE_COMMANDS = tuple(
+    name for name, base in BASE.items() if {"pipeline", "quantized", "quantized/model", "results.json"} & set(base)
+)
+
+
+def begin_work(*_: object, **__: object) -> NoReturn:
+    raise SystemExit(WORK_BEGINS)
+
+
+@pytest.fixture(autouse=True)
+def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands end where they first report progress, serve, or call pip: what they check is checked by then."""
+
+    @contextmanager
+    def show_no_bars(_: float) -> Iterator[Callable[..., NoReturn]]:
+        yield begin_work
+
+    monkeypatch.setattr("edgepress.cli.console.progress_bars", show_no_bars)
+    monkeypatch.setattr("edgepress.cli.console.no_progress", begin_work)
+    monkeypatch.setattr("edgepress.serving.server._Run", begin_work)
+    copying = SimpleNamespace(copytree=begin_work, ignore_patterns=shutil.ignore_patterns)
+    monkeypatch.setattr("edgepress.serving.wheelhouse.shutil", copying)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an artifact, a recipe and images. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("places")
+    write_places(folder)
+    write_published_artifact(folder / "artifact")
+    (folder / "recipe.yaml").write_text(json.dumps(RECIPE))
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "images" / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline_places(places: Path, lean: Path) -> Path:
+    """The same with a pipeline, and what was made of it. Tests must not change it."""
+    folder = places.with_name("pipelines")
+    shutil.copytree(places, folder, symlinks=True, copy_function=link)
+    shutil.copytree(lean, folder / "pipeline", copy_function=link)
+    link(lean / "transformer" / "diffusion_pytorch_model.safetensors", folder / "w.safetensors")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        for arguments in (
+            ("quantize", *BASE["quantize"][:-1], "quantized"),
+            ("evaluate", *BASE["evaluate"], *OUTPUT),
+        ):
+            result = CliRunner().invoke(main, arguments)
+            assert result.exit_code == 0, result.output
+    shutil.move(folder / "output" / "results.json", folder)
+    shutil.rmtree(folder / "output")
+    return folder
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Makes a file another name of the same content; of a pipe, a new one."""
+    if Path(source).is_file():
+        os.link(source, target)
+    elif not os.path.lexists(target):
+        os.mkfifo(target)
+
+
+def list_files(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Kind, size and time of all that is in a folder, by path; of folders, the kind alone."""
+    states = {str(path.relative_to(folder)): path.lstat() for path in folder.rglob("*")}
+    return {
+        path: (state.st_mode, 0, 0) if S_ISDIR(state.st_mode) else (state.st_mode, state.st_size, state.st_mtime_ns)
+        for path, state in states.items()
+    }
+
+
+def find_problems(name: str, case: HostileCase, result: Result) -> Iterator[str]:
+    """What is wrong with how a command has ended."""
+    if result.exit_code not in (0, 2, WORK_BEGINS, *ANSWERS.get(name, ())):
+        yield f"exit code {result.exit_code}"
+    if result.exit_code != 2:
+        return
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    if len(lines) != 1 or result.stderr.splitlines()[-1] != lines[0]:
+        yield "not one error at the end"
+        return
+    sentence = lines[0].removeprefix("Error: ")
+    if not ADVICE.search(sentence):
+        yield "no advice"
+    if FOREIGN.search(sentence):
+        yield "words of a library"
+    if not is_named(case, sentence):
+        yield "neither the option nor the value"
+
+
+def is_named(case: HostileCase, sentence: str) -> bool:
+    """Whether a sentence names what is hostile: the option, the argument, or its value."""
+    if case.parameter is None:
+        return case.value is None or case.value in sentence
+    names = [*case.parameter.opts, *case.parameter.secondary_opts]
+    names += [name.strip("-").replace("-", " ") for name in names if len(name) > 2]
+    if isinstance(case.parameter, click.Argument):
+        names.append(case.parameter.human_readable_name)
+    elif case.value is None and case.parameter.is_flag and "exclude each other" not in sentence:
+        return True  # a valid combination; the sentence is about something else
+    if "pip install" in sentence or (case.value is not None and not case.value.strip() and "is blank" in sentence):
+        return True
+    value = case.value or ""
+    parts = [escape_controls(part)[:20] for part in (value, *re.split("[=:@]", value), value.lower()) if len(part) > 1]
+    return any(text in sentence for text in (*names, *parts)) or "\\xe9" in sentence
+
+
+def test_every_command_is_here() -> None:
+    assert set(BASE) == set(COMMANDS)
+
+
+def run_all(name: str, template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs all cases of a command; returns what was wrong, a line each."""
+    problems = []
+    state: dict[str, tuple[int, int, int]] = {}
+    for case in make_cases(*COMMANDS[name], BASE[name]):
+        if not state:
+            monkeypatch.chdir(template)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(template, folder, symlinks=True, copy_function=link)
+            state = list_files(folder)
+        monkeypatch.chdir(folder)
+        result = CliRunner().invoke(main, case.arguments, prog_name="edgepress")
+        after = list_files(folder)
+        reasons = list(find_problems(name, case, result))
+        lost = [path for path in state if path not in after]
+        if result.exit_code == 2 and after != state:
+            reasons.append(f"changed {sorted(set(after.items()) ^ set(state.items()))[0][0]}")
+        elif lost:
+            reasons.append(f"removed {lost[0]}")
+        if after != state:
+            state = {}
+        shown = " ".join(argument[:40] for argument in case.arguments)
+        message = (result.stderr.splitlines() or [""])[-1]
+        problems += [f"{escape_controls(shown)}: {problem}: {escape_controls(message)}" for problem in reasons]
+    return "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_hostile_arguments(name: str, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_all(name, places, tmp_path / "run", monkeypatch) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(BASE) - set(QUICK) - set(PIPELINE_COMMANDS)))
+def test_hostile_arguments_of_slower_commands(
+    name: str, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_all(name, places, tmp_path / "run", monkeypatch) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PIPELINE_COMMANDS)
+def test_hostile_arguments_of_commands_with_pipelines(
+    name: str, pipeline_places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_all(name, pipeline_places, tmp_path / "run", monkeypatch) == ""
