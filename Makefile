@@ -63,6 +63,7 @@ SET_UP_DOCS := $(VENV)/.set-up-docs
 VENV_RKNN := .venv-rknn
 SET_UP_RKNN := $(VENV_RKNN)/.set-up
 OPEN_CLIP := build/open_clip/.set-up
+PROCESSORS := build/processors/.set-up
 CYCLONEDX := build/cyclonedx/.set-up
 MODEL_SIGNING := build/model_signing/.set-up
 EDGEPRESS := $(RUN)/edgepress
@@ -244,7 +245,7 @@ bench-soak: $(SET_UP)  ## images of the artifact in OUTPUT for HOURS=0.5: drift 
 bench-peers: $(SET_UP)  ## other quantization tools on the demo, each in its own environment
 	$(RUN)/python -m edgepress.benchmarks.peers
 
-bench-families: $(SET_UP)  ## every text-to-image class of diffusers on a tiny random pipeline (CLASSES=…)
+bench-families: $(SET_UP) $(PROCESSORS)  ## every text-to-image class of diffusers on a tiny random pipeline (CLASSES=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.families $(CLASSES)
 
 bench-lora: $(SET_UP)  ## the demo's LoRA, merged and as an adapter (needs peft; writes to docs/lora.md)
@@ -263,6 +264,12 @@ open-clip: $(OPEN_CLIP)  ## install open_clip in build/open_clip, for the test t
 $(OPEN_CLIP): $(SET_UP)
 	$(RUN)/pip install --quiet --no-deps --target build/open_clip --upgrade open-clip-torch==3.3.0 timm==1.0.31 \
 		ftfy==6.3.1 wcwidth==0.9.4 torchvision==0.28.0
+	@touch $@
+
+# Not in .venv, for the same reason. Processors of several text encoders need torchvision, and some tokenizers the others.
+$(PROCESSORS): $(SET_UP)
+	$(RUN)/pip install --quiet --no-deps --target build/processors --upgrade torchvision==0.28.0 sentencepiece==0.2.1 \
+		ftfy==6.3.1 wcwidth==0.9.4
 	@touch $@
 
 # Not in .venv: only a test reads the official schemas in it, and it brings twenty packages.

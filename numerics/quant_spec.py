@@ -30,6 +30,8 @@ def require_group_size(group_size: int, in_features: int) -> int:
 
 def can_be_packed(out_features: int, in_features: int) -> bool:
     """Whether AWQ's layout can hold a weight, with groups of some size."""
+    if not out_features or not in_features:
+        return False
     return not out_features % PACKED_OUTPUTS and fit_group_size(GROUP_SIZES[0], in_features) is not None
 
 

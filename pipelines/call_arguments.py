@@ -17,6 +17,10 @@ STEP_NAMES = ("num_inference_steps", "prior_num_inference_steps", "decoder_num_i
 GUIDANCE_NAMES = ("guidance_scale", "prior_guidance_scale", "decoder_guidance_scale", "distilled_guidance_scale")
 # Would generate another size than was asked for, and resize the image.
 SIZE_BINNING = "use_resolution_binning"
+# Would write another prompt, with a text encoder that generates hundreds of tokens; images of two models would then
+# differ by their prompts.
+PROMPT_REWRITING = "enable_prompt_rewrite"
+GUIDANCE_SCHEDULE = "guidance_schedule"  # a scale for each step, which a single one replaces
 
 
 def build_arguments(pipeline: Any, prompts: Sequence[Prompt], sampling: SamplingParams) -> dict[str, Any]:
@@ -36,8 +40,27 @@ def build_arguments(pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling
     arguments |= dict.fromkeys(STEP_NAMES, sampling.steps)
     arguments |= _build_guidance(pipeline, parameters, sampling.guidance)
     arguments |= _build_negative_prompts(pipeline, parameters, prompts, sampling)
-    arguments[SIZE_BINNING] = False
+    arguments |= {SIZE_BINNING: False, PROMPT_REWRITING: False, GUIDANCE_SCHEDULE: None}
     return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def takes_one_prompt(pipeline: Any) -> bool:
+    """Whether a pipeline generates the image of a single prompt only, by the annotation of its call."""
+    annotation = str(inspect.signature(type(pipeline).__call__).parameters["prompt"].annotation).lower()
+    return "str" in annotation and "list" not in annotation
+
+
+def list_calls(pipeline: Any, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Lists the arguments of each call that a batch takes: of one, or of one for each prompt.
+
+    Args:
+        pipeline: A loaded diffusers pipeline.
+        arguments: The arguments of the batch, where lists have an entry for each prompt.
+    """
+    if not takes_one_prompt(pipeline):
+        return [dict(arguments)]
+    lists = {name: value for name, value in arguments.items() if isinstance(value, list)}
+    return [{**arguments, **dict(zip(lists, values, strict=True))} for values in zip(*lists.values(), strict=True)]
 
 
 def get_images(output: Any) -> Any:
@@ -48,13 +71,13 @@ def get_images(output: Any) -> Any:
 def _build_guidance(pipeline: Any, parameters: Mapping[str, inspect.Parameter], guidance: float) -> dict[str, Any]:
     """Builds the arguments that hold the guidance scale.
 
-    Most pipelines have one. Where `guidance_scale` is that of a distilled model, and may be left out, it is
-    `true_cfg_scale` that needs a second pass.
+    Most pipelines have one. Where `guidance_scale` is that of a distilled model, and may be left out, or does not
+    exist, it is `true_cfg_scale` that needs a second pass.
     """
-    if not _has_optional_distillation(parameters):
+    if not _needs_second_pass(parameters):
         return dict.fromkeys(GUIDANCE_NAMES, guidance)
     config = getattr(getattr(pipeline, "transformer", None), "config", {})
-    is_distilled = bool(config.get("guidance_embeds", False))
+    is_distilled = "guidance_scale" in parameters and bool(config.get("guidance_embeds", False))
     return {"guidance_scale": guidance} if is_distilled else {"true_cfg_scale": guidance}
 
 
@@ -71,12 +94,13 @@ def _build_negative_prompts(
             "prompts."
         )
     # Some classes guide only where there is a negative prompt, if only a space.
-    needs_text = _has_optional_distillation(parameters) and sampling.guidance > 1
+    needs_text = _needs_second_pass(parameters) and sampling.guidance > 1
     if any(texts):
         return {"negative_prompt": texts}
     return {"negative_prompt": [" "] * len(prompts)} if needs_text else {}
 
 
-def _has_optional_distillation(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    """Whether `guidance_scale` may be left out, and `true_cfg_scale` is what guides."""
-    return "true_cfg_scale" in parameters and parameters["guidance_scale"].default is None
+def _needs_second_pass(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether `true_cfg_scale` is what guides: `guidance_scale` may be left out, or there is none."""
+    scale = parameters.get("guidance_scale")
+    return "true_cfg_scale" in parameters and (scale is None or scale.default is None)

@@ -17,6 +17,7 @@ from ..storage.files import read_json_object
 from ..storage.recovery import advise_recovery
 
 MIN_LAYER_LIMIT = 1000  # more than any model has
+ENCODER_CONFIG = "encoder"  # in the config of an encoder and a decoder
 
 
 def resolve_class(library: str, class_name: str) -> Any:
@@ -59,9 +60,28 @@ def build_empty_module(
             module: nn.Module = cls.from_config(config)
         else:
             options = {} if dtype is None else {"dtype": dtype}
-            module = cls._from_config(cls.config_class.from_dict(config), **options)
+            module = cls._from_config(_load_config(cls, config), **options)
             cast(Any, module).tie_weights()  # part of the initialization that is left out
     return module
+
+
+def find_config_part(class_name: str, config: Mapping[str, Any]) -> str:
+    """The key under which a config describes a class; empty if the whole config does.
+
+    An encoder alone has the config of an encoder and a decoder, of which diffusers reads the encoder's.
+
+    Args:
+        class_name: The component's class.
+        config: Its config.json.
+    """
+    is_part = class_name.endswith(ENCODER_CONFIG.title()) and isinstance(config.get(ENCODER_CONFIG), dict)
+    return ENCODER_CONFIG if is_part else ""
+
+
+def _load_config(cls: Any, values: Mapping[str, Any]) -> Any:
+    """Returns the config that a model of transformers is made from."""
+    config, part = cls.config_class.from_dict(values), find_config_part(cls.__name__, values)
+    return getattr(config, part) if part else config
 
 
 def find_too_many_layers(config: Mapping[str, Any], num_weights: int = 0) -> str:

@@ -29,7 +29,10 @@ IMAGE_PARAMETERS = frozenset({"strength", "mask_image", "control_image", "image_
 IMAGE_COMPONENTS = re.compile("controlnet|adapter|depth_estimator|low_res|image_embedder")
 # Classes whose call has an optional image without which it fails.
 IMAGE_CLASSES = re.compile("Edit|Refiner|Upscale|SuperResolution|InstructPix2Pix|Kontext|Fill|Layered|Decoder|Img2Img")
-IMAGE_NAMES = ("image", "images", "control_image", "mask_image", "input_images", "pose_images", "video")
+IMAGE_NAMES = (
+    "image", "images", "image_embeds", "control_image", "mask_image", "input_images", "pose_images", "video",
+)  # fmt: skip
+FRAME_PARAMETERS = frozenset({"num_frames", "frame_size"})  # of videos, and of views of an object
 
 
 def find_family(folder: Path) -> Family:
@@ -66,7 +69,7 @@ def makes_images_from_text(cls: type) -> bool:
     takes_image = needed or IMAGE_PARAMETERS & parameters.keys() or any(map(IMAGE_COMPONENTS.search, components))
     return (
         "prompt" in parameters
-        and "num_frames" not in parameters
+        and not FRAME_PARAMETERS & parameters.keys()
         and not takes_image
         and not IMAGE_CLASSES.search(cls.__name__)
         and _returns_images(cls)

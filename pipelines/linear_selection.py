@@ -8,6 +8,7 @@ does everything outside the blocks. A family can overrule these rules.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ class KeepReason(StrEnum):
     ROUTER = "chooses experts"
     IMAGE_TOWER = "reads images, not the prompt"
     SPECIAL = "no plain linear layer"
+    FUSED = "several experts in one tensor"
     WIDTH = "input width not a multiple of 32, or output width not a multiple of 8"
     FAMILY = "kept by the description of its family"
 
@@ -63,7 +65,8 @@ class LinearSelection:
     Attributes:
         blocks: The blocks that have any, in the order of the class.
         repeated: Paths of all repeated blocks, also of those without such linears.
-        kept_linears: Why each other linear stays in floating point, by its path.
+        kept_linears: Why each other linear stays in floating point, by its path. Experts whose matrices are one tensor
+            are among them.
         weights: Number of weights of each linear, by its path.
     """
 
@@ -91,6 +94,8 @@ def select_linears(model: nn.Module, component: Component) -> LinearSelection:
     kept_linears, weights = {}, {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Linear):
+            for name, shape in _list_fused_experts(path, module).items():
+                kept_linears[name], weights[name] = KeepReason.FUSED, math.prod(shape)
             continue
         weights[path] = module.in_features * module.out_features
         blocks = [prefix for prefix in _prefixes(path) if prefix in paths]
@@ -118,6 +123,14 @@ def find_repeated_blocks(model: nn.Module) -> tuple[str, ...]:
                 if is_repeated and not isinstance(child, CONTAINERS) and any(True for _ in child.children()):
                     blocks.append(f"{path}.{index}".removeprefix("."))
     return tuple(blocks)
+
+
+def _list_fused_experts(path: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Lists the shapes of the weights of a module that are the matrices of several experts in one tensor."""
+    if not EXPERTS_CLASS.search(type(module).__name__):
+        return {}
+    weights = module.named_parameters(recurse=False)
+    return {f"{path}.{name}": tuple(weight.shape) for name, weight in weights if weight.ndim == 3}
 
 
 def _find_reason(

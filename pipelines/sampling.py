@@ -19,7 +19,7 @@ from ..recipes.schema import GenerationSettings
 from ..storage.files import read_json_object
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from .byte_order_marks import hide_byte_order_marks
-from .call_arguments import build_arguments, get_images
+from .call_arguments import build_arguments, get_images, list_calls
 from .hub import read_pipeline_class
 from .preflight import read_configs
 from .prompt_limits import find_truncations, load_pipeline_host
@@ -213,15 +213,16 @@ def generate_images(
     generators = [torch.Generator().manual_seed(prompt_seed(prompt.id, seed)) for prompt in prompts]
     try:
         options = _resolve_limits(pipeline, [prompt.prompt for prompt in prompts], sampling, warn)
+        arguments = build_arguments(pipeline, prompts, sampling) | {"generator": generators}
+        calls = list_calls(pipeline, arguments)
         with torch.no_grad():
-            arguments = build_arguments(pipeline, prompts, sampling)
-            images = get_images(pipeline(generator=generators, output_type=output_type, **arguments, **options))
+            outputs = [get_images(pipeline(output_type=output_type, **call, **options)) for call in calls]
     except ValueError as error:
         raise UserError(
             f"The pipeline rejects images of {sampling.height}x{sampling.width} in {sampling.steps} steps with "
             f"guidance {sampling.guidance:g}: {error}. Change them in the recipe."
         ) from error
-    return list(images)
+    return [image for images in outputs for image in images]
 
 
 def _resolve_limits(

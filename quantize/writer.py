@@ -19,6 +19,7 @@ from ..common.progress import Progress, no_progress
 from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, quantize_rows
 from ..pipelines.byte_order_marks import copy_without_mark
+from ..pipelines.empty_modules import find_config_part
 from ..recipes.schema import PRIMARY, Scheme
 from ..storage.checkpoint import Checkpoint, write_sharded
 from ..storage.files import FileRecord, read_json_object, write_json
@@ -60,7 +61,7 @@ def save_quantized_pipeline(
         _write_component(model / name, stored, checkpoint.load_config(), get_library(checkpoint.load_config()))
     for component in plan.components:
         float_linears = read_float_linears(component, workspace)
-        config = component.config | {"quantization_config": build_quantization_config(component, plan, float_linears)}
+        config = _add_quantization_config(component, build_quantization_config(component, plan, float_linears))
         tensors = _with_tuned(iterate_tensors(component, plan, workspace, dtype), component, workspace, PRIMARY)
         tensors = _with_progress(tensors, component, progress)
         _write_component(model / component.name, tensors, config, component.library)
@@ -68,6 +69,12 @@ def save_quantized_pipeline(
             tensors = _with_tuned(iterate_scheme_tensors(component, workspace, name), component, workspace, name)
             config = _build_scheme_config(component, workspace, name, scheme)
             _write_component(solution_folder(model, name, component.name), tensors, config, component.library)
+
+
+def _add_quantization_config(component: ComponentPlan, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns a component's config with its `quantization_config`, also in the part of it that alone is read."""
+    added, part = {"quantization_config": settings}, find_config_part(component.spec.model_class, component.config)
+    return component.config | added | ({part: component.config[part] | added} if part else {})
 
 
 def _write_component(folder: Path, tensors: Iterator[tuple[str, Tensor]], config: dict[str, Any], library: str) -> None:

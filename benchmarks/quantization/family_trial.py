@@ -1,36 +1,49 @@
-"""Quantizes one tiny pipeline with each method, opens the result with diffusers, and evaluates it."""
+"""Tries everything that edgepress does on one tiny pipeline: quantizes, opens, evaluates, exports and generates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...api.functions import evaluate
 from ...evaluate.results.schema import Results
-from ...numerics.affine import dequantize
-from ...numerics.awq_packing import AwqTensors, unpack_awq
+from ...evaluate.stats.bootstrap import MeanCI, bootstrap_mean
+from ...export.onnx.exporter import ExportResult, export_onnx
 from ...pipelines.families import find_family
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from ...prompts.prompt import Prompt
 from ...quantize.pipeline import quantize_pipeline
 from ...quantize.result import QuantizeResult
 from ...recipes.schema import EvaluationSettings, GenerationSettings, QuantizationSettings, Recipe
-from ..synthetic.tiny_pipelines import SIDE, write_tiny_pipeline
+from ..synthetic.tiny_pipelines import write_tiny_pipeline
+from ..synthetic.tiny_sizes import SIDE
+from .quantized_weights import take_over_weights
 
-COLUMNS = ("tiny pipeline", "loads", "quantizes (rtn)", "quantizes (best)", "reopens equal", "evaluates")
-METHODS = ("rtn", "best")
+Method = Literal["gptq", "best"]
+BASE_METHOD = "rtn"
+TINY, LOADS, QUANTIZES_BASE, QUANTIZES = "tiny pipeline", "loads", "quantizes (rtn)", "quantizes"
+REOPENS, EVALUATES, COMPARES = "reopens equal", "evaluates", "compares errors"
+EXPORTS, GENERATES = "exports ONNX", "generates without torch"
+QUANTIZING = (TINY, LOADS, QUANTIZES_BASE, QUANTIZES, REOPENS, EVALUATES)
+COLUMNS = (*QUANTIZING, COMPARES, EXPORTS, GENERATES)
 STEPS = 2
+GUIDANCE = 1.0  # off; some classes take no smaller one
 TOLERANCE = 1e-3  # of the largest latent: products with packed and with dequantized weights are summed in other orders
-MAX_REASON = 140
+MAX_REASON = 200
 PROMPT = Prompt(id="a cat", prompt="a cat", language="en")
+IMAGES = [Prompt(id=f"noise {number}", prompt=PROMPT.prompt, language="en") for number in range(8)]
+WORKER = "edgepress.benchmarks.quantization.torchless_worker"
+WORKER_TIMEOUT_S = 600
 
 
 @dataclass
@@ -39,15 +52,18 @@ class Trial:
 
     Attributes:
         name: The pipeline class.
+        method: How it was quantized besides rounding to nearest.
         reasons: For each column that was reached, why it failed; empty if it worked.
         layers: Number of quantized layers.
-        ratio: Mean relative output error of the layers with `best`, over that with `rtn`.
+        errors: Logarithm of the latents' error with the method over that with rounding to nearest: its mean over
+            images, with an interval.
     """
 
     name: str
+    method: Method = "gptq"
     reasons: dict[str, str] = field(default_factory=dict)
     layers: int = 0
-    ratio: float | None = None
+    errors: MeanCI | None = None
 
     def attempt(self, column: str, work: Callable[[], Any]) -> Any:
         """Does a column's work, unless an earlier one failed."""
@@ -62,30 +78,35 @@ class Trial:
         self.reasons[column] = ""
         return result
 
+    def works(self, *columns: str) -> bool:
+        """Whether all of some columns worked."""
+        return all(self.reasons.get(column) == "" for column in columns)
 
-def run_trial(name: str, folder: Path) -> Trial:
+
+def run_trial(name: str, folder: Path, method: Method = "gptq") -> Trial:
     """Runs all columns of a class.
 
     Args:
         name: A pipeline class of diffusers.
         folder: An empty folder for everything that is written.
+        method: How to quantize, besides rounding to nearest.
     """
-    trial, source = Trial(name), folder / "source"
-    trial.attempt("tiny pipeline", lambda: write_tiny_pipeline(name, source))
-    trial.attempt("loads", lambda: _load_and_generate(source))
-    results = {
-        method: trial.attempt(f"quantizes ({method})", partial(_quantize, source, folder, method)) for method in METHODS
-    }
-    if all(results.values()):
-        best, rtn = ([layer.error for layer in results[method].layers()] for method in ("best", "rtn"))
-        trial.layers, trial.ratio = len(best), sum(best) / sum(rtn) if sum(rtn) else None
-    trial.attempt("reopens equal", lambda: _compare_reopened(source, folder / "best" / "model"))
-    trial.attempt("evaluates", lambda: _evaluate(source, folder))
+    trial, source, model = Trial(name, method), folder / "source", folder / method / "model"
+    trial.attempt(TINY, lambda: write_tiny_pipeline(name, source))
+    trial.attempt(LOADS, lambda: _load_and_generate(source))
+    trial.attempt(QUANTIZES_BASE, partial(_quantize, source, folder, BASE_METHOD))
+    result = trial.attempt(QUANTIZES, partial(_quantize, source, folder, method))
+    trial.layers = len(result.layers()) if result else 0
+    trial.attempt(REOPENS, lambda: _compare_reopened(source, model))
+    trial.attempt(EVALUATES, lambda: _evaluate(source, model, folder))
+    trial.errors = trial.attempt(COMPARES, lambda: _compare_errors(source, folder / BASE_METHOD / "model", model))
+    trial.attempt(EXPORTS, lambda: _export(model, folder / "exported"))
+    trial.attempt(GENERATES, lambda: _generate_without_torch(folder / "exported"))
     return trial
 
 
 def _sampling() -> SamplingParams:
-    return SamplingParams(height=SIDE, width=SIDE, steps=STEPS, guidance=0.0)
+    return SamplingParams(height=SIDE, width=SIDE, steps=STEPS, guidance=GUIDANCE)
 
 
 def _load_and_generate(source: Path) -> None:
@@ -98,7 +119,7 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
         {
             "device": "test",
             "quantize": QuantizationSettings.model_validate({"method": method}),
-            "calibration": GenerationSettings(count=1, steps=STEPS, size=(SIDE, SIDE)),
+            "calibration": GenerationSettings(count=1, steps=STEPS, guidance=GUIDANCE, size=(SIDE, SIDE)),
         }
     )
     result = quantize_pipeline(recipe, source, folder / method)
@@ -108,46 +129,63 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
 
 
 def _compare_reopened(source: Path, model: Path) -> None:
-    """Compares latents of the opened model with those of the original with the stored weights in place of its own.
-
-    Those are dequantized; biases of quantized layers take over the mean of their errors.
-    """
+    """Compares latents of the opened model with those of the original with the stored weights in place of its own."""
     expected = load_pipeline(source, torch.float32)
-    for component, path, weight, bias in _iterate_quantized(model):
-        linear = getattr(expected, component).get_submodule(path)
-        linear.weight = nn.Parameter(weight)
-        if bias is not None:
-            linear.bias = nn.Parameter(bias)
+    take_over_weights(expected, model)
     reopened = load_pipeline(model, torch.float32)
-    latents, originals = (_generate_latents(pipeline) for pipeline in (reopened, expected))
+    latents, originals = (_generate_latents(pipeline, [PROMPT])[0] for pipeline in (reopened, expected))
     error, limit = float((latents - originals).abs().max()), TOLERANCE * float(originals.abs().max())
     if not error <= limit:
         raise ValueError(f"latents differ by {error:.2g}, more than {limit:.2g}")
 
 
-def _generate_latents(pipeline: Any) -> Tensor:
-    latents: Any = generate_images(pipeline, [PROMPT], _sampling(), output_type="latent")[0]
-    return torch.as_tensor(latents)
+def _generate_latents(pipeline: Any, prompts: list[Prompt]) -> list[Tensor]:
+    latents: Any = generate_images(pipeline, prompts, _sampling(), output_type="latent")
+    return [torch.as_tensor(values).double() for values in latents]
 
 
-def _iterate_quantized(model: Path) -> Iterator[tuple[str, str, Tensor, Tensor | None]]:
-    """Yields component, path, dequantized weight and bias, if it has one, of every quantized layer."""
-    for file in sorted(model.glob("*/*.safetensors")):
-        tensors = load_file(file)
-        for name in [name for name in tensors if name.endswith(".qweight")]:
-            path = name.removesuffix(".qweight")
-            packed = AwqTensors(*(tensors[f"{path}.{kind}"] for kind in AwqTensors._fields))
-            yield file.parent.name, path, dequantize(unpack_awq(packed)), tensors.get(f"{path}.bias")
-
-
-def _evaluate(source: Path, folder: Path) -> Results:
-    recipe = Recipe(device="test", evaluation=EvaluationSettings(count=1, steps=STEPS, size=(SIDE, SIDE)))
-    source, folder = source.resolve(), folder.resolve()
+def _evaluate(source: Path, model: Path, folder: Path) -> Results:
+    settings = EvaluationSettings(count=1, steps=STEPS, guidance=GUIDANCE, size=(SIDE, SIDE))
+    recipe = Recipe(device="test", evaluation=settings)
+    source, model, folder = source.resolve(), model.resolve(), folder.resolve()
     with chdir(folder):  # whose caches end with it
-        return evaluate(
-            recipe,
-            model=source,
-            candidates=[folder / "best" / "model"],
-            metrics=("psnr",),
-            output=folder / "evaluation",
-        )
+        return evaluate(recipe, model=source, candidates=[model], metrics=("psnr",), output=folder / "evaluation")
+
+
+def _compare_errors(source: Path, base: Path, model: Path) -> MeanCI | None:
+    """Compares the latents' squared errors of two quantized models, image by image from the same noise.
+
+    Returns:
+        The mean logarithm of the ratio; None where nothing differs from the original.
+
+    Raises:
+        ValueError: Latents are not finite.
+    """
+    originals, *others = (
+        _generate_latents(load_pipeline(path, torch.float32), IMAGES) for path in (source, base, model)
+    )
+    base_errors, errors = (
+        [float((x - y).square().mean()) for x, y in zip(latents, originals, strict=True)] for latents in others
+    )
+    if not all(map(math.isfinite, base_errors + errors)):
+        raise ValueError("latents are not finite")
+    if not all(base_errors) or not all(errors):
+        return None
+    ratios = [math.log(error / base) for error, base in zip(errors, base_errors, strict=True)]
+    return bootstrap_mean(ratios, [prompt.id for prompt in IMAGES])
+
+
+def _export(model: Path, output: Path) -> ExportResult:
+    return export_onnx(model, output, precision="int4", sizes=[(SIDE, SIDE)])
+
+
+def _generate_without_torch(artifact: Path) -> None:
+    """Generates an image in a process where torch, diffusers and transformers cannot be imported.
+
+    Raises:
+        ValueError: It failed; with its reason.
+    """
+    command = [sys.executable, "-m", WORKER, str(artifact), PROMPT.prompt, str(SIDE), str(STEPS)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=WORKER_TIMEOUT_S, check=False)
+    if result.returncode:
+        raise ValueError(result.stderr.strip().rpartition("\n")[2].removeprefix("edgepress.common.errors.UserError: "))

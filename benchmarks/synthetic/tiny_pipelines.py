@@ -1,14 +1,14 @@
 """Tiny pipelines of any text-to-image class of diffusers, with random weights.
 
-The parameters of a constructor say which components a class has; their configs are in `tiny_components`. What a class
-needs otherwise is listed here.
+The parameters of a constructor say which components a class has; their configs are in `tiny_denoisers`,
+`tiny_text_encoders`, `tiny_decoders` and `tiny_tokenizers`. What a class needs otherwise is in `tiny_variations`.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,95 +16,22 @@ import torch
 from torch import nn
 
 from ...prompts.prompt import Prompt, save_prompts
-from .tiny_components import DECODERS, DENOISERS, IMAGE_ENCODERS, SCHEDULERS, TEXT_ENCODERS, WIDTH
+from .tiny_decoders import DECODERS, SCHEDULERS
+from .tiny_denoisers import DENOISERS
+from .tiny_text_encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from .tiny_tokenizers import IMAGE_PROCESSORS, TOKENIZERS
+from .tiny_variations import VARIATIONS, Variation
 
-SIDE = 64  # pixels of an image
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-@dataclass(frozen=True)
-class Variation:
-    """What a pipeline needs otherwise than its constructor's annotations and the common configs say.
-
-    Attributes:
-        classes: Class of a component, by the constructor's parameter; None leaves the component out.
-        configs: Changes of a component's config, by the constructor's parameter.
-        arguments: Other arguments of the constructor.
-    """
-
-    classes: dict[str, str | None] = field(default_factory=dict)
-    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-IMAGE_PROCESSORS = ("CLIPImageProcessor", "Siglip2ImageProcessor")
-_NO_CHECKER = {"requires_safety_checker": False}
-_TWO_TEXTS = {
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
-    "cross_attention_dim": 2 * WIDTH,
-    "use_linear_projection": True,
+# Components that are no class of the top of diffusers or transformers, by the module that has them.
+OWN_CLASSES = {
+    "MultilingualCLIP": "diffusers.pipelines.kandinsky.text_encoder",
+    "LDMBertModel": "diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion",
+    "ChatGLMModel": "diffusers.pipelines.kolors.text_encoder",
+    "PaellaVQModel": "diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model",
+    "StableUnCLIPImageNormalizer": "diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer",
+    "T5GemmaEncoder": "transformers.models.t5gemma.modeling_t5gemma",  # diffusers saves its own as what nothing opens
 }
-_IMAGE_PRIOR = {
-    "out_channels": 8,
-    "addition_embed_type": "image",
-    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-    "encoder_hid_dim": WIDTH,
-    "encoder_hid_dim_type": "image_proj",
-    "resnet_time_scale_shift": "scale_shift",
-    "attention_head_dim": 16,
-}
-VARIATIONS: dict[str, Variation] = {
-    "StableDiffusionPAGPipeline": Variation(arguments=_NO_CHECKER),
-    "StableDiffusionXLPAGPipeline": Variation(configs={"unet": _TWO_TEXTS}, arguments={"add_watermarker": False}),
-    "KandinskyV22CombinedPipeline": Variation(
-        configs={
-            "unet": _IMAGE_PRIOR,
-            "movq": {"norm_type": "spatial", "vq_embed_dim": 4, "block_out_channels": (32,) * 4, "norm_num_groups": 32},
-        }
-    ),
-    "HiDreamImagePipeline": Variation(
-        configs={name: {"max_position_embeddings": 248} for name in ("text_encoder", "text_encoder_2")}
-    ),
-    "SanaPAGPipeline": Variation(classes={"text_encoder": "Gemma2Model"}),
-    "HunyuanDiTPAGPipeline": Variation(arguments=_NO_CHECKER),
-    "StableDiffusionPipeline": Variation(arguments=_NO_CHECKER),
-    "LatentConsistencyModelPipeline": Variation(configs={"unet": {"time_cond_proj_dim": 32}}, arguments=_NO_CHECKER),
-    "StableDiffusionXLPipeline": Variation(configs={"unet": _TWO_TEXTS}, arguments={"add_watermarker": False}),
-    "KolorsPipeline": Variation(),
-    "FluxPipeline": Variation(),
-    "Flux2KleinPipeline": Variation(configs={"text_encoder": {"num_hidden_layers": 28}}),
-    "Flux2KleinKVPipeline": Variation(configs={"text_encoder": {"num_hidden_layers": 28}}),
-    "PixArtAlphaPipeline": Variation(),
-    "SanaPipeline": Variation(classes={"text_encoder": "Gemma2Model"}),
-    "SanaSprintPipeline": Variation(
-        classes={"text_encoder": "Gemma2Model", "scheduler": "SCMScheduler"},
-        configs={"transformer": {"guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}},
-    ),
-    "ZImagePipeline": Variation(classes={"text_encoder": "Qwen3Model"}),
-    "ZImageOmniPipeline": Variation(
-        classes={"text_encoder": "Qwen3Model"}, configs={"transformer": {"siglip_feat_dim": 32}}
-    ),
-    "Lumina2Pipeline": Variation(classes={"text_encoder": "Gemma2Model"}),
-    "LuminaPipeline": Variation(classes={"text_encoder": "GemmaModel"}),
-    "IFPipeline": Variation(
-        configs={"unet": {"in_channels": 3, "out_channels": 6, "sample_size": SIDE, "act_fn": "gelu"}},
-        arguments=_NO_CHECKER,
-    ),
-    "ErnieImagePipeline": Variation(),
-    "PRXPipeline": Variation(),
-    "HunyuanDiTPipeline": Variation(arguments=_NO_CHECKER),
-    "Krea2Pipeline": Variation(arguments={"text_encoder_select_layers": (0, 1)}),
-    "StableDiffusion3Pipeline": Variation(),
-}
+UNINITIALIZED = ("ChatGLMModel",)  # whose constructors leave weights as memory was
 
 
 def write_tiny_pipeline(name: str, folder: Path) -> None:
@@ -166,19 +93,47 @@ def build_tiny_component(class_name: str, changes: dict[str, Any]) -> Any:
         class_name: A class of diffusers or transformers.
         changes: Changes of its config.
     """
+    import transformers
+
+    if class_name in IMAGE_PROCESSORS:
+        return getattr(transformers, class_name)()
+    if class_name in TOKENIZERS:
+        return TOKENIZERS[class_name]()
+    configs = DENOISERS | DECODERS | SCHEDULERS | TEXT_ENCODERS | IMAGE_ENCODERS
+    config, cls = _merge(configs[class_name], changes), _resolve(class_name)
+    return _build_text_encoder(cls, config) if issubclass(cls, transformers.PreTrainedModel) else cls(**config)
+
+
+def _build_text_encoder(cls: Any, values: dict[str, Any]) -> Any:
+    config = cls.config_class(**values)
+    if "encoder" not in values:
+        model = cls(config)
+        for name, parameter in model.named_parameters() if cls.__name__ in UNINITIALIZED else ():
+            parameter.data.fill_(name.endswith(".weight"))
+        return model
+    encoder = cls(config.encoder)
+    encoder.config = config  # published with that of the whole model, of which diffusers takes the encoder's
+    return encoder
+
+
+def _resolve(class_name: str) -> Any:
+    """Returns a class of diffusers or transformers."""
     import diffusers
     import transformers
 
-    for configs in (DENOISERS, DECODERS, SCHEDULERS):
-        if class_name in configs:
-            return getattr(diffusers, class_name)(**(configs[class_name] | changes))
-    for configs in (TEXT_ENCODERS, IMAGE_ENCODERS):
-        if class_name in configs:
-            cls = getattr(transformers, class_name)
-            return cls(cls.config_class(**(configs[class_name] | changes)))
-    if class_name in IMAGE_PROCESSORS:
-        return getattr(transformers, class_name)()
-    return TOKENIZERS[class_name]()
+    if class_name in OWN_CLASSES:
+        return getattr(importlib.import_module(OWN_CLASSES[class_name]), class_name)
+    return getattr(diffusers, class_name, None) or getattr(transformers, class_name)
+
+
+def _merge(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config with changes, also of the configs inside it."""
+    nested = {
+        key: _merge(config[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(config.get(key), dict)
+    }
+    return config | changes | nested
 
 
 @torch.no_grad()
@@ -188,7 +143,7 @@ def randomize_weights(model: nn.Module) -> None:
         for parameter in module.parameters(recurse=False):
             if isinstance(module, nn.Embedding):
                 parameter.normal_()
-            elif parameter.ndim > 1:
+            elif parameter.ndim > 1 and parameter.numel():
                 parameter.normal_(std=parameter[0].numel() ** -0.5)
             else:
                 parameter.add_(0.3 * torch.randn_like(parameter))
@@ -206,54 +161,3 @@ def _find_class(parameter: inspect.Parameter) -> str | None:
     known = {*DENOISERS, *DECODERS, *SCHEDULERS, *TEXT_ENCODERS, *IMAGE_ENCODERS, *IMAGE_PROCESSORS, *TOKENIZERS}
     names = ["DDIMScheduler" if name == "KarrasDiffusionSchedulers" else name for name in names]
     return next((name for name in names if name in known), None)
-
-
-# ---------------------------------------------------------------- tokenizers
-
-
-def _build_clip_tokenizer() -> Any:
-    from transformers import CLIPTokenizer
-
-    vocabulary = [*SPECIAL_TOKENS, *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
-    return CLIPTokenizer({token: number for number, token in enumerate(vocabulary)}, [], model_max_length=77)
-
-
-def _build_t5_tokenizer() -> Any:
-    from transformers import T5Tokenizer
-
-    pieces = ["<pad>", "</s>", "<unk>", "\N{LOWER ONE EIGHTH BLOCK}", *LETTERS]
-    return T5Tokenizer([(piece, -1.0) for piece in pieces], extra_ids=0, model_max_length=512)
-
-
-def _build_byte_tokenizer() -> Any:
-    """Byte-level BPE without merges, with the chat template of language models: every byte is a token."""
-    from tokenizers import pre_tokenizers
-    from transformers import Qwen2Tokenizer
-
-    vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer: Any = Qwen2Tokenizer(vocab=vocabulary, merges=[])
-    tokenizer.add_special_tokens(
-        {"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.model_max_length = 512
-    return tokenizer
-
-
-def _build_byt5_tokenizer() -> Any:
-    from transformers import ByT5Tokenizer
-
-    return ByT5Tokenizer()
-
-
-TOKENIZERS = {
-    "CLIPTokenizer": _build_clip_tokenizer,
-    "T5Tokenizer": _build_t5_tokenizer,
-    "T5TokenizerFast": _build_t5_tokenizer,
-    "ByT5Tokenizer": _build_byt5_tokenizer,
-    **dict.fromkeys(
-        ("Qwen2Tokenizer", "Qwen2TokenizerFast", "AutoTokenizer", "GemmaTokenizer", "TokenizersBackend"),
-        _build_byte_tokenizer,
-    ),
-    "BertTokenizer": _build_byte_tokenizer,
-}

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from ...common.errors import UserError
 from ...common.memory import DEFAULT_MAX_MEMORY
 from ...common.progress import Progress
-from ...pipelines.sampling import PIXELS_PER_BATCH, SamplingParams, generate_images
+from ...pipelines.call_arguments import takes_one_prompt
+from ...pipelines.sampling import PIXELS_PER_BATCH, SamplingParams, batched, generate_images
 from ...prompts.prompt import Prompt
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace
@@ -173,9 +174,11 @@ class _CalibrationRun:
         self._start("calibrating on prompts", components, batches, 1, self.state.text_batches)
         for number in range(self.state.text_batches, len(batches)):
             self.validates = batches[number].validates
-            models, stop = self._get_models(components), stop_at_denoiser(*self.denoisers.values())
-            with without_padding(*models), self.observe(components, number), stop:
-                generate_images(self.pipeline, batches[number].prompts, self.sampling, output_type="latent")
+            size = 1 if takes_one_prompt(self.pipeline) else PROMPTS_PER_BATCH
+            with without_padding(*self._get_models(components)), self.observe(components, number):
+                for prompts in batched(batches[number].prompts, size):
+                    with stop_at_denoiser(*self.denoisers.values()):
+                        generate_images(self.pipeline, prompts, self.sampling, output_type="latent")
             self.state.text_batches = number + 1
             self.save(force=number + 1 == len(batches))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgepress.common.errors import UserError
-from edgepress.pipelines.call_arguments import build_arguments, get_images
+from edgepress.pipelines.call_arguments import build_arguments, get_images, list_calls
 from edgepress.pipelines.sampling import SamplingParams
 from edgepress.prompts.prompt import Prompt
 
@@ -96,3 +96,42 @@ def test_a_prompt_has_its_own_negative_prompt_or_that_of_the_recipe() -> None:
 
 def test_images_are_found_under_either_name() -> None:
     assert get_images(SimpleNamespace(images=[1])) == get_images(SimpleNamespace(image=[1])) == [1]
+
+
+class SecondPassPipeline:
+    def __call__(self, prompt: Any = None, negative_prompt: Any = None, true_cfg_scale: float = 1.0) -> None: ...
+
+
+class SinglePromptPipeline:
+    def __call__(self, prompt: str | None = None, height: int | None = None, generator: Any = None) -> None: ...
+
+
+class ScheduledPipeline:
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        guidance_scale: float | None = None,
+        guidance_schedule: Any = (7.0, 3.0),
+        enable_prompt_rewrite: bool = True,
+    ) -> None: ...
+
+
+def test_guidance_of_a_class_that_has_a_second_pass_only() -> None:
+    expected = {"prompt": ["a cat"], "true_cfg_scale": 4.0, "negative_prompt": [" "]}
+    assert build_arguments(SecondPassPipeline(), PROMPTS[:1], SAMPLING) == expected
+
+
+def test_one_scale_replaces_a_schedule_and_prompts_are_not_rewritten() -> None:
+    assert build_arguments(ScheduledPipeline(), PROMPTS[:1], SAMPLING) == {
+        "prompt": ["a cat"], "guidance_scale": 4.0, "guidance_schedule": None, "enable_prompt_rewrite": False,
+    }  # fmt: skip
+
+
+def test_a_class_that_takes_one_prompt_is_called_for_each() -> None:
+    arguments = {"prompt": ["a cat", "a dog"], "height": 64, "generator": [1, 2]}
+    assert list_calls(SinglePromptPipeline(), arguments) == [
+        {"prompt": "a cat", "height": 64, "generator": 1},
+        {"prompt": "a dog", "height": 64, "generator": 2},
+    ]
+    assert list_calls(ScheduledPipeline(), arguments) == [arguments]
+    assert list_calls(GuidedPipeline(), arguments) == [arguments]

@@ -11,7 +11,7 @@ import torch
 from helpers.onnx_graphs import load_component
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgepress.pipelines.empty_modules import build_empty_module
+from edgepress.pipelines.empty_modules import build_empty_module, find_config_part
 
 FILLS = (torch.ops.aten.normal_, torch.ops.aten.uniform_, torch.ops.aten.fill_, torch.ops.aten.zero_)
 
@@ -69,3 +69,16 @@ def test_a_component_of_transformers_can_have_another_dtype(tiny: Path) -> None:
 def test_an_unknown_class_is_an_error() -> None:
     with pytest.raises(AttributeError):
         build_empty_module("diffusers", "NoSuchModel", {})
+
+
+def test_an_encoder_alone_is_made_from_its_part_of_the_config() -> None:
+    """As T5Gemma's, of which a pipeline has only the encoder: the config is that of the whole model."""
+    part = {
+        "vocab_size": 16, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
+    }  # fmt: skip
+    config = {"model_type": "t5gemma", "encoder": part, "decoder": part}
+    assert find_config_part("T5GemmaEncoder", config) == "encoder"
+    assert find_config_part("T5GemmaModel", config) == find_config_part("T5EncoderModel", {"d_model": 8}) == ""
+    module: Any = build_empty_module("prx", "T5GemmaEncoder", config)
+    assert (len(module.layers), module.embed_tokens.weight.shape) == (2, (16, 8))

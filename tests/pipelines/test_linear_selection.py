@@ -110,6 +110,26 @@ def test_the_router_of_experts_is_kept_and_each_expert_is_a_block() -> None:
     assert [block.linears for block in experts] == [("net.0", "net.2")] * 8
 
 
+class FusedExperts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down_proj = nn.Parameter(torch.zeros(8, 128, 64))
+        self.scale = nn.Parameter(torch.zeros(64))
+
+
+def test_experts_in_one_tensor_are_kept_and_named() -> None:
+    selection = select(ToyModel(moe=FusedExperts()))
+    assert selection.kept_linears["blocks.0.moe.down_proj"] == KeepReason.FUSED
+    assert selection.weights["blocks.0.moe.down_proj"] == 8 * 128 * 64
+    assert "blocks.0.moe.scale" not in selection.kept_linears
+
+
+def test_a_linear_without_outputs_is_kept() -> None:
+    """As in the last block of a transformer that computes nothing more for the prompt."""
+    selection = select(ToyModel(to_add_out=nn.Linear(64, 0)))
+    assert selection.kept_linears["blocks.0.to_add_out"] == KeepReason.WIDTH
+
+
 def test_a_block_inside_another_one_has_its_own_linears() -> None:
     model = nn.Module()
     model.down = nn.ModuleList(nn.Sequential() for _ in range(2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import edgepress.loading  # noqa: F401  registers the loader
-from edgepress.numerics.affine import dequantize
-from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
+from edgepress.benchmarks.quantization.quantized_weights import iterate_quantized, take_over_weights
 from edgepress.pipelines.quantized_modules import Int4Linear
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
@@ -66,35 +64,13 @@ def results(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     }
 
 
-def iterate_quantized(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
-    """Component, path and dequantized weight of every quantized linear of a pipeline folder."""
-    for file in sorted(folder.glob("*/*.safetensors")):
-        tensors = load_file(file)
-        for name in [name for name in tensors if name.endswith(".qweight")]:
-            path = name.removesuffix(".qweight")
-            packed = AwqTensors(*(tensors[f"{path}.{kind}"] for kind in AwqTensors._fields))
-            yield file.parent.name, path, dequantize(unpack_awq(packed))
-
-
-def iterate_vectors(folder: Path) -> Iterator[tuple[str, str, str, Tensor]]:
-    """Component, path, name and value of every stored bias and weight of a norm."""
-    for file in sorted(folder.glob("*/*.safetensors")):
-        for name, tensor in load_file(file).items():
-            path, _, kind = name.rpartition(".")
-            if tensor.ndim == 1 and kind in ("weight", "bias"):
-                yield file.parent.name, path, kind, tensor
-
-
 @pytest.mark.parametrize("method", ["rtn", "best"])
 def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
     source: Path, results: dict[str, QuantizeResult], method: str
 ) -> None:
     model = results[method].output / "model"
     expected = load_pipeline(source, torch.float32)
-    for component, path, weight in iterate_quantized(model):
-        getattr(expected, component).get_submodule(path).weight = nn.Parameter(weight)
-    for component, path, kind, vector in iterate_vectors(model):  # biases of `best` take over the mean of the errors,
-        setattr(getattr(expected, component).get_submodule(path), kind, nn.Parameter(vector))  # and norms scales
+    take_over_weights(expected, model)
     reopened = load_pipeline(model, torch.float32)
     images, originals = (
         generate_images(pipeline, [PROMPT], SAMPLING, output_type="latent")[0] for pipeline in (reopened, expected)
@@ -105,7 +81,7 @@ def test_diffusers_opens_the_result_and_computes_with_the_stored_weights(
 def test_every_planned_linear_is_quantized(plan: QuantizationPlan, results: dict[str, QuantizeResult]) -> None:
     planned = {f"{block.component}.{linear}" for block in plan.blocks for linear in block.linears}
     model = results["rtn"].output / "model"
-    assert {f"{component}.{path}" for component, path, _ in iterate_quantized(model)} == planned
+    assert {f"{quantized.component}.{quantized.path}" for quantized in iterate_quantized(model)} == planned
     assert {layer.layer for layer in results["rtn"].layers()} == planned
     denoiser = getattr(load_pipeline(model, torch.float32), plan.family.denoiser)
     linears = {path for path, module in denoiser.named_modules() if isinstance(module, Int4Linear)}

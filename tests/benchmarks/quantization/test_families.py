@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgepress.benchmarks.quantization import families
 from edgepress.benchmarks.quantization.family_catalog import list_text_to_image_classes
-from edgepress.benchmarks.quantization.family_trial import COLUMNS, run_trial
+from edgepress.benchmarks.quantization.family_trial import COMPARES, EXPORTS, GENERATES, QUANTIZING, run_trial
 
 
 @pytest.mark.slow
@@ -26,15 +27,22 @@ def test_classes_that_need_only_a_prompt_are_listed() -> None:
 
 
 @pytest.mark.slow
-def test_a_class_that_nobody_described_works_in_every_column(tmp_path: Path) -> None:
+def test_a_class_that_nobody_described_does_everything_but_export(tmp_path: Path) -> None:
     trial = run_trial("PixArtSigmaPipeline", tmp_path)
-    assert trial.reasons == dict.fromkeys(COLUMNS, "")
+    assert trial.works(*QUANTIZING, COMPARES)
+    assert "PixArtSigmaPipeline" in trial.reasons[EXPORTS]
+    assert GENERATES not in trial.reasons
     assert trial.layers > 0
-    assert trial.ratio is not None
-    assert trial.ratio < 1
+    assert trial.errors is not None
+    assert trial.errors.high is not None
+    assert trial.errors.high < 0  # the error is smaller than that of rounding to nearest
+    table = families._render([trial])
+    assert "1 of 1\ncan be quantized, opened again and evaluated, 0 be exported, and 0 generate" in table
+    assert "| `PixArtSigmaPipeline` | ● | ● | ● | ● | ● | – | – |" in table
 
 
 def test_a_class_without_a_tiny_config_says_why_and_tries_nothing_more(tmp_path: Path) -> None:
     trial = run_trial("AudioLDM2Pipeline", tmp_path)
     assert list(trial.reasons) == ["tiny pipeline"]
     assert "no tiny config of" in trial.reasons["tiny pipeline"]
+    assert f"- tiny pipeline, `AudioLDM2Pipeline`: {trial.reasons['tiny pipeline']}" in families._render([trial])

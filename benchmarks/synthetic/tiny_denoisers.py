@@ -1,107 +1,10 @@
-"""Tiny configs of genuine components: what pipelines of any class are put together from, with random weights.
-
-All text encoders have the same width, and all denoisers read it; latents have four channels. Every class is here once;
-what one pipeline needs otherwise stands with that pipeline.
-"""
+"""Tiny configs of genuine denoisers. Every class is here once; what one pipeline needs otherwise is a variation."""
 
 from __future__ import annotations
 
 from typing import Any
 
-WIDTH = 64  # of hidden states of text encoders and denoisers, and of CLIP's projection
-HEADS, HEAD_WIDTH = 4, 16
-ROPE_AXES = (4, 6, 6)  # of a head
-VOCABULARY = 512
-LATENTS = 4  # channels
-PATCHED = 4 * LATENTS  # channels of a patch of 2 x 2
-
-# ---------------------------------------------------------------- text encoders
-
-_SHARED: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": WIDTH,
-    "intermediate_size": 2 * WIDTH,
-    "num_attention_heads": HEADS,
-}
-_LANGUAGE = _SHARED | {
-    "num_hidden_layers": 2,
-    "num_key_value_heads": 2,
-    "head_dim": HEAD_WIDTH,
-    "max_position_embeddings": 2048,
-    "pad_token_id": 0,
-}
-_T5: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "d_model": WIDTH,
-    "d_kv": HEAD_WIDTH,
-    "d_ff": 2 * WIDTH,
-    "num_heads": HEADS,
-}
-_T5 |= {"num_layers": 2, "feed_forward_proj": "gated-gelu"}
-_CLIP = _SHARED | {"num_hidden_layers": 2, "projection_dim": WIDTH, "bos_token_id": 0, "eos_token_id": 1}
-_CLIP |= {"pad_token_id": 1}
-_ROPE_SECTIONS = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
-_QWEN_VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": WIDTH}
-
-TEXT_ENCODERS: dict[str, dict[str, Any]] = {
-    "CLIPTextModel": _CLIP,
-    "CLIPTextModelWithProjection": _CLIP,
-    "T5EncoderModel": _T5,
-    "UMT5EncoderModel": _T5,
-    "BertModel": _SHARED | {"num_hidden_layers": 2, "max_position_embeddings": 512},
-    "Qwen3Model": _LANGUAGE,
-    "Qwen3ForCausalLM": _LANGUAGE,
-    "Gemma2Model": _LANGUAGE,
-    "GemmaModel": _LANGUAGE,
-    "GlmModel": _LANGUAGE,
-    "LlamaForCausalLM": _LANGUAGE,
-    "SmolLM3ForCausalLM": _LANGUAGE,
-    "Qwen2_5_VLForConditionalGeneration": {
-        "text_config": _LANGUAGE | {"rope_parameters": _ROPE_SECTIONS},
-        "vision_config": _QWEN_VISION | {"fullatt_block_indexes": [0]},
-    },
-    "Mistral3ForConditionalGeneration": {
-        "text_config": _LANGUAGE | {"model_type": "mistral"},
-        "vision_config": {
-            "model_type": "pixtral",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "head_dim": 16,
-            "image_size": 32,
-            "patch_size": 8,
-        },
-    },
-}
-TEXT_ENCODERS["Qwen3VLModel"] = {
-    "text_config": _LANGUAGE | {"rope_parameters": _ROPE_SECTIONS},
-    "vision_config": _QWEN_VISION | {"deepstack_visual_indexes": [0]},
-}
-TEXT_ENCODERS["Mistral3Model"] = TEXT_ENCODERS["Mistral3ForConditionalGeneration"]
-
-# Encoders of images, which some pipelines need although a prompt does not reach them.
-IMAGE_ENCODERS: dict[str, dict[str, Any]] = {
-    "Siglip2VisionModel": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_patches": 16,
-        "patch_size": 8,
-    },
-    "CLIPVisionModelWithProjection": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "projection_dim": WIDTH,
-        "image_size": 32,
-        "patch_size": 8,
-    },
-}
-
-# ---------------------------------------------------------------- denoisers
+from .tiny_sizes import HEAD_WIDTH, HEADS, LATENTS, PATCHED, ROPE_AXES, VOCABULARY, WIDTH
 
 _HEADS: dict[str, Any] = {"num_attention_heads": HEADS, "attention_head_dim": HEAD_WIDTH}
 _COGVIEW: dict[str, Any] = _HEADS | {
@@ -302,8 +205,8 @@ DENOISERS: dict[str, dict[str, Any]] = {
         "time_embedding_dim": WIDTH,
         "groups": 2,
         "attention_head_dim": HEAD_WIDTH,
-        "layers_per_block": 1,
-        "block_out_channels": (32, 64),
+        "layers_per_block": 2,
+        "block_out_channels": (32, 32, 64, 64),  # which of these have attention is fixed
         "cross_attention_dim": WIDTH,
         "encoder_hid_dim": WIDTH,
     },
@@ -323,61 +226,118 @@ DENOISERS: dict[str, dict[str, Any]] = {
         "num_refiner_text_blocks": 1,
         "axes_dims_rope": ROPE_AXES,
     },
-}
-
-# ---------------------------------------------------------------- decoders
-
-_KL = {
-    "block_out_channels": (8, 8, 8, 8),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "latent_channels": LATENTS,
-}
-_CAUSAL = {
-    "base_dim": 8,
-    "z_dim": LATENTS,
-    "dim_mult": [1, 1, 1, 1],
-    "num_res_blocks": 1,
-    "latents_mean": [0.0] * LATENTS,
-    "latents_std": [1.0] * LATENTS,
-}
-DECODERS: dict[str, dict[str, Any]] = {
-    "AutoencoderKL": _KL | {"sample_size": 64, "scaling_factor": 0.36, "shift_factor": 0.12},
-    "AutoencoderKLFlux2": _KL | {"sample_size": 64},
-    "AutoencoderKLQwenImage": _CAUSAL | {"temperal_downsample": [False, True, True]},
-    "AutoencoderKLWan": _CAUSAL | {"temperal_downsample": [False, True, True]},
-    "AutoencoderDC": {
-        "latent_channels": LATENTS,
-        "encoder_block_types": "ResBlock",
-        "decoder_block_types": "ResBlock",
-        "encoder_block_out_channels": (8, 8),
-        "decoder_block_out_channels": (8, 8),
-        "encoder_layers_per_block": (1, 1),
-        "decoder_layers_per_block": (1, 1),
-        "encoder_qkv_multiscales": ((), ()),
-        "decoder_qkv_multiscales": ((), ()),
+    "GlmImageTransformer2DModel": _HEADS
+    | {
+        "in_channels": LATENTS,
+        "out_channels": LATENTS,
+        "num_layers": 2,
+        "text_embed_dim": WIDTH,
+        "time_embed_dim": WIDTH,
+        "condition_dim": 8,
+        "prior_vq_quantizer_codebook_size": VOCABULARY,
     },
-    "AutoencoderKLHunyuanImage": {
-        "in_channels": 3,
-        "out_channels": 3,
-        "latent_channels": LATENTS,
-        "block_out_channels": (32, 64),
+    "QwenImage21Transformer2DModel": _HEADS
+    | {
+        "in_channels": LATENTS,
+        "out_channels": LATENTS,
+        "num_layers": 2,
+        "context_in_dim": WIDTH,
+        "axes_dims_rope": ROPE_AXES,
+    },
+    "BriaFibo2Transformer2DModel": {
+        "in_channels": LATENTS,
+        "dim": 192,
+        "n_layers": 5,
+        "n_refiner_layers": 1,
+        "n_heads": 3,
+        "cap_feat_dim": 3 * WIDTH,
+        "injection_layer_ids": (0, 1, 2, 3, 4),
+        "perceiver_num_layers": 1,
+        "min_num_gist_tokens": 8,
+        "max_num_gist_tokens": 16,
+        "gist_step": 8,
+        "gist_min_text_len": 8,
+        "gist_max_text_len": 64,
+        "axes_dims": (16, 24, 24),
+        "axes_lens": (1024, 64, 64),
+    },
+    "DreamLiteUNetModel": {
+        "sample_size": 8,
+        "block_out_channels": (32, WIDTH),
+        "down_block_types": ("DreamLiteCrossAttnNoSelfAttnDownBlock2D", "DreamLiteCrossAttnDownBlock2D"),
+        "up_block_types": ("DreamLiteCrossAttnUpBlock2D", "DreamLiteUpBlock2D"),
         "layers_per_block": 1,
-        "spatial_compression_ratio": 2,
-        "sample_size": 64,
-        "scaling_factor": 0.5,
+        "norm_num_groups": 4,
+        "attention_head_dim": (2, 4),
+        "cross_attention_dim": WIDTH,
+        "use_linear_projection": True,
+        "addition_embed_type": "time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 2 * 8,
+        "ff_mult": 2,
     },
-    "VQModel": _KL | {"num_vq_embeddings": 16, "sample_size": 64},
-}
-SCHEDULERS: dict[str, dict[str, Any]] = {
-    "FlowMatchEulerDiscreteScheduler": {},
-    "DDIMScheduler": {"clip_sample": False, "steps_offset": 1},
-    "DDPMScheduler": {},
-    "LCMScheduler": {},
-    "SCMScheduler": {},
-    "DPMSolverMultistepScheduler": {},
-    "CogVideoXDDIMScheduler": {},
-    "UnCLIPScheduler": {"variance_type": "fixed_small_log", "prediction_type": "sample", "clip_sample_range": 5.0},
+    "Ideogram4Transformer2DModel": _HEADS
+    | {
+        "in_channels": PATCHED,
+        "num_layers": 2,
+        "intermediate_size": 2 * WIDTH,
+        "adaln_dim": 32,
+        "llm_features_dim": 13 * WIDTH,
+        "mrope_section": (4, 2, 2),
+    },
+    "CosmosTransformer3DModel": _HEADS
+    | {
+        "in_channels": LATENTS,
+        "out_channels": LATENTS,
+        "num_layers": 2,
+        "mlp_ratio": 2.0,
+        "text_embed_dim": WIDTH,
+        "adaln_lora_dim": 8,
+        "max_size": (4, 32, 32),
+        "extra_pos_embed_type": None,
+    },
+    "NucleusMoEImageTransformer2DModel": _HEADS
+    | {
+        "in_channels": PATCHED,
+        "out_channels": LATENTS,
+        "num_layers": 5,
+        "num_key_value_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "axes_dims_rope": ROPE_AXES,
+        "mlp_ratio": 2.0,
+        "num_experts": 4,
+        "moe_intermediate_dim": 32,
+        "capacity_factors": 2.0,
+    },
+    "OmniGenTransformer2DModel": {
+        "in_channels": LATENTS,
+        "hidden_size": WIDTH,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "intermediate_size": 2 * WIDTH,
+        "num_layers": 2,
+        "pad_token_id": 0,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 2048,
+        "original_max_position_embeddings": 2048,
+        "rope_scaling": {
+            "long_factor": [1.0] * (HEAD_WIDTH // 2),
+            "short_factor": [1.0] * (HEAD_WIDTH // 2),
+            "type": "su",
+        },
+        "pos_embed_max_size": 32,
+        "time_step_dim": 32,
+    },
+    "StableCascadeUNet": {
+        "in_channels": LATENTS,
+        "out_channels": LATENTS,
+        "timestep_ratio_embedding_dim": 8,
+        "conditioning_dim": WIDTH,
+        "block_out_channels": (32, WIDTH),
+        "num_attention_heads": (2, HEADS),
+        "down_num_layers_per_block": (1, 1),
+        "up_num_layers_per_block": (1, 1),
+        "clip_text_pooled_in_channels": WIDTH,
+        "dropout": (0.0, 0.0),
+    },
 }
