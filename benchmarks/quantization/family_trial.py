@@ -161,11 +161,11 @@ def _compare_errors(source: Path, base: Path, model: Path) -> MeanCI | None:
     Raises:
         ValueError: Latents are not finite.
     """
-    originals, *others = (
+    originals, *quantized = (
         _generate_latents(load_pipeline(path, torch.float32), IMAGES) for path in (source, base, model)
     )
     base_errors, errors = (
-        [float((x - y).square().mean()) for x, y in zip(latents, originals, strict=True)] for latents in others
+        [float((x - y).square().mean()) for x, y in zip(latents, originals, strict=True)] for latents in quantized
     )
     if not all(map(math.isfinite, base_errors + errors)):
         raise ValueError("latents are not finite")
