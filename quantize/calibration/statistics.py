@@ -192,7 +192,7 @@ def compute_hessian(tokens: Tensor) -> Tensor:
     hessian = torch.empty(x.shape[1], x.shape[1])
     for start in range(0, x.shape[1], BLOCK_ROWS):
         stop = start + BLOCK_ROWS
-        hessian[start:stop, start:] = x[:, start:stop].T @ x[:, start:] / len(x)
+        torch.div(x[:, start:stop].T @ x[:, start:], len(x), out=hessian[start:stop, start:])
         hessian[stop:, start:stop] = hessian[start:stop, stop:].T
     return hessian
 
@@ -208,12 +208,12 @@ def output_errors(error: Tensor, hessian: Tensor) -> Tensor:
         (out,) float64.
     """
     channels = error.T  # (in, out)
+    factors = channels.to(hessian.dtype)
     errors = torch.zeros(channels.shape[1], dtype=torch.float64)
     for start in range(0, len(channels), BLOCK_ROWS):
-        stop = start + BLOCK_ROWS
-        rows, above = channels[start:stop], channels[:start]
-        product = hessian[start:stop, start:stop] @ rows.to(hessian.dtype)
+        span = slice(start, start + BLOCK_ROWS)
+        product = (hessian[span, span] @ factors[span]).float()
         if start:  # H is symmetric: what is left of the diagonal counts twice instead of being multiplied twice
-            product = product.float() + 2 * (hessian[start:stop, :start] @ above.to(hessian.dtype)).float()
-        errors += (product.float() * rows).sum(0, dtype=torch.float64)
+            product.add_((hessian[span, :start] @ factors[:start]).float(), alpha=2)
+        errors += product.mul_(channels[span]).sum(0, dtype=torch.float64)
     return errors

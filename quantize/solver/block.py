@@ -8,7 +8,7 @@ too large stays in floating point, as it is after folding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from ..algorithms.activation_rounding import CalibrationActivations
 from ..algorithms.awq import search_scale
 from ..algorithms.fp16_range import cumulative_shifts, pow2_exponents
 from ..algorithms.fp16_scales import balance_weights, fits_fp16
+from ..algorithms.gptq import LdlFactor
 from ..algorithms.scale_folding import Weights, channel_map, fold_scale
 from ..algorithms.smoothquant import search_smoothquant_scale
 from ..plan import ComponentPlan, LinearGroup, QuantBlock
@@ -122,6 +123,7 @@ class _BlockSolver:
         hessians: H of the input of each group of linears.
         storage_dtypes: The dtype of each parameter in the checkpoint.
         pow2_shifts: The exponent k by whose power of two each linear's rows are divided.
+        factors: The factors of H of each group, of deviations from the mean input or not.
     """
 
     component: ComponentPlan
@@ -132,6 +134,7 @@ class _BlockSolver:
     steps: tuple[Step, ...]
     pow2_shifts: dict[str, int]
     matmul_dtype: torch.dtype
+    factors: dict[tuple[LinearGroup, bool], dict[tuple[int, float], LdlFactor]] = field(default_factory=dict)
 
     def solve(self, weights: Weights, scheme: Scheme) -> BlockResult:
         if scheme.quantizes_activations:
@@ -264,7 +267,11 @@ class _BlockSolver:
             hessian = self.calibration.hessian(self.block, self._input_name(group), centered=True)
         if scale is not None:
             hessian = hessian / scale / scale[:, None]
-        return LayerInput(hessian, scheme.to_spec(len(hessian)), self.matmul_dtype)
+        spec = scheme.to_spec(len(hessian))
+        if scale is None:  # then all schemes of a block have the same factors
+            factors = self.factors.setdefault((group, centered), {})
+            return LayerInput(hessian, spec, self.matmul_dtype, factors=factors)
+        return LayerInput(hessian, spec, self.matmul_dtype)
 
     def _validated_input(
         self, group: LinearGroup, scheme: Scheme, scale: Tensor | None, validates: bool = False

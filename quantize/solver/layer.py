@@ -29,12 +29,17 @@ from ...numerics.affine import QParams, QuantizedWeight, dequantize, minmax_qpar
 from ...numerics.quant_spec import QuantSpec
 from ...recipes.schema import Step
 from ..algorithms.awq import is_clippable, search_clip
-from ..algorithms.gptq import DAMPING, LdlFactor, add_damping, gptq_quantize, ldl_factorize
+from ..algorithms.gptq import DAMPING, LdlFactor, add_damping, compute_damping, gptq_quantize, ldl_factorize
 from ..algorithms.range_search import search_clip_range
 from ..algorithms.scale_refit import refit_scales
 from ..calibration.statistics import output_errors
+from ..threads import single_threaded, single_threaded_pool
 
-MAX_OUTPUTS = 4096  # quantized at once, so that memory does not grow with the layer's height
+# Outputs quantized at once, by one thread: the results then do not depend on the number of threads, matrices of a slice
+# stay in the processor's cache, and memory does not grow with the layer's height.
+MAX_OUTPUTS = 640
+MAX_THREADS = 16  # each takes the memory of a slice
+PRECISE_SHARE = 0.01  # of an error with damping; less of it drowns in the rounding of what damping adds
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class LayerInput:
         matmul_dtype: The dtype of large matrix products: float32, or bfloat16, which some processors multiply several
             times as fast.
         damping: What is added to H's diagonal while solving, as a share of its mean. Errors are those of H itself.
+        factors: The factors of damped H so far, by group size and damping; what has the same H may share them.
     """
 
     hessian: Tensor
     spec: QuantSpec
     matmul_dtype: torch.dtype = torch.float32
     damping: float = DAMPING
+    factors: dict[tuple[int, float], LdlFactor] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def hessian_lp(self) -> Tensor:
@@ -63,9 +70,21 @@ class LayerInput:
     def damped_hessian(self) -> Tensor:
         return add_damping(self.hessian, self.damping)
 
-    @cached_property
+    @property
     def factor(self) -> LdlFactor:
-        return ldl_factorize(self.damped_hessian, self.spec.group_size, self.matmul_dtype)
+        key = (self.spec.group_size, self.damping)
+        if key not in self.factors:
+            damping = compute_damping(self.hessian, self.damping)
+            self.factors[key] = ldl_factorize(self.hessian, self.spec.group_size, self.matmul_dtype, damping)
+        return self.factors[key]
+
+    def prepare(self, steps: Sequence[Step]) -> None:
+        """Computes what steps share, before several threads ask for it."""
+        _ = self.hessian_lp
+        if {"gptq", "reround"} & set(steps):
+            _ = self.factor
+        if {"range_search", "scale_refit", "reround"} & set(steps):
+            _ = self.damped_hessian
 
 
 @dataclass
@@ -90,9 +109,10 @@ def quantize_layer(name: str, weight: Tensor, layer_input: LayerInput, steps: Se
         name: The linear's name, from which AutoAWQ's rules decide whether it may be clipped.
         steps: Applied in this order after rounding to nearest. `scale` belongs to the block and is passed over.
     """
-    slices = [
-        _quantize_outputs(name, _store_by_channel(rows), layer_input, steps) for rows in weight.split(MAX_OUTPUTS)
-    ]
+    layer_input.prepare(steps)
+    number = -(-len(weight) // MAX_OUTPUTS)
+    with single_threaded() as num_threads, single_threaded_pool(min(num_threads, MAX_THREADS)) as pool:
+        slices = list(pool.map(lambda rows: _quantize_outputs(name, rows, layer_input, steps), weight.chunk(number)))
     malloc_trim()
     errors = {step: sum(part.errors[step] for part in slices) for step in slices[0].errors}
     return LayerResult(_concatenate([part.quantized for part in slices]), sum(p.output_power for p in slices), errors)
@@ -105,14 +125,14 @@ def _store_by_channel(weight: Tensor) -> Tensor:
 
 def _quantize_outputs(name: str, weight: Tensor, layer_input: LayerInput, steps: Sequence[Step]) -> LayerResult:
     """Quantizes some outputs of a linear, (out, in)."""
+    weight = _store_by_channel(weight)
     best = quantize(weight, minmax_qparams(weight, layer_input.spec))
     least = _compute_errors(weight, best, layer_input)
     errors = {"rtn": float(least.sum())}
     for step in steps:
         if step == "scale" or (step == "clip" and not is_clippable(name)):
             continue
-        candidate = _apply_step(step, weight, best, layer_input)
-        candidate_errors = _compute_errors(weight, candidate, layer_input)
+        candidate, candidate_errors = _apply_step(step, weight, best, layer_input)
         better = candidate_errors < least
         best = _select_better(better, candidate, best)
         least = torch.where(better, candidate_errors, least)
@@ -120,20 +140,43 @@ def _quantize_outputs(name: str, weight: Tensor, layer_input: LayerInput, steps:
     return LayerResult(best, float(output_errors(weight, layer_input.hessian_lp).sum()), errors)
 
 
-def _apply_step(step: Step, weight: Tensor, best: QuantizedWeight, layer_input: LayerInput) -> QuantizedWeight:
-    if step == "clip":
-        return quantize(weight, search_clip(weight, layer_input.hessian, layer_input.spec))
-    if step == "range_search":
-        return quantize(weight, search_clip_range(weight, layer_input.damped_hessian, layer_input.spec))
+def _apply_step(
+    step: Step, weight: Tensor, best: QuantizedWeight, layer_input: LayerInput
+) -> tuple[QuantizedWeight, Tensor]:
+    """Returns what a step makes of a weight (out, in), and the error of each output, (out,)."""
     if step == "gptq":
-        return gptq_quantize(weight, layer_input.factor, best.qparams)
-    if step == "reround":
-        best = gptq_quantize(weight, layer_input.factor, best.qparams)
-    return refit_scales(weight, best, layer_input.damped_hessian, layer_input.matmul_dtype)
+        return _round_with_feedback(weight, best.qparams, layer_input)
+    if step == "clip":
+        candidate = quantize(weight, search_clip(weight, layer_input.hessian, layer_input.spec))
+    elif step == "range_search":
+        candidate = quantize(weight, search_clip_range(weight, layer_input.damped_hessian, layer_input.spec))
+    else:
+        if step == "reround":
+            best = gptq_quantize(weight, layer_input.factor, best.qparams).quantized
+        candidate = refit_scales(weight, best, layer_input.damped_hessian, layer_input.matmul_dtype)
+    return candidate, _compute_errors(weight, candidate, layer_input)
 
 
-def _compute_errors(weight: Tensor, quantized: QuantizedWeight, layer_input: LayerInput) -> Tensor:
-    return output_errors(dequantize(quantized).sub_(weight), layer_input.hessian_lp)
+def _round_with_feedback(weight: Tensor, qparams: QParams, layer_input: LayerInput) -> tuple[QuantizedWeight, Tensor]:
+    """Rounds a weight (out, in) with GPTQ, and takes the damping out of its errors (out,).
+
+    Where little is left of an error then, it is computed from the weight instead.
+    """
+    factor = layer_input.factor
+    quantized, damped_errors, squared_errors = gptq_quantize(weight, factor, qparams)
+    errors = damped_errors - factor.damping * squared_errors
+    imprecise = (errors < PRECISE_SHARE * damped_errors).nonzero()[:, 0]
+    if len(imprecise):
+        errors[imprecise] = _compute_errors(weight, quantized, layer_input, imprecise)
+    return quantized, errors
+
+
+def _compute_errors(
+    weight: Tensor, quantized: QuantizedWeight, layer_input: LayerInput, outputs: Tensor | None = None
+) -> Tensor:
+    """Returns the error of each output, or of some of them by their indices."""
+    error = dequantize(quantized).sub_(weight)
+    return output_errors(error if outputs is None else error[outputs], layer_input.hessian_lp)
 
 
 def _select_better(better: Tensor, new: QuantizedWeight, old: QuantizedWeight) -> QuantizedWeight:

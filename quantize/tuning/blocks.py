@@ -24,13 +24,13 @@ from ...storage.checkpoint import write_tensors
 from ...storage.manifest import TuningRecord
 from ..calibration.streaming import load_streaming_pipeline
 from ..plan import ComponentPlan
+from ..threads import single_threaded
 from ..workspace import iterate_tensors, read_metadata
 from .block_calls import BlockFiles, BlockRecorder, RecordedImage, load_block_call, record_blocks, save_output
 from .budget import BLOCK_BATCH, plan_block_budget
 from .calls import to_float32
 from .context import TuningContext, count_parameters
 from .samples import Samples, count_flops
-from .threads import single_threaded
 from .trainable import TrainableModel
 from .trainer import Trainer, describe
 from .workers import open_workers

@@ -14,10 +14,10 @@ from ...recipes.schema import PRIMARY
 from ...storage.checkpoint import write_tensors
 from ..calibration.streaming import load_streaming_pipeline
 from ..plan import ComponentPlan
+from ..threads import single_threaded
 from .budget import plan_budget
 from .context import TuningContext, count_parameters
 from .samples import Samples, collect_samples, measure_image
-from .threads import single_threaded
 from .trainer import Trainer, describe
 from .workers import open_workers
 

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...common.progress import Progress
 from ...pipelines.sampling import SamplingParams, batched, generate_images
 from ...prompts.prompt import Prompt
+from ..threads import single_threaded_pool
 from .calls import DenoiserCall, load_calls, record_calls, save_calls, split_call
-from .threads import single_threaded_pool
 from .trainable import replicate
 
 VALIDATION_SHARE = 8  # every eighth prompt validates

@@ -15,8 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..threads import single_threaded_pool
 from .calls import DenoiserCall, join_calls, stack_output, to_float32
-from .threads import single_threaded_pool
 from .trainable import TrainableModel, replicate
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ def quantize_with(method: str, weight: Tensor, hessian: Tensor, name: str) -> Qu
     qparams = minmax_qparams(weight, spec)
     if method == "rtn":
         return quantize(weight, qparams)
-    return gptq_quantize(weight, ldl_factorize(hessian, spec.group_size), qparams)
+    return gptq_quantize(weight, ldl_factorize(hessian, spec.group_size), qparams).quantized
 
 
 def assert_improved(weight: Tensor, before: QuantizedWeight, after: QuantizedWeight, hessian: Tensor) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from edgepress.numerics.affine import minmax_qparams, quantize
 from edgepress.numerics.awq_packing import pack_awq
 from edgepress.numerics.quant_spec import QuantSpec
+from edgepress.quantize.threads import single_threaded
 from edgepress.quantize.tuning.calls import DenoiserCall
-from edgepress.quantize.tuning.threads import single_threaded
 from edgepress.quantize.tuning.trainable import TrainableModel
 from edgepress.quantize.tuning.workers import open_workers
 
