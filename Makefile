@@ -80,7 +80,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
+	bench-rknn-folding bench-conv bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
 	@sed -n '3,18s/^# *//p' Makefile && echo
@@ -247,6 +247,9 @@ bench-peers: $(SET_UP)  ## other quantization tools on the demo, each in its own
 
 bench-families: $(SET_UP) $(PROCESSORS)  ## every text-to-image class of diffusers on a tiny random pipeline (CLASSES=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.families $(CLASSES)
+
+bench-conv: $(SET_UP)  ## what convolutions in 8 bits save and cost (writes to docs/recipes.md)
+	$(RUN)/python -m edgepress.benchmarks.quantization.convolutions
 
 bench-lora: $(SET_UP)  ## the demo's LoRA, merged and as an adapter (needs peft; writes to docs/lora.md)
 	$(RUN)/python -m edgepress.benchmarks.quantization.lora

@@ -69,18 +69,23 @@ class LayerSelection:
         quantized: Paths of the layers that would be quantized.
         kept_layers: Paths of the others, by the reason why they stay in floating point.
         quantized_share: Share of the weights of the component's linear layers that would be quantized.
+        convolutions: Paths of the convolutions that would be stored in 8 bits with `conv: int8` in the recipe.
     """
 
     component: str
     quantized: tuple[str, ...]
     kept_layers: Mapping[str, tuple[str, ...]]
     quantized_share: float
+    convolutions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_layers.items()]
         total = len(self.quantized) + sum(map(len, self.kept_layers.values()))
         summary = f"{len(self.quantized)} of {total} ({self.quantized_share:.1%} of their weights)"
-        return f"  {self.component}: {summary}" + (f"; kept: {', '.join(reasons)}" if reasons else "")
+        lines = [f"  {self.component}: {summary}" + (f"; kept: {', '.join(reasons)}" if reasons else "")]
+        if self.convolutions:
+            lines.append(f"    and {len(self.convolutions)} convolutions in 8 bits, if the recipe says 'conv: int8'")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ class PipelineInfo:
             lines += [f"{selection.component}.{path}: 4 bits" for path in selection.quantized]
             for reason, paths in selection.kept_layers.items():
                 lines += [f"{selection.component}.{path}: kept, {reason}" for path in paths]
+            lines += [f"{selection.component}.{path}: 8 bits with 'conv: int8'" for path in selection.convolutions]
         return "\n".join(map(escape_controls, lines))
 
 
@@ -291,7 +297,8 @@ def _summarize_layers(component: ComponentPlan) -> LayerSelection:
         kept_layers[reason.value] = (*kept_layers.get(reason.value, ()), path)
     quantized_weights = sum(component.linear_weights[path] for path in quantized)
     total = quantized_weights + sum(component.linear_weights[path] for path in component.kept_linears)
-    return LayerSelection(component.name, quantized, kept_layers, quantized_weights / total if total else 0.0)
+    share = quantized_weights / total if total else 0.0
+    return LayerSelection(component.name, quantized, kept_layers, share, component.convolutions)
 
 
 def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:

@@ -30,7 +30,7 @@ def _is_supported(bits: int, version: str) -> bool:
 
 
 class AwqConfig(QuantizationConfigMixin):
-    """The `quantization_config` of a quantized diffusers component: AutoAWQ's keys and three more.
+    """The `quantization_config` of a quantized diffusers component: AutoAWQ's keys and four more.
 
     Args:
         bits: Bits per weight; only 4 is supported.
@@ -39,6 +39,7 @@ class AwqConfig(QuantizationConfigMixin):
         version: The layout of the packed weights; only `gemm` is supported.
         modules_to_not_convert: Linear layers that are not quantized.
         embeddings: Embeddings that are stored with 8 bits.
+        convolutions: Convolutions that are stored with 8 bits.
         unused_blocks: Blocks whose output is never used. They are not stored and pass their input on.
         unused_modules: Modules that the pipeline never runs. They are not stored.
         old_keys: `unread` and `dropped`, as earlier releases called `unused_blocks` and `unused_modules`; further keys
@@ -56,6 +57,7 @@ class AwqConfig(QuantizationConfigMixin):
         version: str = "gemm",
         modules_to_not_convert: list[str] | None = None,
         embeddings: list[str] | None = None,
+        convolutions: list[str] | None = None,
         unused_blocks: list[str] | None = None,
         unused_modules: list[str] | None = None,
         **old_keys: Any,
@@ -66,6 +68,7 @@ class AwqConfig(QuantizationConfigMixin):
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
         self.modules_to_not_convert = modules_to_not_convert or []
         self.embeddings = embeddings or []
+        self.convolutions = convolutions or []
         self.unused_blocks: list[str] = unused_blocks or old_keys.get("unread") or []
         self.unused_modules: list[str] = unused_modules or old_keys.get("dropped") or []
 
@@ -131,6 +134,7 @@ class TransformersAwqConfig(StockAwqConfig):
         self,
         *args: Any,
         embeddings: list[str] | None = None,
+        convolutions: list[str] | None = None,
         unused_blocks: list[str] | None = None,
         unused_modules: list[str] | None = None,
         unread: list[str] | None = None,
@@ -138,6 +142,7 @@ class TransformersAwqConfig(StockAwqConfig):
         **kwargs: Any,
     ) -> None:
         self.embeddings = embeddings or []
+        self.convolutions = convolutions or []
         self.unused_blocks = unused_blocks or unread or []
         self.unused_modules = unused_modules or dropped or []
         super().__init__(*args, **kwargs)

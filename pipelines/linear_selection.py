@@ -1,9 +1,10 @@
-"""Decides which linear layers of a component are quantized, from its classes and names alone: no data, no weights.
+"""Decides which layers of a component are quantized, from its classes and names alone: no data, no weights.
 
 Quantized are the linears in repeated blocks: members of a `ModuleList` of which several have the same class. That is
 where almost all weights of a transformer or U-Net are. What turns timesteps and conditions into scales and shifts, what
 embeds inputs, and what chooses experts is small, and errors there reach every token; it stays in floating point, and so
-does everything outside the blocks. A family can overrule these rules.
+does everything outside the blocks. A family can overrule these rules. Convolutions in the blocks may be stored in 8
+bits.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 
 from ..models.base.family import Component
 from ..numerics.quant_spec import can_be_packed
+from .quantized_modules import CONVOLUTIONS
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 # Parts of the names of modules inside blocks, and of their classes.
@@ -117,8 +119,9 @@ def find_repeated_blocks(model: nn.Module) -> tuple[str, ...]:
     blocks = []
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList):
-            classes = Counter(type(child) for child in module)
-            for index, child in enumerate(module):
+            children = dict(module.named_children())  # without those that are None, as in a VAE without attention
+            classes = Counter(map(type, children.values()))
+            for index, child in children.items():
                 is_repeated = classes[type(child)] > 1 or len(classes) == 1
                 if is_repeated and not isinstance(child, CONTAINERS) and any(True for _ in child.children()):
                     blocks.append(f"{path}.{index}".removeprefix("."))
@@ -131,6 +134,31 @@ def _list_fused_experts(path: str, module: nn.Module) -> dict[str, tuple[int, ..
         return {}
     weights = module.named_parameters(recurse=False)
     return {f"{path}.{name}": tuple(weight.shape) for name, weight in weights if weight.ndim == 3}
+
+
+def select_convolutions(model: nn.Module, repeated: Sequence[str]) -> tuple[str, ...]:
+    """Selects the convolutions of a component that may be stored in 8 bits: the plain ones in repeated blocks.
+
+    Grouped ones are left out: a few weights for each channel are not worth a scale. Those that two modules share are
+    too, since a file has them twice.
+
+    Args:
+        model: The component, with or without weights.
+        repeated: Paths of its repeated blocks.
+
+    Returns:
+        Their paths, in the order of the class.
+    """
+    modules = list(model.named_modules(remove_duplicate=False))
+    counts, paths = Counter(id(module) for _, module in modules), set(repeated)
+    selected = []
+    for path, module in modules:
+        if type(module) in CONVOLUTIONS and counts[id(module)] == 1:
+            block = next((prefix for prefix in _prefixes(path) if prefix in paths), None)
+            is_plain = module.groups == 1 and module.padding_mode == "zeros"
+            if block is not None and is_plain and _find_role(model, path, block) is None:
+                selected.append(path)
+    return tuple(selected)
 
 
 def _find_reason(

@@ -1,4 +1,4 @@
-"""PEFT's layer for LoRA adapters beside 4-bit weights. Importing this module imports PEFT."""
+"""PEFT's layers for LoRA adapters beside weights in 4 or 8 bits. Importing this module imports PEFT."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from peft.tuners.lora import LoraLayer  # type: ignore[import, unused-ignore]
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from .quantized_modules import Int4Linear
+from .quantized_modules import CONVOLUTIONS, Int4Linear, Int8Conv
 
 
-class Int4LoraLinear(nn.Module, LoraLayer):
-    """An `Int4Linear` with LoRA adapters beside it, which compute in the dtype of their input.
+class QuantizedLoraLayer(nn.Module, LoraLayer):
+    """A quantized layer with LoRA adapters beside it, which compute in the dtype of their input.
 
-    The packed weight never changes, so that without active adapters the output is that of the plain layer, to the bit.
+    The stored weight never changes, so that without active adapters the output is that of the plain layer, to the bit.
     """
 
     lora_A: nn.ModuleDict  # noqa: N815  PEFT's name
@@ -33,10 +33,10 @@ class Int4LoraLinear(nn.Module, LoraLayer):
         super().__init__()
         LoraLayer.__init__(self, base_layer)
         self._active_adapter = adapter_name
-        LoraLayer.update_layer(self, adapter_name, r, lora_alpha=lora_alpha, config=config)
+        self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Adds the outputs of all active adapters to that of the packed weight."""
+        """Adds the outputs of all active adapters to that of the quantized layer."""
         result: Tensor = cast(Any, self.base_layer)(x, *args, **kwargs)
         if self.disable_adapters:
             return result
@@ -44,13 +44,13 @@ class Int4LoraLinear(nn.Module, LoraLayer):
             if name in self.lora_A:
                 # In the dtype of x: float16 of a file may not hold what a bfloat16 model computes.
                 down, up = cast(nn.Linear, self.lora_A[name]), cast(nn.Linear, self.lora_B[name])
-                hidden = F.linear(cast(Any, self.lora_dropout[name])(x), down.weight.to(x.dtype))
+                hidden = self._project_down(cast(Any, self.lora_dropout[name])(x), down.weight.to(x.dtype))
                 bias = None if up.bias is None else up.bias.to(x.dtype)
-                result = result + self.scaling[name] * F.linear(hidden, up.weight.to(x.dtype), bias)
+                result = result + self.scaling[name] * self._project_up(hidden, up.weight.to(x.dtype), bias)
         return result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
-        """Raises UserError: 4-bit weights cannot hold the sum."""
+        """Raises UserError: 4 or 8 bits cannot hold the sum."""
         raise UserError(
             "fuse_lora() cannot merge a LoRA into 4-bit weights. Keep it as an adapter, or merge it before "
             "quantization with 'edgepress quantize --lora PATH'."
@@ -59,17 +59,60 @@ class Int4LoraLinear(nn.Module, LoraLayer):
     def unmerge(self) -> None:
         """Does nothing, since nothing is ever merged."""
 
+    def _project_down(self, x: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _project_up(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+class Int4LoraLinear(QuantizedLoraLayer):
+    """An `Int4Linear` with LoRA adapters."""
+
+    def _project_down(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
+
+    def _project_up(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(hidden, weight, bias)
+
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
         """The layer's widths; PEFT would warn that it does not know the class."""
         assert isinstance(module, Int4Linear)
         return module.in_features, module.out_features
 
 
-LAYERS: dict[type[nn.Module], type[nn.Module]] = {Int4Linear: Int4LoraLinear}
+class Int8LoraConv(QuantizedLoraLayer):
+    """An `Int8Conv` with LoRA adapters: a convolution to `r` channels, and one with a kernel of 1 from there."""
+
+    def update_layer(self, adapter_name: str, r: int, *args: Any, **kwargs: Any) -> None:
+        """Adds an adapter, or replaces one."""
+        LoraLayer.update_layer(self, adapter_name, r, *args, **kwargs)
+        conv = cast(Int8Conv, self.get_base_layer())
+        plain, bias = CONVOLUTIONS[len(conv.kernel_size) - 1], cast(nn.Linear, self.lora_B[adapter_name]).bias
+        down = plain(conv.in_channels, r, cast(Any, conv.kernel_size), bias=False)
+        up = plain(r, conv.out_channels, 1, bias=bias is not None)
+        nn.init.zeros_(up.weight)
+        self.lora_A[adapter_name], self.lora_B[adapter_name] = down, up
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=kwargs["config"].inference_mode)
+
+    def _project_down(self, x: Tensor, weight: Tensor) -> Tensor:
+        return cast(Int8Conv, self.get_base_layer()).convolve(x, weight, None)
+
+    def _project_up(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(hidden.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+
+    def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
+        """The layer's channels; PEFT would warn that it does not know the class."""
+        assert isinstance(module, Int8Conv)
+        return module.in_channels, module.out_channels
+
+
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {Int4Linear: Int4LoraLinear, Int8Conv: Int8LoraConv}
 
 
 def register_lora_layers(arguments: Iterable[object] = ()) -> None:
-    """Makes PEFT use `Int4LoraLinear` for `Int4Linear` in every LoRA that is configured from now on.
+    """Makes PEFT use the layers of this module for quantized ones in every LoRA that is configured from now on.
 
     Args:
         arguments: Among them may be configs of LoRAs, which were made before.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..numerics import int4_matmul
@@ -13,6 +14,9 @@ from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, dequantize_rows
 from ..numerics.quant_spec import require_group_size
 from .lora_adapters import enable_lora_adapters
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class FixedScaleModule(nn.Module):
@@ -135,6 +139,48 @@ class Int8Embedding(FixedScaleModule):
         return f"{self.num_embeddings}, {self.embedding_dim}, dtype={self.dtype}"
 
 
+class Int8Conv(FixedScaleModule):
+    """A convolution with 8-bit weights and a scale for each output channel. It computes in the dtype of its input.
+
+    Attributes:
+        codes: Codes, (out_channels, in_channels, ...) int8, with an axis for each dimension of the kernel.
+        scales: Scales, (out_channels, 1, ...) float16.
+        bias: Bias, (out_channels,), or None.
+    """
+
+    codes: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: Convolution) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = conv.in_channels, conv.out_channels, conv.groups
+        self.kernel_size, self.stride = conv.kernel_size, conv.stride
+        self.padding, self.dilation = conv.padding, conv.dilation
+        shape = conv.weight.shape
+        self.register_buffer("codes", torch.zeros(shape, dtype=torch.int8))
+        self.register_buffer("scales", torch.zeros(shape[0], *(1 for _ in shape[1:]), dtype=torch.float16))
+        self.register_buffer("bias", None if conv.bias is None else torch.zeros(self.out_channels))
+
+    @property
+    def weight(self) -> Tensor:
+        """The codes, for libraries that ask for a weight's device or number of dimensions."""
+        return self.codes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolves (batch, in_channels, ...) with the dequantized weight."""
+        weight = dequantize_rows(Int8Rows(self.codes, self.scales)).to(x.dtype)
+        return self.convolve(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolves with another weight, in the steps and the padding of this layer."""
+        convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        out: Tensor = convolve(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
 def replace_modules(model: nn.Module, config: Any) -> None:
     """Prepares a model, in place, for loading quantized weights.
 
@@ -146,6 +192,7 @@ def replace_modules(model: nn.Module, config: Any) -> None:
     with torch.device("meta"):
         replace_linears(model, config.group_size, config.modules_to_not_convert or [])
         replace_embeddings(model, config.embeddings)
+        replace_convolutions(model, config.convolutions)
     enable_lora_adapters(model)
 
 
@@ -178,6 +225,19 @@ def replace_embeddings(model: nn.Module, names: Sequence[str]) -> None:
         embedding = embeddings[name]
         replacement = Int8Embedding(embedding.num_embeddings, embedding.embedding_dim, embedding.weight.dtype)
         model.set_submodule(name, replacement)
+
+
+def replace_convolutions(model: nn.Module, names: Sequence[str]) -> None:
+    """Replaces the named convolutions by an `Int8Conv`, in place.
+
+    Raises:
+        ValueError: A name is not a plain convolution of the model.
+    """
+    convolutions = {name: module for name, module in model.named_modules() if type(module) in CONVOLUTIONS}
+    for name in names:
+        if name not in convolutions:
+            raise ValueError(f"quantization_config: {name!r} is not a convolution of the model")
+        model.set_submodule(name, Int8Conv(convolutions[name]))
 
 
 def strip_modules(model: nn.Module, unused_blocks: Sequence[str], unused_modules: Sequence[str]) -> None:

@@ -23,7 +23,14 @@ from ..pipelines.component_weights import (
     use_module_names,
 )
 from ..pipelines.families import find_family, is_described
-from ..pipelines.linear_selection import BlockLinears, KeepReason, LinearSelection, select_linears
+from ..pipelines.linear_selection import (
+    BlockLinears,
+    KeepReason,
+    LinearSelection,
+    find_repeated_blocks,
+    select_convolutions,
+    select_linears,
+)
 from ..pipelines.scheduler_class import check_scheduler_class
 from ..recipes.schema import QuantizationSettings
 from ..storage.checkpoint import Checkpoint
@@ -34,6 +41,7 @@ from ..storage.weight_files import find_weight_folders, get_library
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class ComponentPlan:
         repeated: Paths of all repeated blocks, which calibration leaves on disk until they run.
         kept_linears: Why linears are not quantized, by their path.
         linear_weights: Number of weights of each linear, by its path.
+        convolutions: Paths of the convolutions that may be stored in 8 bits.
         unused_blocks: Paths of blocks whose output the pipeline never uses; they are not stored.
         surplus_names: Names of tensors that the component's class ignores; they are not stored.
     """
@@ -118,6 +127,7 @@ class ComponentPlan:
     repeated: tuple[str, ...] = ()
     kept_linears: Mapping[str, KeepReason] = field(default_factory=dict, repr=False)
     linear_weights: Mapping[str, int] = field(default_factory=dict, repr=False)
+    convolutions: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -126,8 +136,15 @@ class ComponentPlan:
     @cached_property
     def int8_embeddings(self) -> tuple[str, ...]:
         """The token embeddings whose scales in 8 bits float16 can hold."""
-        weights = {name: self.checkpoint.load_tensor(f"{name}.weight") for name in self.spec.embeddings}
-        return tuple(name for name, weight in weights.items() if fits_fp16_rows(weight))
+        return self._select_fitting(self.spec.embeddings)
+
+    @cached_property
+    def int8_convolutions(self) -> tuple[str, ...]:
+        """The convolutions whose scales in 8 bits float16 can hold."""
+        return self._select_fitting(self.convolutions)
+
+    def _select_fitting(self, modules: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in modules if fits_fp16_rows(self.checkpoint.load_tensor(f"{name}.weight")))
 
     @property
     def library(self) -> str:
@@ -258,7 +275,8 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     if "_class_name" not in config:
         config = config | {"architectures": [spec.model_class]}  # config.json may name one with a head
     if spec.role == "other":
-        return ComponentPlan(spec, checkpoint, config, (), (), surplus)
+        convolutions = _find_convolutions(spec, checkpoint, module, ())
+        return ComponentPlan(spec, checkpoint, config, (), (), surplus, convolutions=convolutions)
     selection = select_linears(module, spec)
     unused = _find_unused_blocks(spec, selection.repeated, checkpoint.folder)
     prefixes_of_unused = tuple(f"{path}." for path in (*unused, *spec.unused_modules))
@@ -267,7 +285,19 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     }
     blocks = tuple(_plan_blocks(spec, selection, prefixes_of_unused))
     repeated = tuple(path for path in selection.repeated if not f"{path}.".startswith(prefixes_of_unused))
-    return ComponentPlan(spec, checkpoint, config, blocks, unused, surplus, repeated, kept_linears, selection.weights)
+    convolutions = _find_convolutions(spec, checkpoint, module, unused)
+    return ComponentPlan(
+        spec, checkpoint, config, blocks, unused, surplus, repeated, kept_linears, selection.weights, convolutions
+    )
+
+
+def _find_convolutions(
+    spec: Component, checkpoint: Checkpoint, module: nn.Module, unused_blocks: Sequence[str]
+) -> tuple[str, ...]:
+    """Finds the convolutions that may be stored in 8 bits, without those that the pipeline never uses."""
+    unused = tuple(f"{path}." for path in (*spec.unused_modules, *unused_blocks))
+    selected = select_convolutions(module, find_repeated_blocks(module))
+    return tuple(path for path in selected if not path.startswith(unused) and f"{path}.weight" in checkpoint)
 
 
 def _find_unused_blocks(spec: Component, repeated: Sequence[str], folder: Path) -> tuple[str, ...]:

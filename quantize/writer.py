@@ -30,7 +30,7 @@ from .plan import ComponentPlan, QuantizationPlan
 from .workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 
 AWQ_TENSOR_NAMES = AwqTensors._fields
-ROWS_PER_CHUNK = 8192  # of an embedding, quantized at once
+ROWS_PER_CHUNK = 8192  # of a weight in 8 bits, quantized at once
 
 
 def save_quantized_pipeline(
@@ -147,15 +147,16 @@ def iterate_tensors(
         prefix: What the names begin with.
     """
     results = dict(_locate_results(component, workspace, PRIMARY))
-    embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
+    int8_modules = [*list_int8_embeddings(component, plan), *list_int8_convolutions(component, plan)]
+    int8 = {f"{name}.weight" for name in int8_modules}
     for name in component.used_tensor_names:
         if not name.startswith(prefix):
             continue
         packed = [name.removesuffix("weight") + kind for kind in AWQ_TENSOR_NAMES]
         if packed[0] in results:
             yield from ((key, read_tensor(*results[key])) for key in packed)
-        elif name in embeddings:
-            rows = _quantize_embedding(component.checkpoint.load_tensor(name))
+        elif name in int8:
+            rows = _quantize_to_int8(component.checkpoint.load_tensor(name))
             for kind, tensor in rows._asdict().items():
                 yield name.removesuffix("weight") + kind, tensor
         elif name in results:
@@ -164,8 +165,8 @@ def iterate_tensors(
             yield name, _downcast(component.checkpoint.load_tensor(name), dtype)
 
 
-def _quantize_embedding(weight: Tensor) -> Int8Rows:
-    """Quantizes a matrix to 8 bits, some rows at a time."""
+def _quantize_to_int8(weight: Tensor) -> Int8Rows:
+    """Quantizes an embedding or a convolution to 8 bits, some rows at a time."""
     chunks = [quantize_rows(rows) for rows in weight.split(ROWS_PER_CHUNK)]
     return Int8Rows(*(torch.cat(tensors) for tensors in zip(*chunks, strict=True)))
 
@@ -230,7 +231,7 @@ def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[st
 def build_quantization_config(
     component: ComponentPlan, plan: QuantizationPlan, float_linears: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, three more of this package.
+    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, four more of this package.
 
     Args:
         float_linears: Linears in blocks that are not quantized.
@@ -246,6 +247,7 @@ def build_quantization_config(
     }
     optional = {
         "embeddings": list_int8_embeddings(component, plan),
+        "convolutions": list_int8_convolutions(component, plan),
         "unused_blocks": list(component.unused_blocks),
         "unused_modules": list(component.spec.unused_modules),
     }
@@ -255,6 +257,11 @@ def build_quantization_config(
 def list_int8_embeddings(component: ComponentPlan, plan: QuantizationPlan) -> list[str]:
     """Lists the token embeddings that are stored in 8 bits."""
     return list(component.int8_embeddings) if plan.settings.embeddings == "int8" else []
+
+
+def list_int8_convolutions(component: ComponentPlan, plan: QuantizationPlan) -> list[str]:
+    """Lists the convolutions that are stored in 8 bits."""
+    return list(component.int8_convolutions) if plan.settings.conv == "int8" else []
 
 
 def list_unquantized_modules(component: ComponentPlan, float_linears: Collection[str] = ()) -> list[str]:
@@ -288,12 +295,14 @@ def compute_savings(
     stored = {name: checkpoint.nbytes(name) for name in checkpoint.names()}
     used = component.used_tensor_names
     embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
+    convolutions = {f"{name}.weight" for name in list_int8_convolutions(component, plan)}
     quantized = _quantized_weights(component, float_linears)
-    unquantized = set(used) - quantized - embeddings
+    unquantized = set(used) - quantized - embeddings - convolutions
     unused_bytes = checkpoint.ignored_bytes() + sum(stored[name] for name in stored.keys() - used)
     return {
         "4-bit linears": sum(stored[n] - _awq_bytes(checkpoint.shape(n), plan.settings.scheme) for n in quantized),
         "8-bit embeddings": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in embeddings),
+        "8-bit convolutions": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in convolutions),
         "unused modules": unused_bytes,
         "unquantized matrices": sum(stored[name] - _downcast_bytes(component, name, dtype) for name in unquantized),
     }
@@ -312,9 +321,10 @@ def estimate_output_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
         weights = sum(math.prod(component.checkpoint.shape(name)) for name in quantized)
         total += sum(2 * weights * scheme.bits // 8 for scheme in schemes)
         names = component.spec.embeddings if plan.settings.embeddings == "int8" else ()
-        embeddings = {f"{name}.weight" for name in names}
-        total += sum(_int8_rows_bytes(component.checkpoint.shape(name)) for name in embeddings)
-        unquantized = set(component.used_tensor_names) - quantized - embeddings
+        names = (*names, *component.convolutions) if plan.settings.conv == "int8" else names
+        int8 = {f"{name}.weight" for name in names}
+        total += sum(_int8_rows_bytes(component.checkpoint.shape(name)) for name in int8)
+        unquantized = set(component.used_tensor_names) - quantized - int8
         total += sum(_downcast_bytes(component, name, dtype) for name in unquantized)
     return total
 
@@ -327,8 +337,7 @@ def _awq_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
 
 def _int8_rows_bytes(shape: tuple[int, ...]) -> int:
     """Returns the size in 8 bits with an fp16 scale per row."""
-    height, width = shape
-    return height * (width + 2)
+    return math.prod(shape) + 2 * shape[0]
 
 
 def _downcast_bytes(component: ComponentPlan, name: str, dtype: torch.dtype) -> int:

@@ -125,8 +125,8 @@ class QuantizationSettings(FrozenModel):
     )
     components: tuple[str, ...] | None = Field(
         default=None,
-        description="Folders of the components to quantize, instead of the denoisers and text encoders. The weights of "
-        "a VAE are not quantized; naming it removes its encoder, which generation does not use.",
+        description="Folders of the components to quantize, instead of the denoisers and text encoders. Linear "
+        "layers of a VAE are not quantized; naming it removes its encoder, which generation does not use.",
     )
     scheme: Scheme = Field(
         default=Scheme(), description="The primary scheme: 4 bits in groups, which is stored in AutoAWQ's layout."
@@ -138,6 +138,11 @@ class QuantizationSettings(FrozenModel):
     )
     embeddings: Literal["keep", "int8"] = Field(
         default="keep", description="`int8` stores token embeddings with 8 bits, `keep` leaves them as they are."
+    )
+    conv: Literal["keep", "int8"] = Field(
+        default="keep",
+        description="`int8` stores the convolutions in repeated blocks with 8 bits and a scale per output channel: "
+        "those of a U-Net, and of a VAE that `components` names. `keep` leaves them as they are.",
     )
     fp16_safe: bool = Field(
         default=False,

@@ -51,6 +51,7 @@ PAGES = {  # the page of each section
     "clip": "clip.md",
     "families": "families.md",
     "lora": "../lora.md",
+    "convolutions": "../recipes.md",
     "reliability-fuzz": "../reliability.md",
     "faults-publish": "../reliability.md",
     "faults-quantize": "../reliability.md",

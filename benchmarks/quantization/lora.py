@@ -130,8 +130,8 @@ def main() -> None:
         [
             "## The demo with its LoRA",
             f"Recipe `{RECIPE}` (method `{load_recipe(RECIPE).quantize.method}`), {NUM_PROMPTS} held-out English "
-            f"prompts that ask for {COLOUR} letters, one seed, computed in float32. The first two are compared with the "
-            "original pipeline with the LoRA in its weights, the last one with the original pipeline as it is. "
+            f"prompts that ask for {COLOUR} letters, one seed, computed in float32. The first two are compared with "
+            "the original pipeline with the LoRA in its weights, the last one with the original pipeline as it is. "
             "Intervals are bootstrapped over prompts; drops are paired.",
             table,
             f"Merged before quantization, the PSNR is {format_mean(gain, 1, 2)} dB above that of the adapter, paired "

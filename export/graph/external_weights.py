@@ -25,6 +25,7 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...numerics.awq_packing import AwqTensors
 from ...numerics.int4_matmul import dequantize_awq
+from ...numerics.int8_rows import Int8Rows, dequantize_rows
 from ...storage.checkpoint import MAX_SHARD_BYTES, Checkpoint
 from ...storage.files import FileRecord, record_file
 from ...storage.recovery import advise_recovery
@@ -89,6 +90,7 @@ class WeightSource:
         folder: The component folder.
         int4_linears: Layouts of INT4 linear layers by name.
         int8_linears: Layouts of INT8 linear layers by name.
+        int8_convolutions: Shapes of the weights of INT8 convolutions by name.
     """
 
     def __init__(
@@ -105,6 +107,9 @@ class WeightSource:
         linears = [_get_module_name(name) for name in self._checkpoints if name.endswith(".qweight")]
         self.int4_linears = {name: self._describe_int4(name) for name in linears if not self._is_int8(name)}
         self.int8_linears = {name: self._describe_int8(name) for name in linears if self._is_int8(name)}
+        rows = [_get_module_name(name) for name in self._checkpoints if name.endswith(".codes")]
+        shapes = {name: self._get_shape(f"{name}.codes") for name in rows}
+        self.int8_convolutions = {name: shape for name, shape in shapes.items() if len(shape) > 2}
 
     @property
     def has_zero_points(self) -> bool:
@@ -128,20 +133,24 @@ class WeightSource:
         """Returns what a graph calls `name`: a tensor as stored, a dequantized weight, or an operand."""
         if not self._is_quantized(name):
             return self.load_tensor(name)
-        linear, _, kind = name.rpartition(".")
-        if linear in self.int8_linears:
-            tensors = Int8Tensors(*self._load_linear(linear, Int8Tensors._fields))
+        layer, _, kind = name.rpartition(".")
+        if layer in self.int8_convolutions:
+            return dequantize_rows(Int8Rows(*self._load_layer(layer, Int8Rows._fields)))
+        if layer in self.int8_linears:
+            tensors = Int8Tensors(*self._load_layer(layer, Int8Tensors._fields))
             return dequantize_int8(tensors) if kind == "weight" else to_int8_operand(tensors, kind)
-        awq_tensors = AwqTensors(*self._load_linear(linear, AwqTensors._fields))
+        awq_tensors = AwqTensors(*self._load_layer(layer, AwqTensors._fields))
         return dequantize_awq(awq_tensors) if kind == "weight" else self._to_operand(awq_tensors, kind)
 
-    def _load_linear(self, linear: str, kinds: Sequence[str]) -> list[Tensor]:
-        return [self.load_tensor(f"{linear}.{kind}") for kind in kinds]
+    def _load_layer(self, layer: str, kinds: Sequence[str]) -> list[Tensor]:
+        return [self.load_tensor(f"{layer}.{kind}") for kind in kinds]
 
     def _is_quantized(self, name: str) -> bool:
-        """Whether a name is that of a quantized linear layer's weight or operand."""
-        linear, _, kind = name.rpartition(".")
-        return kind != "bias" and (linear in self.int4_linears or linear in self.int8_linears)
+        """Whether a name is that of a quantized layer's weight, or of a quantized linear's operand."""
+        layer, _, kind = name.rpartition(".")
+        if layer in self.int8_convolutions:
+            return kind == "weight"  # codes and scales are as stored
+        return kind != "bias" and (layer in self.int4_linears or layer in self.int8_linears)
 
     def _is_int8(self, linear: str) -> bool:
         """Whether each code has a byte; otherwise eight share an int32."""

@@ -12,6 +12,7 @@ from ...common.progress import Progress
 from ...models.base.graph import Graph
 from ...runtime.onnx.shape_buckets import BucketedGraph, ShapeBucket
 from ..graph.lowering import lower_graph
+from ..graph.passes.convolution import dequantize_convolutions
 from ..graph.passes.dequantize_linear import replace_with_dequantize_linear
 from ..graph.passes.embedding import narrow_embedding
 from ..graph.passes.matmul_nbits import replace_with_matmul_nbits
@@ -73,6 +74,8 @@ def _trace_graph(plan: ExportPlan, graph: Graph) -> ir.Model:
     component = source.family.component(graph.component)
     for name in component.embeddings if component else ():
         narrow_embedding(model, name, weights.get_embedding_dtype(name))
+    if plan.int4_format or plan.is_w8a8:
+        dequantize_convolutions(model, weights.int8_convolutions, settings.opset)
     if plan.int4_format == "ort":
         replace_with_matmul_nbits(model, weights.int4_linears, settings.accuracy_level)
     elif plan.int4_format == "qdq":

@@ -17,7 +17,7 @@ FLOAT_BITS = {"fp32": 32, "fp16": 16}
 # runs again gets a second area, planned for the shapes of its first run. Convolutions copy their inputs.
 ONCE_FACTOR, REPEATED_FACTOR, CONVOLUTION_FACTOR = 1.35, 2.2, 1.75
 CONVOLUTION_WEIGHT_FACTOR = 2.0  # weights of convolutions are kept in a second layout
-WeightKind = Literal["linear", "embedding", "float"]
+WeightKind = Literal["linear", "embedding", "convolution", "float"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class CostModel:
     def count_stored_bits(self, kind: WeightKind) -> float:
         """Bits of a weight in the exported file, with its share of scales and zero points."""
         if kind == "embedding" and self.quantization.embeddings == "int8":
+            return 8
+        if kind == "convolution" and self.quantization.conv == "int8" and self.export.precision not in FLOAT_BITS:
             return 8
         if kind != "linear" or self.export.precision in FLOAT_BITS:
             return FLOAT_BITS[self.float_dtype]

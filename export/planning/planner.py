@@ -11,7 +11,7 @@ from ...common.system_memory import read_memory_limit
 from ...models.base.family import Component
 from ...models.base.host import load_host
 from ...pipelines.empty_modules import build_empty_component
-from ...pipelines.linear_selection import select_linears
+from ...pipelines.linear_selection import find_repeated_blocks, select_convolutions, select_linears
 from ...pipelines.sampling import read_native_size
 from ...recipes.hardware import Hardware
 from ...recipes.schema import Recipe
@@ -114,7 +114,12 @@ class _Planner:
             return {}
         description = family.component(component) or Component(component, "")
         kinds: dict[str, WeightKind] = {f"{module}.weight": "embedding" for module in description.embeddings}
-        selected = select_linears(build_empty_component(self.model.folder / component), description).quantized
+        module = build_empty_component(self.model.folder / component)
+        convolutions = select_convolutions(module, find_repeated_blocks(module))
+        kinds |= dict.fromkeys((f"{path}.weight" for path in convolutions), "convolution")
+        if description.role == "other":
+            return kinds
+        selected = select_linears(module, description).quantized
         return kinds | dict.fromkeys((f"{path}.weight" for path in selected), "linear")
 
     def _estimate(

@@ -49,7 +49,7 @@ class SDXLUNet(nn.Module):
         states, context = latents.to(dtype), hidden.to(dtype)
         guidance = None if guidance is None else guidance.to(dtype)
         time = model.time_embedding(model.get_time_embed(states, timestep), guidance)
-        conditions = {"text_embeds": pooled.to(dtype), "time_ids": time_ids}
+        conditions = {"text_embeds": pooled, "time_ids": time_ids}  # float32 as the embedding of time_ids, then cast
         modulation = time + model.get_aug_embed(time, context, conditions)
         states = model.conv_in(states)
         skips = [states]

@@ -93,7 +93,8 @@ class TuningContext:
             tensors = _leave_out_modules(tensors, solution) | solution
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
         module, library = self._build_module(component)
-        model = TrainableModel.load(module.get_submodule(path), _dequantize_embeddings(tensors))
+        tensors, frozen = _dequantize_int8(tensors)
+        model = TrainableModel.load(module.get_submodule(path), tensors, frozen)
         if library != "diffusers":
             cast(Any, module).tie_weights()
         if scheme != PRIMARY and self.plan.settings.extra_schemes[scheme].quantizes_activations:
@@ -124,10 +125,15 @@ def _leave_out_modules(tensors: Mapping[str, Tensor], solution: Mapping[str, Ten
     return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] not in replaced}
 
 
-def _dequantize_embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns tensors in which embeddings with 8-bit rows are replaced by what their codes stand for."""
+def _dequantize_int8(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Replaces embeddings and convolutions in 8 bits by what their codes stand for.
+
+    Returns:
+        All tensors, and the names of those that were replaced.
+    """
     names = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
     rows = {name: Int8Rows(tensors[f"{name}.codes"], tensors[f"{name}.scales"]) for name in names}
     packed = {f"{name}.{kind}" for name in names for kind in Int8Rows._fields}
-    embeddings = {f"{name}.weight": dequantize_rows(row) for name, row in rows.items()}
-    return {name: tensor for name, tensor in tensors.items() if name not in packed} | embeddings
+    weights = {f"{name}.weight": dequantize_rows(row) for name, row in rows.items()}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in packed}
+    return rest | weights, frozenset(weights)

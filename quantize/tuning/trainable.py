@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -33,12 +33,13 @@ class TrainableModel:
     dtypes: dict[str, torch.dtype] = field(repr=False)
 
     @classmethod
-    def load(cls, module: nn.Module, tensors: Mapping[str, Tensor]) -> TrainableModel:
+    def load(cls, module: nn.Module, tensors: Mapping[str, Tensor], frozen: Collection[str] = ()) -> TrainableModel:
         """Puts stored tensors into a module without weights.
 
         Args:
             module: The model on the meta device. It is changed in place.
             tensors: All its tensors as stored: those of quantized linears as AWQ names them.
+            frozen: Names of tensors that are not trained, since the file has codes in their place.
         """
         linears = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
         packed = {f"{linear}.{kind}" for linear in linears for kind in (*AwqTensors._fields, "input_scale")}
@@ -54,7 +55,8 @@ class TrainableModel:
         weights = {f"{linear}.weight": torch.empty(len(c), c[0].numel()) for linear, c in codes.items()}
         rest = {name: t for name, t in tensors.items() if name not in packed and name not in floats}
         module.load_state_dict(floats | weights | rest, strict=False, assign=True)
-        trained = scales | {name: module.get_parameter(name).data for name in floats if _is_parameter(module, name)}
+        names = [name for name in floats if name not in frozen and _is_parameter(module, name)]
+        trained = scales | {name: module.get_parameter(name).data for name in names}
         model = cls(module, codes, trained, {name: tensors[name].dtype for name in trained})
         model.update_weights()
         for name, parameter in module.named_parameters():

@@ -11,7 +11,13 @@ from helpers import tiny_families
 from torch import nn
 
 from edgepress.models.base.family import Component
-from edgepress.pipelines.linear_selection import KeepReason, LinearSelection, find_repeated_blocks, select_linears
+from edgepress.pipelines.linear_selection import (
+    KeepReason,
+    LinearSelection,
+    find_repeated_blocks,
+    select_convolutions,
+    select_linears,
+)
 
 PLAIN = Component("transformer", "Toy", role="denoiser")
 
@@ -68,6 +74,27 @@ def test_the_linears_of_repeated_blocks_are_quantized_and_the_others_are_not() -
     assert selection.blocks[0].linears == ("to_q", "to_out.0", "ff.net.0", "ff.net.2")
     assert selection.kept_linears == dict.fromkeys(("proj_in", "proj_out"), KeepReason.OUTSIDE)
     assert selection.weights["blocks.1.ff.net.0"] == 64 * 128
+
+
+class ConvBlock(nn.Module):
+    """Plain convolutions, one of them with two names, and some that are not plain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.shortcut = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)
+        self.conv, self.alias = (nn.Conv2d(8, 8, 3),) * 2
+        self.depthwise, self.circular = nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, padding_mode="circular")
+        self.norm = nn.Sequential(nn.Conv2d(8, 8, 1))
+        self.upsample = nn.ConvTranspose2d(8, 8, 2)
+
+
+def test_plain_convolutions_of_repeated_blocks_may_be_stored_in_8_bits() -> None:
+    model = nn.Module()
+    model.conv_in = nn.Conv2d(4, 8, 3)
+    model.blocks = nn.ModuleList([ConvBlock(), ConvBlock()])
+    model.attentions = nn.ModuleList([None, None])  # type: ignore[list-item]  as in a VAE without attention
+    selected = select_convolutions(model, find_repeated_blocks(model))
+    assert selected == ("blocks.0.conv1", "blocks.0.shortcut", "blocks.1.conv1", "blocks.1.shortcut")
 
 
 def test_every_linear_is_either_quantized_or_kept_for_a_reason() -> None:

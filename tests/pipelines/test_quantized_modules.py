@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgepress.numerics import affine, awq_packing
 from edgepress.numerics.int4_matmul import cpu_channel_order
 from edgepress.numerics.int8_rows import dequantize_rows, quantize_rows
-from edgepress.pipelines.quantized_modules import Int4Linear, Int8Embedding
+from edgepress.pipelines.quantized_modules import Int4Linear, Int8Conv, Int8Embedding, replace_convolutions
 
 GROUP_SIZE = 64
 
@@ -171,3 +171,39 @@ def test_casting_the_model_casts_an_embeddings_output_but_not_its_scales() -> No
     nn.Sequential(layer).to(torch.bfloat16)
     assert layer.scales.dtype == torch.float16
     assert torch.equal(layer(torch.arange(16)), weight.bfloat16())
+
+
+# ---------------------------------------------------------------- one convolution
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("conv", "sides"),
+    [
+        (nn.Conv1d(4, 6, 3, padding="same"), (9,)),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1), (8, 7)),
+        (nn.Conv2d(4, 6, 1, bias=False), (5, 5)),
+        (nn.Conv3d(4, 6, (1, 3, 3), dilation=2), (2, 8, 8)),
+    ],
+)
+def test_a_convolution_equals_that_of_the_dequantized_weight(
+    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, sides: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    model = nn.Sequential(conv)
+    replace_convolutions(model, ["0"])
+    rows = quantize_rows(conv.weight.detach())
+    layer = model[0]
+    assert isinstance(layer, Int8Conv)
+    layer.load_state_dict(rows._asdict() | ({} if conv.bias is None else {"bias": conv.bias}))
+    model.to(dtype)
+    assert layer.scales.dtype == torch.float16
+    conv.weight.data = dequantize_rows(rows)
+    x = random_inputs(2, 4, *sides, dtype=dtype)
+    output, expected = model(x), conv.to(dtype)(x)
+    assert output.dtype == dtype
+    assert torch.equal(output, expected)
+
+
+def test_only_plain_convolutions_can_be_replaced() -> None:
+    with pytest.raises(ValueError, match="'0' is not a convolution"):
+        replace_convolutions(nn.Sequential(nn.Linear(4, 4)), ["0"])
