@@ -30,7 +30,7 @@ from ..common.report import format_mean, write_section
 from ..synthetic.tiny_pipelines import SIDE, write_tiny_pipeline
 
 CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-WORDS = ("cat", "dog", "door", "sky", "tree", "man", "sign", "cup", "hill", "sea", "bus", "hat")
+SUBJECTS = ("cat", "dog", "door", "sky", "tree", "man", "sign", "cup", "hill", "sea", "bus", "hat")
 SAMPLING = SamplingParams(SIDE, SIDE, steps=4, guidance=5.0)
 NUM_DEMO_PROMPTS = 8
 Call = tuple[tuple[Any, ...], dict[str, Any], torch.Tensor]
@@ -68,7 +68,7 @@ def measure_class(name: str, folder: Path, progress: Progress) -> list[str]:
     """Quantizes a tiny pipeline with and without the key; returns a row of the table."""
     source = folder / name
     write_tiny_pipeline(name, source)
-    prompts = [Prompt(id=word, prompt=f"a {word}", language="en") for word in WORDS]
+    prompts = [Prompt(id=subject, prompt=f"a {subject}", language="en") for subject in SUBJECTS]
     calls = record_calls(load_pipeline(source, torch.float32), prompts)
     sizes, errors = {}, {}
     for conv in ("keep", "int8"):
@@ -82,7 +82,7 @@ def measure_class(name: str, folder: Path, progress: Progress) -> list[str]:
         errors[conv] = measure_errors(load_pipeline(result.model, torch.float32).unet, calls)
     differences = [int8 - keep for int8, keep in zip(errors["int8"], errors["keep"], strict=True)]
     kilobytes = [sizes["keep"]["before"], sizes["keep"]["after"], sizes["int8"]["after"]]
-    means = [_mean(values, WORDS) for values in (errors["keep"], errors["int8"], differences)]
+    means = [_mean(values, SUBJECTS) for values in (errors["keep"], errors["int8"], differences)]
     return [f"`{name}`", *(f"{size / 1e3:.0f}" for size in kilobytes), *map(format_mean, means)]
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     body = "\n\n".join(
         [
             "### What it saves and costs",
-            f"U-Nets in float32 before. Errors are those of the velocity relative to its size, over {len(WORDS)} "
+            f"U-Nets in float32 before. Errors are those of the velocity relative to its size, over {len(SUBJECTS)} "
             f"prompts in {SAMPLING.steps} steps with guidance, with 95 % intervals over prompts; linears by `gptq`. "
             "Random weights show the arithmetic, not a trained model's images.",
             render_table(columns, rows),

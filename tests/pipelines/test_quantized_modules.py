@@ -178,7 +178,7 @@ def test_casting_the_model_casts_an_embeddings_output_but_not_its_scales() -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("conv", "sides"),
+    ("conv", "shape"),
     [
         (nn.Conv1d(4, 6, 3, padding="same"), (9,)),
         (nn.Conv2d(4, 6, 3, stride=2, padding=1), (8, 7)),
@@ -187,7 +187,7 @@ def test_casting_the_model_casts_an_embeddings_output_but_not_its_scales() -> No
     ],
 )
 def test_a_convolution_equals_that_of_the_dequantized_weight(
-    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, sides: tuple[int, ...], dtype: torch.dtype
+    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     model = nn.Sequential(conv)
     replace_convolutions(model, ["0"])
@@ -198,7 +198,7 @@ def test_a_convolution_equals_that_of_the_dequantized_weight(
     model.to(dtype)
     assert layer.scales.dtype == torch.float16
     conv.weight.data = dequantize_rows(rows)
-    x = random_inputs(2, 4, *sides, dtype=dtype)
+    x = random_inputs(2, 4, *shape, dtype=dtype)
     output, expected = model(x), conv.to(dtype)(x)
     assert output.dtype == dtype
     assert torch.equal(output, expected)

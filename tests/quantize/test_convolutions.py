@@ -32,7 +32,7 @@ PROMPT = Prompt(id="p", prompt="a cat", language="en")
 SAMPLING = SamplingParams(height=SIDE, width=SIDE, steps=2, guidance=0.0)
 COMPONENTS = ("unet", "vae")
 ENDS = {f"{coder}.conv_{end}" for coder in ("encoder", "decoder") for end in ("in", "out")}
-KEPT_CONVOLUTIONS = {"unet": {"conv_in", "conv_out"}, "vae": ENDS | {"post_quant_conv", "quant_conv"}}
+FLOAT_CONVOLUTIONS = {"unet": {"conv_in", "conv_out"}, "vae": ENDS | {"post_quant_conv", "quant_conv"}}
 
 
 def quantize(source: Path, output: Path, **settings: Any) -> QuantizeResult:
@@ -77,7 +77,7 @@ def test_all_convolutions_in_repeated_blocks_have_a_byte_for_each_weight(source:
     stored = {name: load_file(next((result.model / name).glob("*.safetensors"))) for name in COMPONENTS}
     num_bytes = dict.fromkeys(COMPONENTS, 0)
     for component, path, module in iterate_convolutions(original):
-        if path in KEPT_CONVOLUTIONS[component]:
+        if path in FLOAT_CONVOLUTIONS[component]:
             assert torch.equal(stored[component][f"{path}.weight"], module.weight)
             continue
         codes, scales = (stored[component].pop(f"{path}.{kind}") for kind in ("codes", "scales"))
@@ -94,7 +94,7 @@ def test_the_pipeline_opens_and_computes_with_the_stored_weights(source: Path, r
     reopened, expected = load_pipeline(result.model, torch.float32), load_pipeline(result.model, torch.float32)
     assert any(isinstance(module, Int8Conv) for module in reopened.vae.modules())
     for component, path, module in iterate_convolutions(load_pipeline(source, torch.float32)):
-        if path not in KEPT_CONVOLUTIONS[component]:
+        if path not in FLOAT_CONVOLUTIONS[component]:
             module.weight = nn.Parameter(round_to_8_bits(module.weight.detach()).float())
             getattr(expected, component).set_submodule(path, module)
     images = [generate_images(pipeline, [PROMPT], SAMPLING, output_type="np")[0] for pipeline in (reopened, expected)]
@@ -119,10 +119,10 @@ def test_info_counts_the_convolutions_before_and_their_bits_after(source: Path, 
 
 
 def test_without_the_key_convolutions_stay_as_they_are(source: Path, tmp_path: Path) -> None:
-    kept = quantize(source, tmp_path / "artifact", conv="keep")
-    names = load_file(next((kept.model / "unet").glob("*.safetensors"))).keys()
+    plain = quantize(source, tmp_path / "artifact", conv="keep")
+    names = load_file(next((plain.model / "unet").glob("*.safetensors"))).keys()
     assert not [name for name in names if name.endswith(".codes")]
-    assert kept.manifest.size_savings["unet"]["8-bit convolutions"] == 0
+    assert plain.manifest.size_savings["unet"]["8-bit convolutions"] == 0
 
 
 # ---------------------------------------------------------------- exports
@@ -140,7 +140,7 @@ def test_graphs_dequantize_the_codes_and_equal_torch(result: QuantizeResult, tmp
         sources = {node.output[0]: node.input[0] for node in model.node if node.op_type == "DequantizeLinear"}
         weights = [node.input[1] for node in model.node if node.op_type == "Conv"]
         floats = {weight.removesuffix(".weight") for weight in weights if weight not in sources}
-        assert floats <= KEPT_CONVOLUTIONS[component]
+        assert floats <= FLOAT_CONVOLUTIONS[component]
         assert {dtypes[sources[weight]] for weight in weights if weight in sources} == {onnx.TensorProto.INT8}
 
 
