@@ -148,7 +148,6 @@ class QuantizationSettings(FrozenModel):
         default=False,
         description="Fold powers of two into the weights so that activations do not overflow float16.",
     )
-
     tune: Literal["off", "auto"] | TuneMinutes = Field(
         default="off",
         description="Train what stays in floating point (scales, norms, embedders) to the reference's outputs after "
