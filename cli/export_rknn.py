@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from ..api import functions as api
-from ..recipes.schema import RknnSettings
+from ..recipes.rknn import RknnSettings
 from .command import Command, require_effect
 from .console import print_json, show_progress
 from .options import json_option, model_option, output_option, recipe_option, verbosity_options

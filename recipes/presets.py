@@ -9,6 +9,7 @@ from pydantic import Field
 from .frozen_model import FrozenModel
 
 MAX_STEPS = 10_000  # of denoising; a schedule is computed at once
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Side = Annotated[int, Field(ge=1, le=65_536)]  # pixels
 ImageSize = Literal["native"] | tuple[Side, Side]
 

@@ -20,7 +20,7 @@ from ...export.rknn.float_parts import FloatParts
 from ...export.rknn.part_calls import PartCalls, generate_torch_image, pick_evenly, record_calls
 from ...export.rknn.prepare import RknnJob, prepare_job
 from ...models.base.npu import GraphPart
-from ...recipes.schema import RknnSettings
+from ...recipes.rknn import RknnSettings
 from ...runtime.rknn.part_chain import RunPart, dispatch_parts
 from ...runtime.rknn.simulator import simulate
 from ...runtime.rknn.toolkit import Toolkit

@@ -22,7 +22,8 @@ from ...models.base.npu import (
     with_tiled_decoder,
 )
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
-from ...recipes.schema import RknnSettings, Scheme
+from ...recipes.rknn import RknnSettings
+from ...recipes.schema import Scheme
 from ...runtime.rknn.part_chain import PartRef
 from ...runtime.rknn.toolkit import find_interpreter
 from ...storage.checkpoint import Checkpoint

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...common.errors import UserError
-from ...recipes.schema import Recipe, RknnSettings
+from ...recipes.rknn import RknnSettings
+from ...recipes.schema import Recipe
 
 
 def require_rknn_settings(recipe: Recipe) -> RknnSettings:

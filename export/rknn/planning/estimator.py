@@ -19,7 +19,8 @@ from ....models.base.graph import Graph
 from ....models.base.host import load_host
 from ....models.base.npu import GraphPart, load_npu_host_class, load_npu_spec, with_tiled_decoder
 from ....pipelines.empty_modules import build_empty_component
-from ....recipes.schema import QuantizationSettings, Recipe, RknnSettings
+from ....recipes.rknn import RknnSettings
+from ....recipes.schema import QuantizationSettings, Recipe
 from ...graph.source_model import SourcePipeline, open_source
 from ...planning.footprint import Footprint, measure_footprint
 from ..settings import require_rknn_settings

@@ -24,7 +24,8 @@ from edgepress.export.rknn.exporter import export_rknn
 from edgepress.export.rknn.prepare import prepare_job
 from edgepress.models.base.host import run_first_outputs
 from edgepress.models.base.prompt_tokens import PromptTokens
-from edgepress.recipes.schema import Recipe, RknnSettings
+from edgepress.recipes.rknn import RknnSettings
+from edgepress.recipes.schema import Recipe
 from edgepress.runtime.rknn import toolkit as module
 from edgepress.runtime.rknn.backend import open_backend
 from edgepress.runtime.rknn.exported import BuildConfig, load_exported_rknn

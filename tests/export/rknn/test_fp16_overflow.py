@@ -14,7 +14,8 @@ from helpers.toolkit import needs_toolkit
 from edgepress.common.errors import UserError
 from edgepress.export.rknn.exporter import export_rknn
 from edgepress.quantize.pipeline import quantize_pipeline
-from edgepress.recipes.schema import Recipe, RknnSettings
+from edgepress.recipes.rknn import RknnSettings
+from edgepress.recipes.schema import Recipe
 
 RECIPE = Recipe(device="test", rknn=RknnSettings(target="rk3588", precision="fp16", max_prompt_tokens=32))
 TEXT = ("text_encoder",)

@@ -23,7 +23,8 @@ from edgepress.export.rknn.planning.estimator import MemoryEstimator
 from edgepress.export.rknn.prepare import prepare_job
 from edgepress.models.base.npu import GraphPart, load_npu_host_class, load_npu_spec, with_tiled_decoder
 from edgepress.pipelines.hub import DEMO_PIPELINE
-from edgepress.recipes.schema import QuantizationSettings, Recipe, RknnSettings
+from edgepress.recipes.rknn import RknnSettings
+from edgepress.recipes.schema import QuantizationSettings, Recipe
 from edgepress.runtime.onnx.sessions import SessionPool
 from edgepress.runtime.rknn.backend import open_backend
 from edgepress.runtime.rknn.exported import load_exported_rknn

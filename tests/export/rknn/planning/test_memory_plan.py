@@ -20,7 +20,8 @@ from edgepress.export.rknn.planning.memory_plan import (
     PartEstimate,
 )
 from edgepress.export.rknn.planning.partition import DOMAIN_BYTES
-from edgepress.recipes.schema import QuantizationSettings, Recipe, RknnSettings
+from edgepress.recipes.rknn import RknnSettings
+from edgepress.recipes.schema import QuantizationSettings, Recipe
 from edgepress.runtime.rknn import toolkit as module
 
 GIB = 2**30
