@@ -27,7 +27,8 @@ from ...prompts.sets import resolve_prompt_set
 from ...quantize.pipeline import quantize_pipeline
 from ...recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 from ..common.report import format_mean, write_section
-from ..synthetic.tiny_pipelines import SIDE, write_tiny_pipeline
+from ..synthetic.tiny_pipelines import write_tiny_pipeline
+from ..synthetic.tiny_sizes import SIDE
 
 CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SUBJECTS = ("cat", "dog", "door", "sky", "tree", "man", "sign", "cup", "hill", "sea", "bus", "hat")
