@@ -28,9 +28,8 @@ from ...quantize.pipeline import quantize_pipeline
 from ...recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 from ..common.report import format_mean, write_section
 from ..synthetic.tiny_pipelines import write_tiny_pipeline
-from ..synthetic.tiny_sizes import SIDE
+from ..synthetic.tiny_sizes import SIDE, UNET_CLASSES
 
-CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SUBJECTS = ("cat", "dog", "door", "sky", "tree", "man", "sign", "cup", "hill", "sea", "bus", "hat")
 SAMPLING = SamplingParams(SIDE, SIDE, steps=4, guidance=5.0)
 NUM_DEMO_PROMPTS = 8
@@ -116,7 +115,7 @@ def _mean(values: Sequence[float], prompts: Sequence[str]) -> MeanCI:
 @click.command(help=__doc__)
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, progress_bars() as progress:
-        rows = [measure_class(pipeline, Path(name), progress) for pipeline in CLASSES]
+        rows = [measure_class(pipeline, Path(name), progress) for pipeline in UNET_CLASSES]
         psnr, sizes = measure_vae(Path(name), progress)
     columns = ["tiny, random weights", "U-Net, kB", "4 bits", "and `conv: int8`", "error, dB", "with it", "paired"]
     body = "\n\n".join(

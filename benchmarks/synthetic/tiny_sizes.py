@@ -10,3 +10,4 @@ ROPE_AXES = (4, 6, 6)  # of a head
 VOCABULARY = 512
 LATENTS = 4  # channels
 PATCHED = 4 * LATENTS  # channels of a patch of 2 x 2
+UNET_CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # of which convolutions are measured
