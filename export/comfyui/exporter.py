@@ -14,16 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.single_file import FileTensor
 from ...models.single_files import find_layouts
 from ...numerics.affine import QuantizedWeight
 from ...storage.checkpoint import write_sharded
-from ...storage.layout import COMFYUI, Artifact
+from ...storage.layout import COMFYUI
 from ...storage.weight_export import ComponentRecord
 from ..weights.component import WeightReader, to_float
-from ..weights.publishing import WeightExportResult, open_checked, publish_weights
+from ..weights.publishing import WeightExportResult, open_export
 from ..weights.safetensors_record import record_safetensors
 
 FORMAT = "awq_w4a16"
@@ -46,22 +45,21 @@ def export_comfyui(source: str | Path, output: str | Path, *, progress: Progress
     Raises:
         UserError: An input is invalid, the family has no names for single files, or nothing is quantized to 4 bits.
     """
-    target = Artifact(Path(output)).path / COMFYUI
-    pipeline = open_checked(Path(source), target)
+    export = open_export(source, output, COMFYUI)
+    pipeline = export.pipeline
     component = pipeline.family.denoiser
     layout = find_layouts(pipeline.family, pipeline.configs)[component]
     checkpoint = pipeline.open_checkpoint(component)
     weights = WeightReader(checkpoint, checkpoint.load_config())
     tensors = layout.names.group(weights.names())
-    if not weights.has_int4:
-        raise UserError(f"{checkpoint.folder} has no INT4 weights. Quantize it with 'edgepress quantize'.")
+    export.require_int4([weights])
 
     def write(folder: Path) -> dict[str, ComponentRecord]:
         layers = ComfyLayers(weights, tensors)
         files = write_sharded(layers.iterate(progress), folder, component, ONE_FILE)
         return {component: record_safetensors(files, weights, layers.max_difference)}
 
-    return publish_weights(pipeline, target, write, ("safetensors",), progress)
+    return export.publish(write, ("safetensors",), progress)
 
 
 class ComfyLayers:

@@ -15,18 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...numerics.affine import QuantizedWeight
 from ...numerics.awq_packing import pack_nibbles
 from ...storage.checkpoint import write_sharded
 from ...storage.files import write_json
-from ...storage.layout import COMPRESSED_TENSORS, Artifact
+from ...storage.layout import COMPRESSED_TENSORS
 from ...storage.weight_export import ComponentRecord
 from ...storage.weight_files import WEIGHT_FILE_STEMS
 from ..graph.source_model import SourcePipeline
 from ..weights.component import WeightReader, to_float
-from ..weights.publishing import WeightExportResult, open_checked, publish_weights
+from ..weights.publishing import WeightExportResult, open_export
 from ..weights.safetensors_record import record_safetensors
 
 NIBBLE_ORDER = range(8)  # the lowest nibble holds the first code
@@ -48,20 +47,17 @@ def export_compressed_tensors(
     Raises:
         UserError: An input is invalid, or no text encoder is quantized to 4 bits.
     """
-    target = Artifact(Path(output)).path / COMPRESSED_TENSORS
-    pipeline = open_checked(Path(source), target)
+    export = open_export(source, output, COMPRESSED_TENSORS)
+    pipeline = export.pipeline
     encoders = {name: weights for name, weights in _open_text_encoders(pipeline).items() if weights.has_int4}
-    if not encoders:
-        raise UserError(
-            f"{pipeline.folder} has no text encoder with INT4 weights. Quantize it with 'edgepress quantize'."
-        )
+    export.require_int4(encoders.values(), "text encoder with INT4 weights")
 
     def write(folder: Path) -> dict[str, ComponentRecord]:
         for tokenizer in pipeline.list_tokenizer_folders():
             shutil.copytree(tokenizer, folder / tokenizer.name)
         return {name: _write_component(name, weights, folder / name, progress) for name, weights in encoders.items()}
 
-    return publish_weights(pipeline, target, write, ("safetensors",), progress)
+    return export.publish(write, ("safetensors",), progress)
 
 
 def _open_text_encoders(pipeline: SourcePipeline) -> dict[str, WeightReader]:

@@ -15,18 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...numerics.int8_rows import Int8Rows
 from ...pipelines.empty_modules import build_empty_module
 from ...storage.checkpoint import write_sharded
 from ...storage.files import list_files, read_json_object, write_json
-from ...storage.layout import DIFFUSERS, MODEL_INDEX, SOLUTIONS, Artifact
+from ...storage.layout import DIFFUSERS, MODEL_INDEX, SOLUTIONS
 from ...storage.weight_export import ComponentRecord
 from ...storage.weight_files import WEIGHT_FILE_STEMS
 from ..graph.source_model import SourcePipeline
 from ..weights.component import WeightReader, to_float
-from ..weights.publishing import WeightExportResult, open_checked, publish_weights
+from ..weights.publishing import WeightExportResult, open_export
 from ..weights.safetensors_record import record_safetensors
 from .readme import README, write_readme
 
@@ -47,23 +46,22 @@ def export_diffusers(source: str | Path, output: str | Path, *, progress: Progre
     Raises:
         UserError: An input is invalid, or nothing in it is quantized to 4 bits.
     """
-    target = Artifact(Path(output)).path / DIFFUSERS
-    pipeline = open_checked(Path(source), target)
+    export = open_export(source, output, DIFFUSERS)
+    pipeline = export.pipeline
     index = read_json_object(pipeline.folder / MODEL_INDEX)
     components = {
         name: QuantizedComponent(pipeline, name, entry)
         for name, entry in index.items()
         if isinstance(entry, list) and _is_quantized(pipeline.folder / name)
     }
-    if not any(component.weights.has_int4 for component in components.values()):
-        raise UserError(f"{pipeline.folder} has no INT4 weights. Quantize it with 'edgepress quantize'.")
+    export.require_int4(component.weights for component in components.values())
 
     def write(folder: Path) -> dict[str, ComponentRecord]:
         _copy_files(pipeline.folder, folder, components)
         write_readme(folder, pipeline.family.pipeline_class)
         return {name: component.write(folder / name, progress) for name, component in components.items()}
 
-    return publish_weights(pipeline, target, write, ("safetensors",), progress)
+    return export.publish(write, ("safetensors",), progress)
 
 
 class QuantizedComponent:

@@ -25,11 +25,11 @@ from ...numerics.affine import QuantizedWeight
 from ...numerics.gguf_blocks import BLOCK_SIZE, is_symmetric, pack_q4_0, pack_q4_1, pack_q8_0, q4_1_difference
 from ...numerics.int8_rows import Int8Rows
 from ...storage.files import read_json_object
-from ...storage.layout import GGUF, Artifact
+from ...storage.layout import GGUF
 from ...storage.weight_export import ComponentRecord
 from ..graph.source_model import SourcePipeline
 from ..weights.component import Weight, WeightReader, to_float
-from ..weights.publishing import WeightExportResult, open_checked, publish_weights
+from ..weights.publishing import WeightExportResult, open_export
 
 GgufType = Literal["q4_0", "q4_1", "q8_0"]
 FLOAT_TYPES = {torch.float32: TensorType.F32, torch.float16: TensorType.F16, torch.bfloat16: TensorType.BF16}
@@ -81,18 +81,18 @@ def export_gguf(
     Raises:
         UserError: An input is invalid, the family has no names for GGUF, or the artifact lacks what the type needs.
     """
-    target = Artifact(Path(output)).path / GGUF
-    pipeline = open_checked(Path(source), target)
+    export = open_export(source, output, GGUF)
+    pipeline = export.pipeline
     layouts = _choose_layouts(pipeline, components)
     weights = {name: _open_weights(pipeline, name, type) for name in layouts}
-    if type != "q8_0" and not any(component.has_int4 for component in weights.values()):
-        raise UserError(f"{pipeline.folder} has no INT4 weights. Quantize it with 'edgepress quantize'.")
+    if type != "q8_0":
+        export.require_int4(weights.values())
     files = {name: GgufFile(name, layout, weights[name], type) for name, layout in layouts.items()}
 
     def write(folder: Path) -> dict[str, ComponentRecord]:
         return {name: file.write(folder / f"{name}.gguf", pipeline, progress) for name, file in files.items()}
 
-    return publish_weights(pipeline, target, write, ("gguf",), progress)
+    return export.publish(write, ("gguf",), progress)
 
 
 class GgufFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ...storage.snapshot import FolderSnapshot
 from ...storage.weight_export import ComponentRecord, WeightExport, write_weight_export
 from ..graph.source_model import SourcePipeline, open_source
+from .component import WeightReader
 
 WriteComponents = Callable[[Path], Mapping[str, ComponentRecord]]
 """Writes all files into a folder, and returns what was written of each component."""
@@ -47,58 +48,77 @@ class WeightExportResult:
         return "\n".join(lines)
 
 
-def open_checked(source: Path, target: Path) -> SourcePipeline:
+@dataclass(frozen=True)
+class PipelineExport:
+    """A quantized pipeline on its way to a folder of weights for other programs. Create it with `open_export`.
+
+    Attributes:
+        pipeline: The pipeline.
+        target: The folder that is written or replaced, in an artifact.
+    """
+
+    pipeline: SourcePipeline
+    target: Path
+
+    def require_int4(self, components: Iterable[WeightReader], what: str = "INT4 weights") -> None:
+        """Raises UserError if no weight of some components has 4 bits.
+
+        Args:
+            components: The components.
+            what: What is missing then.
+        """
+        if not any(component.has_int4 for component in components):
+            raise UserError(f"{self.pipeline.folder} has no {what}. Quantize it with 'edgepress quantize'.")
+
+    def publish(self, write: WriteComponents, packages: tuple[str, ...], progress: Progress) -> WeightExportResult:
+        """Writes the files beside their place and renames them into it. After an error, nothing has changed.
+
+        Args:
+            write: Writes the files.
+            packages: Packages whose versions are recorded.
+            progress: Called with the stages of the export.
+
+        Raises:
+            UserError: A file of the pipeline was changed since it was quantized, or while it was read.
+        """
+        pipeline, artifact = self.pipeline, Artifact(self.target.parent)
+        check_disk_space(artifact.path, sum(file.stat().st_size for file in pipeline.folder.glob("*/*.safetensors")))
+        snapshot = FolderSnapshot.take(pipeline.folder)
+        with artifact_lock(artifact.path) as work, staging_folder(work, "weights") as stage:
+            sources = pipeline.verify_and_hash(progress)
+            is_own_model = pipeline.folder.resolve() == artifact.model.resolve()
+            components = dict(write(stage))
+            snapshot.require_unchanged()
+            export = WeightExport(
+                format=self.target.name,
+                family=pipeline.family.pipeline_class,
+                model_sha256=digest_files(sources) if is_own_model else "",
+                components=components,
+                versions={"edgepress": __version__} | {package: version(package) for package in packages},
+            )
+            export = write_weight_export(export, stage)
+            publish_folder(stage, self.target)
+        return WeightExportResult(self.target, export)
+
+
+def open_export(source: str | Path, output: str | Path, folder: str) -> PipelineExport:
     """Opens a pipeline to export, and checks its files and that the export can be written.
 
     Args:
         source: A diffusers folder or an artifact folder.
-        target: The folder that is written or replaced, in an artifact.
+        output: The artifact folder.
+        folder: The name of the export's folder in it.
 
     Raises:
         UserError: A file of the pipeline is missing or corrupt, the artifact cannot be written, or the folder holds
             what edgepress did not make.
     """
-    pipeline = open_source(source, needs_graphs=False)
-    artifact = target.parent
+    pipeline, artifact = open_source(Path(source), needs_graphs=False), Artifact(Path(output)).path
+    target = artifact / folder
     if is_within(artifact, pipeline.folder):
         raise UserError(f"The output {artifact} is inside the model folder {pipeline.folder}. Choose another --output.")
     check_output(artifact)
     check_replaceable(target, [target / WEIGHT_EXPORT_NAME])
     check_pipeline(pipeline.folder)
     pipeline.check_weights()
-    return pipeline
-
-
-def publish_weights(
-    pipeline: SourcePipeline, target: Path, write: WriteComponents, packages: tuple[str, ...], progress: Progress
-) -> WeightExportResult:
-    """Writes the files of an export beside its place and renames them into it. After an error, nothing has changed.
-
-    Args:
-        pipeline: The pipeline that is exported.
-        target: The folder that is written or replaced, in an artifact.
-        write: Writes the files.
-        packages: Packages whose versions are recorded.
-        progress: Called with the stages of the export.
-
-    Raises:
-        UserError: A file of the pipeline was changed since it was quantized, or while it was read.
-    """
-    artifact = Artifact(target.parent)
-    check_disk_space(artifact.path, sum(file.stat().st_size for file in pipeline.folder.glob("*/*.safetensors")))
-    snapshot = FolderSnapshot.take(pipeline.folder)
-    with artifact_lock(artifact.path) as work, staging_folder(work, "weights") as stage:
-        sources = pipeline.verify_and_hash(progress)
-        is_own_model = pipeline.folder.resolve() == artifact.model.resolve()
-        components = dict(write(stage))
-        snapshot.require_unchanged()
-        export = WeightExport(
-            format=target.name,
-            family=pipeline.family.pipeline_class,
-            model_sha256=digest_files(sources) if is_own_model else "",
-            components=components,
-            versions={"edgepress": __version__} | {package: version(package) for package in packages},
-        )
-        export = write_weight_export(export, stage)
-        publish_folder(stage, target)
-    return WeightExportResult(target, export)
+    return PipelineExport(pipeline, target)
