@@ -78,7 +78,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
+	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-conv bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
@@ -201,7 +201,10 @@ bench-quality: $(SET_UP)  ## image quality of RTN, AWQ and best on the demo (ben
 	$(RUN)/python -m edgepress.benchmarks.quantization.quality
 
 bench-ladder: $(SET_UP)  ## what each quantization step gains on the demo
-	$(RUN)/python -m edgepress.benchmarks.quantization.quality --steps
+	$(RUN)/python -m edgepress.benchmarks.quantization.quality --compare steps
+
+bench-budget: $(SET_UP)  ## mixed precision on the demo, beside one format for all layers
+	$(RUN)/python -m edgepress.benchmarks.quantization.quality --compare formats
 
 bench-tune: $(SET_UP)  ## what tuning gains on the demo; with SOLUTIONS=1 for other solutions
 	$(RUN)/python -m edgepress.benchmarks.quantization.tuning $(if $(SOLUTIONS),--solutions)

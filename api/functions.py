@@ -46,6 +46,7 @@ def quantize(
     output: str | Path | None = None,
     method: str | None = None,
     tune: Literal["off", "auto"] | TuneMinutes | None = None,
+    budget: str | None = None,
     loras: str | Path | Sequence[str | Path] = (),
     reuse: str | Path | Sequence[str | Path] = (),
     max_memory: Annotated[int, Field(ge=1)] = DEFAULT_MAX_MEMORY,
@@ -62,6 +63,7 @@ def quantize(
         output: The artifact's folder; default: `artifacts/<device>`.
         method: `rtn`, `awq`, `gptq` or `best`, instead of the recipe's method or steps.
         tune: `off`, `auto` or minutes, instead of the recipe's: whether to train what stays in floating point.
+        budget: `4.5bpw` or `3.6GB`, instead of the recipe's: mixed precision by what each layer's error does.
         loras: LoRA or LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         reuse: Artifact or artifacts whose text encoders are taken as they are, where their weights were the same.
         max_memory: Bytes that the run may use.
@@ -79,7 +81,7 @@ def quantize(
     """
     loaded = load_checked(recipe)
     source = resolve_pipeline(str(model) if model is not None else loaded.model)
-    resolved = override(adapt_recipe(loaded, source), model, method, loras, tune)
+    resolved = override(adapt_recipe(loaded, source), model, method, loras, tune, budget)
     if not ignore_plan:
         require_fit_unless_forced(resolved, source, force)
     from ..quantize.pipeline import quantize_pipeline

@@ -36,6 +36,7 @@ def override(
     method: str | None,
     loras: str | Path | Sequence[str | Path] = (),
     tune: str | float | None = None,
+    budget: str | None = None,
 ) -> Recipe:
     """Replaces what arguments of a call say otherwise."""
     loras = [loras] if isinstance(loras, str | Path) else loras
@@ -46,9 +47,10 @@ def override(
         if method not in METHOD_STEPS:
             raise UserError(f"Unknown method '{method}'. Choose from: {', '.join(METHOD_STEPS)}.")
         changes["quantize"] = recipe.quantize.model_copy(update={"method": method, "steps": None})
-    if tune is not None:
+    settings = {key: value for key, value in {"tune": tune, "budget": budget}.items() if value is not None}
+    if settings or (method is not None and recipe.quantize.budget is not None):
         section = changes.get("quantize", recipe.quantize)
-        changes["quantize"] = validate_settings(QuantizationSettings, section.model_dump() | {"tune": tune})
+        changes["quantize"] = validate_settings(QuantizationSettings, section.model_dump() | settings)
     return recipe.model_copy(update=changes)
 
 

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from ..common.arguments import MAX_SECONDS
 from ..common.suggest import suggest_name
 from ..common.validation import format_value
+from ..recipes.budget import parse_budget
 from ..recipes.loader import recipe_names
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
@@ -104,6 +105,19 @@ class TuneTime(click.ParamType[str | float]):
             return float(value)
         expected = f"Write minutes like 10, up to {MAX_TUNE_MINUTES}."
         return self.fail(f"{format_value(str(value))} is not off, auto or minutes. {expected}", param, ctx)
+
+
+class BudgetText(click.ParamType[str]):
+    """Bits per weight or bytes, for mixed precision."""
+
+    name = "BITS|SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_budget(str(value))
+        except ValueError as error:
+            self.fail(f"{format_value(str(value))} is no budget: {error}.", param, ctx)
+        return str(value)
 
 
 class ByteSize(click.ParamType[int]):

@@ -21,7 +21,7 @@ from .options import (
     restart_option,
     verbosity_options,
 )
-from .parameter_types import ByteSize, NameChoice, TuneTime
+from .parameter_types import BudgetText, ByteSize, NameChoice, TuneTime
 
 if TYPE_CHECKING:
     from ..quantize.result import QuantizeResult
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     "--tune",
     type=TuneTime(),
     help="Train what stays in floating point to the reference, without a byte more; overrides the recipe's.",
+)
+@click.option(
+    "--budget",
+    type=BudgetText(),
+    help="Mixed precision: bits per weight, such as 4.5bpw, or the size of all components, such as 3.6GB.",
 )
 @click.option(
     "--lora",

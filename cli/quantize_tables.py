@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from ..numerics.awq_packing import bits_per_weight
+from ..quantize.allocation.options import OPTIONS
 from ..quantize.result import QuantizeResult
 from ..quantize.solver.layer_stats import LayerStats
 from ..recipes.schema import QuantizationSettings, Scheme
-from ..storage.manifest import TuningRecord
+from ..storage.manifest import AllocationRecord, TuningRecord
 
 STEP_NAMES = {"rtn": "rounding to nearest"}
 
@@ -25,6 +26,8 @@ def build_tables(result: QuantizeResult) -> Iterator[Table]:
     for name, scheme in settings.extra_schemes.items():
         if scheme.quantizes_activations:
             yield _activation_table(result, name, scheme)
+    if result.manifest.allocation is not None:
+        yield _allocation_table(result.manifest.allocation)
     for component, records in result.manifest.tuning.items():
         yield _tuning_table(component, records)
     if result.seconds:
@@ -62,7 +65,8 @@ def _layer_table(result: QuantizeResult, settings: QuantizationSettings) -> Tabl
     table = Table("4-bit layers", "value", title=f"Steps: {', '.join(settings.resolved_steps) or STEP_NAMES['rtn']}")
     table.add_row("layers quantized", str(len(layers)))
     table.add_row("matrices left in 16 bits", str(result.manifest.num_unquantized))
-    table.add_row("bits per weight", f"{bits_per_weight(int(settings.scheme.group_size)):.3f}")
+    if settings.budget is None:
+        table.add_row("bits per weight", f"{bits_per_weight(int(settings.scheme.group_size)):.3f}")
     steps = ("rtn", *settings.resolved_steps) if layers else ()
     for number, step in enumerate(steps, 1):
         mean = sum(_error_after(layer, steps[:number]) for layer in layers) / len(layers)
@@ -81,6 +85,21 @@ def _activation_table(result: QuantizeResult, name: str, scheme: Scheme) -> Tabl
     for layer in layers:
         if layer.stays_float:
             table.add_row(f"stays in floats: {layer.layer}", f"{layer.error:.3%}")
+    return table
+
+
+def _allocation_table(record: AllocationRecord) -> Table:
+    """How a budget was distributed, and what it brought beside one format for all layers."""
+    weights = sum(layer.weights for layer in record.layers)
+    title = f"Mixed precision: {8 * record.size / weights:.3f} bits a weight (model/allocation.md: each layer)"
+    table = Table("format", "layers", "share of weights", "drift if all layers had it", title=title)
+    for option in OPTIONS:
+        layers = [layer for layer in record.layers if layer.format == option]
+        share = sum(layer.weights for layer in layers) / weights
+        drift = record.drift.get(option)
+        table.add_row(option, str(len(layers)), f"{share:.0%}", "" if drift is None else f"{drift:.2f} dB")
+    if (drift := record.drift.get(record.choice)) is not None:
+        table.add_row("as stored", str(len(record.layers)), "100%", f"{drift:.2f} dB")
     return table
 
 

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTED = 5  # names in a message
 # What AWQ's layout is stored in, by the dtypes of the buffers; all else may be of any floating-point dtype.
-STORED_DTYPES = {torch.int32: ("I32",), torch.int8: ("I8",), torch.float16: ("F16",)}
+STORED_DTYPES = {torch.int32: ("I32",), torch.int8: ("I8",), torch.uint8: ("U8",), torch.float16: ("F16",)}
 # Buffers that older releases stored and that are computed now.
 COMPUTED = r"rotary_emb\.inv_freq$|(^|\.)position_ids$"
 SINGLE_FILE = "If they come from a single-file checkpoint, make a folder of it: 'edgepress convert'."

@@ -38,6 +38,8 @@ class AwqConfig(QuantizationConfigMixin):
         zero_point: Whether quantization is asymmetric.
         version: The layout of the packed weights; only `gemm` is supported.
         modules_to_not_convert: Linear layers that are not quantized.
+        extra_config: `bits` and `group_size` of linear layers that have others than these, by name; with 8 bits, a
+            layer has one scale for each output.
         embeddings: Embeddings that are stored with 8 bits.
         convolutions: Convolutions that are stored with 8 bits.
         unused_blocks: Blocks whose output is never used. They are not stored and pass their input on.
@@ -56,6 +58,7 @@ class AwqConfig(QuantizationConfigMixin):
         zero_point: bool = True,
         version: str = "gemm",
         modules_to_not_convert: list[str] | None = None,
+        extra_config: dict[str, dict[str, int]] | None = None,
         embeddings: list[str] | None = None,
         convolutions: list[str] | None = None,
         unused_blocks: list[str] | None = None,
@@ -67,6 +70,7 @@ class AwqConfig(QuantizationConfigMixin):
         self.quant_method = QuantMethod.AWQ
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
         self.modules_to_not_convert = modules_to_not_convert or []
+        self.extra_config = extra_config or {}
         self.embeddings = embeddings or []
         self.convolutions = convolutions or []
         self.unused_blocks: list[str] = unused_blocks or old_keys.get("unread") or []
@@ -133,6 +137,7 @@ class TransformersAwqConfig(StockAwqConfig):
     def __init__(
         self,
         *args: Any,
+        extra_config: dict[str, dict[str, int]] | None = None,
         embeddings: list[str] | None = None,
         convolutions: list[str] | None = None,
         unused_blocks: list[str] | None = None,
@@ -141,6 +146,7 @@ class TransformersAwqConfig(StockAwqConfig):
         dropped: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.extra_config = extra_config or {}
         self.embeddings = embeddings or []
         self.convolutions = convolutions or []
         self.unused_blocks = unused_blocks or unread or []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -109,6 +110,49 @@ class Int4Linear(FixedScaleModule):
         return f"in_features={self.in_features}, out_features={self.out_features}, group_size={self.group_size}"
 
 
+class RowScaledLinear(FixedScaleModule):
+    """A linear layer with 8-bit weights and one scale for each output, without zero points.
+
+    Attributes:
+        qweight: Codes plus 128, (in_features, out_features) uint8.
+        qzeros: Zero points, all 128, (1, out_features) uint8.
+        scales: Scales, (1, out_features) float16.
+        bias: Bias, (out_features,), or None.
+    """
+
+    qweight: Tensor
+    qzeros: Tensor
+    bias: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("qweight", torch.zeros(in_features, out_features, dtype=torch.uint8))
+        self.register_buffer("qzeros", torch.zeros(1, out_features, dtype=torch.uint8))
+        self.register_buffer("scales", torch.zeros(1, out_features, dtype=torch.float16))
+        self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+
+    @property
+    def weight(self) -> Tensor:
+        """The codes, for models that ask for a weight's dtype; see `Int4Linear.weight`."""
+        codes: Any = self.qweight.view(torch.int8)
+        codes._is_hf_initialized = True
+        weight: Tensor = codes
+        return weight
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The dequantized weight, (out_features, in_features)."""
+        codes = self.qweight.to(dtype) - self.qzeros.to(dtype)  # at most 8 bits, which every dtype holds exactly
+        return (codes * self.scales.to(dtype)).T
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiplies (..., in_features) by the weight."""
+        return nn.functional.linear(x, self.dequantize(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
 class Int8Embedding(FixedScaleModule):
     """An embedding with 8-bit rows, each with a scale of its own.
 
@@ -190,24 +234,41 @@ def replace_modules(model: nn.Module, config: Any) -> None:
     """
     strip_modules(model, config.unused_blocks, config.unused_modules)
     with torch.device("meta"):
-        replace_linears(model, config.group_size, config.modules_to_not_convert or [])
+        replace_linears(model, config.group_size, config.modules_to_not_convert or [], config.extra_config)
         replace_embeddings(model, config.embeddings)
         replace_convolutions(model, config.convolutions)
     enable_lora_adapters(model)
 
 
-def replace_linears(model: nn.Module, group_size: int, skip: Sequence[str]) -> None:
-    """Replaces all linear layers by an `Int4Linear`, in place, but those named in `skip`.
+def replace_linears(
+    model: nn.Module,
+    group_size: int,
+    skip: Sequence[str],
+    extra_config: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> None:
+    """Replaces all linear layers by an `Int4Linear` or an `RowScaledLinear`, in place, but those named in `skip`.
+
+    Args:
+        model: The model.
+        group_size: Number of input channels that share a scale.
+        skip: Linears that are not quantized.
+        extra_config: `bits` and `group_size` of linears that have others, by name.
 
     Raises:
         ValueError: No group size fits the input width of one.
     """
     skipped = frozenset(skip)
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name not in skipped:
-            size = require_group_size(group_size, module.in_features)
-            linear = Int4Linear(module.in_features, module.out_features, size, module.bias is not None)
-            model.set_submodule(name, linear)
+        if not isinstance(module, nn.Linear) or name in skipped:
+            continue
+        layout, has_bias = extra_config.get(name, {}), module.bias is not None
+        linear: FixedScaleModule
+        if layout.get("bits") == 8:
+            linear = RowScaledLinear(module.in_features, module.out_features, has_bias)
+        else:
+            size = require_group_size(layout.get("group_size", group_size), module.in_features)
+            linear = Int4Linear(module.in_features, module.out_features, size, has_bias)
+        model.set_submodule(name, linear)
 
 
 def replace_embeddings(model: nn.Module, names: Sequence[str]) -> None:

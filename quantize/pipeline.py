@@ -4,61 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..common.code_fingerprint import code_fingerprint
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..models.base.image_size import check_image_size
 from ..pipelines.families import find_family, is_described
-from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.lora_files import parse_lora
 from ..pipelines.preflight import check_images, check_pipeline, read_configs
-from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
+from ..pipelines.sampling import resolve_dtype, resolve_sampling
 from ..pipelines.tokenizer_loading import check_tokenizers
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.loader import validate_settings
-from ..recipes.schema import PRIMARY, GenerationSettings, QuantizationSettings, Recipe
-from ..storage.files import FileRecord, folder_bytes, hash_files, write_json
+from ..recipes.schema import GenerationSettings, QuantizationSettings, Recipe
+from ..storage.files import folder_bytes, hash_files, write_json
 from ..storage.layout import Artifact
-from ..storage.manifest import LoraRecord, Manifest, library_versions, read_manifest
+from ..storage.manifest import library_versions, read_manifest
 from ..storage.own_files import check_own_files
 from ..storage.preflight import check_disk_space, check_output, check_replaceable, is_within
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
 from ..storage.snapshot import FolderSnapshot
-from ..storage.source_location import remove_places, write_source_location
+from ..storage.source_location import write_source_location
 from ..storage.weight_files import find_stray_weights
-from .algorithms.fp16_range import find_fp16_overflows
-from .block_files import collect_layers, collect_overflows, save_block
-from .calibration.collector import plan_image_batches, run_calibration
-from .calibration.state import Calibration
-from .calibration.validation_split import split_prompts
-from .component_reuse import SharedComponent, find_reused
-from .confirmation import Confirmation, read_choice, variant_key
-from .float_layers import warn_about_floats
+from .component_reuse import find_reused
+from .job import QuantizationJob, describe_quantization
 from .lora import merge_into_plan
-from .matmul_dtype import choose_matmul_dtype
-from .plan import ComponentPlan, QuantBlock, QuantizationPlan, build_plan, check_finite_weights, count_linear_weights
+from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
-from .solver.block import BlockResult, list_schemes, quantize_block, quantize_block_variants
-from .solver.candidates import MAX_REFINED_WEIGHTS
 from .stage_timer import StageTimer
-from .tuning.context import TuningContext
-from .tuning.stage import check_tuning, read_tuning, run_tuning
-from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces, read_metadata
+from .tuning.stage import check_tuning
+from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces
 from .writer import (
-    compute_savings,
     estimate_output_bytes,
-    list_unquantized_modules,
-    read_float_linears,
-    save_quantized_pipeline,
 )
 
 logger = logging.getLogger(__name__)
@@ -154,171 +137,6 @@ def _retire_stale_exports(artifact: Artifact, remove: bool) -> None:
             logger.warning("%s was exported from another model and is refused from now on. %s", folder, again)
 
 
-@dataclass(frozen=True)
-class QuantizationJob:
-    """One quantization, its inputs read and checked.
-
-    Attributes:
-        prompts: For calibration; images are generated for the first `recipe.calibration.count` of them.
-        dtype: What the reference computes in.
-        max_memory: Bytes.
-        loras: The LoRAs that are merged into the weights of the plan.
-        files: Every file of the source pipeline, once they have been read.
-        snapshot: The files before that.
-        reused: Components of other artifacts that take the place of those that would be quantized.
-    """
-
-    recipe: Recipe
-    plan: QuantizationPlan
-    prompts: Sequence[Prompt]
-    sampling: SamplingParams
-    dtype: torch.dtype
-    max_memory: int
-    loras: Sequence[LoraRecord] = ()
-    files: Sequence[FileRecord] = ()
-    snapshot: FolderSnapshot | None = None
-    reused: Sequence[SharedComponent] = ()
-
-    @property
-    def source_name(self) -> str:
-        """The original pipeline as `--model` takes it, without its place on this machine."""
-        model, source = self.recipe.model, self.plan.source.resolve()
-        is_demo = model == "demo" and source == DEMO_PIPELINE.resolve()
-        is_from_hub = f"models--{model.replace('/', '--')}" in source.parts  # a folder of the Hub's cache
-        return model if is_demo or is_from_hub else source.name
-
-    def collect_inputs(self) -> dict[str, Any]:
-        """Returns everything that the result depends on, by topic, as JSON.
-
-        Nothing else may be part of it, such as the memory or the names of prompt sets: work is thrown away where it
-        changes.
-        """
-        reused = {part.component.name: part.record.model_dump() for part in self.reused}
-        return ({"reused components": reused} if reused else {}) | {
-            "version of edgepress": code_fingerprint(__name__),
-            "versions of libraries": library_versions(),
-            "recipe": {
-                "dtype": str(self.dtype),
-                "quantize": _describe_quantization(self.recipe.quantize),
-                "sampling": self.sampling.to_dict(),
-                "images": min(self.recipe.calibration.count, len(self.prompts)),
-            },
-            "model family": repr(self.plan.family.components),
-            "prompt set": prompt_set_digest(self.prompts),
-            "LoRAs": [lora.model_dump() for lora in self.loras],
-            "model": [file.model_dump() for file in self.files],
-        }
-
-    def run(self, workspace: Workspace, progress: Progress) -> None:
-        """Calibrates, quantizes the missing blocks, and assembles the model in the workspace."""
-        for part in self.reused:
-            part.write_blocks(list_schemes(self.plan.settings), workspace)
-        blocks = self.plan.blocks
-        is_validated = self.plan.settings.chooses_steps
-        file = workspace.variants_file if is_validated else workspace.block_file
-        missing = [block for block in blocks if not file(block.name).exists()]
-        if is_validated and workspace.choice_file.exists():  # variants are removed once one of them is chosen
-            missing = []
-        if missing:
-            calibration = run_calibration(
-                self.plan.leave_out([part.component.name for part in self.reused]),
-                workspace,
-                self.prompts,
-                self.recipe.calibration.count,
-                self.sampling,
-                self.dtype,
-                self.max_memory,
-                progress,
-            )
-            done = len(blocks) - len(missing)
-            progress("quantizing", done, len(blocks))
-            for number, block in enumerate(missing, done + 1):
-                component, block = self.plan.get_component(block.component), calibration.group_linears(block)
-                solved = self._quantize_block(component, block, calibration)
-                self._require_unchanged()  # blocks are stored for the files that were hashed
-                overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
-                save_block(solved, overflows, file(block.name))
-                warn_about_floats(block, next(iter(solved.values())))
-                progress("quantizing", number, len(blocks))
-        if is_validated:
-            self._choose_variant(workspace, progress)
-        if self.plan.settings.tune != "off":
-            context = TuningContext(
-                self.plan,
-                workspace,
-                self.prompts,
-                self.sampling,
-                self.dtype,
-                self.max_memory,
-                self._require_unchanged,
-                progress,
-            )
-            run_tuning(context)
-        save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
-        self._require_unchanged()
-
-    def _quantize_block(
-        self, component: ComponentPlan, block: QuantBlock, calibration: Calibration
-    ) -> dict[str, BlockResult]:
-        """Quantizes a block; returns results by scheme or, where validation chooses, by variant and scheme."""
-        settings, matmul_dtype = self.plan.settings, choose_matmul_dtype(self.dtype)
-        if not settings.chooses_steps:
-            return quantize_block(component, block, calibration, settings, matmul_dtype)
-        refines = count_linear_weights(component) <= MAX_REFINED_WEIGHTS
-        variants = quantize_block_variants(component, block, calibration, settings, matmul_dtype, refines)
-        return {
-            name if list_schemes(settings)[name].quantizes_activations else variant_key(variant, name): result
-            for variant, results in variants.items()
-            for name, result in results.items()
-        }
-
-    def _choose_variant(self, workspace: Workspace, progress: Progress) -> None:
-        """Chooses the variant with the least drift of the denoiser, and makes its blocks those of the model."""
-        split = split_prompts(self.prompts, self.recipe.calibration.count, validates=True)
-        batches = plan_image_batches(split, self.sampling)
-        confirmation = Confirmation(self.plan, workspace, batches, self.sampling, self.dtype, progress)
-        confirmation.run(self._require_unchanged)
-
-    def _require_unchanged(self) -> None:
-        if self.snapshot is not None:
-            self.snapshot.require_unchanged()
-
-    def build_manifest(self, workspace: Workspace) -> Manifest:
-        plan = self.plan
-        blocks = [read_metadata(workspace.block_file(block.name)) for block in plan.blocks]
-        files = hash_files(workspace.model_folder)
-        float_linears = {part.name: read_float_linears(part, workspace) for part in plan.components}
-        folders = sorted({file.path.split("/")[0] for file in [*self.files, *files] if "/" in file.path})
-        return Manifest(
-            device=self.recipe.device,
-            key=workspace.key,
-            source=self.source_name,
-            recipe=remove_places(self.recipe.model_dump(mode="json"))
-            | {"model": self.source_name, "loras": [str(lora) for lora in self.loras]},
-            prompts_sha256=prompt_set_digest(self.prompts),
-            sources=list(self.files),
-            loras=list(self.loras),
-            files=files,
-            layers=collect_layers(blocks, PRIMARY),
-            extra_scheme_layers={name: collect_layers(blocks, name) for name in plan.settings.extra_schemes},
-            num_unquantized=sum(
-                len(list_unquantized_modules(part, float_linears[part.name])) for part in plan.components
-            ),
-            sizes={
-                folder: {"before": _count_bytes(self.files, folder), "after": _count_bytes(files, folder)}
-                for folder in folders
-            },
-            size_savings={
-                part.name: compute_savings(part, plan, self.dtype, float_linears[part.name]) for part in plan.components
-            },
-            fp16_overflows=collect_overflows(blocks) if plan.settings.fp16_safe else [],
-            tuning=read_tuning(plan, workspace),
-            choice=read_choice(workspace),
-            reused={part.component.name: part.record for part in self.reused},
-            versions=library_versions(),
-        )
-
-
 def _check_places(source: Path, artifact: Artifact) -> None:
     """Raises UserError where publishing would delete what edgepress did not make, also with --force."""
     if is_within(artifact.path, source):
@@ -356,7 +174,10 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
     check_tuning(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     records = [lora.record() for lora in loras]
-    return QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory, records)
+    job = QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory, records)
+    if recipe.quantize.budget is not None:
+        job.limit_linears()
+    return job
 
 
 def _check_later_stages(recipe: Recipe, source: Path) -> None:
@@ -391,14 +212,9 @@ def _check_published(job: QuantizationJob, artifact: Artifact) -> None:
         manifest.prompts_sha256 != prompt_set_digest(job.prompts)
         or manifest.loras != list(job.loras)
         or manifest.versions != library_versions()
-        or _describe_quantization(quantize) != _describe_quantization(job.recipe.quantize)
+        or describe_quantization(quantize) != describe_quantization(job.recipe.quantize)
     ):
         raise UserError(explain_other_inputs(artifact.model))
-
-
-def _describe_quantization(settings: QuantizationSettings) -> dict[str, Any]:
-    """Returns what the result depends on of the section `quantize`: the steps, however they are given."""
-    return settings.model_dump(mode="json", exclude={"method"}) | {"steps": list(settings.resolved_steps)}
 
 
 def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:
@@ -407,10 +223,6 @@ def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> lis
     if "count" in settings.model_fields_set:
         warn_if_fewer(prompts, settings.count, prompt_set, "calibration.count")
     return prompts[: max(settings.count, MAX_TEXT_PROMPTS)]
-
-
-def _count_bytes(files: Sequence[FileRecord], folder: str) -> int:
-    return sum(file.bytes for file in files if file.path.startswith(f"{folder}/"))
 
 
 def _warn_about_stale_work(workspace: Workspace) -> None:

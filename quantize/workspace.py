@@ -147,6 +147,15 @@ class Workspace:
         """The drift of a variant on the prompts that validate."""
         return self.folder / f"drift-{variant}.json"
 
+    @property
+    def allocation_file(self) -> Path:
+        """Which format each linear got from a budget."""
+        return self.folder / "allocation.json"
+
+    def sensitivity_file(self, image: int) -> Path:
+        """What errors of linears do to the outputs of denoisers in an image."""
+        return self.folder / f"sensitivity-{image}.json"
+
     def block_file(self, block: str) -> Path:
         """The tensors and statistics of a quantized block."""
         return self.folder / "blocks" / f"{block}.safetensors"

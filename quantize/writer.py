@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,8 +26,11 @@ from ..storage.checkpoint import Checkpoint, write_sharded
 from ..storage.files import FileRecord, read_json_object, write_json
 from ..storage.layout import MODEL_INDEX, solution_folder
 from ..storage.weight_files import PICKLE_PATTERNS, WEIGHT_FILE_STEMS, find_weight_folders, get_library
+from .allocation.options import count_bytes, list_options
+from .allocation.page import write_allocation_page
+from .allocation.record import read_allocation
 from .model_readme import write_model_readme
-from .plan import ComponentPlan, QuantizationPlan
+from .plan import ComponentPlan, QuantizationPlan, count_linear_weights
 from .workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 
 AWQ_TENSOR_NAMES = AwqTensors._fields
@@ -56,12 +60,16 @@ def save_quantized_pipeline(
             copy_without_mark(plan.source / file.path, model / file.path)
     _write_model_index(plan, model)
     write_model_readme(model, plan.source)
+    if (record := read_allocation(workspace)) is not None:
+        write_allocation_page(record, model)
     for name, checkpoint in unusual.items():
         stored = ((key, checkpoint.load_tensor(key)) for key in sorted(checkpoint.names()))
         _write_component(model / name, stored, checkpoint.load_config(), get_library(checkpoint.load_config()))
     for component in plan.components:
         float_linears = read_float_linears(component, workspace)
-        config = _add_quantization_config(component, build_quantization_config(component, plan, float_linears))
+        schemes = read_linear_schemes(component, plan, workspace)
+        quantization = build_quantization_config(component, plan, float_linears, schemes)
+        config = _add_quantization_config(component, quantization)
         tensors = _with_tuned(iterate_tensors(component, plan, workspace, dtype), component, workspace, PRIMARY)
         tensors = _with_progress(tensors, component, progress)
         _write_component(model / component.name, tensors, config, component.library)
@@ -228,13 +236,41 @@ def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[st
     return {layer["layer"].removeprefix(f"{component.name}.") for layer in layers if layer["stays_float"]}
 
 
+def read_linear_schemes(component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace) -> dict[str, Scheme]:
+    """Returns the schemes of linears for which a budget chose another than the primary one, by path."""
+    if plan.settings.budget is None:
+        return {}
+    options = list_options(plan.settings.scheme)
+    layers = [
+        layer
+        for block in component.blocks
+        for layer in read_metadata(workspace.block_file(block.name))["layers"][PRIMARY]
+    ]
+    schemes = {layer["layer"].removeprefix(f"{component.name}."): options[layer["chosen"]] for layer in layers}
+    return {
+        linear: scheme
+        for linear, scheme in schemes.items()
+        if scheme is not None and not _is_alike(component.checkpoint.shape(f"{linear}.weight"), scheme, plan)
+    }
+
+
+def _is_alike(shape: tuple[int, ...], scheme: Scheme, plan: QuantizationPlan) -> bool:
+    """Whether the primary scheme stores a weight (out, in) as another one does."""
+    primary = plan.settings.scheme
+    return (scheme.bits, scheme.resolve_group_size(shape[1])) == (primary.bits, primary.resolve_group_size(shape[1]))
+
+
 def build_quantization_config(
-    component: ComponentPlan, plan: QuantizationPlan, float_linears: Collection[str] = ()
+    component: ComponentPlan,
+    plan: QuantizationPlan,
+    float_linears: Collection[str] = (),
+    schemes: Mapping[str, Scheme] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, four more of this package.
 
     Args:
         float_linears: Linears in blocks that are not quantized.
+        schemes: The schemes of linears that are not stored with the primary one, by path.
     """
     scheme = plan.settings.scheme
     config: dict[str, Any] = {
@@ -245,7 +281,11 @@ def build_quantization_config(
         "version": "gemm",
         "modules_to_not_convert": list_unquantized_modules(component, float_linears),
     }
-    optional = {
+    optional: dict[str, Any] = {
+        "extra_config": {
+            linear: {"bits": chosen.bits, "group_size": -1 if chosen.group_size == "channel" else chosen.group_size}
+            for linear, chosen in schemes.items()
+        },
         "embeddings": list_int8_embeddings(component, plan),
         "convolutions": list_int8_convolutions(component, plan),
         "unused_blocks": list(component.unused_blocks),
@@ -284,12 +324,17 @@ def _quantized_weights(component: ComponentPlan, float_linears: Collection[str] 
 
 
 def compute_savings(
-    component: ComponentPlan, plan: QuantizationPlan, dtype: torch.dtype, float_linears: Collection[str] = ()
+    component: ComponentPlan,
+    plan: QuantizationPlan,
+    dtype: torch.dtype,
+    float_linears: Collection[str] = (),
+    schemes: Mapping[str, Scheme] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Returns the bytes of a component's weights that each measure saves.
 
     Args:
         float_linears: Linears in blocks that are not quantized.
+        schemes: The schemes of linears that are not stored with the primary one, by path.
     """
     checkpoint = component.checkpoint
     stored = {name: checkpoint.nbytes(name) for name in checkpoint.names()}
@@ -300,7 +345,11 @@ def compute_savings(
     unquantized = set(used) - quantized - embeddings - convolutions
     unused_bytes = checkpoint.ignored_bytes() + sum(stored[name] for name in stored.keys() - used)
     return {
-        "4-bit linears": sum(stored[n] - _awq_bytes(checkpoint.shape(n), plan.settings.scheme) for n in quantized),
+        "4-bit linears": sum(
+            stored[name]
+            - count_bytes(checkpoint.shape(name), schemes.get(name.removesuffix(".weight"), plan.settings.scheme), 0)
+            for name in quantized
+        ),
         "8-bit embeddings": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in embeddings),
         "8-bit convolutions": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in convolutions),
         "unused modules": unused_bytes,
@@ -315,24 +364,29 @@ def estimate_output_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
         dtype: What the reference computes in.
     """
     schemes = [plan.settings.scheme, *plan.settings.extra_schemes.values()]
-    total = sum(component.checkpoint.file_bytes() for component in plan.unquantized_components)
+    weights = sum(map(count_linear_weights, plan.components))
+    total = count_unquantized_bytes(plan, dtype) + sum(2 * weights * scheme.bits // 8 for scheme in schemes)
+    formats = list_options(plan.settings.scheme).values() if plan.settings.budget is not None else ()
+    return total + sum(weights * (scheme.bits if scheme else 8 * dtype.itemsize) // 8 for scheme in formats)
+
+
+def count_unquantized_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
+    """Counts the bytes of everything in the quantized pipeline but its 4-bit linears.
+
+    Args:
+        dtype: What the reference computes in.
+    """
+    quantized_components = {component.name for component in plan.components}
+    folders = [folder for folder in find_weight_folders(plan.source) if folder.name not in quantized_components]
+    total = sum(Checkpoint(folder).file_bytes() for folder in folders)
     for component in plan.components:
-        quantized = _quantized_weights(component)
-        weights = sum(math.prod(component.checkpoint.shape(name)) for name in quantized)
-        total += sum(2 * weights * scheme.bits // 8 for scheme in schemes)
         names = component.spec.embeddings if plan.settings.embeddings == "int8" else ()
         names = (*names, *component.convolutions) if plan.settings.conv == "int8" else names
         int8 = {f"{name}.weight" for name in names}
         total += sum(_int8_rows_bytes(component.checkpoint.shape(name)) for name in int8)
-        unquantized = set(component.used_tensor_names) - quantized - int8
+        unquantized = set(component.used_tensor_names) - _quantized_weights(component) - int8
         total += sum(_downcast_bytes(component, name, dtype) for name in unquantized)
     return total
-
-
-def _awq_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
-    """Returns the size in AWQ's layout: 4 bits per weight and, per group, 16 of scale and 4 of zero point."""
-    height, width = shape
-    return height * width // 2 + height * (width // scheme.resolve_group_size(width)) * 20 // 8
 
 
 def _int8_rows_bytes(shape: tuple[int, ...]) -> int:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field
 
 from ..common.errors import UserError
 from ..numerics.quant_spec import QuantSpec, require_group_size
+from .budget import parse_budget
 from .execution import RuntimeSettings
 from .frozen_model import FrozenModel, explain_settings
 from .hardware import Hardware
@@ -148,6 +149,12 @@ class QuantizationSettings(FrozenModel):
         default=False,
         description="Fold powers of two into the weights so that activations do not overflow float16.",
     )
+    budget: str | None = Field(
+        default=None,
+        description="Mixed precision: `4.5bpw` for bits per quantized weight, or `3.6GB` for the size of all "
+        "components. Each linear gets 4 bits in groups of 128, 64 or 32, 8 bits, or its original precision, by what "
+        "its error does to the images. Without it, all have the primary scheme.",
+    )
     tune: Literal["off", "auto"] | TuneMinutes = Field(
         default="off",
         description="Train what stays in floating point (scales, norms, embedders) to the reference's outputs after "
@@ -167,6 +174,18 @@ class QuantizationSettings(FrozenModel):
             return check(value)
         except ValidationError as error:
             raise ValueError("write off, auto, or minutes such as 10, up to 10080") from error
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_budget(value)
+        return value
+
+    @property
+    def holds_out_prompts(self) -> bool:
+        """Whether some calibration prompts are held out, to compare results on."""
+        return self.chooses_steps or self.budget is not None
 
     @property
     def resolved_steps(self) -> tuple[Step, ...]:
@@ -190,6 +209,16 @@ class QuantizationSettings(FrozenModel):
             raise ValueError(f"quantize.steps accepts {', '.join(order)}, each at most once and in this order")
         if self.steps is not None and "choose" in self.steps and len(self.steps) > 1:
             raise ValueError("quantize.steps: choose stands alone, since it chooses among the other steps")
+        return self
+
+    @model_validator(mode="after")
+    def _check_budget_steps(self) -> QuantizationSettings:
+        unsuitable = {"scale", "choose"}.intersection(self.resolved_steps)
+        if self.budget is not None and unsuitable:
+            raise ValueError(
+                f"quantize.budget cannot be combined with the step {unsuitable.pop()}, which changes other layers as "
+                "well; set method: gptq or method: rtn"
+            )
         return self
 
     @model_validator(mode="after")

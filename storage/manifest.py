@@ -81,6 +81,38 @@ class ReusedComponent(BaseModel):
     sha256: str = Field(description="A hash of the files of the component there.")
 
 
+class LayerAllocation(BaseModel):
+    """The format that a linear got from a budget, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str = Field(description="The linear, `component.module`.")
+    format: str = Field(description="`g128`, `g64` or `g32` for 4 bits in such groups, `int8`, or `float`.")
+    weights: int = Field(description="Number of its weights.")
+    size: int = Field(description="Bytes that it takes.")
+    drifts: dict[str, float] = Field(
+        description="The squared error of the denoisers' outputs, relative to the reference's, that each format of "
+        "this linear was expected to cause."
+    )
+
+
+class AllocationRecord(BaseModel):
+    """How a budget was distributed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    choice: str = Field(description="`mixed`, or the format of all linears where that drifted less.")
+    limit: int = Field(description="Bytes that the quantized linears may take.")
+    size: int = Field(description="Bytes that they take.")
+    images: int = Field(description="Number of images that gradients were computed for.")
+    expected_drift: float = Field(description="The sum of the expected drifts in dB.")
+    drift: dict[str, float] = Field(
+        description="The measured drift in dB of each distribution that was compared, on calibration prompts that "
+        "nothing was solved on; empty if there was no such prompt."
+    )
+    layers: list[LayerAllocation] = Field(description="The format of each linear.")
+
+
 class Manifest(BaseModel):
     """The content of manifest.json."""
 
@@ -113,6 +145,9 @@ class Manifest(BaseModel):
     )
     choice: ChoiceRecord | None = Field(
         default=None, description="With `best`, the variant that was written; otherwise absent or null."
+    )
+    allocation: AllocationRecord | None = Field(
+        default=None, description="With a budget, the format of each linear; otherwise absent or null."
     )
     tuning: dict[str, dict[str, TuningRecord]] = Field(
         default={}, description="How each component was tuned, by component and scheme; `model` is the primary one."

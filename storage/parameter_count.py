@@ -35,4 +35,5 @@ def count_tensor_parameters(header: TensorHeader) -> int:
     """Counts the parameters in a tensor: eight in each int32 of AWQ's codes, none in its scales and zero points."""
     if header.name.endswith(GRID_SUFFIXES):
         return 0
-    return header.numel * (INT4_PER_INT32 if header.name.endswith(".qweight") else 1)
+    is_packed = header.name.endswith(".qweight") and header.dtype == "I32"
+    return header.numel * (INT4_PER_INT32 if is_packed else 1)

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
 PAGES = {  # the page of each section
     "quality": "quality.md",
     "ladder": "ladder.md",
+    "budget": "budget.md",
     "tuning": "tuning.md",
     "tuning-solutions": "tuning.md",
     "peers": "peers.md",

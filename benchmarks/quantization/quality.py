@@ -1,7 +1,7 @@
 """Measures what 4 bits cost the demo: PSNR, SSIM and text accuracy of each method, or the gain of each step.
 
-Run by `make bench-quality` (methods) and `make bench-ladder` (steps). Images are generated for evaluation prompts: the
-methods on the half that no choice rests on, the steps, among which is chosen, on the other one.
+Run by `make bench-quality` (methods), `make bench-ladder` (steps) and `make bench-budget` (mixed precision). Images are
+generated for evaluation prompts: on the half that no choice rests on, but for the steps, among which is chosen.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from ...common.progress import Progress, progress_bars
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, plan_evaluation
 from ...evaluate.results.schema import ALL_GROUP, Results, ScoreGroup
+from ...numerics.awq_packing import bits_per_weight
 from ...pipelines.hub import DEMO_PIPELINE
+from ...quantize.allocation.options import GROUPED, OPTIONS
 from ...quantize.pipeline import quantize_pipeline
 from ...recipes.loader import load_recipe
-from ...recipes.schema import Step
+from ...recipes.schema import Scheme, Step
+from ...storage.manifest import Manifest, read_manifest
 from ..common.prompt_halves import Half, load_half, write_half
 from ..common.report import (
     CANDIDATE_NAME,
@@ -38,6 +41,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "best, tuned": {"method": "best", "tune": "auto"},
 }
 GAINS = (("best, tuned", "best"), ("best, tuned", "rtn"), ("best", "rtn"), ("best", "awq"), ("awq", "rtn"))
+FORMATS: dict[str, dict[str, Any]] = {
+    "groups of 128": {"scheme": Scheme()},
+    "groups of 64": {"scheme": Scheme(group_size=64)},
+    "budget 4.3125bpw": {"budget": "4.3125bpw"},
+    "groups of 32": {"scheme": Scheme(group_size=32)},
+    "budget 4.625bpw": {"budget": "4.625bpw"},
+}
+FORMAT_GAINS = (("budget 4.3125bpw", "groups of 64"), ("budget 4.625bpw", "groups of 32"))
 STEP_SETS: tuple[tuple[Step, ...], ...] = (
     ("range_search",),
     ("scale", "clip"),
@@ -108,13 +119,54 @@ def render_gain_table(results: dict[str, Results], pairs: Sequence[tuple[str, st
 
 
 @click.command(help=__doc__)
-@click.option("--steps", is_flag=True, help="Compare sets of quantization steps instead of methods.")
-def main(steps: bool) -> None:
+@click.option(
+    "--compare",
+    type=click.Choice(["methods", "steps", "formats"]),
+    default="methods",
+    show_default=True,
+    help="What is compared.",
+)
+def main(compare: str) -> None:
+    write = {"methods": write_methods_section, "steps": write_steps_section, "formats": write_formats_section}[compare]
     with tempfile.TemporaryDirectory() as folder, progress_bars() as progress:
-        if steps:
-            write_steps_section(Path(folder), progress)
-        else:
-            write_methods_section(Path(folder), progress)
+        write(Path(folder), progress)
+
+
+def write_formats_section(folder: Path, progress: Progress) -> None:
+    """Measures mixed precision beside one format for all layers, and writes docs/benchmarks/budget.md."""
+    results = {
+        name: evaluate_quantization({"method": "gptq", "tune": "off"} | settings, "final", folder / name, progress)
+        for name, settings in FORMATS.items()
+    }
+    rows = [describe_allocation(name, read_manifest(folder / name)) for name in FORMATS]
+    body = "\n\n".join(
+        [
+            "## Mixed precision on the demo",
+            f"Transformer and text encoder by `gptq`, {len(load_half('final'))} evaluation prompts (the final half, on "
+            "which nothing was chosen), one seed, computed in float32. Intervals are bootstrapped over prompts.",
+            render_psnr_table(results),
+            "Paired differences in PSNR, at the same size:",
+            render_gain_table(results, FORMAT_GAINS),
+            "Layers by format. *Expected*: the sum of the layers' drifts to first order; *measured*: the drift of the "
+            "velocities on calibration prompts that nothing was solved on.",
+            render_table(["quantization", "bits a weight", *OPTIONS, "expected, dB", "measured, dB"], rows),
+        ]
+    )
+    write_section("budget", "make bench-budget", body)
+    click.echo(body)
+
+
+def describe_allocation(name: str, manifest: Manifest | None) -> list[str]:
+    """Returns a row with the formats of a model's layers."""
+    assert manifest is not None
+    record = manifest.allocation
+    if record is None:
+        size = Scheme.model_validate(manifest.recipe["quantize"]["scheme"]).resolve_group_size(128)
+        counts = [str(len(manifest.layers)) if GROUPED.get(option) == size else "" for option in OPTIONS]
+        return [name, f"{bits_per_weight(size):.3f}", *counts, "", ""]
+    bits = 8 * record.size / sum(layer.weights for layer in record.layers)
+    counts = [str(sum(layer.format == option for layer in record.layers)) for option in OPTIONS]
+    return [name, f"{bits:.3f}", *counts, f"{record.expected_drift:.2f}", f"{record.drift[record.choice]:.2f}"]
 
 
 def write_steps_section(folder: Path, progress: Progress) -> None:

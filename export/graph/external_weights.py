@@ -48,6 +48,7 @@ STORAGE_DTYPES = {
 }
 FLOAT_DTYPES = {stored: dtype for dtype, (_, stored) in STORAGE_DTYPES.items() if stored.is_floating_point}
 OperandLayout = Callable[[AwqTensors, str], Tensor]
+Int8OperandLayout = Callable[[Int8Tensors, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class WeightSource:
         checkpoint: The component's weights.
         solution: An alternative quantization. Modules that it contains are taken from it alone.
         to_operand: Converts INT4 tensors to the layout of the operator that reads them.
+        to_int8_operand: Converts INT8 tensors likewise.
 
     Attributes:
         folder: The component folder.
@@ -98,8 +100,9 @@ class WeightSource:
         checkpoint: Checkpoint,
         solution: Checkpoint | None = None,
         to_operand: OperandLayout = to_matmul_nbits_operand,
+        to_int8_operand: Int8OperandLayout = to_int8_operand,
     ) -> None:
-        self.folder, self._to_operand = checkpoint.folder, to_operand
+        self.folder, self._to_operand, self._to_int8_operand = checkpoint.folder, to_operand, to_int8_operand
         solution_tensors = dict.fromkeys(solution.names(), solution) if solution else {}
         replaced = {_get_module_name(name) for name in solution_tensors}
         unchanged = {name: checkpoint for name in checkpoint.names() if _get_module_name(name) not in replaced}
@@ -110,6 +113,11 @@ class WeightSource:
         rows = [_get_module_name(name) for name in self._checkpoints if name.endswith(".codes")]
         shapes = {name: self._get_shape(f"{name}.codes") for name in rows}
         self.int8_convolutions = {name: shape for name, shape in shapes.items() if len(shape) > 2}
+
+    @property
+    def quantized_linears(self) -> dict[str, Int4Layout | Int8Layout]:
+        """Layouts of all quantized linear layers by name."""
+        return {**self.int4_linears, **self.int8_linears}
 
     @property
     def has_zero_points(self) -> bool:
@@ -138,7 +146,7 @@ class WeightSource:
             return dequantize_rows(Int8Rows(*self._load_layer(layer, Int8Rows._fields)))
         if layer in self.int8_linears:
             tensors = Int8Tensors(*self._load_layer(layer, Int8Tensors._fields))
-            return dequantize_int8(tensors) if kind == "weight" else to_int8_operand(tensors, kind)
+            return dequantize_int8(tensors) if kind == "weight" else self._to_int8_operand(tensors, kind)
         awq_tensors = AwqTensors(*self._load_layer(layer, AwqTensors._fields))
         return dequantize_awq(awq_tensors) if kind == "weight" else self._to_operand(awq_tensors, kind)
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...numerics.quant_spec import GROUP_SIZES, require_group_size
+
 ZERO_POINT = 128  # of unsigned codes
 
 
@@ -31,6 +33,26 @@ def to_int8_operand(linear: Int8Tensors, operand: str) -> Tensor:
         operand: `qweight` for int8 (in, out), or `scales` for float32 (out,).
     """
     return _to_signed(linear.qweight) if operand == "qweight" else linear.scales.float().flatten()
+
+
+def to_matmul_8bits_operand(linear: Int8Tensors, operand: str) -> Tensor:
+    """Returns an operand of MatMulNBits with 8 bits that encodes the same weight exactly.
+
+    Args:
+        linear: The layer's tensors.
+        operand: `qweight` for uint8 (out, blocks, block size), where 128 is zero, or `scales` for float32
+            (out, blocks), which repeat that of the output.
+    """
+    inputs, outputs = linear.qweight.shape
+    size = get_block_size(inputs)
+    if operand == "scales":
+        return linear.scales.float().T.expand(outputs, inputs // size).contiguous()
+    return linear.qweight.T.reshape(outputs, inputs // size, size).contiguous()
+
+
+def get_block_size(inputs: int) -> int:
+    """Returns the number of inputs of a block of MatMulNBits, of which it wants a power of two, at least 16."""
+    return require_group_size(GROUP_SIZES[0], inputs)
 
 
 def dequantize_int8(linear: Int8Tensors) -> Tensor:

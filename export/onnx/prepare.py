@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ...common.errors import UserError
@@ -16,6 +17,7 @@ from ...storage.layout import Artifact
 from ...storage.preflight import is_within
 from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
+from ..graph.int8_operands import to_int8_operand, to_matmul_8bits_operand
 from ..graph.lowering import SUPPORTED_OPSETS
 from ..graph.passes.dequantize_linear import MIN_OPSET as DEQUANTIZE_MIN_OPSET
 from ..graph.preflight import check_export
@@ -101,8 +103,13 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
         pipeline.read_tokenizer_files(prompt_format.tokenizer, prompt_format.chat_template_kwargs is not None)
     components = list(dict.fromkeys(graph.component for graph in pipeline.family.graphs))
     is_signed = settings.precision == "int4" and settings.format == "qdq"
-    to_operand = to_dequantize_linear_operand if is_signed else to_matmul_nbits_operand
-    weights = {name: WeightSource(pipeline.open_checkpoint(name), to_operand=to_operand) for name in components}
+    is_qdq = settings.format == "qdq"
+    open_weights = partial(
+        WeightSource,
+        to_operand=to_dequantize_linear_operand if is_signed else to_matmul_nbits_operand,
+        to_int8_operand=to_int8_operand if is_qdq or settings.precision == "w8a8" else to_matmul_8bits_operand,
+    )
+    weights = {name: open_weights(pipeline.open_checkpoint(name)) for name in components}
     _check_submodules(pipeline)
     if settings.precision == "int4" and not any(source.int4_linears for source in weights.values()):
         raise UserError(
@@ -115,7 +122,7 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     elif settings.precision == "w8a8":
         solutions = _find_int8_solutions(pipeline, components, settings)
     for name, solution in solutions.items():
-        weights[name] = WeightSource(pipeline.open_checkpoint(name), solution, to_operand)
+        weights[name] = open_weights(pipeline.open_checkpoint(name), solution)
     return ExportPlan(pipeline, host, settings, sizes, solutions, weights)
 
 

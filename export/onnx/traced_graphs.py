@@ -77,9 +77,9 @@ def _trace_graph(plan: ExportPlan, graph: Graph) -> ir.Model:
     if plan.int4_format or plan.is_w8a8:
         dequantize_convolutions(model, weights.int8_convolutions, settings.opset)
     if plan.int4_format == "ort":
-        replace_with_matmul_nbits(model, weights.int4_linears, settings.accuracy_level)
+        replace_with_matmul_nbits(model, weights.quantized_linears, settings.accuracy_level)
     elif plan.int4_format == "qdq":
-        replace_with_dequantize_linear(model, weights.int4_linears)
+        replace_with_dequantize_linear(model, weights.quantized_linears)
     elif plan.is_w8a8:
         replace_with_int8(model, weights.int8_linears)
     return lower_graph(model, settings.opset, allow_contrib_ops=settings.format == "ort")

@@ -102,14 +102,14 @@ def _calibrate(
 ) -> Calibration:
     """Calibrates as `run_calibration` does, with blocks left on disk until they run or with all of them in memory."""
     run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress, streams)
-    components, validates = {block.component for block in plan.blocks}, plan.settings.chooses_steps
-    split = split_prompts(prompts, num_images, validates)
+    components = {block.component for block in plan.blocks}
+    split = split_prompts(prompts, num_images, plan.settings.holds_out_prompts)
     if components - set(plan.family.denoisers):
         run.calibrate_text_encoders(plan_batches(split.texts, split.held_out, PROMPTS_PER_BATCH))
     if components & set(plan.family.denoisers):
         run.calibrate_denoisers(plan_image_batches(split, sampling))
     run.check()
-    return Calibration(workspace, run.state, normalized=validates)
+    return Calibration(workspace, run.state, normalized=plan.settings.chooses_steps)
 
 
 class _CalibrationRun:

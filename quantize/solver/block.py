@@ -24,6 +24,7 @@ from ..algorithms.gptq import LdlFactor
 from ..algorithms.scale_folding import Weights, channel_map, fold_scale
 from ..algorithms.smoothquant import search_smoothquant_scale
 from ..plan import ComponentPlan, LinearGroup, QuantBlock
+from .block_weights import load_block_weights
 from .calibration_source import BalancedCalibration, CalibrationSource
 from .candidates import GPTQ, VARIANTS, Candidate, Choice, ValidatedInput, list_candidates
 from .layer import LayerInput, LayerResult, quantize_layer
@@ -89,6 +90,33 @@ def quantize_block_variants(
     return results
 
 
+def quantize_block_formats(
+    component: ComponentPlan,
+    block: QuantBlock,
+    calibration: CalibrationSource,
+    settings: QuantizationSettings,
+    matmul_dtype: torch.dtype,
+    formats: Mapping[str, Scheme | None],
+) -> dict[str, BlockResult]:
+    """Quantizes a block with several schemes in place of the primary one, and with the extra schemes.
+
+    Args:
+        matmul_dtype: The dtype of large matrix products, which the reference also computes in.
+        formats: The schemes by name; None leaves the linears in floating point.
+
+    Returns:
+        A result for each format and each extra scheme, by its name.
+    """
+    solver, weights = _prepare(component, block, calibration, settings, matmul_dtype)
+    results = {
+        name: solver.leave_in_floats(dict(weights), settings.scheme)
+        if scheme is None
+        else solver.solve(dict(weights), scheme)
+        for name, scheme in formats.items()
+    }
+    return results | {name: solver.solve(dict(weights), scheme) for name, scheme in settings.extra_schemes.items()}
+
+
 def list_schemes(settings: QuantizationSettings) -> dict[str, Scheme]:
     """Returns the schemes that blocks are quantized with, by name."""
     return {PRIMARY: settings.scheme} | settings.extra_schemes
@@ -102,7 +130,7 @@ def _prepare(
     matmul_dtype: torch.dtype,
 ) -> tuple[_BlockSolver, Weights]:
     """Reads what all schemes of a block share, and its weights."""
-    weights, storage_dtypes = _load_weights(component, block)
+    weights, storage_dtypes = load_block_weights(component, block)
     exponents = balance_weights(weights, block, component.config, settings.scheme, storage_dtypes)
     if exponents:
         calibration = BalancedCalibration(calibration, component, block, exponents)
@@ -143,6 +171,18 @@ class _BlockSolver:
         scales = self._fold_awq_scales(weights, scheme) if "scale" in self.steps else {}
         inputs = {group: self._validated_input(group, scheme, scales.get(group)) for group in self.block.groups}
         return self._solve_weight_only(original, weights, scheme, scales, inputs, (Candidate(self.steps),))
+
+    def leave_in_floats(self, weights: Weights, scheme: Scheme) -> BlockResult:
+        """Returns all linears in floating point, with the error that rounding to a scheme would have."""
+        tensors, layers = self._unquantized_tensors(weights), []
+        for group in self.block.groups:
+            layer_input = self._layer_input(group, scheme, None)
+            for linear in group.linears:
+                weight = weights.pop(f"{linear}.weight")
+                tensors |= self._float_tensors(linear, weight)
+                rounded = quantize_layer(linear, weight, layer_input, ())
+                layers.append(describe_float_layer(f"{self.block.name}.{linear}", rounded, self.steps))
+        return BlockResult(tensors, (*layers, *self._idle_stats(weights, scheme)))
 
     def solve_variants(self, weights: Weights, scheme: Scheme, refines: bool) -> dict[str, BlockResult]:
         """Quantizes with every variant of `best`. What several of them try is computed once."""
@@ -406,13 +446,3 @@ def _pack_int8(quantized: QuantizedWeight) -> dict[str, Tensor]:
     qparams = quantized.qparams
     tensors = {"qweight": quantized.codes.T, "qzeros": qparams.zero_points.T, "scales": qparams.scales.T.half()}
     return {kind: tensor.contiguous() for kind, tensor in tensors.items()}
-
-
-def _load_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:
-    """Loads the parameters of the block's linears and of what folds touch, as stored, and their dtypes."""
-    modules = {*block.relative_linears, *(fold.prev_op for fold in block.spec.folds)}
-    names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
-    full_names = {name: f"{block.path}.{name}" for name in names if f"{block.path}.{name}" in component.checkpoint}
-    tensors = dict(component.checkpoint.load_tensors(full_names.values()))
-    weights = {name: tensors[full_name] for name, full_name in full_names.items()}
-    return weights, {name: tensor.dtype for name, tensor in weights.items()}

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from edgepress.common.errors import UserError
 from edgepress.common.progress import Progress
 from edgepress.prompts.prompt import Prompt, save_prompts
+from edgepress.quantize import job as job_module
 from edgepress.quantize import pipeline as pipeline_module
 from edgepress.quantize.calibration import collector
 from edgepress.quantize.pipeline import quantize_pipeline
@@ -306,7 +307,7 @@ def test_another_version_of_the_code_is_reported(
     lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     start_and_kill(lean, tmp_path / "artifact")
-    monkeypatch.setattr(pipeline_module, "code_fingerprint", lambda _: "another")
+    monkeypatch.setattr(job_module, "code_fingerprint", lambda _: "another")
     quantize_pipeline(SHORT_RECIPE, lean, tmp_path / "artifact", max_memory=1)
     stale, memory = caplog.messages
     assert "these inputs have changed: version of edgepress." in stale

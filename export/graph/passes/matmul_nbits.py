@@ -1,4 +1,4 @@
-"""INT4 linear layers as MatMulNBits, ONNX Runtime's operator that multiplies by packed weights."""
+"""INT4 and INT8 linear layers as MatMulNBits, ONNX Runtime's operator that multiplies by packed weights."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from ..external_weights import Int4Layout
+from ..external_weights import Int4Layout, Int8Layout
+from ..int8_operands import get_block_size
 from .rewrite import find_matmuls, get_or_add_initializer, get_weight_dtype, replace_node
 
 DOMAIN = "com.microsoft"
-BITS = 4
 
 
-def replace_with_matmul_nbits(model: ir.Model, linears: Mapping[str, Int4Layout], accuracy_level: int) -> ir.Model:
-    """Replaces the MatMul nodes of INT4 linear layers, in place.
+def replace_with_matmul_nbits(
+    model: ir.Model, linears: Mapping[str, Int4Layout | Int8Layout], accuracy_level: int
+) -> ir.Model:
+    """Replaces the MatMul nodes of linear layers whose weights alone are quantized, in place.
 
     Scales have the dtype of the weight in the graph.
 
@@ -31,7 +33,8 @@ def replace_with_matmul_nbits(model: ir.Model, linears: Mapping[str, Int4Layout]
                 for kind, spec in _describe_operands(layout, dtype).items()
             ]
             outputs, inputs = layout.shape
-            sizes = {"N": outputs, "K": inputs, "bits": BITS, "block_size": layout.block_size}
+            bits, block_size = _get_format(layout)
+            sizes = {"N": outputs, "K": inputs, "bits": bits, "block_size": block_size}
             attributes = sizes | {"accuracy_level": accuracy_level}
             node = ir.node("MatMulNBits", [matmul.inputs[0], *operands], attributes, domain=DOMAIN)
             replace_node(model, matmul, [node])
@@ -47,14 +50,22 @@ def set_accuracy_level(model: ir.Model, accuracy_level: int) -> ir.Model:
     return model
 
 
-def _describe_operands(layout: Int4Layout, dtype: ir.DataType) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
+def _get_format(layout: Int4Layout | Int8Layout) -> tuple[int, int]:
+    """Returns the bits of a code and the inputs of a block."""
+    return (4, layout.block_size) if isinstance(layout, Int4Layout) else (8, get_block_size(layout.shape[1]))
+
+
+def _describe_operands(
+    layout: Int4Layout | Int8Layout, dtype: ir.DataType
+) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
     """Returns dtype and shape of each operand after the activations, in order."""
     outputs, inputs = layout.shape
-    groups = inputs // layout.block_size
+    bits, block_size = _get_format(layout)
+    groups = inputs // block_size
     operands: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {
-        "qweight": (ir.DataType.UINT8, (outputs, groups, layout.block_size // 2)),
+        "qweight": (ir.DataType.UINT8, (outputs, groups, block_size * bits // 8)),
         "scales": (dtype, (outputs, groups)),
     }
-    if layout.has_zero_points:
+    if isinstance(layout, Int4Layout) and layout.has_zero_points:
         operands["zero_points"] = (ir.DataType.UINT8, (outputs, -(-groups // 2)))
     return operands

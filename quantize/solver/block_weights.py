@@ -1,0 +1,18 @@
+"""The parameters of a block that solving it needs."""
+
+from __future__ import annotations
+
+import torch
+
+from ..algorithms.scale_folding import Weights
+from ..plan import ComponentPlan, QuantBlock
+
+
+def load_block_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:
+    """Loads the parameters of the block's linears and of what folds touch, as stored, and their dtypes."""
+    modules = {*block.relative_linears, *(fold.prev_op for fold in block.spec.folds)}
+    names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
+    full_names = {name: f"{block.path}.{name}" for name in names if f"{block.path}.{name}" in component.checkpoint}
+    tensors = dict(component.checkpoint.load_tensors(full_names.values()))
+    weights = {name: tensors[full_name] for name, full_name in full_names.items()}
+    return weights, {name: tensor.dtype for name, tensor in weights.items()}
