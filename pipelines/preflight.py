@@ -49,7 +49,8 @@ def check_pipeline(folder: Path) -> None:
     Raises:
         UserError: model_index.json is corrupt or lacks a component of the family, or a component has no config, another
             class than model_index.json says, no weights, no vocabulary, no chat template that it needs, or only some of
-            its shards, or a tokenizer has ids beyond the embeddings of its text encoder.
+            its shards, a tokenizer has ids beyond the embeddings of its text encoder, or the configs lack what a
+            host of exported graphs reads of them.
     """
     family = load_families().get(read_pipeline_class(folder))
     index = read_json_object(folder / MODEL_INDEX)
@@ -69,6 +70,7 @@ def check_pipeline(folder: Path) -> None:
     if family is not None and family.uses_chat_template:
         _check_chat_template(folder / "tokenizer", family.pipeline_class)
     if family is not None and family.host:
+        check_host(folder, family)
         check_schedule(read_json_object(folder / "scheduler" / "scheduler_config.json", allow_infinity=True))
 
 

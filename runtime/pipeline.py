@@ -16,6 +16,7 @@ from ..models.base.host import Host, RunGraph, load_host
 from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
 from ..prompts.truncation import warn_once
+from ..recipes.execution import NumThreads
 from .finite_outputs import require_finite_outputs
 from .generation_request import GenerationRequest, require_valid
 from .graph_sessions import GraphSessions
@@ -75,7 +76,7 @@ class ImagePipeline:
         keep_loaded: bool | None = None,
         providers: str | Sequence[str] = CPU_PROVIDERS,
         engine: Engine = "onnxruntime",
-        threads: int | None = None,
+        threads: NumThreads | None = None,
     ) -> None:
         artifact, providers = Path(artifact), [providers] if isinstance(providers, str) else providers
         if is_rknn_artifact(artifact):

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from ...models.base.host import load_host
-from ...pipelines.preflight import check_host, check_pipeline
+from ...pipelines.preflight import check_pipeline
 from ...runtime.scheduler import make_schedule
 from ...storage.layout import CONFIG_NAME, Artifact
 from ...storage.preflight import check_disk_space, check_output, check_replaceable
@@ -32,7 +32,6 @@ def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int) -
     check_output(artifact)
     check_replaceable(target, [target / CONFIG_NAME])
     check_pipeline(pipeline.folder)
-    check_host(pipeline.folder, pipeline.family)
     if pipeline.family.host:  # later, the graphs are run with this schedule
         host = load_host(pipeline.family, pipeline.configs)
         make_schedule(pipeline.configs["scheduler"], 1, 1, host)

@@ -22,6 +22,7 @@ from ...models.base.npu import (
     with_tiled_decoder,
 )
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
+from ...pipelines.preflight import check_host
 from ...recipes.rknn import RknnSettings
 from ...recipes.schema import Scheme
 from ...runtime.rknn.part_chain import PartRef
@@ -149,6 +150,7 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
     npu = load_npu_spec(model.family)
     model.read_tokenizer_files()
     model.check_weights()
+    check_host(model.folder, model.family)
     configs = model.configs
     native_size = load_host(model.family, configs).native_resolution
     image_size = (native_size, native_size) if settings.size == "native" else settings.size

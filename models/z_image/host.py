@@ -60,8 +60,10 @@ class ZImageHost(DefaultHost):
             raise ValueError("scaling_factor is 0")
         self.decoder_stages = plan_decoder_stages(self._vae)
         self.max_tokens = compute_max_tokens(configs)
-        lengths = transformer.get("axes_lens")
-        self._max_patches = (int(lengths[1]), int(lengths[2])) if lengths else None
+        if self.max_tokens < 1:
+            raise ValueError("axes_lens or max_position_embeddings leaves no position for a prompt")
+        lengths = _read_table_lengths(configs)
+        self._max_patches = lengths[1:] if lengths else None
 
     @property
     def prompt_formats(self) -> tuple[PromptFormat, ...]:
@@ -169,9 +171,21 @@ def compute_max_tokens(configs: Mapping[str, Mapping[str, Any]]) -> int:
     limits = [MAX_SEQUENCE_LENGTH]
     if positions := configs.get("text_encoder", {}).get("max_position_embeddings"):
         limits.append(int(positions))
-    if lengths := configs["transformer"].get("axes_lens"):
-        limits.append((int(lengths[0]) - 2) // TOKEN_MULTIPLE * TOKEN_MULTIPLE)
+    if lengths := _read_table_lengths(configs):
+        limits.append((lengths[0] - 2) // TOKEN_MULTIPLE * TOKEN_MULTIPLE)
     return min(limits)
+
+
+def _read_table_lengths(configs: Mapping[str, Mapping[str, Any]]) -> tuple[int, int, int] | None:
+    """How many positions of prompts, rows and columns the transformer has tables for; None in older artifacts."""
+    lengths = configs["transformer"].get("axes_lens")
+    if not lengths:
+        return None
+    is_list = isinstance(lengths, list | tuple) and len(lengths) == 3
+    if not is_list or not all(isinstance(length, int) and length > 0 for length in lengths):
+        raise ValueError(f"axes_lens is {format_value(lengths)} instead of three positive whole numbers")
+    rows, columns = lengths[1:]
+    return lengths[0], rows, columns
 
 
 def pad_to_multiple(rows: NDArray[Scalar]) -> tuple[NDArray[Scalar], NDArray[np.float32]]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import edgepress
+from edgepress.api.inspection import PipelineInfo
 from edgepress.common.errors import UserError
 from edgepress.models.registry import get_family
 from edgepress.pipelines.hub import DEMO_PIPELINE
@@ -207,6 +209,43 @@ def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: 
         check_images(pipeline, 64, 64)
     with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
         check_host(pipeline, get_family("ZImagePipeline"))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "reason"),
+    [
+        ([64, 64], r"axes_lens is \[64, 64\] instead of three positive whole numbers"),
+        ([256, 0, 64], r"axes_lens is \[256, 0, 64\] instead of three positive whole numbers"),
+        ([256, -64, 64], r"axes_lens is \[256, -64, 64\] instead of three"),
+        ([256, 64.5, 64], r"axes_lens is \[256, 64.5, 64\] instead of three"),
+        ("abc", "axes_lens is 'abc' instead of three"),
+        ([33, 64, 64], "axes_lens or max_position_embeddings leaves no position for a prompt"),
+        ([1, 64, 64], "axes_lens or max_position_embeddings leaves no position for a prompt"),
+    ],
+)
+def test_position_tables_that_are_too_short(
+    pipeline: Path, lengths: Any, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All commands say the same of them, before any work."""
+    monkeypatch.chdir(tmp_path)
+    edit_json(pipeline / "transformer" / "config.json", axes_lens=lengths)
+    with pytest.raises(UserError, match=reason) as refusal:
+        check_pipeline(pipeline)
+    calls = (
+        lambda: edgepress.quantize("pi5", model=pipeline, output="out"),
+        lambda: edgepress.export_onnx(model=pipeline, output="out", precision="fp32"),
+        lambda: edgepress.plan("orin", model=pipeline),
+        lambda: edgepress.plan_rknn("rk3588", model=pipeline),
+        lambda: edgepress.export_gguf(model=pipeline, output="out"),
+    )
+    for call in calls:
+        with pytest.raises(UserError) as again:
+            call()
+        assert str(again.value) == str(refusal.value)
+    description = edgepress.info(pipeline)
+    assert isinstance(description, PipelineInfo)
+    assert description.problem == str(refusal.value)
+    assert list(tmp_path.iterdir()) == [pipeline]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from ....models.base.graph import Graph
 from ....models.base.host import load_host
 from ....models.base.npu import GraphPart, load_npu_host_class, load_npu_spec, with_tiled_decoder
 from ....pipelines.empty_modules import build_empty_component
+from ....pipelines.preflight import check_host
 from ....recipes.rknn import RknnSettings
 from ....recipes.schema import QuantizationSettings, Recipe
 from ...graph.source_model import SourcePipeline, open_source
@@ -92,6 +93,7 @@ class MemoryEstimator:
     def __init__(self, model: SourcePipeline, settings: RknnSettings, quantization: QuantizationSettings) -> None:
         self._model, self._settings, self._quantization = model, settings, quantization
         npu = load_npu_spec(model.family)
+        check_host(model.folder, model.family)
         configs = model.configs
         native_size = load_host(model.family, configs).native_resolution
         self.image_size = (native_size, native_size) if settings.size == "native" else settings.size
