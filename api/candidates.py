@@ -14,7 +14,7 @@ from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..recipes.schema import Recipe
 from ..storage.layout import EVALUATION_RESULTS
-from .functions import plan_evaluation, run_evaluation
+from .functions import Candidate, plan_evaluation, run_evaluation
 
 if TYPE_CHECKING:
     from ..evaluate.comparison.schema import CandidateComparison
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @check_arguments
 @requires_extra("evaluate")
 def compare(
-    candidates: Sequence[str | Path],
+    candidates: Sequence[Candidate],
     *,
     recipe: Recipe | str | Path | None = None,
     model: str | Path | None = None,

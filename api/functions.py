@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..common.arguments import Seconds, check_arguments
+from ..common.arguments import MAY_BE_ADDRESS, Seconds, check_arguments
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Candidates = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+Candidate = Annotated[str | Path, MAY_BE_ADDRESS]
+Candidates = Candidate | Sequence[Candidate] | Mapping[str, Candidate]
 """A folder, several folders, or folders by name."""
 
 

@@ -12,12 +12,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..common.arguments import MAX_SECONDS
+from ..common.file_names import ADDRESS
 from ..common.suggest import suggest_name
 from ..common.validation import format_value
 from ..recipes.budget import parse_budget
 from ..recipes.loader import recipe_names
 
-ADDRESS = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 MAX_TUNE_MINUTES = 10_080  # a week
 
 

@@ -1,7 +1,7 @@
 """Checks the arguments of public functions by their annotations, before anything is done with one.
 
-`Annotated[int, Field(ge=1)]` limits a number, as in recipes, and `Annotated[str, MAY_BE_EMPTY]` allows a text without a
-character.
+`Annotated[int, Field(ge=1)]` limits a number, as in recipes. `Annotated[str, MAY_BE_EMPTY]` allows a text without a
+character, and `Annotated[str | Path, MAY_BE_ADDRESS]` that of a server.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import UserError
+from .file_names import ADDRESS
 from .progress import Progress
 from .suggest import suggest_name
 from .validation import explain_value, format_value
 
 P = ParamSpec("P")
 R = TypeVar("R")
-MAY_BE_EMPTY = "may be empty"
+MAY_BE_EMPTY, MAY_BE_ADDRESS = "may be empty", "may be an address"
 MAX_SECONDS = 30_000_000  # about a year, which operating systems can wait for
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 NAMES = {  # of one value and of several
@@ -196,7 +197,7 @@ def _convert(annotation: Any, value: Any, limits: tuple[Any, ...]) -> Any:
     if len(options) == 1:
         return _convert_plain(annotation, value, limits)
     if Path in options and isinstance(value, str):
-        return _check_path(value)
+        return _check_path(value, MAY_BE_ADDRESS in limits)
     for option in options:
         try:
             return _convert(option, value, limits)
@@ -280,9 +281,11 @@ def _check_text(text: str, may_be_empty: bool) -> str:
     return text
 
 
-def _check_path(path: str) -> str:
+def _check_path(path: str, may_be_address: bool = False) -> str:
     """A text that a path can be made of, or a path as text."""
     _check_text(path, may_be_empty=False)
+    if not may_be_address and ADDRESS.match(path):
+        raise _WrongValueError("it must be a path on this machine, not an address")
     try:
         os.lstat(path)
     except OSError as error:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError, summarize_error
+from ..common.file_names import require_local
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX, is_pipeline
-from ..storage.recognition import reject_path
+from ..storage.recognition import describe_without_suffix, reject_path
 
 PACKAGE_ROOT = Path(__file__).parents[1]
 DEMO_PIPELINE = PACKAGE_ROOT / "demo" / "pipeline"
@@ -24,10 +25,11 @@ def resolve_pipeline(model: str) -> Path:
         model: `demo`, the path of a diffusers folder, or a Hub id such as `owner/name`.
 
     Raises:
-        UserError: There is no such folder, it is not a diffusers pipeline, or the download failed.
+        UserError: There is no such folder, it is an address or not a diffusers pipeline, or the download failed.
     """
     if model == "demo":
         return _require_pipeline(DEMO_PIPELINE, str(DEMO_PIPELINE))
+    require_local(model)
     path = Path(model)
     with suppress(RuntimeError):  # no user with that home directory
         path = path.expanduser()
@@ -82,7 +84,10 @@ def _looks_like_hub_id(model: str) -> bool:
 def _require_pipeline(folder: Path, model: str) -> Path:
     """The folder, if it is a pipeline; messages name it as it was given."""
     if not folder.exists():
-        raise UserError(f"There is no model folder {model}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'.")
+        raise UserError(
+            f"There is no model folder {model}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'"
+            f"{describe_without_suffix(folder)}."
+        )
     if folder.suffix == ".safetensors" and folder.is_file():
         raise UserError(f"{folder} is a single file of weights. Make a folder of it with 'edgepress convert'.")
     if not is_pipeline(folder):

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.file_names import require_local
 from ..common.validation import format_value
 from ..storage.checkpoint import open_safetensors
 from ..storage.files import hash_file, read_json_object
@@ -145,6 +146,7 @@ def parse_lora(text: str) -> LoraSpec:
         UserError: There is no such file, it is no safetensors file, a folder has none or several, or the weight is no
             finite number.
     """
+    require_local(text)
     path, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
         return LoraSpec(_find_file(text, text))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.file_names import require_local
 from .prompt import Prompt
 from .reader import load_prompts
 
@@ -67,10 +68,11 @@ def resolve_prompt_set(folder: Path, name_or_path: str, purpose: str) -> Path:
         A name or path for `load_prompt_set`.
 
     Raises:
-        UserError: The name is empty, which would mean the current folder.
+        UserError: The name is empty, which would mean the current folder, or an address.
     """
     if not name_or_path.strip():
         raise UserError(f"The prompt set for the {purpose} has no name. Give a name, a file, or auto.")
+    require_local(name_or_path)
     if name_or_path != "auto":
         return Path(name_or_path)
     bundled = folder / "prompts" / f"{purpose}.jsonl"

@@ -154,7 +154,14 @@ def reject_path(path: Path, advice: str, is_suitable: Callable[[Path], bool] | N
         is_suitable: Whether a path is what is needed. The first in or above the given one is recommended.
     """
     nearby = next(filter(is_suitable, _list_nearby(path)), None) if is_suitable else None
-    return UserError(f"{path} {describe_path(path)}. {advice}{f', such as {nearby}' if nearby else ''}.")
+    example = f", such as {nearby}" if nearby else describe_without_suffix(path)
+    return UserError(f"{path} {describe_path(path)}. {advice}{example}.")
+
+
+def describe_without_suffix(path: Path) -> str:
+    """What follows advice where a path leads to nothing, but would lead to something without @ and what follows it."""
+    place, _, suffix = str(path).rpartition("@")
+    return f"; {place} exists without @{suffix}" if place and os.path.exists(place) else ""  # noqa: PTH110  as above
 
 
 def require_export(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...common.errors import UserError
+from ...common.file_names import require_local
 from ...pipelines.optimum_pipelines import find_optimum_format
 from ...pipelines.single_files import SINGLE_FILE_SUFFIXES, ComponentFile
 from ...runtime.rknn.exported import is_rknn_artifact
@@ -22,6 +23,10 @@ from ..results.schema import SystemKind
 CANDIDATE_PATTERN = re.compile(r"(?:(?P<name>[^=/]+)=)?(?P<folder>.+?)(?:@(?P<dtype>float32|bfloat16))?", re.DOTALL)
 FILE_PATTERN = re.compile(r"(?P<component>[a-z]\w+):(?P<file>.+)", re.DOTALL)
 NEXT_FILE = re.compile(r",(?=[a-z]\w+:)")  # between several files of one candidate
+CANDIDATE_FORMS = (
+    f"a folder, COMPONENT:FILE with a {' or '.join(SINGLE_FILE_SUFFIXES)} file, or the http address of a server; a "
+    "name and = may go before it, and @float32 or @bfloat16 may follow a pipeline"
+)
 URL_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -65,7 +70,7 @@ def detect_image_source(folder: Path) -> ImageSource:
     if folder.is_dir() and list_images(folder):
         return ImageSource("images", folder)
     if not folder.exists():
-        raise reject_path(folder, "Run 'edgepress quantize' first, or give another folder")
+        raise reject_path(folder, f"Run 'edgepress quantize' first, or give {CANDIDATE_FORMS}")
     raise reject_path(folder, "Give a pipeline, an export, or a folder of images", _can_generate)
 
 
@@ -103,6 +108,8 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
         name, folder, dtype = None, Path(spec), None
     elif name and Path(f"{name}={folder}").is_dir():
         name, folder = None, Path(f"{name}={folder}")
+    if not URL_PATTERN.match(match["folder"]):
+        require_local(match["folder"])
     unlike_folder = _parse_server(match["folder"]) or _parse_files(match["folder"], dtype)
     if unlike_folder is not None and not folder.exists():
         return [(name or _name_unlike_folder(unlike_folder), unlike_folder)]
@@ -134,6 +141,8 @@ def _parse_files(text: str, dtype: str | None) -> ImageSource | None:
         return None
     for replacement in files:
         if replacement.file.suffix.lower() not in SINGLE_FILE_SUFFIXES:
+            if not replacement.file.exists():
+                raise UserError(f"--candidate {text} does not exist. Give {CANDIDATE_FORMS}.")
             raise reject_path(replacement.file, f"Give a {' or '.join(SINGLE_FILE_SUFFIXES)} file of a component")
     components = [replacement.component for replacement in files]
     if len(set(components)) < len(components):

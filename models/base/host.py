@@ -152,6 +152,7 @@ def load_host(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
 
     Raises:
         UserError: The family has no host.
+        ValueError: No prompt has room in the position tables.
     """
     if not family.host:
         raise UserError(
@@ -159,4 +160,7 @@ def load_host(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
             "Run them with a host of your own (docs/add-a-model.md)."
         )
     module, name = family.host.split(":")
-    return cast(Host, getattr(importlib.import_module(module), name)(configs))
+    host = cast(Host, getattr(importlib.import_module(module), name)(configs))
+    if min(prompt_format.max_tokens for prompt_format in host.prompt_formats) < 1:
+        raise ValueError("the position tables leave no token for a prompt")
+    return host

@@ -49,6 +49,7 @@ def require_size(height: int, width: int, multiple: int, max_patches: tuple[int,
 
     Raises:
         UserError: A side is no positive multiple, or larger.
+        ValueError: No image has room in the position tables.
     """
     if height % multiple or width % multiple or min(height, width) <= 0:
         raise UserError(
@@ -57,6 +58,8 @@ def require_size(height: int, width: int, multiple: int, max_patches: tuple[int,
     if max_patches is None:
         return
     rows, columns = max_patches
+    if min(rows, columns) < 1:
+        raise ValueError("the position tables leave no patch for an image")
     if height > rows * multiple or width > columns * multiple:
         raise UserError(
             f"Invalid image size {height}x{width}: the model's position tables end at {rows * multiple}x"

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.validation import format_value
 from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
 from ..base.image_size import require_size
@@ -60,8 +61,6 @@ class ZImageHost(DefaultHost):
             raise ValueError("scaling_factor is 0")
         self.decoder_stages = plan_decoder_stages(self._vae)
         self.max_tokens = compute_max_tokens(configs)
-        if self.max_tokens < 1:
-            raise ValueError("axes_lens or max_position_embeddings leaves no position for a prompt")
         lengths = _read_table_lengths(configs)
         self._max_patches = lengths[1:] if lengths else None
 

@@ -243,3 +243,17 @@ def test_a_number_without_limits_is_accepted() -> None:
     assert pipeline.resolve_size((np.int64(64), np.int64(64))) == (64, 64)
     with pytest.raises(edgepress.UserError, match="but 0x-1 was requested"):
         pipeline.resolve_size((0, -1))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.usefixtures("folder")
+def test_an_address_is_no_path(name: str) -> None:
+    """As one, it would lose a slash and be a folder in the current one, which outputs would be written to."""
+    function = getattr(edgepress, name)
+    for parameter, description in inspect.signature(function).parameters.items():
+        if "Path" not in str(description.annotation) or parameter == "candidates":
+            continue
+        for address in ("https://host/x", "ftp://host/x", Path("s3://bucket/x")):
+            given = BASE[name] | {parameter: address}
+            message = get_refusal(lambda: function(**given))  # noqa: B023
+            assert message == f"{parameter} = '{address}': it must be a path on this machine, not an address."

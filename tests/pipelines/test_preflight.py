@@ -219,8 +219,8 @@ def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: 
         ([256, -64, 64], r"axes_lens is \[256, -64, 64\] instead of three"),
         ([256, 64.5, 64], r"axes_lens is \[256, 64.5, 64\] instead of three"),
         ("abc", "axes_lens is 'abc' instead of three"),
-        ([33, 64, 64], "axes_lens or max_position_embeddings leaves no position for a prompt"),
-        ([1, 64, 64], "axes_lens or max_position_embeddings leaves no position for a prompt"),
+        ([33, 64, 64], "the position tables leave no token for a prompt"),
+        ([1, 64, 64], "the position tables leave no token for a prompt"),
     ],
 )
 def test_position_tables_that_are_too_short(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ....common.errors import UserError
+from ....common.file_names import require_local
 from ....storage.files import hash_file
 from ....storage.recognition import reject_path
 from ....storage.weight_files import select_weight_files
@@ -61,6 +62,7 @@ def parse_clip_spec(text: str) -> ClipSpec:
     Raises:
         UserError: The format is unknown, or the folder or file does not exist or contains no safetensors weights.
     """
+    require_local(text)
     prefix, separator, rest = text.partition(":")
     if not (prefix and separator and rest):
         raise UserError(f"Invalid --clip {text!r}. Use {SPEC_FORMATS}.")

@@ -129,12 +129,45 @@ def test_single_files_and_servers_are_recognized() -> None:
     ("spec", "message"),
     [
         ("{}/x.gguf", r"Name the component that it replaces, such as --candidate x=transformer:.*x\.gguf"),
-        ("q=transformer:{}/x.bin", r"x\.bin does not exist\. Give a \.gguf or \.safetensors file of a component"),
+        (
+            "q=transformer:{}/x.bin",
+            r"x\.bin does not exist\. Give a folder, COMPONENT:FILE with a \.gguf or \.safetensors",
+        ),
+        (
+            "q=transformer:{0}/y.bin,vae:{0}/x.gguf",
+            r"y\.bin,vae:.*x\.gguf does not exist\. Give a folder, COMPONENT:FILE",
+        ),
+        ("transformer:{}", r"is a folder with x\.gguf\. Give a \.gguf or \.safetensors file of a component"),
+        ("http:host", r"^--candidate http:host does not exist\. Give a folder, COMPONENT:FILE .* address of a server"),
         ("transformer:a.gguf,transformer:b.gguf", "replaces a component twice"),
     ],
 )
 def test_a_file_that_cannot_replace_a_component_is_refused(spec: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.gguf").touch()
+    with pytest.raises(UserError, match=message):
+        parse_candidates([spec.format(tmp_path)])
+
+
+@pytest.mark.parametrize("spec", ["ftp://host/x", "file:///x", "s3://bucket/x", "x=hf://owner/name", "http:/host"])
+def test_an_address_that_is_no_servers_is_named_as_given(spec: str) -> None:
+    with pytest.raises(
+        UserError, match=f"^{spec.removeprefix('x=')} is an address, and only files and folders of this"
+    ):
+        parse_candidates([spec])
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "{}@int8",
+            r"@int8 does not exist\. .* @float32 or @bfloat16 may follow a pipeline; .* exists without @int8\.$",
+        ),
+        ("{}@", r"@ does not exist\. .* exists without @\.$"),
+        ("{}/nowhere@int8", r"nowhere@int8 does not exist\. .* @float32 or @bfloat16 may follow a pipeline\.$"),
+    ],
+)
+def test_another_dtype_is_told_from_the_folder(spec: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         parse_candidates([spec.format(tmp_path)])
 
