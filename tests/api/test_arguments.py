@@ -251,7 +251,7 @@ def test_an_address_is_no_path(name: str) -> None:
     """As one, it would lose a slash and be a folder in the current one, which outputs would be written to."""
     function = getattr(edgepress, name)
     for parameter, description in inspect.signature(function).parameters.items():
-        if "Path" not in str(description.annotation) or parameter == "candidates":
+        if "Path" not in str(description.annotation) or parameter in ("candidates", "pairs"):
             continue
         for address in ("https://host/x", "ftp://host/x", Path("s3://bucket/x")):
             given = BASE[name] | {parameter: address}
