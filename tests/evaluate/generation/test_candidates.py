@@ -167,7 +167,7 @@ def test_an_address_that_is_no_servers_is_named_as_given(spec: str) -> None:
         ("{}/nowhere@int8", r"nowhere@int8 does not exist\. .* @float32 or @bfloat16 may follow a pipeline\.$"),
     ],
 )
-def test_another_dtype_is_told_from_the_folder(spec: str, message: str, tmp_path: Path) -> None:
+def test_another_dtype_is_no_part_of_the_folder(spec: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         parse_candidates([spec.format(tmp_path)])
 
