@@ -21,7 +21,7 @@ from ...common.markdown_table import render_table
 from ...evaluate.stats.bootstrap import MeanCI
 from ..common.report import write_section
 from .family_catalog import list_text_to_image_classes
-from .family_trial import COLUMNS, COMPARES, EXPORTS, GENERATES, QUANTIZING, TINY, Method, Trial, run_trial
+from .family_trial import COLUMNS, COMPARES, EXPORTS, GENERATES, IMAGES, QUANTIZING, TINY, Method, Trial, run_trial
 from .processor_packages import FOLDER as PACKAGES
 from .processor_packages import import_processor_packages
 
@@ -29,15 +29,15 @@ MARK = "●"
 MAX_NAMES = 12  # of classes that share a reason; more are those without a mark
 RESULTS = PACKAGES.parent / "families"
 INTRODUCTION = """\
-Every text-to-image class of diffusers {version} that needs no image, found by introspection: {quantizing} of {classes}
-can be quantized, opened again and evaluated, {exporting} be exported, and {generating} generate without torch. Each was
-tried on a tiny pipeline of the genuine classes with random weights, with guidance off.
+diffusers {version} has {listed} text-to-image classes that need no image, found by introspection. {tried} were tried on
+a tiny pipeline of the genuine classes with random weights, with guidance off: {quantizing} can be quantized, opened
+again and evaluated, {exporting} be exported, and {generating} generate without torch.
 
 *Reopens equal*: `from_pretrained` of the result generates the latents of the original with the dequantized weights in
 place of its own. *Exports ONNX*: all graphs in INT4, compared with torch. *Generates without torch*: in a process where
 torch, diffusers and transformers cannot be imported. *Error*: squared error of the latents with `{method}` over that
-with `rtn`, geometric mean over eight images from the same noise, with its 95 % bootstrap interval. On random weights it
-says that a class is calibrated rightly, and not how well a trained model fares. {verdict}"""
+with `rtn`, geometric mean over {images} images from the same noise, with its 95 % interval by Student's t. On random
+weights it says that a class is calibrated rightly, and not how well a trained model fares. {verdict}"""
 
 
 @click.command(help=__doc__)
@@ -54,11 +54,8 @@ def main(classes: tuple[str, ...], missing: bool, method: Method) -> None:
             trial = _run_quietly(name, method)
             _store(trial)
             click.echo(_describe(trial))
-    untried = [name for name in listed if not _locate(name).exists()]
-    if untried:
-        click.echo(f"Nothing was written, because these classes were not tried yet: {', '.join(untried)}.")
-        return
-    write_section("families", "make bench-families", _render([_load(name) for name in listed]))
+    tried = [name for name in listed if _locate(name).exists()]
+    write_section("families", "make bench-families", _render([_load(name) for name in tried], len(listed)))
 
 
 def _run_quietly(name: str, method: Method) -> Trial:
@@ -97,16 +94,24 @@ def _describe(trial: Trial) -> str:
     return f"{trial.name}: " + (failed[0] if failed else f"works, {trial.layers} layers")
 
 
-def _render(trials: Sequence[Trial]) -> str:
+def _render(trials: Sequence[Trial], num_listed: int) -> str:
+    """Renders the section.
+
+    Args:
+        trials: The results.
+        num_listed: Number of classes that could be tried.
+    """
     import diffusers
 
     introduction = INTRODUCTION.format(
         version=diffusers.__version__,
-        classes=len(trials),
+        listed=num_listed,
+        tried=len(trials),
         quantizing=sum(trial.works(*QUANTIZING) for trial in trials),
         exporting=sum(trial.works(EXPORTS) for trial in trials),
         generating=sum(trial.works(GENERATES) for trial in trials),
         method=" or ".join(sorted({trial.method for trial in trials})),
+        images=len(IMAGES),
         verdict=_compare_methods(trials),
     )
     columns = [column for column in COLUMNS if column not in (TINY, COMPARES)]

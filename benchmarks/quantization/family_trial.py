@@ -10,14 +10,16 @@ from contextlib import chdir
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from ...api.functions import evaluate
 from ...evaluate.results.schema import Results
-from ...evaluate.stats.bootstrap import MeanCI, bootstrap_mean
+from ...evaluate.stats.bootstrap import MeanCI
 from ...export.onnx.exporter import ExportResult, export_onnx
 from ...pipelines.families import find_family
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline
@@ -30,6 +32,7 @@ from ..synthetic.tiny_sizes import SIDE
 from .quantized_weights import take_over_weights
 
 Method = Literal["gptq", "best"]
+Latents = list[Tensor]
 BASE_METHOD = "rtn"
 TINY, LOADS, QUANTIZES_BASE, QUANTIZES = "tiny pipeline", "loads", "quantizes (rtn)", "quantizes"
 REOPENS, EVALUATES, COMPARES = "reopens equal", "evaluates", "compares errors"
@@ -41,7 +44,7 @@ GUIDANCE = 1.0  # off; some classes take no smaller one
 TOLERANCE = 1e-3  # of the largest latent: products with packed and with dequantized weights are summed in other orders
 MAX_REASON = 200
 PROMPT = Prompt(id="a cat", prompt="a cat", language="en")
-IMAGES = [Prompt(id=f"noise {number}", prompt=PROMPT.prompt, language="en") for number in range(8)]
+IMAGES = [Prompt(id=f"noise {number}", prompt=PROMPT.prompt, language="en") for number in range(4)]
 WORKER = "edgepress.benchmarks.quantization.torchless_worker"
 WORKER_TIMEOUT_S = 600
 
@@ -97,9 +100,9 @@ def run_trial(name: str, folder: Path, method: Method = "gptq") -> Trial:
     trial.attempt(QUANTIZES_BASE, partial(_quantize, source, folder, BASE_METHOD))
     result = trial.attempt(QUANTIZES, partial(_quantize, source, folder, method))
     trial.layers = len(result.layers()) if result else 0
-    trial.attempt(REOPENS, lambda: _compare_reopened(source, model))
+    latents = trial.attempt(REOPENS, lambda: _compare_reopened(source, model))
     trial.attempt(EVALUATES, lambda: _evaluate(source, model, folder))
-    trial.errors = trial.attempt(COMPARES, lambda: _compare_errors(source, folder / BASE_METHOD / "model", model))
+    trial.errors = trial.attempt(COMPARES, lambda: _compare_errors(folder / BASE_METHOD / "model", *latents))
     trial.attempt(EXPORTS, lambda: _export(model, folder / "exported"))
     trial.attempt(GENERATES, lambda: _generate_without_torch(folder / "exported"))
     return trial
@@ -128,18 +131,27 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
     return result
 
 
-def _compare_reopened(source: Path, model: Path) -> None:
-    """Compares latents of the opened model with those of the original with the stored weights in place of its own."""
-    expected = load_pipeline(source, torch.float32)
-    take_over_weights(expected, model)
-    reopened = load_pipeline(model, torch.float32)
-    latents, originals = (_generate_latents(pipeline, [PROMPT])[0] for pipeline in (reopened, expected))
-    error, limit = float((latents - originals).abs().max()), TOLERANCE * float(originals.abs().max())
+def _compare_reopened(source: Path, model: Path) -> tuple[Latents, Latents]:
+    """Compares latents of the opened model with those of the original with the stored weights in place of its own.
+
+    Returns:
+        The latents of the original and of the opened model, for each of the images.
+
+    Raises:
+        ValueError: They differ.
+    """
+    pipeline = load_pipeline(source, torch.float32)
+    originals = _generate_latents(pipeline, IMAGES)
+    take_over_weights(pipeline, model)
+    expected = _generate_latents(pipeline, IMAGES[:1])[0]
+    latents = _generate_latents(load_pipeline(model, torch.float32), IMAGES)
+    error, limit = float((latents[0] - expected).abs().max()), TOLERANCE * float(expected.abs().max())
     if not error <= limit:
         raise ValueError(f"latents differ by {error:.2g}, more than {limit:.2g}")
+    return originals, latents
 
 
-def _generate_latents(pipeline: Any, prompts: list[Prompt]) -> list[Tensor]:
+def _generate_latents(pipeline: Any, prompts: list[Prompt]) -> Latents:
     latents: Any = generate_images(pipeline, prompts, _sampling(), output_type="latent")
     return [torch.as_tensor(values).double() for values in latents]
 
@@ -152,27 +164,27 @@ def _evaluate(source: Path, model: Path, folder: Path) -> Results:
         return evaluate(recipe, model=source, candidates=[model], metrics=("psnr",), output=folder / "evaluation")
 
 
-def _compare_errors(source: Path, base: Path, model: Path) -> MeanCI | None:
-    """Compares the latents' squared errors of two quantized models, image by image from the same noise.
+def _compare_errors(base: Path, originals: Latents, latents: Latents) -> MeanCI | None:
+    """Compares the squared errors of latents with those of another quantized model, each from the same noise.
 
     Returns:
-        The mean logarithm of the ratio; None where nothing differs from the original.
+        The mean logarithm of the ratio, with its interval by Student's t; None where nothing differs.
 
     Raises:
         ValueError: Latents are not finite.
     """
-    originals, *quantized = (
-        _generate_latents(load_pipeline(path, torch.float32), IMAGES) for path in (source, base, model)
-    )
+    base_latents = _generate_latents(load_pipeline(base, torch.float32), IMAGES)
     base_errors, errors = (
-        [float((x - y).square().mean()) for x, y in zip(latents, originals, strict=True)] for latents in quantized
+        [float((x - y).square().mean()) for x, y in zip(values, originals, strict=True)]
+        for values in (base_latents, latents)
     )
     if not all(map(math.isfinite, base_errors + errors)):
         raise ValueError("latents are not finite")
     if not all(base_errors) or not all(errors):
         return None
     ratios = [math.log(error / base) for error, base in zip(errors, base_errors, strict=True)]
-    return bootstrap_mean(ratios, [prompt.id for prompt in IMAGES])
+    mean, half = fmean(ratios), student_t.ppf(0.975, len(ratios) - 1) * stdev(ratios) / math.sqrt(len(ratios))
+    return MeanCI(mean=mean, low=mean - half, high=mean + half, count=len(ratios))
 
 
 def _export(model: Path, output: Path) -> ExportResult:
