@@ -78,6 +78,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "SCMScheduler": {},
     "DPMSolverMultistepScheduler": {},
     "CogVideoXDDIMScheduler": {},
+    "EulerDiscreteScheduler": {"beta_schedule": "scaled_linear", "steps_offset": 1},
     "DDPMWuerstchenScheduler": {},
     "HeunDiscreteScheduler": {"prediction_type": "sample", "use_karras_sigmas": True, "clip_sample": True},
     "UnCLIPScheduler": {"variance_type": "fixed_small_log", "prediction_type": "sample", "clip_sample_range": 5.0},

@@ -99,7 +99,11 @@ VARIATIONS: dict[str, Variation] = {
     "HunyuanDiTPAGPipeline": Variation(arguments=_NO_CHECKER),
     "StableDiffusionPipeline": Variation(arguments=_NO_CHECKER),
     "LatentConsistencyModelPipeline": Variation(configs={"unet": {"time_cond_proj_dim": 32}}, arguments=_NO_CHECKER),
-    "StableDiffusionXLPipeline": Variation(configs={"unet": _TWO_TEXTS}, arguments={"add_watermarker": False}),
+    "StableDiffusionXLPipeline": Variation(
+        classes={"scheduler": "EulerDiscreteScheduler"},  # with which it is published
+        configs={"unet": _TWO_TEXTS},
+        arguments={"add_watermarker": False},
+    ),
     "Flux2KleinPipeline": Variation(configs={"text_encoder": {"num_hidden_layers": 28}}),
     "Flux2KleinKVPipeline": Variation(configs={"text_encoder": {"num_hidden_layers": 28}}),
     "SanaPipeline": Variation(classes={"text_encoder": "Gemma2Model"}),
