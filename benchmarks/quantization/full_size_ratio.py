@@ -102,8 +102,8 @@ def prepare_pipeline(folder: Path, blocks: int) -> Path:
     return pipeline
 
 
-def make_rows(component: str, old: Sequence[Run], new: Sequence[Run]) -> list[list[str]]:
-    """Returns the rows of a component: medians of both checkouts, and ratios of neighbouring runs."""
+def make_rows(old: Sequence[Run], new: Sequence[Run]) -> list[list[str]]:
+    """Returns the rows of a table: medians of both checkouts, and ratios of neighbouring runs."""
     measures: dict[str, Callable[[Run], float]] = {
         "wall time, s": lambda run: run.cost.seconds,
         "calibration, s": lambda run: run.calibrating,
@@ -115,7 +115,7 @@ def make_rows(component: str, old: Sequence[Run], new: Sequence[Run]) -> list[li
     for name, measure in measures.items():
         before, after = ([measure(run) for run in runs] for runs in (old, new))
         medians = [f"{statistics.median(values):.2f}" for values in (before, after)]
-        rows.append([component, name, *medians, str(compute_ratio(before, after))])
+        rows.append([name, *medians, str(compute_ratio(before, after))])
     return rows
 
 
@@ -133,19 +133,19 @@ def compare_component(
         for checkout in checkouts if number % 2 == 0 else checkouts[::-1]:
             runs[checkout].append(checkout.measure(pipeline, component, dtype, steps))
             click.echo(f"{component} {checkout.root.name}: {runs[checkout][-1]}", err=True)
-    return make_rows(component, *(runs[checkout] for checkout in checkouts))
+    return make_rows(*(runs[checkout] for checkout in checkouts))
 
 
-def render_section(rows: Sequence[Sequence[str]], blocks: int, dtype: str, steps: int, repeats: int) -> str:
-    """Returns the section in docs/benchmarks/full-size.md."""
+def render_section(component: str, rows: Sequence[Sequence[str]], blocks: int, dtype: str, steps: int) -> str:
+    """Returns the section of a component in docs/benchmarks/full-size.md."""
+    name = component.replace("_", " ")
     return "\n\n".join(
         [
-            f"## Full-width blocks, compared with an older checkout, {dtype}",
-            f"{blocks} of the transformer's blocks and {blocks} of the text encoder's, with their full widths and "
-            f"random weights, `method: gptq`, `dtype: {dtype}`; calibrated on {len(PROMPTS)} prompts, "
-            f"256 x 256 pixels, {steps} of 8 steps. {repeats} runs in each checkout, in turns, the whole process; "
+            f"## Full-width blocks of a {name}, compared with an older checkout",
+            f"Blocks of their full width with random weights ({blocks} of them), `method: gptq`, `dtype: {dtype}`; "
+            f"calibrated on {len(PROMPTS)} prompts, 256 x 256 pixels, {steps} of 8 steps. The whole process, in turns; "
             "medians, and ratios of neighbouring runs, new to old, with 95 % intervals if there are two runs or more.",
-            render_table(["component", "", "old", "new", "ratio"], rows),
+            render_table(["", "old", "new", "ratio"], rows),
         ]
     )
 
@@ -176,16 +176,14 @@ def main(
             QuantizingCheckout(old.resolve(), old_method, Path(scratch).resolve() / "old"),
             QuantizingCheckout(NEW_CHECKOUT, "gptq", Path(scratch).resolve() / "new"),
         )
-        rows = [
-            row
-            for component in components or COMPONENTS
-            for row in compare_component(checkouts, pipeline, component, dtype, steps, repeats)
-        ]
-    body = render_section(rows, blocks, dtype, steps, repeats)
-    click.echo(body)
-    if not components:
-        command = f"make bench-full-size-ratio OLD={old.name} BLOCKS={blocks} STEPS={steps} REPEATS={repeats}"
-        write_section(f"full-size-ratio-{dtype}", f"{command} DTYPE={dtype}", body)
+        for component in components or COMPONENTS:
+            rows = compare_component(checkouts, pipeline, component, dtype, steps, repeats)
+            body = render_section(component, rows, blocks, dtype, steps)
+            command = f"make bench-full-size-ratio OLD={old.name} OLD_METHOD={old_method} BLOCKS={blocks} STEPS={steps}"
+            write_section(
+                f"full-size-ratio-{component}".replace("_", "-"), f"{command} DTYPE={dtype} REPEATS={repeats}", body
+            )
+            click.echo(body)
 
 
 if __name__ == "__main__":
