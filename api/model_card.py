@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..common.markdown_table import render_table
 from ..storage.artifact_schema import ArtifactDescription
 
-HUB_ID_PARTS = 2
 CARD_BEGINNING = "---\nlibrary_name: edgepress"  # by which a card of an artifact is recognized
 USAGE = """\
 ## Use
@@ -26,13 +25,22 @@ def render_model_card(description: ArtifactDescription) -> str:
     return "\n".join(filter(None, sections))
 
 
+def describe_relation(source: str) -> dict[str, str]:
+    """What front matter says of the original: nothing unless it is a repository on the Hub.
+
+    Args:
+        source: A repository on the Hub, such as `owner/name`, a folder, or nothing.
+    """
+    is_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    return {"base_model": source, "base_model_relation": "quantized"} if is_hub_id else {}
+
+
 def _render_front_matter(description: ArtifactDescription) -> str:
     source = description.source
     lines = [CARD_BEGINNING, "pipeline_tag: text-to-image"]
     if source.license:
         lines.append(f"license: {source.license}")
-    if len(source.model.split("/")) == HUB_ID_PARTS:
-        lines += [f"base_model: {source.model}", "base_model_relation: quantized"]
+    lines += [f"{key}: {value}" for key, value in describe_relation(source.model).items()]
     return "\n".join([*lines, f"tags: [edgepress, {description.device}]", "---", ""])
 
 

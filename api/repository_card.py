@@ -15,6 +15,7 @@ from ..quantize.model_readme import SOURCE_README
 from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, GGUF, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
 from ..storage.manifest import Manifest
 from ..storage.weight_export import read_weight_export
+from .model_card import describe_relation
 from .sample_images import SamplePair, describe_samples
 
 RECIPE_NAME = "recipe.yaml"
@@ -103,13 +104,8 @@ def build_front_matter(artifact: Artifact, manifest: Manifest, settings: CardSet
     if settings.license:
         carried = {key: value for key, value in carried.items() if not key.startswith("license")}
         carried["license"] = settings.license
-    base_model = settings.base_model or (manifest.source if _is_hub_id(manifest.source) else "")
-    relation = {"base_model": base_model, "base_model_relation": "quantized"} if base_model else {}
+    relation = describe_relation(settings.base_model or manifest.source)
     return {**relation, **carried, "library_name": "diffusers", "pipeline_tag": "text-to-image", "tags": list(TAGS)}
-
-
-def _is_hub_id(source: str) -> bool:
-    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
 
 
 def build_text(

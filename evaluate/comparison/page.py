@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from string import ascii_uppercase
 
-from markupsafe import Markup
-
 from ..metrics.base import Score
-from ..report import costs, descriptions, formatting
-from ..report.html import ASSETS, NUM_COLORS, open_templates
+from ..report import costs, formatting
+from ..report.html import NUM_COLORS, open_templates
 from .plot import build_plot
 from .schema import CandidateComparison, CandidateEntry, DeviceBudget, ScoreEntry
 
@@ -18,12 +16,8 @@ def render_page(comparison: CandidateComparison) -> str:
     environment = open_templates()
     names = [entry.name for entry in comparison.candidates]
     environment.globals |= {
-        "formatting": formatting,
-        "descriptions": descriptions,
-        "costs": costs,
         "colors": {name: number % NUM_COLORS for number, name in enumerate(names)},
         "letters": {name: get_letter(number) for number, name in enumerate(names)},
-        "read_asset": _read_asset,
         "format_entry": format_entry,
         "format_fit": format_fit,
         "describe_identical": describe_identical,
@@ -75,8 +69,3 @@ def describe_budget(budget: DeviceBudget) -> str:
     """How much memory there is for a candidate."""
     free = max(budget.usable_bytes - budget.process_bytes, 0) / 2**30
     return f"{free:.1f} of {budget.memory:g} GiB"
-
-
-def _read_asset(name: str) -> Markup:
-    """Reads a style sheet or script, which is inserted unescaped."""
-    return Markup((ASSETS / name).read_text("utf-8"))

@@ -90,30 +90,33 @@ def _select_default_sort(results: Results, cards: Sequence[ScoreCard]) -> str:
 
 
 def open_templates() -> Environment:
-    """An environment for the templates in `assets`, which escapes all that it is given."""
-    return Environment(
+    """An environment for the templates in `assets`, which escapes all that it is given, with what all of them use."""
+    environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {
+        "formatting": formatting,
+        "descriptions": descriptions,
+        "costs": costs,
+        "read_asset": _read_asset,
+    }
+    return environment
 
 
 def _make_environment(results: Results) -> Environment:
     environment = open_templates()
     environment.globals |= {
-        "formatting": formatting,
-        "descriptions": descriptions,
         "charts": charts,
-        "costs": costs,
         "scores": formatting.index_scores(results),
         "colors": {name: number % NUM_COLORS for number, name in enumerate(results.variants)},
         "sample_indices": {(sample.prompt.id, sample.seed): index for index, sample in enumerate(results.samples)},
         "get_summary": get_summary,
         "get_primary_mean": get_primary_mean,
         "is_worse_than_overall": is_worse_than_overall,
-        "read_asset": _read_asset,
         "scripts": SCRIPTS,
         "format_gate": partial(formatting.format_gate, results=results),
         "format_gate_value": partial(formatting.format_gate_value, results=results),
