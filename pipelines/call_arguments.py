@@ -45,9 +45,11 @@ def build_arguments(pipeline: Any, prompts: Sequence[Prompt], sampling: Sampling
 
 
 def takes_one_prompt(pipeline: Any) -> bool:
-    """Whether a pipeline generates the image of a single prompt only, by the annotation of its call."""
-    annotation = str(inspect.signature(type(pipeline).__call__).parameters["prompt"].annotation).lower()
-    return "str" in annotation and "list" not in annotation
+    """Whether a pipeline generates the image of a single prompt only, by the annotations of its call and its check."""
+    methods = [getattr(type(pipeline), name, None) for name in ("__call__", "check_inputs")]
+    signatures = [inspect.signature(method).parameters for method in methods if method is not None]
+    annotations = [str(names["prompt"].annotation).lower() for names in signatures if "prompt" in names]
+    return any("str" in annotation and "list" not in annotation for annotation in annotations)
 
 
 def list_calls(pipeline: Any, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

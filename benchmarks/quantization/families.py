@@ -121,8 +121,13 @@ def _render(trials: Sequence[Trial], num_listed: int) -> str:
 
 
 def _make_row(trial: Trial, columns: Sequence[str]) -> list[str]:
-    marks = [MARK if trial.works(column) else "–" for column in columns]
+    marks = [_mark(trial, column) for column in columns]
     return [f"`{trial.name}`", *marks, str(trial.layers or ""), _format_ratio(trial.errors)]
+
+
+def _mark(trial: Trial, column: str) -> str:
+    """Returns the mark of a column; empty if it was not tried, for another reason than that an earlier one failed."""
+    return MARK if trial.works(column) else "–" if any(trial.reasons.values()) else ""
 
 
 def _format_ratio(errors: MeanCI | None) -> str:

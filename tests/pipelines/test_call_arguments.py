@@ -106,6 +106,14 @@ class SinglePromptPipeline:
     def __call__(self, prompt: str | None = None, height: int | None = None, generator: Any = None) -> None: ...
 
 
+class StrictPipeline:
+    """Says that it takes a list, which its check refuses."""
+
+    def check_inputs(self, prompt: str | None, height: int | None) -> None: ...
+
+    def __call__(self, prompt: str | list[str] | None = None, height: int | None = None) -> None: ...
+
+
 class ScheduledPipeline:
     def __call__(
         self,
@@ -133,5 +141,6 @@ def test_a_class_that_takes_one_prompt_is_called_for_each() -> None:
         {"prompt": "a cat", "height": 64, "generator": 1},
         {"prompt": "a dog", "height": 64, "generator": 2},
     ]
+    assert len(list_calls(StrictPipeline(), arguments)) == 2
     assert list_calls(ScheduledPipeline(), arguments) == [arguments]
     assert list_calls(GuidedPipeline(), arguments) == [arguments]
