@@ -16,7 +16,6 @@ from ..pipelines.single_files import check_component_file
 from ..runtime.onnx.exported import load_exported_onnx
 from ..storage.preflight import check_results_folder, check_writable_folder, require_possible_path
 from .generation.candidates import ImageSource
-from .generation.generators import check_guidance
 from .generation.server import connect
 from .plan import EvaluationPlan
 
@@ -73,7 +72,6 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
         for replacement in source.files:
             check_component_file(source.folder, replacement)
         return
-    check_guidance(source.folder, sampling)
     if source.kind == "onnx":
         exported = load_exported_onnx(source.folder)
         check_image_size(get_family(exported.pipeline_class), exported.host_configs, sampling.height, sampling.width)

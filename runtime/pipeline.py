@@ -230,6 +230,10 @@ class ImagePipeline:
             self._tokenizers.tokenize(text)
 
     @check_arguments
+    def takes_negative_prompt(self, guidance: float) -> bool:
+        """Whether a negative prompt has an effect at a guidance scale."""
+        return self._host.takes_negative_prompt and self._host.is_guided(guidance)
+
     def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """Returns the height and width of an image.
 
@@ -287,7 +291,7 @@ class ImagePipeline:
     def _check_negative_prompt(self, request: GenerationRequest) -> None:
         if request.negative_prompt and not self._host.takes_negative_prompt:
             raise UserError(f"A {self.pipeline_class} takes no negative prompt. Leave 'negative_prompt' out.")
-        if request.negative_prompt and not self._host.is_guided(request.guidance):
+        if request.negative_prompt and not self.takes_negative_prompt(request.guidance):
             raise UserError(
                 "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."
             )

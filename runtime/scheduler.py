@@ -51,6 +51,10 @@ def make_schedule(
     if user.scheduler_class == EULER:
         return make_euler_schedule(config, steps)
     settings = read_scheduler_config(config)
+    if settings.shift_terminal and steps == 1:
+        raise UserError(
+            "Invalid number of steps 1: a schedule that ends at shift_terminal has at least 2. Choose more steps."
+        )
     is_dynamic = settings.use_dynamic_shifting
     mu = user.compute_mu(image_tokens, steps) if is_dynamic else None
     shift = compute_shift(settings, image_tokens, mu) if is_dynamic else settings.shift

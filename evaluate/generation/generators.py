@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...common.errors import UserError
 from ...pipelines.hub import read_pipeline_class
 from ...pipelines.optimum_pipelines import load_optimum_pipeline, require_optimum
 from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
@@ -103,18 +102,6 @@ def import_libraries(source: ImageSource) -> None:
         getattr(diffusers, read_pipeline_class(source.folder), None)  # imports the modules of the class
 
 
-def check_guidance(export: Path, sampling: SamplingParams) -> None:
-    """Checks that exported graphs can be run with the guidance scale.
-
-    Raises:
-        UserError: It is not 0.
-    """
-    if sampling.guidance:
-        raise UserError(
-            f"{export}: exported graphs do not support guidance {sampling.guidance:g}. Set evaluation.guidance to 0."
-        )
-
-
 @cache
 def _detect_npu_engine() -> str:
     from importlib.metadata import version
@@ -171,14 +158,27 @@ def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBa
     from ...runtime.generation_request import GenerationRequest
     from ...runtime.pipeline import ImagePipeline
 
-    check_guidance(folder, sampling)
     pipeline = ImagePipeline(folder, threads=0)  # this machine need not be the device
-    size = (sampling.height, sampling.width)
+    takes_negative = pipeline.takes_negative_prompt(sampling.guidance)
+    request = GenerationRequest(
+        "",
+        steps=sampling.steps,
+        size=(sampling.height, sampling.width),
+        guidance=sampling.guidance,
+        require_finite=False,
+    )
+
+    def find_negative(prompt: Prompt) -> str:
+        text = sampling.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
+        return text if takes_negative else ""  # diffusers ignores it too, or has refused it
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:
         requests = [
-            GenerationRequest(
-                prompt.prompt, prompt_seed(prompt.id, batch.seed), sampling.steps, size, require_finite=False
+            replace(
+                request,
+                prompt=prompt.prompt,
+                seed=prompt_seed(prompt.id, batch.seed),
+                negative_prompt=find_negative(prompt),
             )
             for prompt in batch.prompts
         ]

@@ -34,7 +34,7 @@ def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int) -
     check_pipeline(pipeline.folder)
     if pipeline.family.host:  # later, the graphs are run with this schedule
         host = load_host(pipeline.family, pipeline.configs)
-        make_schedule(pipeline.configs["scheduler"], 1, 1, host)
+        make_schedule(pipeline.configs["scheduler"], 2, 1, host)
     check_disk_space(artifact, count_denoiser_weights(pipeline) * bits_per_weight // 8)
 
 

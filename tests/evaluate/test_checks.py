@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import replace
@@ -103,16 +102,6 @@ def test_an_incomplete_reference_is_found_as_well(plan: EvaluationPlan) -> None:
 def test_images_that_cannot_be_are_refused(plan: EvaluationPlan, sampling: SamplingParams, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_plan(replace(plan, sampling=sampling))
-
-
-def test_guidance_of_exported_graphs_is_refused_before_any_work(plan: EvaluationPlan, tmp_path: Path) -> None:
-    (tmp_path / "graphs").mkdir()
-    (tmp_path / "graphs" / "pipeline.json").write_text(json.dumps({}))
-    plan = replace(
-        plan, sampling=replace(SAMPLING, guidance=2.0), candidates={"graphs": ImageSource("onnx", tmp_path / "graphs")}
-    )
-    with pytest.raises(UserError, match="exported graphs do not support guidance 2"):
-        check_plan(plan)
 
 
 @pytest.mark.parametrize("field", ["output", "image_cache"])

@@ -60,7 +60,7 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     recipe = Recipe(
         device="test",
         quantize=QuantizationSettings(method="rtn"),
-        calibration=GenerationSettings(count=1, steps=1, size=(SIDE, SIDE)),
+        calibration=GenerationSettings(count=1, steps=2, size=(SIDE, SIDE)),
     )
     quantize_pipeline(recipe, folder / "source", folder / name)
     with without_tile_graphs():
@@ -119,7 +119,7 @@ def test_tokens_and_notices_of_long_prompts_equal_those_of_diffusers(artifact: P
             seen.setdefault(name, (arguments[0] if arguments else named["input_ids"])[0].tolist())
 
         hooks = [getattr(pipeline, name).register_forward_pre_hook(record, with_kwargs=True) for name in names]
-        generate_with_torch(pipeline, GenerationRequest(text, steps=1))
+        generate_with_torch(pipeline, GenerationRequest(text, steps=2))
         for hook in hooks:
             hook.remove()
         encoded = tokenizers.tokenize(text)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.z_image.pipeline_z_image import (
     calculate_shift,
     get_default_z_image_sigmas,
@@ -15,6 +15,7 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 )
 
 from edgepress.common.errors import UserError
+from edgepress.models.base.default_host import DefaultHost
 from edgepress.runtime.scheduler import make_schedule
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -114,3 +115,72 @@ def test_an_invalid_value_is_named(config: dict[str, Any], reason: str) -> None:
         make_schedule(config, 8, 16384)
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- pipelines that use their scheduler in another way
+
+
+class OwnSigmas(DefaultHost):
+    passes_sigmas = False
+
+
+class NoiseHost(DefaultHost):
+    scheduler_class = "EulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize("config", [{"shift": 3.0}, {"shift": 1.0}, {"use_dynamic_shifting": True}])
+def test_sigmas_that_the_scheduler_chooses_equal_diffusers(config: dict[str, Any]) -> None:
+    for steps in (1, 2, 7, 28):
+        expected = FlowMatchEulerDiscreteScheduler(**config)
+        expected.set_timesteps(steps, mu=calculate_shift(1000) if config.get("use_dynamic_shifting") else None)
+        schedule = make_schedule(dict(expected.config), steps, 1000, OwnSigmas())
+        assert schedule.sigmas == pytest.approx(expected.sigmas.numpy(), abs=1e-6)
+        assert schedule.timesteps == pytest.approx(expected.timesteps.numpy(), abs=1e-3)
+
+
+def test_a_single_step_cannot_end_at_a_terminal_sigma() -> None:
+    with pytest.raises(UserError, match=r"Invalid number of steps 1: .*at least 2\. Choose more steps"):
+        make_schedule({"shift_terminal": 0.02}, 1, 64)
+
+
+EULER_CONFIGS: list[dict[str, Any]] = [
+    {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "leading"}
+    | {"steps_offset": 1},
+    {"timestep_spacing": "trailing", "beta_schedule": "scaled_linear"},
+    {"timestep_spacing": "linspace", "prediction_type": "v_prediction"},
+    {"prediction_type": "sample", "final_sigmas_type": "sigma_min", "num_train_timesteps": 500},
+]
+
+
+@pytest.mark.parametrize("config", EULER_CONFIGS)
+def test_schedules_of_noise_equal_diffusers(config: dict[str, Any]) -> None:
+    for steps in (1, 4, 25):
+        expected: Any = EulerDiscreteScheduler(**config)
+        expected.set_timesteps(steps)
+        schedule = make_schedule(dict(expected.config), steps, 0, NoiseHost())
+        assert schedule.sigmas == pytest.approx(expected.sigmas.numpy(), rel=1e-4, abs=1e-6)
+        assert schedule.timesteps == pytest.approx(expected.timesteps.numpy(), abs=1e-3)
+        assert schedule.noise_scale == pytest.approx(float(expected.init_noise_sigma), rel=1e-4)
+        generator = torch.Generator().manual_seed(0)
+        latents = torch.randn(1, 4, 8, 8, generator=generator) * expected.init_noise_sigma
+        actual = latents.numpy()
+        for index, timestep in enumerate(expected.timesteps):
+            output = torch.randn(1, 4, 8, 8, generator=generator)
+            scaled = expected.scale_model_input(latents, timestep)
+            np.testing.assert_allclose(schedule.scale_input(actual, index), scaled, rtol=1e-3, atol=1e-4)
+            latents = expected.step(output, timestep, latents).prev_sample
+            actual = schedule.step(actual, output.numpy(), index)
+            np.testing.assert_allclose(actual, latents, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "EulerAncestralDiscreteScheduler"}, "Unsupported scheduler 'EulerAncestralDiscreteScheduler'"),
+        ({"use_karras_sigmas": True}, "Unsupported scheduler option use_karras_sigmas"),
+        ({"beta_schedule": "squaredcos_cap_v2"}, "Invalid scheduler config: beta_schedule"),
+    ],
+)
+def test_unsupported_schedules_of_noise_are_refused_by_name(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_schedule(config, 4, 0, NoiseHost())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgepress.common.errors import UserError
 from edgepress.evaluate.generation.candidates import ImageSource
 from edgepress.evaluate.generation.generators import PromptBatch, make_generator
 from edgepress.evaluate.generation.image_cache import GenerationJob, generate_cached_images
@@ -34,10 +34,16 @@ def test_graphs_generate_the_image_of_the_pipeline(exported: Path) -> None:
 
 
 @pytest.mark.slow
-def test_graphs_do_not_support_guidance(exported: Path) -> None:
-    sampling = SamplingParams(height=64, width=64, steps=2, guidance=1.0)
-    with pytest.raises(UserError, match=r"exported graphs do not support guidance 1\. Set evaluation\.guidance to 0"):
-        make_generator(ImageSource("onnx", exported / "onnx"), sampling, "float32")
+def test_graphs_are_guided_as_the_pipeline_is(exported: Path) -> None:
+    """A negative prompt of a prompt's own comes before that of the recipe."""
+    sampling, source = replace(SAMPLING, guidance=3.0, negative_prompt="a dog"), ImageSource("onnx", exported / "onnx")
+    prompts = PROMPT, PROMPT.model_copy(update={"negative_prompt": "a red wall"})
+    pipeline, generate = load_pipeline(DEMO_PIPELINE, torch.float32), make_generator(source, sampling, "float32")
+    images = [generate(PromptBatch((prompt,), 3))[0].image.astype(int) for prompt in prompts]
+    for prompt, image in zip(prompts, images, strict=True):
+        expected = generate_images(pipeline, [prompt], sampling, 3)[0]
+        assert np.abs(image - np.asarray(expected).astype(int)).max() <= 2
+    assert np.abs(images[0] - images[1]).max() > 2
 
 
 @pytest.mark.slow
