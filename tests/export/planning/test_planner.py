@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.tiny_families import FLUX, KLEIN, QWEN, SD3, SDXL, write_tiny_family
 
 from edgepress.benchmarks.synthetic import full_size
 from edgepress.common.errors import UserError
@@ -18,6 +20,7 @@ from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.model_size import adapt_recipe
 from edgepress.recipes.loader import load_recipe
 from edgepress.recipes.schema import ExportSettings, Recipe
+from edgepress.storage.safetensors_header import read_tensor_headers
 
 FP32 = Recipe(device="x86", hardware=load_recipe("x86").hardware, export=ExportSettings(precision="fp32"))
 BENCHMARK = Path(full_size.__file__).parents[2] / "docs" / "benchmarks" / "onnx.md"
@@ -59,6 +62,25 @@ def test_a_device_of_little_memory_is_refused_with_remedies() -> None:
     assert plan.remedies[-1] == "It needs a device with 2 GiB of memory."
     with pytest.raises(UserError, match="does not fit on x86"):
         plan.require_fits()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "device"), [(FLUX, "pi5"), (SD3, "orin"), (SDXL, "pi5"), (KLEIN, "orin"), (QWEN, "pi5")]
+)
+def test_other_families_are_planned_from_configs_alone(name: str, device: str, tmp_path: Path) -> None:
+    write_tiny_family(name, tmp_path)
+    num_elements = {
+        file.parent.name: sum(math.prod(header.shape) for header in read_tensor_headers(file))
+        for file in tmp_path.glob("*/*.safetensors")
+    }
+    for file in tmp_path.glob("*/*.safetensors"):
+        file.unlink()
+    plan = plan_device(tmp_path, load_recipe(device), size=(64, 80))
+    assert plan.verdict is Verdict.FITS
+    assert {graph.phase for graph in plan.graphs} == {"encoding", "denoising", "decoding"}
+    for component, planned in plan.component_disk_bytes.items():  # no weight is wider than 32 bits, or counted twice
+        assert 0 < planned <= 4 * num_elements[component]
 
 
 def test_without_facts_about_the_device_there_is_no_plan() -> None:
