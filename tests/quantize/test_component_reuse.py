@@ -104,6 +104,7 @@ def test_blocks_that_only_this_pipeline_reads_are_refused(
     sources: dict[str, Path], quantized: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(quantized, tmp_path / "short")
+    (tmp_path / "short" / "SHA256SUMS").unlink()
     manifest = json.loads((tmp_path / "short" / "manifest.json").read_text("utf-8"))
     manifest["layers"] = [layer for layer in manifest["layers"] if ".layers.26." not in layer["layer"]]
     (tmp_path / "short" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
