@@ -53,7 +53,7 @@ def make_schedule(
     settings = read_scheduler_config(config)
     if settings.shift_terminal and steps == 1:
         raise UserError(
-            "Invalid number of steps 1: a schedule that ends at shift_terminal has at least 2. Choose more steps."
+            f"Invalid number of steps {steps}: a schedule that ends at shift_terminal has at least 2. Choose more."
         )
     is_dynamic = settings.use_dynamic_shifting
     mu = user.compute_mu(image_tokens, steps) if is_dynamic else None

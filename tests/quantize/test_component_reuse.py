@@ -18,7 +18,7 @@ from edgepress.pipelines.sampling import SamplingParams, generate_images, load_p
 from edgepress.prompts.prompt import Prompt
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
-from edgepress.storage.files import hash_files
+from edgepress.storage.files import hash_file, hash_files
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +104,10 @@ def test_blocks_that_only_this_pipeline_reads_are_refused(
     sources: dict[str, Path], quantized: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(quantized, tmp_path / "short")
-    (tmp_path / "short" / "SHA256SUMS").unlink()
-    manifest = json.loads((tmp_path / "short" / "manifest.json").read_text("utf-8"))
+    file, sums = tmp_path / "short" / "manifest.json", tmp_path / "short" / "SHA256SUMS"
+    manifest, recorded = json.loads(file.read_text("utf-8")), hash_file(file)
     manifest["layers"] = [layer for layer in manifest["layers"] if ".layers.26." not in layer["layer"]]
-    (tmp_path / "short" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    file.write_text(json.dumps(manifest), "utf-8")
+    sums.write_text(sums.read_text("utf-8").replace(recorded, hash_file(file)), "utf-8")
     with pytest.raises(UserError, match=r"lacks 1 blocks that this pipeline reads, such as layers\.26"):
         quantize_pipeline(make_recipe(), sources["klein"], tmp_path / "out", reuse=[tmp_path / "short"])

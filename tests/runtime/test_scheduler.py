@@ -139,7 +139,7 @@ def test_sigmas_that_the_scheduler_chooses_equal_diffusers(config: dict[str, Any
 
 
 def test_a_single_step_cannot_end_at_a_terminal_sigma() -> None:
-    with pytest.raises(UserError, match=r"Invalid number of steps 1: .*at least 2\. Choose more steps"):
+    with pytest.raises(UserError, match=r"Invalid number of steps 1: .*at least 2\. Choose more"):
         make_schedule({"shift_terminal": 0.02}, 1, 64)
 
 
