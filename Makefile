@@ -51,6 +51,7 @@ DTYPE ?= bfloat16
 REPEATS ?= 5
 REQUESTS ?= 1000
 HOURS ?= 0.5
+IMAGES ?= 2
 PIPELINE ?= demo
 # The system's interpreter comes first: distributions optimize theirs with a profile, and graphs are traced a fifth faster.
 PYTHON ?= $(or $(shell for python in /usr/bin/python3.11 python3.11; do \
@@ -80,7 +81,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding bench-conv bench-lora bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
+	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
 	@sed -n '3,18s/^# *//p' Makefile && echo
@@ -296,6 +297,9 @@ fuzz: $(SET_UP)  ## damaged files for every reader (CASES=10000 SEED=0; writes t
 
 faults: $(SET_UP)  ## commands that fail at every operation on files (POINTS=0: all; writes to docs/reliability.md)
 	$(RUN)/python -m edgepress.benchmarks.reliability.faults --points $(POINTS) --jobs $(JOBS) $(if $(VERB),--verb "$(VERB)")
+
+verify-arm64: $(SET_UP)  ## exports of artifacts/pi5 on an emulated Cortex-A76: golden outputs and IMAGES images (2); writes the status
+	$(RUN)/python -m edgepress.benchmarks.arm64 --images $(IMAGES)
 
 bench-openvino: $(SET_UP)  ## exported graphs in OpenVINO: which open, parity, 4-bit weights, speed (PIPELINE=demo)
 	$(RUN)/python -m edgepress.benchmarks.openvino --pipeline $(PIPELINE)

@@ -29,6 +29,7 @@ from ..storage.artifact_schema import (
 )
 from ..storage.atomic_file import atomic_write
 from ..storage.checksums import read_checksums, write_checksums
+from ..storage.emulation import read_emulation
 from ..storage.files import FileRecord, digest_files, read_json_object, record_file, write_json
 from ..storage.layout import (
     BENCH_RESULTS,
@@ -254,6 +255,10 @@ def _judge_onnx(
         return "verified", "compared with torch in ONNX Runtime on x86"
     if bench is not None and bench.kind == "measured" and "x86" not in bench.machine:
         return "verified", f"compared with torch on x86, and run on {bench.machine}"
+    emulation = read_emulation(artifact)
+    if emulation is not None and emulation.passed:
+        place = f"with instructions of a {emulation.processor} under qemu ({emulation.engine})"
+        return "emulated", f"compared with torch {place}, never run on the device"
     return "simulated", "compared with torch in ONNX Runtime where it was exported, never run on the device"
 
 

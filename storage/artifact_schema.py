@@ -19,7 +19,7 @@ from .published_model import describe_validation_error
 
 DESCRIPTION_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("artifact.schema.json")
-Status = Literal["verified", "simulated", "estimated", "refused"]
+Status = Literal["verified", "emulated", "simulated", "estimated", "refused"]
 
 
 class DescriptionModel(BaseModel):
@@ -48,8 +48,9 @@ class ComponentDescription(DescriptionModel):
     """A folder of the artifact: the quantized pipeline or an export."""
 
     status: Status = Field(
-        description="`verified`: run on such a device and compared; `simulated`: run elsewhere, with the same graphs "
-        "or in a simulator; `estimated`: not run; `refused`: not made."
+        description="`verified`: run on such a device and compared; `emulated`: run with its instructions in "
+        "an emulator and compared; `simulated`: run elsewhere, with the same graphs or in a simulator; `estimated`: "
+        "not run; `refused`: not made."
     )
     reason: str = Field(description="What the status rests on, or why it was refused.")
     precision: str = Field(description="Precision of its weights.")

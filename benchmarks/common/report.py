@@ -47,6 +47,8 @@ PAGES = {  # the page of each section
     "ocr": "evaluation.md",
     "interop": "interop.md",
     "interop-exports": "interop.md",
+    "arm64-cortex-a76": "arm64.md",
+    "arm64-cortex-a72": "arm64.md",
     "server": "serving.md",
     "soak": "serving.md",
     "clip": "clip.md",

@@ -21,7 +21,9 @@ from edgepress.cli.main import main
 from edgepress.common.errors import UserError
 from edgepress.evaluate.results.schema import save_results
 from edgepress.storage.artifact_schema import SCHEMA_FILE, read_description, render_schema
+from edgepress.storage.emulation import EmulatedGraph, EmulationResults, write_emulation
 from edgepress.storage.layout import DOCUMENT_NAMES, Artifact
+from edgepress.storage.outdated_results import digest_published
 
 CYCLONEDX = Path(edgepress.__file__).resolve().parent / "build" / "cyclonedx"  # that `make test` installs
 VALIDATE = """
@@ -66,6 +68,31 @@ def test_it_says_what_the_parts_record(described: Path) -> None:
     card = (described / "README.md").read_text("utf-8")
     assert card.startswith("---\nlibrary_name: edgepress\n")
     assert "**simulated**" in card
+
+
+def write_emulated(artifact: Path, error: float, sha256: str | None) -> None:
+    graphs = {"caption": EmulatedGraph(relative_error=error, limit=2e-2)}
+    emulation = EmulationResults(
+        processor="cortex-a76", engine="ONNX Runtime 1", onnx_sha256=str(sha256), graphs=graphs, image_psnr=(None, 59.8)
+    )
+    write_emulation(emulation, Artifact(artifact))
+
+
+def test_an_export_that_ran_in_an_emulator_is_emulated(artifact: Path) -> None:
+    digest = digest_published(artifact / "onnx")
+    for error, sha256, status in ((1e-2, digest, "emulated"), (3e-2, digest, "simulated"), (1e-2, "0", "simulated")):
+        write_emulated(artifact, error, sha256)
+        description = edgepress.describe(artifact)
+        assert description.components["onnx"].status == status
+    write_emulated(artifact, 1e-2, digest)
+    reason = edgepress.describe(artifact).components["onnx"].reason
+    assert "with instructions of a cortex-a76 under qemu (ONNX Runtime 1), never run on the device" in reason
+    assert verify(artifact, run=False).passed
+    (artifact / "bench" / "emulation.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"emulation\.json is damaged: .* Emulate the artifact again, or remove the file\."
+    ):
+        edgepress.describe(artifact)
 
 
 def test_an_evaluation_is_described_by_its_means(artifact: Path) -> None:

@@ -1,0 +1,1 @@
+"""Runs exported graphs on an emulated arm64 processor."""
