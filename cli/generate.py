@@ -43,6 +43,18 @@ ENGINES = ("onnxruntime", "openvino")
 @click.option("--guidance", type=Number(0, 1000), help="Scale of guidance; 0: none.  [default: the preset's, or 0]")
 @click.option("--negative-prompt", default="", metavar="TEXT", help="What guidance leads away from.")
 @click.option(
+    "--image",
+    "image_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="An image to start from; the artifact must have the graph that reads it.",
+)
+@click.option(
+    "--strength",
+    type=Number(0, 1, min_open=True),
+    help="With --image: how much of it is replaced, up to 1.  [default: 0.6]",
+)
+@click.option(
     "--tile", type=WholeNumber(min=1), metavar="PIXELS", help="Decode in tiles of this side: less memory, more time."
 )
 @click.option(
@@ -80,6 +92,8 @@ def generate(
     size: tuple[int, int] | None,
     guidance: float | None,
     negative_prompt: str,
+    image_file: Path | None,
+    strength: float | None,
     tile: int | None,
     batch_format: str | None,
     quality: int,
@@ -102,6 +116,10 @@ def generate(
         raise UserError("Give either --prompt or --prompts.")
     if prompts is None and (batch_format or low_memory or restart):
         raise UserError("--format, --low-memory and --restart are for --prompts. Leave them out.")
+    if image_file is not None and prompts is not None:
+        raise UserError("--image is for --prompt. Leave it out.")
+    if image_file is None and strength is not None:
+        raise UserError("--strength is for --image. Leave it out.")
     target = resolve_output(output, quality) if prompts is None else None
     written = target.image_format if target else (batch_format or FORMATS[0]).upper()
     require_effect("--quality", written in LOSSY_FORMATS, f"{written} files lose nothing")
@@ -119,6 +137,8 @@ def generate(
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
     require_effect("--negative-prompt", bool(settings.guidance), "there is no --guidance that leads away from it")
     request = replace(settings, prompt=prompt or "", seed=seed, tile_size=tile, negative_prompt=negative_prompt)
+    if image_file is not None:
+        request = _add_image(request, image_file, strength)
     if target is None:
         assert prompts is not None
         from ..runtime.batch import BatchSettings
@@ -135,6 +155,18 @@ def generate(
         print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": request.steps, "size": size})
     else:
         click.echo(f"Generated {output}", err=target.is_standard_output)
+
+
+def _add_image(request: GenerationRequest, file: Path, strength: float | None) -> GenerationRequest:
+    """The request with an image to start from."""
+    from ..runtime.generation_request import DEFAULT_STRENGTH
+    from ..runtime.image_file import read_image
+
+    try:
+        image = read_image(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {file} ({error.strerror}). Give another --image.") from error
+    return replace(request, image=image, strength=DEFAULT_STRENGTH if strength is None else strength)
 
 
 def _resolve_preset(

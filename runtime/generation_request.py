@@ -7,9 +7,12 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
+from PIL.Image import Image
+
 from ..common.errors import UserError
 from ..common.validation import format_value
 
+DEFAULT_STRENGTH = 0.6  # that of the pipelines of diffusers
 SEED_LIMIT = 2**64  # the seeds of torch are below it
 
 
@@ -27,6 +30,10 @@ class GenerationRequest:
         require_finite: Whether NaN or infinite outputs of a graph are errors, rather than pixels.
         guidance: Scale of classifier-free guidance; 0 for none. With guidance a step takes twice the time.
         negative_prompt: What guidance leads away from.
+        image: An image to start from instead of from noise, in RGB; it is scaled to `size`. If there is no `size`, it
+            keeps its own, lowered to what the pipeline supports.
+        strength: How much of the image is replaced, above 0 to 1, at which nothing of it is left. So much of the steps
+            is done.
     """
 
     prompt: str
@@ -37,6 +44,8 @@ class GenerationRequest:
     require_finite: bool = True
     guidance: float = 0.0
     negative_prompt: str = ""
+    image: Image | None = None
+    strength: float = DEFAULT_STRENGTH
 
 
 def require_valid(request: GenerationRequest) -> None:
@@ -61,9 +70,15 @@ def require_valid(request: GenerationRequest) -> None:
     if request.tile_size is not None and not _is_whole(request.tile_size):
         raise UserError(f"Invalid tile size {format_value(request.tile_size)}: it must be a whole number of pixels.")
     guidance = request.guidance
-    is_number = isinstance(guidance, Real) and not isinstance(guidance, bool)
-    if not (is_number and isfinite(guidance) and guidance >= 0):
+    if not (_is_number(guidance) and guidance >= 0):
         raise UserError(f"Invalid guidance {format_value(guidance)}: it must be a number from 0, such as 4.")
+    strength = request.strength
+    if not (_is_number(strength) and 0 < strength <= 1):
+        raise UserError(f"Invalid strength {format_value(strength)}: it must be a number above 0, up to 1.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def _is_whole(value: Any) -> bool:

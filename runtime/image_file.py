@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from PIL import Image
+from PIL import Image, ImageOps
+
+from ..common.errors import UserError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 DEFAULT_QUALITY = 90
+MAX_PIXELS = 2**24  # of an image to start from
 SUFFIXES: dict[str, ImageFormat] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
@@ -38,6 +42,23 @@ def encode_image(
     else:
         image.save(stream, image_format.upper(), quality=quality, **options)
     return stream.getvalue()
+
+
+def read_image(content: bytes) -> Image.Image:
+    """Reads an image, turned as its EXIF data say, in RGB.
+
+    Raises:
+        UserError: It is no PNG, JPEG or WebP image, is damaged, or has too many pixels.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=[name.upper() for name in FORMATS]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"The image has {image.width} x {image.height} pixels. Give one of at most {MAX_PIXELS:,}."
+                )
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise UserError(f"The image cannot be read ({error}). Give a PNG, JPEG or WebP file.") from error
 
 
 def media_type(image_format: ImageFormat) -> str:

@@ -22,10 +22,16 @@ def torch_randn(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
         shape: Shape of the result.
         seed: 0 to 2^64 - 1, of which the low 32 bits count.
     """
+    (noise,) = torch_randn_sequence(shape, seed, 1)
+    return noise
+
+
+def torch_randn_sequence(shape: tuple[int, ...], seed: int, length: int) -> list[NDArray[np.float32]]:
+    """Returns what so many calls of `torch.randn` give with one generator; see `torch_randn`."""
     count = math.prod(shape)
     generator = np.random.RandomState(seed & 0xFFFFFFFF)
-    values = _fill_blocks(generator, count) if count >= BLOCK_SIZE else _draw_pairs(generator, count)
-    return values.reshape(shape)
+    draw = _fill_blocks if count >= BLOCK_SIZE else _draw_pairs
+    return [draw(generator, count).reshape(shape) for _ in range(length)]
 
 
 def _fill_blocks(generator: np.random.RandomState, count: int) -> NDArray[np.float32]:

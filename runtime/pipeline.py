@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
+import numpy as np
 from PIL import Image
 
 from ..common.arguments import MAY_BE_EMPTY, check_arguments
@@ -22,14 +23,14 @@ from .generation_request import GenerationRequest, require_valid
 from .graph_sessions import GraphSessions
 from .malformed import reject_malformed
 from .memory_need import choose_keep_loaded
-from .noise import torch_randn
+from .noise import torch_randn, torch_randn_sequence
 from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool
 from .onnx.shape_buckets import BucketedSessions
 from .openvino.sessions import OpenVinoSessions
 from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
-from .schedule import Schedule
+from .schedule import Schedule, skip_steps
 from .scheduler import make_schedule
 from .thread_settings import resolve_threads
 from .tokenizers import PromptTokenizers
@@ -209,9 +210,13 @@ class ImagePipeline:
                 the artifact cannot be run, or a graph gives NaN or infinite values.
         """
         shape, schedule, run_decoder = self._prepare(request)
-        noise = torch_randn(shape, request.seed) * schedule.noise_scale
         prompts = self._encode_prompts(request, progress, warn)
-        latents = self._denoise(request, noise, schedule, prompts, progress)
+        if request.image is None:
+            latents = torch_randn(shape, request.seed) * schedule.noise_scale
+        else:
+            schedule = skip_steps(schedule, request.strength)
+            latents = self._add_noise_to_image(request, request.image, shape, schedule)
+        latents = self._denoise(request, latents, schedule, prompts, progress)
         progress(DECODING, 0, 1)
         image = self._host.decode_latents(self._guard(run_decoder, DECODING, request), latents)
         progress(DECODING, 1, 1)
@@ -269,6 +274,11 @@ class ImagePipeline:
         return self._run.engine
 
     @property
+    def takes_images(self) -> bool:
+        """Whether images can start from another one: whether the graph that reads it was exported."""
+        return self._host.encoder_graph in self._graphs
+
+    @property
     def is_simulated(self) -> bool:
         """Whether a simulator stands in for the NPU."""
         return isinstance(self._run, RknnBackend) and self._run.is_simulated
@@ -280,8 +290,10 @@ class ImagePipeline:
     def _prepare(self, request: GenerationRequest) -> tuple[tuple[int, ...], Schedule, RunGraph]:
         """The shape of the latents, the schedule, and what decodes."""
         require_valid(request)
-        height, width = self.resolve_size(request.size)
+        height, width = self._resolve_request_size(request)
         shape = self._host.latent_shape(height, width)
+        if request.image is not None:
+            self._require_encoder()
         run_decoder = self._select_decoder(request.tile_size)
         self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
         self._check_negative_prompt(request)
@@ -295,6 +307,38 @@ class ImagePipeline:
             raise UserError(
                 "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."
             )
+
+    def _resolve_request_size(self, request: GenerationRequest) -> tuple[int, int]:
+        """The size of the request, or else that of its image, lowered to what the pipeline supports."""
+        if request.image is None or request.size or self.image_sizes or self._is_rknn:
+            return self.resolve_size(request.size)
+        multiple = self.size_multiple
+        sides = (request.image.height // multiple * multiple, request.image.width // multiple * multiple)
+        if not all(sides):
+            raise UserError(
+                f"The image is {request.image.width} pixels wide and {request.image.height} high, smaller than the "
+                f"{multiple} pixels of a patch. Give a larger one, or a size."
+            )
+        return sides
+
+    def _require_encoder(self) -> None:
+        if not self._host.encoder_graph:
+            raise UserError(f"A {self.pipeline_class} takes no 'image' to start from here. Leave it out.")
+        if not self.takes_images:
+            raise UserError(
+                f"{self.folder} has no graph {self._host.encoder_graph!r}, which reads images. Export the artifact "
+                f"again with it: 'edgepress export onnx --extra-graph {self._host.encoder_graph}'."
+            )
+
+    def _add_noise_to_image(
+        self, request: GenerationRequest, image: Image.Image, shape: tuple[int, ...], schedule: Schedule
+    ) -> Any:
+        """Encodes an image, scaled to the size of the request, and adds the noise of the schedule's first step."""
+        drawn, noise = torch_randn_sequence(shape, request.seed, 2)
+        height, width = self._resolve_request_size(request)
+        scaled = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        run = self._guard(self._run, ENCODING, request)
+        return schedule.add_noise(self._host.encode_image(run, np.asarray(scaled), drawn), noise)
 
     def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
         with reject_malformed(self.folder):

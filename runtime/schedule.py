@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,24 @@ class Schedule:
         """Returns the latents as the denoiser takes them in step `index`."""
         return latents
 
+    def add_noise(self, latents: Latents, noise: Latents) -> Latents:
+        """Returns latents with the noise that they have before the first step: (1 - sigma) x + sigma n."""
+        output: Latents = self.sigmas[0] * noise + (np.float32(1) - self.sigmas[0]) * latents
+        return output
+
     def step(self, latents: Latents, velocity: Latents, index: int) -> Latents:
         """Returns the latents after step `index`: x + (sigma' - sigma) v."""
         output: Latents = latents + (self.sigmas[index + 1] - self.sigmas[index]) * velocity
         return output
+
+
+def skip_steps(schedule: Schedule, strength: float) -> Schedule:
+    """Returns the part of a schedule that is done from an image, as the pipelines of diffusers choose it.
+
+    Args:
+        schedule: A schedule.
+        strength: How much of it is done, above 0 to 1; at least its last step is.
+    """
+    steps = len(schedule.timesteps)
+    skipped = min(int(steps - steps * strength), steps - 1)
+    return replace(schedule, sigmas=schedule.sigmas[skipped:], timesteps=schedule.timesteps[skipped:])

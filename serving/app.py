@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -54,6 +55,8 @@ def open_service(settings: ServerSettings) -> Service:
     queue = JobQueue(engine.work, settings.limits.max_waiting)
     presets = load_presets(settings.artifact)
     pipeline = engine.pipeline
+    if pipeline.takes_images:
+        settings = replace(settings, limits=replace(settings.limits, max_body_bytes=settings.limits.max_image_bytes))
     builder = RequestBuilder(
         pipeline.check_request,
         pipeline.image_sizes,
@@ -62,6 +65,7 @@ def open_service(settings: ServerSettings) -> Service:
         settings.limits,
         templates,
         presets,
+        pipeline.takes_images,
     )
     service = Service(settings, engine, queue, templates, outputs, builder, metrics)
     metrics.watch("queued", "Requests that wait.", lambda: len(queue))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from .template_store import MAX_NAME
 JSON = "application/json"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 MAX_FIELDS = 32  # of a form
+IMAGE = "image"  # the field that may be a file
 MAX_SEED = 2**53 - 1  # the largest number that every JSON parser reads exactly
 MAX_SIDE = 65_536  # pixels that a body may name at all; how many the server accepts is a setting
 Body = TypeVar("Body", bound=BaseModel)
@@ -47,6 +49,13 @@ class GenerateBody(BaseModel):
     negative_prompt: str | None = Field(default=None, description="What guidance leads away from.")
     guidance: float | None = Field(
         default=None, ge=0, le=100, allow_inf_nan=False, description="Scale of classifier-free guidance; 0 for none."
+    )
+    image: str | None = Field(
+        default=None,
+        description="An image to start from, in base64 or as a data URL; in a multipart form it can be the file.",
+    )
+    strength: float | None = Field(
+        default=None, gt=0, le=1, allow_inf_nan=False, description="How much of that image is replaced; default: 0.6."
     )
     width: Side | None = Field(default=None, description="Width in pixels.")
     height: Side | None = Field(default=None, description="Height in pixels.")
@@ -120,7 +129,7 @@ async def read_body(request: Request, schema: type[Body], media_types: Collectio
         accepted = " or ".join(media_types)
         raise ApiError(415, f"The body has the media type '{media_type}'. Send {accepted}.")
     is_json = media_type == JSON
-    content = await _read_json(request) if is_json else await _read_form(request)
+    content = await _read_json(request) if is_json else await _read_form(request, IMAGE in schema.model_fields)
     try:
         return schema.model_validate(content, strict=is_json)  # the values of a form are all texts
     except ValidationError as error:
@@ -141,11 +150,16 @@ async def _read_json(request: Request) -> dict[str, Any]:
         raise ApiError(400, f"The body is malformed: {error}. Send a JSON object.") from error
 
 
-async def _read_form(request: Request) -> dict[str, str]:
-    """Fields of a form; those that were left empty are left out, as a browser sends them."""
+async def _read_form(request: Request, takes_image: bool) -> dict[str, str]:
+    """Fields of a form; those that were left empty are left out, as a browser sends them.
+
+    Args:
+        request: The request.
+        takes_image: Whether the field `image` may be a file, which is returned in base64.
+    """
     fields: dict[str, str] = {}
     try:
-        form = await request.form(max_files=0, max_fields=MAX_FIELDS)
+        form = await request.form(max_files=int(takes_image), max_fields=MAX_FIELDS)
     except HTTPException as error:
         if "Too many files" in error.detail:
             raise ApiError(400, "A field of the form is a file. Send text.") from error
@@ -153,8 +167,10 @@ async def _read_form(request: Request) -> dict[str, str]:
             raise ApiError(400, f"The form has more than {MAX_FIELDS} fields. Send fewer.") from error
         raise ApiError(400, "The body is no form. Send it as multipart/form-data, with its boundary.") from error
     for name, value in form.multi_items():
-        if not isinstance(value, str):  # a file, which is refused above
-            raise ApiError(400, f"The field '{name}' is a file. Send text.", name)
+        if not isinstance(value, str):
+            if name != IMAGE:
+                raise ApiError(400, f"The field '{name}' is a file. Send text.", name)
+            value = b64encode(await value.read()).decode("ascii")
         if name in fields:
             raise ApiError(400, f"The field '{name}' is given twice. Send it once.", name)
         fields[name] = value

@@ -22,6 +22,9 @@ def add_limits(description: dict[str, Any], builder: RequestBuilder) -> None:
         for side, values in (("width", widths), ("height", heights)):
             if side in properties:
                 properties[side] = _limit(properties[side], enum=values)
+        if not builder.takes_images:
+            properties.pop("image", None)
+            properties.pop("strength", None)
         if "n" in properties:
             properties["n"] = _limit(properties["n"], maximum=limits.max_images)
         if "size" in properties:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import binascii
 import secrets
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from PIL.Image import Image
+
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
-from ..runtime.generation_request import GenerationRequest
-from ..runtime.image_file import DEFAULT_QUALITY
+from ..runtime.generation_request import DEFAULT_STRENGTH, GenerationRequest
+from ..runtime.image_file import DEFAULT_QUALITY, read_image
 from ..storage.pipeline_config import PresetConfig
 from .bodies import GenerateBody, ImagesBody
 from .errors import ApiError
@@ -35,6 +39,7 @@ class RequestBuilder:
         limits: What the server accepts.
         templates: The prompt templates.
         presets: Steps and sizes by name.
+        takes_images: Whether images can start from another one.
     """
 
     check: Callable[[GenerationRequest], None]
@@ -44,6 +49,7 @@ class RequestBuilder:
     limits: Limits
     templates: TemplateStore
     presets: Mapping[str, PresetConfig]
+    takes_images: bool = False
 
     @property
     def max_side(self) -> int:
@@ -82,6 +88,8 @@ class RequestBuilder:
             size=(body.height or height, body.width or width),
             guidance=guidance,
             negative_prompt=negative_prompt if guidance else "",
+            image=_decode_image(body.image) if body.image else None,
+            strength=body.strength or DEFAULT_STRENGTH,
         )
         self._require_valid(request, negative_prompt)
         warnings = (NO_GUIDANCE,) if negative_prompt and not guidance else ()
@@ -150,3 +158,19 @@ class RequestBuilder:
             self.check(request)
         except UserError as error:
             raise ApiError(422, str(error)) from error
+
+
+def _decode_image(text: str) -> Image:
+    """The image of a field: base64, after the header of a data URL if it is one.
+
+    Raises:
+        ApiError: It is none.
+    """
+    try:
+        return read_image(b64decode(text.rpartition(",")[2], validate=True))
+    except binascii.Error as error:
+        raise ApiError(
+            422, f"image is no base64 ({error}). Send a PNG, JPEG or WebP file in base64.", "image"
+        ) from error
+    except UserError as error:
+        raise ApiError(422, str(error), "image") from error

@@ -22,6 +22,7 @@ class Limits:
         max_images: Images of one request.
         max_prompt_characters: Length of a prompt, that of its template included.
         max_body_bytes: Size of a request's body.
+        max_image_bytes: That size if the artifact can start from images.
         max_waiting: Requests that wait while another is being worked on.
         timeout_s: Seconds from accepting a request to its last image.
         body_timeout_s: Seconds that a client may take to send a body.
@@ -34,6 +35,7 @@ class Limits:
     max_images: int = 4
     max_prompt_characters: int = 2000
     max_body_bytes: int = 64 * KIB
+    max_image_bytes: int = 16 * KIB**2
     max_waiting: int = 8
     timeout_s: float = 3600.0
     body_timeout_s: float = 30.0

@@ -170,7 +170,7 @@ def run_all_graphs(host: Host, run: RunGraph, golden_input: GoldenInput, family:
     host.predict_velocity(run, golden_input.latents, golden_input.timestep, prompt)
     image = host.decode_latents(run, golden_input.latents)
     if host.encoder_graph and family.graph(host.encoder_graph):
-        host.encode_image(run, image)
+        host.encode_image(run, image, np.zeros_like(golden_input.latents))
 
 
 def record_pipeline_io(

@@ -42,6 +42,6 @@ class DefaultHost:
         """Returns n + s (v - n)."""
         return negative + type(negative.flat[0])(scale) * (velocity - negative)
 
-    def encode_image(self, run: RunGraph, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode_image(self, run: RunGraph, image: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.float32]:
         """Not called, as there is no `encoder_graph`."""
-        raise NotImplementedError(f"{image.shape} {run!r}")
+        raise NotImplementedError(f"{image.shape} {noise.shape} {run!r}")

@@ -139,8 +139,8 @@ class Host(Protocol):
     def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Decodes denoised latents to an image (height, width, 3)."""
 
-    def encode_image(self, run: RunGraph, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encodes an image (height, width, 3) to latents."""
+    def encode_image(self, run: RunGraph, image: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encodes an image (height, width, 3) to latents, drawn from their distribution with noise of their shape."""
 
 
 def load_host(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:

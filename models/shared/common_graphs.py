@@ -21,7 +21,7 @@ VAE_ENCODER = Graph(
     "vae",
     "edgepress.models.shared.vae:VaeEncoder",
     (Port("image", (None, None, "H", "W")),),
-    (Port("latents", (None, None, "H/8", "W/8")),),
+    (Port("distribution", (None, None, "H/8", "W/8")),),
     submodule="encoder",
 )
 

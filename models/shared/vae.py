@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+LOG_VARIANCE_RANGE = (-30.0, 20.0)  # as diffusers clamps it
+
 
 class VaeDecoder(nn.Module):
     """Decodes latents that are already scaled back."""
@@ -30,18 +32,19 @@ class VaeDecoder(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """Encodes an image to the mode of its latents, before they are scaled."""
+    """Encodes an image to the distribution of its latents, before they are scaled."""
 
     def __init__(self, component: Any) -> None:
         super().__init__()
         self.model = component
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps an image (1, 3, 8h, 8w) in [-1, 1] to latents (1, channels, h, w)."""
+        """Maps an image (1, 3, 8h, 8w) in [-1, 1] to means and standard deviations (1, 2 * channels, h, w)."""
         moments: Tensor = self.model.encoder(image.to(self.model.dtype))
         if self.model.quant_conv is not None:
             moments = self.model.quant_conv(moments)
-        return moments[:, : self.model.config.latent_channels].float()
+        mean, log_variance = moments.float().chunk(2, dim=1)
+        return torch.cat([mean, (log_variance.clamp(*LOG_VARIANCE_RANGE) / 2).exp()], dim=1)
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
         """Makes an image of H by W."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.errors import UserError
 from ...common.validation import format_value
 from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
@@ -148,12 +149,18 @@ class ZImageHost(DefaultHost):
         """Decodes latents (1, channels, height / 8, width / 8) to an image (height, width, 3)."""
         return decode_pixels(run(self.decoder_graph, {"latents": latents / self._scaling_factor + self._shift_factor}))
 
-    def encode_image(self, run: RunGraph, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encodes an image (height, width, 3) to the mode of its latents (1, channels, height / 8, width / 8)."""
+    def encode_image(self, run: RunGraph, image: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encodes an image (height, width, 3) to latents (1, channels, height / 8, width / 8), drawn with noise.
+
+        Raises:
+            UserError: The graph is of an earlier release, which had no deviations.
+        """
         scaled = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) * 2 - 1
-        latents: NDArray[np.float32] = (
-            run(self.encoder_graph, {"image": scaled}) - self._shift_factor
-        ) * self._scaling_factor
+        distribution = run(self.encoder_graph, {"image": scaled})
+        if distribution.shape[1] != 2 * self._channels:
+            raise UserError(f"An earlier release exported the graph {self.encoder_graph}. Export the artifact again.")
+        mean, deviation = np.split(distribution, 2, axis=1)
+        latents: NDArray[np.float32] = (mean + deviation * noise - self._shift_factor) * self._scaling_factor
         return latents
 
 

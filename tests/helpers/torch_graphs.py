@@ -8,21 +8,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import ZImageImg2ImgPipeline
 from numpy.typing import NDArray
 from PIL.Image import Image
 
 from edgepress.models.base.host import RunGraph, run_first_outputs
 from edgepress.runtime.generation_request import GenerationRequest
 
+GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder", "vae_encoder")
+
 
 def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image:
     """Generates an image with the pipeline of diffusers."""
     height, width = request.size or (pipeline.vae.config.sample_size,) * 2
+    start: dict[str, Any] = {}
+    if request.image is not None:
+        pipeline, start = (
+            ZImageImg2ImgPipeline(**pipeline.components),
+            {"image": request.image, "strength": request.strength},
+        )
+        height, width = request.size or (None, None)
     with torch.no_grad():
         images = pipeline(
             request.prompt,
             height=height,
             width=width,
+            **start,
             num_inference_steps=request.steps,
             guidance_scale=request.guidance,
             negative_prompt=request.negative_prompt,
@@ -40,7 +51,8 @@ def psnr(image: Image, reference: Image) -> float:
 
 def make_torch_runner(pipeline: Any) -> RunGraph:
     """Makes what runs a graph by name with the components of the pipeline."""
-    graphs = {"text_encoder": _text_encoder, "caption": _caption, "transformer": _transformer, "vae_decoder": _decoder}
+    functions = (_text_encoder, _caption, _transformer, _decoder, _encoder)
+    graphs = dict(zip(GRAPHS, functions, strict=True))
 
     def run(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         with torch.no_grad():
@@ -57,7 +69,10 @@ def write_stub_artifact(pipeline: Path, artifact: Path) -> None:
     (folder / "tokenizer").mkdir(parents=True)
     for name in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json"):
         (folder / "tokenizer" / name).write_bytes((pipeline / "tokenizer" / name).read_bytes())
-    graphs = {name: {"file": f"{name}.onnx"} for name in ("text_encoder", "caption", "transformer", "vae_decoder")}
+    graphs = {
+        name: {"file": f"{name}.onnx"}
+        for name in ("text_encoder", "caption", "transformer", "vae_decoder", "vae_encoder")
+    }
     for graph in graphs.values():
         (folder / graph["file"]).touch()
     content = {"schema_version": 1, "family": "ZImagePipeline", "graphs": graphs, "host": read_host_configs(pipeline)}
@@ -107,3 +122,8 @@ def _transformer(
 def _decoder(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
     output: torch.Tensor = pipeline.vae.decode(latents).sample
     return output
+
+
+def _encoder(pipeline: Any, image: torch.Tensor) -> torch.Tensor:
+    distribution = pipeline.vae.encode(image).latent_dist
+    return torch.cat([distribution.mean, distribution.std], 1)

@@ -6,12 +6,15 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 import torch
+from helpers.small_artifact import write_small_artifact
 from helpers.torch_graphs import generate_with_torch, make_torch_runner, psnr, read_host_configs, write_stub_artifact
 
 from edgepress.common.errors import UserError
@@ -66,6 +69,34 @@ def test_guidance_equals_that_of_diffusers(image_pipeline: ImagePipeline, tiny: 
     guided = image_pipeline.generate(request)
     assert psnr(generate_with_torch(load_pipeline(tiny, torch.float32), request), guided) > 60
     assert psnr(image_pipeline.generate(GenerationRequest("a cat", seed=1, steps=3, size=(32, 48))), guided) < 40
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.6, 1])
+@pytest.mark.parametrize("size", [(32, 48), (70, 45)])  # the second one is lowered to 64 x 32
+def test_an_image_to_start_from_gives_that_of_diffusers(
+    image_pipeline: ImagePipeline, tiny: Path, strength: float, size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    request = GenerationRequest("a cat", 3, steps=5, image=PIL.Image.fromarray(pixels), strength=strength)
+    generated = image_pipeline.generate(request)
+    assert psnr(generate_with_torch(load_pipeline(tiny, torch.float32), request), generated) > 60
+    assert psnr(image_pipeline.generate(replace(request, image=None, size=generated.size[::-1])), generated) < 40
+
+
+def test_an_image_to_start_from_is_scaled_to_the_size(image_pipeline: ImagePipeline) -> None:
+    image = PIL.Image.new("RGB", (200, 100), "red")
+    assert image_pipeline.generate(GenerationRequest("a", steps=2, size=(48, 64), image=image)).size == (64, 48)
+    with pytest.raises(UserError, match=r"15 pixels wide and 100 high, smaller than the 16 pixels of a patch"):
+        image_pipeline.generate(GenerationRequest("a", image=PIL.Image.new("RGB", (15, 100))))
+    with pytest.raises(UserError, match=r"Invalid strength 0: it must be a number above 0, up to 1\."):
+        image_pipeline.generate(GenerationRequest("a", image=image, strength=0))
+
+
+def test_an_artifact_without_an_encoder_takes_no_image(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    write_small_artifact(tmp_path)
+    with pytest.raises(UserError, match=r"no graph 'vae_encoder', which reads images\. .* --extra-graph vae_encoder"):
+        ImagePipeline(tmp_path).check_request(GenerationRequest("a", image=PIL.Image.new("RGB", (64, 64))))
 
 
 def test_a_negative_prompt_needs_guidance(image_pipeline: ImagePipeline) -> None:

@@ -126,7 +126,7 @@ def test_values_that_are_refused(client: httpx.Client, body: dict[str, Any], sta
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (FILE, "A field of the form is a file. Send text."),
+        (FILE, "is a file. Send text."),
         (b"".join(map(make_field, range(40))) + b"--x--", "more than 32 fields"),
         (b"--y\r\nbroken", "The body is no form"),
     ],
