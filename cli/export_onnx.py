@@ -96,6 +96,8 @@ def _print_tables(result: ExportResult) -> None:
         for graph, error in parity.graphs.items():
             table.add_row(graph, f"{error.max_abs:.2g}", f"{error.relative:.2g}")
         console.print(table)
+        if parity.fp16_sums:
+            console.print(f"Where sums are in float16, as on arm64 CPUs: {parity.fp16_summary}.")
         psnr = "equal to torch's." if parity.psnr is None else f"{parity.psnr:.1f} dB PSNR."
         no_image = "not compared, since edgepress cannot generate images with this pipeline."
         console.print(f"The image: {psnr if parity.image_compared else no_image}")

@@ -313,13 +313,13 @@ class ImagePipeline:
         if request.image is None or request.size or self.image_sizes or self._is_rknn:
             return self.resolve_size(request.size)
         multiple = self.size_multiple
-        sides = (request.image.height // multiple * multiple, request.image.width // multiple * multiple)
-        if not all(sides):
+        size = (request.image.height // multiple * multiple, request.image.width // multiple * multiple)
+        if not all(size):
             raise UserError(
                 f"The image is {request.image.width} pixels wide and {request.image.height} high, smaller than the "
                 f"{multiple} pixels of a patch. Give a larger one, or a size."
             )
-        return sides
+        return size
 
     def _require_encoder(self) -> None:
         if not self._host.encoder_graph:

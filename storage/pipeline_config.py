@@ -105,6 +105,14 @@ class OutputErrorConfig(ConfigModel):
     relative: float = Field(description="The largest absolute error over the largest absolute value of torch's output.")
 
 
+class Fp16SumsConfig(ConfigModel):
+    """The product of a graph that loses most where terms are summed in float16."""
+
+    product: str = Field(description="Name of its output.")
+    length: int = Field(description="Number of terms of a sum.")
+    relative_error: float | None = Field(description="Its error over its largest value; null where it overflows.")
+
+
 class ParityConfig(ConfigModel):
     """How far the graphs are from torch."""
 
@@ -113,6 +121,9 @@ class ParityConfig(ConfigModel):
     image_compared: bool = Field(
         validation_alias=AliasChoices("image_compared", "painted"),
         description="Whether an image was generated with the graphs and compared with torch's.",
+    )
+    fp16_sums: dict[str, Fp16SumsConfig] = Field(
+        default={}, description="Of graphs in float16: what processors lose that sum in float16, computed in numpy."
     )
 
 

@@ -35,7 +35,7 @@ from .worker import main as run_exports
 
 FOLDER = Path(__file__).parents[2] / "build" / "arm64"
 WORKER = "edgepress.benchmarks.arm64.worker"
-OWN = "own"  # the artifact's export itself
+PUBLISHED = "published"  # the artifact's export itself
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Precision:
 
 
 PRECISIONS = {
-    OWN: Precision("as the recipe says", {}),
+    PUBLISHED: Precision("as the recipe says", {}),
     "int4-0": Precision("INT4, accuracy level 0", {"precision": "int4", "accuracy_level": 0}),
     "w8a8": Precision("W8A8", {"precision": "w8a8"}),
     "fp16": Precision("fp16", {"precision": "fp16", "ignore_plan": True}),
@@ -79,7 +79,7 @@ def prepare_exports(artifact: Artifact, recipe: str, names: tuple[str, ...], fol
         marker.write_text(str(digest), "utf-8")
     exports = {}
     for name in names:
-        if name == OWN:
+        if name == PUBLISHED:
             exports[name] = artifact.onnx
             continue
         target = Artifact(folder / name)
@@ -102,12 +102,17 @@ def compare_images(name: str, emulated: Path, native: Path) -> list[float | None
 def render_row(name: str, emulated: dict[str, Any], native: dict[str, Any], psnr: list[float | None]) -> list[str]:
     """A row of the table: the worst graph on both processors, and the images."""
     worst = max(emulated["graphs"], key=lambda graph: emulated["graphs"][graph]["error"])
-    here, there = (results["graphs"][worst] for results in (native, emulated))
+    native_graph, emulated_graph = (results["graphs"][worst] for results in (native, emulated))
     passed = all(graph["error"] <= graph["limit"] for graph in emulated["graphs"].values())
     finite = [value for value in psnr if value is not None]
     mean = bootstrap_mean(finite, [str(number) for number in range(len(finite))]) if finite else None
     images = f"{format_mean(mean, digits=1)}, at least {min(finite):.1f}" if mean else "identical" if psnr else ""
-    errors = [f"{here['error']:.1e}", f"{there['error']:.1e}", f"{there['limit']:.0e}", "yes" if passed else "**no**"]
+    errors = [
+        f"{native_graph['error']:.1e}",
+        f"{tnative_graph['error']:.1e}",
+        f"{emulated_graph['limit']:.0e}",
+        "yes" if passed else "**no**",
+    ]
     return [PRECISIONS[name].title, worst, *errors, images]
 
 
@@ -161,8 +166,8 @@ def main(
     emulator.run_module(WORKER, [set_file, str(images), str(emulated), *arguments])
     results = {folder: {name: _read(folder / name) for name in selected} for folder in (native, emulated)}
     psnr = {name: compare_images(name, emulated, native) for name in selected}
-    if OWN in selected:
-        record_status(source, emulator, results[emulated][OWN], psnr[OWN])
+    if PUBLISHED in selected:
+        record_status(source, emulator, results[emulated][PUBLISHED], psnr[PUBLISHED])
     rows = [render_row(name, results[emulated][name], results[native][name], psnr[name]) for name in selected]
     engine = results[emulated][selected[0]]["engine"]
     header = [

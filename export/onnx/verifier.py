@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...common.errors import UserError
@@ -12,6 +13,7 @@ from ...models.base.prompt_tokens import TokensByTokenizer
 from ...models.base.reference import GoldenIO
 from ...runtime.onnx.shape_buckets import BucketedGraph, select_bucket
 from ..verification.fp16_overflow import find_fp16_overflow
+from ..verification.fp16_sums import Fp16Sums, measure_fp16_sums
 from ..verification.golden import (
     TorchReference,
     build_golden_inputs,
@@ -66,6 +68,8 @@ def verify_graphs(plan: ExportPlan, graphs: TracedGraphs, folder: Path, progress
         parity["exported"] = measure(".onnx", plan.settings.accuracy_level)
     if plan.is_fp16:
         _check_fp16_range(bucketed_graphs, goldens, folder)
+        sums = _measure_fp16_sums(bucketed_graphs, goldens, folder)
+        parity["exact"] = replace(parity["exact"], fp16_sums=sums)
     require_parity(parity["exact"], TOLERANCES["fp16" if plan.is_fp16 else plan.settings.precision])
     if plan.uses_int8_matmul:
         tolerance = compute_rounding_tolerance(plan.solutions.values()) if plan.is_w8a8 else INT8_TOLERANCE
@@ -98,6 +102,19 @@ def _check_prompt_length(plan: ExportPlan, host: Host, tokens: TokensByTokenizer
             f"The prompt used for verification has {max(lengths)} tokens. Set export.max_prompt_tokens to at least "
             "that."
         )
+
+
+def _measure_fp16_sums(
+    graphs: Mapping[str, BucketedGraph], goldens: Sequence[GoldenIO], folder: Path
+) -> dict[str, Fp16Sums]:
+    """Measures what each graph loses where sums are in float16."""
+    measured: dict[str, Fp16Sums] = {}
+    for golden in goldens:
+        file = folder / f"{select_bucket(graphs, golden.graph, golden.inputs)}.onnx"
+        sums = measure_fp16_sums(file, golden.inputs)
+        if sums is not None and (golden.graph not in measured or sums.loss > measured[golden.graph].loss):
+            measured[golden.graph] = sums
+    return measured
 
 
 def _check_fp16_range(graphs: Mapping[str, BucketedGraph], goldens: Sequence[GoldenIO], folder: Path) -> None:

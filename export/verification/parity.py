@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...runtime.onnx.sessions import create_session
 from ...runtime.onnx.shape_buckets import BucketedGraph, select_bucket
 from ...runtime.vae_tiling import decode_in_half_tiles, name_in_tiles
 from ...storage.checkpoint import Checkpoint
+from .fp16_sums import Fp16Sums
 from .image_parity import ReferenceImage, generate_with_graphs
 
 
@@ -72,17 +73,28 @@ class Parity:
         graphs: The error of each graph by name.
         psnr: PSNR of an image in dB; None where the images are identical, or not compared.
         image_compared: Whether images were compared, which needs a host.
+        fp16_sums: For graphs in float16, the product of each that loses most where sums are in float16.
     """
 
     graphs: dict[str, OutputError]
     psnr: float | None
     image_compared: bool = True
+    fp16_sums: Mapping[str, Fp16Sums] = field(default_factory=dict)
 
     def __str__(self) -> str:
         width = max(map(len, [*self.graphs, "graph"]))
         lines = [f"{'graph':{width}}  max abs error  relative error"]
         lines += [f"{name:{width}}  {e.max_abs:13.2g}  {e.relative:14.2g}" for name, e in self.graphs.items()]
+        if self.fp16_sums:
+            lines.append(f"where sums are in float16, as on arm64 CPUs: {self.fp16_summary}")
         return "\n".join([*lines, f"image: {self.image_summary}"])
+
+    @property
+    def fp16_summary(self) -> str:
+        """What the worst product of all graphs loses where sums are in float16, in words."""
+        graph, sums = max(self.fp16_sums.items(), key=lambda entry: entry[1].loss)
+        loss = "overflows" if sums.relative_error is None else f"is {100 * sums.relative_error:.2g} % off"
+        return f"{sums.product} of {graph}, a sum of {sums.length} terms, {loss}"
 
     @property
     def image_summary(self) -> str:
