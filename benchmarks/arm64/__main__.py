@@ -109,7 +109,7 @@ def render_row(name: str, emulated: dict[str, Any], native: dict[str, Any], psnr
     images = f"{format_mean(mean, digits=1)}, at least {min(finite):.1f}" if mean else "identical" if psnr else ""
     errors = [
         f"{native_graph['error']:.1e}",
-        f"{tnative_graph['error']:.1e}",
+        f"{emulated_graph['error']:.1e}",
         f"{emulated_graph['limit']:.0e}",
         "yes" if passed else "**no**",
     ]

@@ -96,7 +96,8 @@ def _find_widest_products(graph: ir.Graph) -> list[ir.Node]:
 
 def _add_operand_outputs(model: ir.Model, nodes: Sequence[ir.Node]) -> list[str]:
     """Adds both operands of each node to a graph's outputs, and returns their names."""
-    op, names = NodeBuilder(), []
+    op = NodeBuilder()
+    names: list[str] = []
     for node in nodes:
         for operand in node.inputs[:2]:
             output = op("Identity", operand)
