@@ -81,7 +81,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
+	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
 	@sed -n '3,18s/^# *//p' Makefile && echo
@@ -300,6 +300,9 @@ faults: $(SET_UP)  ## commands that fail at every operation on files (POINTS=0: 
 
 verify-arm64: $(SET_UP)  ## exports of artifacts/pi5 on an emulated Cortex-A76: golden outputs and IMAGES images (2); writes the status
 	$(RUN)/python -m edgepress.benchmarks.arm64 --images $(IMAGES)
+
+bench-step-cache: $(SET_UP)  ## what skipping steps costs, with a step cache and with fewer steps (artifacts/pi5)
+	$(RUN)/python -m edgepress.benchmarks.evaluation.step_cache
 
 bench-openvino: $(SET_UP)  ## exported graphs in OpenVINO: which open, parity, 4-bit weights, speed (PIPELINE=demo)
 	$(RUN)/python -m edgepress.benchmarks.openvino --pipeline $(PIPELINE)

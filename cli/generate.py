@@ -55,6 +55,12 @@ ENGINES = ("onnxruntime", "openvino")
     help="With --image: how much of it is replaced, up to 1.  [default: 0.6]",
 )
 @click.option(
+    "--step-cache",
+    type=Number(0, 1),
+    default=0.0,
+    help="Skip steps whose velocity changes by less than this share, such as 0.1; less time, another image.",
+)
+@click.option(
     "--tile", type=WholeNumber(min=1), metavar="PIXELS", help="Decode in tiles of this side: less memory, more time."
 )
 @click.option(
@@ -94,6 +100,7 @@ def generate(
     negative_prompt: str,
     image_file: Path | None,
     strength: float | None,
+    step_cache: float,
     tile: int | None,
     batch_format: str | None,
     quality: int,
@@ -136,7 +143,8 @@ def generate(
     pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine), threads)
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
     require_effect("--negative-prompt", bool(settings.guidance), "there is no --guidance that leads away from it")
-    request = replace(settings, prompt=prompt or "", seed=seed, tile_size=tile, negative_prompt=negative_prompt)
+    settings = replace(settings, tile_size=tile, step_cache=step_cache)
+    request = replace(settings, prompt=prompt or "", seed=seed, negative_prompt=negative_prompt)
     if image_file is not None:
         request = _add_image(request, image_file, strength)
     if target is None:

@@ -23,6 +23,7 @@ from .image_metadata import Detail, ImageOrigin, build_save_options
 from .pipeline import ImagePipeline
 from .verification import digest_export
 
+UNRECORDED = ("prompt", "image", "strength")  # of a request: batches start from noise
 RECORD, PROMPTS = "batch.json", "prompts"  # the file, and its key for the texts by id
 MAX_SHOWN = 4  # differences in a message
 GENERATING = "generating"  # stage of progress
@@ -138,7 +139,10 @@ def _make_request(prompt: Prompt, request: GenerationRequest) -> GenerationReque
 def _describe(pipeline: ImagePipeline, settings: BatchSettings) -> dict[str, Any]:
     """What the images depend on besides their prompts, as JSON."""
     request = asdict(settings.request)
-    del request["prompt"]
+    for name in UNRECORDED:
+        del request[name]
+    if not request["step_cache"]:  # as in records of earlier releases
+        del request["step_cache"]
     size = list(pipeline.resolve_size(settings.request.size))
     quality = None if settings.format == "png" else settings.quality
     return {

@@ -34,6 +34,8 @@ class GenerationRequest:
             keeps its own, lowered to what the pipeline supports.
         strength: How much of the image is replaced, above 0 to 1, at which nothing of it is left. So much of the steps
             is done.
+        step_cache: Largest relative change of the velocity that a step may miss by taking an earlier one
+            (`runtime.step_cache`); 0 computes all steps.
     """
 
     prompt: str
@@ -46,6 +48,7 @@ class GenerationRequest:
     negative_prompt: str = ""
     image: Image | None = None
     strength: float = DEFAULT_STRENGTH
+    step_cache: float = 0.0
 
 
 def require_valid(request: GenerationRequest) -> None:
@@ -72,6 +75,9 @@ def require_valid(request: GenerationRequest) -> None:
     guidance = request.guidance
     if not (_is_number(guidance) and guidance >= 0):
         raise UserError(f"Invalid guidance {format_value(guidance)}: it must be a number from 0, such as 4.")
+    cache = request.step_cache
+    if not (_is_number(cache) and 0 <= cache <= 1):
+        raise UserError(f"Invalid step cache {format_value(cache)}: it must be a number from 0 to 1, such as 0.1.")
     strength = request.strength
     if not (_is_number(strength) and 0 < strength <= 1):
         raise UserError(f"Invalid strength {format_value(strength)}: it must be a number above 0, up to 1.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
@@ -32,6 +33,7 @@ from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .schedule import Schedule, skip_steps
 from .scheduler import make_schedule
+from .step_cache import StepCache
 from .thread_settings import resolve_threads
 from .tokenizers import PromptTokenizers
 from .vae_tiling import make_tiled_decoder
@@ -65,6 +67,7 @@ class ImagePipeline:
         size_multiple: Number of pixels that the sides of images of any size are multiples of.
         keep_loaded: Whether graphs stay in memory.
         threads: Threads of a graph on the CPU; 0: as the engine chooses.
+        num_reused_steps: Steps of the last image that took an earlier velocity (`step_cache` of the request).
 
     Raises:
         UserError: The folder holds no export that this version can run.
@@ -84,6 +87,7 @@ class ImagePipeline:
             self._open_rknn(artifact, keep_loaded, threads)
         else:
             self._open_onnx(artifact, keep_loaded, providers, engine, threads)
+        self.num_reused_steps = 0
         with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
             self.size_multiple: int = self._host.size_multiple
@@ -384,16 +388,24 @@ class ImagePipeline:
     ) -> Any:
         """Runs all denoising steps, from noise to the latents of an image."""
         run, steps, guidance = self._guard(self._run, DENOISING, request), len(schedule.timesteps), request.guidance
-        progress(DENOISING, 0, steps)
-        for index, timestep in enumerate(schedule.timesteps):
-            scaled = schedule.scale_input(latents, index)
+        cache = StepCache(request.step_cache)
+
+        def predict(scaled: Any, timestep: float) -> Any:
             velocity, *negatives = (
-                self._host.predict_velocity(run, scaled, float(timestep), prompt, guidance) for prompt in prompts
+                self._host.predict_velocity(run, scaled, timestep, prompt, guidance) for prompt in prompts
             )
             for negative in negatives:
                 velocity = self._host.apply_guidance(velocity, negative, guidance)
+            return velocity
+
+        progress(DENOISING, 0, steps)
+        for index, timestep in enumerate(schedule.timesteps):
+            scaled = schedule.scale_input(latents, index)
+            velocity = cache.get_velocity(scaled, index == steps - 1, partial(predict, scaled, float(timestep)))
             latents = schedule.step(latents, velocity, index)
             progress(DENOISING, index + 1, steps)
+        self.num_reused_steps = cache.num_reused
+        self.num_reused_steps = cache.num_reused
         return latents
 
     def _select_decoder(self, tile_size: int | None) -> RunGraph:

@@ -49,6 +49,7 @@ PAGES = {  # the page of each section
     "interop-exports": "interop.md",
     "arm64-cortex-a76": "arm64.md",
     "arm64-cortex-a72": "arm64.md",
+    "step-cache": "../onnx.md",
     "server": "serving.md",
     "soak": "serving.md",
     "clip": "clip.md",
