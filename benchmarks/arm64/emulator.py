@@ -110,9 +110,7 @@ def _download(architecture: str, packages: Sequence[str], folder: Path) -> list[
     """Downloads packages and all that they depend on, with apt in a folder of its own."""
     sources = next((file for file in SOURCE_LISTS if file.exists()), None)
     if sources is None or not all(map(shutil.which, ("apt-get", "dpkg-deb"))):
-        raise UserError(
-            "Unpacking an arm64 system needs apt-get and dpkg-deb. Run it on Debian, in a container for example."
-        )
+        raise UserError(f"{SOURCE_LISTS[-1]}, apt-get or dpkg-deb is missing, which unpack arm64. Run it on Debian.")
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
