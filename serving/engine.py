@@ -22,6 +22,8 @@ from .metrics import Metrics
 
 WARM_UP = ImageRequest(GenerationRequest("a white wall", steps=1), "png", DEFAULT_QUALITY)
 
+PNG_OPTIONS = {"compress_level": 4}  # half the time of the default, for files that are a tenth larger
+
 
 class Engine:
     """Generates the images of jobs.
@@ -93,4 +95,6 @@ class Engine:
             request.generation.prompt, facts.seed, facts.steps, self.pipeline.pipeline_class, self._digest
         )
         options = build_save_options(request.format.upper(), origin, self._provenance)
+        if request.format == "png":
+            options |= PNG_OPTIONS
         return EncodedImage(encode_image(image, request.format, request.quality, options), facts)
