@@ -15,11 +15,12 @@ from ..storage.files import list_files, record_file
 from ..storage.layout import KIT, Artifact
 from ..storage.preflight import check_writable_folder
 from ..storage.recognition import require_export
-from .wheelhouse import require_wheels
+from .wheelhouse import find_wheel_python, require_wheels
 
 TEMPLATES = Path(__file__).parent / "kit"
 NAMES = ("install.sh", "edgepress.service", "supervisor.conf", "edgepress.env", "Containerfile")
 WHEELHOUSE = "wheelhouse"
+CONTAINER_PYTHON = "3.13"  # of the image, where nothing asks for another
 SERVER_BYTES = 200 * 2**20  # of the interpreter and the server's libraries, beside the graphs
 HIGH_FACTOR, MAX_FACTOR = 1.25, 1.5  # of the planned memory: where the kernel reclaims, and where it kills
 
@@ -76,6 +77,7 @@ def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
         "name": artifact.path.resolve().name,
         "memory": _render_memory(_read_memory(artifact)),
         "private_devices": "no" if artifact.has_rknn else "yes",
+        "python": find_wheel_python(wheelhouse) if wheelhouse else CONTAINER_PYTHON,
         "copies": "\n".join(f"COPY {part}/ /opt/edgepress/artifact/{part}/" for part in parts),
     }
     for name in NAMES:

@@ -20,6 +20,7 @@ PLATFORM_TAGS = {  # by the names that Linux gives machines
 }
 SOURCE = Path(__file__).parents[1]  # the repository, unless edgepress was installed from a wheel
 NOT_SHIPPED = (".*", "build", "dist", "artifacts", "*.egg-info", "__pycache__", "runs")
+PYTHON_TAG = re.compile(r"-cp3(\d+)-cp3\1-")  # of a wheel that only one version loads
 MAX_REASON = 300  # characters of what pip says
 
 
@@ -72,6 +73,18 @@ def require_wheels(folder: Path) -> None:
     for wheel in sorted(folder.glob("*.whl")):
         if not zipfile.is_zipfile(wheel):
             raise UserError(f"{wheel} is no wheel, or not a whole one. Remove it, and download it again.")
+
+
+def find_wheel_python(folder: Path) -> str:
+    """The version of Python that a wheelhouse was downloaded for, such as `3.11`.
+
+    Raises:
+        UserError: No wheel names one.
+    """
+    for wheel in sorted(folder.glob("*.whl")):
+        if match := PYTHON_TAG.search(wheel.name):
+            return f"3.{match[1]}"
+    raise UserError(f"{folder} holds no wheel for one version of Python. Run 'edgepress wheelhouse --output {folder}'.")
 
 
 def _run_pip(arguments: list[str], advice: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import zipfile
@@ -12,7 +13,10 @@ from click.testing import CliRunner
 from helpers.published_artifact import write_published_artifact
 
 from edgepress.cli.main import main
+from edgepress.cli.serve import serve
+from edgepress.common.errors import UserError
 from edgepress.serving.board_kit import write_board_kit
+from edgepress.serving.wheelhouse import find_wheel_python
 from edgepress.storage.files import write_json
 
 
@@ -33,11 +37,14 @@ def test_the_kit_is_written_and_replaced(artifact: Path) -> None:
     wheels.mkdir()
     with zipfile.ZipFile(wheels / "edgepress-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("edgepress/__init__.py", "")
+    with zipfile.ZipFile(wheels / "numpy-2-cp311-cp311-manylinux_2_28_aarch64.whl", "w") as wheel:
+        wheel.writestr("numpy/__init__.py", "")
     for _ in range(2):
         result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(wheels)])
         assert result.exit_code == 0, result.output
     run(artifact / "kit", "sha256sum", "--check", "--quiet", "SHA256SUMS")
     assert (artifact / "kit" / "wheelhouse" / "edgepress-1-py3-none-any.whl").exists()
+    assert "FROM docker.io/library/python:3.11-slim\n" in (artifact / "kit" / "Containerfile").read_text("utf-8")
     assert not [path.name for path in artifact.iterdir() if path.name.startswith(".kit")]
     assert CliRunner().invoke(main, ["verify", str(artifact)]).exit_code == 0
 
@@ -78,3 +85,28 @@ def test_a_wheelhouse_without_edgepress_is_refused(artifact: Path, tmp_path: Pat
     result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(tmp_path)])
     assert result.exit_code == 2
     assert "edgepress-1-py3-none-any.whl is no wheel, or not a whole one" in result.stderr
+
+
+def test_the_containerfile_copies_what_there_is_and_runs_what_the_shell_accepts(artifact: Path) -> None:
+    text = (write_board_kit(artifact) / "Containerfile").read_text("utf-8").replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    instructions = [tuple(line.split(maxsplit=1)) for line in lines]
+    assert instructions[0] == ("FROM", "docker.io/library/python:3.13-slim")
+    assert {name for name, _ in instructions} == {"FROM", "RUN", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+    for name, rest in instructions:
+        if name == "RUN":
+            run(artifact, "sh", "-n", "-c", rest)
+        elif name == "COPY":
+            *sources, target = rest.split()
+            assert target.startswith("/")
+            assert any(list(artifact.glob(source)) for source in sources), rest
+        elif name in ("CMD", "HEALTHCHECK"):
+            command = json.loads(rest[rest.index("[") :])
+            assert command[0] in ("edgepress", "python")
+    command = json.loads(dict(instructions)["CMD"])
+    assert set(command[3::2]) <= {option for parameter in serve.params for option in parameter.opts}
+
+
+def test_a_wheelhouse_for_no_version_of_python_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no wheel for one version of Python\. Run 'edgepress wheelhouse"):
+        find_wheel_python(tmp_path)
