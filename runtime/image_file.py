@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from PIL import Image, ImageOps
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
@@ -58,7 +58,8 @@ def read_image(content: bytes) -> Image.Image:
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"The image cannot be read ({error}). Give a PNG, JPEG or WebP file.") from error
+        reason = summarize_error(error)
+        raise UserError(f"The image cannot be read ({reason}). Give a PNG, JPEG or WebP file.") from error
 
 
 def media_type(image_format: ImageFormat) -> str:
