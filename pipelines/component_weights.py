@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..common.errors import UserError, summarize_error
+from ..common.name_list import list_names
 from ..common.requirements import reject_failed_import
 from ..models.base.family import Component, Family
 from ..storage.checkpoint import Checkpoint
@@ -33,7 +34,6 @@ from .quantized_modules import replace_modules
 
 logger = logging.getLogger(__name__)
 
-MAX_LISTED = 5  # names in a message
 # What AWQ's layout is stored in, by the dtypes of the buffers; all else may be of any floating-point dtype.
 STORED_DTYPES = {torch.int32: ("I32",), torch.int8: ("I8",), torch.uint8: ("U8",), torch.float16: ("F16",)}
 # Buffers that older releases stored and that are computed now.
@@ -62,11 +62,11 @@ def _log_unusual(checkpoint: Checkpoint) -> None:
     folder, files = checkpoint.folder, checkpoint.weight_files
     if files.strays:
         used = (files.index or files.files[0]).name
-        logger.warning("%s: %s is loaded; ignored: %s.", folder, used, _list(path.name for path in files.strays))
+        logger.warning("%s: %s is loaded; ignored: %s.", folder, used, list_names(path.name for path in files.strays))
     elif files.variant:
         logger.warning("%s has weights of the variant %r only; they are used.", folder, files.variant)
     if checkpoint.doubles:
-        names = _list(checkpoint.doubles)
+        names = list_names(checkpoint.doubles)
         logger.warning("%s: two files hold %s. The one that the index names is used.", folder, names)
     if checkpoint.wrapper_prefixes:
         prefixes = " and ".join(map(repr, checkpoint.wrapper_prefixes))
@@ -220,8 +220,8 @@ def _compare(
         )
     if missing and unexpected:
         raise UserError(
-            f"{checkpoint.folder} does not hold the weights of a {class_name}: {_list(missing)} are missing, and "
-            f"{_list(unexpected)} are unknown. {advice}"
+            f"{checkpoint.folder} does not hold the weights of a {class_name}: {list_names(missing)} are missing, and "
+            f"{list_names(unexpected)} are unknown. {advice}"
         )
     if missing:
         raise UserError(
@@ -237,7 +237,7 @@ def _compare(
     if unexpected:
         raise UserError(
             f"{checkpoint.folder} has weights that a {class_name} does not have, as {config_file.name} describes it: "
-            f"{_list(unexpected)}. The weights and config.json belong to different models. "
+            f"{list_names(unexpected)}. The weights and config.json belong to different models. "
             f"{advise_recovery(config_file)}"
         )
 
@@ -365,13 +365,6 @@ def _list_names(library: str, class_name: str, config: Mapping[str, Any]) -> set
 def tied_names(module: nn.Module) -> set[str]:
     """The names of weights that the class takes from other ones, so that files lack them."""
     return {name for names in (getattr(module, "all_tied_weights_keys", None) or {}).items() for name in names}
-
-
-def _list(names: Iterable[str]) -> str:
-    """The first names, and the number of further ones."""
-    listed = list(names)
-    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-    return ", ".join(listed[:MAX_LISTED]) + more
 
 
 # ---------------------------------------------------------------- loading

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.name_list import list_names
 from ..storage.checkpoint import Checkpoint
 from .hub import read_pipeline_class
 from .lora_conversion import convert_lora, get_lora_loader
 from .lora_files import PEFT_CONFIG, PEFT_PREFIX, LoraScaling, LoraSpec, read_lora
 
 MAX_ADDED = 1e9  # to a weight; squares of larger ones leave float32 when errors are summed
-MAX_LISTED = 5  # names in a message
 FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.(?P<kind>weight|bias)")
 
 
@@ -195,8 +195,7 @@ def _require_layers(file: Path, layers: _Layers, pipeline: Path) -> None:
     """Raises UserError where a key has no layer."""
     if not layers.unknown:
         return
-    more = f" and {len(layers.unknown) - MAX_LISTED} more" if len(layers.unknown) > MAX_LISTED else ""
-    listed = ", ".join(layers.unknown[:MAX_LISTED]) + more
+    listed = list_names(layers.unknown)
     if not layers.updates:
         raise UserError(
             f"{file} is a LoRA for another base model: none of its keys has a layer in {pipeline}, as diffusers reads "

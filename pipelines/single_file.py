@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..common.name_list import list_names
 from ..storage.checkpoint import COMPONENT_PREFIXES, INNER_PREFIXES, WRAPPER_PREFIXES
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
@@ -61,8 +62,8 @@ class _Mismatch:
         return len(self.missing) + len(self.unknown) + len(self.shapes)
 
     def __str__(self) -> str:
-        parts = [f"{_list(self.missing)} missing"] if self.missing else []
-        parts += [f"{_list(self.unknown)} unknown"] if self.unknown else []
+        parts = [f"{_quote(self.missing)} missing"] if self.missing else []
+        parts += [f"{_quote(self.unknown)} unknown"] if self.unknown else []
         return ", ".join([*parts, *self.shapes[:MAX_LISTED]])
 
 
@@ -82,7 +83,7 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
     encoders = [header.name for header in headers if header.name.startswith(TEXT_ENCODERS)]
     if encoders:
         raise UserError(
-            f"{file} is a whole checkpoint: it holds text encoders too ({_list(encoders)}). Load it with "
+            f"{file} is a whole checkpoint: it holds text encoders too ({_quote(encoders)}). Load it with "
             "from_single_file(...) of diffusers, call save_pretrained(...), and give that folder."
         )
     tensors = _remove_prefixes(dict(_map_tensors(file, headers)))
@@ -177,6 +178,5 @@ def _compare(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> _
     )
 
 
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(map(repr, names[:MAX_LISTED])) + more
+def _quote(names: list[str]) -> str:
+    return list_names(map(repr, names), MAX_LISTED)

@@ -25,13 +25,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..common.errors import UserError
+from ..common.name_list import list_names
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
 from ..storage.recognition import PathKind, recognize_path, reject_path
 from . import benchmark_formats
 from .benchmark_formats import LocatedPrompts, find_benchmark
 from .entries import EXTRA_CELLS, FORMATS, Entry, EntryList, read_entries
-from .fields import list_names, parse_categories, parse_id, parse_language, parse_lines, parse_text, require_id
+from .fields import parse_categories, parse_id, parse_language, parse_lines, parse_text, require_id
 from .prompt import Prompt, detect_language
 
 OWN_KEYS = tuple(Prompt.model_fields)

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from ..common.suggest import suggest_name
 from ..common.validation import explain_value
@@ -95,6 +102,22 @@ def is_mapping(section: type[FrozenModel], key: str) -> bool:
 def is_section(annotation: Any) -> bool:
     """Whether a type is a section of a recipe."""
     return isinstance(annotation, type) and issubclass(annotation, FrozenModel)
+
+
+def say_requirement(requirement: str) -> WrapValidator:
+    """What `Annotated` takes for a type of several forms: invalid values are answered by one requirement for all.
+
+    Args:
+        requirement: What to write, as a clause.
+    """
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            raise ValueError(requirement) from error
+
+    return WrapValidator(check)
 
 
 def explain_settings(section: type[FrozenModel], error: ValidationError) -> str:

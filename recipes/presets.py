@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .frozen_model import FrozenModel
+from .frozen_model import FrozenModel, say_requirement
 
 MAX_STEPS = 10_000  # of denoising; a schedule is computed at once
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Side = Annotated[int, Field(ge=1, le=65_536)]  # pixels
-ImageSize = Literal["native"] | tuple[Side, Side]
+ImageSize = Annotated[
+    Literal["native"] | tuple[Side, Side], say_requirement("write native, or [H, W] in pixels, each at most 65536")
+]
 
 
 class Preset(FrozenModel):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..common.errors import UserError
 from ..numerics.quant_spec import QuantSpec, require_group_size
 from .budget import parse_budget
 from .execution import RuntimeSettings
-from .frozen_model import FrozenModel, explain_settings
+from .frozen_model import FrozenModel, explain_settings, say_requirement
 from .hardware import Hardware
 from .presets import MAX_STEPS, Count, ImageSize, Presets, Side
 from .rknn import RknnSettings
@@ -155,7 +155,9 @@ class QuantizationSettings(FrozenModel):
         "components. Each linear gets 4 bits in groups of 128, 64 or 32, 8 bits, or its original precision, by what "
         "its error does to the images. Without it, all have the primary scheme.",
     )
-    tune: Literal["off", "auto"] | TuneMinutes = Field(
+    tune: Annotated[
+        Literal["off", "auto"] | TuneMinutes, say_requirement("write off, auto, or minutes such as 10, up to 10080")
+    ] = Field(
         default="off",
         description="Train what stays in floating point (scales, norms, embedders) to the reference's outputs after "
         "the codes are found, without a byte more: `off`, `auto` for as long as validation improves, or about how many "
@@ -166,14 +168,6 @@ class QuantizationSettings(FrozenModel):
     def upgrade_entry(cls, key: Any, value: Any) -> tuple[Any, Any]:
         """As in other sections; YAML reads `tune: off` as false."""
         return super().upgrade_entry(key, "off" if key == "tune" and value is False else value)
-
-    @field_validator("tune", mode="wrap")
-    @classmethod
-    def _check_tune(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return check(value)
-        except ValidationError as error:
-            raise ValueError("write off, auto, or minutes such as 10, up to 10080") from error
 
     @field_validator("budget")
     @classmethod
@@ -285,6 +279,8 @@ class ExportSettings(FrozenModel):
 
 
 GateLimit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Percentage = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?\s*%$")]
+GATES = "write names with numbers such as 2, or with percentages such as 2%"
 
 
 class GenerationSettings(FrozenModel):
@@ -307,14 +303,6 @@ class GenerationSettings(FrozenModel):
     )
     negative_prompt: str = Field(default="", description="What guidance leads away from, unless a prompt says it.")
 
-    @field_validator("size", mode="wrap")
-    @classmethod
-    def _check_size(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return check(value)
-        except ValidationError as error:
-            raise ValueError("write native, or [H, W] in pixels, each at most 65536") from error
-
 
 class EvaluationSettings(GenerationSettings):
     """What `edgepress evaluate` generates and measures, and the limits that a candidate must keep."""
@@ -322,7 +310,7 @@ class EvaluationSettings(GenerationSettings):
     RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
 
     count: Count = Field(default=64, description="Number of prompts to use, from the start of the set.")
-    gates: dict[str, GateLimit | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?\s*%$")]] = Field(
+    gates: Annotated[dict[str, GateLimit | Percentage], say_requirement(GATES)] = Field(
         default={},
         description="Limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`: in the unit of the score, or "
         "with `%` relative to the reference's mean. docs/evaluate.md lists them.",
@@ -336,14 +324,6 @@ class EvaluationSettings(GenerationSettings):
         description="The CLIP model, in the form that `evaluate --clip` accepts. `auto` takes the one that comes with "
         "the pipeline, if any.",
     )
-
-    @field_validator("gates", mode="wrap")
-    @classmethod
-    def _check_gates(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return check(value)
-        except ValidationError as error:
-            raise ValueError("write names with numbers such as 2, or with percentages such as 2%") from error
 
 
 class LargeModelSettings(FrozenModel):

@@ -10,8 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..common.errors import UserError
-from .layout import is_pipeline
-from .preflight import check_output, require_possible_path
+from .preflight import check_output, require_outside, require_possible_path
 from .recognition import is_artifact
 
 MIN_LINKED_BYTES = 2**20
@@ -54,10 +53,7 @@ def check_new_folder(path: Path) -> None:
         raise UserError(f"{path} is not a folder. Choose another --output.")
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"{path} is not empty. Choose another --output.")
-    inside = next((place for place in path.resolve().parents if is_pipeline(place) or is_artifact(place)), None)
-    if inside is not None:
-        kind = "a pipeline" if is_pipeline(inside) else "an artifact"
-        raise UserError(f"{path} is in {inside}, which is {kind}: it does not belong there. Choose another --output.")
+    require_outside(path, path.resolve().parents, is_artifact)
     check_output(path)
 
 

@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
@@ -55,6 +55,26 @@ def is_within(output: Path, folder: Path) -> bool:
     return output.resolve().is_relative_to(folder.resolve())
 
 
+def require_outside(output: Path, places: Iterable[Path], is_whole: Callable[[Path], bool] | None = None) -> None:
+    """Checks that an output is in no folder that is published, and replaced, as a whole.
+
+    Args:
+        output: The output.
+        places: The folders that it is in.
+        is_whole: What else than pipelines and exports are such folders.
+
+    Raises:
+        UserError: One of them is.
+    """
+    kinds = {"a pipeline": is_pipeline, "an export": is_export} | ({"an artifact": is_whole} if is_whole else {})
+    for place in places:
+        kind = next((kind for kind, is_kind in kinds.items() if is_kind(place)), None)
+        if kind is not None:
+            raise UserError(
+                f"{output} is in {place}, which is {kind}: it does not belong there. Choose another output folder."
+            )
+
+
 def check_output(artifact: Path, bytes_needed: int = 0) -> None:
     """Checks that an artifact folder can be written.
 
@@ -63,15 +83,13 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
         bytes_needed: What will be written at least.
 
     Raises:
-        UserError: A part of the path is a file, it is a folder inside of an artifact, or read-only, another process is
-            using it, or the disk has less room.
+        UserError: A part of the path is a file, it is a folder of an artifact or inside of one, or read-only, another
+            process is using it, or the disk has less room.
     """
     require_possible_path(artifact)
     if recognize_path(artifact) in (PathKind.MODEL, PathKind.EXPORT):
         raise reject_path(artifact, "Choose another output folder", is_artifact)
-    pipeline = next((place for place in artifact.resolve().parents if is_pipeline(place)), None)
-    if pipeline is not None:
-        raise UserError(f"{artifact} is in {pipeline}, which is a pipeline. Choose another output folder.")
+    require_outside(artifact, artifact.resolve().parents)
     work = Artifact(artifact).work
     for path in (artifact, work):
         check_writable_folder(path)
@@ -92,12 +110,7 @@ def check_results_folder(folder: Path) -> None:
     """
     require_possible_path(folder)
     real = folder.resolve()
-    whole = next((place for place in (real, *real.parents) if is_pipeline(place) or is_export(place)), None)
-    if whole is not None:
-        kind = "an export" if is_export(whole) else "a pipeline"
-        raise UserError(
-            f"{folder} is in {whole}, which is {kind}: results do not belong there. Choose another output folder."
-        )
+    require_outside(folder, (real, *real.parents))
     check_writable_folder(folder)
 
 

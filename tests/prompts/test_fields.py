@@ -86,8 +86,3 @@ def test_a_value_in_a_message_is_its_json_or_the_beginning_of_it(value: Any) -> 
         assert json.loads(text) == value or "\\ud" in text
     else:
         assert len(json.dumps(value, ensure_ascii=False)) >= 60
-
-
-def test_many_names_are_counted() -> None:
-    assert fields.list_names("abc") == "a, b, c"
-    assert fields.list_names("abcdefg") == "a, b, c, d, e and 2 more"

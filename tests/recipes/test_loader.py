@@ -180,6 +180,8 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
         ("calibration: {steps: 1e8}", "calibration.steps = '1e8': it must be a whole number."),
         ("calibration: {steps: 100000000}", "calibration.steps = 100000000: it must be at most 10000."),
         ("calibration: {size: [100000, 100000]}", "calibration.size = [100000, 100000]: write native, or [H, W]"),
+        ("rknn: {size: [0, 64]}", "rknn.size = [0, 64]: write native, or [H, W]"),
+        ("presets: {fast: {size: big}}", "presets.fast.size = 'big': write native, or [H, W]"),
         ("calibration: {guidance: .inf}", "calibration.guidance = inf: it must be a finite number."),
         ("rknn: {memory: .nan}", "rknn.memory = nan: it must be a finite number."),
         ("rknn: {build_memory: 1.0e+308}", "rknn.build_memory = 1e+308: it must be at most"),

@@ -65,9 +65,19 @@ def test_a_virtual_file_system_is_tried() -> None:
         check_output(Path("/proc/artifact"))
 
 
+def test_an_artifact_is_not_in_an_export(tmp_path: Path) -> None:
+    """It would be lost when the export is replaced."""
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "pipeline.json").write_text('{"schema_version": 1, "family": "x", "graphs": {}, "host": {}}')
+    with pytest.raises(UserError, match=r"onnx, which is an export: it does not belong there\. Choose another output"):
+        check_output(tmp_path / "onnx" / "artifact")
+
+
 def test_an_artifact_is_not_in_a_pipeline(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(UserError, match=r"is in .*, which is a pipeline\. Choose another output folder"):
+    with pytest.raises(
+        UserError, match=r"is in .*, which is a pipeline: it does not belong there\. Choose another output folder"
+    ):
         check_output(tmp_path / "gguf" / "artifact")
 
 
@@ -159,5 +169,5 @@ def test_results_are_not_written_into_what_is_published_as_a_whole(name: str, tm
         file.parent.mkdir()
         file.touch()
     check_results_folder(artifact.evaluation)
-    with pytest.raises(UserError, match=r"results do not belong there\. Choose another output folder\."):
+    with pytest.raises(UserError, match=r"it does not belong there\. Choose another output folder\."):
         check_results_folder(tmp_path / name)
