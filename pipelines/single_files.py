@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
-from ..models.base.single_file import SingleFileNames
+from ..models.base.single_file import SingleFileLayout, SingleFileNames
 from ..models.single_files import find_layout
 from ..storage.files import read_json_object
 from ..storage.gguf_header import GgufTensor, read_gguf_header
@@ -74,8 +74,7 @@ def check_component_file(pipeline: Path, replacement: ComponentFile) -> None:
     names = [folder.name for folder in find_weight_folders(pipeline)]
     if component not in names:
         raise UserError(f"{pipeline} has no component {component!r}. Choose from: {', '.join(names)}.")
-    class_name = read_json_object(pipeline / MODEL_INDEX)[component][1]
-    layout = find_layout(class_name, read_json_object(pipeline / component / "config.json"))
+    layout = _find_layout(pipeline, component)
     if replacement.is_gguf:
         require_packages(str(file), "gguf")
         header = read_gguf_header(file)
@@ -145,6 +144,12 @@ def _load_with_diffusers(pipeline: Path, replacement: ComponentFile, class_name:
         from diffusers import GGUFQuantizationConfig
 
         options["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
+    layout = _find_layout(pipeline, replacement.component)
+    if layout and layout.names.prefix:
+        from diffusers.loaders.single_file_utils import load_single_file_checkpoint
+
+        tensors = load_single_file_checkpoint(source) if isinstance(source, str) else source
+        source = _add_prefix(tensors, _read_expected(pipeline, replacement.component), layout.names)
     module = resolve_class("diffusers", class_name).from_single_file(
         source,
         config=str(pipeline),
@@ -204,6 +209,12 @@ def _load_with_transformers(
 # ---------------------------------------------------------------- checks
 
 
+def _find_layout(pipeline: Path, component: str) -> SingleFileLayout | None:
+    """What single files of a component look like, if edgepress knows that."""
+    class_name = read_json_object(pipeline / MODEL_INDEX)[component][1]
+    return find_layout(class_name, read_json_object(pipeline / component / "config.json"))
+
+
 def _read_expected(pipeline: Path, component: str) -> Shapes:
     """The shapes of a component's tensors by the names that its library gives them."""
     from .component_weights import tied_names
@@ -240,6 +251,12 @@ def _strip_prefix(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors without what programs put before their names."""
     prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in tensors)), "")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _add_prefix(tensors: dict[str, Tensor], expected: Shapes, names: SingleFileNames) -> dict[str, Tensor]:
+    """Adds the prefix by which diffusers recognizes original names of some classes, where a program left it out."""
+    originals = names.group(expected).keys() - expected.keys()
+    return {names.prefix + name: tensor for name, tensor in tensors.items()} if originals & tensors.keys() else tensors
 
 
 def _check_shapes(replacement: ComponentFile, shapes: Shapes, expected: Shapes, names: SingleFileNames | None) -> None:

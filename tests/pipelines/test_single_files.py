@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from helpers.single_files import read_component, use_original_names, write_gguf, write_safetensors
 from torch import Tensor
 
+from edgepress.benchmarks.synthetic.tiny_pipelines import write_tiny_pipeline
 from edgepress.common.errors import UserError
+from edgepress.models.single_files import find_layout
 from edgepress.pipelines.single_files import ComponentFile, check_component_file, load_component_file
 
 
@@ -37,6 +40,20 @@ def test_every_naming_gives_the_weights_of_the_pipeline(
     state = load_component_file(reference, ComponentFile("transformer", file), torch.float32).state_dict()
     assert state.keys() == weights.keys()
     assert all(torch.equal(state[name].float().reshape(weights[name].shape), weights[name]) for name in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_original_names_of_a_unet_are_read_without_their_prefix_too(prefix: str, tmp_path: Path) -> None:
+    write_tiny_pipeline("StableDiffusionXLPipeline", tmp_path / "source")
+    tensors = read_component(tmp_path / "source" / "unet")
+    layout = find_layout("UNet2DConditionModel", json.loads((tmp_path / "source" / "unet" / "config.json").read_text()))
+    assert layout is not None
+    named = {prefix + name: tensors[tensor.parts[0]] for name, tensor in layout.names.group(tensors).items()}
+    file = write_gguf(named, tmp_path / "x.gguf", "sdxl")
+    check(tmp_path / "source", file, "unet")
+    state = load_component_file(tmp_path / "source", ComponentFile("unet", file), torch.float32).state_dict()
+    assert all(torch.equal(state[name], tensors[name]) for name in tensors)
 
 
 def test_a_text_encoder_is_replaced_as_well(reference: Path, tmp_path: Path) -> None:
