@@ -181,7 +181,7 @@ def main(
     ]
     introduction = INTRODUCTION.format(processor=processor, engine=engine, recipe=recipe, images=images)
     body = "\n\n".join([f"## {processor}, emulated", introduction, render_table(header, rows)])
-    if not print_only and not names:
+    if not print_only:
         write_section(f"arm64-{processor}", f"make verify-arm64 IMAGES={images}", body)
     click.echo(body)
 
