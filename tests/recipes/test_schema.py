@@ -205,3 +205,13 @@ def test_every_shipped_recipe_states_its_device_and_presets_for_both_sizes(name:
         assert presets.fast.steps < presets.quality.steps
     if recipe.rknn:
         assert recipe.hardware.memory == (recipe.rknn.memory,)
+
+
+@pytest.mark.parametrize("name", ["pi5", "cpu-arm64", "rk3588", "rk3588-8gb", "rk3588s-4gb"])
+def test_recipes_for_arm64_cpus_keep_zero_points_and_refuse_fp16(name: str) -> None:
+    """ONNX Runtime rounds the activations of symmetric weights by row there, and sums float16 in float16."""
+    recipe = load_recipe(name)
+    assert recipe.hardware is not None
+    assert "fp16" not in recipe.hardware.formats
+    assert recipe.export.precision == "int4"
+    assert not recipe.quantize.scheme.symmetric

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from edgepress.common.errors import UserError
+from edgepress.runtime.onnx import sessions
 from edgepress.runtime.onnx.sessions import SessionPool, create_session, describe_session_options
 from edgepress.runtime.thread_settings import ThreadSettings
 
@@ -153,3 +154,19 @@ def test_weights_are_mapped_and_not_read(tmp_path: Path) -> None:
     session = create_session(tmp_path / "sum.onnx")
     assert str(tmp_path / "weights.safetensors") in Path("/proc/self/maps").read_text()
     assert session.run(None, {"a": np.ones((64, 1024), np.float32)})[0].max() == 2
+
+
+@pytest.mark.parametrize(
+    ("saturates", "graph", "is_exact"),
+    [
+        (True, b"MatMulInteger", True),
+        (False, b"MatMulInteger", False),  # with VNNI, where it would only take longer
+        (True, b"MatMulInteger DequantizeLinear", False),  # which ONNX Runtime would reject
+        (True, b"MatMul", False),
+    ],
+)
+def test_products_of_bytes_are_exact_where_the_processor_saturates(
+    monkeypatch: pytest.MonkeyPatch, saturates: bool, graph: bytes, is_exact: bool
+) -> None:
+    monkeypatch.setattr(sessions, "saturates_int8", lambda: saturates)
+    assert (sessions.list_session_entries(graph).get("session.x64quantprecision") == "1") is is_exact
