@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,11 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline
-from ..storage.files import list_files
+from ..storage.files import list_files, read_json_object
+from ..storage.layout import MODEL_INDEX
 from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.preflight import check_disk_space
-from ..storage.weight_files import WEIGHT_FILE_STEMS
+from ..storage.weight_files import WEIGHT_FILE_STEMS, find_weight_folders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,17 +32,17 @@ class ConversionResult:
 
     Attributes:
         folder: The folder.
-        component: The component whose weights are those of the file.
-        num_weights: Number of its parameters.
+        components: The components whose weights are those of the file.
+        num_weights: Number of their parameters.
     """
 
     folder: Path
-    component: str
+    components: tuple[str, ...]
     num_weights: int
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}: the {self.component} is that of the file, {self.num_weights:,} parameters; everything "
+            f"{self.folder}: {', '.join(self.components)} of the file, {self.num_weights:,} parameters; everything "
             "else is that of the pipeline."
         )
 
@@ -62,10 +63,12 @@ def convert(
 
     Args:
         file: A safetensors file with one component under the names of its original release or of its class, such as
-            ComfyUI keeps in `diffusion_models`.
+            ComfyUI keeps in `diffusion_models`, or a whole checkpoint with denoiser, VAE and text encoders, as it keeps
+            in `checkpoints`.
         base: The pipeline that it belongs to: `demo`, a diffusers folder, or a Hub id.
         output: The folder to write, which must be new or empty.
-        component: The component's folder in the pipeline. Default: the one that the file fits.
+        component: The folder of the one component to take. Default: the one that the file fits, or all of a whole
+            checkpoint.
         progress: Called with a stage, what is done and the total.
 
     Returns:
@@ -79,20 +82,48 @@ def convert(
         what = "is no safetensors file" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}. Give a single-file checkpoint in safetensors.")
     check_new_folder(target)
-    from ..pipelines.single_file import convert_single_file
     from ..storage.checkpoint import write_sharded
 
-    converted = convert_single_file(source, pipeline, component)
+    converted = _read_components(source, pipeline, component)
+    taken = {part.component for part in converted}
+    _require_weights(pipeline, taken, source)
     check_disk_space(target, source.stat().st_size)
     with new_folder(target) as folder:
-        config = f"{converted.component}/config.json"
         for name in list_files(pipeline):
-            if Path(name).parts[0] != converted.component or name == config:
+            if Path(name).parts[0] not in taken or name in {f"{part}/config.json" for part in taken}:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(pipeline / name, folder / name)
-        tensors = _iterate(converted, progress)
-        write_sharded(tensors, folder / converted.component, WEIGHT_FILE_STEMS["diffusers"])
-    return ConversionResult(target, converted.component, sum(tensor.numel() for tensor in converted.tensors.values()))
+        index = read_json_object(pipeline / MODEL_INDEX)
+        for part in converted:
+            stem = WEIGHT_FILE_STEMS[index[part.component][0]]
+            write_sharded(_iterate(part, progress), folder / part.component, stem)
+    num_weights = sum(tensor.numel() for part in converted for tensor in part.tensors.values())
+    return ConversionResult(target, tuple(sorted(taken)), num_weights)
+
+
+def _read_components(file: Path, pipeline: Path, component: str | None) -> list[ConvertedComponent]:
+    from ..pipelines.single_file import convert_single_file
+    from ..pipelines.whole_checkpoint import convert_whole_checkpoint, is_whole
+
+    if not is_whole(file):
+        return [convert_single_file(file, pipeline, component)]
+    converted = convert_whole_checkpoint(file, pipeline)
+    chosen = [part for part in converted if component in (None, part.component)]
+    if not chosen:
+        names = ", ".join(part.component for part in converted)
+        raise UserError(f"{file} has no component {component!r}. Choose from: {names}.")
+    return chosen
+
+
+def _require_weights(pipeline: Path, taken: Collection[str], file: Path) -> None:
+    """Raises UserError where neither the file nor the pipeline has the weights of a component."""
+    stored = {folder.name for folder in find_weight_folders(pipeline)}
+    for name, entry in read_json_object(pipeline / MODEL_INDEX).items():
+        is_model = isinstance(entry, list) and any(entry) and (pipeline / name / "config.json").is_file()
+        if is_model and name not in stored and name not in taken:
+            raise UserError(
+                f"Neither {file} nor {pipeline} has the weights of the {name}. Give a complete pipeline with --base."
+            )
 
 
 def _iterate(converted: ConvertedComponent, progress: Progress) -> Iterator[tuple[str, Tensor]]:

@@ -89,7 +89,10 @@ def _require_pipeline(folder: Path, model: str) -> Path:
             f"{describe_without_suffix(folder)}."
         )
     if folder.suffix == ".safetensors" and folder.is_file():
-        raise UserError(f"{folder} is a single file of weights. Make a folder of it with 'edgepress convert'.")
+        raise UserError(
+            f"{folder} is a single file of weights. Make a folder of it with 'edgepress convert {folder} --base MODEL "
+            "--output FOLDER', where MODEL is the pipeline that it belongs to."
+        )
     if not is_pipeline(folder):
         raise reject_path(folder, "Give the top folder of a diffusers pipeline, a Hub id, or 'demo'", is_pipeline)
     return folder

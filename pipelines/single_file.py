@@ -5,7 +5,7 @@ The conversions of names are those of diffusers. Weights are mapped, not read, u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,10 @@ from ..common.name_list import list_names
 from ..storage.checkpoint import COMPONENT_PREFIXES, INNER_PREFIXES, WRAPPER_PREFIXES
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
-from ..storage.safetensors_header import LENGTH_BYTES, TensorHeader, read_tensor_headers
+from ..storage.safetensors_header import LENGTH_BYTES, read_tensor_headers
 from .empty_modules import build_empty_module, resolve_class
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# What the names of other components in whole checkpoints begin with.
-TEXT_ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.", "text_encoder.", "te.")
 MAX_LISTED = 3  # names in a message
 
 
@@ -44,7 +42,7 @@ class ConvertedComponent:
 
 
 @dataclass(frozen=True)
-class _Mismatch:
+class Mismatch:
     """Why a file does not hold a component.
 
     Attributes:
@@ -76,24 +74,17 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
         component: Its folder; None for the one that the file fits.
 
     Raises:
-        UserError: The file is corrupt, is stored in a dtype that is not read, holds several components, or does not fit
-            a component of the pipeline.
+        UserError: The file is corrupt, is stored in a dtype that is not read, or does not fit a component of the
+            pipeline.
     """
-    headers = read_tensor_headers(file)
-    encoders = [header.name for header in headers if header.name.startswith(TEXT_ENCODERS)]
-    if encoders:
-        raise UserError(
-            f"{file} is a whole checkpoint: it holds text encoders too ({_quote(encoders)}). Load it with "
-            "from_single_file(...) of diffusers, call save_pretrained(...), and give that folder."
-        )
-    tensors = _remove_prefixes(dict(_map_tensors(file, headers)))
-    candidates = _list_convertible(pipeline)
+    tensors = _remove_prefixes(map_tensors(file))
+    candidates = list_convertible(pipeline)
     if component is not None and component not in candidates:
         raise UserError(
             f"{pipeline} has no component {component!r} that diffusers reads from single files. Choose from: "
             f"{', '.join(candidates) or 'none'}."
         )
-    mismatches: dict[str, _Mismatch] = {}
+    mismatches: dict[str, Mismatch] = {}
     for name in [component] if component is not None else candidates:
         class_name = candidates[name]
         config = read_json_object(pipeline / name / "config.json")
@@ -101,9 +92,9 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
             raise UserError(f"{pipeline / name} is quantized. Give the pipeline in its original precision.")
         expected = build_empty_module("diffusers", class_name, config).state_dict()
         # The names may be those of the class already, which a conversion would spoil.
-        for rename in (dict, partial(_convert, class_name, config)):
+        for rename in (dict, partial(convert_names, class_name, config)):
             renamed = rename(tensors)
-            mismatch = _compare(renamed, expected)
+            mismatch = compare_tensors(renamed, expected)
             if not mismatch.count:
                 return ConvertedComponent(name, class_name, renamed)
             mismatches[name] = min(mismatch, mismatches.get(name, mismatch), key=lambda difference: difference.count)
@@ -116,20 +107,29 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
     )
 
 
-def _map_tensors(file: Path, headers: list[TensorHeader]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file by name, as views of the mapped file."""
+def map_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, as views of the mapped file.
+
+    Positions, which older releases stored as integers, are left out: they are computed.
+
+    Raises:
+        UserError: The file is corrupt, or has tensors in a dtype that is not read.
+    """
+    headers = [header for header in read_tensor_headers(file) if not header.name.endswith("position_ids")]
     unread = sorted({header.dtype for header in headers} - DTYPES.keys())
     if unread:
         raise UserError(f"{file} has weights in {unread[0]}, which is not read. Give a file in BF16, F16 or F32.")
     mapped = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
     with file.open("rb") as stream:
         offset = LENGTH_BYTES + int.from_bytes(stream.read(LENGTH_BYTES), "little")
+    tensors = {}
     for header in headers:
         values = mapped[offset + header.start : offset + header.end]
         dtype = DTYPES[header.dtype]
         if (offset + header.start) % dtype.itemsize:
             values = values.clone()  # torch views aligned bytes only
-        yield header.name, values.view(dtype).view(header.shape)
+        tensors[header.name] = values.view(dtype).view(header.shape)
+    return tensors
 
 
 def _remove_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def _remove_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _list_convertible(pipeline: Path) -> dict[str, str]:
+def list_convertible(pipeline: Path) -> dict[str, str]:
     """The classes of the components that diffusers converts, by folder."""
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
@@ -153,7 +153,7 @@ def _list_convertible(pipeline: Path) -> dict[str, str]:
     return classes
 
 
-def _convert(class_name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_names(class_name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames tensors as diffusers does; those of another component may come out as anything, or as none."""
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
@@ -166,8 +166,8 @@ def _convert(class_name: str, config: Mapping[str, Any], tensors: Mapping[str, T
         return dict(tensors)  # another component's names, by which it is recognized
 
 
-def _compare(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> _Mismatch:
-    return _Mismatch(
+def compare_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mismatch:
+    return Mismatch(
         [name for name in expected if name not in tensors],
         [name for name in tensors if name not in expected],
         [

@@ -116,14 +116,13 @@ def sd3_transformer(**config: Any) -> Any:
         sample_size=SIDE // 8,
         in_channels=4,
         out_channels=4,
-        num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=64,
         caption_projection_dim=32,
         pooled_projection_dim=2 * PROJECTED,
         pos_embed_max_size=12,
-        **{"dual_attention_layers": (0,), "qk_norm": "rms_norm"} | config,
+        **{"num_layers": 2, "dual_attention_layers": (0,), "qk_norm": "rms_norm"} | config,
     )
 
 

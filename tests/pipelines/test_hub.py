@@ -61,7 +61,7 @@ def test_a_file_is_not_a_pipeline(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(
         UserError,
-        match=r"model\.safetensors is a single file of weights\. Make a folder of it with 'edgepress convert'",
+        match=r"model\.safetensors is a single file of weights\. Make a folder of it with 'edgepress convert",
     ):
         hub.resolve_pipeline(str(tmp_path / "model.safetensors"))
 

@@ -177,6 +177,7 @@ def test_a_layer_that_never_runs_stays_in_floats_and_is_named(
 
 MORE_LAYERS: dict[str, dict[str, Any]] = {
     FLUX: {"num_layers": 2, "num_single_layers": 2},
+    SD3: {"num_layers": 4},
     SDXL: {"layers_per_block": 2},
 }
 
