@@ -112,8 +112,8 @@ def test_every_component_has_the_weights_of_the_file(kind: str, tmp_path: Path) 
     write, group = KINDS[kind]
     write(tmp_path / "original")
     groups = group(tmp_path / "original")
-    others = POSITIONS if kind == "StableDiffusionPipeline" else {}
-    file = write_checkpoint(tmp_path / "model.safetensors", groups, **others)
+    extra = POSITIONS if kind == "StableDiffusionPipeline" else {}
+    file = write_checkpoint(tmp_path / "model.safetensors", groups, **extra)
     base = shutil.copytree(tmp_path / "original", tmp_path / "base")
     for weights in base.glob("*/*.safetensors"):
         weights.unlink()

@@ -101,13 +101,13 @@ def name_clip(tensors: Tensors) -> Tensors:
     }
 
 
-def write_checkpoint(file: Path, groups: Mapping[str, Tensors], **others: Tensor) -> Path:
-    """Writes tensors by what their names begin with, as float16 where they are floats."""
+def write_checkpoint(file: Path, groups: Mapping[str, Tensors], **extra: Tensor) -> Path:
+    """Writes tensors by what their names begin with, and further ones by name."""
 
     def iterate() -> Iterator[tuple[str, Tensor]]:
         for prefix, tensors in groups.items():
             for name, tensor in tensors.items():
                 yield prefix + name, tensor.clone().contiguous()
 
-    save_file(dict(iterate()) | others, file)
+    save_file(dict(iterate()) | extra, file)
     return file
