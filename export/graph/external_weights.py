@@ -32,6 +32,9 @@ from ...storage.recovery import advise_recovery
 from .int4_operands import has_symmetric_zero_points, to_matmul_nbits_operand
 from .int8_operands import Int8Tensors, dequantize_int8, to_int8_operand
 
+WIDEST_SCALE = 4  # bytes
+INT4_TENSORS = 3  # of a layer: codes, scales and zero points
+TENSOR_OVERHEAD = 320  # bytes of an entry in a header, and of the room up to the next tensor
 ALIGNMENT = 64  # bytes: a cache line, and no vector register is wider
 HEADER_BYTES = 2**20  # upper bound for the header of a shard
 CAST_CHUNK = 2**22  # elements that are cast at once
@@ -128,6 +131,31 @@ class WeightSource:
         """Returns the dtype in which an embedding is stored. INT8 has one scale per row."""
         name = f"{embedding}.weight"
         return FLOAT_DTYPES[self.load_tensor(name).dtype] if name in self._checkpoints else ir.DataType.INT8
+
+    def estimate_bytes(self, float_bytes: int, has_int4: bool, has_int8: bool, unused: tuple[str, ...] = ()) -> int:
+        """Estimates what the weights take beside graphs, from headers; never too little.
+
+        Args:
+            float_bytes: Bytes of a float.
+            has_int4: Whether graphs multiply with INT4 codes, rather than with floats made of them.
+            has_int8: The same of INT8.
+            unused: What the names of weights begin with that no graph reads.
+        """
+        total = 0
+        for layout in self.quantized_linears.values():
+            size = math.prod(layout.shape)
+            if isinstance(layout, Int8Layout):
+                total += size + layout.shape[0] * WIDEST_SCALE if has_int8 else size * float_bytes
+            else:
+                blocks = layout.shape[0] * math.ceil(layout.shape[1] / layout.block_size)
+                total += size // 2 + blocks * (WIDEST_SCALE + 1) if has_int4 else size * float_bytes
+            total += TENSOR_OVERHEAD * INT4_TENSORS
+        for name in self._checkpoints:
+            is_code = name.endswith(".codes") and (has_int8 or _get_module_name(name) not in self.int8_convolutions)
+            is_of_linear = _get_module_name(name) in self.quantized_linears and not name.endswith(".bias")
+            if not is_of_linear and not name.startswith(unused):
+                total += math.prod(self._get_shape(name)) * (1 if is_code else float_bytes) + TENSOR_OVERHEAD
+        return total
 
     def __contains__(self, name: str) -> bool:
         """Whether `materialize` can provide a tensor."""

@@ -15,13 +15,13 @@ from .source_model import SourcePipeline
 INT4_PER_INT32 = 8
 
 
-def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int) -> None:
+def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int = 0) -> None:
     """Checks that a pipeline is complete and that its graphs can be written.
 
     Args:
         pipeline: The pipeline.
         target: The folder that is written or replaced: `onnx` or `rknn` in an artifact.
-        bits_per_weight: Bits of the narrowest weights that the graphs may have.
+        bits_per_weight: Bits of the narrowest weights that the graphs may have; 0 if the room is checked later.
 
     Raises:
         UserError: A file of the pipeline is missing, its scheduler is not supported, a value of a config is invalid,

@@ -14,7 +14,7 @@ from ...pipelines.sampling import read_native_size
 from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact
-from ...storage.preflight import is_within
+from ...storage.preflight import check_disk_space, is_within
 from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.int8_operands import to_int8_operand, to_matmul_8bits_operand
@@ -25,7 +25,7 @@ from ..graph.source_model import SourcePipeline, open_source
 from .tensorrt import get_unsupported_reason
 
 ImageSizes = Sequence[tuple[int, int]]
-MIN_WEIGHT_BITS = {"fp32": 32, "fp16": 16, "int4": 4, "w8a8": 8}  # of the narrowest weights, by precision
+GRAPH_BYTES = 2**18  # of a graph without weights, and what describes it; real ones are smaller
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,18 @@ class ExportPlan:
         """The format of INT4 linear layers, `ort` or `qdq`; None where there are none."""
         return self.settings.format if self.settings.precision == "int4" else None
 
+    def estimate_bytes(self) -> int:
+        """Estimates what the export takes on the disk: all graphs with their weights. It is never too little."""
+        graphs = self.source.family.graphs
+        unused = [graph for graph in self.source.family.optional_graphs if graph.submodule and graph not in graphs]
+        floats, is_int4 = 2 if self.is_fp16 else 4, self.settings.precision == "int4"
+        total = len(graphs) * GRAPH_BYTES
+        for name, weights in self.weights.items():
+            prefixes = tuple(f"{graph.submodule}." for graph in unused if graph.component == name)
+            total += weights.estimate_bytes(floats, is_int4, is_int4 or self.is_w8a8, prefixes)
+        folders = self.source.list_tokenizer_folders()
+        return total + sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
+
     @property
     def uses_int8_matmul(self) -> bool:
         """Whether graphs multiply in int8, an error that parity must tell from mistakes."""
@@ -94,7 +106,7 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     pipeline = open_source(source, settings.extra_graphs)
     if is_within(output, pipeline.folder):
         raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
-    check_export(pipeline, Artifact(output).onnx, MIN_WEIGHT_BITS[settings.precision])
+    check_export(pipeline, Artifact(output).onnx)
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
     _check_shapes(pipeline, host, settings, sizes)
@@ -123,7 +135,9 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
         solutions = _find_int8_solutions(pipeline, components, settings)
     for name, solution in solutions.items():
         weights[name] = open_weights(pipeline.open_checkpoint(name), solution)
-    return ExportPlan(pipeline, host, settings, sizes, solutions, weights)
+    plan = ExportPlan(pipeline, host, settings, sizes, solutions, weights)
+    check_disk_space(output, plan.estimate_bytes())
+    return plan
 
 
 def _check_opset(settings: ExportSettings) -> None:
