@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from edgepress.pipelines.hub import read_pipeline_class
 from edgepress.pipelines.sampling import load_pipeline
 from edgepress.quantize.plan import build_plan
 from edgepress.recipes.schema import QuantizationSettings
-from edgepress.storage.checkpoint import Checkpoint
+from edgepress.storage.checkpoint import Checkpoint, write_sharded
 
 Tensors = dict[str, Tensor]
 COMPONENTS = ("text_encoder", "transformer", "vae")
@@ -123,6 +124,32 @@ def link_a_readme_to_nothing(pipeline: Path) -> None:
     (pipeline / "README.md").symlink_to("blobs/1234")
 
 
+def link_into_blobs(pipeline: Path) -> None:
+    """As the cache of the Hub stores a snapshot: every file is a link to one whose name says nothing."""
+    blobs = pipeline.parent / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(path for path in sorted(pipeline.rglob("*")) if path.is_file()):
+        target = shutil.move(file, blobs / f"{number:040x}")
+        file.symlink_to(os.path.relpath(target, file.parent))
+
+
+def keep_shards_beside_a_single_file(pipeline: Path) -> None:
+    for component, stem in (("transformer", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        tensors = load_file(pipeline / component / f"{stem}.safetensors")
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        write_sharded(iter(tensors.items()), pipeline / component, stem, size // 2)
+        assert (pipeline / component / f"{stem}.safetensors.index.json").exists()
+        save_file(tensors, pipeline / component / f"{stem}.safetensors", {"format": "pt"})
+
+
+def leave_unused_components(pipeline: Path) -> None:
+    """One that the index switches off, and one that it does not name."""
+    for name in ("safety_checker", "prior"):
+        shutil.copytree(pipeline / "vae", pipeline / name)
+    index = pipeline / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"safety_checker": [None, None]}))
+
+
 def store_computed_buffers(pipeline: Path) -> None:
     with edit_weights(pipeline / "text_encoder") as tensors:
         tensors["rotary_emb.inv_freq"] = torch.ones(32)
@@ -137,6 +164,9 @@ EQUAL = (
     name_a_class_with_a_head,
     name_a_class_with_a_head_only,
     link_a_readme_to_nothing,
+    link_into_blobs,
+    keep_shards_beside_a_single_file,
+    leave_unused_components,
     store_computed_buffers,
 )
 
