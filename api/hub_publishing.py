@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..common.arguments import check_arguments
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..storage.checksums import write_checksums
@@ -217,8 +217,7 @@ def _upload(folder: Path, repo_id: str, private: bool) -> str:
         url = client.create_repo(repo_id, private=private, exist_ok=True)
         client.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload with edgepress")
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"Uploading to {repo_id} failed ({reason}). Check the network and the token's rights."
+            f"Uploading to {repo_id} failed ({summarize_error(error)}). Check the network and the token's rights."
         ) from error
     return str(url)

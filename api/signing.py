@@ -67,7 +67,7 @@ def check_signature(path: str | Path, key: str | Path) -> None:
     artifact, key = _require_artifact(path), _require_key(key)
     signature = artifact.path / SIGNATURE
     if not signature.is_file():
-        raise UserError(f"{artifact.path} has no signature. Ask who made it for one.")
+        raise UserError(f"{artifact.path} has no signature for a public key to check. Ask who made it for one.")
     from model_signing import verifying
 
     try:

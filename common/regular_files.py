@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from .errors import UserError
@@ -19,3 +20,19 @@ def require_regular(path: Path, advice: str = "Give a file.") -> None:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is no file but a pipe, socket or device, which may have no end. {advice}")
+
+
+def read_regular_text(path: Path, errors: str = "strict") -> str:
+    """Reads a UTF-8 file to its end.
+
+    Args:
+        path: The file.
+        errors: What becomes of bytes that are not UTF-8, as `Path.read_text` has it.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe, a socket or a device, which may have no end.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe, socket or device", str(path))
+    return path.read_text("utf-8", errors=errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,13 @@ def bundled_clip(folder: Path) -> str | None:
 
 
 def _looks_like_hub_id(model: str) -> bool:
-    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
+    owner, slash, name = model.partition("/")
+    return bool(slash) and "/" not in name and not owner.startswith((".", "~")) and bool(owner) and not _exists(owner)
+
+
+def _exists(name: str) -> bool:
+    """Whether there is a file or folder of that name, so that what follows is a path."""
+    return os.path.lexists(name)
 
 
 def _require_pipeline(folder: Path, model: str) -> Path:
@@ -100,13 +107,15 @@ def _require_pipeline(folder: Path, model: str) -> Path:
 
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        is_unreachable = isinstance(error, LocalEntryNotFoundError)
+        reason = "it cannot be reached, and its cache has no such model" if is_unreachable else summarize_error(error)
         raise UserError(
-            f"{model!r} is not a local folder, and downloading it from the Hugging Face Hub failed "
-            f"({summarize_error(error)}). Check the name and the network."
+            f"{model!r} is not a local folder, and downloading it from the Hugging Face Hub failed ({reason}). Check "
+            "the name and the network."
         ) from error

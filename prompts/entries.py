@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
 from ..common.regular_files import require_regular
 from .text_file import read_text_file, split_lines
 
@@ -260,7 +260,7 @@ def _read_parquet(path: Path, known_columns: Sequence[str]) -> EntryList:
         known = _find_known(_require_columns(path, columns), known_columns)
         rows = parquet.read_table(path, columns=known).to_pylist() if known else []
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = summarize_error(error)
         raise UserError(f"Prompt file {path} cannot be read ({reason}). It must be a Parquet file.") from error
     if not known:
         return EntryList(path, "column", [Entry(str(path), dict.fromkeys(columns))])

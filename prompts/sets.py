@@ -51,7 +51,9 @@ def find_prompt_set(name_or_path: str | Path) -> Path:
         if Path(name_or_path).exists():
             return Path(name_or_path)
     matches = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {matches[0]!r}?" if matches else f"shipped sets: {', '.join(names)}."
+    hint = (
+        f"did you mean {matches[0]!r}?" if matches else f"give a file, or one of the shipped sets: {', '.join(names)}."
+    )
     raise UserError(f"There is no prompt set or file {name!r}; {hint}")
 
 

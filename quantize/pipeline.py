@@ -143,7 +143,7 @@ def _check_places(source: Path, artifact: Artifact) -> None:
         raise UserError(
             f"The output folder {artifact.path} is inside the model folder {source}. Choose another --output."
         )
-    if source.resolve().is_relative_to(artifact.model.resolve()):
+    if is_within(source, artifact.model):
         raise UserError(
             f"The model folder {source} is in the place of the result, {artifact.model}. Choose another --output."
         )

@@ -13,6 +13,7 @@ from typing import cast
 
 from fastapi import Request
 
+from ..common.errors import summarize_error
 from .engine import Engine
 from .errors import ApiError
 from .images import EncodedImage, ImageRequest
@@ -130,7 +131,7 @@ class Service:
         try:
             return self.outputs.add(image)
         except OSError as error:
-            logger.warning("An image could not be stored: %s. Check the folder of --state.", error)
+            logger.warning("An image could not be stored: %s. Check the folder of --state.", summarize_error(error))
             return None
 
     async def _wait(self, job: Job) -> list[EncodedImage]:

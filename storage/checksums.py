@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.regular_files import read_regular_text
 from .atomic_file import atomic_write
 from .files import FileRecord, hash_file
 from .layout import CHECKSUMS_NAME
@@ -49,7 +50,7 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
     """
     file = folder / CHECKSUMS_NAME
     try:
-        lines = file.read_text("utf-8").split("\n")
+        lines = read_regular_text(file).split("\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

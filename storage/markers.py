@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from ..common.regular_files import read_regular_text
+
 
 class JsonAuthor(StrEnum):
     """What wrote a JSON file.
@@ -30,7 +32,7 @@ def identify_author(file: Path, keys: Sequence[str]) -> JsonAuthor:
         keys: Keys of which no other program writes most together. A damaged file must still contain most of them.
     """
     try:
-        text = file.read_text("utf-8", errors="replace")
+        text = read_regular_text(file, errors="replace")
     except OSError:
         return JsonAuthor.UNKNOWN
     try:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from ..common.errors import UserError, summarize_error
+from ..common.regular_files import read_regular_text
 from .checksums import read_checksums, require_checksum, write_checksums
 from .files import FileRecord, list_files, record_file, write_json
 from .layout import CHECKSUMS_NAME, CONFIG_NAME, RKNN, is_of_another_program, locate_folder
@@ -368,7 +369,7 @@ def read_export_config(folder: Path) -> OnnxPipelineConfig | RknnPipelineConfig:
 def is_rknn_export(folder: Path) -> bool:
     """Whether an export holds parts for an NPU. Where its pipeline.json is damaged, its name decides."""
     try:
-        content = parse_strict_json((folder / CONFIG_NAME).read_text("utf-8"))
+        content = parse_strict_json(read_regular_text(folder / CONFIG_NAME))
     except (OSError, ValueError):  # reading it says what is wrong
         return locate_folder(folder).name == RKNN
     return "target" in content
@@ -394,7 +395,7 @@ def write_config(
 def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
     path, remedy = folder / CONFIG_NAME, f"Run '{command}' again."
     try:
-        content = parse_strict_json(path.read_text("utf-8"))
+        content = parse_strict_json(read_regular_text(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Run '{command}' to create it.") from error
     except UnicodeDecodeError as error:

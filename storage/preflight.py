@@ -46,12 +46,13 @@ def require_possible_path(path: Path) -> None:
 
 
 def is_within(output: Path, folder: Path) -> bool:
-    """Whether an output is a folder or inside of it, wherever links lead.
+    """Whether a path is a folder or inside of it, wherever links lead.
 
     Raises:
-        UserError: There can be nothing at the output's path.
+        UserError: There can be nothing at one of the paths.
     """
-    require_possible_path(output)
+    for path in (output, folder):
+        require_possible_path(path)
     return output.resolve().is_relative_to(folder.resolve())
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..common.errors import UserError
+from ..common.errors import UserError, summarize_error
+from ..common.regular_files import read_regular_text
 from .checksums import read_checksums, require_checksum
 from .files import FileRecord, digest_files
 from .layout import Artifact, is_of_another_program
@@ -60,13 +61,13 @@ def read_manifest_content(file: Path) -> dict[str, Any] | None:
     if is_of_another_program(file):
         return None
     try:
-        content = parse_strict_json(file.read_text("utf-8"))
+        content = parse_strict_json(read_regular_text(file))
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
         raise corrupt_manifest(file, "it is not UTF-8") from error
     except (OSError, ValueError) as error:
-        raise corrupt_manifest(file, str(error)) from error
+        raise corrupt_manifest(file, summarize_error(error)) from error
     version = content.get("schema_version")
     _require_readable(file, version)
     is_required = type(version) is int and version >= CHECKSUMS_SINCE

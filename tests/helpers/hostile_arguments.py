@@ -12,7 +12,7 @@ import click
 
 LONG_NAME = "n" * 300
 NUMBERS = ("abc", "0", "-1", "1.5", "1" + 30 * "0", "nan", "inf")
-TEXTS = (" ", "a\nb", "-1", "\x1b[2J", "D\udce9", "a=b", "a:b", "http://localhost:1")
+TEXTS = (" ", "a\nb", "-1", "\x1b[2J", "D\udce9", "ab=cd", "ab:cd", "http://localhost:1")
 PATHS = (
     "absent", "absent/absent", "images", "recipe.yaml", "dangling", "loop", "/dev/zero", "pipe", LONG_NAME,
     f"absent/{LONG_NAME}", "empty", "empty.json", "binary", "new\nline", "recipe.yaml/x", "/proc/x", "artifact",

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ....common.errors import UserError
+from ....common.errors import UserError, summarize_error
 from ...images.types import ImageArray
 from .encoders import ClipEncoders
 from .preprocessing import ClipPreprocessing, read_open_clip_config
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUICKGELU_SUFFIX, GELU_SUFFIX = "-quickgelu", "-gelu"
-MAX_REASON_CHARS = 300  # of an error of open_clip, which may list every tensor
 
 
 def is_installed() -> bool:
@@ -42,7 +41,7 @@ def load(spec: ClipSpec) -> ClipEncoders:
         _require_position_embeddings(model, spec)
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
+        reason = summarize_error(error)
         raise UserError(
             f"open_clip cannot load {spec.weights[0]} as {name} ({reason}). Give another --clip."
         ) from error
