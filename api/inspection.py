@@ -15,7 +15,7 @@ from ..common.arguments import check_arguments
 from ..common.errors import UserError, escape_controls
 from ..common.text_table import align_rows
 from ..models.registry import load_families
-from ..pipelines.preflight import check_lfs_pointers, check_pipeline
+from ..pipelines.preflight import check_pipeline, check_weight_formats
 from ..recipes.schema import QuantizationSettings
 from ..storage.files import read_json_object
 from ..storage.layout import CONFIG_NAME, EVALUATION_RESULTS, MODEL_INDEX, Artifact, is_export, is_pipeline
@@ -25,8 +25,7 @@ from ..storage.parameter_count import count_tensor_parameters, read_loaded_heade
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 from ..storage.safetensors_header import TensorHeader
-from ..storage.weight_files import find_weight_folders, select_weight_files
-from ..storage.weight_formats import is_awq, require_supported
+from ..storage.weight_files import select_weight_files
 
 if TYPE_CHECKING:
     from ..quantize.plan import ComponentPlan
@@ -268,12 +267,7 @@ def _find_problem(folder: Path) -> str:
     """What the commands would refuse the pipeline for, by the same checks; those that need torch are left out."""
     try:
         check_pipeline(folder)
-        check_lfs_pointers(folder)
-        for component in find_weight_folders(folder):
-            dtypes = {header.name: header.dtype for header in read_loaded_headers(select_weight_files(component))}
-            config = _read_json(component / "config.json")
-            if not is_awq(config):
-                require_supported(component, dtypes, config)
+        check_weight_formats(folder)
     except UserError as error:
         return str(error)
     return ""

@@ -12,6 +12,7 @@ from ..common.requirements import requires_extra
 from ..models.registry import load_families
 from ..pipelines.hub import read_pipeline_class, resolve_source
 from ..pipelines.model_size import adapt_recipe
+from ..pipelines.preflight import check_weight_formats
 from ..recipes.hardware import Gibibytes
 from ..recipes.presets import Side
 from ..recipes.schema import ExportSettings, Recipe
@@ -54,6 +55,9 @@ def plan(
     """
     loaded = load_checked(recipe)
     source = resolve_source(model if model is not None else loaded.model)
+    folder = source if is_pipeline(source) else Artifact(source).model
+    if is_pipeline(folder):
+        check_weight_formats(folder)
     from ..export.planning.planner import plan_device
 
     return plan_device(source, adapt_recipe(loaded, source), size, memory)

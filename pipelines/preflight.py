@@ -23,8 +23,10 @@ from ..prompts.chat_template import compile_chat_template
 from ..runtime.scheduler_config import check_schedule
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
+from ..storage.parameter_count import read_loaded_headers
 from ..storage.recovery import advise_recovery
-from ..storage.weight_files import select_weight_files
+from ..storage.weight_files import find_weight_folders, select_weight_files
+from ..storage.weight_formats import is_awq, require_supported
 from .hub import read_pipeline_arguments, read_pipeline_class
 from .tokenizer_ids import check_token_ids
 
@@ -84,6 +86,21 @@ def check_lfs_pointers(folder: Path) -> None:
         if file.suffix in READ_SUFFIXES and file.is_file():
             with file.open("rb") as stream:
                 require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))
+
+
+def check_weight_formats(folder: Path) -> None:
+    """Checks by headers that the weights of a pipeline, as far as it has some, are of a format that is read.
+
+    Raises:
+        UserError: A file was not downloaded or is corrupt, or weights have another format.
+    """
+    check_lfs_pointers(folder)
+    for component in find_weight_folders(folder):
+        headers = read_loaded_headers(select_weight_files(component))
+        file = component / "config.json"
+        config = read_json_object(file) if file.exists() else {}
+        if not is_awq(config):
+            require_supported(component, {header.name: header.dtype for header in headers}, config)
 
 
 def _has_numbers(entry: list[Any]) -> bool:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny import edit_weights
 
 import edgepress
 from edgepress.api.inspection import PipelineInfo
 from edgepress.common.errors import UserError
 from edgepress.models.registry import get_family
 from edgepress.pipelines.hub import DEMO_PIPELINE
-from edgepress.pipelines.preflight import check_host, check_images, check_pipeline
+from edgepress.pipelines.preflight import check_host, check_images, check_pipeline, check_weight_formats
 
 
 @pytest.fixture
@@ -209,6 +210,33 @@ def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: 
         check_images(pipeline, 64, 64)
     with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
         check_host(pipeline, get_family("ZImagePipeline"))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (WEIGHTS, "diffusion_pytorch_model.safetensors is a git-lfs pointer"),
+        ("vae/config.json", "config.json is a git-lfs pointer"),
+        ("tokenizer/tokenizer.json", "tokenizer.json is a git-lfs pointer"),
+    ],
+)
+def test_plan_says_of_files_what_the_work_would_say(pipeline: Path, file: str, reason: str) -> None:
+    (pipeline / file).write_text(POINTER)
+    with pytest.raises(UserError, match=reason):
+        edgepress.plan("orin", model=pipeline)
+    with pytest.raises(UserError, match=reason):
+        check_weight_formats(pipeline)
+
+
+def test_plan_does_not_plan_weights_that_are_not_read(pipeline: Path) -> None:
+    with edit_weights(pipeline / "transformer") as tensors:
+        tensors["layers.0.feed_forward.w2.weight"] = tensors["layers.0.feed_forward.w2.weight"].char()
+    with pytest.raises(UserError, match="has the dtype I8: it is quantized"):
+        edgepress.plan("orin", model=pipeline)
 
 
 @pytest.mark.parametrize(
