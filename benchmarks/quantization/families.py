@@ -26,6 +26,7 @@ from .processor_packages import FOLDER as PACKAGES
 from .processor_packages import import_processor_packages
 
 MARK = "●"
+MAX_SHOWN = 150  # characters of a reason
 MAX_NAMES = 12  # of classes that share a reason; more are those without a mark
 RESULTS = PACKAGES.parent / "families"
 INTRODUCTION = """\
@@ -55,7 +56,7 @@ def main(classes: tuple[str, ...], missing: bool, method: Method) -> None:
             _store(trial)
             click.echo(_describe(trial))
     tried = [name for name in listed if _locate(name).exists()]
-    write_section("families", "make bench-families", _render([_load(name) for name in tried], len(listed)))
+    write_section("families", "make bench-families", _render([_load(name) for name in tried], listed))
 
 
 def _run_quietly(name: str, method: Method) -> Trial:
@@ -94,18 +95,18 @@ def _describe(trial: Trial) -> str:
     return f"{trial.name}: " + (failed[0] if failed else f"works, {trial.layers} layers")
 
 
-def _render(trials: Sequence[Trial], num_listed: int) -> str:
+def _render(trials: Sequence[Trial], listed: Sequence[str]) -> str:
     """Renders the section.
 
     Args:
         trials: The results.
-        num_listed: Number of classes that could be tried.
+        listed: All classes that could be tried.
     """
     import diffusers
 
     introduction = INTRODUCTION.format(
         version=diffusers.__version__,
-        listed=num_listed,
+        listed=len(listed),
         tried=len(trials),
         quantizing=sum(trial.works(*QUANTIZING) for trial in trials),
         exporting=sum(trial.works(EXPORTS) for trial in trials),
@@ -117,7 +118,9 @@ def _render(trials: Sequence[Trial], num_listed: int) -> str:
     columns = [column for column in COLUMNS if column not in (TINY, COMPARES)]
     rows = [_make_row(trial, columns) for trial in trials]
     table = render_table(["class", *columns, "layers", "error"], rows)
-    return "\n\n".join(["## Pipeline classes", introduction, table, *_list_reasons(trials)])
+    untried = sorted(set(listed) - {trial.name for trial in trials})
+    missing = [f"Not tried yet: {', '.join(f'`{name}`' for name in untried)}."] if untried else []
+    return "\n\n".join(["## Pipeline classes", introduction, table, *missing, *_list_reasons(trials)])
 
 
 def _make_row(trial: Trial, columns: Sequence[str]) -> list[str]:
@@ -154,7 +157,9 @@ def _list_reasons(trials: Sequence[Trial]) -> Iterator[str]:
     for trial in trials:
         for column, reason in trial.reasons.items():
             if reason:
-                failed.setdefault((column, reason.replace(trial.name, "the class")), []).append(trial.name)
+                text = reason.replace(trial.name, "the class")
+                text = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+                failed.setdefault((column, text), []).append(trial.name)
     lines = [
         f"- {column}: {reason}"
         if len(names) > MAX_NAMES

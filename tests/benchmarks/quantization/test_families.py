@@ -36,11 +36,12 @@ def test_a_class_that_nobody_described_does_everything_but_export(tmp_path: Path
     assert trial.errors is not None
     assert trial.errors.high is not None
     assert trial.errors.high < 0  # the error is smaller than that of rounding to nearest
-    table = families._render([trial], 2)
+    table = families._render([trial], [trial.name, "FluxPipeline"])
     text = " ".join(table.split())
     assert "2 text-to-image classes" in text
     assert "1 were tried" in text
     assert "1 can be quantized, opened again and evaluated, 0 be exported, and 0 generate without torch" in text
+    assert "Not tried yet: `FluxPipeline`." in table
     assert "| `PixArtSigmaPipeline` | ● | ● | ● | ● | ● | – | – |" in table
 
 
@@ -48,4 +49,6 @@ def test_a_class_without_a_tiny_config_says_why_and_tries_nothing_more(tmp_path:
     trial = run_trial("AudioLDM2Pipeline", tmp_path)
     assert list(trial.reasons) == ["tiny pipeline"]
     assert "no tiny config of" in trial.reasons["tiny pipeline"]
-    assert f"- tiny pipeline, `AudioLDM2Pipeline`: {trial.reasons['tiny pipeline']}" in families._render([trial], 2)
+    assert f"- tiny pipeline, `AudioLDM2Pipeline`: {trial.reasons['tiny pipeline'][:100]}" in families._render(
+        [trial], [trial.name, "FluxPipeline"]
+    )
