@@ -14,6 +14,7 @@
 #   POINTS, VERB  operations to let fail for each fault, for faults (default: 0, all), and of which command
 #   JOBS          processes for fuzz and faults (default: 1)
 #   OLD, REPEATS  another checkout of edgepress to compare with, for bench-commands, and runs in each (default: 5)
+#   GGML          a libggml-base.so, for bench-interop: its rounding with an importance matrix is compared as well
 #   PYTHON        the interpreter to create .venv with (default: the system's Python 3.11, or the first in PATH)
 
 # Old names of variables and of a target are accepted for one release. A test rejects the target's name if it is whole.
@@ -49,6 +50,7 @@ BLOCKS ?= 1
 STEPS ?= 1
 DTYPE ?= bfloat16
 REPEATS ?= 5
+GGML ?=
 REQUESTS ?= 1000
 HOURS ?= 0.5
 IMAGES ?= 2
@@ -84,7 +86,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
-	@sed -n '3,18s/^# *//p' Makefile && echo
+	@sed -n '3,19s/^# *//p' Makefile && echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## create the virtual environment in .venv (other targets do this on first use)
@@ -264,6 +266,7 @@ demo-lora: $(SET_UP)  ## train the demo's LoRA again, in demo/lora
 bench-interop: $(SET_UP)  ## what other programs make of every export of weights, without edgepress
 	$(RUN)/python -m edgepress.benchmarks.quantization.interop
 	$(RUN)/python -m edgepress.benchmarks.interop
+	$(RUN)/python -m edgepress.benchmarks.interop.gguf_rounding $(if $(GGML),--ggml "$(GGML)")
 
 open-clip: $(OPEN_CLIP)  ## install open_clip in build/open_clip, for the test that compares with it
 

@@ -50,6 +50,7 @@ PAGES = {  # the page of each section
     "arm64-cortex-a76": "arm64.md",
     "arm64-cortex-a72": "arm64.md",
     "step-cache": "../onnx.md",
+    "interop-gguf": "interop.md",
     "server": "serving.md",
     "soak": "serving.md",
     "clip": "clip.md",
