@@ -1,4 +1,4 @@
-"""Compares ways to round the demo to GGUF's blocks of 32 weights at the same bits: edgepress's codes, and ggml's model.
+"""Compares ways to round the demo to GGUF's blocks of 32 weights at the same bits: codes of edgepress, and of ggml.
 
 Part of `make bench-interop`. With `--ggml`, a library of ggml (`libggml-base.so` of llama.cpp or of
 sd.cpp), its rounding with an importance matrix is compared as well: the mean squares of every layer's
