@@ -45,7 +45,7 @@ ENGINES = ("onnxruntime", "openvino")
 @click.option(
     "--image",
     "image_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="An image to start from; the artifact must have the graph that reads it.",
 )

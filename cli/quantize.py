@@ -12,6 +12,7 @@ from ..recipes.schema import METHOD_STEPS
 from .command import Command, accept_old_names
 from .console import print_json, show_progress
 from .options import (
+    PATH,
     force_option,
     ignore_plan_option,
     json_option,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--reuse",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="ARTIFACT",
     multiple=True,
     help="An artifact whose text encoder is taken as it is, if its weights were the same (SHA-256); repeatable.",

@@ -28,6 +28,7 @@ VALUES: Mapping[str, Sequence[str]] = {  # by the type of the option
     "ImageSize": SIZES,
     "NameChoice": ("abc",),
     "LocalPath": (*TEXTS, *PATHS),
+    "BudgetText": (*NUMBERS, *TEXTS),
     "RecipeName": (*TEXTS, *PATHS),
     "Tuple": PATHS,
     "StringParamType": (*TEXTS, *PATHS, "name=absent", "transformer:absent", "absent@float32", "recipe.yaml:nan"),
