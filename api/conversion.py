@@ -21,7 +21,7 @@ from ..storage.weight_files import WEIGHT_FILE_STEMS, find_weight_folders
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..pipelines.single_file import ConvertedComponent
+    from ..pipelines.component_conversion import ConvertedComponent
 
 STAGE = "writing weights"
 
@@ -102,7 +102,7 @@ def convert(
 
 
 def _read_components(file: Path, pipeline: Path, component: str | None) -> list[ConvertedComponent]:
-    from ..pipelines.single_file import convert_single_file
+    from ..pipelines.component_conversion import convert_single_file
     from ..pipelines.whole_checkpoint import convert_whole_checkpoint, is_whole
 
     if not is_whole(file):

@@ -7,12 +7,12 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..models.base.image_size import check_image_size
 from ..models.registry import get_family, load_families
+from ..pipelines.component_files import check_component_file
 from ..pipelines.hub import read_pipeline_class
 from ..pipelines.optimum_pipelines import require_optimum
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
-from ..pipelines.single_files import check_component_file
 from ..runtime.onnx.exported import load_exported_onnx
 from ..storage.preflight import check_results_folder, check_writable_folder, require_possible_path
 from .generation.candidates import ImageSource

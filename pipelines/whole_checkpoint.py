@@ -18,9 +18,16 @@ from ..common.errors import UserError
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.safetensors_header import read_tensor_headers
+from .component_conversion import (
+    ConvertedComponent,
+    Mismatch,
+    compare_tensors,
+    convert_names,
+    list_convertible,
+    map_tensors,
+)
 from .component_weights import tied_names
 from .empty_modules import build_empty_module
-from .single_file import ConvertedComponent, Mismatch, compare_tensors, convert_names, list_convertible, map_tensors
 
 Tensors = Mapping[str, Tensor]
 DENOISER = "model.diffusion_model."

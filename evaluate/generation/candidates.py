@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from ...common.errors import UserError
 from ...common.file_names import require_local
+from ...pipelines.component_files import SINGLE_FILE_SUFFIXES, ComponentFile
 from ...pipelines.optimum_pipelines import find_optimum_format
-from ...pipelines.single_files import SINGLE_FILE_SUFFIXES, ComponentFile
 from ...runtime.rknn.exported import is_rknn_artifact
 from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
 from ...storage.manifest import Manifest, read_manifest

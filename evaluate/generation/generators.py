@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...pipelines.component_files import load_component_file
 from ...pipelines.hub import read_pipeline_class
 from ...pipelines.optimum_pipelines import load_optimum_pipeline, require_optimum
 from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline, load_pipeline_with
-from ...pipelines.single_files import load_component_file
 from ...prompts.prompt import Prompt, prompt_seed
 from ..images.types import ImageArray
 from .candidates import ImageSource

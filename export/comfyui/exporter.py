@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...common.progress import Progress, no_progress
 from ...models.base.single_file import FileTensor
-from ...models.single_files import find_layouts
+from ...models.single_file_layouts import find_layouts
 from ...numerics.affine import QuantizedWeight
 from ...storage.checkpoint import write_sharded
 from ...storage.layout import COMFYUI

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.single_file import SingleFileLayout
-from ...models.single_files import find_layouts
+from ...models.single_file_layouts import find_layouts
 from ...numerics.affine import QuantizedWeight
 from ...numerics.gguf_blocks import BLOCK_SIZE, is_symmetric, pack_q4_0, pack_q4_1, pack_q8_0, q4_1_difference
 from ...numerics.int8_rows import Int8Rows

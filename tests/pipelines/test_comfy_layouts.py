@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgepress.common.errors import UserError
 from edgepress.pipelines.comfy_layouts import dequantize_comfy, find_comfy_layouts
-from edgepress.pipelines.single_files import ComponentFile, check_component_file, load_component_file
+from edgepress.pipelines.component_files import ComponentFile, check_component_file, load_component_file
 from edgepress.storage.safetensors_header import read_tensor_headers
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
-from edgepress.pipelines.single_files import ComponentFile
+from edgepress.pipelines.component_files import ComponentFile
 from edgepress.storage.manifest import read_manifest
 
 

@@ -13,7 +13,7 @@ from edgepress.benchmarks.synthetic.tiny_components import DENOISERS, TEXT_ENCOD
 from edgepress.benchmarks.synthetic.tiny_pipelines import VARIATIONS
 from edgepress.common.errors import UserError
 from edgepress.models.base.family import Component, Family
-from edgepress.models.single_files import find_layout, find_layouts
+from edgepress.models.single_file_layouts import find_layout, find_layouts
 
 WIDE = {"num_attention_heads": 24, "attention_head_dim": 128}  # what diffusers' converter of FLUX.1 is written for
 DENOISER_CLASSES: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
 from ..models.base.single_file import SingleFileLayout, SingleFileNames
-from ..models.single_files import find_layout
+from ..models.single_file_layouts import find_layout
 from ..storage.files import read_json_object
 from ..storage.gguf_header import GgufTensor, read_gguf_header
 from ..storage.layout import MODEL_INDEX

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from edgepress.benchmarks.synthetic.tiny_pipelines import write_tiny_pipeline
 from edgepress.common.errors import UserError
-from edgepress.models.single_files import find_layout
-from edgepress.pipelines.single_files import ComponentFile, check_component_file, load_component_file
+from edgepress.models.single_file_layouts import find_layout
+from edgepress.pipelines.component_files import ComponentFile, check_component_file, load_component_file
 
 
 @pytest.fixture(scope="module")
