@@ -9,8 +9,9 @@ import pytest
 import torch
 from gguf import MODEL_ARCH, get_tensor_name_map
 
-from edgepress.benchmarks.synthetic.tiny_components import DENOISERS, TEXT_ENCODERS
-from edgepress.benchmarks.synthetic.tiny_pipelines import VARIATIONS
+from edgepress.benchmarks.synthetic.tiny_denoisers import DENOISERS
+from edgepress.benchmarks.synthetic.tiny_text_encoders import TEXT_ENCODERS
+from edgepress.benchmarks.synthetic.tiny_variations import VARIATIONS
 from edgepress.common.errors import UserError
 from edgepress.models.base.family import Component, Family
 from edgepress.models.single_file_layouts import find_layout, find_layouts

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgepress.benchmarks.synthetic.tiny_pipelines import SIDE, write_tiny_pipeline
+from edgepress.benchmarks.synthetic.tiny_pipelines import write_tiny_pipeline
+from edgepress.benchmarks.synthetic.tiny_sizes import SIDE
 from edgepress.export.gguf.exporter import export_gguf
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
