@@ -1,7 +1,8 @@
 """Text encoders without most of their padding: prompts are padded to hundreds of tokens of which few are real.
 
 Real tokens never read padding that a mask excludes, so that their statistics stay the same. Some columns of padding run
-along, because their activations count for the largest values of layers, and stand for those that are left out.
+along, because their activations count for the largest values of layers. Where these decide whether float16 can hold
+everything (`fp16_safe`), nothing may be left out.
 """
 
 from __future__ import annotations
