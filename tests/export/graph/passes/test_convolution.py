@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgepress.export.graph.passes.convolution import dequantize_convolutions
 from edgepress.numerics.int8_rows import dequantize_rows, quantize_rows
+from edgepress.runtime.onnx import sessions
 
 SHAPE = (6, 3, 3, 3)
 FLOATS = {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16}
@@ -30,7 +31,11 @@ def make_graph(dtype: ir.DataType, opset: int) -> ir.Model:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_graph_computes_with_the_values_of_the_codes(dtype: ir.DataType) -> None:
+@pytest.mark.parametrize("saturates", [False, True])  # whether the processor lacks VNNI
+def test_the_graph_computes_with_the_values_of_the_codes(
+    monkeypatch: pytest.MonkeyPatch, dtype: ir.DataType, saturates: bool
+) -> None:
+    monkeypatch.setattr(sessions, "saturates_int8", lambda: saturates)
     generator = torch.Generator().manual_seed(0)
     rows = quantize_rows(torch.randn(SHAPE, generator=generator))
     x = torch.randn(1, 3, 5, 5, generator=generator)
@@ -41,9 +46,8 @@ def test_the_graph_computes_with_the_values_of_the_codes(dtype: ir.DataType) -> 
     values = {"conv.codes": rows.codes.numpy(), "conv.scales": rows.scales.flatten().numpy().astype(FLOATS[dtype])}
     for name, value in values.items():
         model.graph.initializers[name].const_value = ir.tensor(value, name=name)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as sessions are opened without VNNI
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    graph = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, sessions.make_session_options(graph))
     outputs = session.run(None, {"x": x.numpy().astype(FLOATS[dtype])})
     weight = dequantize_rows(rows)
     for output, padding in zip(outputs, (1, 0), strict=True):
