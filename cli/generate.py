@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from ..common.errors import UserError
+from ..common.regular_files import require_regular
 from ..common.requirements import requires_extra
 from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
@@ -171,6 +172,7 @@ def _add_image(request: GenerationRequest, file: Path, strength: float | None) -
     from ..runtime.image_file import read_image
 
     try:
+        require_regular(file, "Give an image file as --image.")
         image = read_image(file.read_bytes())
     except OSError as error:
         raise UserError(f"Cannot read {file} ({error.strerror}). Give another --image.") from error

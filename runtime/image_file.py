@@ -8,7 +8,7 @@ from io import BytesIO
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..common.errors import UserError, summarize_error
 
@@ -58,7 +58,8 @@ def read_image(content: bytes) -> Image.Image:
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        reason = summarize_error(error)
+        is_unknown = isinstance(error, UnidentifiedImageError)  # the message would name an object in memory
+        reason = "its format is unknown" if is_unknown else summarize_error(error)
         raise UserError(f"The image cannot be read ({reason}). Give a PNG, JPEG or WebP file.") from error
 
 

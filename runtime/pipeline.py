@@ -243,6 +243,7 @@ class ImagePipeline:
         """Whether a negative prompt has an effect at a guidance scale."""
         return self._host.takes_negative_prompt and self._host.is_guided(guidance)
 
+    @check_arguments
     def resolve_size(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """Returns the height and width of an image.
 

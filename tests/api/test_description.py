@@ -156,9 +156,16 @@ def test_the_users_own_files_stay(name: str, tmp_path: Path) -> None:
     assert not artifact.description.exists()
 
 
-@pytest.mark.parametrize("license", ["mit\nevil: yes", "GPL: [x", ""])
-def test_a_licence_is_an_identifier(license: str, artifact: Path) -> None:  # noqa: A002
-    with pytest.raises(UserError, match="is no identifier of a licence"):
+@pytest.mark.parametrize(
+    ("license", "message"),
+    [
+        ("mit\nevil: yes", "is no identifier of a licence"),
+        ("GPL: [x", "is no identifier of a licence"),
+        ("", "license = '': it must not be empty"),
+    ],
+)
+def test_a_licence_is_an_identifier(license: str, message: str, artifact: Path) -> None:  # noqa: A002
+    with pytest.raises(UserError, match=message):
         edgepress.describe(artifact, license)
 
 

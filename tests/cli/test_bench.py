@@ -29,8 +29,9 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bench(artifact: Path, *arguments: object) -> Result:
-    defaults = ["bench", artifact, "--images", 3, "--steps", 2, "--size", "32x48"]
-    return CliRunner().invoke(main, [str(argument) for argument in (*defaults, *arguments)])
+    defaults = {"--images": 3, "--steps": 2, "--size": "32x48"}
+    options = [text for name, value in defaults.items() if name not in arguments for text in (name, value)]
+    return CliRunner().invoke(main, [str(argument) for argument in ("bench", artifact, *options, *arguments)])
 
 
 def load_results(folder: Path) -> BenchResults:

@@ -32,8 +32,9 @@ def artifact(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def generate(artifact: Path, output: Path, *arguments: str, **kwargs: Any) -> Result:
-    defaults = ["generate", str(artifact), "--prompt", "a cat", "--steps", "1", "-o", str(output)]
-    return CliRunner().invoke(main, [*defaults, *arguments], **kwargs)
+    defaults = {"--prompt": "a cat", "--steps": "1"}
+    options = [text for name, value in defaults.items() if name not in arguments for text in (name, value)]
+    return CliRunner().invoke(main, ["generate", str(artifact), "-o", str(output), *options, *arguments], **kwargs)
 
 
 def get_error(result: Result) -> str:
@@ -169,6 +170,23 @@ def test_wrong_usage_exits_with_2(artifact: Path, tmp_path: Path, arguments: tup
     result = generate(artifact, tmp_path / "a.png", *arguments)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_an_image_without_end_is_not_read(artifact: Path, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    if not file.exists():
+        os.mkfifo(file)
+    message = get_error(generate(artifact, tmp_path / "a.png", "--image", str(file)))
+    assert f"{file} is no file but a pipe, socket or device" in message
+    assert "Give an image file as --image." in message
+
+
+def test_a_file_that_is_no_image_is_named_so(artifact: Path, tmp_path: Path) -> None:
+    file = tmp_path / "notes.png"
+    file.write_text("no image")
+    message = get_error(generate(artifact, tmp_path / "a.png", "--image", str(file)))
+    assert message == "Error: The image cannot be read (its format is unknown). Give a PNG, JPEG or WebP file.\n"
 
 
 @pytest.mark.slow

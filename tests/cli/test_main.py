@@ -144,7 +144,7 @@ def test_a_typo_in_a_recipe_is_answered_with_the_key_that_was_meant(tmp_path: Pa
 
 def test_a_missing_model_folder_is_named() -> None:
     message = error_message(run("quantize", "--recipe", "orin", "--model", "./nowhere"))
-    assert "There is no model folder nowhere" in message
+    assert "There is no model folder ./nowhere" in message
 
 
 def test_a_pipeline_class_that_diffusers_lacks_is_named(tmp_path: Path) -> None:

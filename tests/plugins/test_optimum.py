@@ -127,7 +127,7 @@ def test_optimum_finds_the_command_and_starts_light() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "./nowhere"], "There is no model folder nowhere"),
+        (["--model", "./nowhere"], "There is no model folder ./nowhere"),
         pytest.param(
             ["--model", "demo", "--dataset", "absent.jsonl"],
             "There is no prompt set or file 'absent.jsonl'",

@@ -28,8 +28,9 @@ def artifact(tmp_path: Path) -> Path:
 def run(artifact: Path, *arguments: str, prompts: list[Prompt] = PROMPTS) -> Result:
     file = artifact.with_name("prompts.jsonl")
     save_prompts(prompts, file)
-    options = ["--prompts", str(file), "--steps", "1", "--size", "32x48", "-o", str(artifact.with_name("images"))]
-    return CliRunner().invoke(main, ["generate", str(artifact), *options, *arguments])
+    defaults = {"--steps": "1", "--size": "32x48", "--output": str(artifact.with_name("images"))}
+    options = [text for name, value in defaults.items() if name not in arguments for text in (name, value)]
+    return CliRunner().invoke(main, ["generate", str(artifact), "--prompts", str(file), *options, *arguments])
 
 
 def test_images_are_those_of_their_prompts(artifact: Path) -> None:
@@ -65,7 +66,7 @@ def test_an_image_that_was_cut_off_is_generated_again(artifact: Path) -> None:
 
 
 def test_images_do_not_belong_into_an_artifact(artifact: Path) -> None:
-    result = run(artifact, "-o", str(artifact))
+    result = run(artifact, "--output", str(artifact))
     assert result.exit_code == 2
     assert "is an artifact: images do not belong there" in result.stderr
     assert not (artifact / "one.png").exists()
@@ -151,7 +152,7 @@ def test_a_preset_and_what_replaces_a_part_of_it(artifact: Path) -> None:
         ((), "Give either --prompt or --prompts."),
         (("--prompt", "x", "--prompts", "smoke"), "Give either --prompt or --prompts."),
         (("--prompt", "x", "--restart"), "are for --prompts"),
-        (("--prompt", "x", "--negative-prompt", "y"), "no effect without guidance"),
+        (("--prompt", "x", "--negative-prompt", "y"), "--negative-prompt has no effect: there is no --guidance"),
     ],
 )
 def test_options_that_do_not_go_together(artifact: Path, arguments: tuple[str, ...], message: str) -> None:
