@@ -41,7 +41,7 @@ def open_service(settings: ServerSettings) -> Service:
     Raises:
         UserError: The artifact cannot be run, there is not enough memory, or the folder of the state cannot be used.
     """
-    check_results_folder(settings.state)
+    check_results_folder(settings.state, "--state")
     metrics = Metrics()
     engine = Engine(
         settings.artifact, settings.low_memory, settings.providers, metrics, settings.threads, settings.provenance

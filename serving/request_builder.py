@@ -7,13 +7,14 @@ import secrets
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL.Image import Image
 
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
 from ..runtime.generation_request import DEFAULT_STRENGTH, GenerationRequest
-from ..runtime.image_file import DEFAULT_QUALITY, read_image
+from ..runtime.image_file import read_image
 from ..storage.pipeline_config import PresetConfig
 from .bodies import GenerateBody, ImagesBody
 from .errors import ApiError
@@ -24,6 +25,8 @@ from .template_store import TemplateStore, fill_template
 RANDOM_SEEDS = 2**32  # the noise depends on the low 32 bits of a seed
 FAST, QUALITY = "fast", "quality"  # presets that OpenAI's `quality` stands for
 NO_GUIDANCE = "The negative prompt has no effect without guidance. Set guidance, such as 4."
+NO_IMAGE = "The strength has no effect without an image to start from. Send an image, or leave strength out."
+NO_LOSS = "The quality of compression has no effect on PNG, which loses nothing. Choose JPEG or WebP."
 FAST_QUALITIES = ("low",)
 
 
@@ -92,8 +95,7 @@ class RequestBuilder:
             strength=body.strength or DEFAULT_STRENGTH,
         )
         self._require_valid(request, negative_prompt)
-        warnings = (NO_GUIDANCE,) if negative_prompt and not guidance else ()
-        return ImageRequest(request, body.format, body.quality, warnings)
+        return ImageRequest(request, body.format, body.quality, _list_warnings(body, guidance))
 
     def build_all(self, body: ImagesBody) -> list[ImageRequest]:
         """Makes the requests of a body in OpenAI's form; see `build`."""
@@ -102,6 +104,8 @@ class RequestBuilder:
             raise ApiError(422, f"n is {count}: this server generates at most {self.limits.max_images} at once.", "n")
         width, height = (None, None) if body.size in (None, "auto") else map(int, body.size.split("x"))
         name = FAST if body.quality in FAST_QUALITIES else QUALITY
+        given = body.output_compression
+        compression: dict[str, Any] = {} if given is None else {"quality": max(given, 1)}
         first = self.build(
             GenerateBody.model_construct(
                 prompt=body.prompt,
@@ -112,7 +116,7 @@ class RequestBuilder:
                 template=body.template,
                 preset=name if name in self.presets else None,
                 format=body.output_format or "png",
-                quality=DEFAULT_QUALITY if body.output_compression is None else max(body.output_compression, 1),
+                **compression,
             )
         )
         return [first.with_seed(first.generation.seed + index) for index in range(count)]
@@ -158,6 +162,16 @@ class RequestBuilder:
             self.check(request)
         except UserError as error:
             raise ApiError(422, str(error)) from error
+
+
+def _list_warnings(body: GenerateBody, guidance: float) -> tuple[str, ...]:
+    """What the client should know about fields that it sent and that have no effect."""
+    has_no_effect = {
+        NO_GUIDANCE: body.negative_prompt and not guidance,
+        NO_IMAGE: body.strength is not None and not body.image,
+        NO_LOSS: "quality" in body.model_fields_set and body.format == "png",
+    }
+    return tuple(warning for warning, applies in has_no_effect.items() if applies)
 
 
 def _decode_image(text: str) -> Image:

@@ -98,13 +98,14 @@ def check_output(artifact: Path, bytes_needed: int = 0) -> None:
     check_disk_space(artifact, bytes_needed)
 
 
-def check_results_folder(folder: Path) -> None:
+def check_results_folder(folder: Path, what: str = "output folder") -> None:
     """Checks that a folder of results can be written, and is in no folder that is published as a whole.
 
     There, results would be lost when the folder is replaced, and it would not be what was published any more.
 
     Args:
         folder: The folder; it need not exist.
+        what: What the user chooses another of: an option, or what it names.
 
     Raises:
         UserError: It is in a pipeline or an export, a part of the path is a file, or it is read-only.
@@ -112,7 +113,7 @@ def check_results_folder(folder: Path) -> None:
     require_possible_path(folder)
     real = folder.resolve()
     require_outside(folder, (real, *real.parents))
-    check_writable_folder(folder)
+    check_writable_folder(folder, what)
 
 
 def check_replaceable(path: Path, descriptions: Sequence[Path]) -> None:
@@ -195,8 +196,12 @@ def is_writable(folder: Path) -> bool:
     return True
 
 
-def check_writable_folder(path: Path) -> None:
+def check_writable_folder(path: Path, what: str = "output folder") -> None:
     """Checks that a folder can be created, or written to if it exists.
+
+    Args:
+        path: The folder.
+        what: What the user chooses another of: an option, or what it names.
 
     Raises:
         UserError: A part of its path is a file, or the nearest folder that exists is read-only.
@@ -204,11 +209,11 @@ def check_writable_folder(path: Path) -> None:
     require_possible_path(path)
     existing = _find_existing(path)
     if not existing.is_dir():
-        raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another output folder.")
+        raise UserError(f"{existing} is not a folder, so {path} cannot be created. Choose another {what}.")
     is_virtual = shutil.disk_usage(existing).total == 0  # such as /proc, whose permissions say nothing
     if not os.access(existing, os.W_OK | os.X_OK) or (is_virtual and not _can_create(existing)):
-        what = "is" if existing == path.absolute() else f"cannot be created, since {existing} is"
-        raise UserError(f"{path} {what} read-only. Change its permissions, or choose another output folder.")
+        state = "is" if existing == path.absolute() else f"cannot be created, since {existing} is"
+        raise UserError(f"{path} {state} read-only. Change its permissions, or choose another {what}.")
 
 
 def _can_create(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 
 import httpx
 
-TOKEN = "a secret"
+TOKEN = "a-secret"
 TIMEOUT_S = 60.0
 LIMITS = ("--max-steps", "4000", "--max-waiting", "1", "--max-images", "2", "--timeout", "60", "--keep-images", "3")
 

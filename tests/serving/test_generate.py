@@ -80,6 +80,20 @@ def test_a_long_prompt_is_truncated_with_a_warning(client: httpx.Client) -> None
     assert "tokens; the model reads the first" in warning
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"negative_prompt": "blue"}, "without guidance"),
+        ({"strength": 0.5}, "without an image"),
+        ({"quality": 80}, "on PNG"),
+    ],
+)
+def test_fields_without_effect_are_named(client: httpx.Client, fields: dict[str, object], reason: str) -> None:
+    answer = client.post("/generate", json={"prompt": "a red teapot", "steps": 1} | fields)
+    (warning,) = json.loads(answer.headers["x-edgepress-warnings"])
+    assert f"has no effect {reason}" in warning
+
+
 def test_events_tell_the_progress_of_every_step(client: httpx.Client) -> None:
     answer = client.post("/generate", json={"prompt": "x", "steps": 3, "response": "events"})
     assert answer.headers["content-type"].startswith("text/event-stream")

@@ -123,7 +123,7 @@ def test_schemathesis_finds_nothing(small_artifact: Path, tmp_path: Path) -> Non
     program = Path(sys.executable).with_name("schemathesis")
     options = ["--max-examples", "3", "--seed", "0", "--generation-database", "none", "--request-timeout", "60"]
     phases = ["--phases", "examples,coverage,fuzzing"]
-    with run_server(small_artifact, tmp_path, *LIMITS, "--max-steps", "50") as server:
+    with run_server(small_artifact, tmp_path, "--max-steps", "50", *LIMITS[2:]) as server:
         arguments = ["run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
         command = [program, *arguments, *options, *phases]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -190,4 +190,5 @@ def test_a_token_file_without_a_token(small_artifact: Path, tmp_path: Path) -> N
 def test_a_state_folder_that_is_a_file(small_artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     error = refuse(str(small_artifact), "--allow-root", "--port", "0", "--state", str(tmp_path / "state"))
-    assert "Cannot use the folder" in error
+    assert "state is not a folder" in error
+    assert "Choose another --state." in error
