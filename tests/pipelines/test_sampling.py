@@ -95,7 +95,7 @@ def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
     ],
 )
 def test_a_vae_without_a_size_is_reported_with_what_to_do(tmp_path: Path, content: str | None) -> None:
-    (tmp_path / "model_index.json").write_text('{"_class_name": "ZImagePipeline"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtSigmaPipeline"}')
     if content is not None:
         (tmp_path / "vae").mkdir()
         (tmp_path / "vae" / "config.json").write_text(content)
