@@ -10,6 +10,7 @@ from typing import Any
 from ..common.arguments import check_arguments
 from ..common.requirements import requires_extra
 from ..storage.artifact_schema import ArtifactDescription
+from ..storage.complete_artifact import require_complete
 from ..storage.layout import Artifact
 from .description import build_description
 
@@ -59,7 +60,10 @@ def diff(first: str | Path, second: str | Path) -> ArtifactComparison:
     Raises:
         UserError: One is no artifact, or what it records is corrupt.
     """
-    descriptions = [build_description(Artifact(Path(path)), has_plan=False) for path in (first, second)]
+    artifacts = [Artifact(Path(path)) for path in (first, second)]
+    descriptions = [build_description(artifact, has_plan=False) for artifact in artifacts]
+    for artifact in artifacts:
+        require_complete(artifact)
     before, after = (_list_hashes(description) for description in descriptions)
     old, new = (dict(_flatten(description.model_dump(mode="json"))) for description in descriptions)
     return ArtifactComparison(

@@ -29,6 +29,7 @@ from ..storage.artifact_schema import (
 )
 from ..storage.atomic_file import atomic_write
 from ..storage.checksums import read_checksums, write_checksums
+from ..storage.complete_artifact import require_complete
 from ..storage.emulation import read_emulation
 from ..storage.files import FileRecord, digest_files, read_json_object, record_file, write_json
 from ..storage.layout import (
@@ -76,13 +77,14 @@ def describe(path: str | Path, license: str | None = None) -> ArtifactDescriptio
         license: Licence of the original pipeline as an SPDX id; None for what its README.md states.
 
     Raises:
-        UserError: It is no artifact, what its parts record is corrupt, the licence is no identifier, or there is a
-            README.md or a bill of materials that edgepress did not write.
+        UserError: It is no artifact, what its parts record is corrupt or missing, the licence is no identifier, or
+            there is a README.md or a bill of materials that edgepress did not write.
     """
     artifact = Artifact(Path(path))
     if license is not None:
         require_license(license)
     description = build_description(artifact, license)
+    require_complete(artifact)
     _require_own_documents(artifact)
     with artifact_lock(artifact.path):
         _write_text(render_model_card(description), artifact.path / CARD_NAME)

@@ -11,6 +11,7 @@ from string import Template
 from ..common.errors import UserError
 from ..runtime.memory_need import read_memory_need
 from ..storage.checksums import write_checksums
+from ..storage.complete_artifact import require_complete
 from ..storage.files import list_files, record_file
 from ..storage.layout import KIT, Artifact
 from ..storage.preflight import check_writable_folder
@@ -57,6 +58,7 @@ def write_board_kit(path: Path, wheelhouse: Path | None = None) -> Path:
     artifact = Artifact(path)
     if not (artifact.has_onnx or artifact.has_rknn):
         raise UserError(f"{path} is a part of an artifact. Give the folder of the artifact itself.")
+    require_complete(artifact)
     if wheelhouse is not None:
         require_wheels(wheelhouse)
     folder = path / KIT
