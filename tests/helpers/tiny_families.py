@@ -35,6 +35,8 @@ def write_tiny_family(pipeline: str, folder: Path, **config: Any) -> None:
         for part in instance.components.values():
             if isinstance(part, torch.nn.Module):
                 randomize(part)
+        if pipeline in (KLEIN, QWEN):
+            strengthen_prompt(instance.transformer)
     instance.save_pretrained(folder)
 
 
@@ -50,6 +52,17 @@ def randomize(model: torch.nn.Module) -> Any:
             else:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
+
+
+@torch.no_grad()
+def strengthen_prompt(transformer: torch.nn.Module) -> None:
+    """Makes images depend on the prompt: few of its many tokens differ from those of another, in a chat template.
+
+    Queries and keys become larger, so that attention singles out tokens; so do the prompt's values and the velocity.
+    """
+    for name, module in transformer.named_modules():
+        if name.endswith(("norm_q", "norm_added_k", "add_v_proj")) or name == "proj_out":
+            module.weight.mul_(4)
 
 
 # ---------------------------------------------------------------- parts
