@@ -247,7 +247,7 @@ def _warn_about_memory(plan: QuantizationPlan, max_memory: int) -> None:
     needed = BASE_MEMORY + BYTES_PER_SQUARED_WIDTH * widest**2
     if needed > max_memory:
         logger.warning(
-            "Quantizing inputs of width %d takes about %.1f GiB, more than the limit of %.1f GiB (--max-memory).",
+            "Quantizing inputs of width %d takes about %.1f GiB, more than the limit of %.3g GiB (--max-memory).",
             widest,
             needed / 2**30,
             max_memory / 2**30,
