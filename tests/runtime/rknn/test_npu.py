@@ -40,7 +40,8 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "site" / "rknnlite" / "api.py").write_text(RUNTIME)
     monkeypatch.syspath_prepend(tmp_path / "site")
     for name in ("rknnlite", "rknnlite.api"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, name, sys)  # so that it is not there after the test
+        monkeypatch.delitem(sys.modules, name)
     for name in ("compatible", npu.LIBRARY):
         (tmp_path / name).touch()
     monkeypatch.setattr(npu, "DEVICE_TREE", tmp_path / "compatible")
