@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...models.base.reference import Arrays
-from ...runtime.onnx.sessions import create_session
 from ..graph.passes.pattern import NodeBuilder
+from .instrumented_graph import run_instrumented
 
 FP16_MAX = float(np.finfo(np.float16).max)
 
@@ -30,12 +30,7 @@ def find_fp16_overflow(file: Path, inputs: Arrays) -> str | None:
     if not values:
         return None
     output_names = _add_magnitude_outputs(model, values)
-    copy = file.with_suffix(".magnitudes.onnx")
-    ir.save(model, copy)
-    try:
-        magnitudes = create_session(copy).run(output_names, inputs)
-    finally:
-        copy.unlink()
+    magnitudes = run_instrumented(model, file, output_names, inputs)
     return next(
         (value.name for value, magnitude in zip(values, magnitudes, strict=True) if not magnitude <= FP16_MAX), None
     )

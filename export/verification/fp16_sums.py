@@ -15,8 +15,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...models.base.reference import Arrays
-from ...runtime.onnx.sessions import create_session
 from ..graph.passes.pattern import NodeBuilder
+from .instrumented_graph import run_instrumented
 
 NUM_PRODUCTS = 4  # of a graph, those with the longest sums
 NUM_ROWS, NUM_COLUMNS = 8, 64  # of a product's inputs and weights: those with the largest values
@@ -55,12 +55,7 @@ def measure_fp16_sums(file: Path, inputs: Arrays) -> Fp16Sums | None:
     if not nodes:
         return None
     names = _add_operand_outputs(model, nodes)
-    copy = file.with_suffix(".operands.onnx")
-    ir.save(model, copy)
-    try:
-        operands = create_session(copy).run(names, inputs)
-    finally:
-        copy.unlink()
+    operands = run_instrumented(model, file, names, inputs)
     pairs = zip(nodes, operands[::2], operands[1::2], strict=True)
     measured = [_measure(str(node.outputs[0].name), left, right) for node, left, right in pairs]
     return max(measured, key=lambda sums: sums.loss)
