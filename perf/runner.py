@@ -171,13 +171,13 @@ class _BenchRun:
         prompts = self.config.prompts
         prompt, seed = prompts[number % len(prompts)], self.config.seed + number
         timings = self.worker.generate(prompt.prompt, seed)
-        peaks = self.worker.read_memory_peaks()
+        rss = self.worker.read_rss()
+        peaks = self.worker.read_memory_peaks()  # after the resident set: it may grow between the two
         if not self.images:
             self.disk_bytes_read = self.worker.get_disk_bytes_read()
         self.engine = timings.pop("engine")
         notices = timings.pop("truncation_notices")
         self.truncation_notices += [notice for notice in notices if notice not in self.truncation_notices]
-        rss = self.worker.read_rss()
         self.images.append(ImageTiming(prompt=prompt.id, seed=seed, rss=rss, peak_rss=peaks["VmHWM"], **timings))
         for zone, temperature in read_temperatures().items():
             self.max_temperatures[zone] = max(temperature, self.max_temperatures.get(zone, temperature))

@@ -308,10 +308,10 @@ def test_another_version_of_the_code_is_reported(
 ) -> None:
     start_and_kill(lean, tmp_path / "artifact")
     monkeypatch.setattr(job_module, "code_fingerprint", lambda _: "another")
-    quantize_pipeline(SHORT_RECIPE, lean, tmp_path / "artifact", max_memory=1)
+    quantize_pipeline(SHORT_RECIPE, lean, tmp_path / "artifact", max_memory=2**27)
     stale, memory = caplog.messages
     assert "these inputs have changed: version of edgepress." in stale
-    assert "more than the limit of 0.0 GiB (--max-memory)" in memory
+    assert "more than the limit of 0.125 GiB (--max-memory)" in memory
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
