@@ -237,5 +237,5 @@ def _describe_origin(
     if detail != "none" and not can_hold_origin(image_format):
         LOGGER.warning("%s files do not say how an image was generated. Use PNG, JPEG or WebP.", image_format)
     digest = digest_published(pipeline.folder) or ""
-    origin = ImageOrigin(request.prompt, request.seed, request.steps, pipeline.pipeline_class, digest)
+    origin = ImageOrigin.from_request(request, pipeline.pipeline_class, digest)
     return build_save_options(image_format, origin, detail)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError, summarize_error
+from ..common.telemetry import openvino_telemetry_disabled
 from ..storage.layout import is_pipeline
 
 
@@ -72,7 +73,8 @@ def require_optimum(folder: Path) -> Any:
     if form is None:
         raise UserError(f"{folder} has no graphs of optimum. Give another folder.")
     try:
-        return getattr(importlib.import_module(form.module), form.pipeline_class)
+        with openvino_telemetry_disabled():
+            return getattr(importlib.import_module(form.module), form.pipeline_class)
     except (ImportError, RuntimeError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and str(error.name or "").startswith("optimum"):
             raise UserError(

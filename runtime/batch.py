@@ -121,7 +121,7 @@ def _is_whole(file: Path) -> bool:
 
 def _encode(pipeline: ImagePipeline, request: GenerationRequest, settings: BatchSettings, digest: str) -> bytes:
     """Generates an image, and returns the content of its file."""
-    origin = ImageOrigin(request.prompt, request.seed, request.steps, pipeline.pipeline_class, digest)
+    origin = ImageOrigin.from_request(request, pipeline.pipeline_class, digest)
     options = build_save_options(settings.format.upper(), origin, settings.provenance)
     return encode_image(pipeline.generate(request), settings.format, settings.quality, options)
 

@@ -91,9 +91,7 @@ class Engine:
             seconds=round(perf_counter() - start, 3),
             warnings=[*request.warnings, *warnings, *advise_on_prompt(request.generation.prompt)],
         )
-        origin = ImageOrigin(
-            request.generation.prompt, facts.seed, facts.steps, self.pipeline.pipeline_class, self._digest
-        )
+        origin = ImageOrigin.from_request(request.generation, self.pipeline.pipeline_class, self._digest)
         options = build_save_options(request.format.upper(), origin, self._provenance)
         if request.format == "png":
             options |= PNG_OPTIONS

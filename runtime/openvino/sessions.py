@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...common.errors import UserError, summarize_error
 from ...common.memory import malloc_trim
 from ...common.requirements import missing_package
+from ...common.telemetry import openvino_telemetry_disabled
 from ...storage.snapshot import read_file_state
 
 DEVICE, PRECISION, GROUP_SIZE = "CPU", "INFERENCE_PRECISION_HINT", "DYNAMIC_QUANTIZATION_GROUP_SIZE"
@@ -43,7 +44,8 @@ class OpenVinoSessions:
         self, files: Mapping[str, Path], keep_loaded: bool = True, accuracy_level: int = 0, threads: int = 0
     ) -> None:
         try:
-            import openvino
+            with openvino_telemetry_disabled():
+                import openvino
         except ModuleNotFoundError as error:
             raise missing_package(error, EXTRA) from error
         self._core, self._version = openvino.Core(), openvino.__version__.partition("-")[0]

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from edgepress.runtime.generation_request import GenerationRequest
 from edgepress.runtime.image_metadata import Detail, ImageOrigin, build_save_options
 
 ORIGIN = ImageOrigin('a "red" <door> & 门\x07', seed=2**63 - 1, steps=8, model="APipeline", artifact_sha256="ab" * 32)
@@ -58,6 +59,20 @@ def test_a_file_names_its_origin_and_is_marked_as_generated(image_format: str, d
     xmp = read_xmp(image)
     assert (xmp[f"{IPTC}DigitalSourceType"], xmp[f"{IPTC}AISystemUsed"]) == (GENERATED, "APipeline")
     assert xmp.get(f"{IPTC}AIPromptInformation") == ('a "red" <door> & 门' if detail == "prompt" else None)
+
+
+@pytest.mark.parametrize(
+    ("strength", "source_type"), [(0.4, "compositeWithTrainedAlgorithmicMedia"), (1.0, "trainedAlgorithmicMedia")]
+)
+def test_an_image_that_was_changed_is_marked_as_such(strength: float, source_type: str) -> None:
+    request = GenerationRequest("a sign", image=Image.new("RGB", (8, 8)), strength=strength)
+    origin = ImageOrigin.from_request(request, "APipeline", "")
+    content = BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG", **build_save_options("PNG", origin))
+    image = Image.open(content)
+    image.load()
+    assert read_values(image)["strength"] == strength
+    assert read_xmp(image)[f"{IPTC}DigitalSourceType"].rpartition("/")[2] == source_type
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])

@@ -1,7 +1,10 @@
-"""OpenVINO on small graphs, held against ONNX Runtime. Where openvino is not installed, only that is tested."""
+"""OpenVINO on small graphs, held against ONNX Runtime. Those are skipped where openvino is not installed."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,8 +19,7 @@ from edgepress.runtime.generation_request import GenerationRequest
 from edgepress.runtime.openvino.sessions import OpenVinoSessions
 from edgepress.runtime.pipeline import ImagePipeline
 
-IS_INSTALLED = find_spec("openvino") is not None
-needs_openvino = pytest.mark.skipif(not IS_INSTALLED, reason="openvino is not installed")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif(IS_INSTALLED, reason="openvino is installed")
-def test_a_missing_package_is_named(artifact: Path, tmp_path: Path) -> None:
+def test_a_missing_package_is_named(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
     arguments = ["generate", str(artifact), "--prompt", "x", "--engine", "openvino", "-o", str(tmp_path / "x.png")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
@@ -46,6 +48,16 @@ def test_options_of_onnxruntime_are_refused(artifact: Path, tmp_path: Path) -> N
 
 
 @needs_openvino
+@pytest.mark.slow
+def test_openvino_writes_no_identifier_into_the_home_folder(tmp_path: Path) -> None:
+    code = "from edgepress.runtime.openvino.sessions import OpenVinoSessions; OpenVinoSessions({})"
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_openvino
+@pytest.mark.slow
 def test_images_are_those_of_onnxruntime(artifact: Path) -> None:
     request = GenerationRequest("a sign", steps=2, size=(64, 96))
     engines = {name: ImagePipeline(artifact, engine=name) for name in ("onnxruntime", "openvino")}
