@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from ..common.arguments import check_arguments
-from ..common.errors import UserError, escape_controls
-from ..common.text_table import align_rows
-from ..models.registry import load_families
-from ..pipelines.preflight import check_pipeline, check_weight_formats
-from ..recipes.schema import QuantizationSettings
+from ..common.errors import UserError
+from ..storage.complete_artifact import find_incomplete_files, find_incomplete_folder
 from ..storage.files import read_json_object
-from ..storage.layout import CONFIG_NAME, EVALUATION_RESULTS, MODEL_INDEX, Artifact, is_export, is_pipeline
+from ..storage.layout import (
+    CONFIG_NAME,
+    EVALUATION_RESULTS,
+    MODEL_INDEX,
+    Artifact,
+    is_export,
+    is_pipeline,
+    locate_folder,
+)
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.outdated_results import find_outdated_results
 from ..storage.parameter_count import count_tensor_parameters, read_loaded_headers
@@ -26,169 +31,12 @@ from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 from ..storage.safetensors_header import TensorHeader
 from ..storage.weight_files import select_weight_files
+from .folder_info import ArtifactInfo, ComponentInfo, ExportInfo, LayerSelection, PipelineInfo, advise_verification
 
 if TYPE_CHECKING:
     from ..quantize.plan import ComponentPlan
 
 BITS_OF = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16, "I8": 8, "U8": 8}
-
-
-@dataclass(frozen=True)
-class ComponentInfo:
-    """A component of a pipeline.
-
-    Attributes:
-        name: Its folder.
-        model_class: Its class in diffusers or transformers.
-        parameters: Number of weights; 4-bit codes are counted one by one. 0 for what has no weights.
-        nbytes: Bytes of all its tensors.
-        dtypes: Share of the bytes in each dtype, such as `{"int4": 0.9, "bf16": 0.1}`.
-        quantization: Its `quantization_config`, in short; empty if it has none.
-    """
-
-    name: str
-    model_class: str
-    parameters: int
-    nbytes: int
-    dtypes: Mapping[str, float]
-    quantization: str = ""
-
-    @property
-    def bits_per_weight(self) -> float | None:
-        """Stored bits for each weight, scales and zero points included; None without weights."""
-        return self.nbytes * 8 / self.parameters if self.parameters else None
-
-
-@dataclass(frozen=True)
-class LayerSelection:
-    """Which linear layers of a component `edgepress quantize` would store in 4 bits.
-
-    Attributes:
-        component: The component's folder.
-        quantized: Paths of the layers that would be quantized.
-        kept_layers: Paths of the others, by the reason why they stay in floating point.
-        quantized_share: Share of the weights of the component's linear layers that would be quantized.
-        convolutions: Paths of the convolutions that would be stored in 8 bits with `conv: int8` in the recipe.
-    """
-
-    component: str
-    quantized: tuple[str, ...]
-    kept_layers: Mapping[str, tuple[str, ...]]
-    quantized_share: float
-    convolutions: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_layers.items()]
-        total = len(self.quantized) + sum(map(len, self.kept_layers.values()))
-        summary = f"{len(self.quantized)} of {total} ({self.quantized_share:.1%} of their weights)"
-        lines = [f"  {self.component}: {summary}" + (f"; kept: {', '.join(reasons)}" if reasons else "")]
-        if self.convolutions:
-            lines.append(f"    and {len(self.convolutions)} convolutions in 8 bits, if the recipe says 'conv: int8'")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class PipelineInfo:
-    """A diffusers pipeline.
-
-    Attributes:
-        folder: Its folder.
-        pipeline_class: Class that model_index.json names.
-        components: Its components, in the order of model_index.json.
-        supported: What edgepress can do with it: some of `quantize`, `export onnx`, `export rknn`, `generate`. Unless
-            `layers` were asked for, the names and shapes of weights have not been compared with their classes.
-        layers: What would be quantized, if that was asked for; empty for a quantized pipeline.
-        problem: Why it can do nothing with it as it is, in a sentence or two; empty if nothing is wrong.
-    """
-
-    folder: Path
-    pipeline_class: str
-    components: tuple[ComponentInfo, ...]
-    supported: tuple[str, ...]
-    layers: tuple[LayerSelection, ...] = ()
-    problem: str = ""
-
-    def __str__(self) -> str:
-        lines = [f"Pipeline {self.folder}: {self.pipeline_class}", *_component_table(self.components), ""]
-        if self.layers:
-            lines += ["Linear layers that would be stored in 4 bits:", *map(str, self.layers), ""]
-        can = ", ".join(self.supported) if self.supported else "only evaluate it"
-        lines.append(f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}")
-        return "\n".join(map(escape_controls, lines))
-
-    def list_layers(self) -> str:
-        """Lists every linear layer with what would become of it, one a line."""
-        lines = []
-        for selection in self.layers:
-            lines += [f"{selection.component}.{path}: 4 bits" for path in selection.quantized]
-            for reason, paths in selection.kept_layers.items():
-                lines += [f"{selection.component}.{path}: kept, {reason}" for path in paths]
-            lines += [f"{selection.component}.{path}: 8 bits with 'conv: int8'" for path in selection.convolutions]
-        return "\n".join(map(escape_controls, lines))
-
-
-@dataclass(frozen=True)
-class ExportInfo:
-    """An export in an artifact.
-
-    Attributes:
-        folder: Its folder.
-        pipeline_class: Class of the pipeline.
-        summary: Precision and format in a few words.
-        graphs: Names of its graphs or parts.
-        nbytes: Bytes of all its files.
-        verification: How it was compared with torch, in a few words.
-    """
-
-    folder: Path
-    pipeline_class: str
-    summary: str
-    graphs: tuple[str, ...]
-    nbytes: int
-    verification: str
-
-    def __str__(self) -> str:
-        lines = [
-            f"Export {self.folder}: {self.pipeline_class}, {self.summary}, {self.nbytes / 1e6:.1f} MB",
-            f"  graphs: {', '.join(self.graphs)}",
-            f"  {self.verification}",
-        ]
-        return "\n".join(map(escape_controls, lines))
-
-
-@dataclass(frozen=True)
-class ArtifactInfo:
-    """An artifact: what was made for one device.
-
-    Attributes:
-        folder: Its folder.
-        device: Device of its recipe; empty if there is no manifest.
-        source: Pipeline that it was made from; empty if there is no manifest.
-        method: Quantization method or steps; empty if nothing was quantized.
-        model: The quantized pipeline, if any.
-        exports: Its exports.
-        evaluation: Verdict and scores of the last evaluation; empty if there is none.
-    """
-
-    folder: Path
-    device: str
-    source: str
-    method: str
-    model: PipelineInfo | None
-    exports: tuple[ExportInfo, ...]
-    evaluation: str
-
-    def __str__(self) -> str:
-        title = f"Artifact {self.folder}" + (f" for {self.device}, made from {self.source}" if self.device else "")
-        lines = [title]
-        if self.model:
-            lines += ["", f"model/: {self.model.pipeline_class}, method {self.method}"]
-            lines += _component_table(self.model.components)
-            lines += [self.model.problem] if self.model.problem else []
-        for export in self.exports:
-            lines += ["", *str(export).splitlines()]
-        lines += ["", f"Evaluation: {self.evaluation or 'none yet; run edgepress evaluate'}"]
-        return "\n".join(map(escape_controls, lines))
 
 
 class GateSummary(BaseModel):
@@ -225,10 +73,12 @@ def info(path: str | Path, layers: bool = False) -> Info:
     """
     folder = Path(path)
     kind = recognize_path(folder)
-    if kind in (PathKind.PIPELINE, PathKind.MODEL):
-        return _inspect_pipeline(folder, layers)
+    if kind is PathKind.PIPELINE:
+        return _inspect_pipeline(folder, _find_pipeline_problem(folder), layers)
+    if kind is PathKind.MODEL:
+        return _inspect_pipeline(folder, _find_model_problem(folder) or _find_pipeline_problem(folder), layers)
     if kind is PathKind.EXPORT:
-        return _inspect_export(folder)
+        return replace(_inspect_export(folder), problems=tuple(find_incomplete_folder(locate_folder(folder))))
     if kind is PathKind.ARTIFACT:
         return _inspect_artifact(Artifact(folder))
     raise reject_path(folder, "Give the top folder of a diffusers pipeline or of an artifact", _is_described)
@@ -245,7 +95,7 @@ def to_dict(result: Info) -> dict[str, Any]:
     return content
 
 
-def _inspect_pipeline(folder: Path, with_layers: bool = False) -> PipelineInfo:
+def _inspect_pipeline(folder: Path, problem: str = "", with_layers: bool = False) -> PipelineInfo:
     index = _read_json(folder / MODEL_INDEX)
     entries = {
         name: value[1]
@@ -254,7 +104,6 @@ def _inspect_pipeline(folder: Path, with_layers: bool = False) -> PipelineInfo:
     }
     pipeline_class = str(index.get("_class_name", ""))
     components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())
-    problem = _find_problem(folder)
     supported = () if problem else _supported(pipeline_class, components)
     layers: tuple[LayerSelection, ...] = ()
     if with_layers and "quantize" in supported:
@@ -263,8 +112,19 @@ def _inspect_pipeline(folder: Path, with_layers: bool = False) -> PipelineInfo:
     return PipelineInfo(folder, pipeline_class, components, supported, layers, problem)
 
 
-def _find_problem(folder: Path) -> str:
+def _find_model_problem(folder: Path) -> str:
+    """The first file of an artifact's model that is not as it was published."""
+    artifact = Artifact.containing(folder)
+    problem = next(find_incomplete_folder(artifact.model), None)
+    if problem is None:
+        return ""
+    return f"{artifact.path / problem.path} {problem.reason}. {advise_verification(artifact.path)}"
+
+
+def _find_pipeline_problem(folder: Path) -> str:
     """What the commands would refuse the pipeline for, by the same checks; those that need torch are left out."""
+    from ..pipelines.preflight import check_pipeline, check_weight_formats
+
     try:
         check_pipeline(folder)
         check_weight_formats(folder)
@@ -276,6 +136,7 @@ def _find_problem(folder: Path) -> str:
 def _select_layers(folder: Path) -> tuple[tuple[LayerSelection, ...], str]:
     """Returns what would be quantized of each component, or why nothing can be."""
     from ..quantize.plan import build_plan
+    from ..recipes.schema import QuantizationSettings
 
     try:
         plan = build_plan(folder, QuantizationSettings())
@@ -332,6 +193,8 @@ def _describe_quantization(config: Any) -> str:
 
 
 def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tuple[str, ...]:
+    from ..models.registry import load_families
+
     family = load_families().get(pipeline_class)
     is_quantized = any(component.quantization for component in components)
     if family is None:  # whether that is true shows when its layers are selected
@@ -381,6 +244,7 @@ def _inspect_artifact(artifact: Artifact) -> ArtifactInfo:
         _inspect_pipeline(artifact.model) if artifact.has_model else None,
         tuple(map(_inspect_export, exports)),
         _describe_evaluation(artifact),
+        tuple(find_incomplete_files(artifact)),
     )
 
 
@@ -406,24 +270,6 @@ def _describe_evaluation(artifact: Artifact) -> str:
     outdated = ", of other files than are there now" if file in find_outdated_results(artifact) else ""
     verdict = results.verdict or "measured, no gates"
     return verdict + (f" ({', '.join(failed)})" if failed else "") + f", {file}{outdated}"
-
-
-def _component_table(components: tuple[ComponentInfo, ...]) -> list[str]:
-    rows = [("component", "class", "parameters", "MB", "bits/weight", "stored as")]
-    for component in components:
-        bits = component.bits_per_weight
-        stored = ", ".join(f"{share:.0%} {dtype}" for dtype, share in component.dtypes.items())
-        rows.append(
-            (
-                component.name,
-                component.model_class,
-                f"{component.parameters:,}" if component.parameters else "",
-                f"{component.nbytes / 1e6:.2f}" if component.nbytes else "",
-                f"{bits:.3f}" if bits else "",
-                f"{stored} ({component.quantization})" if component.quantization else stored,
-            )
-        )
-    return align_rows(rows, {2, 3, 4})
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -5,22 +5,14 @@ from __future__ import annotations
 import click
 
 from .command import Group
-from .export_comfyui import comfyui
-from .export_compressed_tensors import compressed_tensors
-from .export_diffusers import diffusers
-from .export_gguf import gguf
-from .export_onnx import onnx
-from .export_rknn import rknn
+from .lazy_commands import LazyCommands
+
+FORMATS = {
+    name: f"export_{name.replace('-', '_')}"
+    for name in ("comfyui", "compressed-tensors", "diffusers", "gguf", "onnx", "rknn")
+}
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, commands=LazyCommands(FORMATS))
 def export() -> None:
     """Export a pipeline for a runtime."""
-
-
-export.add_command(comfyui)
-export.add_command(compressed_tensors)
-export.add_command(diffusers)
-export.add_command(gguf)
-export.add_command(onnx)
-export.add_command(rknn)

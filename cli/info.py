@@ -23,6 +23,7 @@ def info(path: Path, as_json: bool) -> None:
     --verbose lists each.
     """
     from ..api import inspection
+    from ..api.folder_info import PipelineInfo
 
     try:
         result = inspection.info(path, layers=True)
@@ -33,5 +34,5 @@ def info(path: Path, as_json: bool) -> None:
         print_json(inspection.to_dict(result))
     else:
         click.echo(str(result))
-        if isinstance(result, inspection.PipelineInfo) and result.layers and LOGGER.isEnabledFor(logging.INFO):
+        if isinstance(result, PipelineInfo) and result.layers and LOGGER.isEnabledFor(logging.INFO):
             click.echo(f"\n{result.list_layers()}")

@@ -17,36 +17,40 @@ import click
 
 from .. import __version__
 from ..common.errors import UserError, escape_controls
-from .bench import bench
-from .clean import clean
 from .command import COMMAND
-from .compare import compare
 from .console import log_to_terminal
-from .convert import convert
-from .describe import describe
-from .diff import diff
-from .doctor import doctor
-from .evaluate import evaluate
-from .export import export
 from .failures import describe_failure, is_broken_pipe
-from .generate import generate
-from .info import info
 from .interrupts import record_interrupts
-from .kit import kit, wheelhouse
-from .plan import plan
-from .publish import publish
-from .quantize import quantize
-from .recipes import recipes
-from .serve import serve
-from .sign import sign
+from .lazy_commands import LazyCommands
 from .usage_errors import explain_usage_error, require_subcommand
-from .verify import verify
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit, GeneratorExit)  # are for click
 LIBRARIES = {"torch": "torch", "ONNX Runtime": "onnxruntime"}  # that --version names
 RKNN_TOOLKIT = "rknn-toolkit2"
 RKNN_RUNTIME = "rknn-toolkit-lite2"  # that --version names where it is installed: on boards
 NOT_INSTALLED = "not installed"
+COMMANDS = {
+    "convert": "convert",
+    "plan": "plan",
+    "quantize": "quantize",
+    "export": "export",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "generate": "generate",
+    "serve": "serve",
+    "kit": "kit",
+    "wheelhouse": "kit",
+    "bench": "bench",
+    "recipes": "recipes",
+    "info": "info",
+    "doctor": "doctor",
+    "describe": "describe",
+    "diff": "diff",
+    "verify": "verify",
+    "sign": "sign",
+    "publish": "publish",
+    "clean": "clean",
+}  # and the modules that define them
 
 
 class RootGroup(click.Group):
@@ -135,7 +139,7 @@ def _toolkit_paths() -> list[str]:
     return [str(path) for path in Path(environment).glob("lib/python*/site-packages")]
 
 
-@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=RootGroup, commands=LazyCommands(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -147,29 +151,3 @@ def _toolkit_paths() -> list[str]:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Quantize text-to-image pipelines to run on edge devices."""
-
-
-COMMANDS = (
-    convert,
-    plan,
-    quantize,
-    export,
-    evaluate,
-    compare,
-    generate,
-    serve,
-    kit,
-    wheelhouse,
-    bench,
-    recipes,
-    info,
-    doctor,
-    describe,
-    diff,
-    verify,
-    sign,
-    publish,
-    clean,
-)
-for command in COMMANDS:
-    main.add_command(command)

@@ -16,7 +16,6 @@ from ..common.file_names import ADDRESS
 from ..common.suggest import suggest_name
 from ..common.validation import format_value
 from ..recipes.budget import parse_budget
-from ..recipes.loader import recipe_names
 
 MAX_TUNE_MINUTES = 10_080  # a week
 
@@ -142,6 +141,8 @@ class RecipeName(click.ParamType[str]):
     name = "NAME|FILE"
 
     def shell_complete(self, _: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from ..recipes.loader import recipe_names  # slow to import, and most commands read no recipe
+
         names = [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
         return [*names, CompletionItem(incomplete, type="file")]
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import UserError
 
 
-def require_regular(path: Path, advice: str = "Give a file.") -> None:
+def require_regular(path: Path, advice: str | Callable[[Path], str] = "Give a file.") -> None:
     """Checks that a path can be read to its end, if there is something.
 
     Args:
         path: The path.
-        advice: A sentence that says what to do.
+        advice: A sentence that says what to do, or what makes it of the path.
 
     Raises:
         UserError: It is a pipe, a socket or a device.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path} is no file but a pipe, socket or device, which may have no end. {advice}")
+        remedy = advice if isinstance(advice, str) else advice(path)
+        raise UserError(f"{path} is no file but a pipe, socket or device, which may have no end. {remedy}")
 
 
 def read_regular_text(path: Path, errors: str = "strict") -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Template
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, summarize_error
 from ..common.system_memory import check_memory
@@ -19,7 +17,6 @@ from ..models.base.family import Family
 from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
-from ..prompts.chat_template import compile_chat_template
 from ..runtime.scheduler_config import check_schedule
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
@@ -29,6 +26,9 @@ from ..storage.weight_files import find_weight_folders, select_weight_files
 from ..storage.weight_formats import is_awq, require_supported
 from .hub import read_pipeline_arguments, read_pipeline_class
 from .tokenizer_ids import check_token_ids
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 TRIAL_PROMPT = "prompt"
@@ -224,6 +224,8 @@ def _check_chat_template(folder: Path, pipeline_class: str) -> None:
             f"{advise_recovery(folder)}"
         )
     if isinstance(text, str):  # a list of them has names; transformers chooses
+        from ..prompts.chat_template import compile_chat_template
+
         _try_chat_template(compile_chat_template(text, file, advise_recovery(folder)), file)
 
 

@@ -30,7 +30,7 @@ class FrozenModel(BaseModel):
         SAME_KEYS: Whether the section's keys are those of the whole recipe, and described there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     RENAMED_KEYS: ClassVar[Mapping[str, str]] = {}
     RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {}

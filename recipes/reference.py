@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -37,13 +37,11 @@ def describe_schema(section: type[FrozenModel] = Recipe, prefix: str = "") -> It
         section: The model to describe: the whole recipe or one of its sections.
         prefix: What the keys begin with, such as `quantize.`.
     """
-    for name, field in section.model_fields.items():
+    for name in section.model_fields:
         key, nested = f"{prefix}{name}", nested_section(section, name)
+        yield _describe_key(section, name, key)
         if nested is None or nested.SAME_KEYS:
-            default = None if field.is_required() else to_yaml(field.get_default())
-            yield KeyDescription(key, _format_type(field.annotation, field.metadata), default, field.description or "")
             continue
-        yield KeyDescription(key, "section", None, field.description or "")
         yield from describe_schema(nested, f"{key}.NAME." if is_mapping(section, name) else f"{key}.")
 
 
@@ -74,13 +72,19 @@ def to_yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def _describe_key(section: type[FrozenModel], name: str, key: str) -> KeyDescription:
+    field, nested = section.model_fields[name], nested_section(section, name)
+    if nested is not None and not nested.SAME_KEYS:
+        return KeyDescription(key, "section", None, field.description or "")
+    default = None if field.is_required() else to_yaml(field.get_default())
+    return KeyDescription(key, _format_type(field.annotation, field.metadata), default, field.description or "")
+
+
 def _explain_section(settings: FrozenModel, prefix: str) -> Iterator[tuple[KeyDescription, str | None]]:
     section = type(settings)
-    descriptions = {entry.key: entry for entry in describe_schema(section)}
     for name in section.model_fields:
         value, key = getattr(settings, name), f"{prefix}{name}"
-        description = replace(descriptions[name], key=key)
-        nested = nested_section(section, name)
+        description, nested = _describe_key(section, name, key), nested_section(section, name)
         if nested is None or nested.SAME_KEYS:
             yield description, to_yaml(value)
         elif is_mapping(section, name):

@@ -132,7 +132,7 @@ def read_json_object(path: Path, *, allow_infinity: bool = False) -> dict[str, A
         UserError: The file cannot be read, is a git-lfs pointer, or holds something else, a key twice or a number that
             is not finite.
     """
-    require_regular(path, advise_recovery(path))
+    require_regular(path, advise_recovery)
     try:
         text = path.read_text("utf-8-sig")  # some editors begin files with a byte order mark
         require_no_lfs_pointer(path, text.encode())

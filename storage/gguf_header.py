@@ -63,7 +63,7 @@ def read_gguf_header(file: Path) -> GgufHeader:
     Raises:
         UserError: The file cannot be read, is a git-lfs pointer, is no GGUF file, or is truncated within its header.
     """
-    require_regular(file, advise_recovery(file))
+    require_regular(file, advise_recovery)
     try:
         with file.open("rb") as stream:
             require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))

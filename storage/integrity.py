@@ -12,12 +12,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from .files import FileRecord
-from .hash_memory import HashMemory
 from .safetensors_header import read_tensor_headers
+
+if TYPE_CHECKING:
+    from .hash_memory import HashMemory
 
 PROGRESS_STAGE = "checking files"
 
@@ -184,6 +187,8 @@ def _find_cheap_problem(folder: Path, record: FileRecord) -> FileProblem | None:
 def _check_link(folder: Path, record: FileRecord, hashes: HashMemory | None) -> FileProblem | None:
     file = folder / record.path
     if hashes is None:
+        from .hash_memory import HashMemory
+
         with HashMemory() as memory:
             sha256 = memory.hash_file(file)
     else:

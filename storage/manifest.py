@@ -11,8 +11,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
-from ..recipes.deprecation import upgrade_settings
-from ..recipes.schema import QuantizationSettings
 from .files import FileRecord, write_json
 from .layout import Artifact
 from .published_model import MANIFEST_VERSION, corrupt_manifest, describe_validation_error, read_manifest_content
@@ -42,7 +40,7 @@ class LoraRecord(FileRecord):
 class TuningRecord(BaseModel):
     """How what stays in floating point was trained to the reference's outputs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     samples: int = Field(description="Calls of the reference that were trained on.")
     prompts: int = Field(description="Number of their prompts.")
@@ -62,7 +60,7 @@ class ChoiceRecord(BaseModel):
     clipped ranges, `unscaled` without AWQ's scales too, and `gptq` GPTQ everywhere.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
 
     variant: str = Field(description="The variant.")
     drift: dict[str, float] = Field(
@@ -74,7 +72,7 @@ class ChoiceRecord(BaseModel):
 class ReusedComponent(BaseModel):
     """A component that another artifact has quantized from the same weights, and that was taken from there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     artifact_key: str = Field(description="The `key` of the other artifact.")
     component: str = Field(description="The name of the component there.")
@@ -84,7 +82,7 @@ class ReusedComponent(BaseModel):
 class LayerAllocation(BaseModel):
     """The format that a linear got from a budget, and why."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     layer: str = Field(description="The linear, `component.module`.")
     format: str = Field(description="`g128`, `g64` or `g32` for 4 bits in such groups, `int8`, or `float`.")
@@ -99,7 +97,7 @@ class LayerAllocation(BaseModel):
 class AllocationRecord(BaseModel):
     """How a budget was distributed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
 
     choice: str = Field(description="`mixed`, or the format of all linears where that drifted less.")
     limit: int = Field(description="Bytes that the quantized linears may take.")
@@ -116,7 +114,7 @@ class AllocationRecord(BaseModel):
 class Manifest(BaseModel):
     """The content of manifest.json."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
 
     schema_version: int = Field(default=MANIFEST_VERSION, ge=1, description="The version of this schema.")
     device: str = Field(description="The device that the recipe is for.")
@@ -194,6 +192,10 @@ def read_manifest(artifact: Path) -> Manifest | None:
 
 def _upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces the keys of earlier releases."""
+    if content.get("schema_version") == MANIFEST_VERSION:  # which has had them all since it began
+        return dict(content)
+    from ..recipes.deprecation import upgrade_settings  # slow to import
+
     upgraded = {RENAMED_KEYS.get(key, key): value for key, value in content.items()}
     if isinstance(upgraded.get("recipe"), Mapping):
         upgraded["recipe"] = upgrade_settings(upgraded["recipe"])
@@ -219,6 +221,8 @@ def _upgrade_layers(layers: Any) -> Any:
 
 
 def _upgrade_steps(steps: Any) -> Any:
+    from ..recipes.schema import QuantizationSettings
+
     return (
         {QuantizationSettings.RENAMED_VALUES["steps"].get(step, step): error for step, error in steps.items()}
         if isinstance(steps, Mapping)

@@ -20,7 +20,7 @@ Schema = TypeVar("Schema", bound="_Measured")
 class _Measured(BaseModel):
     """A part of a file of results. Its other keys belong to the stages that write it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class _Folder(_Measured):

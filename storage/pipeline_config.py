@@ -50,7 +50,7 @@ PublishedFiles = Annotated[
 class ConfigModel(BaseModel):
     """An immutable part of pipeline.json. Keys that are unknown are ignored: a newer release may have written them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class OptionalFieldsModel(ConfigModel):

@@ -63,7 +63,7 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
     Raises:
         UserError: The file cannot be read, is a git-lfs pointer, is not a safetensors file, or is truncated.
     """
-    require_regular(file, advise_recovery(file))
+    require_regular(file, advise_recovery)
     try:
         with file.open("rb") as stream:
             beginning = stream.read(LENGTH_BYTES)

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 class ComponentRecord(BaseModel):
     """The weights of a component as they were exported."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     weights: int = Field(description="Number of weights, those of blocks without use included.")
     bytes: int = Field(description="Bytes of its tensors.")
@@ -37,7 +37,7 @@ class ComponentRecord(BaseModel):
 class WeightExport(BaseModel):
     """The content of export.json."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="The version of this schema.")
     format: str = Field(description="What `edgepress export` calls the format.")

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import edgepress
-from edgepress.api.inspection import ArtifactInfo, ExportInfo, PipelineInfo, to_dict
+from edgepress.api.folder_info import ArtifactInfo, ExportInfo, PipelineInfo
+from edgepress.api.inspection import to_dict
 from edgepress.pipelines.hub import DEMO_PIPELINE
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 123\n"

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import edgepress
-from edgepress.api.inspection import PipelineInfo
+from edgepress.api.folder_info import PipelineInfo
 from edgepress.cli.main import main
 from edgepress.pipelines.hub import DEMO_PIPELINE
 

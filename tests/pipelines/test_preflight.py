@@ -15,7 +15,7 @@ import pytest
 from helpers.tiny import edit_weights
 
 import edgepress
-from edgepress.api.inspection import PipelineInfo
+from edgepress.api.folder_info import PipelineInfo
 from edgepress.common.errors import UserError
 from edgepress.models.registry import get_family
 from edgepress.pipelines.hub import DEMO_PIPELINE

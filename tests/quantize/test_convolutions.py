@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import edgepress
-from edgepress.api.inspection import PipelineInfo, info
+from edgepress.api.folder_info import PipelineInfo
+from edgepress.api.inspection import info
 from edgepress.export.diffusers.exporter import export_diffusers
 from edgepress.export.onnx.exporter import export_onnx
 from edgepress.pipelines.quantized_modules import Int8Conv

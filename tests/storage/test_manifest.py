@@ -125,6 +125,7 @@ def test_a_manifest_is_immutable() -> None:
 def test_a_manifest_of_the_first_release_is_read(tmp_path: Path) -> None:
     """Keys as commit 0b5298e wrote them."""
     content = make_manifest(
+        schema_version=1,
         recipe={"device": "orin", "quantize": {"scheme": {"symmetric": False}, "extra_schemes": {}}},
         layers=[
             {"layer": "a", "steps": {"rtn": 0.5, "range_search": 0.25, "scale_refit": 0.125}, "stays_float": False}
