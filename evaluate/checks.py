@@ -13,10 +13,13 @@ from ..pipelines.optimum_pipelines import require_optimum
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
+from ..runtime.image_metadata import hash_prompt
 from ..runtime.onnx.exported import load_exported_onnx
 from ..storage.preflight import check_results_folder, check_writable_folder, require_possible_path
 from .generation.candidates import ImageSource
 from .generation.server import connect
+from .images.image_file import get_image_stem
+from .images.recorded_prompts import check_recorded_prompts, read_recorded_prompts
 from .plan import EvaluationPlan
 
 
@@ -36,6 +39,22 @@ def check_plan(plan: EvaluationPlan) -> None:
     for source in (plan.reference, *plan.candidates.values()):
         if plan.sampling and source.kind != "images":
             _check_source(source, plan.sampling)
+    _check_images(plan)
+
+
+def _check_images(plan: EvaluationPlan) -> None:
+    """Checks that images which are given are those of their prompts; without prompts, those of the reference's."""
+    expected = {
+        get_image_stem(prompt.id, seed, plan.seeds): hash_prompt(prompt.prompt)
+        for prompt in plan.prompts
+        for seed in range(plan.seeds)
+        if prompt.prompt
+    }
+    if not expected and plan.reference.kind == "images":
+        expected = read_recorded_prompts(plan.reference.folder)
+    for source in (plan.reference, *plan.candidates.values()):
+        if source.kind == "images":
+            check_recorded_prompts(source.folder, expected)
 
 
 def _check_history(file: Path) -> None:

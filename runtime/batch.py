@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..storage.preflight import check_results_folder
 from ..storage.recognition import is_artifact
 from .generation_request import GenerationRequest
 from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image
-from .image_metadata import Detail, ImageOrigin, build_save_options
+from .image_metadata import Detail, ImageOrigin, build_save_options, read_origin
 from .pipeline import ImagePipeline
 from .verification import digest_export
 
@@ -27,6 +28,7 @@ UNRECORDED = ("prompt", "image", "strength")  # of a request: batches start from
 RECORD, PROMPTS = "batch.json", "prompts"  # the file, and its key for the texts by id
 MAX_SHOWN = 4  # differences in a message
 GENERATING = "generating"  # stage of progress
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def generate_batch(
 ) -> BatchResult:
     """Generates an image of each prompt, named by the prompt's id.
 
-    The noise depends on the prompt's id and the seed only, as in an evaluation: prompts may be added to a file.
+    The noise depends on the prompt's id and the seed only, as in an evaluation: prompts may be added to a file. An
+    image of an earlier run that is damaged, or records another origin or size, is generated again, with a warning.
 
     Args:
         pipeline: The artifact.
@@ -94,12 +97,19 @@ def generate_batch(
         prompt.id: request.prompt + request.negative_prompt for prompt, request in zip(prompts, requests, strict=True)
     }
     _claim(folder, _describe(pipeline, settings), texts, files, restart)
-    missing = [index for index, file in enumerate(files) if restart or not _is_whole(file)]
-    finished, digest = len(files) - len(missing), digest_published(pipeline.folder) or ""
+    digest = digest_published(pipeline.folder) or ""
+    origins = [ImageOrigin.from_request(request, pipeline.pipeline_class, digest) for request in requests]
+    sizes = [pipeline.resolve_size(request.size) for request in requests]
+    missing = [
+        index
+        for index, (file, origin, size) in enumerate(zip(files, origins, sizes, strict=True))
+        if restart or _is_unusable(file, origin, size, settings)
+    ]
+    finished = len(files) - len(missing)
     progress(GENERATING, finished, len(files))
     for index in missing:
         try:
-            content = _encode(pipeline, requests[index], settings, digest)
+            content = _encode(pipeline, requests[index], origins[index], settings)
             atomic_write(files[index], lambda temporary, content=content: temporary.write_bytes(content))  # type: ignore[misc]
         except KeyboardInterrupt as error:
             hint = "The same command goes on." if not restart else "The same command without --restart goes on."
@@ -109,19 +119,33 @@ def generate_batch(
     return BatchResult(tuple(files), len(missing))
 
 
-def _is_whole(file: Path) -> bool:
-    """Whether an image was generated before and can be read to its end."""
+def _is_unusable(file: Path, origin: ImageOrigin, size: tuple[int, int], settings: BatchSettings) -> bool:
+    """Whether an image must be generated: it was not, or its file is not what was written then, which is logged."""
+    if not file.exists():
+        return True
+    problem = _find_problem(file, origin, size, settings)
+    if problem:
+        logger.warning("%s %s. It is generated again.", file, problem)
+    return bool(problem)
+
+
+def _find_problem(file: Path, origin: ImageOrigin, size: tuple[int, int], settings: BatchSettings) -> str:
+    """What follows the file's name in a sentence; empty if nothing is wrong."""
     try:
         with Image.open(file) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError):  # as Pillow says that a file is missing, cut off or damaged
-        return False
-    return True
+            if image.format != settings.format.upper():
+                return f"is no {settings.format.upper()}"
+            if (image.height, image.width) != size:
+                return f"has {image.height}x{image.width} pixels instead of {size[0]}x{size[1]}"
+            different = [] if settings.provenance == "none" else origin.list_differences(read_origin(image))
+    except (OSError, SyntaxError, ValueError):  # as Pillow says that a file is cut off or damaged
+        return "is cut off or damaged"
+    return f"records another {' and '.join(different)} than this batch has" if different else ""
 
 
-def _encode(pipeline: ImagePipeline, request: GenerationRequest, settings: BatchSettings, digest: str) -> bytes:
+def _encode(pipeline: ImagePipeline, request: GenerationRequest, origin: ImageOrigin, settings: BatchSettings) -> bytes:
     """Generates an image, and returns the content of its file."""
-    origin = ImageOrigin.from_request(request, pipeline.pipeline_class, digest)
     options = build_save_options(settings.format.upper(), origin, settings.provenance)
     return encode_image(pipeline.generate(request), settings.format, settings.quality, options)
 

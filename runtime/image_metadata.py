@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -17,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
+from ..storage.strict_json import parse_strict_json
 from .generation_request import GenerationRequest
 
 Detail = Literal["hash", "prompt", "none"]
@@ -85,6 +87,17 @@ class ImageOrigin:
             values["prompt_sha256"] = hash_prompt(self.prompt)
         return {key: value for key, value in values.items() if value != ""}
 
+    def list_differences(self, recorded: Mapping[str, Any]) -> list[str]:
+        """The names of the values that a file records otherwise; `prompt` also where it records nothing of it.
+
+        Args:
+            recorded: What `read_origin` read from the file.
+        """
+        expected = self.to_dict("none")
+        prompt_sha256 = expected.pop("prompt_sha256")
+        different = [] if read_prompt_hash(recorded) == prompt_sha256 else ["prompt"]
+        return different + [key for key, value in expected.items() if recorded.get(key) != value]
+
 
 def hash_prompt(prompt: str) -> str:
     """The SHA-256 of a prompt in UTF-8, in hexadecimal."""
@@ -117,6 +130,32 @@ def build_save_options(image_format: str, origin: ImageOrigin, detail: Detail = 
     exif[EXIF_SOFTWARE] = SOFTWARE
     exif.get_ifd(EXIF_IFD)[EXIF_USER_COMMENT] = ASCII_COMMENT + text.encode("ascii")
     return {"exif": exif.tobytes(), "xmp": _build_xmp(origin, detail).encode()}
+
+
+def read_origin(image: Image.Image) -> dict[str, Any]:
+    """What a file says of how its image was generated, as `ImageOrigin.to_dict` wrote it.
+
+    Args:
+        image: The opened file.
+
+    Returns:
+        Empty if it says nothing, or nothing that can be read.
+    """
+    try:
+        text = image.info.get(PNG_KEYWORD)
+        if text is None:
+            comment = image.getexif().get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT)
+            text = comment.removeprefix(ASCII_COMMENT).decode("ascii") if isinstance(comment, bytes) else None
+        return parse_strict_json(text) if isinstance(text, str) else {}
+    except (OSError, SyntaxError, ValueError):  # as Pillow says that metadata are damaged
+        return {}
+
+
+def read_prompt_hash(recorded: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of the prompt that a file records, as text or as the hash itself; None if it records neither."""
+    prompt = recorded.get("prompt")
+    sha256 = hash_prompt(prompt) if isinstance(prompt, str) else recorded.get("prompt_sha256")
+    return sha256 if isinstance(sha256, str) else None
 
 
 def can_hold_origin(image_format: str) -> bool:

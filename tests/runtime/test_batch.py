@@ -65,6 +65,39 @@ def test_an_image_that_was_cut_off_is_generated_again(artifact: Path) -> None:
     assert first.read_bytes() == whole
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_an_image_of_another_prompt_is_generated_again(artifact: Path, kind: str) -> None:
+    options = ("--format", kind, "--quality", "90") if kind != "png" else ("--format", kind)
+    assert run(artifact, *options).exit_code == 0
+    first, second = (artifact.with_name("images") / f"{name}.{kind}" for name in ("one", "two"))
+    before = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    result = run(artifact, *options)
+    assert "Generated 1 images" in result.stdout
+    assert f"{first} records another prompt and seed than this batch has. It is generated again." in result.stderr
+    assert first.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (Image.new("RGB", (16, 16)), "has 16x16 pixels instead of 32x48"),
+        (Image.new("RGB", (48, 32)), "records another prompt and"),
+        (None, "is cut off or damaged"),
+    ],
+)
+def test_what_no_batch_wrote_is_generated_again(artifact: Path, image: Image.Image | None, problem: str) -> None:
+    run(artifact)
+    file = artifact.with_name("images") / "two.png"
+    before = file.read_bytes()
+    file.write_bytes(before[:200])
+    if image is not None:
+        image.save(file)
+    result = run(artifact)
+    assert f"{file} {problem}" in result.stderr
+    assert file.read_bytes() == before
+
+
 def test_images_do_not_belong_into_an_artifact(artifact: Path) -> None:
     result = run(artifact, "--output", str(artifact))
     assert result.exit_code == 2

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgepress.runtime.generation_request import GenerationRequest
-from edgepress.runtime.image_metadata import Detail, ImageOrigin, build_save_options
+from edgepress.runtime.image_metadata import Detail, ImageOrigin, build_save_options, read_origin, read_prompt_hash
 
 ORIGIN = ImageOrigin('a "red" <door> & 门\x07', seed=2**63 - 1, steps=8, model="APipeline", artifact_sha256="ab" * 32)
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
@@ -91,3 +91,21 @@ def test_a_prompt_that_a_jpeg_cannot_hold_is_hashed(image_format: str) -> None:
 def test_nothing_is_stored_where_it_is_switched_off_or_cannot_be(image_format: str, detail: Detail) -> None:
     assert build_save_options(image_format, ORIGIN, detail) == {}
     assert not {"edgepress", "exif", "xmp"} & save(image_format, detail).info.keys()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("detail", ["hash", "prompt"])
+def test_the_origin_is_read_back_and_compared(image_format: str, detail: Detail) -> None:
+    recorded = read_origin(save(image_format, detail))
+    assert read_prompt_hash(recorded) == hashlib.sha256(ORIGIN.prompt.encode()).hexdigest()
+    assert ORIGIN.list_differences(recorded) == []
+    assert replace(ORIGIN, prompt="a", seed=1).list_differences(recorded) == ["prompt", "seed"]
+    assert replace(ORIGIN, artifact_sha256="cd" * 32).list_differences(recorded) == ["artifact_sha256"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"prompt": 1}', "[" * 5000, '{"prompt_sha256": null}', ""])
+def test_what_records_nothing_readable_is_no_origin(text: str) -> None:
+    image = Image.new("RGB", (8, 8))
+    image.info["edgepress"] = text
+    assert read_prompt_hash(read_origin(image)) is None
+    assert "prompt" in ORIGIN.list_differences(read_origin(image))
