@@ -77,6 +77,7 @@ class PipelineInfo:
             `layers` were asked for, the names and shapes of weights have not been compared with their classes.
         layers: What would be quantized, if that was asked for; empty for a quantized pipeline.
         problem: Why it can do nothing with it as it is, in a sentence or two; empty if nothing is wrong.
+        export_problem: Why it cannot be exported, though its family can; empty if nothing is wrong.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class PipelineInfo:
     supported: tuple[str, ...]
     layers: tuple[LayerSelection, ...] = ()
     problem: str = ""
+    export_problem: str = ""
 
     def __str__(self) -> str:
         lines = [f"Pipeline {self.folder}: {self.pipeline_class}", *_component_table(self.components), ""]
@@ -92,6 +94,7 @@ class PipelineInfo:
             lines += ["Linear layers that would be stored in 4 bits:", *map(str, self.layers), ""]
         can = ", ".join(self.supported) if self.supported else "only evaluate it"
         lines.append(f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}")
+        lines += [f"It cannot be exported. {self.export_problem}"] if self.export_problem else []
         return "\n".join(map(escape_controls, lines))
 
     def list_layers(self) -> str:

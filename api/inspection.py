@@ -95,7 +95,9 @@ def to_dict(result: Info) -> dict[str, Any]:
     return content
 
 
-def _inspect_pipeline(folder: Path, problem: str = "", with_layers: bool = False) -> PipelineInfo:
+def _inspect_pipeline(
+    folder: Path, problem: str = "", with_layers: bool = False, is_published: bool = False
+) -> PipelineInfo:
     index = _read_json(folder / MODEL_INDEX)
     entries = {
         name: value[1]
@@ -104,12 +106,13 @@ def _inspect_pipeline(folder: Path, problem: str = "", with_layers: bool = False
     }
     pipeline_class = str(index.get("_class_name", ""))
     components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())
-    supported = () if problem else _supported(pipeline_class, components)
+    export_problem = "" if problem or is_published else _find_export_problem(folder, pipeline_class)
+    supported = () if problem else _supported(pipeline_class, components, bool(export_problem))
     layers: tuple[LayerSelection, ...] = ()
     if with_layers and "quantize" in supported:
         layers, problem = _select_layers(folder)
         supported = () if problem else supported
-    return PipelineInfo(folder, pipeline_class, components, supported, layers, problem)
+    return PipelineInfo(folder, pipeline_class, components, supported, layers, problem, export_problem)
 
 
 def _find_model_problem(folder: Path) -> str:
@@ -128,6 +131,20 @@ def _find_pipeline_problem(folder: Path) -> str:
     try:
         check_pipeline(folder)
         check_weight_formats(folder)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _find_export_problem(folder: Path, pipeline_class: str) -> str:
+    """What exporting the pipeline would be refused for, though its family can be exported."""
+    from ..models.registry import load_families
+    from ..pipelines.preflight import check_exported_schedule
+
+    family = load_families().get(pipeline_class)
+    try:
+        if family is not None:
+            check_exported_schedule(folder, family)
     except UserError as error:
         return str(error)
     return ""
@@ -192,7 +209,7 @@ def _describe_quantization(config: Any) -> str:
     return ", ".join(phrases)
 
 
-def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tuple[str, ...]:
+def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...], is_refused: bool) -> tuple[str, ...]:
     from ..models.registry import load_families
 
     family = load_families().get(pipeline_class)
@@ -201,9 +218,9 @@ def _supported(pipeline_class: str, components: tuple[ComponentInfo, ...]) -> tu
         return () if is_quantized else ("quantize",)
     can = {
         "quantize": not is_quantized and any(component.role != "other" for component in family.components),
-        "export onnx": bool(family.graphs),
-        "export rknn": bool(family.npu),
-        "generate": bool(family.host),
+        "export onnx": bool(family.graphs) and not is_refused,
+        "export rknn": bool(family.npu) and not is_refused,
+        "generate": bool(family.host) and not is_refused,
     }
     return tuple(name for name, possible in can.items() if possible)
 
@@ -241,7 +258,7 @@ def _inspect_artifact(artifact: Artifact) -> ArtifactInfo:
         manifest.device if manifest else "",
         manifest.source if manifest else "",
         _describe_method(manifest),
-        _inspect_pipeline(artifact.model) if artifact.has_model else None,
+        _inspect_pipeline(artifact.model, is_published=True) if artifact.has_model else None,
         tuple(map(_inspect_export, exports)),
         _describe_evaluation(artifact),
         tuple(find_incomplete_files(artifact)),

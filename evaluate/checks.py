@@ -76,6 +76,7 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
         return
     if source.kind == "diffusers":
         from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
+        from ..pipelines.config_keys import warn_about_unknown_keys
         from ..pipelines.scheduler_class import check_scheduler_class
         from ..pipelines.tokenizer_loading import check_tokenizers
 
@@ -85,6 +86,7 @@ def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
         family = load_families().get(read_pipeline_class(source.folder))
         if family is not None:  # of others, no one knows which weights their libraries ignore or rename
             check_scheduler_class(source.folder, family)
+            warn_about_unknown_keys(source.folder)
             check_tokenizers(source.folder)
             check_family_weights(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)

@@ -5,6 +5,7 @@ Only names, JSON files and the headers of weights are read, so that it takes the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..models.base.family import Family
 from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
-from ..runtime.scheduler_config import check_schedule
+from ..runtime.scheduler_config import check_schedule, check_supported_schedule, find_misspelt_options
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX
 from ..storage.parameter_count import read_loaded_headers
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 TRIAL_PROMPT = "prompt"
+SCHEDULER_CONFIG = "scheduler_config.json"
 LIBRARIES = ("diffusers", "transformers")
+logger = logging.getLogger(__name__)
 # One of these holds the vocabulary, depending on the kind of tokenizer.
 VOCABULARY_FILES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
@@ -73,7 +76,9 @@ def check_pipeline(folder: Path) -> None:
         _check_chat_template(folder / "tokenizer", family.pipeline_class)
     if family is not None and family.host:
         check_host(folder, family)
-        check_schedule(read_json_object(folder / "scheduler" / "scheduler_config.json", allow_infinity=True))
+        file = folder / "scheduler" / SCHEDULER_CONFIG
+        with _named_file(file):
+            check_schedule(read_json_object(file, allow_infinity=True))
 
 
 def check_lfs_pointers(folder: Path) -> None:
@@ -114,11 +119,8 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: A config is corrupt.
     """
-    files = [
-        path for path in sorted(folder.glob("*/*config.json")) if path.name in ("config.json", "scheduler_config.json")
-    ]
-    schedulers = "scheduler_config.json"
-    configs = {path.parent.name: read_json_object(path, allow_infinity=path.name == schedulers) for path in files}
+    files = [path for path in sorted(folder.glob("*/*config.json")) if path.name in ("config.json", SCHEDULER_CONFIG)]
+    configs = {path.parent.name: read_json_object(path, allow_infinity=path.name == SCHEDULER_CONFIG) for path in files}
     return configs | read_pipeline_arguments(folder)
 
 
@@ -152,6 +154,39 @@ def check_host(folder: Path, family: Family) -> None:
     if family.host:
         with _reject_configs(folder, family.pipeline_class):
             load_host(family, read_configs(folder))
+
+
+def check_exported_schedule(folder: Path, family: Family) -> None:
+    """Checks that images can be generated without torch with a pipeline's schedule.
+
+    Raises:
+        UserError: The family has a host, and that has no such schedule.
+    """
+    if not family.host:
+        return
+    check_host(folder, family)
+    file = folder / "scheduler" / SCHEDULER_CONFIG
+    with _named_file(file):
+        config = read_json_object(file, allow_infinity=True)
+        check_supported_schedule(config, load_host(family, read_configs(folder)).scheduler_class)
+
+
+def warn_about_scheduler_options(folder: Path) -> None:
+    """Logs which options of a pipeline's scheduler are probably misspelt; no library is imported for it."""
+    file = folder / "scheduler" / SCHEDULER_CONFIG
+    if file.is_file():
+        for key, meant in find_misspelt_options(read_json_object(file, allow_infinity=True)).items():
+            logger.warning("%s: the key '%s' is ignored; did you mean '%s'? Correct it.", file, key, meant)
+
+
+@contextmanager
+def _named_file(file: Path) -> Iterator[None]:
+    """Adds the name of a file to what is wrong in it."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if str(file) in text else f"{file}: {text}") from error
 
 
 @contextmanager
@@ -205,7 +240,7 @@ def _check_tokenizer(folder: Path) -> None:
 
 def _check_scheduler(folder: Path, class_name: str) -> None:
     """Raises UserError where diffusers would load another scheduler than the exported graphs are run with."""
-    file = _require_file(folder / "scheduler_config.json")
+    file = _require_file(folder / SCHEDULER_CONFIG)
     _require_class(file, read_json_object(file, allow_infinity=True), class_name)
 
 

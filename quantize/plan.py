@@ -22,6 +22,7 @@ from ..pipelines.component_weights import (
     find_token_embeddings,
     use_module_names,
 )
+from ..pipelines.config_keys import warn_about_unknown_keys
 from ..pipelines.families import find_family, is_described
 from ..pipelines.linear_selection import (
     BlockLinears,
@@ -213,6 +214,7 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
         if name not in names:
             raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
     check_scheduler_class(source, family)
+    warn_about_unknown_keys(source)
     check_pipeline_weights(source)
     if not is_described(family.pipeline_class):  # what is not quantized is left to diffusers
         specs = [spec for spec in specs if spec.name in selected]

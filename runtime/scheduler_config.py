@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from ..common.errors import UserError
+from ..common.suggest import find_misspelling
 from ..common.validation import explain_value, format_value
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -60,6 +61,9 @@ class EulerConfig(BaseModel):
     final_sigmas_type: Literal["zero", "sigma_min"] = Field(default="zero", description="The sigma after all steps.")
 
 
+SCHEMAS: Mapping[str, type[BaseModel]] = {FLOW_MATCHING: SchedulerConfig, EULER: EulerConfig}
+
+
 def check_schedule(config: Mapping[str, Any]) -> None:
     """Checks the values that a schedule depends on, of a scheduler that is known; options may be unsupported ones.
 
@@ -75,6 +79,38 @@ def check_schedule(config: Mapping[str, Any]) -> None:
         settings = read_scheduler_config({key: value for key, value in config.items() if key not in unsupported})
         if settings.use_dynamic_shifting:
             compute_shift(settings, 1)
+
+
+def check_supported_schedule(config: Mapping[str, Any], class_name: str) -> None:
+    """Checks that the runtime has the schedule that a config describes: also that it asks for no unsupported option.
+
+    Args:
+        config: Config of the scheduler.
+        class_name: The scheduler that the runtime has for the pipeline.
+
+    Raises:
+        UserError: It names another scheduler, an unsupported option or an invalid value.
+    """
+    if class_name == EULER:
+        read_euler_config(config)
+        return
+    settings = read_scheduler_config(config)
+    if settings.use_dynamic_shifting:
+        compute_shift(settings, 1)
+
+
+def find_misspelt_options(config: Mapping[str, Any]) -> dict[str, str]:
+    """Finds the options of a scheduler that are probably misspelt, and what was probably meant.
+
+    Args:
+        config: Config of a scheduler. Of those that the runtime does not have, nothing is known.
+    """
+    name = str(config.get("_class_name"))
+    if name not in SCHEMAS:
+        return {}
+    known = {*SCHEMAS[name].model_fields, *UNSUPPORTED_OPTIONS[name]}
+    meant = {key: find_misspelling(key, known - config.keys()) for key in config.keys() - known}
+    return {key: option for key, option in sorted(meant.items()) if option and not key.startswith("_")}
 
 
 def compute_shift(config: SchedulerConfig, image_tokens: int, mu: float | None = None) -> float:
@@ -119,10 +155,13 @@ def read_euler_config(config: Mapping[str, Any]) -> EulerConfig:
 
 def _read_config(config: Mapping[str, Any], class_name: str, schema: type[Schema]) -> Schema:
     name = config.get("_class_name", class_name)
-    options = [key for key in UNSUPPORTED_OPTIONS[class_name] if config.get(key)]
-    if name != class_name or options:
-        what = f"option {', '.join(options)}" if options else format_value(name)
-        raise UserError(f"Unsupported scheduler {what}. Generate images with diffusers instead.")
+    if name != class_name:
+        raise UserError(f"Unsupported scheduler {format_value(name)}. Generate images with diffusers instead.")
+    options = [f"{key} = {format_value(config[key])}" for key in UNSUPPORTED_OPTIONS[class_name] if config.get(key)]
+    if options:
+        raise UserError(
+            f"Unsupported scheduler option {', '.join(options)}. Remove it, or generate images with diffusers instead."
+        )
     try:
         return schema.model_validate(config, strict=True)
     except ValidationError as error:

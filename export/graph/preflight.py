@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ...models.base.host import load_host
-from ...pipelines.preflight import check_pipeline
-from ...runtime.scheduler import make_schedule
+from ...pipelines.preflight import check_exported_schedule, check_pipeline, warn_about_scheduler_options
 from ...storage.layout import CONFIG_NAME, Artifact
 from ...storage.preflight import check_disk_space, check_output, check_replaceable
 from .source_model import SourcePipeline
@@ -32,9 +30,8 @@ def check_export(pipeline: SourcePipeline, target: Path, bits_per_weight: int = 
     check_output(artifact)
     check_replaceable(target, [target / CONFIG_NAME])
     check_pipeline(pipeline.folder)
-    if pipeline.family.host:  # later, the graphs are run with this schedule
-        host = load_host(pipeline.family, pipeline.configs)
-        make_schedule(pipeline.configs["scheduler"], 2, 1, host)
+    warn_about_scheduler_options(pipeline.folder)
+    check_exported_schedule(pipeline.folder, pipeline.family)  # with which the graphs are run later
     check_disk_space(artifact, count_denoiser_weights(pipeline) * bits_per_weight // 8)
 
 

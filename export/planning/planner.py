@@ -12,7 +12,7 @@ from ...models.base.family import Component
 from ...models.base.host import load_host
 from ...pipelines.empty_modules import build_empty_component
 from ...pipelines.linear_selection import find_repeated_blocks, select_convolutions, select_linears
-from ...pipelines.preflight import check_host
+from ...pipelines.preflight import check_exported_schedule, warn_about_scheduler_options
 from ...pipelines.sampling import read_native_size
 from ...recipes.hardware import Hardware
 from ...recipes.schema import Recipe
@@ -50,7 +50,8 @@ def plan_device(
             f"The recipe for {recipe.device} has no section 'hardware', so nothing is known of the device. Add it."
         )
     model = open_source(source)
-    check_host(model.folder, model.family)
+    warn_about_scheduler_options(model.folder)
+    check_exported_schedule(model.folder, model.family)
     chosen = size or _resolve_size(recipe, model)
     planner = _Planner(model, recipe, recipe.hardware, memory)
     plan = planner.plan(chosen, recipe)

@@ -3,13 +3,18 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepress.common.suggest import suggest_name
+from edgepress.common.suggest import find_misspelling, suggest_name
 
 NAMES = ["orin", "pi5", "rk3588"]
 
 
 def test_a_typo_is_answered_with_the_name_that_was_meant() -> None:
     assert suggest_name("rk3558", NAMES) == "did you mean 'rk3588'?"
+
+
+def test_a_misspelling_differs_by_a_letter_or_two() -> None:
+    assert find_misspelling("shfit", ["shift", "base_shift"]) == "shift"
+    assert find_misspelling("size", ["shift", "base_shift"]) is None
 
 
 def test_a_name_like_none_is_answered_with_all_of_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from helpers.tiny import edit_weights
 import edgepress
 from edgepress.api.folder_info import PipelineInfo
 from edgepress.common.errors import UserError
+from edgepress.export.graph.preflight import check_export
+from edgepress.export.graph.source_model import open_source
+from edgepress.export.planning.planner import plan_device
 from edgepress.models.registry import get_family
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.preflight import check_host, check_images, check_pipeline, check_weight_formats
@@ -151,6 +155,30 @@ def test_values_that_make_no_schedule(pipeline: Path, key: str, value: Any) -> N
     edit_json(pipeline / "scheduler" / "scheduler_config.json", **{key: value})
     with pytest.raises(UserError, match=f"Invalid scheduler config: {key} = .*: it must be"):
         check_pipeline(pipeline)
+
+
+def test_an_option_that_only_diffusers_has_is_refused_where_graphs_are_run(
+    pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the same sentence everywhere, while the pipeline itself is fine."""
+    file = pipeline / "scheduler" / "scheduler_config.json"
+    edit_json(file, use_karras_sigmas=True, shift_terminal=..., shfit_terminal=0.1)
+    check_pipeline(pipeline)
+    expected = f"{file}: Unsupported scheduler option use_karras_sigmas = true. Remove it, or "
+    info = edgepress.info(pipeline)
+    assert isinstance(info, PipelineInfo)
+    assert info.supported == ("quantize",)
+    assert info.export_problem.startswith(expected)
+    assert f"It cannot be exported. {expected}" in str(info)
+    source = open_source(pipeline)
+    for use in (
+        lambda: plan_device(pipeline, edgepress.load_recipe("pi5")),
+        lambda: check_export(source, tmp_path / "artifact" / "onnx"),
+    ):
+        with pytest.raises(UserError, match=re.escape(expected)):
+            use()
+        assert f"{file}: the key 'shfit_terminal' is ignored; did you mean 'shift_terminal'?" in caplog.text
+        caplog.clear()
 
 
 def test_a_missing_shard(pipeline: Path) -> None:

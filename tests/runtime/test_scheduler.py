@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,13 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 from edgepress.common.errors import UserError
 from edgepress.models.base.default_host import DefaultHost
 from edgepress.runtime.scheduler import make_schedule
+from edgepress.runtime.scheduler_config import (
+    EULER,
+    FLOW_MATCHING,
+    SCHEMAS,
+    UNSUPPORTED_OPTIONS,
+    find_misspelt_options,
+)
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "static": {"shift": 3.0},
@@ -115,6 +123,29 @@ def test_an_invalid_value_is_named(config: dict[str, Any], reason: str) -> None:
         make_schedule(config, 8, 16384)
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "scheduler"), [(FLOW_MATCHING, FlowMatchEulerDiscreteScheduler), (EULER, EulerDiscreteScheduler)]
+)
+def test_every_option_of_the_library_is_known(schema: str, scheduler: type) -> None:
+    options = set(inspect.signature(scheduler.__init__).parameters) - {"self", "sigma_min", "sigma_max"}
+    assert options == {*SCHEMAS[schema].model_fields, *UNSUPPORTED_OPTIONS[schema]}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"_class_name": FLOW_MATCHING, "shfit": 3}, {"shfit": "shift"}),
+        ({"_class_name": FLOW_MATCHING, "shfit": 3, "shift": 3}, {}),  # one that is there is not meant
+        ({"_class_name": EULER, "beta_strat": 1, "_diffusers_version": "0.1"}, {"beta_strat": "beta_start"}),
+        ({"_class_name": EULER, "clip_sample": False}, {}),
+        ({"_class_name": "Unknown", "shfit": 3}, {}),
+        ({"shfit": 3}, {}),
+    ],
+)
+def test_misspelt_options(config: dict[str, Any], expected: dict[str, str]) -> None:
+    assert find_misspelt_options(config) == expected
 
 
 # ---------------------------------------------------------------- pipelines that use their scheduler in another way
