@@ -339,8 +339,8 @@ def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
     source = tmp_path / "published"
     shutil.copytree(lean, source)
     store_as_published(source, head)
-    result = quantize_pipeline(make_recipe("best"), source, tmp_path / "artifact")
-    model, expected = result.model, results["best"].model
+    result = quantize_pipeline(make_recipe("awq"), source, tmp_path / "artifact")
+    model, expected = result.model, results["awq"].model
     for component, file in (("text_encoder", "model"), ("transformer", "diffusion_pytorch_model")):
         path = f"{component}/{file}.safetensors"
         assert hash_file(model / path) == hash_file(expected / path), path
@@ -357,10 +357,14 @@ def test_a_text_encoder_stored_as_a_causal_model_gives_the_same_artifact(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "components"), [("float32", "[transformer]"), ("bfloat16", "[text_encoder]")])
-def test_the_same_bytes_whatever_the_number_of_threads(lean: Path, tmp_path: Path, dtype: str, components: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "method", "components"), [("float32", "best", "[transformer]"), ("bfloat16", "gptq", "[text_encoder]")]
+)
+def test_the_same_bytes_whatever_the_number_of_threads(
+    lean: Path, tmp_path: Path, dtype: str, method: str, components: str
+) -> None:
     """Processors without instructions for bfloat16 take long for wide layers; their parts have tests of their own."""
-    quantize = f"{{embeddings: int8, components: {components}}}"
+    quantize = f"{{method: {method}, embeddings: int8, components: {components}}}"
     file = tmp_path / "recipe.yaml"
     file.write_text(f"device: test\ndtype: {dtype}\nquantize: {quantize}\ncalibration: {{count: 2, steps: 2}}\n")
     for threads in (1, 2):
@@ -381,9 +385,9 @@ def test_a_result_prints_a_summary(results: dict[str, QuantizeResult]) -> None:
 
 
 def test_the_steps_of_a_method_are_part_of_the_key(lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = make_recipe("best", components=["text_encoder"])
+    recipe = make_recipe("awq", components=["text_encoder"])
     quantize_pipeline(recipe, lean, tmp_path / "artifact")
-    monkeypatch.setitem(recipes.METHOD_STEPS, "best", ())
+    monkeypatch.setitem(recipes.METHOD_STEPS, "awq", ())
     with pytest.raises(UserError, match="--force"):
         quantize_pipeline(recipe, lean, tmp_path / "artifact")
 
