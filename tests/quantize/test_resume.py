@@ -157,7 +157,7 @@ def test_killed_at_every_rename_it_ends_with_the_same_bytes(
 def test_finished_blocks_are_not_quantized_again(lean: Path, recipe: Path, tmp_path: Path) -> None:
     """Killed as soon as the first block is stored: that file is the same one, untouched, until the end."""
     output = tmp_path / "artifact"
-    recipe.write_text("device: test\nquantize: {method: best, components: [text_encoder]}\ncalibration: {count: 1, steps: 1}\n")
+    recipe.write_text(QUICK.replace("rtn", "best"))
     command = make_command(recipe, lean, output)
     process = Command(*command)
     file = None
