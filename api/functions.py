@@ -17,6 +17,7 @@ from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline, resolve_source
 from ..pipelines.model_size import adapt_recipe
 from ..recipes.execution import DEFAULT_RUNTIME
+from ..recipes.key_errors import naming_recipe
 from ..recipes.presets import DEFAULT_PRESETS, Side
 from ..recipes.schema import NumTokens, Opset, Recipe, TuneMinutes
 from ..storage.layout import Artifact
@@ -87,16 +88,17 @@ def quantize(
         require_fit_unless_forced(resolved, source, force)
     from ..quantize.pipeline import quantize_pipeline
 
-    return quantize_pipeline(
-        resolved,
-        source,
-        _output_folder(output, resolved),
-        force=force,
-        restart=restart,
-        max_memory=max_memory,
-        reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
-        progress=progress,
-    )
+    with naming_recipe(recipe, adapt_recipe(loaded, source)):
+        return quantize_pipeline(
+            resolved,
+            source,
+            _output_folder(output, resolved),
+            force=force,
+            restart=restart,
+            max_memory=max_memory,
+            reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
+            progress=progress,
+        )
 
 
 @check_arguments
@@ -160,25 +162,26 @@ def export_onnx(
         require_fit(planned, source, IGNORE_ADVICE)
     from ..export.onnx.exporter import export_onnx as export
 
-    return export(
-        source,
-        target,
-        section,
-        precision=precision,
-        format=format,
-        activations=activations,
-        accuracy_level=accuracy_level,
-        float_dtype=float_dtype,
-        opset=opset,
-        shapes=shapes,
-        max_prompt_tokens=max_prompt_tokens,
-        extra_graphs=extra_graphs,
-        sizes=sizes,
-        presets=resolved.presets if resolved else DEFAULT_PRESETS,
-        runtime=resolved.runtime if resolved else DEFAULT_RUNTIME,
-        verify=verify,
-        progress=progress,
-    )
+    with naming_recipe(recipe, resolved):
+        return export(
+            source,
+            target,
+            section,
+            precision=precision,
+            format=format,
+            activations=activations,
+            accuracy_level=accuracy_level,
+            float_dtype=float_dtype,
+            opset=opset,
+            shapes=shapes,
+            max_prompt_tokens=max_prompt_tokens,
+            extra_graphs=extra_graphs,
+            sizes=sizes,
+            presets=resolved.presets if resolved else DEFAULT_PRESETS,
+            runtime=resolved.runtime if resolved else DEFAULT_RUNTIME,
+            verify=verify,
+            progress=progress,
+        )
 
 
 @check_arguments
@@ -217,7 +220,8 @@ def export_rknn(
     target = _output_folder(output, resolved)
     from ..export.rknn.exporter import export_rknn as export
 
-    return export(source, target, resolved, components=components, progress=progress, timeout_s=timeout_s)
+    with naming_recipe(recipe, resolved):
+        return export(source, target, resolved, components=components, progress=progress, timeout_s=timeout_s)
 
 
 @check_arguments
@@ -243,7 +247,8 @@ def plan_rknn(
     resolved = override_rknn(adapt_recipe(loaded, source), precision)
     from ..export.rknn.planning.estimator import plan_rknn as plan
 
-    return plan(source, resolved)
+    with naming_recipe(recipe, resolved):
+        return plan(source, resolved)
 
 
 @check_arguments
@@ -359,7 +364,8 @@ def plan_evaluation(
         return plans.plan_image_pairs(resolved, Path(pairs[0]), Path(pairs[1]), chosen)
     if recipe is None and not (chosen.model and chosen.candidates):
         raise UserError("Nothing to compare. Give --recipe, or --model and --candidate, or --pairs.")
-    return plans.plan_evaluation(resolved, chosen)
+    with naming_recipe(recipe, resolved):
+        return plans.plan_evaluation(resolved, chosen)
 
 
 @requires_extra("evaluate")

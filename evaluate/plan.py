@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from ..common.errors import UserError
 from ..common.file_names import require_utf8
 from ..models.base.host import load_host
-from ..models.registry import get_family
-from ..pipelines.hub import bundled_clip, resolve_pipeline
+from ..models.base.image_size import check_image_size
+from ..models.registry import get_family, load_families
+from ..pipelines.hub import bundled_clip, read_pipeline_class, resolve_pipeline
 from ..pipelines.model_size import adapt_recipe
+from ..pipelines.preflight import read_configs
 from ..pipelines.sampling import SamplingParams, resolve_dtype, resolve_sampling
 from ..prompts.prompt import Prompt
 from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
+from ..recipes.key_errors import checking_key
 from ..recipes.schema import EvaluationSettings, Recipe
 from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
@@ -22,6 +27,7 @@ from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
 from ..storage.preflight import is_writable, require_possible_path
 from ..storage.recognition import reject_path
 from ..storage.source_location import find_source, find_source_loras
+from .backends.clip.spec import parse_clip_spec
 from .generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
 from .images.image_file import get_image_stem, list_images
 from .metrics.base import MetricSettings
@@ -152,8 +158,9 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     if reference.kind == "diffusers":
         recipe = adapt_recipe(recipe, reference.folder)
         reference = replace(reference, loras=_find_loras(first, recipe))
-    prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
-    all_prompts = load_prompt_set(prompt_set)
+    with checking_key("evaluation.prompts", options.prompts or recipe.evaluation.prompts):
+        prompt_set = resolve_prompt_set(reference.folder, options.prompts or recipe.evaluation.prompts, "evaluation")
+        all_prompts = load_prompt_set(prompt_set)
     if options.seeds > MAX_SEEDS:
         raise UserError(f"--seeds {options.seeds} are too many images of a prompt. Choose at most {MAX_SEEDS}.")
     sources = (reference, *candidates.values())
@@ -164,7 +171,9 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     if options.limit or (count and "count" in settings.model_fields_set):
         warn_if_fewer(all_prompts, options.limit or settings.count, prompt_set, _get_limit_name(options.limit))
     sampling = _resolve_sampling(recipe.evaluation, sources)
-    _require_size(sampling, sources)
+    with checking_key("evaluation.size", settings.size):
+        _require_size(sampling, sources)
+        _require_possible_size(settings, sources)
     output = options.output or _choose_output(first)
     plan = EvaluationPlan(
         reference=reference,
@@ -225,6 +234,9 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
             "out, or give a pipeline with --model."
         )
     _require_used_weights(options)
+    if clip and not options.clip:
+        with checking_key("evaluation.clip", settings.clip):
+            parse_clip_spec(clip)
     if options.ground_truth:
         _require_images(options.ground_truth, "Give --ground-truth a folder with <prompt id>.png")
     return replace(
@@ -393,6 +405,15 @@ def _require_size(sampling: SamplingParams | None, sources: tuple[ImageSource, .
                 f"{source.folder} supports images of {sizes} only, but {sampling.height}x{sampling.width} was "
                 "requested. Set evaluation.size to a supported size, or export again."
             )
+
+
+def _require_possible_size(settings: EvaluationSettings, sources: tuple[ImageSource, ...]) -> None:
+    """Refuses a size that a described pipeline cannot generate."""
+    for source in sources if settings.size != "native" else ():
+        family = load_families().get(read_pipeline_class(source.folder)) if source.kind == "diffusers" else None
+        if family is not None:
+            with suppress(LookupError, TypeError, ValueError):  # of configs that say nothing true; a check says so
+                check_image_size(family, read_configs(source.folder), *cast("tuple[int, int]", settings.size))
 
 
 def _list_fixed_sizes(source: ImageSource) -> tuple[tuple[int, int], ...]:

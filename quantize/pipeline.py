@@ -12,14 +12,15 @@ import torch
 from ..common.errors import UserError
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
-from ..models.base.image_size import check_image_size
 from ..pipelines.families import find_family, is_described
 from ..pipelines.lora_files import parse_lora
 from ..pipelines.preflight import check_images, check_pipeline, read_configs
+from ..pipelines.recipe_sizes import check_later_sizes
 from ..pipelines.sampling import resolve_dtype, resolve_sampling
 from ..pipelines.tokenizer_loading import check_tokenizers
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
+from ..recipes.key_errors import checking_key
 from ..recipes.loader import validate_settings
 from ..recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 from ..storage.files import folder_bytes, hash_files, write_json
@@ -164,19 +165,23 @@ def _prepare_job(recipe: Recipe, source: Path, max_memory: int) -> QuantizationJ
             pipeline_class,
         )
     sampling = resolve_sampling(recipe.calibration, source)
-    check_images(source, sampling.height, sampling.width)
-    prompts = _load_calibration_prompts(recipe.calibration, source)
+    with checking_key("calibration.size", recipe.calibration.size):
+        check_images(source, sampling.height, sampling.width)
+    with checking_key("calibration.prompts", recipe.calibration.prompts):
+        prompts = _load_calibration_prompts(recipe.calibration, source)
     _check_later_stages(recipe, source)
     if is_described(pipeline_class):
         check_tokenizers(source)
-    loras = [parse_lora(text) for text in recipe.loras]
+    with checking_key("loras", recipe.loras):
+        loras = [parse_lora(text) for text in recipe.loras]
     plan = merge_into_plan(loras, build_plan(source, recipe.quantize))
     check_tuning(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     records = [lora.record() for lora in loras]
     job = QuantizationJob(recipe, plan, prompts, sampling, dtype, max_memory, records)
     if recipe.quantize.budget is not None:
-        job.limit_linears()
+        with checking_key("quantize.budget", recipe.quantize.budget):
+            job.limit_linears()
     return job
 
 
@@ -186,18 +191,11 @@ def _check_later_stages(recipe: Recipe, source: Path) -> None:
     Raises:
         UserError: An image size is impossible, or the prompt set for the evaluation does not exist.
     """
-    family, configs, size = find_family(source), read_configs(source), recipe.evaluation.size
-    sizes = [("export.sizes", entry) for entry in recipe.export.sizes]
-    sizes += [] if size == "native" else [("evaluation.size", size)]
-    for key, (height, width) in sizes if is_described(family.pipeline_class) else ():
-        try:
-            check_image_size(family, configs, height, width)
-        except UserError as error:
-            raise UserError(f"{key}: {error}") from error
-    try:
+    family, configs = find_family(source), read_configs(source)
+    if is_described(family.pipeline_class):
+        check_later_sizes(recipe, family, configs)
+    with checking_key("evaluation.prompts", recipe.evaluation.prompts):
         find_prompt_set(resolve_prompt_set(source, recipe.evaluation.prompts, "evaluation"))
-    except UserError as error:
-        raise UserError(f"evaluation.prompts: {error}") from error
 
 
 def _check_published(job: QuantizationJob, artifact: Artifact) -> None:

@@ -33,6 +33,7 @@ from ..pipelines.linear_selection import (
     select_linears,
 )
 from ..pipelines.scheduler_class import check_scheduler_class
+from ..recipes.key_errors import RecipeValueError
 from ..recipes.schema import QuantizationSettings
 from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
@@ -212,7 +213,8 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     selected = family.list_quantized(settings.components)
     for name in settings.components or ():
         if name not in names:
-            raise UserError(f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}.")
+            problem = f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}."
+            raise RecipeValueError("quantize.components", settings.components, problem)
     check_scheduler_class(source, family)
     warn_about_unknown_keys(source)
     check_pipeline_weights(source)

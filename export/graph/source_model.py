@@ -15,6 +15,7 @@ from ...pipelines.component_weights import check_described_component, check_pipe
 from ...pipelines.empty_modules import build_empty_component
 from ...pipelines.families import find_family
 from ...pipelines.hub import read_pipeline_arguments, read_pipeline_class
+from ...recipes.key_errors import RecipeValueError
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.files import FileRecord, hash_files, read_json_object
@@ -195,7 +196,8 @@ def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequenc
     unknown = [name for name in extra_graphs if name not in optional]
     if unknown:
         available = ", ".join(optional) or "none"
-        raise UserError(f"{family.pipeline_class} has no optional graph {unknown[0]!r}. Choose from: {available}.")
+        problem = f"{family.pipeline_class} has no optional graph {unknown[0]!r}. Choose from: {available}."
+        raise RecipeValueError("export.extra_graphs", tuple(extra_graphs), problem)
     return replace(family, graphs=(*graphs, *(optional[name] for name in extra_graphs)))
 
 

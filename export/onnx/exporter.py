@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ...common.progress import Progress, no_progress
 from ...pipelines.preflight import check_images
+from ...pipelines.recipe_sizes import check_preset_sizes
 from ...recipes.execution import DEFAULT_RUNTIME, RuntimeSettings
 from ...recipes.loader import validate_settings
 from ...recipes.presets import DEFAULT_PRESETS, Presets
@@ -140,6 +141,8 @@ def export_onnx(
     _warn_about_ineffective(overrides, merged)
     artifact = Artifact(Path(output))
     plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
+    if plan.host is not None:  # which generates images of these sizes
+        check_preset_sizes(presets, plan.source.family, plan.source.configs)
     if verify:
         for size in plan.sizes:
             check_images(plan.source.folder, *size)

@@ -11,6 +11,7 @@ from ...common.errors import UserError
 from ...models.base.host import Host, load_host
 from ...models.base.image_size import check_image_size
 from ...pipelines.sampling import read_native_size
+from ...recipes.key_errors import RecipeValueError, checking_key
 from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact
@@ -102,7 +103,8 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     Raises:
         UserError: An input is invalid.
     """
-    _check_opset(settings)
+    with checking_key("export.opset", settings.opset):
+        _check_opset(settings)
     pipeline = open_source(source, settings.extra_graphs)
     if is_within(output, pipeline.folder):
         raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
@@ -154,17 +156,17 @@ def _check_opset(settings: ExportSettings) -> None:
 def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportSettings, sizes: ImageSizes) -> None:
     """Raises UserError where an image size or prompt length is not possible, or not known to be."""
     for size in sizes:
-        check_image_size(pipeline.family, pipeline.configs, *size)
+        with checking_key("export.sizes", tuple(sizes)):
+            check_image_size(pipeline.family, pipeline.configs, *size)
     if host is None and settings.shapes == "fixed":
-        raise UserError(f"Fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'.")
+        problem = f"fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'."
+        raise RecipeValueError("export.shapes", settings.shapes, problem)
     formats = host.prompt_formats if host is not None else ()
     limits = [prompt_format.max_tokens for prompt_format in formats if not prompt_format.is_padded]
     max_tokens = max(limits, default=settings.max_prompt_tokens)
     if settings.max_prompt_tokens > max_tokens:
-        raise UserError(
-            f"export.max_prompt_tokens is {settings.max_prompt_tokens}, but the pipeline reads at most "
-            f"{max_tokens} tokens of a prompt. Set export.max_prompt_tokens to {max_tokens} or less."
-        )
+        problem = f"the pipeline reads at most {max_tokens} tokens of a prompt. Choose {max_tokens} or less."
+        raise RecipeValueError("export.max_prompt_tokens", settings.max_prompt_tokens, problem)
 
 
 def _check_submodules(pipeline: SourcePipeline) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ...models.base.graph import Graph
 from ...models.base.host import load_host
+from ...models.base.image_size import check_image_size
 from ...models.base.npu import (
     GraphPart,
     NpuHost,
@@ -23,6 +24,7 @@ from ...models.base.npu import (
 )
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
 from ...pipelines.preflight import check_host
+from ...recipes.key_errors import RecipeValueError, checking_key
 from ...recipes.rknn import RknnSettings
 from ...recipes.schema import Scheme
 from ...runtime.rknn.part_chain import PartRef
@@ -154,6 +156,8 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
     configs = model.configs
     native_size = load_host(model.family, configs).native_resolution
     image_size = (native_size, native_size) if settings.size == "native" else settings.size
+    with checking_key("rknn.size", settings.size):
+        check_image_size(model.family, configs, *image_size)
     embeddings = load_embedding_table(model, npu)
     host = load_npu_host_class(npu)(configs, image_size, settings.max_prompt_tokens, embeddings, settings.tile)
     npu = with_tiled_decoder(npu, host)
@@ -191,7 +195,7 @@ def _select_components(npu: NpuSpec, settings: RknnSettings, components: Sequenc
     absent = [name for name in settings.cpu if npu.graph(name) is None]
     if absent:
         graphs = ", ".join(graph.name for graph in npu.graphs)
-        raise UserError(f"Unknown graph {absent[0]!r} in rknn.cpu. Choose from: {graphs}.")
+        raise RecipeValueError("rknn.cpu", settings.cpu, f"unknown graph {absent[0]!r}. Choose from: {graphs}.")
     return [name for name in known if not components or name in components]
 
 

@@ -65,7 +65,7 @@ def compute_limit(plan: QuantizationPlan, budget: Budget, other_bytes: int) -> i
     if budget.size is not None:
         if budget.size < other_bytes + smallest:
             raise UserError(
-                f"quantize.budget: {budget.size / 1e9:.4g} GB is too small: with the smallest formats, all components "
+                f"{budget.size / 1e9:.4g} GB is too small: with the smallest formats, all components "
                 f"take {(other_bytes + smallest) / 1e9:.4g} GB. Give at least that."
             )
         return budget.size - other_bytes
@@ -73,7 +73,7 @@ def compute_limit(plan: QuantizationPlan, budget: Budget, other_bytes: int) -> i
     limit = int(budget.bits_per_weight * weights / 8)
     if limit < smallest:
         raise UserError(
-            f"quantize.budget: {budget.bits_per_weight:g} bits per weight are too few: the smallest formats take "
+            f"{budget.bits_per_weight:g} bits per weight are too few: the smallest formats take "
             f"{8 * smallest / weights:.4g}. Give at least that."
         )
     return limit

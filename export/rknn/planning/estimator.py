@@ -17,9 +17,11 @@ import numpy as np
 from ....common.errors import UserError
 from ....models.base.graph import Graph
 from ....models.base.host import load_host
+from ....models.base.image_size import check_image_size
 from ....models.base.npu import GraphPart, load_npu_host_class, load_npu_spec, with_tiled_decoder
 from ....pipelines.empty_modules import build_empty_component
 from ....pipelines.preflight import check_host
+from ....recipes.key_errors import checking_key
 from ....recipes.rknn import RknnSettings
 from ....recipes.schema import QuantizationSettings, Recipe
 from ...graph.source_model import SourcePipeline, open_source
@@ -97,6 +99,8 @@ class MemoryEstimator:
         configs = model.configs
         native_size = load_host(model.family, configs).native_resolution
         self.image_size = (native_size, native_size) if settings.size == "native" else settings.size
+        with checking_key("rknn.size", settings.size):
+            check_image_size(model.family, configs, *self.image_size)
         self.board_bytes = int(settings.memory * 2**30)
         no_embeddings = np.empty((0, 0), np.float16)  # no prompt is encoded
         host = load_npu_host_class(npu)(
