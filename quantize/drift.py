@@ -30,6 +30,13 @@ from .tuning.calls import stack_output
 from .workspace import Workspace, list_tensor_names, read_tensor
 
 LARGE_MODEL_STRIDE = 4  # every fourth call of a large denoiser is measured
+# Shares of the reference's power: smaller ones are rounding, and outputs that are not finite count as larger than all.
+MIN_SHARE, MAX_SHARE = torch.finfo(torch.float32).eps ** 2, torch.finfo(torch.float32).max
+
+
+def to_decibels(share: float) -> float:
+    """Returns a squared error, relative to the reference's power, in dB; always a number that JSON can express."""
+    return 10 * math.log10(min(max(share, MIN_SHARE), MAX_SHARE) if math.isfinite(share) else MAX_SHARE)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class DriftMeasurement:
                     denoiser.forward = denoiser.forward.args[0]
             error, power = error + meter.error, power + meter.power
         malloc_trim()
-        return 10 * math.log10(error / power) if error and power and math.isfinite(error) else math.inf
+        return to_decibels(error / power if power else error)
 
 
 def replace_weights(

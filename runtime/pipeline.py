@@ -406,7 +406,6 @@ class ImagePipeline:
             latents = schedule.step(latents, velocity, index)
             progress(DENOISING, index + 1, steps)
         self.num_reused_steps = cache.num_reused
-        self.num_reused_steps = cache.num_reused
         return latents
 
     def _select_decoder(self, tile_size: int | None) -> RunGraph:

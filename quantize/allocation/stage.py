@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,7 +28,7 @@ from ...storage.checkpoint import write_tensors
 from ...storage.files import read_json_object, write_json
 from ...storage.manifest import AllocationRecord, LayerAllocation
 from ..calibration.streaming import stream_or_load
-from ..drift import DriftMeasurement, read_dequantized, replace_weights
+from ..drift import DriftMeasurement, read_dequantized, replace_weights, to_decibels
 from ..plan import ComponentPlan, QuantBlock, QuantizationPlan
 from ..workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 from .knapsack import FormatCost, allocate
@@ -137,6 +137,7 @@ class Allocation:
         sensitivities = self._measure_sensitivities()
         errors, available = self._read_errors()
         linears = list_linears(self.plan)
+        self._require_gradients({name for image in sensitivities for name in image.drifts}, available)
         power = sum(image.power for image in sensitivities)
         gains = {name: _estimate_gain(name, errors[name], sensitivities, power) for name in linears}
         schemes = list_options(self.plan.settings.scheme)
@@ -148,6 +149,7 @@ class Allocation:
             }
             for name, shape in linears.items()
         }
+        _require_room(costs, self.limit)
         choices = {MIXED: allocate(costs, self.limit)}
         for option in GROUPED:
             uniform = {name: option if option in available[name] else FLOAT for name in linears}
@@ -170,10 +172,34 @@ class Allocation:
             limit=self.limit,
             size=sum(layer.size for layer in layers),
             images=len(sensitivities),
-            expected_drift=_to_decibels(sum(layer.drifts[layer.format] for layer in layers)),
+            expected_drift=to_decibels(sum(layer.drifts[layer.format] for layer in layers)),
             drift=drifts,
             layers=layers,
         )
+
+    def _require_gradients(self, measured: Set[str], available: Mapping[str, Set[str]]) -> None:
+        """Checks that the pipeline passes gradients back as far as to the first linears of a component.
+
+        Then those without any do not change the images, such as a text encoder's layers after the one whose states are
+        read, and the prompt's half of a denoiser's last block.
+
+        Args:
+            measured: The linears that a gradient reached.
+            available: The formats in which each linear can be stored.
+
+        Raises:
+            UserError: It does not.
+        """
+        for component in self.plan.components:
+            blocks = [[f"{component.name}.{linear}" for linear in block.linears] for block in component.blocks]
+            used = (names for names in blocks if any(available[name] != {FLOAT} for name in names))
+            first = next(used, [])
+            if first and measured.isdisjoint(first):
+                raise UserError(
+                    f"quantize.budget: {first[0]} has no gradient: the pipeline does not use its output, or computes "
+                    f"something after it that has none. Leave {component.name} out of quantize.components, or quantize "
+                    "without a budget."
+                )
 
     def _measure_sensitivities(self) -> list[Sensitivities]:
         return stream_or_load(self.plan, self._measure_images)
@@ -260,22 +286,26 @@ def _estimate_gain(
 ) -> float:
     """Returns the relative squared error of the denoisers' outputs for a relative squared error of a linear's output.
 
-    Raises:
-        UserError: No gradient reached the linear.
+    It is 0 for a linear that no gradient reached.
     """
     measured = [image.drifts[name] for image in sensitivities if name in image.drifts]
-    if not measured:
-        raise UserError(
-            f"quantize.budget: {name} has no gradient, since the pipeline computes something after it that has none. "
-            "Leave its component out of quantize.components, or quantize without a budget."
-        )
-    options = [option for option in GROUPED if option in measured[0] and errors[option]]
+    options = [option for option in GROUPED if measured and option in measured[0] and errors[option]]
     total = sum(errors[option] for option in options)
-    return sum(image[option] for image in measured for option in options) / (total * power) if total else 0.0
+    return sum(image[option] for image in measured for option in options) / (total * power) if total and power else 0.0
 
 
-def _to_decibels(share: float) -> float:
-    return 10 * math.log10(share) if share else -math.inf
+def _require_room(costs: Mapping[str, Mapping[str, FormatCost]], limit: int) -> None:
+    """Checks that the formats fit in which linears can be stored, which some cannot be in 4 bits.
+
+    Raises:
+        UserError: They do not.
+    """
+    needed = sum(min(cost.size for cost in options.values()) for options in costs.values())
+    if needed > limit:
+        raise UserError(
+            f"quantize.budget: the smallest formats in which all linears can be stored take {needed / 1e9:.4g} GB, but "
+            f"the budget leaves them {limit / 1e9:.4g} GB. Give a larger one."
+        )
 
 
 @dataclass

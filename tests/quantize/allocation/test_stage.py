@@ -9,11 +9,13 @@ import onnx
 import pytest
 import torch
 from helpers.commands import run_command
+from helpers.tiny_families import QWEN, SIDE, write_tiny_family
 
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.common.errors import UserError
 from edgepress.pipelines.quantized_modules import Int4Linear, RowScaledLinear
-from edgepress.pipelines.sampling import load_pipeline
+from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
+from edgepress.prompts.prompt import Prompt
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 from edgepress.storage.checkpoint import Checkpoint
@@ -117,6 +119,25 @@ def test_a_budget_in_bytes_is_that_of_the_model(tiny, tmp_path):
     quantize_pipeline(make_recipe(f"{size * 1.05 / 1e6:.3f}MB"), tiny, tmp_path / "larger")
     files = (tmp_path / "larger/model").rglob("*.safetensors")
     assert size < sum(file.stat().st_size for file in files) <= size * 1.1
+
+
+@pytest.mark.slow
+def test_with_room_for_floats_only_what_the_image_does_not_depend_on_is_rounded(tmp_path):
+    """The last block of Qwen-Image computes states of the prompt that nothing reads, so no gradient reaches them."""
+    write_tiny_family(QWEN, tmp_path / "source", num_layers=1)
+    quantize = QuantizationSettings(method="rtn", budget="32bpw", components=("transformer",))
+    calibration = GenerationSettings(count=2, steps=2, size=(SIDE, SIDE))
+    recipe = Recipe(device="test", quantize=quantize, calibration=calibration)
+    quantize_pipeline(recipe, tmp_path / "source", tmp_path / "artifact")
+    record = read_manifest(tmp_path / "artifact").allocation
+    rounded = {layer.layer.partition("transformer_blocks.0.")[2] for layer in record.layers if layer.format != "float"}
+    assert rounded == {"attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2"}
+    assert record.choice == "mixed"
+    assert record.drift["mixed"] < -100 < min(drift for name, drift in record.drift.items() if name != "mixed")
+    prompt, sampling = Prompt(id="p", prompt="a cat", language="en"), SamplingParams(SIDE, SIDE, 2, 0.0)
+    pipelines = (load_pipeline(tmp_path / name, torch.float32) for name in ("source", "artifact/model"))
+    images = [generate_images(pipeline, [prompt], sampling, output_type="latent")[0] for pipeline in pipelines]
+    assert torch.equal(*images)
 
 
 @pytest.mark.parametrize("budget", ["4.1bpw", "1KB"])
