@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..common.errors import UserError
@@ -87,7 +88,7 @@ def convert_lora(
     named_alphas = {}
     for key, alpha in alphas.items():
         name = key.removesuffix(".alpha")  # a layer, or in some converters a tensor of a layer
-        named_alphas[paths[id(detached[name])] if name in detached else name] = float(alpha)
+        named_alphas[paths[id(detached[name])] if name in detached else name] = float(torch.as_tensor(alpha).detach())
     return ConvertedLora(named, named_alphas, [name for name in lost if not _is_redundant(name, named)])
 
 

@@ -53,3 +53,26 @@ def test_a_class_without_loras_and_a_foreign_file_are_sentences() -> None:
         convert_lora(tensors, "DiTPipeline", {}, FILE)
     with pytest.raises(UserError, match=r"cannot read style\.safetensors as a LoRA for a ZImagePipeline"):
         convert_lora(tensors | {"rest": torch.ones(2)}, "ZImagePipeline", {}, FILE)
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "", "diffusion_model."])
+@pytest.mark.parametrize("sides", [("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up")])
+@pytest.mark.parametrize(
+    "pipeline_class",
+    ["ZImagePipeline", "FluxPipeline", "StableDiffusion3Pipeline", "QwenImagePipeline", "Flux2KleinPipeline"],
+)
+def test_no_alpha_is_lost_in_mixed_conventions(pipeline_class: str, sides: tuple[str, str], prefix: str) -> None:
+    """PEFT's matrices with kohya's alphas: in the tensors, beside them, left over (which is refused), or an error."""
+    path = f"{prefix}transformer_blocks.0.attn.to_q"
+    tensors = {f"{path}.{sides[0]}.weight": torch.ones(4, 8), f"{path}.{sides[1]}.weight": torch.ones(8, 4)}
+    alpha = {f"{path}.alpha": torch.tensor(2.0)}
+    try:
+        converted = convert_lora(tensors | alpha, pipeline_class, {"num_layers": 1, "num_single_layers": 0}, "file")
+    except UserError:
+        return
+    factors = {name.split(".")[-2]: tensor for name, tensor in converted.tensors.items() if name.endswith(".weight")}
+    is_applied = factors.keys() == {"lora_A", "lora_B"} and torch.equal(
+        factors["lora_B"] @ factors["lora_A"], torch.full((8, 8), 2.0)
+    )
+    is_left = any(name.endswith(".alpha") for name in converted.tensors) or bool(converted.lost)
+    assert is_applied or is_left or list(converted.alphas.values()) == [2.0]
