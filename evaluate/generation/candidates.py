@@ -13,7 +13,7 @@ from ...common.file_names import require_local
 from ...pipelines.component_files import SINGLE_FILE_SUFFIXES, ComponentFile
 from ...pipelines.optimum_pipelines import find_optimum_format
 from ...runtime.rknn.exported import is_rknn_artifact
-from ...storage.layout import GENERATORS, Artifact, is_export, is_pipeline
+from ...storage.layout import GENERATORS, MODEL, Artifact, is_export, is_pipeline, is_weight_export
 from ...storage.manifest import Manifest, read_manifest
 from ...storage.pipeline_config import read_export_config
 from ...storage.recognition import reject_path
@@ -27,6 +27,7 @@ CANDIDATE_FORMS = (
     f"a folder, COMPONENT:FILE with a {' or '.join(SINGLE_FILE_SUFFIXES)} file, or the http address of a server; a "
     "name and = may go before it, and @float32 or @bfloat16 may follow a pipeline"
 )
+COMPONENT_NAME = re.compile(r"(text_encoder|transformer|unet|vae|controlnet|prior|decoder)(_\d+)?")
 URL_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -71,6 +72,9 @@ def detect_image_source(folder: Path) -> ImageSource:
         return ImageSource("images", folder)
     if not folder.exists():
         raise reject_path(folder, f"Run 'edgepress quantize' first, or give {CANDIDATE_FORMS}")
+    for export in (folder, folder.parent):
+        if is_weight_export(export):
+            raise _reject_weight_export(folder, export)
     raise reject_path(folder, "Give a pipeline, an export, or a folder of images", _can_generate)
 
 
@@ -116,7 +120,7 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
     if folder.is_file() and folder.suffix.lower() in SINGLE_FILE_SUFFIXES:
         raise UserError(
             f"{folder} is a single file of weights. Name the component that it replaces, such as --candidate "
-            f"{folder.stem}=transformer:{folder}."
+            f"{folder.stem}={_guess_component(folder)}:{folder}."
         )
     exports = [folder / name for name in GENERATORS if _can_generate(folder / name)]
     if exports and not _can_generate(folder):
@@ -126,6 +130,21 @@ def _parse_candidate(spec: str) -> list[tuple[str, ImageSource]]:
     if dtype and source.kind != "diffusers":
         raise UserError(f"@{dtype} applies only to diffusers pipelines; {folder} is not one. Leave out @{dtype}.")
     return [(name or _get_default_name(folder), _with_dtype(source, dtype))]
+
+
+def _reject_weight_export(folder: Path, export: Path) -> UserError:
+    """The error for weights that edgepress exported for other programs, which have the rest of the pipeline."""
+    files = sorted(file for file in export.iterdir() if file.suffix in SINGLE_FILE_SUFFIXES)
+    if files:
+        example = ",".join(f"{_guess_component(file)}:{file}" for file in files)
+        return UserError(f"{folder} has weights for other programs, and no pipeline. Give --candidate {example}.")
+    model = export.parent / MODEL
+    return UserError(f"{folder} has weights of {model} for other programs, and no pipeline. Give {model}.")
+
+
+def _guess_component(file: Path) -> str:
+    """The component that a single file of weights is probably for, by its name."""
+    return file.stem if COMPONENT_NAME.fullmatch(file.stem) else "transformer"
 
 
 def _parse_server(text: str) -> ImageSource | None:

@@ -10,6 +10,7 @@ from edgepress.common.errors import UserError
 from edgepress.evaluate.generation.candidates import ImageSource, detect_image_source, parse_candidates, read_origin
 from edgepress.pipelines.component_files import ComponentFile
 from edgepress.storage.manifest import read_manifest
+from edgepress.storage.weight_export import WeightExport, write_weight_export
 
 
 def make_pipeline(folder: Path) -> Path:
@@ -146,6 +147,36 @@ def test_a_file_that_cannot_replace_a_component_is_refused(spec: str, message: s
     (tmp_path / "x.gguf").touch()
     with pytest.raises(UserError, match=message):
         parse_candidates([spec.format(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("export", "files", "place", "message"),
+    [
+        ("gguf", ("text_encoder.gguf", "transformer.gguf"), ".",
+         "Give --candidate text_encoder:{0}/text_encoder.gguf,transformer:{0}/transformer.gguf."),
+        ("comfyui", ("transformer.safetensors",), ".", "Give --candidate transformer:{0}/transformer.safetensors."),
+        ("compressed-tensors", ("text_encoder/model.safetensors",), ".", "Give {1}/model."),
+        ("compressed-tensors", ("text_encoder/model.safetensors",), "text_encoder", "Give {1}/model."),
+    ],
+)  # fmt: skip
+def test_weights_for_another_program_come_with_the_right_advice(
+    export: str, files: tuple[str, ...], place: str, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / export
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    content = WeightExport(format=export, family="APipeline", model_sha256="", components={}, versions={})
+    write_weight_export(content, folder)
+    with pytest.raises(UserError) as raised:
+        parse_candidates([str(folder / place)])
+    assert str(raised.value).endswith(message.format(folder, tmp_path))
+
+
+def test_a_single_file_is_that_of_the_component_that_it_is_named_after(tmp_path: Path) -> None:
+    (tmp_path / "text_encoder_2.gguf").touch()
+    with pytest.raises(UserError, match=r"--candidate text_encoder_2=text_encoder_2:.*text_encoder_2\.gguf"):
+        parse_candidates([str(tmp_path / "text_encoder_2.gguf")])
 
 
 @pytest.mark.parametrize("spec", ["ftp://host/x", "file:///x", "s3://bucket/x", "x=hf://owner/name", "http:/host"])
