@@ -21,6 +21,7 @@ from ..prompts.prompt import Prompt
 from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.key_errors import checking_key
 from ..recipes.schema import EvaluationSettings, Recipe
+from ..runtime.malformed import reject_malformed
 from ..runtime.onnx.exported import load_exported_onnx
 from ..runtime.rknn.exported import load_exported_rknn
 from ..storage.layout import ARTIFACTS, EVALUATION, WORK, Artifact
@@ -391,7 +392,8 @@ def _get_default_size(source: ImageSource) -> tuple[int, int]:
     if source.kind == "rknn":
         return load_exported_rknn(source.folder).image_size
     exported = load_exported_onnx(source.folder)
-    resolution = load_host(get_family(exported.pipeline_class), exported.host_configs).native_resolution
+    with reject_malformed(source.folder):
+        resolution = load_host(get_family(exported.pipeline_class), exported.host_configs).native_resolution
     return resolution, resolution
 
 

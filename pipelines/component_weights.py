@@ -25,7 +25,7 @@ from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
 from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, is_awq
-from .empty_modules import build_empty_module, find_too_many_layers
+from .empty_modules import build_empty_module, find_too_many_layers, get_architecture
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
 from .module_values import find_unusable_value
@@ -168,7 +168,7 @@ def _check_quantized(checkpoint: Checkpoint, class_name: str, config: Mapping[st
     from .hf_quantizers import AwqConfig
 
     config_file, library = checkpoint.folder / "config.json", get_library(config)
-    stored_class = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    stored_class = config.get("_class_name") or get_architecture(config)
     if stored_class != class_name:
         return  # another program quantized another class: the library that loads it compares
     module = build_described_module(checkpoint, library, class_name, config)
@@ -348,7 +348,7 @@ def _find_unexpected(checkpoint: Checkpoint, module: nn.Module, config: Mapping[
     declared = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
     patterns = re.compile("|".join((COMPUTED, *declared)))
     names = [name for name in names if not patterns.search(name)]
-    stored_class = (config.get("architectures") or [None])[0]
+    stored_class = get_architecture(config)
     if names and stored_class and stored_class != type(module).__name__:
         names = [name for name in names if name not in _list_names(get_library(config), str(stored_class), config)]
     return names

@@ -65,6 +65,12 @@ def build_empty_module(
     return module
 
 
+def get_architecture(config: Mapping[str, Any]) -> str | None:
+    """The class that a config of transformers was saved from; None if it names none."""
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+
+
 def find_config_part(class_name: str, config: Mapping[str, Any]) -> str:
     """The key under which a config describes a class; empty if the whole config does.
 
@@ -113,7 +119,7 @@ def build_empty_component(folder: Path) -> Any:
     if "_class_name" in config:
         library, name = "diffusers", config["_class_name"]
     else:
-        library, name = "transformers", (config.get("architectures") or ["?"])[0]
+        library, name = "transformers", get_architecture(config) or "?"
     if not hasattr(importlib.import_module(library), str(name)):
         raise UserError(
             f"{folder / 'config.json'} names the class {format_value(name)}, which {library} does not have. "

@@ -65,7 +65,7 @@ def check_pipeline(folder: Path) -> None:
     if family is not None:
         _check_family(folder, family, components)
     for name, entry in components.items():
-        if len(entry) != 2 or not all(isinstance(part, str | None) for part in entry):
+        if len(entry) != 2 or not all(part is None or (isinstance(part, str) and part.strip()) for part in entry):
             advice = advise_recovery(folder)
             raise UserError(f"{folder / MODEL_INDEX} has no library and class for '{name}'. {advice}")
         library, class_name = entry

@@ -23,6 +23,7 @@ from ..pipelines.component_weights import (
     use_module_names,
 )
 from ..pipelines.config_keys import warn_about_unknown_keys
+from ..pipelines.empty_modules import get_architecture
 from ..pipelines.families import find_family, is_described
 from ..pipelines.linear_selection import (
     BlockLinears,
@@ -258,7 +259,7 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
         raise UserError(f"{source / MODEL_INDEX} does not list the component {spec.name!r}. {advise_recovery(source)}")
     checkpoint = Checkpoint(source / spec.name, spec.weight_prefix)
     config = checkpoint.load_config()
-    class_name = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    class_name = config.get("_class_name") or get_architecture(config)
     prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
     if described and class_name not in prefixes:
         raise UserError(

@@ -16,6 +16,7 @@ from ..common.progress import Progress, no_progress
 from ..models.base.host import load_host
 from ..models.registry import get_family
 from ..storage.pipeline_config import OnnxPipelineConfig, read_onnx_config
+from .malformed import reject_malformed
 from .onnx.exported import ExportedOnnx, load_exported_onnx
 from .onnx.sessions import SessionPool
 from .onnx.shape_buckets import Arrays, select_bucket
@@ -107,7 +108,8 @@ class _GoldenGraphs:
             name: The graph's name, or that of the decoder in tiles.
         """
         family = get_family(self._exported.pipeline_class)
-        host = load_host(family, self._exported.host_configs) if family.host else None
+        with reject_malformed(self._exported.folder):
+            host = load_host(family, self._exported.host_configs) if family.host else None
         in_tiles = host is not None and name == name_in_tiles(host.decoder_graph)
         graph = host.decoder_graph if host is not None and in_tiles else name
         arrays = dict(_read_arrays(self._exported.folder / GOLDEN_FOLDER / f"{graph}.npz"))

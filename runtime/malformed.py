@@ -20,6 +20,6 @@ def reject_malformed(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = describe_value_error(error)
         raise UserError(f"{folder / CONFIG_NAME} is corrupt ({reason}). Export the artifact again.") from error

@@ -38,6 +38,17 @@ def check_image_size(family: Family, configs: Configs, height: int, width: int) 
     require_size(height, width, multiple, None if max_patches is None else (max_patches, max_patches))
 
 
+def read_patch_size(value: Any) -> int:
+    """A patch's side in latent pixels, as a config has it.
+
+    Raises:
+        ValueError: It is no positive whole number.
+    """
+    if type(value) is not int or value < 1:
+        raise ValueError(f"the side of a patch is {value!r} instead of a positive whole number")
+    return value
+
+
 def require_size(height: int, width: int, multiple: int, max_patches: tuple[int, int] | None) -> None:
     """Checks an image size.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.host import RunGraph
+from ..base.image_size import read_patch_size
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..shared.autoencoder_host import AutoencoderHost
 from ..shared.latents import patchify, unpatchify
@@ -45,7 +46,10 @@ class SD3Host(AutoencoderHost):
         transformer = configs["transformer"]
         self._side = int(transformer["pos_embed_max_size"])
         super().__init__(
-            configs, int(transformer["in_channels"]), int(transformer["patch_size"]), (self._side, self._side)
+            configs,
+            int(transformer["in_channels"]),
+            read_patch_size(transformer["patch_size"]),
+            (self._side, self._side),
         )
         self._width = int(transformer["joint_attention_dim"])
         self._has_t5 = T5_ENCODER in configs

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.float32]
+MAX_WIDTH = 65_536  # channels of a head
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class RotaryTables:
     widths: tuple[int, ...]
     theta: float
     rounds_angles: bool = True
+
+    def __post_init__(self) -> None:
+        if not all(type(width) is int and 0 < width <= MAX_WIDTH for width in self.widths):
+            raise ValueError(f"the widths of rotary axes are {list(self.widths)} instead of positive whole numbers")
+        if not 0 < self.theta < float("inf"):
+            raise ValueError(f"the base of rotary frequencies is {self.theta} instead of a positive number")
 
     def compute(self, positions: NDArray[np.int64]) -> tuple[Table, Table]:
         """Returns cos and sin (tokens, head size / 2) of positions (tokens, axes).

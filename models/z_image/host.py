@@ -17,7 +17,7 @@ from ...common.errors import UserError
 from ...common.validation import format_value
 from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
-from ..base.image_size import require_size
+from ..base.image_size import read_patch_size, require_size
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..shared.latents import decode_pixels, patchify, read_factor, unpatchify
 from ..shared.rotary_tables import RotaryTables, Table
@@ -52,7 +52,7 @@ class ZImageHost(DefaultHost):
         transformer, self._vae = configs["transformer"], configs["vae"]
         self._rotary = RotaryTables(tuple(transformer["axes_dims"]), float(transformer["rope_theta"]))
         self._channels = int(transformer["in_channels"])
-        self._patch_size = int(transformer["all_patch_size"][0])
+        self._patch_size = read_patch_size(transformer["all_patch_size"][0])
         if not self._vae["block_out_channels"]:
             raise ValueError("block_out_channels is []")
         self._vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)

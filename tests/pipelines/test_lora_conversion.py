@@ -56,15 +56,15 @@ def test_a_class_without_loras_and_a_foreign_file_are_sentences() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["transformer.", "", "diffusion_model."])
-@pytest.mark.parametrize("sides", [("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up")])
+@pytest.mark.parametrize("matrices", [("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up")])
 @pytest.mark.parametrize(
     "pipeline_class",
     ["ZImagePipeline", "FluxPipeline", "StableDiffusion3Pipeline", "QwenImagePipeline", "Flux2KleinPipeline"],
 )
-def test_no_alpha_is_lost_in_mixed_conventions(pipeline_class: str, sides: tuple[str, str], prefix: str) -> None:
+def test_no_alpha_is_lost_in_mixed_conventions(pipeline_class: str, matrices: tuple[str, str], prefix: str) -> None:
     """PEFT's matrices with kohya's alphas: in the tensors, beside them, left over (which is refused), or an error."""
     path = f"{prefix}transformer_blocks.0.attn.to_q"
-    tensors = {f"{path}.{sides[0]}.weight": torch.ones(4, 8), f"{path}.{sides[1]}.weight": torch.ones(8, 4)}
+    tensors = {f"{path}.{matrices[0]}.weight": torch.ones(4, 8), f"{path}.{matrices[1]}.weight": torch.ones(8, 4)}
     alpha = {f"{path}.alpha": torch.tensor(2.0)}
     try:
         converted = convert_lora(tensors | alpha, pipeline_class, {"num_layers": 1, "num_single_layers": 0}, "file")

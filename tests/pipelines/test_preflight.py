@@ -80,7 +80,7 @@ def test_a_component_that_is_not_listed(pipeline: Path, name: str, entry: Any) -
         check_pipeline(pipeline)
 
 
-@pytest.mark.parametrize("entry", [["diffusers"], [1, 2], []])
+@pytest.mark.parametrize("entry", [["diffusers"], [1, 2], [], ["", "AutoencoderKL"], ["diffusers", " "]])
 def test_a_listed_component_without_a_class(pipeline: Path, entry: list[Any]) -> None:
     edit_json(pipeline / "model_index.json", extra=entry)
     with pytest.raises(UserError, match="has no library and class for 'extra'"):
@@ -320,3 +320,10 @@ def test_it_takes_less_than_two_seconds_and_imports_no_torch(tmp_path: Path) -> 
     )
     assert process.returncode == 0, process.stderr
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("architectures", [-1, "x", [], [None], {}, True])
+def test_a_config_that_names_no_class_of_transformers_is_described(pipeline: Path, architectures: Any) -> None:
+    edit_json(pipeline / "text_encoder" / "config.json", architectures=architectures)
+    info = edgepress.info(pipeline, layers=True)
+    assert isinstance(info, PipelineInfo)
