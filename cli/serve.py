@@ -145,6 +145,7 @@ def serve(
         limits,
         provenance,
     )
+    require_effect("--allowed-host", settings.is_local, f"a server on {host} answers to every name")
     if not settings.is_local and not token:
         LOGGER.warning("Anyone who reaches %s can generate images. Give --token-file to ask for a token.", host)
     if LOGGER.level == logging.WARNING and not click.get_current_context().meta.get(QUIET):
