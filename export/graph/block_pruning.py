@@ -7,26 +7,53 @@ from typing import Any
 
 from torch import nn
 
+from .passes.repeat_blocks import INSERT_INDEX, TEMPLATE_INDEX
+
 # The pass copies the third block, by what the fourth reads of it. The outputs of the last may be unused.
 NUM_TRACED_BLOCKS = 5
+NUM_TRACED_TO_READ = INSERT_INDEX + 1  # up to the first block whose output is read, which is not copied
 PlainValue = (bool, int, float, str, tuple, type(None))
 
 
-def prune_repeated_blocks(component: nn.Module) -> dict[str, int]:
+def prune_repeated_blocks(component: nn.Module, read_blocks: Sequence[int] = ()) -> dict[str, dict[int, int]]:
     """Keeps 5 blocks of every longer list of identical blocks, in place.
 
+    Args:
+        component: The component.
+        read_blocks: Numbers, from 1 on, of blocks behind which states are read: 4 blocks up to the first and one up to
+            each other are kept.
+
     Returns:
-        How many blocks were removed, by the path of their list.
+        By the path of a list: how many blocks were removed behind the block of an index that was kept.
     """
-    num_pruned: dict[str, int] = {}
+    counts = _count_unread_blocks(read_blocks)
+    num_traced = number_read_blocks(read_blocks)[-1] if read_blocks else NUM_TRACED_BLOCKS
+    min_blocks = max((num_traced + 1, *read_blocks))
+    num_pruned: dict[str, dict[int, int]] = {}
     for path, blocks in list(component.named_modules()):
         is_nested = any(path.startswith(f"{outer}.") for outer in num_pruned)
-        if is_nested or not isinstance(blocks, nn.ModuleList) or len(blocks) <= NUM_TRACED_BLOCKS:
+        if is_nested or not isinstance(blocks, nn.ModuleList) or len(blocks) < min_blocks:
             continue
         if _is_homogeneous(list(blocks)):
-            num_pruned[path] = len(blocks) - NUM_TRACED_BLOCKS
-            component.set_submodule(path, nn.ModuleList(list(blocks)[:NUM_TRACED_BLOCKS]))
+            num_pruned[path] = counts if read_blocks else {TEMPLATE_INDEX: len(blocks) - num_traced}
+            component.set_submodule(path, nn.ModuleList(list(blocks)[:num_traced]))
     return num_pruned
+
+
+def number_read_blocks(read_blocks: Sequence[int]) -> tuple[int, ...]:
+    """Returns the numbers that the blocks behind which states are read have after pruning."""
+    return tuple(min(read_blocks[0], NUM_TRACED_TO_READ) + index for index in range(len(read_blocks)))
+
+
+def _count_unread_blocks(read_blocks: Sequence[int]) -> dict[int, int]:
+    """Returns how many blocks to remove behind the block of an index: those between which no state is read."""
+    traced = (0, *number_read_blocks(read_blocks))
+    numbers = (0, *read_blocks)
+    counts = {
+        traced[at + 1] - 2: (numbers[at + 1] - numbers[at]) - (traced[at + 1] - traced[at])
+        for at in range(len(read_blocks))
+    }
+    return {index: count for index, count in counts.items() if count}
 
 
 def _is_homogeneous(blocks: Sequence[nn.Module]) -> bool:

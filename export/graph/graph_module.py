@@ -17,7 +17,8 @@ def build_module(graph: Graph, component: nn.Module, blocks: range | None) -> An
     """Builds the graph's module around a component."""
     name, _, cls = graph.module.partition(":")
     module = getattr(importlib.import_module(name), cls)
-    return module(*((component,) if blocks is None else (component, blocks))).eval()
+    choice = graph.read_blocks or blocks
+    return module(*((component,) if choice is None else (component, choice))).eval()
 
 
 def make_parameters_fake(component: nn.Module, dtype: torch.dtype) -> None:

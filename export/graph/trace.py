@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import nn
 
 from ...models.base.graph import Graph
 from ...pipelines.empty_modules import build_empty_component
-from .block_pruning import prune_repeated_blocks
+from .block_pruning import number_read_blocks, prune_repeated_blocks
 from .graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
@@ -40,7 +41,8 @@ def trace_graph(
     """Traces a graph of a component in opset 23, with constants folded and each norm and attention as one operator.
 
     Initializers that are weights have the name of their module, a shape and a dtype, but no value. Tables that the
-    component computes itself have their values. Of a list of identical blocks, five are traced and the rest copied.
+    component computes itself have their values. Of a list of identical blocks, five are traced, or six where states are
+    read behind three, and the rest copied.
 
     Args:
         graph: What to trace.
@@ -53,17 +55,24 @@ def trace_graph(
         UserError: The folder has no config.json that names a class of diffusers or transformers.
     """
     component = build_empty_component(folder)
-    is_pruned = blocks is None and not graph.reads_between_blocks
-    num_pruned = prune_repeated_blocks(component) if is_pruned else {}
-    model = _trace_component(graph, component, dtype, sizes, blocks)
-    if all(repeat_block(model, path, count) for path, count in num_pruned.items()):
+    num_pruned = prune_repeated_blocks(component, graph.read_blocks) if blocks is None else {}
+    pruned = replace(graph, read_blocks=number_read_blocks(graph.read_blocks)) if num_pruned else graph
+    model, paths = _trace_component(pruned, component, dtype, sizes, blocks)
+    if all(
+        repeat_block(model, paths[path], count, index)
+        for path, counts in num_pruned.items()
+        for index, count in sorted(counts.items(), reverse=True)  # last first: the indices of the others stay valid
+        if path in paths
+    ):
         return model
-    return _trace_component(graph, build_empty_component(folder), dtype, sizes, blocks)
+    model, _ = _trace_component(graph, build_empty_component(folder), dtype, sizes, blocks)
+    return model
 
 
 def _trace_component(
     graph: Graph, component: nn.Module, dtype: torch.dtype, sizes: Mapping[str, int] | None, blocks: range | None
-) -> ir.Model:
+) -> tuple[ir.Model, dict[str, str]]:
+    """Returns the graph, and the paths of the component's modules in the names of the graph's weights."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     _list_operators_once()
@@ -84,7 +93,13 @@ def _trace_component(
     assert program is not None
     model = _clean_names(program.model, graph, sizes is None)
     _remove_metadata(model)
-    return remove_dead_code(fuse_rms_norm(fold_constants(model)))
+    return remove_dead_code(fuse_rms_norm(fold_constants(model))), _map_paths(component, module)
+
+
+def _map_paths(component: nn.Module, module: nn.Module) -> dict[str, str]:
+    """Returns the paths of a component's modules in the graph's module, which may hold only a part of it."""
+    paths = {child: path.removeprefix(WEIGHT_PREFIX) for path, child in module.named_modules()}
+    return {path: paths[child] for path, child in component.named_modules() if child in paths}
 
 
 def _remove_metadata(model: ir.Model) -> None:

@@ -39,8 +39,9 @@ class Graph:
         outputs: Its outputs, in order.
         optional: Whether some pipelines of the class lack the component.
         submodule: Module of the component that only this graph runs, and that quantization may have removed.
-        reads_between_blocks: Whether the module reads states between repeated blocks by their number, so that tracing
-            cannot leave blocks out.
+        read_blocks: Numbers, from 1 on and ascending, of the repeated blocks behind which the module reads states. The
+            module is then made from the component and these numbers, which are smaller where tracing leaves blocks
+            out, and runs no block behind the last.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Graph:
     outputs: tuple[Port, ...]
     optional: bool = False
     submodule: str = ""
-    reads_between_blocks: bool = False
+    read_blocks: tuple[int, ...] = ()
 
     @property
     def dynamic_axes(self) -> tuple[str, ...]:

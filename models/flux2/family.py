@@ -21,7 +21,7 @@ GRAPHS = (
         f"{MODULES}:KleinTextEncoder",
         (Port("ids", (None, "T"), "int64"), Port("mask", (None, None, "T", "T"))),
         (Port("hidden", (None, "T", None)),),
-        reads_between_blocks=True,
+        read_blocks=READ_LAYERS,
     ),
     Graph(
         "transformer",

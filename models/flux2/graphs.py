@@ -6,7 +6,7 @@ modules modify the component: they replace its attention processors, and make pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,15 +16,14 @@ from torch.nn import functional as F
 from ..flux.graphs import FluxRealRopeProcessor
 from ..shared.rotary import apply_rotary_embedding
 from ..shared.vae_tiling_graphs import FirstStage
-from .layers import READ_LAYERS
 
 
 class KleinTextEncoder(nn.Module):
     """Returns the states after several layers of a causal text encoder, concatenated by channels."""
 
-    def __init__(self, component: Any) -> None:
+    def __init__(self, component: Any, read_layers: Sequence[int]) -> None:
         super().__init__()
-        self.model = component.base_model
+        self.model, self.read_layers = component.base_model, read_layers
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Encodes a prompt.
@@ -39,9 +38,9 @@ class KleinTextEncoder(nn.Module):
         states: Tensor = self.model.embed_tokens(ids)
         angles = self.model.rotary_emb(states, torch.arange(ids.shape[1])[None])
         mask, read = mask.to(states.dtype), []
-        for number, layer in enumerate(self.model.layers[: READ_LAYERS[-1]], 1):
+        for number, layer in enumerate(self.model.layers[: self.read_layers[-1]], 1):
             states = layer(states, attention_mask=mask, position_embeddings=angles)
-            if number in READ_LAYERS:
+            if number in self.read_layers:
                 read.append(states)
         return torch.cat(read, dim=-1).float()
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
 
 TEMPLATE_INDEX = 2  # the block that is copied: the first may compute what all share, the second shows what repeats
-INSERT_INDEX = TEMPLATE_INDEX + 1  # copies go before this block
-MIN_BLOCKS = INSERT_INDEX + 1
+INSERT_INDEX = TEMPLATE_INDEX + 1  # copies go before this block, or a later one
 NodeSpan = Sequence[ir.Node]  # consecutive nodes
 Edge = tuple[int, int, int, int]  # node and output in one span, node and input in the next
 
 
-def repeat_block(model: ir.Model, path: str, count: int) -> bool:
-    """Inserts copies of the block PATH.2 behind it and renumbers later blocks, in place.
+def repeat_block(model: ir.Model, path: str, count: int, index: int = TEMPLATE_INDEX) -> bool:
+    """Inserts copies of the block PATH.2 behind it or a later block and renumbers the blocks after that, in place.
 
     The nodes of a block are those from the first that reads one of its weights to the first that reads the next
     block's. A graph without the block is left alone.
@@ -23,30 +23,46 @@ def repeat_block(model: ir.Model, path: str, count: int) -> bool:
     Args:
         model: A traced graph.
         path: Module path of the list of blocks.
-        count: How many copies to insert. PATH.3 becomes PATH.(3 + count).
+        count: How many copies to insert. PATH.(index + 1) becomes PATH.(index + 1 + count).
+        index: The block behind which they are inserted, 2 or more.
 
     Returns:
-        False, with the graph unchanged, unless blocks 0 to 3 exist, blocks 1 and 2 differ only in their weights and in
-        what they read from the block before, and block 3 reads from 2 what 2 reads from 1, and nothing else does.
+        False, with the graph unchanged, unless blocks 0 to index + 1 exist, those from 1 to index differ only in their
+        weights and in what they read from the block before, the next block reads the same from each, and nothing else
+        reads from blocks 1 and 2.
     """
     nodes = list(model.graph)
     if _find_first_reader(nodes, f"{path}.") is None:
         return True
-    starts = [_find_first_reader(nodes, f"{path}.{index}.") for index in range(MIN_BLOCKS)]
-    if None in starts:
+    readers = [_find_first_reader(nodes, f"{path}.{number}.") for number in range(1, index + 2)]
+    starts = [reader for reader in readers if reader is not None]
+    if len(starts) < len(readers):
         return False
-    first, second, third = (
-        nodes[starts[index] : starts[index + 1] if index + 1 < MIN_BLOCKS else None] for index in range(1, MIN_BLOCKS)
-    )
-    edges = _find_cross_edges(first, second)
-    if not _are_equivalent(first, second, path) or edges is None or edges != _find_cross_edges(second, third):
+    end = starts[-1] + starts[TEMPLATE_INDEX] - starts[TEMPLATE_INDEX - 1]  # of as many nodes as the template
+    spans: list[NodeSpan] = [
+        nodes[start:stop] for start, stop in pairwise((*starts, end))
+    ]  # the first is that of block 1
+    edges = _find_repeated_edges(spans, path)
+    if edges is None:
         return False
-    _renumber_weights(model, path, count)
-    last: NodeSpan = second
-    for index in range(INSERT_INDEX, INSERT_INDEX + count):
-        last = _insert_copy(model, second, last, edges, (f"{path}.{TEMPLATE_INDEX}.", f"{path}.{index}."))
-    _rewire(second, last, third)
+    _renumber_weights(model, path, count, index + 1)
+    template, last = spans[TEMPLATE_INDEX - 1], spans[-2]
+    for number in range(index + 1, index + 1 + count):
+        last = _insert_copy(model, template, last, edges, (f"{path}.{TEMPLATE_INDEX}.", f"{path}.{number}."))
+    _rewire(spans[-2], last, spans[-1])
     return True
+
+
+def _find_repeated_edges(spans: Sequence[NodeSpan], path: str) -> set[Edge] | None:
+    """Returns what each span reads from the one before; None where spans, but for the last, do not repeat."""
+    edges = _find_cross_edges(spans[0], spans[1])
+    for number, (span, following) in enumerate(pairwise(spans[:-1]), 1):
+        if not _are_equivalent(span, following, (f"{path}.{number}.", f"{path}.{number + 1}.")):
+            return None
+    for number, (span, following) in enumerate(pairwise(spans), 1):
+        if edges != _find_cross_edges(span, following, read_elsewhere=number > TEMPLATE_INDEX):
+            return None
+    return edges
 
 
 def _find_first_reader(nodes: Sequence[ir.Node], prefix: str) -> int | None:
@@ -64,28 +80,27 @@ def _index_outputs(span: NodeSpan) -> dict[ir.Value, tuple[int, int]]:
     return {value: (at, number) for at, node in enumerate(span) for number, value in enumerate(node.outputs)}
 
 
-def _find_cross_edges(span: NodeSpan, following: NodeSpan) -> set[Edge] | None:
+def _find_cross_edges(span: NodeSpan, following: NodeSpan, *, read_elsewhere: bool = False) -> set[Edge] | None:
     """Returns what the following span reads from a span.
 
-    None means that something else reads from it: a node outside both spans, or the graph's outputs.
+    None means that something else reads from it, unless that may be: a node outside both spans, or the graph's outputs.
     """
     indices = {node: index for index, node in enumerate(following)}
     edges = set()
     for value, (node_index, output_index) in _index_outputs(span).items():
-        if value.is_graph_output():
+        if value.is_graph_output() and not read_elsewhere:
             return None
         for user, input_index in value.uses():
             if user in indices:
                 edges.add((node_index, output_index, indices[user], input_index))
-            elif user not in span:
+            elif user not in span and not read_elsewhere:
                 return None
     return edges
 
 
-def _are_equivalent(first: NodeSpan, second: NodeSpan, path: str) -> bool:
-    """Whether two spans are the same but for their weights and what they read from outside."""
+def _are_equivalent(first: NodeSpan, second: NodeSpan, prefixes: tuple[str, str]) -> bool:
+    """Whether two spans are the same but for their weights under two prefixes and what they read from outside."""
     first_outputs, second_outputs = _index_outputs(first), _index_outputs(second)
-    prefixes = f"{path}.1.", f"{path}.{TEMPLATE_INDEX}."
     return len(first) == len(second) and all(
         _is_same_node(a, b)
         and all(
@@ -136,12 +151,12 @@ def _is_same_input(
     return _is_weight_under(first, first_prefix) and second.name == second_prefix + suffix
 
 
-def _renumber_weights(model: ir.Model, path: str, count: int) -> None:
-    """Adds `count` to the block index in the names of weights from block 3 on."""
+def _renumber_weights(model: ir.Model, path: str, count: int, first: int) -> None:
+    """Adds `count` to the block index in the names of weights from a first block on."""
     weights = []
     for value in model.graph.initializers.values():
         index, _, suffix = (value.name or "").removeprefix(f"{path}.").partition(".")
-        if _is_weight_under(value, f"{path}.") and index.isdigit() and int(index) >= INSERT_INDEX:
+        if _is_weight_under(value, f"{path}.") and index.isdigit() and int(index) >= first:
             weights.append((int(index), suffix, value))
     for block, suffix, value in sorted(weights, key=lambda weight: -weight[0]):  # last first: names stay unique
         value.name = f"{path}.{block + count}.{suffix}"

@@ -78,6 +78,20 @@ def test_copies_equal_the_blocks_of_the_whole_graph(num_traced: int, count: int)
     assert np.array_equal(evaluate(model, x), evaluate(whole, x))
 
 
+def test_blocks_behind_which_states_are_read_repeat_up_to_each() -> None:
+    """Of blocks 0 to 9, six are traced; the outputs of blocks 5, 7 and 9 are read, then those of 3, 4 and 5."""
+    models = []
+    for count, read in ((6, (3, 4, 5)), (10, (5, 7, 9))):
+        chain, states = blocks(count)
+        models.append(chain.model(*(chain.add("Tanh", states[index]) for index in read)))
+    model, whole = models
+    assert all(repeat_block(model, "blocks", count, index) for index, count in ((4, 1), (3, 1), (2, 2)))
+    assert sorted(model.graph.initializers) == sorted(whole.graph.initializers)
+    x = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
+    for output, expected in zip(evaluate(model, x), evaluate(whole, x), strict=True):
+        assert np.array_equal(output, expected)
+
+
 def test_a_graph_without_the_block_is_left_alone() -> None:
     model = finish(*_last(blocks(5)))
     num_nodes = len(list(model.graph))
