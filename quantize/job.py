@@ -33,6 +33,7 @@ from .confirmation import Confirmation, read_choice, variant_key
 from .drift import DriftMeasurement
 from .float_layers import warn_about_floats
 from .matmul_dtype import choose_matmul_dtype
+from .model_size import compute_savings, count_unquantized_bytes
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan, count_linear_weights
 from .solver.block import (
     BlockResult,
@@ -46,8 +47,6 @@ from .tuning.context import TuningContext
 from .tuning.stage import read_tuning, run_tuning
 from .workspace import Workspace, read_metadata
 from .writer import (
-    compute_savings,
-    count_unquantized_bytes,
     list_unquantized_modules,
     read_float_linears,
     read_linear_schemes,

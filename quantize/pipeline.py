@@ -36,14 +36,12 @@ from ..storage.weight_files import find_stray_weights
 from .component_reuse import find_reused
 from .job import QuantizationJob, describe_quantization
 from .lora import merge_into_plan
+from .model_size import estimate_output_bytes
 from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .result import QuantizeResult
 from .stage_timer import StageTimer
 from .tuning.stage import check_tuning
 from .workspace import Workspace, WorkspaceState, explain_other_inputs, find_workspaces
-from .writer import (
-    estimate_output_bytes,
-)
 
 logger = logging.getLogger(__name__)
 

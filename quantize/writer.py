@@ -6,7 +6,6 @@ the scheme and, where it quantizes activations, the error of every linear and th
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,11 +25,11 @@ from ..storage.checkpoint import Checkpoint, write_sharded
 from ..storage.files import FileRecord, read_json_object, write_json
 from ..storage.layout import MODEL_INDEX, solution_folder
 from ..storage.weight_files import PICKLE_PATTERNS, WEIGHT_FILE_STEMS, find_weight_folders, get_library
-from .allocation.options import count_bytes, list_options
+from .allocation.options import list_options
 from .allocation.page import write_allocation_page
 from .allocation.record import read_allocation
 from .model_readme import write_model_readme
-from .plan import ComponentPlan, QuantizationPlan, count_linear_weights
+from .plan import ComponentPlan, QuantizationPlan
 from .workspace import Workspace, list_tensor_names, read_metadata, read_tensor
 
 AWQ_TENSOR_NAMES = AwqTensors._fields
@@ -199,9 +198,7 @@ def _build_scheme_config(component: ComponentPlan, workspace: Workspace, name: s
     """Describes an extra scheme; where it quantizes activations, also each linear's error and those that stay float."""
     if not scheme.quantizes_activations:
         return {"scheme": scheme.model_dump(mode="json", exclude={"activations", "max_output_error"})}
-    files = [workspace.block_file(block.name) for block in component.blocks]
-    layers = [layer for file in files for layer in read_metadata(file)["layers"][name]]
-    stats = {layer["layer"].removeprefix(f"{component.name}."): layer for layer in layers}
+    stats = _read_layers(component, workspace, name)
     return {
         "scheme": scheme.model_dump(mode="json"),
         "errors": {linear: layer["error"] for linear, layer in stats.items()},
@@ -226,30 +223,26 @@ def _downcast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() and tensor.itemsize > dtype.itemsize else tensor
 
 
+def _read_layers(component: ComponentPlan, workspace: Workspace, scheme: str) -> dict[str, dict[str, Any]]:
+    """Returns the statistics of a component's linears with a scheme, by path."""
+    files = (workspace.block_file(block.name) for block in component.blocks)
+    layers = (layer for file in files for layer in read_metadata(file)["layers"][scheme])
+    return {layer["layer"].removeprefix(f"{component.name}."): layer for layer in layers}
+
+
 def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[str]:
     """Returns the linears in a component's blocks that are not quantized: float16 cannot hold their scales."""
-    layers = [
-        layer
-        for block in component.blocks
-        for layer in read_metadata(workspace.block_file(block.name))["layers"][PRIMARY]
-    ]
-    return {layer["layer"].removeprefix(f"{component.name}.") for layer in layers if layer["stays_float"]}
+    return {linear for linear, layer in _read_layers(component, workspace, PRIMARY).items() if layer["stays_float"]}
 
 
 def read_linear_schemes(component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace) -> dict[str, Scheme]:
     """Returns the schemes of linears for which a budget chose another than the primary one, by path."""
     if plan.settings.budget is None:
         return {}
-    options = list_options(plan.settings.scheme)
-    layers = [
-        layer
-        for block in component.blocks
-        for layer in read_metadata(workspace.block_file(block.name))["layers"][PRIMARY]
-    ]
-    schemes = {layer["layer"].removeprefix(f"{component.name}."): options[layer["chosen"]] for layer in layers}
+    options, layers = list_options(plan.settings.scheme), _read_layers(component, workspace, PRIMARY)
     return {
         linear: scheme
-        for linear, scheme in schemes.items()
+        for linear, scheme in ((linear, options[layer["chosen"]]) for linear, layer in layers.items())
         if scheme is not None and not _is_alike(component.checkpoint.shape(f"{linear}.weight"), scheme, plan)
     }
 
@@ -312,91 +305,20 @@ def list_unquantized_modules(component: ComponentPlan, float_linears: Collection
     Args:
         float_linears: Linears in blocks that are not quantized.
     """
-    quantized = _quantized_weights(component, float_linears)
+    quantized = list_quantized_weights(component, float_linears)
     names = [name for name in component.used_tensor_names if name.endswith(".weight") and name not in quantized]
     matrices = [name.removesuffix(".weight") for name in names if len(component.checkpoint.shape(name)) == 2]
     return sorted({*matrices, *component.kept_linears})
 
 
-def _quantized_weights(component: ComponentPlan, float_linears: Collection[str] = ()) -> set[str]:
-    linears = {linear for block in component.blocks for linear in block.linears}
-    return {f"{linear}.weight" for linear in linears.difference(float_linears)}
-
-
-def compute_savings(
-    component: ComponentPlan,
-    plan: QuantizationPlan,
-    dtype: torch.dtype,
-    float_linears: Collection[str] = (),
-    schemes: Mapping[str, Scheme] = MappingProxyType({}),
-) -> dict[str, int]:
-    """Returns the bytes of a component's weights that each measure saves.
+def list_quantized_weights(component: ComponentPlan, float_linears: Collection[str] = ()) -> set[str]:
+    """Lists the names of the weights of linears that are quantized in the original.
 
     Args:
         float_linears: Linears in blocks that are not quantized.
-        schemes: The schemes of linears that are not stored with the primary one, by path.
     """
-    checkpoint = component.checkpoint
-    stored = {name: checkpoint.nbytes(name) for name in checkpoint.names()}
-    used = component.used_tensor_names
-    embeddings = {f"{name}.weight" for name in list_int8_embeddings(component, plan)}
-    convolutions = {f"{name}.weight" for name in list_int8_convolutions(component, plan)}
-    quantized = _quantized_weights(component, float_linears)
-    unquantized = set(used) - quantized - embeddings - convolutions
-    unused_bytes = checkpoint.ignored_bytes() + sum(stored[name] for name in stored.keys() - used)
-    return {
-        "4-bit linears": sum(
-            stored[name]
-            - count_bytes(checkpoint.shape(name), schemes.get(name.removesuffix(".weight"), plan.settings.scheme), 0)
-            for name in quantized
-        ),
-        "8-bit embeddings": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in embeddings),
-        "8-bit convolutions": sum(stored[name] - _int8_rows_bytes(checkpoint.shape(name)) for name in convolutions),
-        "unused modules": unused_bytes,
-        "unquantized matrices": sum(stored[name] - _downcast_bytes(component, name, dtype) for name in unquantized),
-    }
-
-
-def estimate_output_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
-    """Estimates what quantization writes at least: the quantized blocks twice, as work and in the model.
-
-    Args:
-        dtype: What the reference computes in.
-    """
-    schemes = [plan.settings.scheme, *plan.settings.extra_schemes.values()]
-    weights = sum(map(count_linear_weights, plan.components))
-    total = count_unquantized_bytes(plan, dtype) + sum(2 * weights * scheme.bits // 8 for scheme in schemes)
-    formats = list_options(plan.settings.scheme).values() if plan.settings.budget is not None else ()
-    return total + sum(weights * (scheme.bits if scheme else 8 * dtype.itemsize) // 8 for scheme in formats)
-
-
-def count_unquantized_bytes(plan: QuantizationPlan, dtype: torch.dtype) -> int:
-    """Counts the bytes of everything in the quantized pipeline but its 4-bit linears.
-
-    Args:
-        dtype: What the reference computes in.
-    """
-    quantized_components = {component.name for component in plan.components}
-    folders = [folder for folder in find_weight_folders(plan.source) if folder.name not in quantized_components]
-    total = sum(Checkpoint(folder).file_bytes() for folder in folders)
-    for component in plan.components:
-        names = component.spec.embeddings if plan.settings.embeddings == "int8" else ()
-        names = (*names, *component.convolutions) if plan.settings.conv == "int8" else names
-        int8 = {f"{name}.weight" for name in names}
-        total += sum(_int8_rows_bytes(component.checkpoint.shape(name)) for name in int8)
-        unquantized = set(component.used_tensor_names) - _quantized_weights(component) - int8
-        total += sum(_downcast_bytes(component, name, dtype) for name in unquantized)
-    return total
-
-
-def _int8_rows_bytes(shape: tuple[int, ...]) -> int:
-    """Returns the size in 8 bits with an fp16 scale per row."""
-    return math.prod(shape) + 2 * shape[0]
-
-
-def _downcast_bytes(component: ComponentPlan, name: str, dtype: torch.dtype) -> int:
-    checkpoint = component.checkpoint
-    return min(checkpoint.nbytes(name), math.prod(checkpoint.shape(name)) * dtype.itemsize)
+    linears = {linear for block in component.blocks for linear in block.linears}
+    return {f"{linear}.weight" for linear in linears.difference(float_linears)}
 
 
 def _is_regenerated(components: Collection[str], path: Path) -> bool:

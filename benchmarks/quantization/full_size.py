@@ -20,8 +20,8 @@ import torch
 import yaml
 
 from ...common.markdown_table import render_table
+from ...quantize.model_size import compute_savings
 from ...quantize.plan import build_plan
-from ...quantize.writer import compute_savings
 from ...recipes.schema import QuantizationSettings
 from ...storage.checkpoint import Checkpoint
 from ..common.process import Cost, measure_command

@@ -30,10 +30,10 @@ from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.pipelines.sampling import generate_images, load_pipeline, resolve_sampling
 from edgepress.prompts.reader import load_prompts
 from edgepress.quantize import pipeline as pipeline_module
+from edgepress.quantize.model_size import estimate_output_bytes
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.plan import build_plan
 from edgepress.quantize.result import QuantizeResult
-from edgepress.quantize.writer import estimate_output_bytes
 from edgepress.recipes import schema as recipes
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe
 from edgepress.storage.files import digest_files, hash_file
