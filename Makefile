@@ -82,7 +82,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
-	bench-kernels bench-peers bench-interop bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
+	bench-kernels bench-peers bench-interop bench-interop-full-size bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
 help:  ## show this help
@@ -268,6 +268,9 @@ bench-interop: $(SET_UP)  ## what other programs make of every export of weights
 	$(RUN)/python -m edgepress.benchmarks.interop
 	$(RUN)/python -m edgepress.benchmarks.interop.gguf_rounding $(if $(GGML),--ggml "$(GGML)")
 
+bench-interop-full-size: $(SET_UP)  ## a full-size GGUF in sd.cpp, which is built here (13 GB)
+	$(RUN)/python -m edgepress.benchmarks.interop.full_size_gguf
+
 open-clip: $(OPEN_CLIP)  ## install open_clip in build/open_clip, for the test that compares with it
 
 # Not in .venv, because its torchvision would break the environment.
@@ -309,6 +312,7 @@ bench-step-cache: $(SET_UP)  ## what skipping steps costs, with a step cache and
 
 bench-openvino: $(SET_UP)  ## exported graphs in OpenVINO: which open, parity, 4-bit weights, speed (PIPELINE=demo)
 	$(RUN)/python -m edgepress.benchmarks.openvino --pipeline $(PIPELINE)
+	$(RUN)/python -m edgepress.benchmarks.openvino.optimum_intel
 
 bench-onnx-options: $(SET_UP)  ## which session options compute INT4 products correctly (writes to docs/onnx.md)
 	$(RUN)/python -m edgepress.benchmarks.onnx.session_options

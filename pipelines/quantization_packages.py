@@ -18,7 +18,7 @@ from ..storage.layout import MODEL_INDEX
 from ..storage.weight_files import find_weight_folders, get_library
 
 SETTINGS_KEY = "quantization_config"
-BITSANDBYTES = "bitsandbytes"
+BITSANDBYTES, GGUF = "bitsandbytes", "gguf"
 BITSANDBYTES_KEYS = {"load_in_4bit": "_4bit", "load_in_8bit": "_8bit"}  # what the libraries add to the method's name
 
 
@@ -60,9 +60,15 @@ def check_quantization_packages(pipeline: Path) -> None:
     """Checks that this machine can open the components of a pipeline folder that are quantized.
 
     Raises:
-        UserError: A package is missing, the library of a component does not know its method, or the method needs a GPU.
+        UserError: A package is missing, the library of a component does not know its method, the method is of single
+            files only, or it needs a GPU.
     """
     for folder, config, method in _iter_quantized(pipeline):
+        if method == GGUF:
+            raise UserError(
+                f"The {folder.name} of {pipeline} is said to be quantized with GGUF, which folders do not hold. Give "
+                f"its file: 'edgepress evaluate --candidate q4={folder.name}:FILE.gguf'."
+            )
         require_packages(f"The {folder.name} of {pipeline}", method)
         library = get_library(config)
         if not _is_known(library, config[SETTINGS_KEY], method):

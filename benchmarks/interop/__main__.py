@@ -6,6 +6,7 @@ opens each export in that environment.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,8 +35,14 @@ from ..peers.errors import PeerError, find_cause
 from .reader_worker import generate_image
 
 ROOT = Path(__file__).parents[2]
-WORKER, AUTOAWQ_WORKER = (Path(__file__).with_name(f"{name}_worker.py") for name in ("reader", "autoawq"))
+WORKER, ROUND_TRIP_WORKER, AUTOAWQ_WORKER = (
+    Path(__file__).with_name(f"{name}_worker.py") for name in ("reader", "round_trip", "autoawq")
+)
 AUTOAWQ = "AutoAWQ 0.2.9 (with transformers 4.51.3)"
+ROUND_TRIP = (
+    "Opened in stock diffusers with auto-round's backend `torch` (GPTQModel 7.7.0), saved by `save_pretrained` of the "
+    "pipeline and opened again"
+)
 HEADER = ["export", "read by", "components", "MB", "bits/weight", "weights equal", "largest difference", "image, dB"]
 
 
@@ -131,6 +138,23 @@ def measure(reader: ExportReader, artifact: Artifact, python: Path, image: Tenso
     return [*row, f"{equal / count:.1%}", difference, similarity], saved
 
 
+def measure_round_trip(artifact: Artifact, python: Path) -> str:
+    """Says what is equal after stock diffusers opened the export, saved it and opened that, or why it does not."""
+    output, log = artifact.path.with_name("round-trip.json"), artifact.path.with_name("round-trip.log")
+    with log.open("wb") as stream:
+        # Without -P, since it imports the worker beside it.
+        command = [str(python), str(ROUND_TRIP_WORKER), str(artifact.path / "diffusers"), str(output)]
+        process = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False)
+    if process.returncode:
+        return f"{ROUND_TRIP} fails: {find_cause(log)}"
+    result = json.loads(output.read_text("utf-8"))
+    image = "equal" if result["is_image_equal"] else "another one"
+    return (
+        f"{ROUND_TRIP}: {result['equal']} of {result['tensors']} tensors of {' and '.join(result['components'])} are "
+        f"equal, packed ones to the bit and floats to their cast to float16, and the image is {image}."
+    )
+
+
 def measure_autoawq(artifact: Artifact, folder: Path) -> str:
     """Says how many layers of the text encoder AutoAWQ itself unpacks to the same bits, or why it does not."""
     component, output, log = artifact.model / "text_encoder", folder / "autoawq.safetensors", folder / "autoawq.log"
@@ -179,13 +203,13 @@ def main(folder: Path, print_only: bool) -> None:
     measurements = [measure(reader, artifact, python, image) for reader in READERS]
     rows = [row for row, _ in measurements]
     saving = [
-        f"`save_pretrained` of the transformer in {reader.title}, opened again, {saved}."
+        f"With auto-round-lib, `save_pretrained` of the transformer in {reader.title}, opened again, {saved}."
         for reader, (_, saved) in zip(READERS, measurements, strict=True)
         if saved
     ]
-    autoawq = measure_autoawq(artifact, folder)
+    round_trip, autoawq = measure_round_trip(artifact, python), measure_autoawq(artifact, folder)
     introduction = " ".join([INTRODUCTION, *saving])
-    body = "\n\n".join(["## Exports of weights", introduction, render_table(HEADER, rows), autoawq])
+    body = "\n\n".join(["## Exports of weights", introduction, render_table(HEADER, rows), round_trip, autoawq])
     if not print_only:
         write_section("interop-exports", "make bench-interop", body)
     click.echo(body)

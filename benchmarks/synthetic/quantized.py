@@ -1,17 +1,17 @@
-"""Writes a pipeline with one 4-bit component that has the exact shapes of Z-Image-Turbo, without quantizing anything.
+"""Writes a pipeline with 4-bit components that have the exact shapes of Z-Image-Turbo, without quantizing anything.
 
     python -m edgepress.benchmarks.synthetic.quantized --component transformer --output DIR
 
 It is for measuring what follows quantization, without the hour that quantization takes. Codes, zero points and scales
 are random; the scales are such that a linear layer keeps the scale of its inputs. Layout and config are those of a
-quantized component. Everything else is as in full_size.py, with tiny other components that fit this one.
+quantized component. Everything else is as in full_size.py, with tiny other components that fit these.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,25 +53,27 @@ TINY_SHAPES = PipelineShapes(
 )
 
 
-def write_quantized(folder: Path, component: str, shapes: PipelineShapes = FULL_SHAPES) -> None:
+def write_quantized(folder: Path, components: Sequence[str], shapes: PipelineShapes = FULL_SHAPES) -> None:
     """Writes the pipeline folder, unless it exists.
 
     Args:
         folder: The folder. It appears only when it is complete.
-        component: The component in 4 bits.
-        shapes: Its shapes.
+        components: The components with the shapes below, in 4 bits but for a VAE. Others are tiny.
+        shapes: Their shapes.
     """
     if folder.exists():
         return
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    models = make_meta_models(replace(TINY_SHAPES, **{component: getattr(shapes, component)}))
+    models = make_meta_models(replace(TINY_SHAPES, **{name: getattr(shapes, name) for name in components}))
     write_configs(models, new)
     for name, model in models.items():
-        tensors = draw_quantized_weights(name, model) if name == component else draw_weights(name, model)
+        is_quantized = name in components and name in COMPONENTS
+        tensors = draw_quantized_weights(name, model) if is_quantized else draw_weights(name, model)
         write_sharded(tensors, new / name, STEMS[name])
-    write_json(_make_config(component, models[component]), new / component / "config.json")
+        if is_quantized:
+            write_json(_make_config(name, model), new / name / "config.json")
     new.replace(folder)
 
 
@@ -157,11 +159,12 @@ def _make_config(component: str, model: Any) -> dict[str, Any]:
 
 
 @click.command(help=__doc__)
-@click.option("--component", required=True, type=click.Choice(COMPONENTS))
+@click.option("--component", required=True, type=click.Choice([*COMPONENTS, "all"]), help="all: the VAE, too.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
 @click.option("--layers", type=click.IntRange(2), help="Write fewer layers.")
 def main(component: str, output: Path, layers: int | None) -> None:
-    write_quantized(output, component, FULL_SHAPES.with_layers(layers) if layers else FULL_SHAPES)
+    components = list(STEMS) if component == "all" else [component]
+    write_quantized(output, components, FULL_SHAPES.with_layers(layers) if layers else FULL_SHAPES)
 
 
 if __name__ == "__main__":

@@ -148,8 +148,21 @@ def _guess_component(file: Path) -> str:
 
 
 def _parse_server(text: str) -> ImageSource | None:
-    """The server of an address; None if it is none."""
-    return ImageSource("server", Path(), url=text.rstrip("/")) if URL_PATTERN.match(text) else None
+    """The server of an address; None if it is none.
+
+    Raises:
+        UserError: The address names no host or an impossible port.
+    """
+    if not URL_PATTERN.match(text):
+        return None
+    try:
+        address = urlsplit(text)
+        is_complete = bool(address.hostname) and address.port != 0
+    except ValueError:  # of a port or an IPv6 address
+        is_complete = False
+    if not is_complete:
+        raise UserError(f"{text!r} is no address of a server. Give one such as http://127.0.0.1:8000.")
+    return ImageSource("server", Path(), url=text.rstrip("/"))
 
 
 def _parse_files(text: str, dtype: str | None) -> ImageSource | None:

@@ -35,6 +35,12 @@ def test_a_missing_package_is_named(method: str, library: str, tmp_path: Path) -
     assert str(error.value).endswith(f"Run: pip install {' '.join(distributions)}")
 
 
+def test_a_folder_in_gguf_is_refused_with_how_to_give_the_file(tmp_path: Path) -> None:
+    pipeline = write_pipeline(tmp_path, {"quant_method": "gguf"})
+    with pytest.raises(UserError, match=r"which folders do not hold\. .* --candidate q4=part:FILE\.gguf'"):
+        check_quantization_packages(pipeline)
+
+
 @pytest.mark.slow
 def test_a_method_that_a_library_does_not_know_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'no-such', which the installed diffusers cannot open"):

@@ -96,7 +96,7 @@ def test_the_command_exports_checks_runs_and_removes_its_files(tmp_path: Path, m
     """Everything except the size of the pipeline, and that files are always cold, is as in a real run."""
     shapes = quantized.TINY_SHAPES.transformer | {"dim": 384, "n_heads": 6, "n_kv_heads": 6}
     pipeline = tmp_path / "random-transformer-2-layers"
-    quantized.write_quantized(pipeline, "transformer", replace(quantized.TINY_SHAPES, transformer=shapes))
+    quantized.write_quantized(pipeline, ["transformer"], replace(quantized.TINY_SHAPES, transformer=shapes))
     monkeypatch.setattr(full_size, "SIZE", (64, 64))
     monkeypatch.setattr(full_size, "PAGE_CACHE_STATES", {"cold": "not in the page cache"})
     monkeypatch.setattr(full_size, "CACHE_STATES", [("cold", "first"), ("cold", "again")])

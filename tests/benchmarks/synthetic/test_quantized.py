@@ -42,7 +42,7 @@ def list_tensors(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]
 @pytest.mark.slow
 @pytest.mark.parametrize("component", quantized.COMPONENTS)
 def test_names_shapes_and_config_are_those_of_a_quantized_component(component: str, tmp_path: Path) -> None:
-    quantized.write_quantized(tmp_path / "random", component, SMALL)
+    quantized.write_quantized(tmp_path / "random", [component], SMALL)
     original = tmp_path / "original"
     write_pipeline(original, replace(quantized.TINY_SHAPES, **{component: getattr(SMALL, component)}))
     recipe = {
@@ -78,5 +78,5 @@ def test_every_zero_point_is_seven_or_eight() -> None:
 
 def test_a_complete_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "existing").mkdir()
-    quantized.write_quantized(tmp_path / "existing", "transformer", SMALL)
+    quantized.write_quantized(tmp_path / "existing", ["transformer"], SMALL)
     assert list((tmp_path / "existing").iterdir()) == []

@@ -179,6 +179,12 @@ def test_a_single_file_is_that_of_the_component_that_it_is_named_after(tmp_path:
         parse_candidates([str(tmp_path / "text_encoder_2.gguf")])
 
 
+@pytest.mark.parametrize("url", ["http://", "http://host:99999", "https://host:x", "http://[::1", "http://host:0"])
+def test_an_impossible_address_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"is no address of a server\. Give one such as http://127\.0\.0\.1:8000"):
+        parse_candidates([url])
+
+
 @pytest.mark.parametrize("spec", ["ftp://host/x", "file:///x", "s3://bucket/x", "x=hf://owner/name", "http:/host"])
 def test_an_address_that_is_no_servers_is_named_as_given(spec: str) -> None:
     with pytest.raises(
