@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from ..common.requirements import reject_failed_import
 from ..models.base.host import load_host
 from ..models.base.prompt_tokens import get_longest_format
 from ..models.registry import load_families
-from ..prompts.prompt import Prompt, prompt_seed
+from ..prompts.prompt import Prompt, prompt_seed, require_guidance
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
 from ..storage.files import read_json_object
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from .byte_order_marks import hide_byte_order_marks
-from .call_arguments import build_arguments, get_images, list_calls
+from .call_arguments import build_arguments, get_images, list_calls, takes_guidance
 from .hub import read_pipeline_class
 from .preflight import read_configs
 from .prompt_limits import find_truncations, load_pipeline_host
@@ -195,7 +196,8 @@ def generate_images(
 ) -> list[Image]:
     """Generates one image per prompt, all in one batch.
 
-    Prompts are truncated where the pipeline does it, or where its position tables end, as the exported graphs do.
+    Prompts are truncated where the pipeline does it, or where its position tables end, as the exported graphs do. Those
+    that are guided otherwise than the ones before them are a batch of their own, as `batched` splits them.
 
     Args:
         pipeline: A loaded diffusers pipeline.
@@ -206,13 +208,25 @@ def generate_images(
         warn: Called with a sentence for each prompt that is truncated.
 
     Raises:
-        UserError: The pipeline rejects the size or another parameter, or takes no negative prompt.
+        UserError: The pipeline rejects the size or another parameter, or takes no guidance or no negative prompt.
     """
+    batches = batched(prompts, len(prompts))
+    return [image for batch in batches for image in _generate_batch(pipeline, batch, sampling, seed, output_type, warn)]
+
+
+def _generate_batch(
+    pipeline: Any,
+    prompts: Sequence[Prompt],
+    sampling: SamplingParams,
+    seed: int,
+    output_type: str,
+    warn: Callable[[str], None],
+) -> list[Image]:
     import torch
 
     generators = [torch.Generator().manual_seed(prompt_seed(prompt.id, seed)) for prompt in prompts]
     try:
-        options = _resolve_limits(pipeline, [prompt.prompt for prompt in prompts], sampling, warn)
+        options = _resolve_limits(pipeline, prompts, sampling, warn)
         arguments = build_arguments(pipeline, prompts, sampling) | {"generator": generators}
         calls = list_calls(pipeline, arguments)
         with torch.no_grad():
@@ -220,23 +234,25 @@ def generate_images(
     except ValueError as error:
         raise UserError(
             f"The pipeline rejects images of {sampling.height}x{sampling.width} in {sampling.steps} steps with "
-            f"guidance {sampling.guidance:g}: {error}. Change them in the recipe."
+            f"guidance {prompts[0].choose_guidance(sampling.guidance):g}: {error}. Change them in the recipe."
         ) from error
     return [image for images in outputs for image in images]
 
 
 def _resolve_limits(
-    pipeline: Any, prompts: Sequence[str], sampling: SamplingParams, warn: Callable[[str], None]
+    pipeline: Any, prompts: Sequence[Prompt], sampling: SamplingParams, warn: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Checks the size and the lengths of prompts; returns the pipeline's arguments that truncate long prompts.
+    """Checks guidance, size and the lengths of prompts; returns the pipeline's arguments that truncate long prompts.
 
     Short prompts get none, since they are padded to that length, which changes the rounding of their images.
     """
     host = load_pipeline_host(pipeline)
+    is_guided = takes_guidance(pipeline) if host is None else host.takes_guidance
+    require_guidance(prompts, is_guided, type(pipeline).__name__)
     if host is None:
         return {}
     host.latent_shape(sampling.height, sampling.width)
-    notices = [notice for notice in find_truncations(pipeline, host, prompts) if notice]
+    notices = [notice for notice in find_truncations(pipeline, host, [prompt.prompt for prompt in prompts]) if notice]
     for notice in notices:
         warn(notice)
     longest = get_longest_format(host.prompt_formats)
@@ -244,6 +260,16 @@ def _resolve_limits(
 
 
 def batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
-    """Splits prompts into batches of at most `size`, in order."""
-    for start in range(0, len(prompts), size):
-        yield prompts[start : start + size]
+    """Splits prompts into batches of at most `size`, in order.
+
+    Prompts of a batch have the same guidance, since a pipeline takes one scale for a batch. All or none have a negative
+    prompt of their own that is empty: alone, some pipelines do not encode it.
+    """
+    for _, group in groupby(prompts, key=_describe_guidance):
+        alike = list(group)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+def _describe_guidance(prompt: Prompt) -> tuple[float | None, bool | None]:
+    return prompt.guidance, None if prompt.negative_prompt is None else not prompt.negative_prompt

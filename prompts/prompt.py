@@ -19,6 +19,8 @@ from pydantic import (
     model_serializer,
 )
 
+from ..common.errors import UserError
+
 Language = Literal["en", "zh", "mixed"]
 
 
@@ -35,6 +37,9 @@ class Prompt(BaseModel):
     )
     negative_prompt: str | None = Field(
         default=None, description="What guidance leads away from, instead of that of the recipe."
+    )
+    guidance: FiniteFloat | None = Field(
+        default=None, ge=0, le=1000, description="Guidance scale, instead of that of the recipe; 0 disables guidance."
     )
     lines: tuple[str, ...] = Field(
         default=(), description="The text that the image should show, from top to bottom; empty for none."
@@ -64,7 +69,15 @@ class Prompt(BaseModel):
         """Prompts without a layout are stored, and have a digest, as before there was one."""
         return {key: value for key, value in serialize(self).items() if value is not None}
 
-    @field_validator("angle", "region", "text_height", mode="before")
+    def choose_guidance(self, default: float) -> float:
+        """Returns its guidance scale, or else the default."""
+        return default if self.guidance is None else self.guidance
+
+    def choose_negative_prompt(self, default: str) -> str:
+        """Returns its negative prompt, or else the default."""
+        return default if self.negative_prompt is None else self.negative_prompt
+
+    @field_validator("guidance", "angle", "region", "text_height", mode="before")
     @classmethod
     def _require_numbers(cls, value: Any) -> Any:
         """Pydantic would read `true` as the number 1, and the text "0.5" as 0.5."""
@@ -85,6 +98,25 @@ class Prompt(BaseModel):
         if height and not 0 <= height[0] < height[1] <= 1:
             raise ValueError("must be smallest, largest with 0 <= smallest < largest <= 1")
         return height
+
+
+def require_guidance(prompts: Sequence[Prompt], takes_guidance: bool, pipeline_class: str) -> None:
+    """Checks that prompts have a guidance scale of their own only where it has an effect.
+
+    Args:
+        prompts: The prompts.
+        takes_guidance: Whether the pipeline has guidance.
+        pipeline_class: Its class.
+
+    Raises:
+        UserError: A prompt has one, and it has none.
+    """
+    guided = next((prompt for prompt in prompts if prompt.guidance), None)
+    if guided and not takes_guidance:
+        raise UserError(
+            f"The prompt {guided.id!r} has a guidance scale, but this {pipeline_class} has no guidance. Remove "
+            "'guidance' from the prompt."
+        )
 
 
 def save_prompts(prompts: Sequence[Prompt], path: Path) -> None:

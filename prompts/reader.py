@@ -36,11 +36,8 @@ from .fields import parse_categories, parse_id, parse_language, parse_lines, par
 from .prompt import Prompt, detect_language
 
 OWN_KEYS = tuple(Prompt.model_fields)
-TELLING_KEYS = {*OWN_KEYS} - {
-    "id",
-    "prompt",
-    "negative_prompt",
-}  # own keys that tell edgepress's format from those of others
+# Own keys that tell edgepress's format from those of others.
+TELLING_KEYS = {*OWN_KEYS} - {"id", "prompt", "negative_prompt", "guidance"}
 PARSERS: dict[str, Callable[[Entry, str], object]] = {
     "id": parse_id,
     "language": parse_language,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
-from ..prompts.prompt import Prompt, prompt_seed
+from ..prompts.prompt import Prompt, prompt_seed, require_guidance
 from ..storage.atomic_file import atomic_write
 from ..storage.files import read_json_object, write_json
 from ..storage.outdated_results import digest_published
@@ -36,7 +36,8 @@ class BatchSettings:
     """How the images of a batch are generated.
 
     Attributes:
-        request: Settings of every image; its prompt is ignored, and a prompt's own negative prompt replaces its.
+        request: Settings of every image; its prompt is ignored, and a prompt's own negative prompt and guidance
+            replace its.
         format: Format of the files.
         quality: 1 to 100, for JPEG and WebP.
         provenance: What the files say of their prompts.
@@ -86,6 +87,7 @@ def generate_batch(
         UserError: A prompt cannot be generated, or the folder holds images of other settings or cannot be written.
         KeyboardInterrupt: Ctrl-C, with what is finished.
     """
+    require_guidance(prompts, pipeline.takes_guidance, pipeline.pipeline_class)
     requests = [_make_request(prompt, settings.request) for prompt in prompts]
     for request in requests:
         pipeline.check_request(request)
@@ -94,7 +96,8 @@ def generate_batch(
     check_results_folder(folder)
     files = [folder / f"{prompt.id}.{settings.format}" for prompt in prompts]
     texts = {
-        prompt.id: request.prompt + request.negative_prompt for prompt, request in zip(prompts, requests, strict=True)
+        prompt.id: request.prompt + request.negative_prompt + ("" if prompt.guidance is None else f" {prompt.guidance}")
+        for prompt, request in zip(prompts, requests, strict=True)
     }
     _claim(folder, _describe(pipeline, settings), texts, files, restart)
     digest = digest_published(pipeline.folder) or ""
@@ -151,12 +154,13 @@ def _encode(pipeline: ImagePipeline, request: GenerationRequest, origin: ImageOr
 
 
 def _make_request(prompt: Prompt, request: GenerationRequest) -> GenerationRequest:
-    negative = request.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
+    guidance = prompt.choose_guidance(request.guidance)
     return replace(
         request,
         prompt=prompt.prompt,
         seed=prompt_seed(prompt.id, request.seed),
-        negative_prompt=negative if request.guidance else "",
+        guidance=guidance,
+        negative_prompt=prompt.choose_negative_prompt(request.negative_prompt) if guidance else "",
     )
 
 

@@ -238,6 +238,11 @@ class ImagePipeline:
         for text in self._list_texts(request):
             self._tokenizers.tokenize(text)
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether a guidance scale changes anything."""
+        return self._host.takes_guidance
+
     @check_arguments
     def takes_negative_prompt(self, guidance: float) -> bool:
         """Whether a negative prompt has an effect at a guidance scale."""

@@ -17,7 +17,7 @@ from ...pipelines.hub import read_pipeline_class
 from ...pipelines.optimum_pipelines import load_optimum_pipeline, require_optimum
 from ...pipelines.prompt_limits import find_truncations, load_pipeline_host
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline, load_pipeline_with
-from ...prompts.prompt import Prompt, prompt_seed
+from ...prompts.prompt import Prompt, prompt_seed, require_guidance
 from ..images.types import ImageArray
 from .candidates import ImageSource
 from .server import ImageServer, connect
@@ -159,29 +159,28 @@ def _make_export_generator(folder: Path, sampling: SamplingParams) -> GenerateBa
     from ...runtime.pipeline import ImagePipeline
 
     pipeline = ImagePipeline(folder, threads=0)  # this machine need not be the device
-    takes_negative = pipeline.takes_negative_prompt(sampling.guidance)
     request = GenerationRequest(
         "",
         steps=sampling.steps,
         size=(sampling.height, sampling.width),
-        guidance=sampling.guidance,
         require_finite=False,
     )
 
-    def find_negative(prompt: Prompt) -> str:
-        text = sampling.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
-        return text if takes_negative else ""  # diffusers ignores it too, or has refused it
+    def make_request(prompt: Prompt, seed: int) -> GenerationRequest:
+        guidance = prompt.choose_guidance(sampling.guidance)
+        negative = prompt.choose_negative_prompt(sampling.negative_prompt)
+        return replace(
+            request,
+            prompt=prompt.prompt,
+            seed=prompt_seed(prompt.id, seed),
+            guidance=guidance,
+            # Otherwise diffusers ignores it too, or has refused it.
+            negative_prompt=negative if pipeline.takes_negative_prompt(guidance) else "",
+        )
 
     def generate(batch: PromptBatch) -> list[GeneratedImage]:
-        requests = [
-            replace(
-                request,
-                prompt=prompt.prompt,
-                seed=prompt_seed(prompt.id, batch.seed),
-                negative_prompt=find_negative(prompt),
-            )
-            for prompt in batch.prompts
-        ]
+        require_guidance(batch.prompts, pipeline.takes_guidance, pipeline.pipeline_class)
+        requests = [make_request(prompt, batch.seed) for prompt in batch.prompts]
         return [_generate_checked(partial(pipeline.generate, request)) for request in requests]
 
     return generate

@@ -272,7 +272,7 @@ def _list_packages(source: ImageSource) -> tuple[str, ...]:
     return tuple(sorted({package.distribution for method in methods for package in PACKAGES.get(method, ())}))
 
 
-def _describe_prompt(prompt: Prompt) -> tuple[str, ...]:
-    """What an image depends on of a prompt; in this order and without an absent one, as earlier releases did."""
-    negative = () if prompt.negative_prompt is None else (prompt.negative_prompt,)
-    return (prompt.id, prompt.prompt, *negative)
+def _describe_prompt(prompt: Prompt) -> tuple[str | float, ...]:
+    """What an image depends on of a prompt; in this order and without what is absent, as earlier releases did."""
+    stated = (value for value in (prompt.negative_prompt, prompt.guidance) if value is not None)
+    return (prompt.id, prompt.prompt, *stated)

@@ -125,11 +125,11 @@ class ImageServer:
             "steps": sampling.steps,
             "width": sampling.width,
             "height": sampling.height,
-            "guidance": sampling.guidance,
+            "guidance": prompt.choose_guidance(sampling.guidance),
             "response": "data_url",
         }
-        negative = sampling.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt
-        if sampling.guidance and negative:
+        negative = prompt.choose_negative_prompt(sampling.negative_prompt)
+        if body["guidance"] and negative:
             body["negative_prompt"] = negative
         answer = _parse_object(self.url, _request(self.url, GENERATE, body, IMAGE_TIMEOUT_S))
         _, _, encoded = str(answer.get("data_url")).partition(",")

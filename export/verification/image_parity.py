@@ -53,7 +53,8 @@ def generate_reference(
     """
     pipeline = reference.load_pipeline()
     sampling = SamplingParams(*size, NUM_STEPS, 0.0)
-    options: dict[str, Any] = build_arguments(pipeline, [reference.prompt], sampling)
+    prompt = reference.prompt.model_copy(update={"guidance": None})  # that of `sampling`
+    options: dict[str, Any] = build_arguments(pipeline, [prompt], sampling)
     for prompt_format in host.prompt_formats:  # truncate the prompt where the graphs do
         is_full = len(tokens[prompt_format.tokenizer].ids) >= prompt_format.max_tokens
         if prompt_format.length_argument and is_full:

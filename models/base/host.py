@@ -61,6 +61,7 @@ class Host(Protocol):
         prompt_formats: How the pipeline turns a prompt into tokens, for each of its tokenizers.
         scheduler_class: The scheduler that the runtime has for the pipeline.
         passes_sigmas: Whether the pipeline gives its scheduler the sigmas 1 to 1/steps, or lets it choose.
+        takes_guidance: Whether a guidance scale changes anything.
         takes_negative_prompt: Whether the pipeline takes one.
         decoder_graph: Name of the graph that decodes latents; its input and output are (1, channels, height, width).
         decoder_stages: The graphs that decode in tiles; None: there are none.
@@ -70,6 +71,7 @@ class Host(Protocol):
     prompt_formats: Sequence[PromptFormat]
     scheduler_class: str
     passes_sigmas: bool
+    takes_guidance: bool
     takes_negative_prompt: bool
     decoder_graph: str
     decoder_stages: DecoderStages | None

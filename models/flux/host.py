@@ -46,7 +46,7 @@ class FluxHost(AutoencoderHost):
         transformer = configs["transformer"]
         super().__init__(configs, int(transformer["in_channels"]) // PATCH_SIZE**2, PATCH_SIZE)
         self._rotary = RotaryTables(tuple(transformer["axes_dims_rope"]), ROPE_THETA, rounds_angles=False)
-        self._is_distilled = bool(transformer["guidance_embeds"])
+        self.takes_guidance = bool(transformer["guidance_embeds"])
         clip_tokens = int(configs["text_encoder"]["max_position_embeddings"])
         self.prompt_formats = (
             PromptFormat("tokenizer", clip_tokens, is_padded=True),
@@ -84,7 +84,7 @@ class FluxHost(AutoencoderHost):
             "text_cos": text_cos,
             "text_sin": text_sin,
         }
-        if self._is_distilled:
+        if self.takes_guidance:
             inputs["guidance"] = np.array([guidance], np.float32)
         return unpatchify(run("transformer", inputs)[0], latents.shape, PATCH_SIZE, channels_last=False)
 

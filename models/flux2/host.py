@@ -48,7 +48,7 @@ class KleinHost(DefaultHost):
         self._rotary = RotaryTables(
             tuple(transformer["axes_dims_rope"]), float(transformer["rope_theta"]), rounds_angles=False
         )
-        self._is_distilled = bool(configs.get("pipeline", {}).get("is_distilled", False))
+        self.takes_guidance = not configs.get("pipeline", {}).get("is_distilled", False)
         self.decoder_stages: DecoderStages | None = plan_decoder_stages(vae) if num_blocks == NUM_BLOCKS else None
         self.prompt_formats = (
             PromptFormat(
@@ -91,7 +91,7 @@ class KleinHost(DefaultHost):
 
     def is_guided(self, guidance: float) -> bool:
         """Whether the scale is above 1, and the model was not distilled into few steps."""
-        return guidance > 1 and not self._is_distilled
+        return guidance > 1 and self.takes_guidance
 
     def choose_negative_prompt(self, text: str) -> str | None:  # noqa: ARG002  the pipeline takes none
         """Returns the empty prompt."""

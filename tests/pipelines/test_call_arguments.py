@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,6 +93,15 @@ def test_a_prompt_has_its_own_negative_prompt_or_that_of_the_recipe() -> None:
     assert build_arguments(GuidedPipeline(), prompts, sampling)["negative_prompt"] == ["blurred", "ugly"]
     with pytest.raises(UserError, match="TwoStagePipeline takes no negative prompt"):
         build_arguments(TwoStagePipeline(), prompts, SAMPLING)
+
+
+def test_a_prompt_has_its_own_guidance_or_that_of_the_recipe() -> None:
+    guided = PROMPTS[0].model_copy(update={"guidance": 2.5})
+    assert build_arguments(GuidedPipeline(), [guided], SAMPLING)["guidance_scale"] == 2.5
+    second_pass = build_arguments(OptionallyDistilledPipeline(False), [guided], replace(SAMPLING, guidance=0.0))
+    assert (second_pass["true_cfg_scale"], second_pass["negative_prompt"]) == (2.5, [" "])
+    empty = [PROMPTS[0], PROMPTS[1].model_copy(update={"negative_prompt": "ugly"})]
+    assert build_arguments(OptionallyDistilledPipeline(False), empty, SAMPLING)["negative_prompt"] == [" ", "ugly"]
 
 
 def test_images_are_found_under_either_name() -> None:

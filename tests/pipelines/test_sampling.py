@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def test_batches_contain_all_prompts_in_order(size: int) -> None:
     assert [prompt for batch in batches for prompt in batch] == prompts(7)
     assert all(len(batch) == size for batch in batches[:-1])
     assert 0 < len(batches[-1]) <= size
+
+
+def test_prompts_of_a_batch_are_guided_alike() -> None:
+    changes = (
+        {},
+        {"guidance": 3.0},
+        {"guidance": 3.0},
+        {"guidance": 0.0},
+        {"negative_prompt": ""},
+        {"negative_prompt": "x"},
+    )
+    differing = [prompt.model_copy(update=change) for prompt, change in zip(prompts(6), changes, strict=True)]
+    batches = [[prompt.id for prompt in batch] for batch in batched(differing, 8)]
+    ids = [prompt.id for prompt in differing]
+    assert batches == [[ids[0]], ids[1:3], [ids[3]], [ids[4]], [ids[5]]]
 
 
 def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
@@ -167,6 +183,15 @@ def test_an_image_depends_on_id_and_seed_but_hardly_on_its_batch(tiny: Path) -> 
     assert torch.allclose(alone[0], shared[0], atol=1e-4)
     assert not torch.allclose(alone, second, atol=0.1)
     assert not torch.allclose(shared[0], shared[1], atol=0.1)
+
+
+def test_every_prompt_is_guided_by_its_scale(tiny: Path) -> None:
+    pipeline, sampling = load_pipeline(tiny, torch.float32), SamplingParams(64, 64, 1, 0.0)
+    guided = prompts(1)[0].model_copy(update={"guidance": 500.0})
+    plain, guided_latents = generate_images(pipeline, [prompts(1)[0], guided], sampling, output_type="latent")
+    expected = generate_images(pipeline, prompts(1), replace(sampling, guidance=500.0), output_type="latent")
+    assert torch.equal(torch.as_tensor(guided_latents), torch.as_tensor(expected[0]))
+    assert not torch.equal(torch.as_tensor(plain), torch.as_tensor(guided_latents))
 
 
 def test_given_components_are_used_and_not_loaded(tiny: Path, tmp_path: Path) -> None:

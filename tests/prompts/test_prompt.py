@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgepress.common.errors import UserError
-from edgepress.prompts.prompt import Prompt, prompt_set_digest, save_prompts
+from edgepress.prompts.prompt import Prompt, prompt_set_digest, require_guidance, save_prompts
 from edgepress.prompts.reader import load_prompts
 
 GOOD = '{"id": "1", "prompt": "A sign", "language": "en"}'
@@ -39,6 +39,26 @@ def test_english_and_chinese_prompts_survive_saving(tmp_path: Path) -> None:
     saved = (tmp_path / "set.jsonl").read_text("utf-8").splitlines()
     assert "欢迎光临" in saved[1]
     assert [json.loads(line)["id"] for line in saved] == ["en-1", "zh-1", "none"]
+
+
+def test_a_guidance_scale_is_a_number_and_counts_in_the_digest(tmp_path: Path) -> None:
+    line = '{"id": "1", "prompt": "A sign", "language": "en", "guidance": %s}'
+    prompts = [load_prompts(write_lines(tmp_path, text))[0] for text in (GOOD, line % "4.5", line % "0")]
+    assert [prompt.guidance for prompt in prompts] == [None, 4.5, 0.0]
+    assert [prompt.choose_guidance(2.0) for prompt in prompts] == [2.0, 4.5, 0.0]
+    assert len({prompt_set_digest([prompt]) for prompt in prompts}) == 3
+    for value in ("true", '"4"', "-1", "1001"):
+        with pytest.raises(UserError, match="guidance"):
+            load_prompts(write_lines(tmp_path, line % value))
+
+
+def test_a_guidance_scale_is_refused_where_there_is_no_guidance() -> None:
+    prompt = Prompt(id="one", prompt="A sign", language="en")
+    require_guidance([prompt, prompt.model_copy(update={"guidance": 0.0})], False, "SomePipeline")
+    guided = [prompt, prompt.model_copy(update={"id": "two", "guidance": 4.0})]
+    require_guidance(guided, True, "SomePipeline")
+    with pytest.raises(UserError, match="'two' has a guidance scale, but this SomePipeline has no guidance"):
+        require_guidance(guided, False, "SomePipeline")
 
 
 @settings(max_examples=50, deadline=None)

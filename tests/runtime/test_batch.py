@@ -13,6 +13,7 @@ from PIL import Image
 
 from edgepress.cli.main import main
 from edgepress.prompts.prompt import Prompt, prompt_seed, save_prompts
+from edgepress.runtime.generation_request import GenerationRequest
 from edgepress.runtime.pipeline import ImagePipeline
 from edgepress.storage.layout import Artifact
 
@@ -43,6 +44,19 @@ def test_images_are_those_of_their_prompts(artifact: Path) -> None:
     for prompt, file in zip(PROMPTS, content["images"], strict=True):
         expected = pipeline(prompt.prompt, seed=prompt_seed(prompt.id, 3), steps=1, size=(32, 48))
         np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(expected))
+
+
+def test_a_prompt_is_guided_by_its_own_scale(artifact: Path) -> None:
+    prompts = [PROMPTS[0], PROMPTS[1].model_copy(update={"guidance": 3.0, "negative_prompt": "rain"})]
+    files = json.loads(run(artifact, "--json", prompts=prompts).stdout)["images"]
+    pipeline = ImagePipeline(artifact)
+    for prompt, file, (guidance, negative) in zip(prompts, files, ((0.0, ""), (3.0, "rain")), strict=True):
+        request = GenerationRequest(
+            prompt.prompt, prompt_seed(prompt.id, 0), 1, (32, 48), guidance=guidance, negative_prompt=negative
+        )
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(pipeline.generate(request)))
+    changed = prompts[1].model_copy(update={"guidance": 4.0})
+    assert "holds images of other settings or prompts (two)" in run(artifact, prompts=[prompts[0], changed]).stderr
 
 
 def test_only_what_is_missing_is_generated(artifact: Path) -> None:

@@ -35,9 +35,9 @@ def test_graphs_generate_the_image_of_the_pipeline(exported: Path) -> None:
 
 @pytest.mark.slow
 def test_graphs_are_guided_as_the_pipeline_is(exported: Path) -> None:
-    """A negative prompt of a prompt's own comes before that of the recipe."""
+    """A negative prompt and a guidance scale of a prompt's own come before those of the recipe."""
     sampling, source = replace(SAMPLING, guidance=3.0, negative_prompt="a dog"), ImageSource("onnx", exported / "onnx")
-    prompts = PROMPT, PROMPT.model_copy(update={"negative_prompt": "a red wall"})
+    prompts = PROMPT, PROMPT.model_copy(update={"negative_prompt": "a red wall", "guidance": 2.0})
     pipeline, generate = load_pipeline(DEMO_PIPELINE, torch.float32), make_generator(source, sampling, "float32")
     images = [generate(PromptBatch((prompt,), 3))[0].image.astype(int) for prompt in prompts]
     for prompt, image in zip(prompts, images, strict=True):
