@@ -9,7 +9,7 @@ with a guidance scale, schnell was not.
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_t5_graph
-from ..shared.text_encoder_folds import CLIP_BLOCKS, T5_BLOCKS
+from ..shared.text_encoder_folds import CLIP_BLOCKS, make_t5_component
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # N: patches of the image. T: tokens of the prompt. cos and sin have one value for each pair of channels.
@@ -43,7 +43,7 @@ FAMILY = Family(
             weight_prefixes=(("CLIPTextModel", "text_model."),),
             embeddings=("embeddings.token_embedding",),
         ),
-        Component("text_encoder_2", "T5EncoderModel", T5_BLOCKS, role="text_encoder", embeddings=("shared",)),
+        make_t5_component("text_encoder_2"),
         Component("transformer", "FluxTransformer2DModel", role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),

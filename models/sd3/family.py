@@ -8,7 +8,7 @@ passes zeros in place of T5's hidden states.
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, make_clip_projected_graph, make_t5_graph
-from ..shared.text_encoder_folds import CLIP_PROJECTED_BLOCKS, T5_BLOCKS
+from ..shared.text_encoder_folds import CLIP_PROJECTED_BLOCKS, make_t5_component
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
 # N: patches of the image. L: tokens of CLIP and of T5.
@@ -45,7 +45,7 @@ FAMILY = Family(
             role="text_encoder",
             embeddings=CLIP_EMBEDDINGS,
         ),
-        Component("text_encoder_3", "T5EncoderModel", T5_BLOCKS, role="text_encoder", embeddings=("shared",)),
+        make_t5_component("text_encoder_3"),
         Component("transformer", "SD3Transformer2DModel", role="denoiser"),
         Component("vae", "AutoencoderKL"),
     ),

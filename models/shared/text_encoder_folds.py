@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base.family import Block, Fold, ShiftChain
+from ..base.family import Block, Component, Fold, ShiftChain
 
 # Of causal decoders: Qwen3, and Qwen2.5, whose biases divide as rows do.
 DECODER_FOLDS = (
@@ -35,3 +35,11 @@ CLIP_FOLDS = (
 T5_BLOCKS = (Block("encoder.block.*", T5_FOLDS),)
 CLIP_BLOCKS = (Block("encoder.layers.*", CLIP_FOLDS),)
 CLIP_PROJECTED_BLOCKS = (Block("text_model.encoder.layers.*", CLIP_FOLDS),)
+
+
+def make_t5_component(name: str) -> Component:
+    """T5's encoder, which may be stored with the decoder that T5 has elsewhere."""
+    classes = (("T5ForConditionalGeneration", ""),)
+    return Component(
+        name, "T5EncoderModel", T5_BLOCKS, role="text_encoder", weight_prefixes=classes, embeddings=("shared",)
+    )
