@@ -17,6 +17,7 @@ from ..models.registry import load_families
 from ..prompts.prompt import Prompt, prompt_seed, require_guidance
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
+from ..runtime.scheduler_config import require_two_ends
 from ..storage.files import read_json_object
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from .byte_order_marks import hide_byte_order_marks
@@ -224,6 +225,7 @@ def _generate_batch(
 ) -> list[Image]:
     import torch
 
+    require_two_ends(getattr(getattr(pipeline, "scheduler", None), "config", {}), sampling.steps)
     generators = [torch.Generator().manual_seed(prompt_seed(prompt.id, seed)) for prompt in prompts]
     try:
         options = _resolve_limits(pipeline, prompts, sampling, warn)

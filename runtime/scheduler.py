@@ -17,7 +17,7 @@ from ..models.base.default_host import DefaultHost
 from ..recipes.presets import MAX_STEPS
 from .euler_scheduler import make_euler_schedule
 from .schedule import Schedule
-from .scheduler_config import EULER, SchedulerConfig, compute_shift, read_scheduler_config
+from .scheduler_config import EULER, SchedulerConfig, compute_shift, read_scheduler_config, require_two_ends
 
 
 class SchedulerUser(Protocol):
@@ -51,10 +51,7 @@ def make_schedule(
     if user.scheduler_class == EULER:
         return make_euler_schedule(config, steps)
     settings = read_scheduler_config(config)
-    if settings.shift_terminal and steps == 1:
-        raise UserError(
-            f"Invalid number of steps {steps}: a schedule that ends at shift_terminal has at least 2. Choose more."
-        )
+    require_two_ends(config, steps)
     is_dynamic = settings.use_dynamic_shifting
     mu = user.compute_mu(image_tokens, steps) if is_dynamic else None
     shift = compute_shift(settings, image_tokens, mu) if is_dynamic else settings.shift

@@ -99,6 +99,22 @@ def check_supported_schedule(config: Mapping[str, Any], class_name: str) -> None
         compute_shift(settings, 1)
 
 
+def require_two_ends(config: Mapping[str, Any], steps: int) -> None:
+    """Checks that a schedule that is stretched to end at `shift_terminal` has a beginning and an end.
+
+    Args:
+        config: Config of the scheduler.
+        steps: Number of denoising steps.
+
+    Raises:
+        UserError: It has one step.
+    """
+    if steps == 1 and config.get("shift_terminal"):
+        raise UserError(
+            f"Invalid number of steps {steps}: a schedule that ends at shift_terminal has at least 2. Choose more."
+        )
+
+
 def find_misspelt_options(config: Mapping[str, Any]) -> dict[str, str]:
     """Finds the options of a scheduler that are probably misspelt, and what was probably meant.
 

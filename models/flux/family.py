@@ -8,11 +8,11 @@ with a guidance scale, schnell was not.
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
-from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_t5_graph
+from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_rotary_ports, make_t5_graph
 from ..shared.text_encoder_folds import CLIP_BLOCKS, make_t5_component
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
-# N: patches of the image. T: tokens of the prompt. cos and sin have one value for each pair of channels.
+# N: patches of the image. T: tokens of the prompt.
 TRANSFORMER = Graph(
     "transformer",
     "transformer",
@@ -22,10 +22,7 @@ TRANSFORMER = Graph(
         Port("timestep", (None,)),
         Port("hidden", (None, "T", None)),
         Port("pooled", (None, None)),
-        Port("image_cos", ("N", None)),
-        Port("image_sin", ("N", None)),
-        Port("text_cos", ("T", None)),
-        Port("text_sin", ("T", None)),
+        *make_rotary_ports("N", "T"),
         Port("guidance", (None,), config_key="guidance_embeds"),
     ),
     (Port("velocity", (None, "N", None)),),

@@ -16,7 +16,7 @@ from ..base.host import RunGraph
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..shared.autoencoder_host import AutoencoderHost
 from ..shared.latents import patchify, unpatchify
-from ..shared.rotary_tables import RotaryTables
+from ..shared.rotary_tables import RotaryTables, name_tables
 
 PATCH_SIZE = 2
 T5_TOKENS = 512  # which the pipeline pads prompts to, unless it is given another number
@@ -72,17 +72,14 @@ class FluxHost(AutoencoderHost):
     ) -> NDArray[np.float32]:
         """Returns the velocity at a timestep from 1000 to 0."""
         rows, columns = latents.shape[2] // PATCH_SIZE, latents.shape[3] // PATCH_SIZE
-        image_cos, image_sin = self._rotary.compute(make_image_positions(rows, columns))
-        text_cos, text_sin = self._rotary.compute(np.zeros((prompt.hidden.shape[1], NUM_AXES), np.int64))
+        image = self._rotary.compute(make_image_positions(rows, columns))
+        text = self._rotary.compute(np.zeros((prompt.hidden.shape[1], NUM_AXES), np.int64))
         inputs: dict[str, NDArray[Any]] = {
             "patches": patchify(latents, PATCH_SIZE, channels_last=False)[None],
             "timestep": np.array([np.float32(timestep) / 1000], np.float32),
             "hidden": prompt.hidden,
             "pooled": prompt.pooled,
-            "image_cos": image_cos,
-            "image_sin": image_sin,
-            "text_cos": text_cos,
-            "text_sin": text_sin,
+            **name_tables(image, text),
         }
         if self.takes_guidance:
             inputs["guidance"] = np.array([guidance], np.float32)

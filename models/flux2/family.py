@@ -8,12 +8,13 @@ norm, patch by patch. Generating images needs only the decoder of the VAE.
 
 from ..base.family import Block, Component, Family
 from ..base.graph import Graph, Port
+from ..shared.common_graphs import make_rotary_ports
 from ..shared.text_encoder_folds import DECODER_CHAINS, DECODER_FOLDS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 from .layers import READ_LAYERS
 
 MODULES = "edgepress.models.flux2.graphs"
-# T: tokens of the prompt, padded. N: patches of the image. cos and sin have one value for each pair of channels.
+# T: tokens of the prompt, padded. N: patches of the image.
 GRAPHS = (
     Graph(
         "text_encoder",
@@ -31,10 +32,7 @@ GRAPHS = (
             Port("patches", (None, "N", None)),
             Port("timestep", (None,)),
             Port("hidden", (None, "T", None)),
-            Port("image_cos", ("N", None)),
-            Port("image_sin", ("N", None)),
-            Port("text_cos", ("T", None)),
-            Port("text_sin", ("T", None)),
+            *make_rotary_ports("N", "T"),
         ),
         (Port("velocity", (None, "N", None)),),
     ),

@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
-from ..base.image_size import require_size
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..base.tiling import DecoderStages
+from ..shared.latent_host import DEFAULT_RESOLUTION, LatentHost
 from ..shared.latents import decode_pixels
-from ..shared.rotary_tables import RotaryTables
+from ..shared.rotary_tables import RotaryTables, name_tables
 from ..shared.vae_tiling import NUM_BLOCKS, plan_decoder_stages
 
 MAX_SEQUENCE_LENGTH = 512  # tokens that the pipeline pads prompts to, unless it is given another number
 PATCH_SIZE = 2  # rows and columns of the VAE's latents that are the channels of one of the denoiser's
 NUM_AXES = 4  # of positions: image, row, column, and token of the prompt
 MASKED = np.float32(-30000)  # added to scores that do not count; float16 holds it, and its exponential is 0
-DEFAULT_RESOLUTION = 1024  # pixels
 # The shift that the pipeline computes: at 10 and at 200 steps it is linear in the number of image tokens, between them
 # and beyond in the number of steps. Of larger images only the second line counts.
 SLOPE_10, OFFSET_10 = 8.73809524e-05, 1.89833333
@@ -32,7 +30,7 @@ SLOPE_200, OFFSET_200 = 0.00016927, 0.45666666
 LARGE_IMAGE = 4300  # tokens
 
 
-class KleinHost(DefaultHost):
+class KleinHost(LatentHost):
     """Host of Flux2KleinPipeline for batch size 1."""
 
     takes_negative_prompt = False
@@ -42,9 +40,8 @@ class KleinHost(DefaultHost):
         num_blocks = len(vae["block_out_channels"])
         if not num_blocks:
             raise ValueError("block_out_channels is []")
-        self._channels = int(transformer["in_channels"])
-        self._patch = 2 ** (num_blocks - 1) * PATCH_SIZE
-        self._native_resolution = int(vae.get("sample_size") or DEFAULT_RESOLUTION)
+        native = int(vae.get("sample_size") or DEFAULT_RESOLUTION)
+        super().__init__(int(transformer["in_channels"]), 2 ** (num_blocks - 1) * PATCH_SIZE, 1, native)
         self._rotary = RotaryTables(
             tuple(transformer["axes_dims_rope"]), float(transformer["rope_theta"]), rounds_angles=False
         )
@@ -55,31 +52,6 @@ class KleinHost(DefaultHost):
                 "tokenizer", MAX_SEQUENCE_LENGTH, is_padded=True, chat_template_kwargs={"enable_thinking": False}
             ),
         )
-
-    @property
-    def native_resolution(self) -> int:
-        """Side in pixels of the images that the pipeline was trained for."""
-        return self._native_resolution
-
-    @property
-    def size_multiple(self) -> int:
-        """Side of a patch in pixels."""
-        multiple: int = self._patch
-        return multiple
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Returns (1, channels, height / 16, width / 16).
-
-        Raises:
-            UserError: A side is not a multiple of a patch's 16 pixels.
-        """
-        require_size(height, width, self._patch, None)
-        return 1, self._channels, height // self._patch, width // self._patch
-
-    def count_image_tokens(self, height: int, width: int) -> int:
-        """Returns the number of patches of an image."""
-        _, _, rows, columns = self.latent_shape(height, width)
-        return rows * columns
 
     def compute_mu(self, image_tokens: int, steps: int) -> float:
         """Returns the shift that the pipeline gives its scheduler, from the numbers of image tokens and steps."""
@@ -117,16 +89,11 @@ class KleinHost(DefaultHost):
         image_positions[:, 1:3] = np.indices((rows, columns)).reshape(2, -1).T
         text_positions = np.zeros((prompt.shape[1], NUM_AXES), np.int64)
         text_positions[:, 3] = np.arange(prompt.shape[1])
-        image_cos, image_sin = self._rotary.compute(image_positions)
-        text_cos, text_sin = self._rotary.compute(text_positions)
         inputs: dict[str, NDArray[Any]] = {
             "patches": latents.reshape(1, channels, -1).transpose(0, 2, 1),
             "timestep": np.array([np.float32(timestep) / 1000], np.float32),
             "hidden": prompt,
-            "image_cos": image_cos,
-            "image_sin": image_sin,
-            "text_cos": text_cos,
-            "text_sin": text_sin,
+            **name_tables(self._rotary.compute(image_positions), self._rotary.compute(text_positions)),
         }
         return run("transformer", inputs).transpose(0, 2, 1).reshape(latents.shape)
 

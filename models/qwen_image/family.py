@@ -7,6 +7,7 @@ needs only the last slice of its kernel. Generating images needs only the decode
 
 from ..base.family import Block, Component, Family
 from ..base.graph import Graph, Port
+from ..shared.common_graphs import make_rotary_ports
 from ..shared.text_encoder_folds import DECODER_FOLDS, PLAIN_DECODER_CHAINS
 
 MODULES = "edgepress.models.qwen_image.graphs"
@@ -27,10 +28,7 @@ GRAPHS = (
             Port("patches", (None, "N", None)),
             Port("timestep", (None,)),
             Port("hidden", (None, "L", None)),
-            Port("image_cos", ("N", None)),
-            Port("image_sin", ("N", None)),
-            Port("text_cos", ("L", None)),
-            Port("text_sin", ("L", None)),
+            *make_rotary_ports("N", "L"),
         ),
         (Port("velocity", (None, "N", None)),),
     ),

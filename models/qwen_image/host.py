@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
-from ..base.image_size import require_size
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..base.tiling import DecoderStages
+from ..shared.latent_host import LatentHost
 from ..shared.latents import decode_pixels, patchify, unpatchify
-from ..shared.rotary_tables import RotaryTables, Table
+from ..shared.rotary_tables import RotaryTables, Table, name_tables
 
 SYSTEM_PROMPT = (
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the "
@@ -28,12 +27,11 @@ NUM_DROPPED = 34  # tokens of the template before the prompt, whose states the p
 MAX_SEQUENCE_LENGTH = 512  # states that it keeps, unless it is given another number
 PATCH_SIZE = 2
 ROPE_THETA = 10000.0
-NATIVE_RESOLUTION = 1024  # pixels
 NO_TEXT = " "  # what guidance leads away from where there is no negative prompt
 UNSUPPORTED = ("guidance_embeds", "zero_cond_t", "use_additional_t_cond", "use_layer3d_rope")
 
 
-class QwenImageHost(DefaultHost):
+class QwenImageHost(LatentHost):
     """Host of QwenImagePipeline for batch size 1."""
 
     decoder_stages: DecoderStages | None = None
@@ -43,8 +41,8 @@ class QwenImageHost(DefaultHost):
         for key in UNSUPPORTED:
             if transformer.get(key):
                 raise ValueError(f"{key} of the transformer is set, but not supported")
-        self._channels = int(transformer["in_channels"]) // PATCH_SIZE**2
-        self._vae_scale = 2 ** len(vae["temperal_downsample"])
+        channels = int(transformer["in_channels"]) // PATCH_SIZE**2
+        super().__init__(channels, 2 ** len(vae["temperal_downsample"]), PATCH_SIZE)
         self._mean, self._deviation = (
             np.array(vae[key], np.float32).reshape(1, -1, 1, 1) for key in ("latents_mean", "latents_std")
         )
@@ -52,31 +50,6 @@ class QwenImageHost(DefaultHost):
             raise ValueError(f"latents_mean and latents_std must have {self._channels} values")
         self._rotary = RotaryTables(tuple(transformer["axes_dims_rope"]), ROPE_THETA)
         self.prompt_formats = (PromptFormat("tokenizer", NUM_DROPPED + MAX_SEQUENCE_LENGTH, text=TEMPLATE),)
-
-    @property
-    def native_resolution(self) -> int:
-        """Side in pixels of the images that the pipeline generates by default."""
-        return NATIVE_RESOLUTION
-
-    @property
-    def size_multiple(self) -> int:
-        """Side of a patch in pixels."""
-        multiple: int = self._vae_scale * PATCH_SIZE
-        return multiple
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Returns (1, channels, height / 8, width / 8).
-
-        Raises:
-            UserError: A side is not a multiple of a patch's 16 pixels.
-        """
-        require_size(height, width, self.size_multiple, None)
-        return 1, self._channels, height // self._vae_scale, width // self._vae_scale
-
-    def count_image_tokens(self, height: int, width: int) -> int:
-        """Returns the number of patches of an image."""
-        _, _, rows, columns = self.latent_shape(height, width)
-        return rows * columns // PATCH_SIZE**2
 
     def choose_negative_prompt(self, text: str) -> str | None:
         """Returns a space in place of an empty prompt."""
@@ -105,15 +78,11 @@ class QwenImageHost(DefaultHost):
     ) -> NDArray[np.float32]:
         """Returns the velocity at a timestep from 1000 to 0."""
         rows, columns = latents.shape[2] // PATCH_SIZE, latents.shape[3] // PATCH_SIZE
-        (image_cos, image_sin), (text_cos, text_sin) = self._compute_tables(rows, columns, prompt.shape[1])
         inputs: dict[str, NDArray[Any]] = {
             "patches": patchify(latents, PATCH_SIZE, channels_last=False)[None],
             "timestep": np.array([np.float32(timestep) / 1000], np.float32),
             "hidden": prompt,
-            "image_cos": image_cos,
-            "image_sin": image_sin,
-            "text_cos": text_cos,
-            "text_sin": text_sin,
+            **name_tables(*self._compute_tables(rows, columns, prompt.shape[1])),
         }
         return unpatchify(run("transformer", inputs)[0], latents.shape, PATCH_SIZE, channels_last=False)
 

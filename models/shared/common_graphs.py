@@ -48,3 +48,14 @@ def make_t5_graph(component: str, optional: bool = False) -> Graph:
     """T5's encoder. T: tokens of the prompt, padding included."""
     inputs, outputs = (Port("ids", (None, "T"), "int64"),), (Port("hidden", (None, "T", None)),)
     return Graph(component, component, f"{TEXT_ENCODERS}:T5Encoder", inputs, outputs, optional)
+
+
+def make_rotary_ports(image: str, text: str) -> tuple[Port, ...]:
+    """Tables of rotary embedding, with one value for each pair of channels: inputs of a denoiser.
+
+    Args:
+        image: Axis of the image's tokens.
+        text: Axis of the prompt's tokens.
+    """
+    axes = {"image_cos": image, "image_sin": image, "text_cos": text, "text_sin": text}
+    return tuple(Port(name, (axis, None)) for name, axis in axes.items())

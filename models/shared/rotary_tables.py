@@ -44,3 +44,8 @@ class RotaryTables:
 
     def _frequencies(self, width: int) -> NDArray[np.float64]:
         return 1.0 / self.theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
+
+
+def name_tables(image: tuple[Table, Table], text: tuple[Table, Table]) -> dict[str, Table]:
+    """Returns cos and sin of an image's and of a prompt's tokens, by the names of `make_rotary_ports`."""
+    return dict(zip(("image_cos", "image_sin", "text_cos", "text_sin"), (*image, *text), strict=True))

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ...common.errors import UserError
 from ...common.validation import format_value
-from ..base.default_host import DefaultHost
 from ..base.host import RunGraph
-from ..base.image_size import read_patch_size, require_size
+from ..base.image_size import read_patch_size
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
+from ..shared.latent_host import LatentHost
 from ..shared.latents import decode_pixels, patchify, read_factor, unpatchify
 from ..shared.rotary_tables import RotaryTables, Table
 from ..shared.vae_tiling import plan_decoder_stages
@@ -43,7 +43,7 @@ class EncodedPrompt:
     sin: Table
 
 
-class ZImageHost(DefaultHost):
+class ZImageHost(LatentHost):
     """Host of ZImagePipeline for batch size 1; all floats are float32."""
 
     encoder_graph = "vae_encoder"
@@ -51,11 +51,10 @@ class ZImageHost(DefaultHost):
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         transformer, self._vae = configs["transformer"], configs["vae"]
         self._rotary = RotaryTables(tuple(transformer["axes_dims"]), float(transformer["rope_theta"]))
-        self._channels = int(transformer["in_channels"])
-        self._patch_size = read_patch_size(transformer["all_patch_size"][0])
+        channels, patch_size = int(transformer["in_channels"]), read_patch_size(transformer["all_patch_size"][0])
         if not self._vae["block_out_channels"]:
             raise ValueError("block_out_channels is []")
-        self._vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
+        vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
         self._scaling_factor = read_factor(self._vae, "scaling_factor")
         self._shift_factor = read_factor(self._vae, "shift_factor")
         if not self._scaling_factor:
@@ -63,7 +62,7 @@ class ZImageHost(DefaultHost):
         self.decoder_stages = plan_decoder_stages(self._vae)
         self.max_tokens = compute_max_tokens(configs)
         lengths = _read_table_lengths(configs)
-        self._max_patches = lengths[1:] if lengths else None
+        super().__init__(channels, vae_scale, patch_size, max_patches=lengths[1:] if lengths else None)
 
     @property
     def prompt_formats(self) -> tuple[PromptFormat, ...]:
@@ -79,26 +78,6 @@ class ZImageHost(DefaultHost):
     def native_resolution(self) -> int:
         """Side in pixels of the images that the pipeline was trained for."""
         return int(self._vae["sample_size"])
-
-    @property
-    def size_multiple(self) -> int:
-        """Side of a patch in pixels."""
-        multiple: int = self._vae_scale * self._patch_size
-        return multiple
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Returns (1, channels, height / 8, width / 8).
-
-        Raises:
-            UserError: A side is not a multiple of a patch's 16 pixels, or beyond the transformer's position tables.
-        """
-        require_size(height, width, self.size_multiple, self._max_patches)
-        return 1, self._channels, height // self._vae_scale, width // self._vae_scale
-
-    def count_image_tokens(self, height: int, width: int) -> int:
-        """Returns the number of patches of an image, without padding."""
-        _, _, rows, columns = self.latent_shape(height, width)
-        return rows * columns // self._patch_size**2
 
     def encode_prompt(self, run: RunGraph, tokens: TokensByTokenizer) -> EncodedPrompt:
         """Runs the text encoder, which is causal and so needs no mask for pads, and the text refiner."""

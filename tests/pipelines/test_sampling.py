@@ -194,6 +194,13 @@ def test_every_prompt_is_guided_by_its_scale(tiny: Path) -> None:
     assert not torch.equal(torch.as_tensor(plain), torch.as_tensor(guided_latents))
 
 
+def test_a_schedule_without_an_end_is_refused_before_it_is_nan(tiny: Path) -> None:
+    pipeline = load_pipeline(tiny, torch.float32)
+    pipeline.scheduler.register_to_config(shift_terminal=0.02)
+    with pytest.raises(UserError, match="has at least 2"):
+        generate_images(pipeline, prompts(1), SamplingParams(64, 64, 1, 0.0))
+
+
 def test_given_components_are_used_and_not_loaded(tiny: Path, tmp_path: Path) -> None:
     whole = load_pipeline(tiny, torch.float32)
     shutil.copytree(tiny, tmp_path / "lean")
