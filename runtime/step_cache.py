@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+MIN_STEPS = 4  # of which one can take an earlier velocity: the first two and the last are computed
+
 
 @dataclass
 class StepCache:

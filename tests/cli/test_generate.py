@@ -68,6 +68,12 @@ def test_invalid_size(artifact: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_step_cache_that_can_skip_no_step_is_refused(artifact: Path, tmp_path: Path) -> None:
+    error = get_error(generate(artifact, tmp_path / "a.png", "--step-cache", "0.1", "--steps", "3"))
+    assert "--step-cache has no effect: the first two steps and the last are always computed, and there are 3." in error
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_a_size_beyond_the_position_tables(artifact: Path, tmp_path: Path) -> None:
     """Known from arithmetic: noise of that size would take 10 GB."""
     error = get_error(generate(artifact, tmp_path / "a.png", "--size", "100000x100000"))
