@@ -55,6 +55,11 @@ def _check_images(plan: EvaluationPlan) -> None:
     for source in (plan.reference, *plan.candidates.values()):
         if source.kind == "images":
             check_recorded_prompts(source.folder, expected)
+    if plan.ground_truth:
+        hashes = {
+            get_image_stem(prompt.id, 0, 1): hash_prompt(prompt.prompt) for prompt in plan.prompts if prompt.prompt
+        }
+        check_recorded_prompts(plan.ground_truth, hashes)
 
 
 def _check_history(file: Path) -> None:

@@ -64,3 +64,17 @@ def test_an_evaluation_refuses_them_before_any_work(
     plan = plan_image_pairs(load_recipe("orin"), tmp_path / "reference", tmp_path / "variant", options)
     with pytest.raises(UserError, match="one is the image of two"):
         check_plan(plan)
+
+
+def test_exchanged_images_of_a_ground_truth_are_refused_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, prompt in (("one", "two"), ("two", "one")):
+        save(tmp_path / "reference", name, f"a sign {name}")
+        save(tmp_path / "truth", name, f"a sign {prompt}")
+    save_prompts([Prompt(id=name, prompt=f"a sign {name}", language="en") for name in HASHES], tmp_path / "set.jsonl")
+    options = EvaluationOptions(prompts=str(tmp_path / "set.jsonl"), ground_truth=tmp_path / "truth")
+    plan = plan_image_pairs(load_recipe("orin"), tmp_path / "reference", tmp_path / "reference", options)
+    with pytest.raises(UserError, match=r"2 images in .*truth are named after other prompts .*one is the image of two"):
+        check_plan(plan)
