@@ -49,6 +49,7 @@ from ..storage.layout import (
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.outdated_results import find_outdated_results
 from ..storage.pipeline_config import OnnxPipelineConfig, RknnPipelineConfig, read_onnx_config, read_rknn_config
+from ..storage.published_model import describe_validation_error
 from ..storage.publishing import artifact_lock
 from ..storage.recognition import is_artifact, reject_path
 from ..storage.source_location import find_source
@@ -346,7 +347,8 @@ def _describe_bench(artifact: Artifact, outdated: list[Path]) -> BenchDescriptio
     try:
         results = BenchResults.model_validate(read_json_object(file))
     except ValidationError as error:
-        raise UserError(f"{file} is damaged. Run 'edgepress bench' again, or remove it.") from error
+        reason = describe_validation_error(error)
+        raise UserError(f"{file} is damaged ({reason}). Run 'edgepress bench' again, or remove it.") from error
     latencies = results.summary.latencies.get("image")
     return BenchDescription(
         kind="simulated" if results.simulated else "measured",

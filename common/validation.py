@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from .errors import escape_controls
+from .named_configs import MissingKeyError
 
 MAX_SHOWN, MAX_SHOWN_CHARACTERS = 4, 60  # of an invalid value in a message
 MAX_SHOWN_BITS = 1024  # of a number in decimal; Python converts no more than 4300 digits
@@ -22,7 +23,6 @@ REQUIREMENTS = {
     "finite_number": "it must be a finite number",
     "literal_error": "it must be {expected}",
     "string_too_short": "it must not be empty",
-    "missing": "it is missing",
     "too_short": "it must have at least {min_length} entries",
     "too_long": "it must have at most {max_length} entries",
 } | {
@@ -64,6 +64,10 @@ def explain_value(details: ErrorDetails) -> str:
     value, message = details["input"], _explain_type(details)
     if not key:
         return message
+    if details["type"] == "missing":
+        return f"the key '{key}' is missing"
+    if details["type"] == "extra_forbidden":
+        return f"there is no key '{key}'"
     if details["type"] == "invalid_key":
         return f"the key '{key}' must be text"
     if isinstance(value, Mapping) and details["type"] == "value_error":  # of a section: the message names the key
@@ -78,6 +82,8 @@ def describe_value_error(error: Exception) -> str:
         error: A ValueError of edgepress, whose message says what is wrong, or what Python raises for a value of a wrong
             type.
     """
+    if isinstance(error, MissingKeyError):
+        return str(error)
     if isinstance(error, KeyError):
         return f"the key {format_value(error.args[0])} is missing"
     is_own = isinstance(error, ValueError) and not FOREIGN.search(str(error))

@@ -125,7 +125,7 @@ class BenchResults(BenchModel):
         "pictures": "images",
     }
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     edgepress: str = Field(description="Version of edgepress.")
     started_at: str = Field(description="Start of the run, UTC.")
     artifact: str = Field(description="Folder of the artifact.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError, summarize_error
 from ..common.regular_files import read_regular_text
+from ..common.validation import explain_value
 from .checksums import read_checksums, require_checksum
 from .files import FileRecord, digest_files
 from .layout import Artifact, is_of_another_program
@@ -90,7 +91,4 @@ def corrupt_manifest(file: Path, reason: str) -> UserError:
 
 def describe_validation_error(error: ValidationError) -> str:
     """Names the first key of a JSON file that is wrong, and says why."""
-    first = error.errors()[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    key = ".".join(map(str, first["loc"]))
-    return f"{key}: {reason}" if key else reason
+    return explain_value(error.errors()[0])

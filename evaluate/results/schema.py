@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from ...common.errors import UserError
 from ...common.regular_files import require_regular
+from ...common.validation import explain_value
 from ...prompts.prompt import Prompt
 from ...storage.layout import BENCH_RESULTS, CONFIG_NAME, EVALUATION_RESULTS, MANIFEST, MODEL_INDEX
 from ...storage.recognition import reject_path
@@ -426,6 +427,4 @@ def _is_results_file(path: Path) -> bool:
 def _describe_problem(error: ValidationError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f"{field} is missing or wrong" if field else first["msg"].removeprefix("Value error, ")
+    return explain_value(error.errors()[0])

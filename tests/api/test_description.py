@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers import bench_results
 from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
 from helpers.result_rows import make_prompt, make_results, make_sample
 
@@ -113,6 +114,14 @@ def test_damaged_results_are_named(artifact: Path, name: str, text: str) -> None
     (artifact / name).parent.mkdir()
     (artifact / name).write_text(text)
     with pytest.raises(UserError, match=rf"{name} .*(Evaluate again|Run .edgepress (bench|evaluate). again)"):
+        edgepress.describe(artifact)
+
+
+def test_a_benchmark_of_a_newer_release_is_refused(artifact: Path) -> None:
+    results = bench_results.make_results(2).model_dump(mode="json") | {"schema_version": 99}
+    (artifact / "bench").mkdir()
+    (artifact / "bench" / "bench.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=r"bench/bench.json is damaged \(schema_version = 99: it must be at most 2\)"):
         edgepress.describe(artifact)
 
 

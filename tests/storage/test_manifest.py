@@ -105,7 +105,7 @@ def test_no_path_leaves_the_folder(tmp_path: Path, key: str, path: str) -> None:
     content[key][0]["path"] = path
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     write_checksum_of(tmp_path / "manifest.json")
-    with pytest.raises(UserError, match=rf"{key}\.0\.path: .* is not a path below this folder"):
+    with pytest.raises(UserError, match=rf"{key}\.0\.path = .* is not a path below this folder"):
         read_manifest(tmp_path)
 
 

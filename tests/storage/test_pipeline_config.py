@@ -328,14 +328,17 @@ def test_no_path_leaves_the_export(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"family": None}, "family: "),
-        ({"graphs": []}, "graphs: "),
-        ({"graphs": {"vae_decoder": [1]}}, r"graphs\.vae_decoder: "),
+        ({"family": None}, "family = null: it must be text"),
+        ({"graphs": []}, r"graphs = \[\]: it must be a mapping"),
+        ({"graphs": {"vae_decoder": [1]}}, r"graphs\.vae_decoder = \[1\]: it must be a mapping"),
         ({"graphs": {"vae_decoder": {}}}, r"graphs\.vae_decoder: .*either a file or buckets"),
         ({"graphs": {"v": {"file": "a", "buckets": [{"file": "a", "axes": {}}]}}}, "either a file or buckets"),
-        ({"graphs": {"v": {"file": "v.onnx", "inputs": [{"name": "x"}]}}}, r"graphs\.v\.inputs\.0\.dtype: "),
-        ({"sizes": [[64]]}, r"sizes\.0\.1: "),
-        ({"host": 1}, "host: "),
+        (
+            {"graphs": {"v": {"file": "v.onnx", "inputs": [{"name": "x"}]}}},
+            r"the key 'graphs\.v\.inputs\.0\.dtype' is missing",
+        ),
+        ({"sizes": [[64]]}, r"the key 'sizes\.0\.1' is missing"),
+        ({"host": 1}, "host = 1: it must be a mapping"),
     ],
 )
 def test_a_damaged_file_is_reported_with_the_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -347,5 +350,5 @@ def test_a_damaged_file_is_reported_with_the_key(tmp_path: Path, changes: dict[s
 @pytest.mark.parametrize("key", ["family", "target", "toolkit", "size", "tokens", "graphs", "host"])
 def test_a_missing_key_is_reported(tmp_path: Path, key: str) -> None:
     content = {name: value for name, value in OLD_RKNN.items() if name != key}
-    with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*: Field required"):
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt: the key '.*' is missing"):
         read_rknn_config(write_content(tmp_path, content))

@@ -63,9 +63,9 @@ def test_values_that_json_lacks_are_rejected(value: float) -> None:
         ('{"schema_version": 3.0}', "has schema version 3.0"),
         ('{"schema_version": [3]}', r"has schema version \[3\]"),
         ('{"schema_version": 1, "summary": {}}', "has schema version 1, but this version"),
-        ('{"schema_version": 2}', "not a valid results file of schema version 2: created is missing"),
+        ('{"schema_version": 2}', "not a valid results file of schema version 2: the key 'created' is missing"),
         ('{"schema_version": 2, "rows": [1], "variants": []}', "not a valid results file of schema version 2"),
-        ('{"schema_version": 3}', "not a valid results file of schema version 3: created is missing"),
+        ('{"schema_version": 3}', "not a valid results file of schema version 3: the key 'created' is missing"),
     ],
 )
 def test_other_files_are_rejected(content: str, message: str, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ Edit = Callable[[dict[str, Any]], object]
     ("edit", "problem"),
     [
         (lambda c: c["samples"][1]["variants"]["int4"]["values"].update(psnr="high"), "samples.1.variants"),
-        (lambda c: c.update(extra=1), "extra is missing or wrong"),
+        (lambda c: c.update(extra=1), "there is no key 'extra'"),
         (lambda c: c["samples"][0]["variants"].clear(), "a sample lacks a variant"),
         (lambda c: c["variants"]["int4"].update(groups=[]), "the first group of a variant is not 'all'"),
         (
