@@ -25,6 +25,7 @@ from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
 from ..storage.weight_formats import CAST_DTYPES, FLOAT_DTYPES, INTEGER_DTYPES, is_awq
+from .config_values import require_config_values
 from .empty_modules import build_empty_module, find_too_many_layers, get_architecture
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
@@ -278,6 +279,7 @@ def build_described_module(
             f"{config_file} says {too_many}, but {checkpoint.folder} has only {len(checkpoint.names())} "
             f"weights. They belong to different models. {advise_recovery(config_file)}"
         )
+    require_config_values(config_file, library, class_name, config)
     try:
         module = build_empty_module(library, class_name, config, dtype)
     except Exception as error:  # a class may raise anything for an invalid config

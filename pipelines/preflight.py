@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, summarize_error
+from ..common.named_configs import NamedConfig
 from ..common.system_memory import check_memory
 from ..common.validation import describe_value_error, format_value
 from ..models.base.family import Family
@@ -120,7 +121,10 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
         UserError: A config is corrupt.
     """
     files = [path for path in sorted(folder.glob("*/*config.json")) if path.name in ("config.json", SCHEDULER_CONFIG)]
-    configs = {path.parent.name: read_json_object(path, allow_infinity=path.name == SCHEDULER_CONFIG) for path in files}
+    configs: dict[str, dict[str, Any]] = {}
+    for path in files:
+        content = read_json_object(path, allow_infinity=path.name == SCHEDULER_CONFIG)
+        configs[path.parent.name] = NamedConfig(f"{path.parent.name}/{path.name}", content)
     return configs | read_pipeline_arguments(folder)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
+from ...common.named_configs import name_configs
 from ...storage.integrity import is_link_out, require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, Artifact, is_export
 from ...storage.pipeline_config import GraphConfig, OnnxPipelineConfig, RuntimeConfig, read_onnx_config
@@ -68,7 +69,7 @@ def load_exported_onnx(artifact: Path) -> ExportedOnnx:
         folder,
         config.family,
         files,
-        config.host,
+        name_configs(config.host, "host."),
         config.accuracy_level,
         bucketed,
         config.sizes if bucketed else (),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
+from ...common.named_configs import name_configs
 from ...storage.integrity import require_inside, require_intact
 from ...storage.layout import CONFIG_NAME, ONNX, RKNN, SIMULATOR_FOLDER, is_export, locate_folder
 from ...storage.pipeline_config import PartConfig, RuntimeConfig, is_rknn_export, read_rknn_config
@@ -114,7 +115,7 @@ def load_exported_rknn(artifact: Path) -> ExportedRknn:
         image_size=config.size,
         max_prompt_tokens=config.max_prompt_tokens,
         graphs=config.graphs,
-        host_configs=config.host,
+        host_configs=name_configs(config.host, "host."),
         tile_size=config.tile,
         runtime=config.runtime,
     )

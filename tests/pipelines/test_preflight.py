@@ -327,3 +327,13 @@ def test_a_config_that_names_no_class_of_transformers_is_described(pipeline: Pat
     edit_json(pipeline / "text_encoder" / "config.json", architectures=architectures)
     info = edgepress.info(pipeline, layers=True)
     assert isinstance(info, PipelineInfo)
+
+
+@pytest.mark.parametrize(("component", "key"), [("vae", "scaling_factor"), ("transformer", "axes_dims")])
+def test_a_misspelt_key_is_named_with_its_file(pipeline: Path, component: str, key: str) -> None:
+    file = pipeline / component / "config.json"
+    config = json.loads(file.read_text())
+    config[f"{key}s"] = config.pop(key)
+    file.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"{component}/config.json lacks the key '{key}', but has the key '{key}s'"):
+        check_images(pipeline, 64, 64)
