@@ -33,6 +33,7 @@ from .rknn.backend import RknnBackend, open_backend
 from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .schedule import Schedule, skip_steps
 from .scheduler import make_schedule
+from .scheduler_config import check_supported_schedule
 from .step_cache import StepCache
 from .thread_settings import resolve_threads
 from .tokenizers import PromptTokenizers
@@ -90,6 +91,7 @@ class ImagePipeline:
         self.num_reused_steps = 0
         with reject_malformed(self.folder):
             self._scheduler_config = dict(self._host_configs["scheduler"])
+            check_supported_schedule(self._scheduler_config, self._host.scheduler_class)
             self.size_multiple: int = self._host.size_multiple
             limit = self._host_configs.get("max_prompt_tokens")
             max_tokens = None if limit is None else int(limit)

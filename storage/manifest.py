@@ -117,7 +117,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
 
     schema_version: int = Field(default=MANIFEST_VERSION, ge=1, description="The version of this schema.")
-    device: str = Field(description="The device that the recipe is for.")
+    device: str = Field(pattern=r"\S", description="The device that the recipe is for.")
     key: str = Field(description="A hash of everything that the quantized weights depend on.")
     source: str = Field(description="The original pipeline: `demo`, a hub id, or the name of its folder.")
     recipe: dict[str, Any] = Field(description="The recipe with all its defaults.")

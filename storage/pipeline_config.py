@@ -406,9 +406,12 @@ def _read_config(folder: Path, schema: type[Config], command: str) -> Config:
     is_required = bool(content.get("files"))  # exports of earlier releases have neither
     require_checksum(path, read_checksums(folder), remedy, is_required=is_required)
     try:
-        return schema.model_validate(content)
+        config = schema.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path} is corrupt: {describe_validation_error(error)}. {remedy}") from error
+    if not config.graphs:
+        raise UserError(f"{path} is corrupt: it lists no graphs. {remedy}")
+    return config
 
 
 def _require_version(path: Path, version: object, remedy: str) -> None:

@@ -39,7 +39,7 @@ from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, R
 from edgepress.storage.files import digest_files, hash_file
 from edgepress.storage.layout import Artifact
 from edgepress.storage.manifest import read_manifest
-from edgepress.storage.pipeline_config import OnnxPipelineConfig, write_config
+from edgepress.storage.pipeline_config import GraphConfig, OnnxPipelineConfig, write_config
 from edgepress.storage.source_location import find_source
 
 CALIBRATION = GenerationSettings(count=2, steps=2)
@@ -262,7 +262,9 @@ def test_force_removes_what_was_exported_from_the_model_that_is_replaced(
     artifact = Artifact(tmp_path / "artifact")
     manifest = quantize_pipeline(QUICK, lean, artifact.path).manifest
     artifact.onnx.mkdir()
-    config = OnnxPipelineConfig(family="ZImagePipeline", graphs={}, host={}, model_sha256=digest_files(manifest.files))
+    graphs = {"vae_decoder": GraphConfig(file="vae_decoder.onnx")}
+    digest = digest_files(manifest.files)
+    config = OnnxPipelineConfig(family="ZImagePipeline", graphs=graphs, host={}, model_sha256=digest)
     write_config(config, artifact.onnx)
     quantize_pipeline(QUICK, lean, artifact.path, restart=True)  # the same bytes again
     assert artifact.has_onnx

@@ -12,7 +12,10 @@ from helpers.published_artifact import publish_onnx, write_published_artifact
 import edgepress
 from edgepress.common.errors import UserError
 from edgepress.runtime.golden import run_goldens
+from edgepress.storage.checksums import write_checksums
+from edgepress.storage.files import record_file, write_json
 from edgepress.storage.layout import Artifact
+from edgepress.storage.pipeline_config import OnnxPipelineConfig
 
 
 @pytest.fixture(scope="module")
@@ -38,5 +41,33 @@ def test_a_host_that_cannot_be_made_is_named_with_its_file(artifact: Path, key: 
         for load in (edgepress.ImagePipeline, lambda folder: run_goldens(folder / "onnx")):
             with pytest.raises(UserError, match=r"onnx/pipeline\.json is corrupt \(.*\)\. Export the artifact again"):
                 load(artifact)
+    finally:
+        file.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"graphs": {}}, "is corrupt: it lists no graphs"),
+        ({"family": "APipeline"}, "Pipeline class 'APipeline' is not supported"),
+        ({"shift": {}}, "shift = {}: it must be a number"),
+        ({"use_karras_sigmas": True}, "Unsupported scheduler option use_karras_sigmas = true"),
+    ],
+)
+def test_what_else_is_wrong_with_it_has_the_file_s_name(artifact: Path, keys: dict[str, Any], reason: str) -> None:
+    file = artifact / "onnx" / "pipeline.json"
+    before = file.read_text()
+    content = json.loads(before)
+    scheduler = content["host"]["scheduler"]
+    scheduler |= {key: value for key, value in keys.items() if key not in content}
+    write_json(content | {key: value for key, value in keys.items() if key in content}, file)
+    write_checksums(
+        [*OnnxPipelineConfig.model_validate(content).files, record_file(file.parent, file.name)], file.parent
+    )
+    try:
+        with pytest.raises(UserError) as error:
+            edgepress.ImagePipeline(artifact)
+        assert str(file) in str(error.value)
+        assert reason in str(error.value)
     finally:
         file.write_text(before)
