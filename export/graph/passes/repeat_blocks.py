@@ -152,7 +152,7 @@ def _is_same_input(
 
 
 def _renumber_weights(model: ir.Model, path: str, count: int, first: int) -> None:
-    """Adds `count` to the block index in the names of weights from a first block on."""
+    """Adds `count` to the block index in the names of weights, and of outputs of copies, from a first block on."""
     weights = []
     for value in model.graph.initializers.values():
         index, _, suffix = (value.name or "").removeprefix(f"{path}.").partition(".")
@@ -160,6 +160,10 @@ def _renumber_weights(model: ir.Model, path: str, count: int, first: int) -> Non
             weights.append((int(index), suffix, value))
     for block, suffix, value in sorted(weights, key=lambda weight: -weight[0]):  # last first: names stay unique
         value.name = f"{path}.{block + count}.{suffix}"
+    for value in (value for node in model.graph for value in node.outputs):  # those of copies begin with the path too
+        index, _, suffix = (value.name or "").removeprefix(f"{path}.").partition(".")
+        if (value.name or "").startswith(f"{path}.") and index.isdigit() and int(index) >= first:
+            value.name = f"{path}.{int(index) + count}.{suffix}"
 
 
 def _insert_copy(
