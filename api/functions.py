@@ -22,7 +22,7 @@ from ..recipes.presets import DEFAULT_PRESETS, Side
 from ..recipes.schema import NumTokens, Opset, Recipe, TuneMinutes
 from ..storage.layout import Artifact
 from .planning import IGNORE_ADVICE, require_fit, require_fit_unless_forced, require_format
-from .recipes import load_checked, override, override_export, override_rknn
+from .recipes import load_checked, open_model, override, override_export, override_rknn
 
 if TYPE_CHECKING:
     from ..evaluate.plan import EvaluationOptions, EvaluationPlan
@@ -82,7 +82,7 @@ def quantize(
         UserError: Bad input, an artifact of something else in the way, no space left, or a package that is missing.
     """
     loaded = load_checked(recipe)
-    source = resolve_pipeline(str(model) if model is not None else loaded.model)
+    source = open_model(recipe, loaded, model, resolve_pipeline)
     resolved = override(adapt_recipe(loaded, source), model, method, loras, tune, budget)
     if not ignore_plan:
         require_fit_unless_forced(resolved, source, force)
@@ -215,7 +215,7 @@ def export_rknn(
             or a package that is missing.
     """
     loaded = load_checked(recipe)
-    source = resolve_source(model if model is not None else loaded.model)
+    source = open_model(recipe, loaded, model, resolve_source)
     resolved = override_rknn(adapt_recipe(loaded, source), precision)
     target = _output_folder(output, resolved)
     from ..export.rknn.exporter import export_rknn as export
@@ -243,7 +243,7 @@ def plan_rknn(
         UserError: Bad input, or a package that is missing.
     """
     loaded = load_checked(recipe)
-    source = resolve_source(model if model is not None else loaded.model)
+    source = open_model(recipe, loaded, model, resolve_source)
     resolved = override_rknn(adapt_recipe(loaded, source), precision)
     from ..export.rknn.planning.estimator import plan_rknn as plan
 

@@ -18,7 +18,7 @@ from ..recipes.presets import Side
 from ..recipes.schema import ExportSettings, Recipe
 from ..storage.layout import Artifact, is_pipeline
 from ..storage.parameter_count import count_parameters
-from .recipes import load_checked
+from .recipes import load_checked, open_model
 
 if TYPE_CHECKING:
     from ..export.planning.device_plan import DevicePlan
@@ -54,7 +54,7 @@ def plan(
         UserError: Bad input, a pipeline that edgepress cannot generate images with, or a package that is missing.
     """
     loaded = load_checked(recipe)
-    source = resolve_source(model if model is not None else loaded.model)
+    source = open_model(recipe, loaded, model, resolve_source)
     folder = source if is_pipeline(source) else Artifact(source).model
     if is_pipeline(folder):
         check_weight_formats(folder)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..recipes.key_errors import checking_key, naming_recipe
 from ..recipes.loader import load_recipe, validate_settings
 from ..recipes.schema import METHOD_STEPS, ExportSettings, QuantizationSettings, Recipe
 
@@ -28,6 +29,26 @@ def load_checked(recipe: Recipe | str | Path, with_gates: bool = True) -> Recipe
         except UserError as error:
             raise UserError(f"{name}, evaluation.gates: {error}") from error
     return loaded
+
+
+def open_model(
+    recipe: Recipe | str | Path, loaded: Recipe, model: str | Path | None, resolve: Callable[[str], Path]
+) -> Path:
+    """Finds a recipe's pipeline, or the one that an argument names instead.
+
+    Args:
+        recipe: The recipe's name or file, or the recipe itself, for messages.
+        loaded: The recipe.
+        model: The argument; None: the recipe's.
+        resolve: Finds a pipeline, or an artifact.
+
+    Raises:
+        UserError: There is none.
+    """
+    if model is not None:
+        return resolve(str(model))
+    with naming_recipe(recipe, loaded), checking_key("model", loaded.model):
+        return resolve(loaded.model)
 
 
 def override(

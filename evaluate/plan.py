@@ -154,7 +154,9 @@ def plan_evaluation(recipe: Recipe, options: EvaluationOptions = EvaluationOptio
     explicit_reference = _resolve_reference(options.model) if options.model else None
     candidates = parse_candidates(specs)
     first = next(iter(candidates.values()))
-    reference = explicit_reference or _resolve_reference(_find_original(first) or recipe.model)
+    original = None if explicit_reference else _find_original(first)
+    with checking_key("model", original or recipe.model):
+        reference = explicit_reference or _resolve_reference(original or recipe.model)
     candidates = {name: _complete(source, reference) for name, source in candidates.items()}
     if reference.kind == "diffusers":
         recipe = adapt_recipe(recipe, reference.folder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..common.errors import UserError
+from ..common.validation import explain_value
 from ..numerics.quant_spec import QuantSpec, require_group_size
 from .budget import parse_budget
 from .execution import RuntimeSettings
@@ -406,6 +407,16 @@ class Recipe(FrozenModel):
         is_large = self.large_model is not None and parameters >= LARGE_MODEL_PARAMETERS
         recipe = _override(self, self.large_model) if is_large else self
         return recipe.model_copy(update={"large_model": None})
+
+    @model_validator(mode="after")
+    def _check_large_model(self) -> Recipe:
+        """What its keys are valid with is known only together with the keys that do not differ."""
+        if self.large_model is not None:
+            try:
+                Recipe.model_validate(self.for_model(LARGE_MODEL_PARAMETERS).model_dump())
+            except ValidationError as error:
+                raise ValueError(f"with the keys of large_model, {explain_value(error.errors()[0])}") from error
+        return self
 
     @model_validator(mode="after")
     def _check_components(self) -> Recipe:

@@ -126,9 +126,10 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     weights = {name: open_weights(pipeline.open_checkpoint(name)) for name in components}
     _check_submodules(pipeline)
     if settings.precision == "int4" and not any(source.int4_linears for source in weights.values()):
-        raise UserError(
+        problem = (
             f"{pipeline.folder} has no INT4 weights. Quantize it with 'edgepress quantize', or pass --precision fp32."
         )
+        raise RecipeValueError("export.precision", settings.precision, problem)
     solutions: dict[str, Checkpoint] = {}
     if is_signed:
         asymmetric = [name for name, source in weights.items() if source.has_zero_points]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...common.errors import UserError
+from ...recipes.key_errors import RecipeValueError
 from ..base.graph import Graph, Port
 from ..base.tiling import DecoderTiling, TileStageGraphs
 from .vae_tiling import FIRST_GRAPH, NUM_BLOCKS, UPSCALE, compute_window, plan_decoder_stages
@@ -31,14 +31,12 @@ def plan_decoder_tiling(
         The tiling; None if the decoder runs whole, because no tiles are wanted or images are no larger than one.
 
     Raises:
-        UserError: The decoder has another number of blocks.
+        RecipeValueError: The decoder has another number of blocks.
     """
     blocks = len(config["block_out_channels"])
     if tile_size is not None and blocks != NUM_BLOCKS:
-        raise UserError(
-            f"Decoding in tiles needs a decoder of {NUM_BLOCKS} blocks, but this one has {blocks}. "
-            "Remove rknn.tile from the recipe."
-        )
+        problem = f"decoding in tiles needs a decoder of {NUM_BLOCKS} blocks, but this has {blocks}. Remove the key."
+        raise RecipeValueError("rknn.tile", tile_size, problem)
     later = dict(enumerate(plan_decoder_stages(config).stages, 1))
     limit = tile_size or float("inf")
     tiled = {number: stage for number, stage in later.items() if UPSCALE**number * max(latents) > limit}

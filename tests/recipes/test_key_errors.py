@@ -57,6 +57,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     rf"rknn\.size = \[100, 100\]: {SIZE}": ("plan_rknn", {"rknn": {"target": "rk3588", "size": [100, 100]}}),
     rf"evaluation\.size = \[100, 100\]: {SIZE} ?": ("evaluate", {"evaluation": {"size": [100, 100]}}),
+    r"export\.precision = 'int4': .* has no INT4 weights\. Quantize it": ("export", {"export": {"precision": "int4"}}),
     r"evaluation\.clip = 'absent': Invalid": ("evaluate", {"evaluation": {"clip": "absent"}}),
 }  # fmt: skip
 
@@ -74,3 +75,14 @@ def test_late_checks_name_the_recipe_and_the_key(message: str, tmp_path: Path, m
     with pytest.raises(UserError, match=f"^The recipe for mine: {message}"):
         stages[stage](Recipe(device="mine", **settings))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", [edgepress.quantize, edgepress.plan, edgepress.export_rknn, edgepress.plan_rknn])
+def test_a_model_that_does_not_exist_is_the_recipe_s(
+    stage: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^The recipe for mine: model = './absent': "):
+        stage(Recipe(device="mine", model="./absent", rknn={"target": "rk3588"}))
+    with pytest.raises(UserError, match=r"^[^:]*gone"):
+        stage(Recipe(device="mine", rknn={"target": "rk3588"}), model="./gone")

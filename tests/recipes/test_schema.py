@@ -187,6 +187,16 @@ large_model:
     assert large.large_model is None
 
 
+def test_what_a_large_model_changes_must_fit_what_it_does_not(tmp_path: Path) -> None:
+    text = """
+device: x
+quantize: {scheme: {symmetric: true, narrow_range: true}}
+large_model: {quantize: {scheme: {symmetric: false}}}
+"""
+    message = load_error(tmp_path, text)
+    assert "with the keys of large_model, quantize.scheme: narrow_range requires symmetric: true" in message
+
+
 def test_a_typo_below_large_model_is_answered_with_the_nearest_key(tmp_path: Path) -> None:
     message = load_error(tmp_path, "device: x\nlarge_model: {evaluation: {gate: {psnr_min: 3}}}")
     assert "large_model.evaluation.gate" in message
