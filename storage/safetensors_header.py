@@ -13,11 +13,12 @@ from pathlib import Path
 
 from ..common.errors import UserError, summarize_error
 from ..common.regular_files import require_regular
+from ..common.validation import format_value
 from .files import LFS_POINTER, require_no_lfs_pointer
 from .recovery import advise_recovery
 from .strict_json import parse_strict_json
 
-LENGTH_BYTES = 8
+LENGTH_BYTES, NUM_OFFSETS = 8, 2
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 # Bits of one element, by safetensors' names of dtypes. Those of fewer than 8 bits are left out.
 DTYPE_BITS = {
@@ -72,7 +73,7 @@ def read_tensor_headers(file: Path) -> list[TensorHeader]:
             headers = _parse_header(stream.read(_parse_length(beginning)))
             end = stream.tell() + max((header.end for header in headers), default=0)
             size = stream.seek(0, os.SEEK_END)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{file} is corrupt or truncated ({summarize_error(error)}). {advise_recovery(file)}"
         ) from error
@@ -93,14 +94,19 @@ def _parse_header(text: bytes) -> list[TensorHeader]:
     """The tensors that a header describes.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: The header is invalid.
+        ValueError: The header is invalid.
     """
     entries = parse_strict_json(text.decode())
     tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
     headers = []
     for name, entry in tensors.items():
-        shape, (start, end) = tuple(map(_parse_size, entry["shape"])), map(_parse_size, entry["data_offsets"])
-        headers.append(TensorHeader(name, str(entry["dtype"]), shape, end - start, start))
+        if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+            raise ValueError(f"it describes no tensor under the name {name!r}")  # noqa: TRY004  of the file's content
+        shape, offsets = (_parse_sizes(entry.get(key), f"{key} of {name!r}") for key in ("shape", "data_offsets"))
+        if len(offsets) != NUM_OFFSETS:
+            raise ValueError(f"data_offsets of {name!r} are no beginning and end")
+        start, end = offsets
+        headers.append(TensorHeader(name, entry["dtype"], shape, end - start, start))
     position = 0
     for header in sorted(headers, key=lambda header: (header.start, header.end)):
         bits = DTYPE_BITS.get(header.dtype)
@@ -110,7 +116,7 @@ def _parse_header(text: bytes) -> list[TensorHeader]:
     return headers
 
 
-def _parse_size(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a size")
-    return value
+def _parse_sizes(value: object, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(entry) is int and entry >= 0 for entry in value):
+        raise ValueError(f"{name} is {format_value(value)} instead of a list of whole numbers")
+    return tuple(value)

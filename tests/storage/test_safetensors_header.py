@@ -65,6 +65,22 @@ def test_what_contradicts_itself_is_corrupt(header: object, tmp_path: Path) -> N
         read_tensor_headers(write(tmp_path / "w.safetensors", header, 4))
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (None, "it describes no tensor under the name 'w'"),
+        ({"dtype": None}, "it describes no tensor under the name 'w'"),
+        ({"dtype": "F32"}, "shape of 'w' is null instead of a list of whole numbers"),
+        ({"dtype": "F32", "shape": [True]}, r"shape of 'w' is \[true\] instead of a list"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": None}, "data_offsets of 'w' is null instead of a list"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0]}, "data_offsets of 'w' are no beginning and end"),
+    ],
+)
+def test_what_is_wrong_with_a_tensor_is_said_with_its_name(entry: object, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"w\.safetensors is corrupt or truncated \({reason}"):
+        read_tensor_headers(write(tmp_path / "w.safetensors", {"w": entry}, 4))
+
+
 def test_a_file_with_more_bytes_than_its_header_describes_is_corrupt(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     file = write(tmp_path / "w.safetensors", {"w": entry}, 5)
