@@ -117,7 +117,7 @@ class Fp16SumsConfig(ConfigModel):
 class ParityConfig(ConfigModel):
     """How far the graphs are from torch."""
 
-    graphs: dict[str, OutputErrorConfig] = Field(description="The error of each graph.")
+    graphs: dict[str, OutputErrorConfig] = Field(min_length=1, description="The error of each graph.")
     psnr: float | None = Field(description="PSNR of an image in dB; null if it equals torch's, or was not compared.")
     image_compared: bool = Field(
         validation_alias=AliasChoices("image_compared", "painted"),

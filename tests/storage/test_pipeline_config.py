@@ -339,6 +339,10 @@ def test_no_path_leaves_the_export(tmp_path: Path, path: str) -> None:
         ),
         ({"sizes": [[64]]}, r"the key 'sizes\.0\.1' is missing"),
         ({"host": 1}, "host = 1: it must be a mapping"),
+        (
+            {"parity": {"exact": {"graphs": {}, "psnr": 1, "image_compared": True}}},
+            r"parity\.exact\.graphs = \{\}: it must have at least 1 entr",
+        ),
     ],
 )
 def test_a_damaged_file_is_reported_with_the_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
