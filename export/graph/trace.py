@@ -22,6 +22,7 @@ from torch import nn
 from ...models.base.graph import Graph
 from ...pipelines.empty_modules import build_empty_component
 from .block_pruning import number_read_blocks, prune_repeated_blocks
+from .decomposition import skip_needless_decomposition
 from .graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
@@ -76,7 +77,7 @@ def _trace_component(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     _list_operators_once()
-    with _silence_exporter(), FakeTensorMode(allow_non_fake_inputs=True):
+    with _silence_exporter(), skip_needless_decomposition(), FakeTensorMode(allow_non_fake_inputs=True):
         make_parameters_fake(component, dtype)
         module = build_module(graph, component, blocks)
         program = torch.onnx.export(

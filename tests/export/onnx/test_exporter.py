@@ -425,7 +425,7 @@ def test_an_output_inside_the_model_is_rejected(tiny: Path, quantized: Path) -> 
 @pytest.mark.parametrize("shapes", ["dynamic", "fixed"])
 def test_more_tokens_than_the_pipeline_reads_are_rejected(shapes: str, tiny: Path, tmp_path: Path) -> None:
     config = get_rejection(tiny, tmp_path / "out", precision="fp32", shapes=shapes, max_prompt_tokens=513)
-    assert "max_prompt_tokens is 513, but the pipeline reads at most 512 tokens" in config
+    assert "max_prompt_tokens = 513: the pipeline reads at most 512 tokens" in config
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,60 @@
+"""Programs are decomposed only where an operator cannot be written as it is, and compute the same either way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.onnx._internal.exporter import _fx_passes
+
+from edgepress.export.graph.decomposition import skip_needless_decomposition
+
+Compute = Callable[[Tensor], Tensor]
+
+
+class Module(nn.Module):
+    def __init__(self, compute: Compute) -> None:
+        super().__init__()
+        self.linear, self.compute = nn.Linear(6, 4), compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(self.linear(x))
+
+
+def add_in_place(x: Tensor) -> Tensor:
+    y = x * 2
+    y += 1
+    return y
+
+
+COMPUTATIONS: dict[str, tuple[Compute, bool]] = {
+    "written as it is": (lambda x: nn.functional.gelu(x, approximate="tanh"), False),
+    "converted": (lambda x: (x.half() * 3).float(), False),
+    "converted to its own dtype": (lambda x: x.float() + x.to(torch.float32), False),
+    "an output of its own dtype": (lambda x: x.to(torch.float32), False),
+    "changed in place": (add_in_place, True),
+    "not written": (lambda x: nn.functional.huber_loss(x, x.flip(0), reduction="none"), True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_graphs_compute_what_torch_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute, is_decomposed = COMPUTATIONS[name]
+    module, x = Module(compute).eval(), torch.arange(18.0).reshape(3, 6) / 7 - 1
+    programs = []
+    decompose = _fx_passes.decompose_with_registry
+    monkeypatch.setattr(_fx_passes, "decompose_with_registry", lambda *args: programs.append(args) or decompose(*args))
+    with skip_needless_decomposition():
+        program = torch.onnx.export(module, (x,), dynamo=True, optimize=False, verbose=False)
+    assert program is not None
+    program.save(tmp_path / "graph.onnx")
+    (output,) = ort.InferenceSession(tmp_path / "graph.onnx").run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(output, module(x).numpy(), rtol=1e-3, atol=1e-5)
+    assert bool(programs) == is_decomposed
