@@ -86,7 +86,7 @@ def test_export_of_another_image_size_is_refused(options: EvaluationOptions, tmp
     folder = tmp_path / "board" / "rknn"
     folder.mkdir(parents=True)
     config = {"schema_version": 1, "family": "x", "target": "rk3588", "toolkit": "2", "tokens": 32, "host": {}}
-    (folder / "pipeline.json").write_text(json.dumps(config | {"graphs": {}, "size": [64, 64]}))
+    (folder / "pipeline.json").write_text(json.dumps(config | {"graphs": {"vae_decoder": []}, "size": [64, 64]}))
     with_export = replace(options, candidates=(str(folder),))
     assert plan_evaluation(RECIPE, with_export).candidates["board-rknn"].kind == "rknn"  # the pipeline's native size
     recipe = Recipe(device="orin", evaluation=EvaluationSettings(size=(32, 48)))

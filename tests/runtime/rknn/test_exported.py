@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "size": [128, 128],
     "max_prompt_tokens": 32,
     "host": {},
-    "graphs": {},
+    "graphs": {"vae_decoder": []},
 }
 # Of version 0.1.0, with keys that were renamed: tokens, picture, elsewhere, faults, relative, worst, peak, refused.
 OLD_CONFIG: dict[str, Any] = {
@@ -96,13 +96,14 @@ def test_the_tile_size_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["graphs", "size", "family", "host"])
 def test_a_missing_key_is_reported(tmp_path: Path, key: str) -> None:
     content = {name: value for name, value in CONFIG.items() if name != key}
-    with pytest.raises(UserError, match=rf"pipeline\.json is corrupt: {key}: .*Run 'edgepress export rknn' again"):
+    message = rf"pipeline\.json is corrupt: the key '{key}' is missing\. Run 'edgepress export rknn' again"
+    with pytest.raises(UserError, match=message):
         load_exported_rknn(write_config(tmp_path, content))
 
 
 @pytest.mark.parametrize("graphs", [[], {"vae_decoder": [1]}, {"vae_decoder": [{"name": "vae_decoder"}]}])
 def test_malformed_graphs_are_reported(tmp_path: Path, graphs: Any) -> None:
-    with pytest.raises(UserError, match=r"pipeline\.json is corrupt: graphs"):
+    with pytest.raises(UserError, match=r"pipeline\.json is corrupt: .*graphs"):
         load_exported_rknn(write_config(tmp_path, CONFIG | {"graphs": graphs}))
 
 
