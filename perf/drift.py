@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from .bench_model import BenchModel
 
@@ -28,7 +28,7 @@ class Drift(BenchModel):
     slope: FiniteFloat = Field(description="Rise in 100 values.")
     low: FiniteFloat = Field(description="Lower end of the 95 % confidence interval.")
     high: FiniteFloat = Field(description="Upper end of the interval.")
-    n: int = Field(description="Number of values.")
+    n: PositiveInt = Field(description="Number of values.")
 
     @property
     def is_significant(self) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ..common.cpu_features import read_cpu_features
 from ..runtime.onnx.arithmetic import explain_arithmetic
@@ -40,10 +40,10 @@ class MachineInfo(BenchModel):
     model: str | None = Field(description="Model of the board or computer.")
     cpu: str | None = Field(description="Name of the CPU, or names and counts of its cores.")
     architecture: str = Field(description="Instruction set, such as aarch64.")
-    cores: int = Field(description="Cores that this process can use.")
+    cores: PositiveInt = Field(description="Cores that this process can use.")
     virtual: bool | None = Field(description="Whether it is a virtual machine.")
-    memory: int | None = Field(description="Memory in bytes.")
-    swap: int | None = Field(description="Swap space in bytes.")
+    memory: PositiveInt | None = Field(description="Memory in bytes.")
+    swap: NonNegativeInt | None = Field(description="Swap space in bytes.")
     system: str | None = Field(description="Name of the operating system.")
     release: str | None = Field(description="Release of NVIDIA's software on a Jetson.")
     kernel: str = Field(description="Version of the kernel.")

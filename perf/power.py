@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from .bench_model import BenchModel
 from .machine import read_text
@@ -35,8 +35,8 @@ class CpufreqPolicy(BenchModel):
 
     cores: str | None = Field(description="Numbers of the cores.")
     governor: str | None = Field(description="Scaling governor.")
-    min_hz: int | None = Field(description="Lowest frequency that the governor may set.")
-    max_hz: int | None = Field(description="Highest frequency that the governor may set.")
+    min_hz: NonNegativeInt | None = Field(description="Lowest frequency that the governor may set.")
+    max_hz: NonNegativeInt | None = Field(description="Highest frequency that the governor may set.")
 
 
 class PowerState(BenchModel):

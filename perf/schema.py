@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
-from .bench_model import BenchModel
+from .bench_model import BenchModel, Seconds
 from .drift import Drift, estimate_drift
 from .machine import MachineInfo
 from .percentiles import PERCENTILES, percentile
@@ -29,13 +29,15 @@ class BenchSettings(BenchModel):
         "prompts": "prompt_set",
     }
 
-    num_images: int = Field(description="Number of images besides the first one.")
-    size: tuple[int, int] = Field(description="Height and width in pixels.")
-    steps: int = Field(description="Number of denoising steps.")
-    tile_size: int | None = Field(description="Side in pixels of the tiles that images are decoded in; null for none.")
-    seed: int = Field(description="Seed of the first image; each further image has the next one.")
+    num_images: NonNegativeInt = Field(description="Number of images besides the first one.")
+    size: tuple[PositiveInt, PositiveInt] = Field(description="Height and width in pixels.")
+    steps: PositiveInt = Field(description="Number of denoising steps.")
+    tile_size: PositiveInt | None = Field(
+        description="Side in pixels of the tiles that images are decoded in; null for none."
+    )
+    seed: NonNegativeInt = Field(description="Seed of the first image; each further image has the next one.")
     keep_loaded: bool = Field(description="Whether graphs stay in memory.")
-    threads: int = Field(default=0, description="Threads of a graph on the CPU; 0: as its engine chooses.")
+    threads: NonNegativeInt = Field(default=0, description="Threads of a graph on the CPU; 0: as its engine chooses.")
     prompt_set: str = Field(description="Name of the prompt set.")
     prompts_sha256: str = Field(description="Digest of the prompts.")
 
@@ -49,7 +51,7 @@ class RunConditions(BenchModel):
     temperatures: dict[str, FiniteFloat] = Field(description="Degrees Celsius at the start, by thermal zone.")
     max_temperatures: dict[str, FiniteFloat] = Field(description="Highest temperatures, by thermal zone.")
     throttling: dict[str, tuple[str, str]] = Field(description="Throttling before and after the run, by source.")
-    available_memory: int | None = Field(description="Bytes of memory available at the start.")
+    available_memory: NonNegativeInt | None = Field(description="Bytes of memory available at the start.")
 
 
 # ---------------------------------------------------------------- measurements
@@ -61,14 +63,14 @@ class ImageTiming(BenchModel):
     old_keys: ClassVar[Mapping[str, str]] = {"peak": "peak_rss"}
 
     prompt: str = Field(description="Id of the prompt.")
-    seed: int = Field(description="Seed of the noise.")
-    seconds: FiniteFloat = Field(description="Total time.")
-    loading: FiniteFloat = Field(description="Time spent loading graphs.")
-    text_encoder: FiniteFloat = Field(description="Time of encoding the prompt.")
-    steps: list[FiniteFloat] = Field(description="Time of each denoising step.")
-    decoder: FiniteFloat = Field(description="Time of decoding.")
-    rss: int = Field(description="Resident set size of the process after the image, in bytes.")
-    peak_rss: int = Field(description="Peak resident set size up to then, in bytes.")
+    seed: NonNegativeInt = Field(description="Seed of the noise.")
+    seconds: Seconds = Field(description="Total time.")
+    loading: Seconds = Field(description="Time spent loading graphs.")
+    text_encoder: Seconds = Field(description="Time of encoding the prompt.")
+    steps: list[Seconds] = Field(description="Time of each denoising step.")
+    decoder: Seconds = Field(description="Time of decoding.")
+    rss: NonNegativeInt = Field(description="Resident set size of the process after the image, in bytes.")
+    peak_rss: NonNegativeInt = Field(description="Peak resident set size up to then, in bytes.")
 
 
 class MemoryPeaks(BenchModel):
@@ -76,9 +78,11 @@ class MemoryPeaks(BenchModel):
 
     old_keys: ClassVar[Mapping[str, str]] = {"own": "anon", "mapped": "file_backed"}
 
-    peak: int = Field(description="Peak resident set size.")
-    anon: int = Field(description="Peak anonymous memory, sampled ten times a second.")
-    file_backed: int = Field(description="Peak memory of mapped files, sampled ten times a second; reclaimable.")
+    peak: NonNegativeInt = Field(description="Peak resident set size.")
+    anon: NonNegativeInt = Field(description="Peak anonymous memory, sampled ten times a second.")
+    file_backed: NonNegativeInt = Field(
+        description="Peak memory of mapped files, sampled ten times a second; reclaimable."
+    )
 
 
 class LatencyStats(BenchModel):
@@ -86,10 +90,10 @@ class LatencyStats(BenchModel):
 
     old_keys: ClassVar[Mapping[str, str]] = {"longest": "max"}
 
-    n: int = Field(description="Number of values.")
-    mean: FiniteFloat = Field(description="Mean.")
-    percentiles: dict[str, FiniteFloat | None] = Field(description="Percentiles; null if there are too few values.")
-    max: FiniteFloat = Field(description="Maximum.")
+    n: PositiveInt = Field(description="Number of values.")
+    mean: Seconds = Field(description="Mean.")
+    percentiles: dict[str, Seconds | None] = Field(description="Percentiles; null if there are too few values.")
+    max: Seconds = Field(description="Maximum.")
 
 
 class TimingSummary(BenchModel):
@@ -104,10 +108,10 @@ class TimingSummary(BenchModel):
         "time_drift": "latency_drift",
     }
 
-    process_start: FiniteFloat = Field(description="From the start of the process until it accepts a prompt.")
-    graph_loading: FiniteFloat = Field(description="Loading all graphs; 0 if they do not stay in memory.")
-    startup: FiniteFloat = Field(description="process_start and graph_loading together.")
-    first_image: FiniteFloat = Field(description="The first image, without graph_loading.")
+    process_start: Seconds = Field(description="From the start of the process until it accepts a prompt.")
+    graph_loading: Seconds = Field(description="Loading all graphs; 0 if they do not stay in memory.")
+    startup: Seconds = Field(description="process_start and graph_loading together.")
+    first_image: Seconds = Field(description="The first image, without graph_loading.")
     latencies: dict[str, LatencyStats] = Field(description="Latencies of later images and of their stages.")
     memory_drift: Drift | None = Field(description="Drift of the memory, in bytes per 100 images.")
     latency_drift: Drift | None = Field(description="Drift of the latency, in seconds per 100 images.")
@@ -140,8 +144,8 @@ class BenchResults(BenchModel):
     settings: BenchSettings = Field(description="What was requested.")
     summary: TimingSummary = Field(description="Statistics over all images.")
     memory: MemoryPeaks = Field(description="Peak memory of the process.")
-    disk_bytes_read: int | None = Field(description="Bytes read from disk until the end of the first image.")
-    file_sizes: dict[str, int] = Field(description="Bytes of each file of the artifact.")
+    disk_bytes_read: NonNegativeInt | None = Field(description="Bytes read from disk until the end of the first image.")
+    file_sizes: dict[str, NonNegativeInt] = Field(description="Bytes of each file of the artifact.")
     truncation_notices: list[str] = Field(description="Notices of truncated prompts.")
     images: list[ImageTiming] = Field(description="The first image, and those that were requested.")
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ...common.progress import Progress, no_progress
 from ...storage.files import digest_files, hash_files
@@ -26,8 +26,8 @@ class FolderIdentity(BaseModel):
         description="Digest of the path, size and content of every file that is not hidden, and of LoRAs that are "
         "merged into the weights."
     )
-    files: int = Field(description="Number of files.")
-    bytes: int = Field(description="Total size in bytes.")
+    files: NonNegativeInt = Field(description="Number of files.")
+    bytes: NonNegativeInt = Field(description="Total size in bytes.")
 
 
 def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "reading weights") -> FolderIdentity:

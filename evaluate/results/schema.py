@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from ...common.errors import UserError
 from ...common.regular_files import require_regular
@@ -21,6 +30,7 @@ from ..stats.bootstrap import MeanCI
 from ..stats.mcnemar import McNemarResult
 from .folder_identity import FolderIdentity
 from .legacy import upgrade_version_2
+from .ranges import MeanDuration, NonNegative, check_fractions
 
 ALL_GROUP = "all"  # the name of the group of all pairs
 TRUNCATED = "truncated"  # the note on an image whose prompt was truncated
@@ -81,7 +91,7 @@ class SampleResult(ResultsModel):
     """All images of one prompt and seed."""
 
     prompt: Prompt = Field(description="The prompt.")
-    seed: int = Field(description="The seed, from 0.")
+    seed: NonNegativeInt = Field(description="The seed, from 0.")
     ground_truth: str | None = Field(description="Path of the ground-truth image, if there is one.")
     reference: ImageResult | None = Field(description="The reference's image; null: it is missing or unreadable.")
     variants: dict[str, PairResult] = Field(description="The comparison with the reference, by variant.")
@@ -99,7 +109,7 @@ class PairScoreSummary(ResultsModel):
     mean: MeanCI = Field(description="Mean over the pairs.")
     worst: FiniteFloat = Field(description="Value of the worst pair.")
     worst_prompt: str = Field(description="Prompt id of the worst pair.")
-    worst_seed: int = Field(description="Seed of the worst pair.")
+    worst_seed: NonNegativeInt = Field(description="Seed of the worst pair.")
 
 
 class ImageScoreSummary(ResultsModel):
@@ -117,7 +127,7 @@ class ScoreGroup(ResultsModel):
     """Aggregates of a group of pairs: all, those of one language, or those of one value of a category."""
 
     name: str = Field(description="`all`, `language: <language>`, or `<category>: <value>`.")
-    num_pairs: int = Field(description="Number of compared pairs.")
+    num_pairs: NonNegativeInt = Field(description="Number of compared pairs.")
     pair_scores: dict[str, PairScoreSummary] = Field(description="Pair scores by name, without those never measured.")
     image_scores: dict[str, ImageScoreSummary] = Field(
         description="Image scores by name, without those never measured."
@@ -128,7 +138,7 @@ class FailedPair(ResultsModel):
     """A pair that was not compared."""
 
     prompt: str = Field(description="Prompt id.")
-    seed: int = Field(description="Seed.")
+    seed: NonNegativeInt = Field(description="Seed.")
     failure: str = Field(description="The reason; see `PairResult.failure`.")
 
 
@@ -136,7 +146,7 @@ class DefectRecord(ResultsModel):
     """An image that is defective, such as black or a duplicate of another prompt's image."""
 
     prompt: str = Field(description="Prompt id.")
-    seed: int = Field(description="Seed.")
+    seed: NonNegativeInt = Field(description="Seed.")
     defect: Defect = Field(description="What is wrong with the image.")
     new: bool = Field(description="Whether the reference's image of this prompt and seed has no defect.")
 
@@ -146,23 +156,23 @@ class WorstPair(ResultsModel):
 
     score: str = Field(description="Name of the score.")
     prompt: str = Field(description="Prompt id.")
-    seed: int = Field(description="Seed.")
+    seed: NonNegativeInt = Field(description="Seed.")
     value: FiniteFloat = Field(description="Value of a pair score, or drop of an image score.")
 
 
 class VariantSummary(ResultsModel):
     """Aggregates of one variant, computed from the samples alone."""
 
-    num_pairs: int = Field(description="Number of compared pairs.")
-    num_prompts: int = Field(description="Number of prompts of the compared pairs.")
-    num_identical: int = Field(description="Number of pairs whose images are equal in every pixel.")
+    num_pairs: NonNegativeInt = Field(description="Number of compared pairs.")
+    num_prompts: NonNegativeInt = Field(description="Number of prompts of the compared pairs.")
+    num_identical: NonNegativeInt = Field(description="Number of pairs whose images are equal in every pixel.")
     failures: tuple[FailedPair, ...] = Field(description="Pairs that were not compared.")
     defects: tuple[DefectRecord, ...] = Field(description="Defective images of the variant.")
     groups: tuple[ScoreGroup, ...] = Field(
         description="Aggregates by group: all pairs first, then languages, then categories."
     )
     mcnemar: dict[str, McNemarResult] = Field(description="McNemar's test of each binary score.")
-    minimum_detectable_effect: dict[str, FiniteFloat] = Field(
+    minimum_detectable_effect: dict[str, NonNegative] = Field(
         description="By score, the smallest drop (pair scores: change of the mean) that this number of prompts with "
         "this spread detects with 80% power at a significance level of 5%, two-sided."
     )
@@ -187,7 +197,7 @@ class GateResult(ResultsModel):
     high: FiniteFloat | None = Field(description="Upper end of the 95% confidence interval.")
     verdict: Verdict = Field(description="Whether the gate passed.")
     reason: str = Field(description="Explanation of the verdict, or empty.")
-    minimum_detectable_effect: FiniteFloat | None = Field(description="See `VariantSummary`.")
+    minimum_detectable_effect: NonNegative | None = Field(description="See `VariantSummary`.")
 
 
 class ScoreChange(ResultsModel):
@@ -222,15 +232,15 @@ class HistoryPoint(ResultsModel):
     value: FiniteFloat = Field(description="The mean or drop.")
     low: FiniteFloat | None = Field(description="Lower end of the 95% confidence interval.")
     high: FiniteFloat | None = Field(description="Upper end of the 95% confidence interval.")
-    num_pairs: int = Field(description="Number of pairs.")
+    num_pairs: NonNegativeInt = Field(description="Number of pairs.")
 
 
 class MetricCost(ResultsModel):
     """What one metric cost in this run."""
 
-    computed: int = Field(description="Number of results computed in this run.")
-    cached: int = Field(description="Number of results taken from the cache.")
-    cpu_seconds: FiniteFloat = Field(description="CPU time of the computed results, in seconds.")
+    computed: NonNegativeInt = Field(description="Number of results computed in this run.")
+    cached: NonNegativeInt = Field(description="Number of results taken from the cache.")
+    cpu_seconds: NonNegative = Field(description="CPU time of the computed results, in seconds.")
 
 
 # ---------------------------------------------------------------- identity: what was compared
@@ -239,12 +249,12 @@ class MetricCost(ResultsModel):
 class SamplingInfo(ResultsModel):
     """How the images were generated; all but `num_seeds` are null if only existing images were compared."""
 
-    height: int | None = Field(description="Image height in pixels.")
-    width: int | None = Field(description="Image width in pixels.")
-    steps: int | None = Field(description="Number of denoising steps.")
-    guidance: FiniteFloat | None = Field(description="Guidance scale.")
+    height: PositiveInt | None = Field(description="Image height in pixels.")
+    width: PositiveInt | None = Field(description="Image width in pixels.")
+    steps: PositiveInt | None = Field(description="Number of denoising steps.")
+    guidance: NonNegative | None = Field(description="Guidance scale.")
     negative_prompt: str = Field(default="", description="What guidance leads away from, unless a prompt says it.")
-    num_seeds: int = Field(description="Number of images per prompt.")
+    num_seeds: PositiveInt = Field(description="Number of images per prompt.")
 
 
 class SystemInfo(ResultsModel):
@@ -267,11 +277,13 @@ class SystemInfo(ResultsModel):
         description="By component: the method that its weights are quantized with, or the kind of single file that "
         "replaces it.",
     )
-    weight_bytes: int | None = Field(
+    weight_bytes: NonNegativeInt | None = Field(
         default=None, description="Size in bytes of all weights that it needs to generate images; null: not known."
     )
-    num_weights: int | None = Field(default=None, description="Number of weights of the reference; null: not known.")
-    bits_per_weight: FiniteFloat | None = Field(
+    num_weights: NonNegativeInt | None = Field(
+        default=None, description="Number of weights of the reference; null: not known."
+    )
+    bits_per_weight: NonNegative | None = Field(
         default=None, description="`weight_bytes` in bits for each weight of the reference; null: not known."
     )
     own_noise: str | None = Field(
@@ -284,12 +296,12 @@ class SystemInfo(ResultsModel):
 class GenerationCost(ResultsModel):
     """What generating the images of the reference or a variant cost, on the machine and with the load of that run."""
 
-    seconds: MeanCI = Field(
+    seconds: MeanDuration = Field(
         description="Wall time of an image in seconds, without loading; images of a batch count alike. The interval is "
         "bootstrapped over batches. The first batch, which warms up, counts only if it is the only one."
     )
-    batch_size: int = Field(description="Number of images that were generated together.")
-    peak_memory: int | None = Field(
+    batch_size: PositiveInt = Field(description="Number of images that were generated together.")
+    peak_memory: NonNegativeInt | None = Field(
         description="Bytes of memory that it added to the process at its peak, from before it was loaded. Of a server: "
         "the largest memory of its whole process, read after each image. Null: not known."
     )
@@ -314,7 +326,7 @@ class RunIdentity(ResultsModel):
 class PromptSubset(ResultsModel):
     """Present if only the first prompts of the set were used."""
 
-    total: int = Field(description="Number of prompts of the whole set.")
+    total: PositiveInt = Field(description="Number of prompts of the whole set.")
     limited_by: str = Field(description="The option or recipe key that set the limit.")
 
 
@@ -325,7 +337,7 @@ class Results(ResultsModel):
     created: str = Field(description="When the run was created, UTC, ISO 8601.")
     edgepress: str = Field(description="Version of edgepress.")
     identity: RunIdentity = Field(description="What was compared.")
-    stage_seconds: dict[str, FiniteFloat] = Field(description="Wall time of each stage, in seconds.")
+    stage_seconds: dict[str, NonNegative] = Field(description="Wall time of each stage, in seconds.")
     metric_costs: dict[str, MetricCost] = Field(description="What each metric cost.")
     pair_scores: tuple[Score, ...] = Field(description="Scores that compare a variant's image with the reference's.")
     image_scores: tuple[Score, ...] = Field(description="Scores of a single image.")
@@ -367,6 +379,10 @@ class Results(ResultsModel):
                 raise ValueError("a variant names a prompt and seed without a sample")
             if not scores.issuperset([*summary.mcnemar, *(worst.score for worst in summary.worst_pairs)]):
                 raise ValueError("a variant names an unknown score")
+        pairs = [pair for sample in self.samples for pair in (*sample.variants.values(), sample.noise_floor) if pair]
+        images = [sample.reference for sample in self.samples] + [pair.image for pair in pairs]
+        rows = [*(pair.values for pair in pairs), *(image.values for image in images if image)]
+        check_fractions((*self.pair_scores, *self.image_scores), rows)
         return self
 
     def __str__(self) -> str:

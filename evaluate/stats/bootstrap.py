@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 
 NUM_RESAMPLES = 10_000
 SEED = 0
@@ -21,8 +21,10 @@ class MeanCI(BaseModel):
     mean: FiniteFloat = Field(description="The mean.")
     low: FiniteFloat | None = Field(description="Lower end of the interval.")
     high: FiniteFloat | None = Field(description="Upper end of the interval.")
-    count: int = Field(description="Number of values.")
-    num_prompts: int | None = Field(default=None, description="Number of prompts; null in files of older versions.")
+    count: NonNegativeInt = Field(description="Number of values.")
+    num_prompts: NonNegativeInt | None = Field(
+        default=None, description="Number of prompts; null in files of older versions."
+    )
 
 
 def bootstrap_mean(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 
 class McNemarResult(BaseModel):
@@ -13,9 +13,9 @@ class McNemarResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    only_reference: int = Field(description="Number of pairs in which only the reference is right.")
-    only_variant: int = Field(description="Number of pairs in which only the variant is right.")
-    p_value: FiniteFloat = Field(description="Exact two-sided p-value.")
+    only_reference: NonNegativeInt = Field(description="Number of pairs in which only the reference is right.")
+    only_variant: NonNegativeInt = Field(description="Number of pairs in which only the variant is right.")
+    p_value: float = Field(ge=0, le=1, description="Exact two-sided p-value.")
 
 
 def mcnemar_test(reference: Sequence[float], variant: Sequence[float]) -> McNemarResult:

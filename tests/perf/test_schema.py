@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from helpers.bench_results import VERSION_1
+from collections.abc import Callable
+from typing import Any
 
+import pytest
+from helpers.bench_results import VERSION_1, make_results
+from pydantic import ValidationError
+
+from edgepress.common.validation import explain_value
 from edgepress.perf.schema import BenchResults
 
 
@@ -16,3 +22,34 @@ def test_old_keys_are_read() -> None:
     assert results.memory.file_backed == 1
     assert results.images[0].peak_rss == 3
     assert BenchResults.model_validate_json(results.model_dump_json()) == results
+
+
+def test_written_results_are_read() -> None:
+    results = make_results(12, leak=-1000)
+    assert results.summary.memory_drift is not None
+    assert results.summary.memory_drift.slope < 0
+    assert BenchResults.model_validate_json(results.model_dump_json()) == results
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda c: c["images"][1].update(seconds=-0.1), "images.1.seconds = -0.1: it must be at least 0"),
+        (lambda c: c["images"][0]["steps"].append(-1), "images.0.steps.2 = -1: it must be at least 0"),
+        (
+            lambda c: c["summary"]["latencies"]["image"].update(mean=-3),
+            "latencies.image.mean = -3: it must be at least",
+        ),
+        (lambda c: c["summary"]["latencies"]["image"].update(n=0), "latencies.image.n = 0: it must be greater than 0"),
+        (lambda c: c["memory"].update(peak=-1), "memory.peak = -1: it must be at least 0"),
+        (lambda c: c["settings"].update(steps=0), "settings.steps = 0: it must be greater than 0"),
+        (lambda c: c["file_sizes"].update({"a.onnx": -1}), "file_sizes.a.onnx = -1: it must be at least 0"),
+        (lambda c: c["machine"].update(cores=0), "machine.cores = 0: it must be greater than 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(edit: Callable[[dict[str, Any]], object], problem: str) -> None:
+    content = make_results(12).model_dump(mode="json")
+    edit(content)
+    with pytest.raises(ValidationError) as caught:
+        BenchResults.model_validate(content)
+    assert problem in explain_value(caught.value.errors()[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.candidate_results import Candidate, make_candidate_results, spread
 from helpers.result_rows import make_prompt, make_results, make_sample
 from pydantic import ValidationError
 
@@ -90,6 +91,19 @@ Edit = Callable[[dict[str, Any]], object]
         ),
         (lambda c: c["variants"]["int4"]["worst_pairs"][0].update(score="z"), "names an unknown score"),
         (lambda c: c["samples"].clear(), "names a prompt and seed without a sample"),
+        (lambda c: c["variants"]["int4"].update(num_pairs=-1), r"num_pairs = -1: it must be at least 0"),
+        (
+            lambda c: c["variants"]["int4"]["mcnemar"]["exact"].update(p_value=1.5),
+            "p_value = 1.5: it must be at most 1",
+        ),
+        (lambda c: c["stage_seconds"].update(generating=-1), "stage_seconds.generating = -1: it must be at least 0"),
+        (lambda c: c["identity"]["sampling"].update(steps=0), "sampling.steps = 0: it must be greater than 0"),
+        (lambda c: c["identity"]["reference"]["folder"].update(bytes=-1), "bytes = -1: it must be at least 0"),
+        (
+            lambda c: c["samples"][0]["reference"]["values"].update(text_accuracy=1.5),
+            "the score 'text_accuracy' has the value 1.5, but it must be from 0 to 1",
+        ),
+        (lambda c: c["samples"][1]["variants"]["int4"]["image"]["values"].update(exact=-1), "the score 'exact' has"),
     ],
 )
 def test_edited_results_are_rejected_as_a_whole(edit: Edit, problem: str, results: Results, tmp_path: Path) -> None:
@@ -98,6 +112,20 @@ def test_edited_results_are_rejected_as_a_whole(edit: Edit, problem: str, result
     (tmp_path / "results.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"not a valid results file of schema version 3: .*{problem}"):
         load_results(tmp_path / "results.json")
+
+
+def test_a_negative_time_of_an_image_is_refused(tmp_path: Path) -> None:
+    content = make_candidate_results({"int4": Candidate(spread(30), 5, 7)}).model_dump(mode="json")
+    content["costs"]["int4"]["seconds"]["low"] = -1
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"costs\.int4\.seconds: a mean time and its interval must be at least 0"):
+        load_results(tmp_path / "results.json")
+
+
+def test_a_negative_psnr_is_legitimate(tmp_path: Path) -> None:
+    """Two images whose squared difference is larger than the squared range; scores of no share have any value."""
+    save_results(make_results([make_sample(make_prompt("a"), -1.5)]), tmp_path / "results.json")
+    assert load_results(tmp_path / "results.json").samples[0].variants["int4"].values["psnr"] == -1.5
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
