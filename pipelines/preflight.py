@@ -26,6 +26,7 @@ from ..storage.parameter_count import read_loaded_headers
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from ..storage.weight_formats import is_awq, require_supported
+from .component_libraries import LIBRARIES, check_library
 from .hub import read_pipeline_arguments, read_pipeline_class
 from .tokenizer_ids import check_token_ids
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 TRIAL_PROMPT = "prompt"
 SCHEDULER_CONFIG = "scheduler_config.json"
-LIBRARIES = ("diffusers", "transformers")
 logger = logging.getLogger(__name__)
 # One of these holds the vocabulary, depending on the kind of tokenizer.
 VOCABULARY_FILES = (
@@ -54,9 +54,9 @@ def check_pipeline(folder: Path) -> None:
 
     Raises:
         UserError: model_index.json is corrupt or lacks a component of the family, or a component has no config, another
-            class than model_index.json says, no weights, no vocabulary, no chat template that it needs, or only some of
-            its shards, a tokenizer has ids beyond the embeddings of its text encoder, or the configs lack what a
-            host of exported graphs reads of them.
+            class than model_index.json says, a library that does not exist, no weights, no vocabulary, no chat template
+            that it needs, or only some of its shards, a tokenizer has ids beyond the embeddings of its text encoder, or
+            the configs lack what a host of exported graphs reads of them.
     """
     family = load_families().get(read_pipeline_class(folder))
     index = read_json_object(folder / MODEL_INDEX)
@@ -221,6 +221,7 @@ def _check_component(folder: Path, library: str, class_name: str) -> None:
         raise UserError(
             f"There is no folder {folder}, which {MODEL_INDEX} names as a {class_name}. {advise_recovery(folder)}"
         )
+    check_library(folder, library, class_name)
     if "Tokenizer" in class_name and class_name not in WITHOUT_VOCABULARY:
         _check_tokenizer(folder)
     elif class_name.endswith("Scheduler"):
@@ -239,7 +240,17 @@ def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
         raise UserError(f"{folder} has no vocabulary, such as {VOCABULARY_FILES[0]}. {advise_recovery(folder)}")
     for file in folder.glob("tokenizer_config.json"):
-        read_json_object(file)
+        _check_max_length(file, read_json_object(file).get("model_max_length"))
+
+
+def _check_max_length(file: Path, length: Any) -> None:
+    """Raises UserError where transformers or a pipeline would truncate prompts at an impossible length."""
+    is_number = isinstance(length, int | float) and not isinstance(length, bool)
+    if length is not None and not (is_number and length >= 1 and length == int(length)):
+        raise UserError(
+            f"{file}: model_max_length = {format_value(length)}: it must be a whole number of tokens, at least 1. "
+            f"Correct it. {advise_recovery(file)}"
+        )
 
 
 def _check_scheduler(folder: Path, class_name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
+from ..common.validation import format_value
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
@@ -23,16 +24,21 @@ def load_tokenizer(pipeline: Path, component: str = "tokenizer") -> Any:
         component: The name of the tokenizer's folder.
 
     Raises:
-        UserError: The class cannot load it.
+        UserError: transformers has no such class, or the class cannot load it.
     """
     import transformers
 
     folder = pipeline / component
     entry = read_json_object(pipeline / MODEL_INDEX).get(component)
     name = entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else "AutoTokenizer"
+    cls = getattr(transformers, name, None)
+    if cls is None:
+        raise UserError(
+            f"{pipeline / MODEL_INDEX} names a {format_value(name)} for '{component}', but transformers "
+            f"{transformers.__version__} has no such class. Correct the name, or update transformers."
+        )
     try:
         with hide_byte_order_marks(folder) as readable:
-            cls = getattr(transformers, name, transformers.AutoTokenizer)
             return cls.from_pretrained(readable, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise anything for damaged files
         reject_failed_import(error)

@@ -87,6 +87,55 @@ def test_a_listed_component_without_a_class(pipeline: Path, entry: list[Any]) ->
         check_pipeline(pipeline)
 
 
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("tokenizer", "x"),
+        ("scheduler", "x"),
+        ("transformer", "x.y"),
+        ("vae", "."),
+        ("vae", "diffusers "),
+        ("vae", "\0"),
+    ],
+)
+def test_an_unknown_library_is_named(pipeline: Path, name: str, library: str) -> None:
+    class_name = json.loads((pipeline / "model_index.json").read_text("utf-8"))[name][1]
+    edit_json(pipeline / "model_index.json", **{name: [library, class_name]})
+    with pytest.raises(UserError, match=rf"model_index\.json names the library '.*' for '{name}', which is not inst"):
+        check_pipeline(pipeline)
+
+
+def test_libraries_besides_the_usual_ones(pipeline: Path) -> None:
+    """An installed one, a module of diffusers' pipelines, and code in the component's folder."""
+    for name, library in (("json", "json"), ("safety", "stable_diffusion"), ("guard", "own_code")):
+        (pipeline / name).mkdir()
+        edit_json(pipeline / "model_index.json", **{name: [library, "SomeClass"]})
+    (pipeline / "guard" / "own_code.py").write_text("")
+    check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize(("name", "library"), [("tokenizer", "diffusers"), ("scheduler", "transformers")])
+def test_the_wrong_one_of_the_two_libraries(pipeline: Path, name: str, library: str) -> None:
+    class_name = json.loads((pipeline / "model_index.json").read_text("utf-8"))[name][1]
+    edit_json(pipeline / "model_index.json", **{name: [library, class_name]})
+    with pytest.raises(UserError, match=f"library '{library}' for '{name}', but a '{class_name}' is of"):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 1.5, "x", True])
+def test_impossible_lengths_of_prompts(pipeline: Path, length: Any) -> None:
+    edit_json(pipeline / "tokenizer" / "tokenizer_config.json", model_max_length=length)
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: model_max_length = .*: it must be a whole number of"):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("length", [None, 77, int(1e30), ...])
+def test_possible_lengths_of_prompts(pipeline: Path, length: Any) -> None:
+    """transformers writes 1e30 for no limit."""
+    edit_json(pipeline / "tokenizer" / "tokenizer_config.json", model_max_length=length)
+    check_pipeline(pipeline)
+
+
 def test_a_list_of_numbers_is_an_argument_of_a_class_that_nobody_described(pipeline: Path) -> None:
     edit_json(pipeline / "model_index.json", _class_name="Krea2Pipeline", text_encoder_select_layers=[2, 5])
     check_pipeline(pipeline)

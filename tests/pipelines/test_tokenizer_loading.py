@@ -41,3 +41,15 @@ def test_what_fails_later_is_refused(pipeline: Path, changes: dict[str, Any], me
     edit(pipeline / "tokenizer" / "tokenizer.json", **changes)
     with pytest.raises(UserError, match=rf"{message}.* Download the model again"):
         check_tokenizers(pipeline)
+
+
+def test_a_class_that_transformers_has_not(pipeline: Path) -> None:
+    edit(pipeline / "model_index.json", tokenizer=["transformers", "FooTokenizer"])
+    with pytest.raises(UserError, match=r"model_index\.json names a 'FooTokenizer' for 'tokenizer', but transformers"):
+        check_tokenizers(pipeline)
+
+
+@pytest.mark.parametrize("name", ["FooTokenizer", 3, None])
+def test_the_class_of_the_index_is_loaded_whatever_the_config_says(pipeline: Path, name: Any) -> None:
+    edit(pipeline / "tokenizer" / "tokenizer_config.json", tokenizer_class=name)
+    check_tokenizers(pipeline)
