@@ -133,7 +133,6 @@ def generate(
     require_effect("--quality", written in LOSSY_FORMATS, f"{written} files lose nothing")
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import ImagePipeline
-    from ..runtime.step_cache import MIN_STEPS
 
     if providers and engine != ENGINES[0]:
         raise UserError("--provider is for ONNX Runtime. Leave it out, or leave out --engine.")
@@ -145,8 +144,6 @@ def generate(
     pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine), threads)
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
     require_effect("--negative-prompt", bool(settings.guidance), "there is no --guidance that leads away from it")
-    reason = f"the first two steps and the last are always computed, and there are {settings.steps}"
-    require_effect("--step-cache", not step_cache or settings.steps >= MIN_STEPS, reason)
     settings = replace(settings, tile_size=tile, step_cache=step_cache)
     request = replace(settings, prompt=prompt or "", seed=seed, negative_prompt=negative_prompt)
     if image_file is not None:

@@ -35,7 +35,7 @@ class GenerationRequest:
         strength: How much of the image is replaced, above 0 to 1, at which nothing of it is left. So much of the steps
             is done.
         step_cache: Largest relative change of the velocity that a step may miss by taking an earlier one
-            (`runtime.step_cache`); 0 computes all steps.
+            (`runtime.step_cache`); 0 computes all steps. At least 4 steps must be done for one to be skipped.
     """
 
     prompt: str

@@ -34,7 +34,7 @@ from .rknn.exported import is_rknn_artifact, load_exported_rknn
 from .schedule import Schedule, skip_steps
 from .scheduler import make_schedule
 from .scheduler_config import check_supported_schedule
-from .step_cache import StepCache
+from .step_cache import StepCache, check_step_cache
 from .thread_settings import resolve_threads
 from .tokenizers import PromptTokenizers
 from .vae_tiling import make_tiled_decoder
@@ -220,7 +220,6 @@ class ImagePipeline:
         if request.image is None:
             latents = torch_randn(shape, request.seed) * schedule.noise_scale
         else:
-            schedule = skip_steps(schedule, request.strength)
             latents = self._add_noise_to_image(request, request.image, shape, schedule)
         latents = self._denoise(request, latents, schedule, prompts, progress)
         progress(DECODING, 0, 1)
@@ -300,7 +299,7 @@ class ImagePipeline:
         return isinstance(self._run, RknnBackend)
 
     def _prepare(self, request: GenerationRequest) -> tuple[tuple[int, ...], Schedule, RunGraph]:
-        """The shape of the latents, the schedule, and what decodes."""
+        """The shape of the latents, the schedule from the first step that is done, and what decodes."""
         require_valid(request)
         height, width = self._resolve_request_size(request)
         shape = self._host.latent_shape(height, width)
@@ -310,7 +309,10 @@ class ImagePipeline:
         self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
         self._check_negative_prompt(request)
         image_tokens = self._host.count_image_tokens(height, width)
-        return shape, make_schedule(self._scheduler_config, request.steps, image_tokens, self._host), run_decoder
+        schedule = make_schedule(self._scheduler_config, request.steps, image_tokens, self._host)
+        schedule = schedule if request.image is None else skip_steps(schedule, request.strength)
+        check_step_cache(request.step_cache, len(schedule.timesteps))
+        return shape, schedule, run_decoder
 
     def _check_negative_prompt(self, request: GenerationRequest) -> None:
         if request.negative_prompt and not self._host.takes_negative_prompt:

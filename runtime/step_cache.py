@@ -14,9 +14,28 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.errors import UserError
+
 Array = NDArray[np.float32]
 
 MIN_STEPS = 4  # of which one can take an earlier velocity: the first two and the last are computed
+
+
+def check_step_cache(threshold: float, num_steps: int) -> None:
+    """Checks that a step cache can have an effect.
+
+    Args:
+        threshold: That of the cache; 0 for none.
+        num_steps: Number of steps that are done; from an image these are fewer than were requested.
+
+    Raises:
+        UserError: Every step is computed anyway.
+    """
+    if threshold and num_steps < MIN_STEPS:
+        raise UserError(
+            "The step cache has no effect: the first two steps and the last are always computed, and there are "
+            f"{num_steps} in all. Leave it out, or choose more steps."
+        )
 
 
 @dataclass

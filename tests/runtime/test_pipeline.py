@@ -92,6 +92,16 @@ def test_an_image_to_start_from_is_scaled_to_the_size(image_pipeline: ImagePipel
         image_pipeline.generate(GenerationRequest("a", image=image, strength=0))
 
 
+def test_a_step_cache_counts_the_steps_that_an_image_leaves(image_pipeline: ImagePipeline) -> None:
+    """Of 8 steps diffusers does 3 at a strength of 0.3, and 4 at 0.5."""
+    image = PIL.Image.new("RGB", (64, 64), "red")
+    request = GenerationRequest("a", steps=8, image=image, strength=0.5, step_cache=0.1)
+    image_pipeline.check_request(request)
+    with pytest.raises(UserError, match=r"The step cache has no effect: .* computed, and there are 3 in all"):
+        image_pipeline.check_request(replace(request, strength=0.3))
+    image_pipeline.check_request(replace(request, strength=0.3, step_cache=0.0))
+
+
 def test_an_artifact_without_an_encoder_takes_no_image(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
     write_small_artifact(tmp_path)

@@ -56,3 +56,10 @@ def test_images_skip_steps_if_they_may(pipeline: ImagePipeline) -> None:
     assert cached != exact
     with pytest.raises(UserError, match=r"Invalid step cache 2: it must be a number from 0 to 1, such as 0"):
         pipeline.generate(GenerationRequest("a", step_cache=2))
+
+
+def test_a_cache_that_can_skip_no_step_is_refused(pipeline: ImagePipeline) -> None:
+    pipeline.check_request(GenerationRequest("a", steps=4, step_cache=0.1))
+    for check in (pipeline.check_request, pipeline.generate):
+        with pytest.raises(UserError, match=r"The step cache has no effect: .* and there are 3 in all"):
+            check(GenerationRequest("a", steps=3, step_cache=0.1))
