@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..common.arguments import check_arguments
-from ..common.errors import UserError, summarize_error
+from ..common.errors import UserError, escape_controls, summarize_error
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..storage.checksums import write_checksums
@@ -24,7 +24,7 @@ from ..storage.manifest import Manifest, read_manifest
 from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.preflight import is_within
 from ..storage.recognition import is_artifact, reject_path
-from .licenses import require_license
+from .licenses import LICENSE_LIST, RESTRICTED, is_spdx, require_license
 from .repository_card import RECIPE_NAME, CardSettings, build_front_matter, build_text
 from .sample_images import copy_samples
 from .verification import verify
@@ -32,7 +32,6 @@ from .verification import verify
 logger = logging.getLogger(__name__)
 
 CARD_NAME = "README.md"
-RESTRICTED = "other"  # what the Hub calls a licence of its own text
 
 
 @dataclass(frozen=True)
@@ -157,13 +156,21 @@ def _require_repo_id(repo_id: str) -> str:
 
 
 def _announce_license(front_matter: dict[str, Any]) -> None:
-    if front_matter.get("license") == RESTRICTED:
+    identifier = front_matter.get("license")
+    if identifier == RESTRICTED:
         name, link = (
             front_matter.get("license_name", "of its own"),
             front_matter.get("license_link", "no link is given"),
         )
         logger.warning(
             "The original has a licence that restricts its use: %s (%s). It applies to this as well.", name, link
+        )
+    elif isinstance(identifier, str) and not is_spdx(identifier):
+        logger.warning(
+            "The licence '%s' is no identifier of SPDX. The Hub has a few of its own: compare it with %s. Correct it "
+            "with --license if it is not among them.",
+            escape_controls(identifier),
+            LICENSE_LIST,
         )
 
 

@@ -115,6 +115,12 @@ def test_the_licence_of_the_original_is_carried_over_and_named(
     assert "a licence that restricts its use" in caplog.text
 
 
+def test_an_unknown_licence_is_announced(artifact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not refused, since the Hub has identifiers that SPDX has not, such as openrail."""
+    publish(artifact, "me/x", license="nonsense-1", dry_run=True, output=tmp_path / "out", folders=["model"])
+    assert "The licence 'nonsense-1' is no identifier of SPDX" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
