@@ -64,6 +64,8 @@ def explain_value(details: ErrorDetails) -> str:
     value, message = details["input"], _explain_type(details)
     if not key:
         return message
+    if details["type"] == "missing" and isinstance(details["loc"][-1], int):  # of a list with a fixed number of entries
+        return f"{key.rpartition('.')[0]}: entry {details['loc'][-1] + 1} is missing"
     if details["type"] == "missing":
         return f"the key '{key}' is missing"
     if details["type"] == "extra_forbidden":
@@ -107,9 +109,10 @@ def format_value(value: Any) -> str:
 
 
 def _format_entry(value: Any) -> str:
-    """A value within a list; lists within lists are left out, since they may be endless."""
+    """A value within a list; of lists within lists only sizes and the like are shown, since they may be endless."""
     if isinstance(value, list | tuple):
-        return "[...]"
+        is_short = len(value) <= MAX_SHOWN and all(isinstance(entry, int | float) for entry in value)
+        return format_value(value) if is_short else "[...]"
     return _shorten(value) if isinstance(value, str) else format_value(value)
 
 

@@ -51,6 +51,7 @@ def explain(type_: Any, value: Any) -> str:
         (str, True, "key = true: it must be text"),
         (list[int], {"a": 1}, "key = {...}: it must be a list"),
         (tuple[int, int], {}, "key = {}: it must be a list"),
+        (tuple[int, int], [1], "key: entry 2 is missing"),
         (dict[str, int], [], "key = []: it must be a mapping of keys to values"),
         (Section, 3, "key = 3: it must be a mapping of keys to values"),
         (Section, {"first": "x"}, "key.first = 'x': it must be a whole number"),
@@ -74,7 +75,7 @@ def test_a_value_is_named_with_what_it_must_be(type_: Any, value: Any, message: 
         (0.1, "0.1"),
         ("a", "'a'"),
         ([1, "b", None, True, 5], "[1, b, null, true, ...]"),
-        ([[1], {"a": 1}], "[[...], {...}]"),
+        ([[64, 64], [1] * 5, [[1]], {"a": 1}], "[[64, 64], [...], [...], {...}]"),
         ("x" * 61, f"'{'x' * 60}…'"),
     ],
 )

@@ -497,16 +497,20 @@ def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
 @pytest.mark.parametrize(
     ("section", "settings", "problem"),
     [
-        ("export", {"sizes": [[64, 64], [70, 64]]}, r"^export\.sizes: Invalid image size 70x64"),
+        (
+            "export",
+            {"sizes": [[64, 64], [70, 64]]},
+            r"^export\.sizes = \[\[64, 64\], \[70, 64\]\]: Invalid image size 70x64",
+        ),
         (
             "evaluation",
             {"size": [2048, 64]},
-            r"^evaluation\.size: Invalid image size 2048x64: the model's position tables",
+            r"^evaluation\.size = \[2048, 64\]: Invalid image size 2048x64: the model's position tables",
         ),
         (
             "evaluation",
             {"prompts": "signs.jsonl"},
-            r"^evaluation\.prompts: There is no prompt set or file 'signs\.jsonl'",
+            r"^evaluation\.prompts = 'signs\.jsonl': There is no prompt set or file 'signs\.jsonl'",
         ),
     ],
 )
