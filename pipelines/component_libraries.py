@@ -37,8 +37,8 @@ def check_library(folder: Path, library: str, class_name: str) -> None:
             )
     elif not (_is_importable(library) or _is_pipeline_module(library) or (folder / f"{library}.py").is_file()):
         raise UserError(
-            f"{index} names {place}, which is not installed and is no module of diffusers. Install it if there is such "
-            f"a library, or correct the name. {advise_recovery(folder)}"
+            f"{index} names {place}, which is not installed and is no module of diffusers. Install that library if it "
+            f"exists; the file is wrong if it does not. {advise_recovery(folder)}"
         )
 
 

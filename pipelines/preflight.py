@@ -249,7 +249,7 @@ def _check_max_length(file: Path, length: Any) -> None:
     if length is not None and not (is_number and length >= 1 and length == int(length)):
         raise UserError(
             f"{file}: model_max_length = {format_value(length)}: it must be a whole number of tokens, at least 1. "
-            f"Correct it. {advise_recovery(file)}"
+            f"{advise_recovery(file)}"
         )
 
 
