@@ -337,7 +337,7 @@ def test_no_path_leaves_the_export(tmp_path: Path, path: str) -> None:
             {"graphs": {"v": {"file": "v.onnx", "inputs": [{"name": "x"}]}}},
             r"the key 'graphs\.v\.inputs\.0\.dtype' is missing",
         ),
-        ({"sizes": [[64]]}, r"the key 'sizes\.0\.1' is missing"),
+        ({"sizes": [[64]]}, r"sizes\.0: entry 2 is missing"),
         ({"host": 1}, "host = 1: it must be a mapping"),
         (
             {"parity": {"exact": {"graphs": {}, "psnr": 1, "image_compared": True}}},
