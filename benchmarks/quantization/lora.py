@@ -134,8 +134,8 @@ def main() -> None:
             "the original pipeline with the LoRA in its weights, the last one with the original pipeline as it is. "
             "Intervals are bootstrapped over prompts; drops are paired.",
             table,
-            f"Merged before quantization, the PSNR is {format_mean(gain, 1, 2)} dB above that of the adapter, paired "
-            "over the same prompts.",
+            f"Merged before quantization, the PSNR differs by {format_mean(gain, 1, 2)} dB from that of the adapter, "
+            "paired over the same prompts.",
         ]
     )
     write_section("lora", "make bench-lora", body)
