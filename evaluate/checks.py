@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
@@ -13,6 +14,7 @@ from ..pipelines.optimum_pipelines import require_optimum
 from ..pipelines.preflight import check_images, check_pipeline
 from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
+from ..prompts.prompt import Prompt
 from ..runtime.image_metadata import hash_prompt
 from ..runtime.onnx.exported import load_exported_onnx
 from ..storage.preflight import check_results_folder, check_writable_folder, require_possible_path
@@ -44,22 +46,24 @@ def check_plan(plan: EvaluationPlan) -> None:
 
 def _check_images(plan: EvaluationPlan) -> None:
     """Checks that images which are given are those of their prompts; without prompts, those of the reference's."""
-    expected = {
-        get_image_stem(prompt.id, seed, plan.seeds): hash_prompt(prompt.prompt)
-        for prompt in plan.prompts
-        for seed in range(plan.seeds)
-        if prompt.prompt
-    }
+    expected = _hash_prompts(plan.prompts, plan.seeds)
     if not expected and plan.reference.kind == "images":
         expected = read_recorded_prompts(plan.reference.folder)
     for source in (plan.reference, *plan.candidates.values()):
         if source.kind == "images":
             check_recorded_prompts(source.folder, expected)
     if plan.ground_truth:
-        hashes = {
-            get_image_stem(prompt.id, 0, 1): hash_prompt(prompt.prompt) for prompt in plan.prompts if prompt.prompt
-        }
-        check_recorded_prompts(plan.ground_truth, hashes)
+        check_recorded_prompts(plan.ground_truth, _hash_prompts(plan.prompts, 1))
+
+
+def _hash_prompts(prompts: Sequence[Prompt], seeds: int) -> dict[str, str]:
+    """The SHA-256 of every prompt that is not empty, by the stems of the files of its images."""
+    return {
+        get_image_stem(prompt.id, seed, seeds): hash_prompt(prompt.prompt)
+        for prompt in prompts
+        for seed in range(seeds)
+        if prompt.prompt
+    }
 
 
 def _check_history(file: Path) -> None:
