@@ -69,6 +69,7 @@ OPEN_CLIP := build/open_clip/.set-up
 PROCESSORS := build/processors/.set-up
 CYCLONEDX := build/cyclonedx/.set-up
 MODEL_SIGNING := build/model_signing/.set-up
+READERS := build/readers/.set-up
 EDGEPRESS := $(RUN)/edgepress
 MODEL_OPTION := $(if $(MODEL),--model "$(MODEL)")
 # Not empty if the demo is evaluated, whose ground-truth images can be drawn.
@@ -150,7 +151,7 @@ bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: star
 TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
 	--no-loadscope-reorder
 
-test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) $(MODEL_SIGNING) browser  ## run all tests that need no device
+test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) $(MODEL_SIGNING) $(READERS) browser  ## run all tests that need no device
 	$(TEST) -m "not device"
 
 test-fast: $(SET_UP)  ## run the tests that take less than a second each
@@ -294,6 +295,18 @@ $(CYCLONEDX): $(SET_UP)
 $(MODEL_SIGNING): $(SET_UP)
 	$(RUN)/pip install --quiet --target build/model_signing --upgrade model-signing==1.1.1 pyOpenSSL==26.4.0
 	@touch $@
+
+# Not in .venv, because these packages would add their own: auto-round and what it imports, compressed-tensors, and
+# comfy-kitchen without its kernels for GPUs. They use torch, diffusers and transformers of .venv. auto-round-lib has
+# wheels for x86-64 only: elsewhere the tests that need it are skipped.
+READER_PACKAGES := auto-round auto-round-lib compressed-tensors datasets dill loguru multiprocess pandas py-cpuinfo \
+	python-dateutil xxhash
+$(READERS): benchmarks/interop/readers.txt $(SET_UP)
+	@rm -rf build/readers
+	$(RUN)/pip install --quiet --no-deps --target build/readers --constraint $< $(READER_PACKAGES) && \
+	$(RUN)/pip install --quiet --no-deps --target build/readers --upgrade --only-binary :all: --platform any \
+		--constraint $< comfy-kitchen || echo "Installing the readers of exports failed." >&2
+	@mkdir -p build/readers && touch $@
 
 bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's quantizers: speed, memory, size, quality
 	$(RUN)/python -m edgepress.benchmarks.onnx.graphs

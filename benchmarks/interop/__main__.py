@@ -121,9 +121,12 @@ def measure(reader: ExportReader, artifact: Artifact, python: Path, image: Tenso
     weights = sum(record.weights for record in export.components.values())
     sizes = [f"{total / 1e6:.2f}", f"{8 * total / weights:.3f}"]
     row = [reader.title, reader.packages, ", ".join(export.components), *sizes]
-    output, log = artifact.path.with_name("weights.safetensors"), artifact.path.with_name(f"{reader.folder}.log")
+    output, log = (
+        artifact.path.with_name(f"{reader.folder}.safetensors"),
+        artifact.path.with_name(f"{reader.folder}.log"),
+    )
     with log.open("wb") as stream:
-        command = [str(python), "-P", str(WORKER), reader.folder, str(artifact.path), str(output)]
+        command = [str(python), "-P", str(WORKER), str(artifact.path), str(output.parent), reader.folder]
         process = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False)
     if process.returncode:
         return [*row, find_cause(log), "", ""], ""

@@ -1,9 +1,10 @@
 """Opens an export with the program that it is for. `__main__.py` runs this in an environment without edgepress.
 
-    python reader_worker.py FORMAT ARTIFACT OUTPUT.safetensors
+    python reader_worker.py ARTIFACT FOLDER FORMAT...
 
-Writes the weight of every linear layer as the program computes with it, float32 (out, in): the layer's outputs for the
-unit vectors. Writes an image as well, and whether `save_pretrained` and opening the result again changes any weight.
+Writes FOLDER/FORMAT.safetensors: the weight of every linear layer as the program computes with it, float32 (out, in),
+which is the layer's outputs for the unit vectors; an image; and whether `save_pretrained` and opening the result again
+changes any weight.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ PROMPT = 'a plain white wall, large red letters, top: "OPEN"'
 STEPS, SEED = 8, 0
 
 
-def main(name: str, artifact: str, output: str) -> None:
-    folder = Path(artifact)
-    pipeline, components = READERS[name](folder)
+def main(artifact: str, output: str, *names: str) -> None:
+    for name in names:
+        write_readings(name, Path(artifact), Path(output) / f"{name}.safetensors")
+
+
+def write_readings(name: str, artifact: Path, output: Path) -> None:
+    """Writes what the program makes of an export."""
+    pipeline, components = READERS[name](artifact)
     tensors = dict(pair for component in components for pair in read_weights(component, getattr(pipeline, component)))
     tensors["image"] = generate_image(pipeline)
     saved = describe_saving(pipeline, tensors) if name == "diffusers" else ""

@@ -1,6 +1,6 @@
 """ComfyUI's layout, dequantized as docs/formats/awq_w4a16.md of comfy-quants says.
 
-comfy-kitchen is not a dependency of the tests: `make bench-interop` dequantizes the file with it.
+tests/benchmarks/interop dequantizes the file with comfy-kitchen itself.
 """
 
 from __future__ import annotations

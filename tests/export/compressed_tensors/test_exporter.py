@@ -1,6 +1,6 @@
 """The format pack-quantized, unpacked by hand.
 
-compressed-tensors is not a dependency of the tests: `make bench-interop` opens the folder with it.
+tests/benchmarks/interop opens the folder with compressed-tensors itself.
 """
 
 from __future__ import annotations

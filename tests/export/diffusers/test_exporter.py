@@ -1,6 +1,6 @@
 """The folder for stock diffusers and auto-round: what the stock classes and configs make of it.
 
-auto-round itself is not a dependency of the tests: `make bench-interop` opens the folder with it.
+tests/benchmarks/interop opens the folder with auto-round itself.
 """
 
 from __future__ import annotations
