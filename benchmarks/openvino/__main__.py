@@ -27,7 +27,7 @@ from ...runtime.onnx.exported import load_exported_onnx
 from ...runtime.onnx.sessions import SessionPool
 from ..common.process import measure_command
 from ..common.report import write_section
-from ..onnx.graphs.__main__ import GRAPH, SIZE, make_cache, select_variants
+from ..onnx.graphs.__main__ import CALIBRATION, GRAPH, SIZE, make_cache, select_variants
 from ..onnx.graphs.runs import format_spread, relative_error, run_graph
 from ..onnx.single_graph import Inputs, capture_inputs
 from ..peers.environments import ensure_environment
@@ -191,7 +191,7 @@ def _render_speed_row(
 @click.command(help=__doc__)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("artifacts/graphs"), show_default=True)
 @click.option("--pipeline", type=click.Choice(["demo", "medium"]), default="demo", show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--rounds", type=click.IntRange(0), default=5, show_default=True, help="0: only parity, no times.")
 @click.option("--only", multiple=True, metavar="NAME", help="Measure only this variant; repeatable. Not reported.")
 @click.option("--print", "print_only", is_flag=True, help="Do not write to docs/benchmarks.")
 def main(folder: Path, pipeline: str, rounds: int, only: tuple[str, ...], print_only: bool) -> None:
@@ -206,25 +206,25 @@ def main(folder: Path, pipeline: str, rounds: int, only: tuple[str, ...], print_
         artifacts = make_cache(pipeline, folder).build_all(variants, progress)
         artifacts = {variant.name: artifacts[variant.name] for variant in variants}
         parity = render_parity(openvino, artifacts, progress)
-        speed = render_speed(openvino, artifacts, rounds, progress)
-    body = "\n\n".join(
-        [
-            f"## OpenVINO on the graphs of the {pipeline} pipeline",
-            f"OpenVINO {version}. {INTRODUCTION.format(height=SIZE[0], width=SIZE[1])}",
-            parity,
-            SPEED.format(rounds=rounds, height=SIZE[0], width=SIZE[1]),
-            speed,
-        ]
-    )
+        speed = render_speed(openvino, artifacts, rounds, progress) if rounds else ""
+    calibration = CALIBRATION[pipeline]
+    sections = [
+        f"## OpenVINO on the graphs of the {pipeline} pipeline",
+        f"OpenVINO {version}. {INTRODUCTION.format(height=SIZE[0], width=SIZE[1], **calibration)}",
+        parity,
+        *([SPEED.format(rounds=rounds, height=SIZE[0], width=SIZE[1]), speed] if rounds else []),
+    ]
+    body = "\n\n".join(sections)
     if not (only or print_only):
         write_section(f"openvino-{pipeline}", f"make bench-openvino PIPELINE={pipeline}", body)
     click.echo(body)
 
 
 INTRODUCTION = (
-    "Every graph as `edgepress export onnx` wrote it, opened without changes and run on the CPU with the inputs of a "
-    "{height} x {width} image. The root mean square of the difference from ONNX Runtime's output, relative to that of "
-    "the output. *exact* computes in f32 with activations as they are (`DYNAMIC_QUANTIZATION_GROUP_SIZE` 0); *f32* "
+    "Every graph as `edgepress export onnx` wrote it, after calibration with {count} prompts in {steps} steps, opened "
+    "without changes and run on the CPU with the inputs of a {height} x {width} image. The root mean square of the "
+    "difference from ONNX Runtime's output, relative to that of the output. *exact* computes in f32 with activations "
+    "as they are (`DYNAMIC_QUANTIZATION_GROUP_SIZE` 0); *f32* "
     "leaves OpenVINO's default, which with weights in 4 bits rounds activations to 8 bits in groups of 32; *default* "
     "leaves the precision to OpenVINO as well. Held in 4 bits: weights in the compiled model, of all its constants. "
     "ONNX Runtime rounds activations to 8 bits in int4 at accuracy level 4 and in w8a8, each engine in its own way."
