@@ -31,7 +31,22 @@ SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED, CHANGED = f"{SOURCE_TYPES}trainedAlgorithmicMedia", f"{SOURCE_TYPES}compositeWithTrainedAlgorithmicMedia"
 EXIF_SOFTWARE, EXIF_IFD, EXIF_USER_COMMENT = 0x0131, 0x8769, 0x9286
 ASCII_COMMENT = b"ASCII\0\0\0"  # what a user comment in ASCII begins with
-MAX_XMP_BYTES = 60_000  # a segment of a JPEG holds 65,533 bytes, and WebP is held to the same
+MAX_SEGMENT_BYTES = 60_000  # of EXIF and of XMP: one of a JPEG holds 65,533 bytes, and WebP is held to the same
+TEXTS = ("prompt", "negative_prompt")  # are recorded, or their hashes
+TEXT_HASHES = ("prompt_sha256", "negative_prompt_sha256")
+RECORDED = (  # what the pixels depend on; the engine changes their rounding only
+    *TEXT_HASHES,
+    "model",
+    "artifact_sha256",
+    "seed",
+    "steps",
+    "guidance",
+    "step_cache",
+    "tile_size",
+    "image_sha256",
+    "strength",
+    "quality",
+)
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
@@ -50,7 +65,14 @@ class ImageOrigin:
         steps: The number of denoising steps.
         model: The class of the pipeline.
         artifact_sha256: The digest of the exported files; empty if they were exported without hashes.
-        strength: How much was replaced of the image that it started from, above 0 to 1; None if it started from noise.
+        guidance: The scale of classifier-free guidance; 0 for none.
+        negative_prompt: What guidance led away from; empty for nothing.
+        step_cache: The threshold of the step cache; 0 for none.
+        tile_size: Side in pixels of the tiles that it was decoded in; None if it was decoded as a whole.
+        image_sha256: The digest of the image that it started from (`hash_image`); empty if it started from noise.
+        strength: How much was replaced of that image, above 0 to 1; None if there was none.
+        engine: What ran the graphs, with its version; empty if that is not known yet.
+        quality: The quality of the file, 1 to 100; None for formats that lose nothing.
     """
 
     prompt: str
@@ -58,13 +80,48 @@ class ImageOrigin:
     steps: int
     model: str
     artifact_sha256: str = ""
+    guidance: float = 0.0
+    negative_prompt: str = ""
+    step_cache: float = 0.0
+    tile_size: int | None = None
+    image_sha256: str = ""
     strength: float | None = None
+    engine: str = ""
+    quality: int | None = None
 
     @classmethod
-    def from_request(cls, request: GenerationRequest, model: str, artifact_sha256: str) -> ImageOrigin:
-        """The origin of the image that was asked for, with the class of its pipeline and the digest of its artifact."""
-        strength = None if request.image is None else request.strength
-        return cls(request.prompt, request.seed, request.steps, model, artifact_sha256, strength)
+    def from_request(
+        cls,
+        request: GenerationRequest,
+        model: str,
+        artifact_sha256: str,
+        engine: str = "",
+        quality: int | None = None,
+    ) -> ImageOrigin:
+        """The origin of the image that was asked for.
+
+        Args:
+            request: The request. Its size is that of the image, which the file has anyway.
+            model: The class of the pipeline.
+            artifact_sha256: The digest of the exported files; empty if they were exported without hashes.
+            engine: What ran the graphs; empty before they run.
+            quality: The quality of the file, if its format loses something.
+        """
+        return cls(
+            prompt=request.prompt,
+            seed=request.seed,
+            steps=request.steps,
+            model=model,
+            artifact_sha256=artifact_sha256,
+            guidance=request.guidance,
+            negative_prompt=request.negative_prompt,
+            step_cache=request.step_cache,
+            tile_size=request.tile_size,
+            image_sha256="" if request.image is None else hash_image(request.image),
+            strength=None if request.image is None else request.strength,
+            engine=engine,
+            quality=quality,
+        )
 
     @property
     def source_type(self) -> str:
@@ -72,31 +129,42 @@ class ImageOrigin:
         return GENERATED if self.strength in (None, 1.0) else CHANGED
 
     def to_dict(self, detail: Detail) -> dict[str, str | int | float]:
-        """The values that a file names, with the prompt or its SHA-256."""
-        values: dict[str, str | int | float] = {
-            "model": self.model,
+        """The values that a file names, with the prompts or their SHA-256; without what was not used."""
+        values: dict[str, str | int | float] = {"model": self.model, "seed": self.seed, "steps": self.steps}
+        optional: dict[str, str | int | float | None] = {
             "artifact_sha256": self.artifact_sha256,
-            "seed": self.seed,
-            "steps": self.steps,
+            "guidance": self.guidance,
+            "step_cache": self.step_cache,
+            "tile_size": self.tile_size,
+            "image_sha256": self.image_sha256,
+            "strength": self.strength,
+            "engine": self.engine,
+            "quality": self.quality,
         }
-        if self.strength is not None:
-            values["strength"] = self.strength
+        values |= {key: value for key, value in optional.items() if value}
+        texts = {"prompt": self.prompt} | ({"negative_prompt": self.negative_prompt} if self.negative_prompt else {})
         if detail == "prompt":
-            values["prompt"] = self.prompt
-        else:
-            values["prompt_sha256"] = hash_prompt(self.prompt)
-        return {key: value for key, value in values.items() if value != ""}
+            return values | texts
+        return values | {f"{key}_sha256": hash_prompt(text) for key, text in texts.items()}
 
     def list_differences(self, recorded: Mapping[str, Any]) -> list[str]:
-        """The names of the values that a file records otherwise; `prompt` also where it records nothing of it.
+        """The names of the values that a file records otherwise, or only one of both has; without the engine.
 
         Args:
             recorded: What `read_origin` read from the file.
         """
         expected = self.to_dict("none")
-        prompt_sha256 = expected.pop("prompt_sha256")
-        different = [] if read_prompt_hash(recorded) == prompt_sha256 else ["prompt"]
-        return different + [key for key, value in expected.items() if recorded.get(key) != value]
+        actual = {key: recorded[key] for key in RECORDED if key in recorded}
+        for key in TEXTS:
+            if (sha256 := read_prompt_hash(recorded, key)) is not None:
+                actual[f"{key}_sha256"] = sha256
+        different = [key for key in RECORDED if expected.get(key) != actual.get(key)]
+        return [key.removesuffix("_sha256") if key in TEXT_HASHES else key for key in different]
+
+
+def hash_image(image: Image.Image) -> str:
+    """The SHA-256 of an image's RGB pixels, row by row, in hexadecimal."""
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 def hash_prompt(prompt: str) -> str:
@@ -117,9 +185,10 @@ def build_save_options(image_format: str, origin: ImageOrigin, detail: Detail = 
     """
     if detail == "none" or not can_hold_origin(image_format):
         return {}
-    if detail == "prompt" and image_format != "PNG" and len(_build_xmp(origin, detail).encode()) > MAX_XMP_BYTES:
-        detail = "hash"
     text = json.dumps(origin.to_dict(detail))  # in ASCII
+    if image_format != "PNG" and max(len(text), len(_build_xmp(origin, detail).encode())) > MAX_SEGMENT_BYTES:
+        detail = "hash"
+        text = json.dumps(origin.to_dict(detail))
     if image_format == "PNG":
         info = PngInfo()
         info.add_text("Software", SOFTWARE)
@@ -151,10 +220,18 @@ def read_origin(image: Image.Image) -> dict[str, Any]:
         return {}
 
 
-def read_prompt_hash(recorded: Mapping[str, Any]) -> str | None:
-    """The SHA-256 of the prompt that a file records, as text or as the hash itself; None if it records neither."""
-    prompt = recorded.get("prompt")
-    sha256 = hash_prompt(prompt) if isinstance(prompt, str) else recorded.get("prompt_sha256")
+def read_prompt_hash(recorded: Mapping[str, Any], key: str = "prompt") -> str | None:
+    """The SHA-256 of a text that a file records.
+
+    Args:
+        recorded: What `read_origin` read from the file.
+        key: Which text: one of `TEXTS`.
+
+    Returns:
+        None if the file records neither the text nor its hash.
+    """
+    text = recorded.get(key)
+    sha256 = hash_prompt(text) if isinstance(text, str) else recorded.get(f"{key}_sha256")
     return sha256 if isinstance(sha256, str) else None
 
 
@@ -164,11 +241,12 @@ def can_hold_origin(image_format: str) -> bool:
 
 
 def _build_xmp(origin: ImageOrigin, detail: Detail) -> str:
+    prompt = f"{origin.prompt}\nNegative prompt: {origin.negative_prompt}" if origin.negative_prompt else origin.prompt
     attributes = {
         "Iptc4xmpExt:DigitalSourceType": origin.source_type,
         "Iptc4xmpExt:AISystemUsed": origin.model,
         "Iptc4xmpExt:AISystemVersionUsed": origin.artifact_sha256,
-        "Iptc4xmpExt:AIPromptInformation": _keep_xml_characters(origin.prompt) if detail == "prompt" else "",
+        "Iptc4xmpExt:AIPromptInformation": _keep_xml_characters(prompt) if detail == "prompt" else "",
         "xmp:CreatorTool": SOFTWARE,
     }
     text = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items() if value)

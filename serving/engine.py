@@ -91,7 +91,10 @@ class Engine:
             seconds=round(perf_counter() - start, 3),
             warnings=[*request.warnings, *warnings, *advise_on_prompt(request.generation.prompt)],
         )
-        origin = ImageOrigin.from_request(request.generation, self.pipeline.pipeline_class, self._digest)
+        quality = None if request.format == "png" else request.quality
+        origin = ImageOrigin.from_request(
+            request.generation, self.pipeline.pipeline_class, self._digest, self.pipeline.engine, quality
+        )
         options = build_save_options(request.format.upper(), origin, self._provenance)
         if request.format == "png":
             options |= PNG_OPTIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import BytesIO
 from xml.etree import ElementTree
 
@@ -75,9 +75,61 @@ def test_an_image_that_was_changed_is_marked_as_such(strength: float, source_typ
     assert read_xmp(image)[f"{IPTC}DigitalSourceType"].rpartition("/")[2] == source_type
 
 
+CHANGES = {  # of each field of a request, which the file must tell from the field before
+    "prompt": "b",
+    "seed": 1,
+    "steps": 9,
+    "tile_size": 64,
+    "guidance": 3.5,
+    "negative_prompt": "rain",
+    "image": Image.new("RGB", (8, 8), "blue"),
+    "strength": 0.7,
+    "step_cache": 0.2,
+}
+NOT_RECORDED = {"size", "require_finite"}  # that of the file's own pixels, and what changes no pixel
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
-def test_a_prompt_that_a_jpeg_cannot_hold_is_hashed(image_format: str) -> None:
-    origin = replace(ORIGIN, prompt="门" * 30_000)
+@pytest.mark.parametrize("detail", ["hash", "prompt"])
+def test_every_field_of_a_request_that_changes_pixels_is_recorded(image_format: str, detail: Detail) -> None:
+    assert {field.name for field in fields(GenerationRequest)} == {*CHANGES} | NOT_RECORDED
+    first = GenerationRequest("a", image=Image.new("RGB", (8, 8), "red"))
+    origin = ImageOrigin.from_request(first, "APipeline", "ab", "Engine 1", 90)
+    for name, value in CHANGES.items():
+        changed = ImageOrigin.from_request(replace(first, **{name: value}), "APipeline", "ab", "Engine 1", 90)  # type: ignore[arg-type]
+        content = BytesIO()
+        Image.new("RGB", (8, 8)).save(content, image_format, **build_save_options(image_format, changed, detail))
+        recorded = read_origin(Image.open(content))
+        assert changed.list_differences(recorded) == []
+        assert origin.list_differences(recorded) == [f"{name}_sha256" if name == "image" else name]
+        assert (recorded["engine"], recorded["quality"]) == ("Engine 1", 90)
+    guided = ImageOrigin.from_request(replace(first, guidance=4.0), "APipeline", "ab")
+    assert origin.list_differences(guided.to_dict(detail)) == ["guidance", "quality"]
+    assert guided.list_differences(origin.to_dict(detail)) == ["guidance", "quality"]
+
+
+def test_the_image_that_was_changed_is_named_by_its_pixels() -> None:
+    request = GenerationRequest("a", image=Image.new("RGB", (2, 1), (1, 2, 3)))
+    origin = ImageOrigin.from_request(request, "APipeline", "")
+    assert origin.image_sha256 == hashlib.sha256(bytes([1, 2, 3] * 2)).hexdigest()
+
+
+def test_a_negative_prompt_is_hashed_like_the_prompt() -> None:
+    origin = replace(ORIGIN, negative_prompt="rain")
+    assert origin.to_dict("hash")["negative_prompt_sha256"] == hashlib.sha256(b"rain").hexdigest()
+    assert "negative_prompt" not in origin.to_dict("hash")
+    content = BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG", **build_save_options("PNG", origin, "prompt"))
+    image = Image.open(content)
+    image.load()
+    assert read_values(image)["negative_prompt"] == "rain"
+    assert read_xmp(image)[f"{IPTC}AIPromptInformation"].endswith("\nNegative prompt: rain")
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("length", [15_000, 30_000])  # 45 kB in XMP and 90 kB in EXIF, and more than both hold
+def test_a_prompt_that_a_jpeg_cannot_hold_is_hashed(image_format: str, length: int) -> None:
+    origin = replace(ORIGIN, prompt="门" * length)
     content = BytesIO()
     Image.new("RGB", (8, 8)).save(content, image_format, **build_save_options(image_format, origin, "prompt"))
     image = Image.open(content)
