@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..common.errors import UserError, summarize_error
+from ..common.regular_files import require_regular
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
@@ -44,8 +46,30 @@ def encode_image(
     return stream.getvalue()
 
 
-def read_image(content: bytes) -> Image.Image:
+def read_image_file(file: Path, advice: str) -> Image.Image:
+    """Reads an image file, as `read_image` does.
+
+    Args:
+        file: The file.
+        advice: What to do if it cannot be read, as a sentence.
+
+    Raises:
+        UserError: It cannot be read, or is no image that `read_image` takes.
+    """
+    require_regular(file, advice)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {file} ({error.strerror}). {advice}") from error
+    return read_image(content, f"The image {file}")
+
+
+def read_image(content: bytes, name: str = "The image") -> Image.Image:
     """Reads an image, turned as its EXIF data say, in RGB.
+
+    Args:
+        content: The content of the file.
+        name: What a message calls it.
 
     Raises:
         UserError: It is no PNG, JPEG or WebP image, is damaged, or has too many pixels.
@@ -54,13 +78,15 @@ def read_image(content: bytes) -> Image.Image:
         with Image.open(BytesIO(content), formats=[name.upper() for name in FORMATS]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
-                    f"The image has {image.width} x {image.height} pixels. Give one of at most {MAX_PIXELS:,}."
+                    f"{name} has {image.width} x {image.height} pixels. Give one of at most {MAX_PIXELS:,}."
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} has too many pixels. Give one of at most {MAX_PIXELS:,}.") from error
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         is_unknown = isinstance(error, UnidentifiedImageError)  # the message would name an object in memory
         reason = "its format is unknown" if is_unknown else summarize_error(error)
-        raise UserError(f"The image cannot be read ({reason}). Give a PNG, JPEG or WebP file.") from error
+        raise UserError(f"{name} cannot be read ({reason}). Give a PNG, JPEG or WebP file.") from error
 
 
 def media_type(image_format: ImageFormat) -> str:

@@ -18,9 +18,12 @@ from .errors import ApiError
 from .template_store import MAX_NAME
 
 JSON = "application/json"
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MULTIPART = "multipart/form-data"
+FORMS = (MULTIPART, "application/x-www-form-urlencoded")
 MAX_FIELDS = 32  # of a form
-IMAGE = "image"  # the field that may be a file
+IMAGE, MASK = "image", "mask"  # the fields that may be files
+FILE_FIELDS = (IMAGE, MASK)
+LIST_SUFFIX = "[]"  # of the names of fields that OpenAI's clients send lists in
 MAX_SEED = 2**53 - 1  # the largest number that every JSON parser reads exactly
 MAX_SIDE = 65_536  # pixels that a body may name at all; how many the server accepts is a setting
 Body = TypeVar("Body", bound=BaseModel)
@@ -113,6 +116,22 @@ class ImagesBody(BaseModel):
     )
 
 
+class EditsBody(ImagesBody):
+    """What `POST /v1/images/edits` takes: OpenAI's parameters, of which unknown ones are ignored."""
+
+    image: str = Field(
+        min_length=1, description="The file of the image to start from; in base64 or as a data URL if it is a text."
+    )
+    mask: None = Field(default=None, description="Not supported: the whole image is changed.")
+    strength: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Not OpenAI's: how much of the image is replaced; default: 0.6.",
+    )
+
+
 async def read_body(request: Request, schema: type[Body], media_types: Collection[str]) -> Body:
     """Reads the body of a request.
 
@@ -129,7 +148,10 @@ async def read_body(request: Request, schema: type[Body], media_types: Collectio
         accepted = " or ".join(media_types)
         raise ApiError(415, f"The body has the media type '{media_type}'. Send {accepted}.")
     is_json = media_type == JSON
-    content = await _read_json(request) if is_json else await _read_form(request, IMAGE in schema.model_fields)
+    files = [name for name in FILE_FIELDS if name in schema.model_fields]
+    content = await _read_json(request) if is_json else await _read_form(request, files)
+    if content.get(MASK) is not None and MASK in files:
+        raise ApiError(422, "This server takes no masks: the whole image is changed. Leave mask out.", MASK)
     try:
         return schema.model_validate(content, strict=is_json)  # the values of a form are all texts
     except ValidationError as error:
@@ -150,31 +172,41 @@ async def _read_json(request: Request) -> dict[str, Any]:
         raise ApiError(400, f"The body is malformed: {error}. Send a JSON object.") from error
 
 
-async def _read_form(request: Request, takes_image: bool) -> dict[str, str]:
+async def _read_form(request: Request, files: Collection[str]) -> dict[str, str]:
     """Fields of a form; those that were left empty are left out, as a browser sends them.
 
     Args:
         request: The request.
-        takes_image: Whether the field `image` may be a file, which is returned in base64.
+        files: The fields that may be files, which are returned in base64.
     """
     fields: dict[str, str] = {}
     try:
-        form = await request.form(max_files=int(takes_image), max_fields=MAX_FIELDS)
+        form = await request.form(max_files=len(files), max_fields=MAX_FIELDS)
     except HTTPException as error:
         if "Too many files" in error.detail:
-            raise ApiError(400, "A field of the form is a file. Send text.") from error
+            raise ApiError(400, f"{_describe_file_limit(len(files))}. Send text.") from error
         if "Too many fields" in error.detail:
             raise ApiError(400, f"The form has more than {MAX_FIELDS} fields. Send fewer.") from error
         raise ApiError(400, "The body is no form. Send it as multipart/form-data, with its boundary.") from error
     for name, value in form.multi_items():
+        if (single := name.removesuffix(LIST_SUFFIX)) in files:
+            name = single
         if not isinstance(value, str):
-            if name != IMAGE:
+            if name not in files:
                 raise ApiError(400, f"The field '{name}' is a file. Send text.", name)
-            value = b64encode(await value.read()).decode("ascii")
+            content = await value.read()
+            if value.filename and not content:  # a browser sends no name where no file was chosen
+                raise ApiError(422, f"The file of the field '{name}' is empty. Send an image.", name)
+            value = b64encode(content).decode("ascii")
         if name in fields:
             raise ApiError(400, f"The field '{name}' is given twice. Send it once.", name)
         fields[name] = value
     return {name: value for name, value in fields.items() if value}
+
+
+def _describe_file_limit(num_files: int) -> str:
+    """What is wrong with a form that holds more files than a route takes."""
+    return f"The form has more than {num_files} files" if num_files else "A field of the form is a file"
 
 
 def _explain(details: Any, schema: type[BaseModel]) -> str:

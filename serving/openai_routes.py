@@ -1,4 +1,7 @@
-"""OpenAI's routes for images, so that clients of that API work: `POST /v1/images/generations`, `GET /v1/models`."""
+"""OpenAI's routes for images, so that clients of that API work.
+
+`POST /v1/images/generations`, `POST /v1/images/edits` and `GET /v1/models`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from .bodies import JSON, ImagesBody, read_body
+from .bodies import JSON, MULTIPART, EditsBody, ImagesBody, read_body
 from .errors import ApiError
 from .event_stream import MEDIA_TYPE as EVENT_STREAM
 from .event_stream import stream_job
@@ -18,7 +21,8 @@ from .images import EncodedImage
 from .openapi_schema import EVENT, describe_body, describe_errors
 from .service import Service, get_service
 
-COMPLETED_EVENT = "image_generation.completed"
+COMPLETED_EVENT, EDITED_EVENT = "image_generation.completed", "image_edit.completed"
+EDITS = "/images/edits"
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1")
 
@@ -57,27 +61,46 @@ class ModelList(BaseModel):
     data: list[ModelEntry] = Field(description="The one that it has.")
 
 
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The images.",
+        "content": {
+            JSON: {"schema": {"$ref": "#/components/schemas/ImagesAnswer"}},
+            EVENT_STREAM: {"schema": EVENT},
+        },
+        "model": ImagesAnswer,
+    },
+    **describe_errors(400, 404, 408, 413, 415, 422, 500, 503, 504),
+}
+
+
 @router.post(
     "/images/generations",
     summary="Generate images, in OpenAI's form",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The images.",
-            "content": {
-                JSON: {"schema": {"$ref": "#/components/schemas/ImagesAnswer"}},
-                EVENT_STREAM: {"schema": EVENT},
-            },
-            "model": ImagesAnswer,
-        },
-        **describe_errors(400, 404, 408, 413, 415, 422, 500, 503, 504),
-    },
+    responses=ANSWERS,
     openapi_extra=describe_body(ImagesBody, (JSON,)),
 )
 async def generate_images(request: Request) -> Response:
     """Generates images; the request is cancelled when its connection is closed."""
+    return await _answer(request, await read_body(request, ImagesBody, (JSON,)), COMPLETED_EVENT)
+
+
+@router.post(
+    EDITS,
+    summary="Generate images that start from another one, in OpenAI's form",
+    response_class=Response,
+    responses=ANSWERS,
+    openapi_extra=describe_body(EditsBody, (MULTIPART,)),
+)
+async def edit_images(request: Request) -> Response:
+    """Generates images that start from another one; the request is cancelled when its connection is closed."""
+    return await _answer(request, await read_body(request, EditsBody, (MULTIPART,)), EDITED_EVENT)
+
+
+async def _answer(request: Request, body: ImagesBody, event: str) -> Response:
+    """Generates the images of a body; `event` is the name of what a stream ends with."""
     service = get_service(request)
-    body = await read_body(request, ImagesBody, (JSON,))
     if body.response_format == "url" and not service.settings.limits.keep_images:
         raise ApiError(422, "This server keeps no images. Set response_format to 'b64_json'.", "response_format")
     requests = service.builder.build_all(body)
@@ -86,7 +109,7 @@ async def generate_images(request: Request) -> Response:
     if body.stream:
         job = service.submit(requests)
         return stream_job(
-            service, job, lambda image: _describe_event(request, service, body, image), COMPLETED_EVENT, False
+            service, job, lambda image: _describe_event(request, service, body, image, event), event, False
         )
     images = await service.run(request, requests)
     facts = images[0].facts
@@ -114,10 +137,12 @@ def _describe(request: Request, service: Service, body: ImagesBody, image: Encod
     return ImageData(b64_json=image.to_base64())
 
 
-def _describe_event(request: Request, service: Service, body: ImagesBody, image: EncodedImage) -> dict[str, Any]:
+def _describe_event(
+    request: Request, service: Service, body: ImagesBody, image: EncodedImage, event: str
+) -> dict[str, Any]:
     facts = image.facts
     return {
-        "type": COMPLETED_EVENT,
+        "type": event,
         "created_at": int(time()),
         "size": f"{facts.width}x{facts.height}",
         "output_format": facts.format,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .openai_routes import EDITS, router
 from .openapi_schema import EMPTY, NULL
 from .request_builder import RequestBuilder
 
@@ -12,6 +13,8 @@ from .request_builder import RequestBuilder
 def add_limits(description: dict[str, Any], builder: RequestBuilder) -> None:
     """Adds the limits of a server to the description of its bodies, in place."""
     limits = builder.limits
+    if not builder.takes_images:
+        del description["paths"][f"{router.prefix}{EDITS}"]
     heights, widths = builder.list_sides()
     for properties in _iter_properties(description):
         properties["prompt"]["maxLength"] = limits.max_prompt_characters

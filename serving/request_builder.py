@@ -16,7 +16,7 @@ from ..common.suggest import suggest_name
 from ..runtime.generation_request import DEFAULT_STRENGTH, GenerationRequest
 from ..runtime.image_file import read_image
 from ..storage.pipeline_config import PresetConfig
-from .bodies import GenerateBody, ImagesBody
+from .bodies import EditsBody, GenerateBody, ImagesBody
 from .errors import ApiError
 from .images import ImageRequest
 from .settings import Limits
@@ -81,7 +81,8 @@ class RequestBuilder:
             ApiError: A value is unknown, beyond a limit, or of no image that the pipeline can generate.
         """
         preset = self._find_preset(body.preset)
-        height, width = (min(side, self.max_side) for side in (preset.size if preset else None) or self.default_size)
+        image = _decode_image(body.image) if body.image else None
+        height, width = self._choose_size(preset, image)
         guidance = (preset.guidance if preset else 0.0) if body.guidance is None else body.guidance
         negative_prompt = body.negative_prompt or ""
         request = GenerationRequest(
@@ -91,7 +92,7 @@ class RequestBuilder:
             size=(body.height or height, body.width or width),
             guidance=guidance,
             negative_prompt=negative_prompt if guidance else "",
-            image=_decode_image(body.image) if body.image else None,
+            image=image,
             strength=body.strength or DEFAULT_STRENGTH,
         )
         self._require_valid(request, negative_prompt)
@@ -115,11 +116,27 @@ class RequestBuilder:
                 steps=body.steps,
                 template=body.template,
                 preset=name if name in self.presets else None,
+                image=body.image if isinstance(body, EditsBody) else None,
+                strength=body.strength if isinstance(body, EditsBody) else None,
                 format=body.output_format or "png",
                 **compression,
             )
         )
         return [first.with_seed(first.generation.seed + index) for index in range(count)]
+
+    def _choose_size(self, preset: PresetConfig | None, image: Image | None) -> tuple[int, int]:
+        """Height and width of an image if the request gives none.
+
+        That of the image that it starts from, lowered to what the server accepts, or else the preset's or the
+        artifact's. Where all sizes are exported ones, images are scaled to those.
+        """
+        if image is None or self.image_sizes:
+            height, width = (preset.size if preset else None) or self.default_size
+            return min(height, self.max_side), min(width, self.max_side)
+        scale = min(1.0, self.max_side / max(image.size))
+        multiple = self.size_multiple
+        height, width = (max(int(side * scale) // multiple, 1) * multiple for side in (image.height, image.width))
+        return height, width
 
     def _limit_steps(self, preset: PresetConfig | None) -> int:
         return min(preset.steps if preset else GenerationRequest.steps, self.limits.max_steps)
