@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from ..common.errors import UserError
-from ..common.regular_files import require_regular
 from ..common.requirements import requires_extra
 from ..common.suggest import suggest_name
 from ..recipes.presets import MAX_STEPS
 from .command import LOGGER, Command, require_effect
 from .console import print_json, show_progress
 from .execution_providers import provider_option, require_no_npu, threads_option
-from .image_output import LOSSY_FORMATS, resolve_output
+from .image_output import LOSSY_FORMATS, ImageOutput, resolve_output
 from .options import PATH, json_option, output_option, provenance_option, restart_option, verbosity_options
 from .parameter_types import ImageSize, NameChoice, Number, WholeNumber
 
@@ -48,12 +47,12 @@ ENGINES = ("onnxruntime", "openvino")
     "image_file",
     type=PATH,
     metavar="FILE",
-    help="An image to start from; the artifact must have the graph that reads it.",
+    help="An image to start from, also of prompts that name none; the artifact must have the graph that reads it.",
 )
 @click.option(
     "--strength",
     type=Number(0, 1, min_open=True),
-    help="With --image: how much of it is replaced, up to 1.  [default: 0.6]",
+    help="How much of the image to start from is replaced, up to 1.  [default: 0.6]",
 )
 @click.option(
     "--step-cache",
@@ -124,13 +123,12 @@ def generate(
         raise UserError("Give either --prompt or --prompts.")
     if prompts is None and (batch_format or low_memory or restart):
         raise UserError("--format, --low-memory and --restart are for --prompts. Leave them out.")
-    if image_file is not None and prompts is not None:
-        raise UserError("--image is for --prompt. Leave it out.")
-    if image_file is None and strength is not None:
-        raise UserError("--strength is for --image. Leave it out.")
+    if image_file is None and prompts is None:
+        require_effect("--strength", strength is None, "there is no --image to start from")
     target = resolve_output(output, quality) if prompts is None else None
     written = target.image_format if target else (batch_format or FORMATS[0]).upper()
     require_effect("--quality", written in LOSSY_FORMATS, f"{written} files lose nothing")
+    from ..runtime.image_file import read_image_file
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import ImagePipeline
 
@@ -147,7 +145,9 @@ def generate(
     settings = replace(settings, tile_size=tile, step_cache=step_cache)
     request = replace(settings, prompt=prompt or "", seed=seed, negative_prompt=negative_prompt)
     if image_file is not None:
-        request = _add_image(request, image_file, strength)
+        request = replace(request, image=read_image_file(image_file, "Give an image file as --image."))
+    if strength is not None:
+        request = replace(request, strength=strength)
     if target is None:
         assert prompts is not None
         from ..runtime.batch import BatchSettings
@@ -158,25 +158,12 @@ def generate(
         return
     with show_progress() as progress:
         image = pipeline.generate(request, progress)
-    target.save(image, **_describe_origin(pipeline, request, target.image_format, provenance))
+    target.save(image, **_describe_origin(pipeline, request, target, provenance))
     if as_json:
         size = (image.height, image.width)
         print_json({"image": str(output), "prompt": prompt, "seed": seed, "steps": request.steps, "size": size})
     else:
         click.echo(f"Generated {output}", err=target.is_standard_output)
-
-
-def _add_image(request: GenerationRequest, file: Path, strength: float | None) -> GenerationRequest:
-    """The request with an image to start from."""
-    from ..runtime.generation_request import DEFAULT_STRENGTH
-    from ..runtime.image_file import read_image
-
-    try:
-        require_regular(file, "Give an image file as --image.")
-        image = read_image(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"Cannot read {file} ({error.strerror}). Give another --image.") from error
-    return replace(request, image=image, strength=DEFAULT_STRENGTH if strength is None else strength)
 
 
 def _resolve_preset(
@@ -208,8 +195,11 @@ def _generate_batch(
     from ..prompts.sets import load_prompt_set
     from ..runtime.batch import generate_batch
 
+    loaded = load_prompt_set(prompts, allow_images=True)
+    starts_from_image = settings.request.image is not None or any(prompt.image for prompt in loaded)
+    require_effect("--strength", starts_from_image, "no prompt has an image to start from")
     with show_progress() as progress:
-        result = generate_batch(pipeline, load_prompt_set(prompts), settings, folder, restart, progress)
+        result = generate_batch(pipeline, loaded, settings, folder, restart, progress)
     if as_json:
         print_json({"images": [str(file) for file in result.files], "generated": result.num_generated})
         return
@@ -228,14 +218,15 @@ def _verify(artifact: Path) -> None:
 
 
 def _describe_origin(
-    pipeline: ImagePipeline, request: GenerationRequest, image_format: str, detail: Detail
+    pipeline: ImagePipeline, request: GenerationRequest, target: ImageOutput, detail: Detail
 ) -> dict[str, Any]:
     """The arguments of `Image.save` that store how the image was generated; says so where the format cannot."""
     from ..runtime.image_metadata import ImageOrigin, build_save_options, can_hold_origin
     from ..storage.outdated_results import digest_published
 
-    if detail != "none" and not can_hold_origin(image_format):
-        LOGGER.warning("%s files do not say how an image was generated. Use PNG, JPEG or WebP.", image_format)
+    if detail != "none" and not can_hold_origin(target.image_format):
+        LOGGER.warning("%s files do not say how an image was generated. Use PNG, JPEG or WebP.", target.image_format)
     digest = digest_published(pipeline.folder) or ""
-    origin = ImageOrigin.from_request(request, pipeline.pipeline_class, digest)
-    return build_save_options(image_format, origin, detail)
+    quality = target.quality if target.image_format in LOSSY_FORMATS else None
+    origin = ImageOrigin.from_request(request, pipeline.pipeline_class, digest, pipeline.engine, quality)
+    return build_save_options(target.image_format, origin, detail)

@@ -41,6 +41,17 @@ class Prompt(BaseModel):
     guidance: FiniteFloat | None = Field(
         default=None, ge=0, le=1000, description="Guidance scale, instead of that of the recipe; 0 disables guidance."
     )
+    image: str | None = Field(
+        default=None,
+        description="An image file to start from, absolute or relative to the folder of the set; only batches of "
+        "`edgepress generate` take one.",
+    )
+    strength: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="How much of that image is replaced, above 0 to 1, instead of that of the batch.",
+    )
     lines: tuple[str, ...] = Field(
         default=(), description="The text that the image should show, from top to bottom; empty for none."
     )
@@ -77,7 +88,7 @@ class Prompt(BaseModel):
         """Returns its negative prompt, or else the default."""
         return default if self.negative_prompt is None else self.negative_prompt
 
-    @field_validator("guidance", "angle", "region", "text_height", mode="before")
+    @field_validator("guidance", "strength", "angle", "region", "text_height", mode="before")
     @classmethod
     def _require_numbers(cls, value: Any) -> Any:
         """Pydantic would read `true` as the number 1, and the text "0.5" as 0.5."""

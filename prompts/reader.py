@@ -32,22 +32,24 @@ from ..storage.recognition import PathKind, recognize_path, reject_path
 from . import benchmark_formats
 from .benchmark_formats import LocatedPrompts, find_benchmark
 from .entries import EXTRA_CELLS, FORMATS, Entry, EntryList, read_entries
-from .fields import parse_categories, parse_id, parse_language, parse_lines, parse_text, require_id
+from .fields import parse_categories, parse_id, parse_language, parse_lines, parse_text, require_id, require_text
 from .prompt import Prompt, detect_language
 
 OWN_KEYS = tuple(Prompt.model_fields)
 # Own keys that tell edgepress's format from those of others.
-TELLING_KEYS = {*OWN_KEYS} - {"id", "prompt", "negative_prompt", "guidance"}
+TELLING_KEYS = {*OWN_KEYS} - {"id", "prompt", "negative_prompt", "guidance", "image"}
+IMAGE_KEYS = ("image", "strength")  # for images that start from another one
 PARSERS: dict[str, Callable[[Entry, str], object]] = {
     "id": parse_id,
     "language": parse_language,
     "lines": parse_lines,
     "negative_prompt": parse_text,
+    "image": require_text,
     "categories": parse_categories,
 }
 TEXT_KEYS = ("prompt", "text", "caption", "prompt_en", "prompt_zh")  # the first that is there is taken
 ID_KEYS = ("id", "prompt_id", "item_id")
-KNOWN_COLUMNS = tuple({*OWN_KEYS, *TEXT_KEYS, *ID_KEYS, *benchmark_formats.COLUMNS})
+KNOWN_COLUMNS = tuple({*OWN_KEYS, *TEXT_KEYS, *ID_KEYS, *benchmark_formats.COLUMNS} - {*IMAGE_KEYS})
 PROMPT_FOLDERS = (PathKind.FOLDER, PathKind.EMPTY, PathKind.IMAGES)  # others have texts that are no prompts
 ID_DIGITS = 12  # hexadecimal, of the SHA-256 of a text
 
@@ -71,10 +73,14 @@ class _Columns:
     lines: str | None
 
 
-def load_prompts(path: Path) -> list[Prompt]:
+def load_prompts(path: Path, allow_images: bool = False) -> list[Prompt]:
     """Loads the prompts of a file or folder, in order.
 
     What was taken is logged: as a warning if something was assumed or left out.
+
+    Args:
+        path: The file or folder.
+        allow_images: Whether prompts may name an image to start from, whose path is returned with that folder.
 
     Raises:
         UserError: The file cannot be read or has no prompts, an entry is invalid, or an id is not unique.
@@ -89,8 +95,8 @@ def load_prompts(path: Path) -> list[Prompt]:
     if convert:
         prompts = _require_unique(convert(entries))
         _logger.info("%s: %d prompts of a published benchmark.", path, len(prompts))
-    elif entries.unit == "key" and "prompt" in keys and TELLING_KEYS & set(keys):
-        prompts = _require_unique(_convert_own(entries))
+    elif entries.unit == "key" and _is_own_format({*keys}, allow_images):
+        prompts = _require_unique(_locate_images(_convert_own(entries), path, allow_images))
         _log_selection(entries, "prompt", prompts, ())
     else:
         columns = _find_columns(entries, keys)
@@ -99,6 +105,12 @@ def load_prompts(path: Path) -> list[Prompt]:
         unused = [*(key for key in keys if key not in used), *entries.other_columns]
         _log_selection(entries, columns.text, prompts, unused)
     return prompts
+
+
+def _is_own_format(keys: set[str], allow_images: bool) -> bool:
+    """Whether objects are in edgepress's own format. Data sets of others have images too, for another purpose."""
+    has_images = allow_images and "image" in keys and keys <= {*OWN_KEYS}
+    return "prompt" in keys and (has_images or not TELLING_KEYS.isdisjoint(keys))
 
 
 def _find_columns(entries: EntryList, keys: Sequence[str]) -> _Columns:
@@ -143,6 +155,21 @@ def _convert_own(entries: EntryList) -> LocatedPrompts:
             yield entry.where, Prompt.model_validate(entry.fields | new_id | guessed | parsed)
         except ValidationError as error:
             raise UserError(f"{entry.where}: {explain_value(error.errors()[0])}. See docs/prompts.md.") from error
+
+
+def _locate_images(prompts: LocatedPrompts, path: Path, allow_images: bool) -> LocatedPrompts:
+    """The prompts with the paths of their images.
+
+    Raises:
+        UserError: A prompt has an image where none is read, or a strength without one.
+    """
+    for where, prompt in prompts:
+        key = next((key for key in IMAGE_KEYS if getattr(prompt, key) is not None), None)
+        if key and not allow_images:
+            raise UserError(f"{where}: {key} has an effect in 'edgepress generate --prompts' only. Remove it.")
+        if prompt.image is not None:
+            prompt = prompt.model_copy(update={"image": str(path.parent / prompt.image)})
+        yield where, prompt
 
 
 def _convert(entries: EntryList, columns: _Columns) -> LocatedPrompts:

@@ -23,16 +23,17 @@ def prompt_set_names() -> list[str]:
     return sorted(path.stem for path in PROMPTS_DIR.glob("*.jsonl"))
 
 
-def load_prompt_set(name_or_path: str | Path) -> list[Prompt]:
+def load_prompt_set(name_or_path: str | Path, allow_images: bool = False) -> list[Prompt]:
     """Loads the prompts of a set, in order.
 
     Args:
         name_or_path: The name of a shipped set, or the path of a file or folder. A shipped set takes precedence.
+        allow_images: Whether prompts may name an image to start from.
 
     Raises:
         UserError: There is no such set, its format is unknown, it has no prompts, or an entry is invalid.
     """
-    return load_prompts(find_prompt_set(name_or_path))
+    return load_prompts(find_prompt_set(name_or_path), allow_images)
 
 
 def find_prompt_set(name_or_path: str | Path) -> Path:

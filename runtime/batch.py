@@ -19,12 +19,12 @@ from ..storage.outdated_results import digest_published
 from ..storage.preflight import check_results_folder
 from ..storage.recognition import is_artifact
 from .generation_request import GenerationRequest
-from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image
+from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image, read_image_file
 from .image_metadata import Detail, ImageOrigin, build_save_options, read_origin
 from .pipeline import ImagePipeline
 from .verification import digest_export
 
-UNRECORDED = ("prompt", "image", "strength")  # of a request: batches start from noise
+UNRECORDED = ("prompt", "image", "strength")  # of a request: they are recorded for each prompt
 RECORD, PROMPTS = "batch.json", "prompts"  # the file, and its key for the texts by id
 MAX_SHOWN = 4  # differences in a message
 GENERATING = "generating"  # stage of progress
@@ -36,8 +36,8 @@ class BatchSettings:
     """How the images of a batch are generated.
 
     Attributes:
-        request: Settings of every image; its prompt is ignored, and a prompt's own negative prompt and guidance
-            replace its.
+        request: Settings of every image; its prompt is ignored, and a prompt's own negative prompt, guidance, image and
+            strength replace its.
         format: Format of the files.
         quality: 1 to 100, for JPEG and WebP.
         provenance: What the files say of their prompts.
@@ -88,32 +88,28 @@ def generate_batch(
         KeyboardInterrupt: Ctrl-C, with what is finished.
     """
     require_guidance(prompts, pipeline.takes_guidance, pipeline.pipeline_class)
-    requests = [_make_request(prompt, settings.request) for prompt in prompts]
-    for request in requests:
+    digest = digest_published(pipeline.folder) or ""
+    quality = None if settings.format == "png" else settings.quality
+    images = []
+    for prompt in prompts:  # whose images to start from are not held in memory
+        request = _make_request(prompt, settings.request)
         pipeline.check_request(request)
+        origin = ImageOrigin.from_request(request, pipeline.pipeline_class, digest, quality=quality)
+        size = pipeline.resolve_request_size(request)
+        images.append(_BatchImage(prompt, folder / f"{prompt.id}.{settings.format}", origin, size))
     if is_artifact(folder):
         raise UserError(f"{folder} is an artifact: images do not belong there. Choose another --output.")
     check_results_folder(folder)
-    files = [folder / f"{prompt.id}.{settings.format}" for prompt in prompts]
-    texts = {
-        prompt.id: request.prompt + request.negative_prompt + ("" if prompt.guidance is None else f" {prompt.guidance}")
-        for prompt, request in zip(prompts, requests, strict=True)
-    }
+    files = [image.file for image in images]
+    texts = {image.prompt.id: image.describe() for image in images}
     _claim(folder, _describe(pipeline, settings), texts, files, restart)
-    digest = digest_published(pipeline.folder) or ""
-    origins = [ImageOrigin.from_request(request, pipeline.pipeline_class, digest) for request in requests]
-    sizes = [pipeline.resolve_size(request.size) for request in requests]
-    missing = [
-        index
-        for index, (file, origin, size) in enumerate(zip(files, origins, sizes, strict=True))
-        if restart or _is_unusable(file, origin, size, settings)
-    ]
+    missing = [image for image in images if restart or _is_unusable(image, settings)]
     finished = len(files) - len(missing)
     progress(GENERATING, finished, len(files))
-    for index in missing:
+    for image in missing:
         try:
-            content = _encode(pipeline, requests[index], origins[index], settings)
-            atomic_write(files[index], lambda temporary, content=content: temporary.write_bytes(content))  # type: ignore[misc]
+            content = _encode(pipeline, image, settings)
+            atomic_write(image.file, lambda temporary, content=content: temporary.write_bytes(content))  # type: ignore[misc]
         except KeyboardInterrupt as error:
             hint = "The same command goes on." if not restart else "The same command without --restart goes on."
             raise KeyboardInterrupt(f"Interrupted after {finished} of {len(files)} images. {hint}") from error
@@ -122,44 +118,81 @@ def generate_batch(
     return BatchResult(tuple(files), len(missing))
 
 
-def _is_unusable(file: Path, origin: ImageOrigin, size: tuple[int, int], settings: BatchSettings) -> bool:
+@dataclass(frozen=True)
+class _BatchImage:
+    """An image of a batch.
+
+    Attributes:
+        prompt: Its prompt.
+        file: Its file.
+        origin: How it is generated, without the engine.
+        size: Its height and width in pixels.
+    """
+
+    prompt: Prompt
+    file: Path
+    origin: ImageOrigin
+    size: tuple[int, int]
+
+    def describe(self) -> str:
+        """What the image depends on besides the settings of the batch."""
+        guidance = "" if self.prompt.guidance is None else f" {self.prompt.guidance}"
+        start = f" {self.origin.image_sha256} {self.origin.strength}" if self.origin.image_sha256 else ""
+        return self.origin.prompt + self.origin.negative_prompt + guidance + start
+
+
+def _is_unusable(image: _BatchImage, settings: BatchSettings) -> bool:
     """Whether an image must be generated: it was not, or its file is not what was written then, which is logged."""
-    if not file.exists():
+    if not image.file.exists():
         return True
-    problem = _find_problem(file, origin, size, settings)
+    problem = _find_problem(image, settings)
     if problem:
-        logger.warning("%s %s. It is generated again.", file, problem)
+        logger.warning("%s %s. It is generated again.", image.file, problem)
     return bool(problem)
 
 
-def _find_problem(file: Path, origin: ImageOrigin, size: tuple[int, int], settings: BatchSettings) -> str:
+def _find_problem(expected: _BatchImage, settings: BatchSettings) -> str:
     """What follows the file's name in a sentence; empty if nothing is wrong."""
     try:
-        with Image.open(file) as image:
+        with Image.open(expected.file) as image:
             image.load()
             if image.format != settings.format.upper():
                 return f"is no {settings.format.upper()}"
-            if (image.height, image.width) != size:
-                return f"has {image.height}x{image.width} pixels instead of {size[0]}x{size[1]}"
-            different = [] if settings.provenance == "none" else origin.list_differences(read_origin(image))
+            if (image.height, image.width) != expected.size:
+                height, width = expected.size
+                return f"has {image.height}x{image.width} pixels instead of {height}x{width}"
+            different = [] if settings.provenance == "none" else expected.origin.list_differences(read_origin(image))
     except (OSError, SyntaxError, ValueError):  # as Pillow says that a file is cut off or damaged
         return "is cut off or damaged"
     return f"records another {' and '.join(different)} than this batch has" if different else ""
 
 
-def _encode(pipeline: ImagePipeline, request: GenerationRequest, origin: ImageOrigin, settings: BatchSettings) -> bytes:
+def _encode(pipeline: ImagePipeline, image: _BatchImage, settings: BatchSettings) -> bytes:
     """Generates an image, and returns the content of its file."""
+    pixels = pipeline.generate(_make_request(image.prompt, settings.request))
+    origin = replace(image.origin, engine=pipeline.engine)
     options = build_save_options(settings.format.upper(), origin, settings.provenance)
-    return encode_image(pipeline.generate(request), settings.format, settings.quality, options)
+    return encode_image(pixels, settings.format, settings.quality, options)
 
 
 def _make_request(prompt: Prompt, request: GenerationRequest) -> GenerationRequest:
+    """The request of a prompt, with the image that it starts from."""
     guidance = prompt.choose_guidance(request.guidance)
+    image = request.image
+    if prompt.image is not None:
+        image = read_image_file(Path(prompt.image), f"Correct 'image' of the prompt {prompt.id!r}.")
+    if image is None and prompt.strength is not None:
+        raise UserError(
+            f"The prompt {prompt.id!r} has a strength and no image to start from. Give it an 'image', or remove "
+            "'strength'."
+        )
     return replace(
         request,
         prompt=prompt.prompt,
         seed=prompt_seed(prompt.id, request.seed),
         guidance=guidance,
+        image=image,
+        strength=request.strength if prompt.strength is None else prompt.strength,
         negative_prompt=prompt.choose_negative_prompt(request.negative_prompt) if guidance else "",
     )
 

@@ -274,6 +274,27 @@ class ImagePipeline:
         with reject_malformed(self.folder):
             return self._host.native_resolution, self._host.native_resolution
 
+    @check_arguments
+    def resolve_request_size(self, request: GenerationRequest) -> tuple[int, int]:
+        """Returns the height and width of the image of a request.
+
+        Args:
+            request: The request; without a size, it is that of its image, lowered to what the pipeline supports.
+
+        Raises:
+            UserError: The artifact was exported for other sizes, or the image is smaller than a patch.
+        """
+        if request.image is None or request.size or self.image_sizes or self._is_rknn:
+            return self.resolve_size(request.size)
+        multiple = self.size_multiple
+        size = (request.image.height // multiple * multiple, request.image.width // multiple * multiple)
+        if not all(size):
+            raise UserError(
+                f"The image is {request.image.width} pixels wide and {request.image.height} high, smaller than the "
+                f"{multiple} pixels of a patch. Give a larger one, or a size."
+            )
+        return size
+
     @property
     def load_seconds(self) -> float:
         """Time spent loading graphs so far, in seconds."""
@@ -301,7 +322,7 @@ class ImagePipeline:
     def _prepare(self, request: GenerationRequest) -> tuple[tuple[int, ...], Schedule, RunGraph]:
         """The shape of the latents, the schedule from the first step that is done, and what decodes."""
         require_valid(request)
-        height, width = self._resolve_request_size(request)
+        height, width = self.resolve_request_size(request)
         shape = self._host.latent_shape(height, width)
         if request.image is not None:
             self._require_encoder()
@@ -322,19 +343,6 @@ class ImagePipeline:
                 "'negative_prompt' has no effect without guidance. Set guidance, such as 4, or leave it out."
             )
 
-    def _resolve_request_size(self, request: GenerationRequest) -> tuple[int, int]:
-        """The size of the request, or else that of its image, lowered to what the pipeline supports."""
-        if request.image is None or request.size or self.image_sizes or self._is_rknn:
-            return self.resolve_size(request.size)
-        multiple = self.size_multiple
-        size = (request.image.height // multiple * multiple, request.image.width // multiple * multiple)
-        if not all(size):
-            raise UserError(
-                f"The image is {request.image.width} pixels wide and {request.image.height} high, smaller than the "
-                f"{multiple} pixels of a patch. Give a larger one, or a size."
-            )
-        return size
-
     def _require_encoder(self) -> None:
         if not self._host.encoder_graph:
             raise UserError(f"A {self.pipeline_class} takes no 'image' to start from here. Leave it out.")
@@ -349,7 +357,7 @@ class ImagePipeline:
     ) -> Any:
         """Encodes an image, scaled to the size of the request, and adds the noise of the schedule's first step."""
         drawn, noise = torch_randn_sequence(shape, request.seed, 2)
-        height, width = self._resolve_request_size(request)
+        height, width = self.resolve_request_size(request)
         scaled = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
         run = self._guard(self._run, ENCODING, request)
         return schedule.add_noise(self._host.encode_image(run, np.asarray(scaled), drawn), noise)

@@ -194,7 +194,9 @@ def test_a_file_that_is_no_image_is_named_so(artifact: Path, tmp_path: Path) -> 
     file = tmp_path / "notes.png"
     file.write_text("no image")
     message = get_error(generate(artifact, tmp_path / "a.png", "--image", str(file)))
-    assert message == "Error: The image cannot be read (its format is unknown). Give a PNG, JPEG or WebP file.\n"
+    assert (
+        message == f"Error: The image {file} cannot be read (its format is unknown). Give a PNG, JPEG or WebP file.\n"
+    )
 
 
 @pytest.mark.slow

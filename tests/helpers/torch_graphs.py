@@ -12,7 +12,7 @@ from diffusers import ZImageImg2ImgPipeline
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from edgepress.models.base.host import RunGraph, run_first_outputs
+from edgepress.models.base.host import GraphRunner
 from edgepress.runtime.generation_request import GenerationRequest
 
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder", "vae_encoder")
@@ -49,18 +49,23 @@ def psnr(image: Image, reference: Image) -> float:
     return float(10 * np.log10(255**2 / error)) if error else np.inf
 
 
-def make_torch_runner(pipeline: Any) -> RunGraph:
+class TorchGraphs(GraphRunner):
+    """Graphs in torch, in the place of sessions of an engine."""
+
+    engine = f"torch {torch.__version__}"
+
+
+def make_torch_runner(pipeline: Any) -> TorchGraphs:
     """Makes what runs a graph by name with the components of the pipeline."""
     functions = (_text_encoder, _caption, _transformer, _decoder, _encoder)
     graphs = dict(zip(GRAPHS, functions, strict=True))
 
-    def run(name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def run(name: str, inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         with torch.no_grad():
             output = graphs[name](pipeline, *(torch.from_numpy(value) for value in inputs.values()))
-        array: NDArray[np.float32] = output.numpy()
-        return array
+        return [output.numpy()]
 
-    return run_first_outputs(run)
+    return TorchGraphs(run)
 
 
 def write_stub_artifact(pipeline: Path, artifact: Path) -> None:

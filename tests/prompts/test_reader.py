@@ -176,6 +176,55 @@ def test_any_bytes_end_in_prompts_or_in_a_sentence(
         assert load_prompts(path)
 
 
+# ---------------------------------------------------------------- images to start from
+
+
+@pytest.mark.parametrize("more", [{}, {"strength": 0.4}, {"language": "en"}])
+def test_images_are_beside_the_prompts(tmp_path: Path, more: dict[str, object]) -> None:
+    entries = [{"prompt": CAT, "image": "a/cat.png", **more}, {"prompt": CAT, "image": "/b.png"}, {"prompt": SIGN}]
+    path = write(tmp_path, "set.jsonl", "\n".join(map(json.dumps, entries)))
+    prompts = load_prompts(path, allow_images=True)
+    assert [prompt.image for prompt in prompts] == [str(tmp_path / "a" / "cat.png"), "/b.png", None]
+    assert prompts[0].strength == more.get("strength")
+
+
+def test_images_of_data_sets_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, "set.jsonl", json.dumps({"prompt": CAT, "image": "cat.png", "width": 5}))
+    assert load_prompts(path, allow_images=True) == load_prompts(path) == EXPECTED[:1]
+    assert "not used: image, width" in caplog.text
+    path = write(tmp_path, "set.jsonl", json.dumps({"prompt": CAT, "image": "cat.png"}))
+    assert load_prompts(path) == EXPECTED[:1]
+
+
+@pytest.mark.parametrize(
+    ("entry", "allow_images", "message"),
+    [
+        (
+            {"strength": 0.4},
+            False,
+            "set.jsonl:1: strength has an effect in 'edgepress generate --prompts' only. Remove it",
+        ),
+        ({"image": "a.png", "lines": []}, False, "image has an effect in 'edgepress generate --prompts' only"),
+        ({"image": ""}, True, "image must be a non-empty string"),
+        ({"image": 5}, True, "image must be a non-empty string"),
+        ({"strength": 0}, True, "strength = 0: it must be"),
+        ({"strength": "0.5"}, True, "strength = '0.5': must have numbers only"),
+        (
+            {"image": "a.png", "strenght": 0.5, "language": "en"},
+            True,
+            "Unknown key 'strenght'; did you mean 'strength'?",
+        ),
+    ],
+)
+def test_what_cannot_be_an_image_to_start_from(
+    tmp_path: Path, entry: dict[str, object], allow_images: bool, message: str
+) -> None:
+    path = write(tmp_path, "set.jsonl", json.dumps({"prompt": CAT, **entry}))
+    with pytest.raises(UserError) as error:
+        load_prompts(path, allow_images=allow_images)
+    assert message in str(error.value)
+
+
 # ---------------------------------------------------------------- Parquet
 
 

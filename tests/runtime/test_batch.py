@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers.published_artifact import publish_onnx, write_published_artifact
+from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
+from helpers.small_artifact import write_small_artifact
 from PIL import Image
 
 from edgepress.cli.main import main
@@ -24,6 +25,20 @@ PROMPTS = [Prompt(id=name, prompt=f"a sign {name}", language="en") for name in (
 def artifact(tmp_path: Path) -> Path:
     (tmp_path / "artifact" / "onnx").mkdir(parents=True)
     return write_published_artifact(tmp_path / "artifact").path
+
+
+@pytest.fixture
+def image_artifact(tmp_path: Path) -> Path:
+    """An artifact whose images can start from others, which are in the folder of the prompts."""
+    folder = tmp_path / "artifact"
+    (folder / "onnx").mkdir(parents=True)
+    write_small_artifact(folder, has_encoder=True)
+    publish_model(Artifact(folder), b"1")
+    publish_onnx(Artifact(folder))
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 32), "red").save(tmp_path / "photos" / "red.png")
+    Image.new("RGB", (48, 48), "blue").save(tmp_path / "blue.jpg")
+    return folder
 
 
 def run(artifact: Path, *arguments: str, prompts: list[Prompt] = PROMPTS) -> Result:
@@ -206,3 +221,76 @@ def test_options_that_do_not_go_together(artifact: Path, arguments: tuple[str, .
     result = CliRunner().invoke(main, ["generate", str(artifact), "-o", str(artifact.with_name("a.png")), *arguments])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+STARTS = [
+    PROMPTS[0],
+    PROMPTS[1].model_copy(update={"image": "photos/red.png", "strength": 0.9}),
+    PROMPTS[2].model_copy(update={"image": "photos/red.png"}),
+]
+
+
+def test_prompts_start_from_their_own_images(image_artifact: Path) -> None:
+    result = run(image_artifact, "--steps", "5", "--json", prompts=STARTS)
+    assert result.exit_code == 0, result.output
+    pipeline, red = ImagePipeline(image_artifact), Image.open(image_artifact.with_name("photos") / "red.png")
+    for file, prompt, (image, strength) in zip(
+        json.loads(result.stdout)["images"], STARTS, ((None, 0.6), (red, 0.9), (red, 0.6)), strict=True
+    ):
+        request = GenerationRequest(
+            prompt.prompt,
+            prompt_seed(prompt.id, 0),
+            5,
+            (32, 48),
+            image=image and image.convert("RGB"),
+            strength=strength,
+        )
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(pipeline.generate(request)))
+    assert "Generated 0 images" in run(image_artifact, "--steps", "5", prompts=STARTS).output
+
+
+def test_an_image_and_a_strength_are_for_prompts_that_name_none(image_artifact: Path, tmp_path: Path) -> None:
+    options = ("--steps", "5", "--image", str(tmp_path / "blue.jpg"), "--strength", "0.5")
+    assert run(image_artifact, *options, prompts=STARTS).exit_code == 0
+    blue = Image.open(tmp_path / "blue.jpg").convert("RGB")
+    request = GenerationRequest(PROMPTS[0].prompt, prompt_seed("one", 0), 5, (32, 48), image=blue, strength=0.5)
+    expected = ImagePipeline(image_artifact).generate(request)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images" / "one.png")), np.asarray(expected))
+
+
+def test_another_image_under_the_same_name_is_other_work(image_artifact: Path, tmp_path: Path) -> None:
+    assert run(image_artifact, "--steps", "5", prompts=STARTS).exit_code == 0
+    Image.new("RGB", (64, 32), "green").save(tmp_path / "photos" / "red.png")
+    error = run(image_artifact, "--steps", "5", prompts=STARTS).stderr
+    assert "holds images of other settings or prompts (three, two)" in error or "(two, three)" in error
+    changed = [*STARTS[:1], STARTS[1].model_copy(update={"strength": 0.8})]
+    assert "(two)" in run(image_artifact, "--steps", "5", prompts=changed).stderr
+
+
+@pytest.mark.parametrize(
+    ("prompt", "arguments", "message"),
+    [
+        (
+            {"image": "photos/none.png"},
+            (),
+            "photos/none.png (No such file or directory). Correct 'image' of the prompt 'one'",
+        ),
+        ({"image": "photos"}, (), "Correct 'image' of the prompt 'one'"),
+        ({"image": "prompts.jsonl"}, (), "prompts.jsonl cannot be read (its format is unknown)"),
+        ({"strength": 0.5}, (), "The prompt 'one' has a strength and no image to start from."),
+        ({"language": "en"}, ("--strength", "0.5"), "--strength has no effect: no prompt has an image to start from."),
+    ],
+)
+def test_images_that_cannot_be_read_are_named_before_the_first_image(
+    image_artifact: Path, prompt: dict[str, object], arguments: tuple[str, ...], message: str
+) -> None:
+    result = run(image_artifact, *arguments, prompts=[PROMPTS[0].model_copy(update=prompt)])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not image_artifact.with_name("images").exists()
+
+
+def test_an_artifact_without_an_encoder_names_it(artifact: Path) -> None:
+    Image.new("RGB", (64, 32)).save(artifact.with_name("a.png"))
+    result = run(artifact, prompts=[PROMPTS[0].model_copy(update={"image": "a.png"})])
+    assert "--extra-graph vae_encoder" in result.stderr
