@@ -19,12 +19,12 @@ from ...common.markdown_table import render_table
 from ...common.progress import Progress, progress_bars
 from ...storage.files import read_json_object
 from ..common.report import write_section
-from ..onnx.graphs.__main__ import GRAPH, SIZE, make_cache, select_variants
+from ..onnx.graphs.__main__ import GRAPH, SIZE, select_variants
 from ..onnx.graphs.runs import format_spread, run_graph
 from ..onnx.single_graph import PROMPT_TOKENS, Inputs
 from ..peers.environments import ensure_environment
 from ..peers.errors import PeerError, find_cause
-from .__main__ import OpenVino, capture
+from .__main__ import OpenVino, capture, make_graph_cache
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("optimum_intel_worker.py")
@@ -141,7 +141,7 @@ def render_rows(runs: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 def main(folder: Path, rounds: int, print_only: bool) -> None:
     work = ROOT / "build" / "openvino"
     openvino = OpenVino(ensure_environment("openvino", work, OPENVINO_PINS), work)
-    cache = make_cache("medium", folder)
+    cache = make_graph_cache("medium", folder)
     variants = select_variants(NAMES)
     with progress_bars() as progress:
         artifacts = cache.build_all(variants, progress)
@@ -167,12 +167,12 @@ def main(folder: Path, rounds: int, print_only: bool) -> None:
 
 
 INTRODUCTION = (
-    "One step of the medium transformer (125 million parameters, random weights) for an image of {height} x {width} "
-    "pixels and {tokens} prompt tokens, exported by edgepress and by optimum-intel 2.2.0 (`OVDiffusionPipeline`, "
-    "`OVWeightQuantizationConfig(bits=8)`). OpenVINO chooses what it computes in. All in turns for {rounds} rounds, "
-    "each run in a process of its own that takes four steps; the median of the last three counts. Ratios are of the "
-    "same round: median and range. optimum-intel's graph also embeds the prompt in every step, which edgepress does "
-    "once for an image."
+    "One step of the medium transformer (125 million parameters, random weights, rounded codes) for an image of "
+    "{height} x {width} pixels and {tokens} prompt tokens, exported by edgepress and by optimum-intel 2.2.0 "
+    "(`OVDiffusionPipeline`, `OVWeightQuantizationConfig(bits=8)`). OpenVINO chooses what it computes in. All in turns "
+    "for {rounds} rounds, each run in a process of its own that takes four steps; the median of the last three counts. "
+    "Ratios are of the same round: median and range. optimum-intel's graph also embeds the prompt in every step, which "
+    "edgepress does once for an image."
 )
 
 if __name__ == "__main__":
