@@ -215,7 +215,7 @@ def _write_card(folder: Path, front_matter: dict[str, Any], text: str) -> None:
 
 def _upload(folder: Path, repo_id: str, private: bool) -> str:
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, as its release uses
 
     if get_token() is None:
         raise UserError("There is no token to upload with. Run 'hf auth login' first, or pass --dry-run.")
@@ -223,7 +223,7 @@ def _upload(folder: Path, repo_id: str, private: bool) -> str:
     try:
         url = client.create_repo(repo_id, private=private, exist_ok=True)
         client.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload with edgepress")
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise UserError(
             f"Uploading to {repo_id} failed ({summarize_error(error)}). Check the network and the token's rights."
         ) from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
+import huggingface_hub.errors
 import pytest
 
 from edgepress.common.errors import UserError
@@ -90,6 +92,14 @@ def test_a_failed_download_is_reported_on_one_line(model: str) -> None:
         hub.resolve_pipeline(model)
     assert model.rstrip("/") in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_connection_that_breaks_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub passes on the errors of its HTTP library once it has tried five times."""
+    error = vars(huggingface_hub.errors)["HTTPError"]("peer closed connection")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Mock(side_effect=error))
+    with pytest.raises(UserError, match=r"downloading it from the Hugging Face Hub failed \(peer closed connection\)"):
+        hub.resolve_pipeline("them/model")
 
 
 def test_the_home_of_an_unknown_user_is_reported() -> None:
