@@ -1,7 +1,8 @@
 """What a float16 graph loses on processors that sum products in float16, as arm64 CPUs do from the Cortex-A76 on.
 
 ONNX Runtime computes such graphs in float32 on x86, so a comparison of outputs there does not show it (docs/onnx.md).
-Here the widest products of a graph are summed again in numpy, term after term, each sum rounded to float16.
+Here the widest products of a graph (MatMul, Gemm and Conv) are summed again in numpy, term after term, each sum rounded
+to float16.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from ...models.base.reference import Arrays
 from ..graph.passes.pattern import NodeBuilder
 from .instrumented_graph import run_instrumented
+from .product_matrices import count_terms, sample_matrices
 
 NUM_PRODUCTS = 4  # of a graph, those with the longest sums
-NUM_ROWS, NUM_COLUMNS = 8, 64  # of a product's inputs and weights: those with the largest values
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measure_fp16_sums(file: Path, inputs: Arrays) -> Fp16Sums | None:
     names = _add_operand_outputs(model, nodes)
     operands = run_instrumented(model, file, names, inputs)
     pairs = zip(nodes, operands[::2], operands[1::2], strict=True)
-    measured = [_measure(str(node.outputs[0].name), left, right) for node, left, right in pairs]
+    measured = [_measure(str(node.outputs[0].name), *sample_matrices(node, *pair)) for node, *pair in pairs]
     return max(measured, key=lambda sums: sums.loss)
 
 
@@ -79,13 +80,8 @@ def sum_in_fp16(left: NDArray[np.float16], right: NDArray[np.float16]) -> NDArra
 
 
 def _find_widest_products(graph: ir.Graph) -> list[ir.Node]:
-    """The MatMul nodes in float16 with weights, those with the longest sums first."""
-    lengths = {}
-    for node in graph:
-        right = node.inputs[1] if node.op_type == "MatMul" and node.domain == "" else None
-        shape = right.shape if right is not None and right.dtype == ir.DataType.FLOAT16 else None
-        if shape is not None and len(shape) == 2 and isinstance(shape[0], int):
-            lengths[node] = shape[0]
+    """The products in float16 with weights, those with the longest sums first."""
+    lengths = {node: length for node in graph if (length := count_terms(node)) is not None}
     return sorted(lengths, key=lambda node: -lengths[node])[:NUM_PRODUCTS]
 
 
@@ -103,18 +99,10 @@ def _add_operand_outputs(model: ir.Model, nodes: Sequence[ir.Node]) -> list[str]
     return names
 
 
-def _measure(product: str, left: NDArray[np.float16], right: NDArray[np.float16]) -> Fp16Sums:
-    rows = left.reshape(-1, left.shape[-1])
-    rows = rows[_find_largest(rows, NUM_ROWS)]
-    columns = right[:, _find_largest(right.T, NUM_COLUMNS)]
+def _measure(product: str, rows: NDArray[np.float16], columns: NDArray[np.float16]) -> Fp16Sums:
     exact = rows.astype(np.float64) @ columns.astype(np.float64)
     sums = sum_in_fp16(rows, columns)
     if not np.isfinite(sums).all():
         return Fp16Sums(product, rows.shape[1], None)
     scale = max(float(np.abs(exact).max()), float(np.finfo(np.float16).tiny))
     return Fp16Sums(product, rows.shape[1], float(np.abs(sums - exact).max()) / scale)
-
-
-def _find_largest(rows: NDArray[np.float16], count: int) -> NDArray[np.intp]:
-    """Indices of the rows with the largest sums of magnitudes."""
-    return np.argsort(np.abs(rows.astype(np.float32)).sum(1))[-count:]
