@@ -40,23 +40,18 @@ def _search_group(weight: Tensor, hessian: Tensor, spec: QuantSpec) -> QParams:
     Returns:
         Scales and zero points (out,).
     """
-    low, high = weight.amin(0), weight.amax(0)
-    best = choose_qparams(low, high, spec)
-    least = _compute_loss(weight, hessian, best)
-    for ratio in CLIP_RATIOS[1:]:
-        candidate = choose_qparams(low * ratio, high * ratio, spec)
-        loss = _compute_loss(weight, hessian, candidate)
-        better = loss < least
-        least = torch.where(better, loss, least)
-        scales = torch.where(better, candidate.scales, best.scales)
-        zero_points = torch.where(better, candidate.zero_points, best.zero_points)
-        best = best._replace(scales=scales, zero_points=zero_points)
-    return best
+    ratios = torch.tensor(CLIP_RATIOS)[:, None]
+    candidates = choose_qparams(weight.amin(0) * ratios, weight.amax(0) * ratios, spec)  # (ratios, out)
+    zero_points = candidates.zero_points.float()
+    lows, highs = candidates.qmin - zero_points, candidates.qmax - zero_points
+    losses = [_compute_loss(weight, hessian, *rows) for rows in zip(candidates.scales, lows, highs, strict=True)]
+    choice = torch.stack(losses).argmin(0, keepdim=True)  # the first of equals, which clips least
+    scales, zero_points = (values.gather(0, choice)[0] for values in (candidates.scales, candidates.zero_points))
+    return candidates._replace(scales=scales, zero_points=zero_points)
 
 
-def _compute_loss(weight: Tensor, hessian: Tensor, qparams: QParams) -> Tensor:
-    """Returns the error of rounding a group (size, out), for each output, (out,)."""
-    zero_points = qparams.zero_points.float()
-    error = weight / qparams.scales
-    error.round_().clamp_(qparams.qmin - zero_points, qparams.qmax - zero_points).mul_(qparams.scales).sub_(weight)
+def _compute_loss(weight: Tensor, hessian: Tensor, scales: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Returns the error of rounding a group (size, out) to steps from low to high, for each output, (out,)."""
+    error = weight / scales
+    error.round_().clamp_(low, high).mul_(scales).sub_(weight)
     return (error * (hessian @ error)).sum(0)

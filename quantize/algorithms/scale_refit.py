@@ -89,17 +89,22 @@ def _range_end_mask(codes: Tensor, qparams: QParams) -> Tensor | None:
 def _descend_codes(group: _Group, scale: Tensor, bounds: tuple[Tensor, Tensor], fixed: Tensor | None) -> None:
     """Moves each channel's codes to the best for all others as they are; steps, error and slope follow."""
     size = len(group.steps)
+    divisors = (group.curvature.diagonal()[:, None] * scale).unbind()
+    step_rows, error_rows, slope_rows = group.steps.unbind(), group.error.unbind(), group.slope.unbind()
+    curvature_rows = group.curvature.unbind()
+    best, change = torch.empty_like(scale), torch.empty_like(scale)
     for start in range(0, size, BLOCK_SIZE):
         stop = min(start + BLOCK_SIZE, size)
         before = group.error[start:stop].clone()
         for row in range(start, stop):
-            bend = float(group.curvature[row, row])
-            best = torch.round(group.steps[row] - group.slope[row] / (scale * bend)).clamp_(*bounds)
+            # Without new tensors, since a row is so short that allocating one takes as long as computing it.
+            steps = step_rows[row]
+            torch.sub(steps, torch.div(slope_rows[row], divisors[row], out=best), out=best).round_().clamp_(*bounds)
             if fixed is not None:
-                best = torch.where(fixed[row], group.steps[row], best)
-            change = (best - group.steps[row]) * scale
-            group.steps[row] = best
-            group.error[row] += change
-            group.slope[row + 1 : stop].addr_(group.curvature[row, row + 1 : stop], change)
+                torch.where(fixed[row], steps, best, out=best)
+            torch.sub(best, steps, out=change).mul_(scale)
+            steps.copy_(best)
+            error_rows[row].add_(change)
+            group.slope[row + 1 : stop].addr_(curvature_rows[row][row + 1 : stop], change)
         if stop < size:
             group.slope[stop:] += group.curvature[stop:, start:stop] @ (group.error[start:stop] - before)

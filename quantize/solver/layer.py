@@ -17,7 +17,7 @@ channel by channel (a transposed view of a contiguous (in, out) tensor); no step
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -110,12 +110,20 @@ def quantize_layer(name: str, weight: Tensor, layer_input: LayerInput, steps: Se
         steps: Applied in this order after rounding to nearest. `scale` belongs to the block and is passed over.
     """
     layer_input.prepare(steps)
-    number = -(-len(weight) // MAX_OUTPUTS)
-    with single_threaded() as num_threads, single_threaded_pool(min(num_threads, MAX_THREADS)) as pool:
-        slices = list(pool.map(lambda rows: _quantize_outputs(name, rows, layer_input, steps), weight.chunk(number)))
+    parts = weight.chunk(-(-len(weight) // MAX_OUTPUTS))
+    with single_threaded() as num_threads:
+        slices = _map(lambda rows: _quantize_outputs(name, rows, layer_input, steps), parts, num_threads)
     malloc_trim()
     errors = {step: sum(part.errors[step] for part in slices) for step in slices[0].errors}
     return LayerResult(_concatenate([part.quantized for part in slices]), sum(p.output_power for p in slices), errors)
+
+
+def _map(function: Callable[[Tensor], LayerResult], parts: Sequence[Tensor], num_threads: int) -> list[LayerResult]:
+    """Applies a function to parts of a weight, in threads unless one is enough: starting one takes a millisecond."""
+    if min(len(parts), num_threads) == 1:
+        return [function(part) for part in parts]
+    with single_threaded_pool(min(num_threads, MAX_THREADS)) as pool:
+        return list(pool.map(function, parts))
 
 
 def _store_by_channel(weight: Tensor) -> Tensor:
