@@ -27,6 +27,7 @@ from .graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
 from .passes.simplify import fold_constants, remove_dead_code
+from .type_promotion import interpret_promoted_nodes_only
 
 TRACE_OPSET = 23  # the first opset with Attention; the passes expect it
 TRACE_SIZES = (64, 96, 160, 224)  # of the dynamic axes while tracing, all different so that axes stay distinct
@@ -77,7 +78,13 @@ def _trace_component(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     _list_operators_once()
-    with _silence_exporter(), skip_needless_decomposition(), FakeTensorMode(allow_non_fake_inputs=True):
+    with (
+        _silence_exporter(),
+        _note_no_stack_traces(),
+        skip_needless_decomposition(),
+        interpret_promoted_nodes_only(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
         make_parameters_fake(component, dtype)
         module = build_module(graph, component, blocks)
         program = torch.onnx.export(
@@ -140,6 +147,20 @@ def _list_operators_once() -> None:
 
         if not hasattr(onnxscript_apis.get_torchlib_ops, "cache_info"):
             onnxscript_apis.get_torchlib_ops = cache(onnxscript_apis.get_torchlib_ops)
+
+
+@contextmanager
+def _note_no_stack_traces() -> Iterator[None]:
+    """Spares torch from noting a stack trace at every node. They are removed later, and take time to collect."""
+    noted = getattr(torch.fx.config, "do_not_emit_stack_traces", None)
+    if noted is None:  # other versions of torch always note them
+        yield
+        return
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = noted
 
 
 @contextmanager
