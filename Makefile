@@ -149,7 +149,7 @@ bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: star
 
 # Compiled modules are kept: each process that a test starts would compile them again.
 TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
-	--no-loadscope-reorder
+	--no-loadscope-reorder --durations 25
 
 test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) $(MODEL_SIGNING) $(READERS) browser  ## run all tests that need no device
 	$(TEST) -m "not device"

@@ -22,10 +22,15 @@ PIPELINES = {"tiny", "lean", "demo", "exported", "reference", "candidate", "serv
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a whole pipeline or a server as slow."""
+    """Marks the tests that need a whole pipeline or a server as slow, and lets files with such tests run first.
+
+    A worker takes a file at a time: at the end only short ones are left, so that all workers end together.
+    """
     for item in items:
         if PIPELINES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:
