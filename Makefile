@@ -82,7 +82,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-ratio \
+	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-denoiser bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-interop-full-size bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
 
@@ -234,6 +234,10 @@ bench-commands: $(SET_UP)  ## what commands cost here and in another checkout, i
 
 bench-full-size: $(SET_UP)  ## time, memory and disk traffic of quantizing random full-size weights (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.full_size --component $(COMPONENT)
+
+bench-full-size-denoiser: $(SET_UP)  ## the same for a transformer of 12 or 20 billion parameters (24 or 41 GB; METHOD=rtn PIPELINE=…)
+	$(RUN)/python -m edgepress.benchmarks.quantization.full_size_denoiser $(if $(METHOD),--method $(METHOD)) \
+		$(if $(filter-out demo,$(PIPELINE)),--pipeline $(PIPELINE))
 
 bench-full-size-ratio: $(SET_UP)  ## full-width blocks here and in another checkout, in turns (OLD=… BLOCKS=1 STEPS=1 DTYPE=bfloat16)
 	@test -n "$(OLD)" || { echo "Give OLD=DIR, another checkout of edgepress." >&2; exit 2; }

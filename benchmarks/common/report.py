@@ -30,6 +30,8 @@ PAGES = {  # the page of each section
     "full-size-transformer": "full-size.md",
     "full-size-text-encoder": "full-size.md",
     "full-size-whole": "full-size.md",
+    "full-size-12-billion": "full-size.md",
+    "full-size-20-billion": "full-size.md",
     "full-size-ratio-transformer": "full-size.md",
     "full-size-ratio-text-encoder": "full-size.md",
     "kernels": "kernels.md",

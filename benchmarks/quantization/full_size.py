@@ -64,22 +64,29 @@ def prepare_pipeline(folder: Path, layers: int | None) -> Path:
     return pipeline
 
 
-def write_recipe(component: str, file: Path) -> None:
+def write_recipe(component: str, file: Path, method: str = "best", calibration: dict[str, Any] = CALIBRATION) -> None:
     """Writes a recipe that quantizes one component with a short calibration."""
     recipe = {
         "device": "full-size",
         "dtype": "bfloat16",
-        "quantize": {"method": "best", "components": [component], "embeddings": "int8"},
-        "calibration": CALIBRATION,
+        "quantize": {"method": method, "components": [component], "embeddings": "int8"},
+        "calibration": calibration,
     }
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
 
 
-def quantize_component(component: str, pipeline: Path, folder: Path, max_memory: str) -> QuantizeRun:
+def quantize_component(
+    component: str,
+    pipeline: Path,
+    folder: Path,
+    max_memory: str,
+    method: str = "best",
+    calibration: dict[str, Any] = CALIBRATION,
+) -> QuantizeRun:
     """Quantizes one component from the start. Unfinished work of an earlier run would make it look cheap."""
     output, recipe = folder / f"quantized-{component}", folder / f"{component}.yaml"
     shutil.rmtree(output, ignore_errors=True)
-    write_recipe(component, recipe)
+    write_recipe(component, recipe, method, calibration)
     command = [sys.executable, "-m", "edgepress", "quantize", "--recipe", str(recipe), "--model", str(pipeline)]
     cost = measure_command([*command, "--output", str(output), "--max-memory", max_memory], folder / f"{component}.log")
     manifest, seconds = (json.loads((output / f"{name}.json").read_text("utf-8")) for name in ("manifest", "timings"))
@@ -105,10 +112,15 @@ def render_component_section(run: QuantizeRun) -> str:
             f"`edgepress quantize --max-memory {run.max_memory}` with `method: {method}`, the whole process including "
             f"start-up; {run.num_parameters:,} parameters of random values, calibrated on {CALIBRATION['count']} "
             f"prompts, {size} pixels, {CALIBRATION['steps']} steps.",
-            render_table(["", "value"], [*_cost_rows(run.cost), *_size_rows(run), *_error_rows(run)]),
-            _render_stage_table(run.stage_seconds),
+            render_costs(run),
         ]
     )
+
+
+def render_costs(run: QuantizeRun) -> str:
+    """Returns two tables: cost, size and errors; time by phase."""
+    table = render_table(["", "value"], [*_cost_rows(run.cost), *_size_rows(run), *_error_rows(run)])
+    return f"{table}\n\n{_render_stage_table(run.stage_seconds)}"
 
 
 def _cost_rows(cost: Cost) -> list[list[str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -81,6 +82,7 @@ LOG_STD = 0.3  # standard deviation of the logarithm of the scales of rows, colu
 OUTLIER_INTERVAL, OUTLIER_SCALE = 2000, 6.0  # one weight in 2000 is 6 times as large
 LOUD_INTERVAL, LOUD_MIN, LOUD_MAX = 500, 10.0, 30.0  # one channel in 500 is amplified 10 to 30 times
 LOUD_NORMS = ("attention_norm1", "ffn_norm1", "input_layernorm", "post_attention_layernorm")
+MODULATION = re.compile(r"adaLN_modulation|norm\w*\.linear\.|_mod\.")  # linears that scale, shift and gate
 # Layers whose outputs are added to the residual stream of the text encoder. The transformer has norms and gates there.
 RESIDUAL_OUTPUTS = ("o_proj", "down_proj")
 
@@ -245,7 +247,7 @@ def draw_tensor(name: str, shape: torch.Size, generator: torch.Generator, gain: 
         return _draw_norm(shape[0], generator, loud=name.removesuffix(".weight").endswith(LOUD_NORMS)).bfloat16()
     if name.endswith(("pad_token", "embed_tokens.weight")):
         return _draw_matrix(shape, generator, 1.0)
-    if "adaLN_modulation" in name:
+    if MODULATION.search(name):
         return _draw_matrix(shape, generator, LOG_STD * shape[1] ** -0.5)
     return _draw_matrix(shape, generator, gain * math.prod(shape[1:]) ** -0.5)
 

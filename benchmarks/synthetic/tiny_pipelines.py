@@ -57,8 +57,12 @@ def write_tiny_pipeline(name: str, folder: Path) -> None:
         save_prompts(prompts, folder / "prompts" / f"{purpose}.jsonl")
 
 
-def build_tiny_pipeline(name: str) -> Any:
+def build_tiny_pipeline(name: str, configs: dict[str, dict[str, Any]] | None = None) -> Any:
     """Builds a tiny pipeline.
+
+    Args:
+        name: A pipeline class of diffusers.
+        configs: More changes of components' configs, by the constructor's parameter.
 
     Raises:
         ValueError: There is no tiny config of one of its components.
@@ -81,7 +85,7 @@ def build_tiny_pipeline(name: str) -> Any:
             class_name = _find_class(parameter)
             if class_name is None:
                 raise ValueError(f"no tiny config of {parameter.name}: {parameter.annotation}")
-        config = variation.configs.get(parameter.name, {})
+        config = _merge(variation.configs.get(parameter.name, {}), (configs or {}).get(parameter.name, {}))
         arguments[parameter.name] = None if class_name is None else build_tiny_component(class_name, config)
     return cls(**arguments)
 
