@@ -65,22 +65,22 @@ class SamplingParams:
 def read_native_size(pipeline: Path) -> int:
     """Reads the native image size of a pipeline folder, in pixels.
 
-    That is its VAE's `sample_size`, or else its denoiser's, in latents, times what the VAE enlarges, or else what its
-    family's host says.
+    That is its denoiser's `sample_size`, in latents, times what the VAE enlarges, as diffusers computes it, or else the
+    VAE's, which a pipeline may have from another one of a different size, or else what its family's host says.
 
     Raises:
         UserError: Neither config has it.
     """
     config = pipeline / "vae" / "config.json"
     vae = read_json_object(config) if config.exists() else {}
-    native: Any = vae.get("sample_size")
-    if _is_size(native):
-        return int(native)
     stages = _count_vae_stages(vae)
     for file in sorted(pipeline.glob("*/config.json")) if stages else ():
         size: Any = read_json_object(file).get("sample_size")
         if file != config and _is_size(size):
             return int(size) << stages
+    native: Any = vae.get("sample_size")
+    if _is_size(native):
+        return int(native)
     family = load_families().get(read_pipeline_class(pipeline))
     if family is not None and family.host:
         return load_host(family, read_configs(pipeline)).native_resolution

@@ -50,6 +50,7 @@ class SD3Host(AutoencoderHost):
             int(transformer["in_channels"]),
             read_patch_size(transformer["patch_size"]),
             (self._side, self._side),
+            transformer.get("sample_size"),
         )
         self._width = int(transformer["joint_attention_dim"])
         self._has_t5 = T5_ENCODER in configs

@@ -41,7 +41,7 @@ class SDXLHost(AutoencoderHost):
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         unet, vae = configs["unet"], configs["vae"]
-        super().__init__(configs, int(unet["in_channels"]), 1)
+        super().__init__(configs, int(unet["in_channels"]), 1, sample_size=unet.get("sample_size"))
         if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
             raise ValueError("latents_mean and latents_std are set, but not supported")
         self._guidance_width = int(unet.get("time_cond_proj_dim") or 0)

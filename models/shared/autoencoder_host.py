@@ -25,17 +25,27 @@ class AutoencoderHost(LatentHost):
         channels: Channels of the latents.
         patch_size: Rows and columns of latents in a patch.
         max_patches: The largest numbers of rows and columns of patches; None if there are no largest ones.
+        sample_size: Rows and columns of the latents that the denoiser was trained for, if its config has one number.
+            The VAE's own may be that of another pipeline.
     """
 
     def __init__(
-        self, configs: Configs, channels: int, patch_size: int, max_patches: tuple[int, int] | None = None
+        self,
+        configs: Configs,
+        channels: int,
+        patch_size: int,
+        max_patches: tuple[int, int] | None = None,
+        sample_size: Any = None,
     ) -> None:
         vae = configs["vae"]
         num_blocks = len(vae["block_out_channels"])
         if not num_blocks:
             raise ValueError("block_out_channels is []")
+        vae_scale = 2 ** (num_blocks - 1)
         native = int(vae.get("sample_size") or DEFAULT_RESOLUTION)
-        super().__init__(channels, 2 ** (num_blocks - 1), patch_size, native, max_patches)
+        if isinstance(sample_size, int) and sample_size > 0:
+            native = sample_size * vae_scale
+        super().__init__(channels, vae_scale, patch_size, native, max_patches)
         self._scaling_factor = read_factor(vae, "scaling_factor")
         self._shift_factor = read_factor(vae, "shift_factor") if vae.get("shift_factor") else np.float32(0)
         if not self._scaling_factor:

@@ -20,3 +20,11 @@ def test_whether_a_guidance_scale_changes_anything(is_distilled: bool) -> None:
     klein = load_host(get_family("Flux2KleinPipeline"), configs)
     assert klein.takes_guidance != is_distilled
     assert klein.is_guided(4.0) != is_distilled
+
+
+@pytest.mark.parametrize(("sample_size", "side"), [(64, 128), (96, 192), (None, 1024), ([64, 64], 1024)])
+def test_the_native_size_is_that_of_the_denoiser(sample_size: object, side: int) -> None:
+    """SDXL-Turbo makes 512 pixels with the VAE of SDXL, which says 1024."""
+    unet = {"in_channels": 4, "sample_size": sample_size}
+    configs = {"unet": unet, "vae": VAE | {"sample_size": 1024}, "text_encoder": ENCODER, "text_encoder_2": ENCODER}
+    assert load_host(get_family("StableDiffusionXLPipeline"), configs).native_resolution == side

@@ -91,10 +91,17 @@ def test_prompts_of_a_batch_are_guided_alike() -> None:
     assert batches == [[ids[0]], ids[1:3], [ids[3]], [ids[4]], [ids[5]]]
 
 
-def test_the_native_size_is_the_vaes_sample_size(tmp_path: Path) -> None:
-    (tmp_path / "vae").mkdir()
-    (tmp_path / "vae" / "config.json").write_text(json.dumps({"sample_size": 96}))
-    assert read_native_size(tmp_path) == 96
+@pytest.mark.parametrize(("denoiser", "side"), [(None, 768), ({}, 768), ({"sample_size": 64}, 512)])
+def test_the_native_size_is_the_denoisers_before_the_vaes(
+    denoiser: dict[str, int] | None, side: int, tmp_path: Path
+) -> None:
+    """SD-Turbo makes 512 pixels with a VAE that says 768: https://huggingface.co/stabilityai/sd-turbo."""
+    vae = {"sample_size": 768, "block_out_channels": [128, 256, 512, 512]}
+    for folder, config in {"vae": vae, "unet": denoiser}.items():
+        if config is not None:
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "config.json").write_text(json.dumps(config))
+    assert read_native_size(tmp_path) == side
 
 
 @pytest.mark.parametrize(
