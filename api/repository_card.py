@@ -12,54 +12,19 @@ import yaml
 from ..common.errors import UserError
 from ..common.markdown_table import render_table
 from ..quantize.model_readme import SOURCE_README
-from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, DIFFUSERS, GGUF, MODEL, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
+from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, GGUF, RKNN, WEIGHT_EXPORTS, Artifact
 from ..storage.manifest import Manifest
 from ..storage.weight_export import read_weight_export
 from .model_card import describe_relation
+from .repository_usage import describe_usage
 from .sample_images import SamplePair, describe_samples
 
 RECIPE_NAME = "recipe.yaml"
 REPORT_NAME = "report.md"
 CARRIED_KEYS = ("license", "license_name", "license_link", "language")  # of the original's card
 TAGS = ("edgepress", "int4", "quantized")
-USAGE = {  # how each folder is loaded
-    DIFFUSERS: (
-        "stock diffusers, with auto-round",
-        "python",
-        'from diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained("{repo}")',
-    ),
-    MODEL: (
-        "diffusers, with edgepress",
-        "python",
-        "import edgepress.loading\nfrom diffusers import DiffusionPipeline\n\n"
-        'pipeline = DiffusionPipeline.from_pretrained("{repo}")',
-    ),
-    GGUF: (
-        "GGUF: diffusers, ComfyUI-GGUF and others",
-        "bash",
-        "hf download {repo} --include 'gguf/*'",
-    ),
-    COMPRESSED_TENSORS: (
-        "the text encoder in transformers, with compressed-tensors",
-        "bash",
-        "hf download {repo} --include 'compressed-tensors/*'",
-    ),
-    COMFYUI: ("the transformer in ComfyUI's layout awq_w4a16", "bash", "hf download {repo} --include 'comfyui/*'"),
-    ONNX: (
-        "ONNX Runtime, without torch",
-        "bash",
-        "hf download {repo} --include 'onnx/*' --local-dir artifact\n"
-        'edgepress generate artifact --prompt "a red door" --output door.png',
-    ),
-    RKNN: (
-        "a Rockchip NPU",
-        "bash",
-        "hf download {repo} --include 'rknn/*' --local-dir artifact\n"
-        'edgepress generate artifact --prompt "a red door" --output door.png',
-    ),
-}
 UNVERIFIED = {
-    GGUF: "`gguf/` was read with gguf, diffusers and transformers; ComfyUI-GGUF and llama.cpp were not run.",
+    GGUF: "`gguf/` was read with gguf, diffusers and transformers; ComfyUI and llama.cpp were not run.",
     COMFYUI: "`comfyui/` was dequantized with comfy-kitchen; ComfyUI was not run.",
     COMPRESSED_TENSORS: "`compressed-tensors/` was opened with transformers; vLLM was not run.",
     RKNN: "`rknn/` was simulated, unless its pipeline.json says that a board verified it.",
@@ -124,10 +89,10 @@ def build_text(
         folders: The published folders; the first is the top of the repository.
         samples: Images to show.
     """
-    name = settings.repo_id.rpartition("/")[2]
+    name, original = settings.repo_id.rpartition("/")[2], settings.base_model or manifest.source
     sections = [
         f"# {name}",
-        f"{manifest.source}, quantized to 4 bits for {manifest.device} with "
+        f"{original}, quantized to 4 bits for {manifest.device} with "
         f"[edgepress](https://pypi.org/project/edgepress/) {manifest.versions.get('edgepress', '')}.",
         "## Sizes",
         _build_size_table(manifest),
@@ -135,9 +100,9 @@ def build_text(
         *_describe_results(artifact),
         *describe_samples(samples),
         "## How to load it",
-        *(_describe_usage(folder, settings.repo_id) for folder in folders),
+        *describe_usage(artifact, folders, settings.repo_id, original),
         "## How it was made",
-        f"```bash\nedgepress quantize --recipe {RECIPE_NAME} --model {manifest.source}\n```",
+        f"```bash\nedgepress quantize --recipe {RECIPE_NAME} --model {original}\n```",
         f"[{RECIPE_NAME}]({RECIPE_NAME}) holds every setting. manifest.json holds the hashes of the original's files, "
         "of the calibration prompts and of the result, and the error of every layer. `sha256sum -c SHA256SUMS` checks "
         "this repository.",
@@ -150,6 +115,7 @@ def _build_size_table(manifest: Manifest) -> str:
     rows = [
         [name, f"{size.get('before', 0) / 1e6:.2f}", f"{size.get('after', 0) / 1e6:.2f}"]
         for name, size in manifest.sizes.items()
+        if size.get("before")
     ]
     return render_table(("component", "before, MB", "after, MB"), rows, numbers={1, 2})
 
@@ -171,11 +137,6 @@ def _describe_results(artifact: Artifact) -> list[str]:
         return ["## Quality", "Not evaluated. `edgepress evaluate` compares it with the original."]
     lines = file.read_text("utf-8").strip().splitlines()
     return ["## Quality", "\n".join(f"#{line}" if line.startswith("##") else line for line in lines)]
-
-
-def _describe_usage(folder: str, repo_id: str) -> str:
-    title, language, code = USAGE[folder]
-    return f"With {title}:\n\n```{language}\n{code.format(repo=repo_id)}\n```"
 
 
 def _describe_verification(folders: Sequence[str]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +18,7 @@ import edgepress
 from edgepress.api.hub_publishing import publish
 from edgepress.api.repository_card import read_source_card
 from edgepress.api.verification import verify
-from edgepress.api.weight_exports import export_diffusers
+from edgepress.api.weight_exports import export_diffusers, export_gguf
 from edgepress.cli.main import main
 from edgepress.evaluate.results.schema import load_results, save_results
 from edgepress.recipes.loader import load_recipe
@@ -61,6 +63,27 @@ def test_the_card_is_read_by_huggingface_hub(repository: Path) -> None:
     )
     assert 'from_pretrained("me/tiny-int4")' in card.text
     assert "| PSNR dB ↑ | `artifact-model` | 3 | **47.12** | [45.53, 48.32] |" in card.text
+
+
+def test_the_code_of_the_card_opens_the_repository(artifact: Path, tmp_path: Path) -> None:
+    """With edgepress, and with diffusers' GGUF loader; other components are its own, since its original is a folder."""
+    copy, folder = tmp_path / "artifact", tmp_path / "out"
+    shutil.copytree(artifact, copy)
+    export_gguf(output=copy)
+    publish(copy, "me/tiny", license="mit", dry_run=True, output=folder, folders=["model", "gguf"])
+    text = ModelCard.load(folder / "README.md").text
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(block.replace("me/tiny", str(folder)).replace("weights/", f"{folder}/"), names)
+        assert type(names["pipeline"]).__name__ == "ZImagePipeline"
+    assert names["pipeline"].transformer is names["transformer"]
+    assert names["transformer"].hf_quantizer.quantization_config.quant_method == "gguf"
+
+
+def test_the_card_names_what_to_install(repository: Path) -> None:
+    text = ModelCard.load(repository / "README.md").text
+    assert "auto-round-lib==" in text
+    assert "edgepress quantize --recipe recipe.yaml --model them/tiny" in text
 
 
 def test_the_card_shows_the_first_images_beside_the_originals(artifact: Path, tmp_path: Path) -> None:

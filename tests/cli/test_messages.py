@@ -26,6 +26,7 @@ NO_MESSAGES = {
     "cli/options.py",
     "cli/usage_errors.py",
     "api/repository_card.py",
+    "api/repository_usage.py",
     "api/model_card.py",
 }
 WEIGHT_EXPORTS = tuple(f"export {name}" for name in ("comfyui", "compressed-tensors", "diffusers", "gguf"))
