@@ -12,6 +12,8 @@
 #   COMPONENT     transformer, text_encoder, both or none, for bench-full-size (default: both)
 #   CASES, SEED   damaged files for each reader, for fuzz (default: 10000), and which (default: 0)
 #   POINTS, VERB  operations to let fail for each fault, for faults (default: 0, all), and of which command
+#   ARTIFACTS     artifacts to tamper with, for tampering (default: artifacts/orin artifacts/pi5)
+#   RECIPES       recipes to make artifacts of, for bench-artifacts (default: all)
 #   JOBS          processes for fuzz and faults (default: 1)
 #   OLD, REPEATS  another checkout of edgepress to compare with, for bench-commands, and runs in each (default: 5)
 #   GGML          a libggml-base.so, for bench-interop: its rounding with an importance matrix is compared as well
@@ -43,6 +45,8 @@ CASES ?= 10000
 SEED ?= 0
 POINTS ?= 0
 VERB ?=
+ARTIFACTS ?= artifacts/orin artifacts/pi5
+RECIPES ?=
 JOBS ?= 1
 OLD ?=
 OLD_METHOD ?= gptq
@@ -84,10 +88,10 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
 	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-denoiser bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-interop-full-size bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
-	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak demo-lora fuzz faults $(OLD_TARGET)
+	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak bench-artifacts demo-lora fuzz faults tampering $(OLD_TARGET)
 
 help:  ## show this help
-	@sed -n '3,19s/^# *//p' Makefile && echo
+	@sed -n '3,21s/^# *//p' Makefile && echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP)  ## create the virtual environment in .venv (other targets do this on first use)
@@ -317,6 +321,12 @@ bench-onnx: $(SET_UP)  ## ONNX graphs in every precision and of ONNX Runtime's q
 
 fuzz: $(SET_UP)  ## damaged files for every reader (CASES=10000 SEED=0; writes to docs/reliability.md)
 	$(RUN)/python -m edgepress.benchmarks.reliability.fuzz --cases $(CASES) --seed $(SEED) --jobs $(JOBS)
+
+tampering: $(SET_UP)  ## changes in every published file of ARTIFACTS, which verify must find (writes to docs/reliability.md)
+	$(RUN)/python -m edgepress.benchmarks.reliability.tampering $(ARTIFACTS)
+
+bench-artifacts: $(SET_UP) $(SET_UP_RKNN)  ## the demo's artifact for every recipe, as `make artifact` makes it, and its images against torch's
+	$(RUN)/python -m edgepress.benchmarks.evaluation.device_artifacts $(RECIPES:%=--recipe %)
 
 faults: $(SET_UP)  ## commands that fail at every operation on files (POINTS=0: all; writes to docs/reliability.md)
 	$(RUN)/python -m edgepress.benchmarks.reliability.faults --points $(POINTS) --jobs $(JOBS) $(if $(VERB),--verb "$(VERB)")

@@ -22,6 +22,7 @@ from ..storage.layout import (
     CONFIG_NAME,
     DOCUMENT_NAMES,
     ENGINES_FOLDER,
+    KIT,
     MANIFEST,
     MODEL,
     ONNX,
@@ -160,7 +161,7 @@ def verify(
     """
     if is_repository(Path(path)):
         with HashMemory(rehash) as hashes:
-            return VerificationReport(Path(path), (_verify_repository(Path(path), hashes, progress),))
+            return VerificationReport(Path(path), (_verify_listed(Path(path), REPOSITORY, hashes, progress),))
     artifact, names = _locate(Path(path))
     with HashMemory(rehash) as hashes:
         folders = [_verify_folder(artifact, name, hashes, progress) for name in names]
@@ -170,6 +171,10 @@ def verify(
     report = VerificationReport(artifact.path, tuple(folders))
     if is_export(Path(path)) or is_weight_export(Path(path)) or is_pipeline(Path(path)):  # one folder of the artifact
         return report
+    kit = artifact.path / KIT
+    if kit.is_dir():
+        with HashMemory(rehash) as hashes:
+            report = replace(report, folders=(*folders, _verify_listed(kit, KIT, hashes, progress, f"{KIT}/")))
     outdated = () if report.problems else tuple(find_outdated_results(artifact))
     return replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
 
@@ -262,22 +267,30 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
     )
 
 
-def _verify_repository(folder: Path, hashes: HashMemory, progress: Progress) -> FolderReport:
-    """Compares a published repository with its SHA256SUMS, which lists all of its files."""
+def _verify_listed(folder: Path, name: str, hashes: HashMemory, progress: Progress, prefix: str = "") -> FolderReport:
+    """Compares a folder with its SHA256SUMS, which lists all of its files: a published repository, or a kit.
+
+    Args:
+        folder: The folder.
+        name: What the report calls it.
+        hashes: Hashes of files that have not changed since they were read.
+        progress: Called with a stage, what is done and the total.
+        prefix: What paths begin with, in the report.
+    """
+    path = f"{prefix}{CHECKSUMS_NAME}"
     try:
         listed = read_checksums(folder)
     except UserError as error:
-        problem = FileProblem(
-            CHECKSUMS_NAME, FileStatus.CORRUPT, str(error).removeprefix(f"{folder / CHECKSUMS_NAME} ")
-        )
-        return FolderReport(REPOSITORY, problems=(problem,))
+        reason = str(error).removeprefix(f"{folder / CHECKSUMS_NAME} ")
+        return FolderReport(name, problems=(FileProblem(path, FileStatus.CORRUPT, reason),))
     if listed is None:
-        return FolderReport(REPOSITORY, problems=(FileProblem(CHECKSUMS_NAME, FileStatus.MISSING, "is missing"),))
+        return FolderReport(name, problems=(FileProblem(path, FileStatus.MISSING, "is missing"),))
     sizes = {path: (folder / path).stat().st_size for path in listed if (folder / path).is_file()}
     records = [FileRecord(path=path, bytes=sizes.get(path, 0), sha256=sha256) for path, sha256 in listed.items()]
     problems = list(find_problems(folder, records, hashes, progress))
     problems += find_added_files(folder, {CHECKSUMS_NAME, *listed})
-    return FolderReport(REPOSITORY, len(records), sum(sizes.values()), problems=tuple(problems))
+    inside = tuple(replace(problem, path=f"{prefix}{problem.path}") for problem in problems)
+    return FolderReport(name, len(records), sum(sizes.values()), problems=inside)
 
 
 def _read_model(artifact: Artifact) -> _Published:

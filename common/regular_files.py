@@ -24,12 +24,13 @@ def require_regular(path: Path, advice: str | Callable[[Path], str] = "Give a fi
         raise UserError(f"{path} is no file but a pipe, socket or device, which may have no end. {remedy}")
 
 
-def read_regular_text(path: Path, errors: str = "strict") -> str:
+def read_regular_text(path: Path, errors: str = "strict", newline: str | None = None) -> str:
     """Reads a UTF-8 file to its end.
 
     Args:
         path: The file.
         errors: What becomes of bytes that are not UTF-8, as `Path.read_text` has it.
+        newline: Which line ends become those of Linux, as `open` has it: all of them, or with "" none.
 
     Raises:
         OSError: It cannot be read, or is a pipe, a socket or a device, which may have no end.
@@ -37,4 +38,5 @@ def read_regular_text(path: Path, errors: str = "strict") -> str:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a pipe, socket or device", str(path))
-    return path.read_text("utf-8", errors=errors)
+    with path.open(encoding="utf-8", errors=errors, newline=newline) as stream:
+        return stream.read()

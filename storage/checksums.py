@@ -20,7 +20,8 @@ from .layout import CHECKSUMS_NAME
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 UNESCAPES = {escaped: character for character, escaped in ESCAPES.items()}
 COPY_AGAIN = "Copy the folder again from where it was made."
-LINE = re.compile(r"(?P<escaped>\\?)(?P<sha256>[0-9a-f]{64}) [ *](?P<path>.+)")
+LINE = re.compile(r"(?P<escaped>\\?)(?P<sha256>[0-9a-f]{64})  (?P<path>.+)")
+ESCAPE = "\\"  # what a line with such a name begins with
 
 
 def write_checksums(files: Sequence[FileRecord], folder: Path) -> None:
@@ -30,8 +31,7 @@ def write_checksums(files: Sequence[FileRecord], folder: Path) -> None:
         files: What it lists, by paths relative to the folder.
         folder: The folder.
     """
-    lines = [_format_line(file) for file in sorted(files, key=lambda file: file.path)]
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join(_format_line(file.path, file.sha256) for file in sorted(files, key=lambda file: file.path))
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, "utf-8")
@@ -46,18 +46,19 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
         SHA-256 in hexadecimal by path; None if there is no such file.
 
     Raises:
-        UserError: The file cannot be read, or has a line of another form.
+        UserError: The file cannot be read, or has a line of another form. Nothing else lists the hash of this file, so
+            that not even a blank line may differ from what `sha256sum` writes.
     """
     file = folder / CHECKSUMS_NAME
     try:
-        lines = read_regular_text(file).split("\n")
+        text = read_regular_text(file, newline="")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read. {COPY_AGAIN}") from error
-    matches = [LINE.fullmatch(line) for line in lines if line]
+    matches = [LINE.fullmatch(line) for line in text.split("\n")]
     checksums = {_parse_path(match): match["sha256"] for match in matches if match}
-    if len(checksums) < len(matches):
+    if text != "".join(_format_line(path, sha256) for path, sha256 in checksums.items()):
         raise UserError(
             f"{file} has a line that sha256sum does not write. Copy the folder again from where it was made."
         )
@@ -86,10 +87,9 @@ def require_checksum(
         raise UserError(f"{file} was changed: its SHA-256 is not the one in {CHECKSUMS_NAME}. {remedy}")
 
 
-def _format_line(file: FileRecord) -> str:
-    path = "".join(ESCAPES.get(character, character) for character in file.path)
-    line = f"{file.sha256}  {path}"
-    return line if path == file.path else f"\\{line}"
+def _format_line(path: str, sha256: str) -> str:
+    escaped = "".join(ESCAPES.get(character, character) for character in path)
+    return f"{'' if escaped == path else ESCAPE}{sha256}  {escaped}\n"
 
 
 def _parse_path(match: re.Match[str]) -> str:

@@ -61,6 +61,19 @@ def test_a_line_of_another_form_is_rejected(tmp_path: Path, text: str) -> None:
         read_checksums(tmp_path)
 
 
+@pytest.mark.parametrize("change", ["{}\n", "\n{}", "{}#", "{}x", "{0}{0}"])
+def test_no_byte_may_differ(folder: Path, change: str) -> None:
+    write_checksums(hash_files(folder), folder)
+    file = folder / "SHA256SUMS"
+    written = file.read_text("utf-8")
+    for text in (change.format(written), written[:-1], written.replace("  ", " *", 1), written.replace("\n", "\r\n")):
+        file.write_bytes(text.encode())
+        with pytest.raises(UserError, match=r"SHA256SUMS has a line"):
+            read_checksums(folder)
+    file.write_text(written, "utf-8")
+    assert read_checksums(folder)
+
+
 def test_a_file_is_compared_if_it_is_listed(folder: Path) -> None:
     require_checksum(folder / "a.json", {}, "Do it.")
     require_checksum(folder / "a.json", {"a.json": hash_file(folder / "a.json")}, "Do it.")
