@@ -56,7 +56,12 @@ class PromptTokenizer:
 
     def __init__(self, folder: Path, prompt_format: PromptFormat) -> None:
         config = _read_config(folder / "tokenizer_config.json")
-        self._tokenizer, self._side = _load_tokenizer(folder / "tokenizer.json", config)
+        self._tokenizer, self._side, padding_side = _load_tokenizer(folder / "tokenizer.json", config)
+        if prompt_format.is_padded and padding_side != "right":
+            raise UserError(
+                f"{folder} pads prompts on the left, which no exported graph does. Set padding_side to right in its "
+                "tokenizer_config.json if the model reads prompts so, or generate images with diffusers."
+            )
         self._format, self._max_tokens = prompt_format, prompt_format.max_tokens
         special = _select_special_tokens(config)
         kwargs = prompt_format.chat_template_kwargs
@@ -111,17 +116,18 @@ def _load_chat_template(path: Path) -> Template:
     return compile_chat_template(_read_text(path), path, "Export the artifact again.")
 
 
-def _load_tokenizer(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, Side]:
-    """Loads a tokenizer, and says on which side it truncates."""
+def _load_tokenizer(path: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, Side, Side]:
+    """Loads a tokenizer, and says on which side it truncates and on which it pads."""
     content = _read_text(path)
     try:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises plain Exception for a corrupt file
         raise UserError(f"{path} is not a tokenizer ({summarize_error(error)}). Export the artifact again.") from error
     side: Side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
+    padding_side: Side = config.get("padding_side") or (tokenizer.padding or {}).get("direction", "right")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer, side
+    return tokenizer, side, padding_side
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -129,8 +135,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = parse_strict_json(_read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is corrupt ({error}). Export the artifact again.") from error
-    if config.get("truncation_side") not in (None, *get_args(Side)):
-        reason = f"truncation_side is {json.dumps(config['truncation_side'])}"
+    for key in ("truncation_side", "padding_side"):
+        if config.get(key) in (None, *get_args(Side)):
+            continue
+        reason = f"{key} is {json.dumps(config[key])}"
         raise UserError(f"{path} is corrupt ({reason}). Export the artifact again.")
     return config
 

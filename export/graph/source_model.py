@@ -120,18 +120,22 @@ class SourcePipeline:
         """Returns the folders of the pipeline's tokenizers, sorted."""
         return [path for path in sorted(self.folder.glob("tokenizer*")) if path.is_dir()]
 
-    def read_tokenizer_files(self, tokenizer: str = "tokenizer", has_template: bool = True) -> Mapping[str, str]:
+    def read_tokenizer_files(
+        self, tokenizer: str = "tokenizer", has_template: bool = True, is_padded: bool = False
+    ) -> Mapping[str, str]:
         """Returns the text of the files that the runtime's tokenizer reads, by name, read at the first call.
 
         Args:
             tokenizer: Folder of the tokenizer.
             has_template: Whether prompts are messages of a chat.
+            is_padded: Whether short prompts are padded.
 
         Raises:
             UserError: A file is missing, the tokenizer cannot be loaded, or has a setting that the runtime lacks.
         """
         if tokenizer not in self._tokenizer_files:
-            self._tokenizer_files[tokenizer] = resolve_tokenizer_files(self.folder, tokenizer, has_template)
+            files = resolve_tokenizer_files(self.folder, tokenizer, has_template, is_padded)
+            self._tokenizer_files[tokenizer] = files
         return self._tokenizer_files[tokenizer]
 
     def write_tokenizer_files(self, folder: Path, has_template: bool = True) -> None:

@@ -24,13 +24,16 @@ TOKENIZER, TEMPLATE, CONFIG = "tokenizer.json", "chat_template.jinja", "tokenize
 NOT_IN_IDS = ("version", "decoder", "truncation", "padding")
 
 
-def resolve_tokenizer_files(pipeline: Path, tokenizer: str = "tokenizer", has_template: bool = True) -> dict[str, str]:
+def resolve_tokenizer_files(
+    pipeline: Path, tokenizer: str = "tokenizer", has_template: bool = True, is_padded: bool = False
+) -> dict[str, str]:
     """Returns the text of tokenizer.json, tokenizer_config.json and chat_template.jinja for the runtime.
 
     Args:
         pipeline: A pipeline's folder.
         tokenizer: Folder of the tokenizer in it.
         has_template: Whether prompts are messages of a chat; otherwise there is no chat_template.jinja.
+        is_padded: Whether short prompts are padded.
 
     Raises:
         UserError: A file is missing, the tokenizer cannot be loaded, or has a setting that the runtime lacks.
@@ -46,6 +49,11 @@ def resolve_tokenizer_files(pipeline: Path, tokenizer: str = "tokenizer", has_te
     if getattr(loaded, "split_special_tokens", False):
         raise UserError(
             f"{folder / CONFIG} sets split_special_tokens, which exported graphs do not support. Remove it there."
+        )
+    if is_padded and loaded.padding_side != "right":
+        raise UserError(
+            f"{folder / CONFIG} has padding_side {loaded.padding_side}, which exported graphs do not support. "
+            "Set it to right if the model reads prompts so."
         )
     text = _resolve_tokenizer(folder / TOKENIZER, loaded)
     files = {TOKENIZER: text, CONFIG: _resolve_config(folder, text, loaded)}
@@ -86,7 +94,7 @@ def _resolve_template(folder: Path, loaded: Any) -> str:
 
 
 def _resolve_config(folder: Path, text: str, loaded: Any) -> str:
-    """The text of tokenizer_config.json with the special tokens that a chat template may use, and where to truncate.
+    """The text of tokenizer_config.json with the special tokens of chat templates, and where to truncate and to pad.
 
     Args:
         folder: The tokenizer's folder.
@@ -97,11 +105,16 @@ def _resolve_config(folder: Path, text: str, loaded: Any) -> str:
     special = {key: token for key, token in loaded.special_tokens_map.items() if isinstance(token, str)}
     listed = {key: _get_content(token) for key, token in config.items() if key.endswith("_token")}
     listed = {key: token for key, token in listed.items() if isinstance(token, str)}
-    side = config.get("truncation_side") or (Tokenizer.from_str(text).truncation or {}).get("direction", "right")
-    if listed == special and side == loaded.truncation_side:
+    backend = Tokenizer.from_str(text)
+    stored = {"truncation_side": backend.truncation, "padding_side": backend.padding}
+    listed_settings = {
+        key: config.get(key) or (settings or {}).get("direction", "right") for key, settings in stored.items()
+    }
+    loaded_settings = {key: getattr(loaded, key) for key in stored}
+    if listed == special and listed_settings == loaded_settings:
         return (folder / CONFIG).read_text("utf-8-sig")
     remaining = {key: value for key, value in config.items() if key not in listed}
-    return json.dumps(remaining | special | {"truncation_side": loaded.truncation_side}, indent=2, ensure_ascii=False)
+    return json.dumps(remaining | special | loaded_settings, indent=2, ensure_ascii=False)
 
 
 def _get_content(token: Any) -> Any:

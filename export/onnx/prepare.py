@@ -114,7 +114,8 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
     _check_shapes(pipeline, host, settings, sizes)
     pipeline.check_weights()
     for prompt_format in host.prompt_formats if host is not None else ():
-        pipeline.read_tokenizer_files(prompt_format.tokenizer, prompt_format.chat_template_kwargs is not None)
+        has_template = prompt_format.chat_template_kwargs is not None
+        pipeline.read_tokenizer_files(prompt_format.tokenizer, has_template, prompt_format.is_padded)
     components = list(dict.fromkeys(graph.component for graph in pipeline.family.graphs))
     is_signed = settings.precision == "int4" and settings.format == "qdq"
     is_qdq = settings.format == "qdq"

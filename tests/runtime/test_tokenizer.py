@@ -127,12 +127,38 @@ def test_notice_names_the_text_that_is_dropped_on_the_left(tiny: Path, tmp_path:
     assert notice.endswith('It ignores the text up to "abcde".')
 
 
-def test_another_side_is_refused(tiny: Path, tmp_path: Path) -> None:
-    (copy_tokenizer(tiny, tmp_path) / "tokenizer_config.json").write_text('{"truncation_side": "middle"}')
-    with pytest.raises(
-        UserError, match=r"tokenizer_config\.json is corrupt \(truncation_side is \"middle\"\)\. Export"
-    ):
+@pytest.mark.parametrize("key", ["truncation_side", "padding_side"])
+def test_another_side_is_refused(key: str, tiny: Path, tmp_path: Path) -> None:
+    (copy_tokenizer(tiny, tmp_path) / "tokenizer_config.json").write_text(json.dumps({key: "middle"}))
+    with pytest.raises(UserError, match=rf"tokenizer_config\.json is corrupt \({key} is \"middle\"\)\. Export"):
         make_tokenizer(tmp_path)
+
+
+PADDING = {"direction": "Left", "pad_id": 0, "pad_token": "<|endoftext|>", "pad_type_id": 0, "strategy": "BatchLongest"}
+PADDING_SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "unsaid": ({}, {}),
+    "left": ({"padding_side": "left"}, {}),
+    "left in tokenizer.json": ({"padding_side": None}, {"padding": PADDING}),
+    "right in spite of tokenizer.json": ({"padding_side": "right"}, {"padding": PADDING}),
+}
+
+
+@pytest.mark.parametrize("name", PADDING_SETTINGS)
+def test_prompts_are_padded_as_transformers_does_or_not_at_all(name: str, tiny: Path, tmp_path: Path) -> None:
+    folder = copy_tokenizer(tiny, tmp_path)
+    for file, settings in zip(("tokenizer_config.json", "tokenizer.json"), PADDING_SETTINGS[name], strict=True):
+        content = json.loads((folder / file).read_text("utf-8")) | settings
+        cleared = {key: value for key, value in content.items() if value is not None or key != "padding_side"}
+        (folder / file).write_text(json.dumps(cleared), "utf-8")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    padded = PromptFormat("tokenizer", 9, is_padded=True)
+    if tokenizer.padding_side == "left":
+        with pytest.raises(UserError, match=r"pads prompts on the left, .* Set padding_side to right"):
+            PromptTokenizer(folder, padded)
+        PromptTokenizer(folder, PromptFormat("tokenizer", 9))  # pads nothing, so the side does not matter
+        return
+    expected = tokenizer(["abc"], padding="max_length", max_length=9, truncation=True).input_ids[0]
+    assert PromptTokenizer(folder, padded).tokenize("abc").ids.tolist() == expected
 
 
 def test_special_tokens_may_be_stored_with_settings(tiny: Path, tmp_path: Path) -> None:

@@ -150,6 +150,13 @@ def test_a_setting_that_the_runtime_lacks_is_refused(pipeline: Path) -> None:
         resolve_tokenizer_files(pipeline)
 
 
+def test_padding_on_the_left_is_refused_where_prompts_are_padded(pipeline: Path) -> None:
+    update(pipeline / "tokenizer" / "tokenizer_config.json", padding_side="left")
+    resolve_tokenizer_files(pipeline)
+    with pytest.raises(UserError, match=r"has padding_side left.*Set it to right"):
+        resolve_tokenizer_files(pipeline, is_padded=True)
+
+
 def test_a_tokenizer_without_a_template_is_refused(pipeline: Path) -> None:
     (pipeline / "tokenizer" / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match=r"chat_template\.jinja is missing.*Save the pipeline again"):
