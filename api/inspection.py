@@ -29,6 +29,7 @@ from ..storage.outdated_results import find_outdated_results
 from ..storage.parameter_count import count_tensor_parameters, read_loaded_headers
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
+from ..storage.relative_path import is_file_name
 from ..storage.safetensors_header import TensorHeader
 from ..storage.weight_files import select_weight_files
 from .folder_info import ArtifactInfo, ComponentInfo, ExportInfo, LayerSelection, PipelineInfo, advise_verification
@@ -102,7 +103,7 @@ def _inspect_pipeline(
     entries = {
         name: value[1]
         for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) and is_file_name(name)
     }
     pipeline_class = str(index.get("_class_name", ""))
     components = tuple(_inspect_component(folder / name, str(cls)) for name, cls in entries.items())

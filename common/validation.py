@@ -23,6 +23,8 @@ REQUIREMENTS = {
     "finite_number": "it must be a finite number",
     "literal_error": "it must be {expected}",
     "string_too_short": "it must not be empty",
+    "string_too_long": "it must have at most {max_length} characters",
+    "string_unicode": "it must be text",
     "too_short": "it must have at least {min_length} entries",
     "too_long": "it must have at most {max_length} entries",
 } | {

@@ -1,8 +1,11 @@
-"""Checks the libraries that model_index.json names for components, without importing any."""
+"""Checks the libraries and classes that model_index.json names for components, without importing any."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,13 +13,14 @@ from ..common.errors import UserError
 from ..common.validation import format_value
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
+from ..storage.relative_path import is_file_name
 
 LIBRARIES = ("diffusers", "transformers")
 LIBRARY_BY_FOLDER = {"tokenizer": "transformers", "scheduler": "diffusers"}  # names may go on with a number
 
 
 def check_library(folder: Path, library: str, class_name: str) -> None:
-    """Checks that there is a library of the name that model_index.json gives for a component.
+    """Checks that there are a library and a class in it of the names that model_index.json gives for a component.
 
     It may also be a module of diffusers' pipelines, or a file of code in the component's folder.
 
@@ -26,7 +30,7 @@ def check_library(folder: Path, library: str, class_name: str) -> None:
         class_name: The component's class.
 
     Raises:
-        UserError: There is none, or it has no classes of that kind.
+        UserError: There is no such library, or it has no such class.
     """
     index, place = folder.parent / MODEL_INDEX, f"the library {format_value(library)} for '{folder.name}'"
     if library in LIBRARIES:
@@ -35,11 +39,21 @@ def check_library(folder: Path, library: str, class_name: str) -> None:
             raise UserError(
                 f"{index} names {place}, but a {format_value(class_name)} is of {expected}. {advise_recovery(folder)}"
             )
-    elif not (_is_importable(library) or _is_pipeline_module(library) or (folder / f"{library}.py").is_file()):
+        if not _has_class(library, class_name):
+            raise UserError(
+                f"{index} names a {format_value(class_name)} for '{folder.name}', but {library} {version(library)} has "
+                "no such class. Correct the name, or update that library."
+            )
+    elif not (_is_importable(library) or _is_pipeline_module(library) or _is_code_file(folder, library)):
         raise UserError(
             f"{index} names {place}, which is not installed and is no module of diffusers. Install that library if it "
             f"exists; the file is wrong if it does not. {advise_recovery(folder)}"
         )
+
+
+def _is_code_file(folder: Path, library: str) -> bool:
+    name = f"{library}.py"
+    return is_file_name(name) and (folder / name).is_file()
 
 
 def _is_importable(library: str) -> bool:
@@ -51,8 +65,36 @@ def _is_importable(library: str) -> bool:
 
 
 def _is_pipeline_module(library: str) -> bool:
-    if not library.isidentifier():
+    root = _find_package("diffusers")
+    if root is None or not (library.isidentifier() and is_file_name(library)):
         return False
-    spec = find_spec("diffusers")
+    return (root / "pipelines" / library / "__init__.py").is_file()
+
+
+@cache
+def _has_class(library: str, class_name: str) -> bool:
+    """Whether diffusers or transformers has a class, by its source; true where the library is not installed."""
+    root = _find_package(library)
+    if root is None:
+        return True
+    if library == "diffusers":
+        return f'"{class_name}"' in (root / "__init__.py").read_text("utf-8")
+    # transformers reads the names of fast tokenizers and image processors as those of the others.
+    names = (class_name, re.sub("(Tokenizer|ImageProcessor)Fast$", r"\1", class_name))
+    pattern = re.compile(rf"^(class )?({'|'.join(map(re.escape, names))})(?(1)\b| = )".encode(), re.MULTILINE)
+    return any(pattern.search(file.read_bytes()) for file in _list_modules(root, class_name))
+
+
+def _list_modules(root: Path, class_name: str) -> Iterator[Path]:
+    """The modules of transformers, beginning with those in which a class probably is."""
+    name = class_name.lower()
+    folders = [path for path in (root / "models").iterdir() if name.startswith(path.name.replace("_", ""))]
+    for folder in sorted(folders, key=lambda path: -len(path.name)):
+        yield from folder.glob("*.py")
+    yield from root.rglob("*.py")
+
+
+def _find_package(name: str) -> Path | None:
+    spec = find_spec(name)
     places = spec.submodule_search_locations if spec is not None else None
-    return any((Path(place) / "pipelines" / library / "__init__.py").is_file() for place in places or ())
+    return Path(places[0]) if places else None

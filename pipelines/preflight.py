@@ -24,6 +24,7 @@ from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointe
 from ..storage.layout import MODEL_INDEX
 from ..storage.parameter_count import read_loaded_headers
 from ..storage.recovery import advise_recovery
+from ..storage.relative_path import is_file_name
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from ..storage.weight_formats import is_awq, require_supported
 from .component_libraries import LIBRARIES, check_library
@@ -69,6 +70,9 @@ def check_pipeline(folder: Path) -> None:
         if len(entry) != 2 or not all(part is None or (isinstance(part, str) and part.strip()) for part in entry):
             advice = advise_recovery(folder)
             raise UserError(f"{folder / MODEL_INDEX} has no library and class for '{name}'. {advice}")
+        if not is_file_name(name):
+            reason = f"the component {format_value(name)}, which can be no folder in it"
+            raise UserError(f"{folder / MODEL_INDEX} names {reason}. {advise_recovery(folder)}")
         library, class_name = entry
         if library is not None and class_name is not None:
             _check_component(folder / name, library, class_name)

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
+from ..common.errors import UserError
+from ..common.validation import explain_value
 from ..storage.database import open_database
 
 PLACEHOLDER = "{prompt}"
 MAX_NAME, MAX_TEXT, MAX_TEMPLATES = 64, 2000, 1000
 CREATE = "CREATE TABLE IF NOT EXISTS templates (name TEXT PRIMARY KEY, text TEXT NOT NULL)"
+KIND = "file of templates"
 REMEDY = "Move it away, or give another --state."
 # What a new file holds.
 EXAMPLES = {
@@ -60,18 +63,19 @@ class TemplateStore:
         with self._open() as connection:
             if is_new:
                 connection.executemany("INSERT INTO templates VALUES (?, ?)", EXAMPLES.items())
+        self.list_all()  # a server refuses a damaged file when it starts, not in a request
 
     def list_all(self) -> list[Template]:
         """All templates, by name."""
         with self._open() as connection:
             rows = connection.execute("SELECT name, text FROM templates ORDER BY name").fetchall()
-        return [Template(name=name, text=text) for name, text in rows]
+        return [self._parse(name, text) for name, text in rows]
 
     def get(self, name: str) -> Template | None:
         """A template; None if there is none of this name."""
         with self._open() as connection:
             row = connection.execute("SELECT text FROM templates WHERE name = ?", (name,)).fetchone()
-        return Template(name=name, text=row[0]) if row else None
+        return self._parse(name, row[0]) if row else None
 
     def put(self, template: Template) -> bool:
         """Adds a template, or replaces that of its name.
@@ -93,8 +97,22 @@ class TemplateStore:
         with self._open() as connection:
             return connection.execute("DELETE FROM templates WHERE name = ?", (name,)).rowcount > 0
 
+    def _parse(self, name: object, text: object) -> Template:
+        """The template of a row.
+
+        Raises:
+            UserError: Something else than a server wrote the row.
+        """
+        try:
+            return Template.model_validate({"name": name, "text": text})
+        except ValidationError as error:
+            problem = explain_value(error.errors()[0])
+            raise UserError(
+                f"{self._file} is not a valid {KIND} ({problem}). Move it away, or give another --state."
+            ) from error
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Opens the file for one transaction."""
-        with open_database(self._file, CREATE, kind="file of templates", remedy=REMEDY) as connection, connection:
+        with open_database(self._file, CREATE, kind=KIND, remedy=REMEDY) as connection, connection:
             yield connection

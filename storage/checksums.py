@@ -12,9 +12,11 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from ..common.regular_files import read_regular_text
+from ..common.validation import format_value
 from .atomic_file import atomic_write
 from .files import FileRecord, hash_file
 from .layout import CHECKSUMS_NAME
+from .relative_path import is_relative_path
 
 # GNU coreutils escape names with a backslash or a line break, and then begin the line with a backslash.
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -62,6 +64,9 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
         raise UserError(
             f"{file} has a line that sha256sum does not write. Copy the folder again from where it was made."
         )
+    outside = next((path for path in checksums if not is_relative_path(path)), None)
+    if outside is not None:
+        raise UserError(f"{file} lists {format_value(outside)}, which is no path below its folder. {COPY_AGAIN}")
     return checksums
 
 

@@ -7,12 +7,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+MAX_NAME_BYTES = 255  # of a file, on every system that edgepress runs on
 DRIVE = re.compile(r"[A-Za-z]:")  # which begins an absolute path on Windows
 
 
 def is_relative_path(path: str) -> bool:
-    """Whether a path stays below the folder that it is relative to: not absolute, without `.` and `..`."""
+    """Whether a path can exist below the folder that it is relative to: not absolute, without `.` and `..`."""
     parts = re.split(r"[/\\]", path)
+    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
+        return False
     is_plain = "\0" not in path and not any(part in ("", ".", "..") for part in parts)
     return is_plain and not DRIVE.fullmatch(parts[0])
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.validation import format_value
 from .files import read_json_object
 from .layout import MODEL_INDEX, is_pipeline
 from .recovery import advise_recovery
+from .relative_path import is_file_name
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -85,7 +87,8 @@ def find_weight_folders(pipeline: Path) -> list[Path]:
     patterns = (f"*{SUFFIX}*", *PICKLE_PATTERNS)
     if is_pipeline(pipeline):
         index = read_json_object(pipeline / MODEL_INDEX)
-        folders = [pipeline / name for name, value in sorted(index.items()) if isinstance(value, list) and any(value)]
+        entries = [name for name, value in sorted(index.items()) if isinstance(value, list) and any(value)]
+        folders = [pipeline / name for name in entries if is_file_name(name)]
     else:
         folders = sorted(path for path in pipeline.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [folder for folder in folders if any(next(folder.glob(pattern), None) for pattern in patterns)]
@@ -222,6 +225,8 @@ def _read_index(index: Path) -> dict[str, Path]:
         if Path(name).name != name.removeprefix("./"):
             problem = f"it names the file {name!r} in another folder"
             raise UserError(f"{index} is corrupt: {problem}. {advise_recovery(index)}")
+        if not is_file_name(name.removeprefix("./")):
+            raise UserError(f"{index} is corrupt: no file can be named {format_value(name)}. {advise_recovery(index)}")
         if not _is_present(index.parent / name):
             raise UserError(f"{index.parent / name} is missing, but {index.name} lists it. {advise_recovery(index)}")
     return {tensor: index.parent / name for tensor, name in weight_map.items()}

@@ -22,6 +22,7 @@ from edgepress.export.graph.preflight import check_export
 from edgepress.export.graph.source_model import open_source
 from edgepress.export.planning.planner import plan_device
 from edgepress.models.registry import get_family
+from edgepress.pipelines.component_libraries import check_library
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.pipelines.preflight import check_host, check_images, check_pipeline, check_weight_formats
 
@@ -386,3 +387,49 @@ def test_a_misspelt_key_is_named_with_its_file(pipeline: Path, component: str, k
     file.write_text(json.dumps(config))
     with pytest.raises(UserError, match=f"{component}/config.json lacks the key '{key}', but has the key '{key}s'"):
         check_images(pipeline, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [
+        ("tokenizer", "Qwen2Tokenizr"),
+        ("scheduler", "FlowMatchScheduler"),
+        ("text_encoder", "Qwen3Modle"),
+        ("vae", "Vae"),
+    ],
+)
+def test_an_unknown_class_is_refused_without_importing_its_library(pipeline: Path, name: str, class_name: str) -> None:
+    library = json.loads((pipeline / "model_index.json").read_text("utf-8"))[name][0]
+    edit_json(pipeline / "model_index.json", **{name: [library, class_name]})
+    message = f"names a '{class_name}' for '{name}', but {library} [0-9.]+ has no such class"
+    with pytest.raises(UserError, match=rf"model_index\.json {message}"):
+        check_pipeline(pipeline)
+
+
+def test_names_that_no_file_can_have_are_refused(pipeline: Path) -> None:
+    edit_json(pipeline / "model_index.json", vae=["x" * 300, "AutoencoderKL"])
+    with pytest.raises(UserError, match=r"names the library 'x{60}…' for 'vae', which is not installed"):
+        check_pipeline(pipeline)
+    edit_json(pipeline / "model_index.json", **{"vae": ["diffusers", "AutoencoderKL"], "y" * 300: ["diffusers", "X"]})
+    with pytest.raises(UserError, match=r"names the component 'y{60}…', which can be no folder in it"):
+        check_pipeline(pipeline)
+    info = edgepress.info(pipeline)
+    assert isinstance(info, PipelineInfo)
+    assert "which can be no folder" in info.problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AutoTokenizer",
+        "PreTrainedTokenizerFast",
+        "Qwen2TokenizerFast",
+        "T5TokenizerFast",
+        "CLIPImageProcessorFast",
+        "Qwen2_5_VLForConditionalGeneration",
+        "UMT5EncoderModel",
+        "CLIPTextModelWithProjection",
+    ],
+)
+def test_classes_and_old_names_of_transformers_are_known(pipeline: Path, name: str) -> None:
+    check_library(pipeline / "other", "transformers", name)

@@ -79,3 +79,19 @@ def test_a_file_is_compared_if_it_is_listed(folder: Path) -> None:
     require_checksum(folder / "a.json", {"a.json": hash_file(folder / "a.json")}, "Do it.")
     with pytest.raises(UserError, match=r"a\.json was changed: its SHA-256 is not the one in SHA256SUMS\. Do it\."):
         require_checksum(folder / "a.json", {"a.json": "0" * 64}, "Do it.")
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["../b", "a"], r"lists '\.\./b', which is no path below its folder\. Copy"),
+        (["/etc/passwd"], r"lists '/etc/passwd', which is no path"),
+        (["./a"], r"lists '\./a', which is no path"),
+        (["a" * 300], r"lists 'a{60}…', which is no path"),
+        (["a", "a"], "has a line that sha256sum does not write"),
+    ],
+)
+def test_paths_that_no_published_folder_has_are_rejected(tmp_path: Path, paths: list[str], message: str) -> None:
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{'0' * 64}  {path}\n" for path in paths))
+    with pytest.raises(UserError, match=message):
+        read_checksums(tmp_path)

@@ -256,7 +256,7 @@ def test_the_index_decides_about_a_tensor_in_two_shards(library: str, component:
         ({"w": "../other/model.safetensors"}, "in another folder"),
         ({"w": "/etc/model.safetensors"}, "in another folder"),
         ({"w": "model\n.safetensors"}, r"model\\n\.safetensors is missing"),
-        ({"w": f"{'m' * 300}.safetensors"}, r"m\.safetensors cannot be read \(File name too long\)"),
+        ({"w": f"{'m' * 300}.safetensors"}, r"index\.json is corrupt: no file can be named 'm{60}…'"),
         ({}, "lists no tensors"),
         ({"w": ["model.safetensors"]}, "does not name a file for each tensor"),
         ({"w": "absent.safetensors"}, r"absent\.safetensors is missing"),
