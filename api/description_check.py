@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..common.errors import UserError
+from ..common.json_difference import find_difference
 from ..storage.artifact_schema import ArtifactDescription, read_description
 from ..storage.checksums import read_checksums
 from ..storage.files import FileRecord, digest_files
@@ -24,7 +25,10 @@ from ..storage.layout import (
 from ..storage.manifest import read_manifest
 from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.weight_export import read_weight_export
+from .description import build_description
 
+# What follows from more than the published files: the release, options, later results, or a plan, which needs torch.
+UNCOMPARED = {"schema_version", "device", "source", "versions", "memory_plan", "evaluation", "benchmark", "documents"}
 AGAIN = "Run 'edgepress describe' again."
 
 
@@ -70,6 +74,21 @@ def _find_outdated_parts(artifact: Artifact) -> Iterator[FileProblem]:
         names = sorted(name for name in {*described, *current} if described.get(name) != current.get(name))
         reason = f"describes other files than are there now in {', '.join(names)}. {AGAIN}"
         yield FileProblem(DESCRIPTION_NAME, FileStatus.STALE, reason.removesuffix("."))
+    elif difference := _find_difference(description, artifact):
+        reason = f"does not describe what is there now: {difference.removesuffix('.')}. {AGAIN}"
+        yield FileProblem(DESCRIPTION_NAME, FileStatus.STALE, reason.removesuffix("."))
+
+
+def _find_difference(description: ArtifactDescription, artifact: Artifact) -> str:
+    """The first entry that does not follow from the artifact's files; results may have been added since."""
+    try:
+        expected = build_description(artifact, has_plan=False)
+    except UserError as error:
+        return str(error)
+    statuses = () if description.benchmark == expected.benchmark else ("status", "reason")
+    return find_difference(
+        description.model_dump(exclude=UNCOMPARED), expected.model_dump(exclude=UNCOMPARED), "", statuses
+    )
 
 
 def _list_digests(description: ArtifactDescription) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
+from ..common.json_difference import find_difference
 from .bench_model import BenchModel, Seconds
 from .drift import Drift, estimate_drift
 from .machine import MachineInfo
@@ -148,6 +149,22 @@ class BenchResults(BenchModel):
     file_sizes: dict[str, NonNegativeInt] = Field(description="Bytes of each file of the artifact.")
     truncation_notices: list[str] = Field(description="Notices of truncated prompts.")
     images: list[ImageTiming] = Field(description="The first image, and those that were requested.")
+
+    @model_validator(mode="after")
+    def _require_consistent(self) -> BenchResults:
+        """Refuses a summary that does not follow from the images, as after a file was edited or damaged."""
+        if self.schema_version < SCHEMA_VERSION:
+            return self
+        if not self.images:
+            raise ValueError("there is no image")
+        expected = summarize_timings(self.summary.process_start, self.images, self.settings.keep_loaded)
+        difference = find_difference(self.summary.model_dump(), expected.model_dump(), "summary")
+        if difference:
+            raise ValueError(f"{difference}, which is what follows from the images")
+        peaks = [image.peak_rss for image in self.images]
+        if any(image.rss > image.peak_rss for image in self.images) or max(peaks) > self.memory.peak:
+            raise ValueError("the memory after an image is larger than the peak")
+        return self
 
 
 def summarize_timings(process_start: float, images: Sequence[ImageTiming], keep_loaded: bool) -> TimingSummary:

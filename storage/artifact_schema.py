@@ -9,7 +9,16 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 
 from ..common.errors import UserError
 from .files import FileRecord, read_json_object
@@ -41,7 +50,9 @@ class GraphDescription(DescriptionModel):
 
     inputs: tuple[PortConfig, ...] = Field(description="Inputs in order; empty if the export does not record them.")
     outputs: tuple[PortConfig, ...] = Field(description="Outputs in order; empty if the export does not record them.")
-    relative_error: float | None = Field(description="How far it is from torch; null if it was not compared.")
+    relative_error: NonNegativeFloat | None = Field(
+        description="How far it is from torch; null if it was not compared."
+    )
 
 
 class ComponentDescription(DescriptionModel):
@@ -55,7 +66,7 @@ class ComponentDescription(DescriptionModel):
     reason: str = Field(description="What the status rests on, or why it was refused.")
     precision: str = Field(description="Precision of its weights.")
     sha256: str | None = Field(description="Digest of its files; null if there are none.")
-    bytes: int = Field(description="Bytes of its files.")
+    bytes: NonNegativeInt = Field(description="Bytes of its files.")
     files: tuple[FileRecord, ...] = Field(description="Its files, relative to the artifact.")
     graphs: dict[str, GraphDescription] = Field(description="Its graphs by name.")
 
@@ -73,20 +84,22 @@ class MemoryPlanDescription(DescriptionModel):
     """The plan of the exported graphs on the device. Everything is estimated."""
 
     verdict: str = Field(description="`fits`, `fits in phases` or `does not fit`.")
-    size: tuple[int, int] = Field(description="[height, width] of the image in pixels.")
-    resident_bytes: int = Field(description="Peak memory with all graphs loaded.")
-    phased_bytes: int = Field(description="Peak memory with one graph at a time.")
-    usable_bytes: int = Field(description="What a program can use on the device.")
-    graph_bytes: dict[str, int] = Field(description="Weights and activations of each graph.")
-    floor_seconds: float | None = Field(description="The least time of an image; null if rates are not known.")
+    size: tuple[PositiveInt, PositiveInt] = Field(description="[height, width] of the image in pixels.")
+    resident_bytes: NonNegativeInt = Field(description="Peak memory with all graphs loaded.")
+    phased_bytes: NonNegativeInt = Field(description="Peak memory with one graph at a time.")
+    usable_bytes: NonNegativeInt = Field(description="What a program can use on the device.")
+    graph_bytes: dict[str, NonNegativeInt] = Field(description="Weights and activations of each graph.")
+    floor_seconds: NonNegativeFloat | None = Field(
+        description="The least time of an image; null if rates are not known."
+    )
 
 
 class ScoreDescription(DescriptionModel):
     """The last evaluation."""
 
     verdict: str | None = Field(description="The verdict of all gates; null if there are none.")
-    num_prompts: int = Field(description="Number of prompts.")
-    scores: dict[str, dict[str, float]] = Field(
+    num_prompts: NonNegativeInt = Field(description="Number of prompts.")
+    scores: dict[str, dict[str, FiniteFloat]] = Field(
         description="The mean of each score, against the reference or of the candidate's images, by candidate."
     )
 
@@ -96,8 +109,8 @@ class BenchDescription(DescriptionModel):
 
     kind: Literal["measured", "simulated"] = Field(description="Whether the device ran, or a simulator of it.")
     machine: str = Field(description="Processor of the machine.")
-    seconds_per_image: float = Field(description="Median time of an image.")
-    peak_bytes: int = Field(description="Peak memory of the process.")
+    seconds_per_image: NonNegativeFloat = Field(description="Mean time of an image.")
+    peak_bytes: NonNegativeInt = Field(description="Peak memory of the process.")
 
 
 class ArtifactDescription(DescriptionModel):

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from ...prompts.prompt import Prompt
 from ..generation.cost import BatchCost
 from ..metrics.base import Score
-from ..stats.bootstrap import bootstrap_mean
+from ..stats.bootstrap import NUM_RESAMPLES, bootstrap_mean
 from ..stats.mcnemar import McNemarResult, mcnemar_test
 from ..stats.power import minimum_detectable_effect
 from .schema import (
@@ -66,9 +66,19 @@ def select_variant(samples: Sequence[SampleResult], variant: str) -> list[Varian
 
 
 def aggregate(
-    pairs: Sequence[VariantPair], pair_scores: Sequence[Score], image_scores: Sequence[Score]
+    pairs: Sequence[VariantPair],
+    pair_scores: Sequence[Score],
+    image_scores: Sequence[Score],
+    num_resamples: int = NUM_RESAMPLES,
 ) -> VariantSummary:
-    """Aggregates the pairs of a variant, over all of them and by language and category; failed pairs are left out."""
+    """Aggregates the pairs of a variant, over all of them and by language and category; failed pairs are left out.
+
+    Args:
+        pairs: The pairs.
+        pair_scores: The scores of pairs.
+        image_scores: The scores of images.
+        num_resamples: How often prompts are resampled for the intervals; 0: there are none.
+    """
     compared = [pair for pair in pairs if pair.result.failure is None]
     groups = {ALL_GROUP: compared} | _group_by_category([(pair.sample.prompt, pair) for pair in compared])
     tests = {score.name: _test_binary_score(score, compared) for score in image_scores}
@@ -78,7 +88,10 @@ def aggregate(
         num_identical=sum(pair.result.identical for pair in compared),
         failures=tuple(_list_failures(pairs)),
         defects=tuple(_list_defects(pairs)),
-        groups=tuple(_summarize_group(name, members, pair_scores, image_scores) for name, members in groups.items()),
+        groups=tuple(
+            _summarize_group(name, members, pair_scores, image_scores, num_resamples)
+            for name, members in groups.items()
+        ),
         mcnemar={name: test for name, test in tests.items() if test},
         minimum_detectable_effect=_compute_detectable_effects(compared, pair_scores, image_scores),
         worst_pairs=tuple(worst for score in pair_scores for worst in _find_worst_pairs(score, compared))
@@ -227,10 +240,14 @@ def _group_by_category(items: Sequence[tuple[Prompt, T]]) -> dict[str, list[T]]:
 
 
 def _summarize_group(
-    name: str, pairs: Sequence[VariantPair], pair_scores: Sequence[Score], image_scores: Sequence[Score]
+    name: str,
+    pairs: Sequence[VariantPair],
+    pair_scores: Sequence[Score],
+    image_scores: Sequence[Score],
+    num_resamples: int,
 ) -> ScoreGroup:
-    pair_summaries = {score.name: _summarize_pair_score(score, pairs) for score in pair_scores}
-    image_summaries = {score.name: _summarize_image_score(score, pairs) for score in image_scores}
+    pair_summaries = {score.name: _summarize_pair_score(score, pairs, num_resamples) for score in pair_scores}
+    image_summaries = {score.name: _summarize_image_score(score, pairs, num_resamples) for score in image_scores}
     return ScoreGroup(
         name=name,
         num_pairs=len(pairs),
@@ -239,10 +256,11 @@ def _summarize_group(
     )
 
 
-def _summarize_pair_score(score: Score, pairs: Sequence[VariantPair]) -> PairScoreSummary | None:
+def _summarize_pair_score(score: Score, pairs: Sequence[VariantPair], num_resamples: int) -> PairScoreSummary | None:
     """Returns None if no pair has the score."""
     scored = _collect_pair_values(score, pairs)
-    mean = bootstrap_mean([pair.variant for pair in scored], [pair.sample.prompt.id for pair in scored])
+    clusters = [pair.sample.prompt.id for pair in scored]
+    mean = bootstrap_mean([pair.variant for pair in scored], clusters, num_resamples)
     if mean is None:
         return None
     worst = min(scored, key=lambda pair: _get_sign(score) * pair.variant)
@@ -251,13 +269,13 @@ def _summarize_pair_score(score: Score, pairs: Sequence[VariantPair]) -> PairSco
     )
 
 
-def _summarize_image_score(score: Score, pairs: Sequence[VariantPair]) -> ImageScoreSummary | None:
+def _summarize_image_score(score: Score, pairs: Sequence[VariantPair], num_resamples: int) -> ImageScoreSummary | None:
     """Returns None if no pair has the score."""
     scored = _collect_image_values(score, pairs)
     clusters = [pair.sample.prompt.id for pair in scored]
-    reference = bootstrap_mean([pair.reference for pair in scored], clusters)
-    variant = bootstrap_mean([pair.variant for pair in scored], clusters)
-    drop = bootstrap_mean([_compute_drop(score, pair) for pair in scored], clusters)
+    reference = bootstrap_mean([pair.reference for pair in scored], clusters, num_resamples)
+    variant = bootstrap_mean([pair.variant for pair in scored], clusters, num_resamples)
+    drop = bootstrap_mean([_compute_drop(score, pair) for pair in scored], clusters, num_resamples)
     if reference is None or variant is None or drop is None:
         return None
     relative_drop = drop.mean / abs(reference.mean) if reference.mean else None

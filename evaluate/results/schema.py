@@ -368,6 +368,8 @@ class Results(ResultsModel):
         """Refuses results whose parts do not belong together, as after a file was edited or damaged."""
         samples = {(sample.prompt.id, sample.seed) for sample in self.samples}
         scores = {score.name for score in (*self.pair_scores, *self.image_scores)}
+        if len(samples) < len(self.samples):
+            raise ValueError("a prompt and seed has two samples")
         if any(name not in sample.variants for sample in self.samples for name in self.variants):
             raise ValueError("a sample lacks a variant")
         for summary in (*self.variants.values(), *([self.noise_floor] if self.noise_floor else [])):
@@ -407,7 +409,7 @@ def load_results(path: Path | str) -> Results:
         path: path of the file.
 
     Raises:
-        UserError: the file cannot be read, or has another schema version.
+        UserError: the file cannot be read, has another schema version, or its numbers contradict each other.
     """
     if Path(path).is_dir() or Path(path).name in OTHER_FILES:
         raise reject_path(Path(path), f"Give the {EVALUATION_RESULTS} of an evaluation", _is_results_file)
@@ -428,19 +430,20 @@ def load_results(path: Path | str) -> Results:
             "or give another file."
         )
     try:
-        return Results.model_validate(upgrade_version_2(content) if version == OLDEST_READABLE_VERSION else content)
+        results = Results.model_validate(upgrade_version_2(content) if version == OLDEST_READABLE_VERSION else content)
     except (ValidationError, RecursionError) as error:
+        problem = "it is nested too deeply" if isinstance(error, RecursionError) else explain_value(error.errors()[0])
         raise UserError(
-            f"{path} is not a valid results file of schema version {version}: {_describe_problem(error)}. Run "
-            "`edgepress evaluate` again."
+            f"{path} is not a valid results file of schema version {version}: {problem}. Run `edgepress evaluate` "
+            "again."
         ) from error
+    from .contradictions import find_contradiction
+
+    contradiction = find_contradiction(results)
+    if contradiction:
+        raise UserError(f"{path} contradicts itself: {contradiction}. Run `edgepress evaluate` again.")
+    return results
 
 
 def _is_results_file(path: Path) -> bool:
     return path.name == EVALUATION_RESULTS and path.is_file()
-
-
-def _describe_problem(error: ValidationError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return explain_value(error.errors()[0])

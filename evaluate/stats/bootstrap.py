@@ -35,7 +35,7 @@ def bootstrap_mean(
     Args:
         values: the values.
         clusters: the prompt of each value.
-        num_resamples: how often the clusters are resampled.
+        num_resamples: how often the clusters are resampled; 0: there is no interval.
 
     Returns:
         None if there are no values.
@@ -44,7 +44,7 @@ def bootstrap_mean(
         return None
     mean = float(np.mean(values))
     sums, sizes = cluster_sums(values, clusters)
-    if len(sums) < 2:
+    if len(sums) < 2 or not num_resamples:
         return MeanCI(mean=mean, low=None, high=None, count=len(values), num_prompts=len(sums))
     low, high = np.quantile(_resample_means(sums, sizes, num_resamples), [0.025, 0.975])
     return MeanCI(mean=mean, low=float(low), high=float(high), count=len(values), num_prompts=len(sums))

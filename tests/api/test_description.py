@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,15 +15,17 @@ import pytest
 from click.testing import CliRunner
 from helpers import bench_results
 from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
-from helpers.result_rows import make_prompt, make_results, make_sample
+from helpers.result_rows import PSNR, make_prompt, make_results, make_sample
 
 import edgepress
 from edgepress.api.verification import verify
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
+from edgepress.evaluate.results.gates import DEFECTS_GATE, GateSpec, evaluate_gates
 from edgepress.evaluate.results.schema import save_results
 from edgepress.storage.artifact_schema import SCHEMA_FILE, read_description, render_schema
 from edgepress.storage.emulation import EmulatedGraph, EmulationResults, write_emulation
+from edgepress.storage.files import hash_file
 from edgepress.storage.layout import DOCUMENT_NAMES, Artifact
 from edgepress.storage.outdated_results import digest_published
 
@@ -98,7 +101,10 @@ def test_an_export_that_ran_in_an_emulator_is_emulated(artifact: Path) -> None:
 
 def test_an_evaluation_is_described_by_its_means(artifact: Path) -> None:
     samples = [make_sample(make_prompt("a"), 40.0, texts=(1, 1)), make_sample(make_prompt("b"), 44.0, texts=(1, 0.5))]
-    save_results(make_results(samples, verdict="failed"), artifact / "evaluation" / "results.json")
+    results = make_results(samples)
+    gates = evaluate_gates("int4", results.variants["int4"], [GateSpec(DEFECTS_GATE, "defects", PSNR, limit=-1)])
+    results = results.model_copy(update={"gates": gates, "verdict": "failed"})
+    save_results(results, artifact / "evaluation" / "results.json")
     evaluation = edgepress.describe(artifact).evaluation
     assert evaluation is not None
     assert (evaluation.verdict, evaluation.num_prompts) == ("failed", 2)
@@ -260,3 +266,33 @@ def test_the_command_says_the_status_of_each_part(artifact: Path) -> None:
     result = CliRunner().invoke(main, ["describe", str(artifact)])
     assert result.exit_code == 0, result.output
     assert "onnx: simulated" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("components/model/bytes", 7, r"components\.model\.bytes is 7, not"),
+        ("components/onnx/status", "verified", r"components\.onnx\.status is 'verified', not 'simulated'"),
+        ("components/onnx/graphs/caption/relative_error", 0.5, r"relative_error is 0\.5, not 1e-06"),
+        ("pipeline_class", "X", r"pipeline_class is 'X', not 'ZImagePipeline'"),
+        ("quantization", None, "quantization is nothing, not 4 entries"),
+        ("components/onnx/bytes", -1, r"corrupt: components\.onnx\.bytes = -1: it must be at least 0"),
+    ],
+)
+def test_a_description_of_something_else_is_a_problem(artifact: Path, path: str, value: object, message: str) -> None:
+    """Also one that SHA256SUMS lists."""
+    edgepress.describe(artifact)
+    content = json.loads((artifact / "artifact.json").read_text("utf-8"))
+    *parents, last = path.split("/")
+    part = content
+    for name in parents:
+        part = part[name]
+    part[last] = value
+    (artifact / "artifact.json").write_text(json.dumps(content))
+    lines = (artifact / "SHA256SUMS").read_text("utf-8").splitlines()
+    sha256 = hash_file(artifact / "artifact.json")
+    lines = [f"{sha256}  artifact.json" if line.endswith("  artifact.json") else line for line in lines]
+    (artifact / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    (problem,) = verify(artifact, run=False).problems
+    assert problem.path == "artifact.json"
+    assert re.search(message, f"{problem.status}: {problem.reason}")

@@ -9,7 +9,7 @@ import pytest
 from helpers.bench_results import PI, VERSION_1, make_results
 
 from edgepress.perf.publishing import name_plan, publish_results
-from edgepress.perf.schema import BenchResults
+from edgepress.perf.schema import BenchResults, summarize_timings
 
 FILES = ("bench.json", "bench.md")
 
@@ -20,7 +20,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def make_smaller(results: BenchResults) -> BenchResults:
     settings = results.settings.model_copy(update={"num_images": 1})
-    return results.model_copy(update={"settings": settings, "images": results.images[:2]})
+    images = results.images[:2]
+    summary = summarize_timings(results.summary.process_start, images, keep_loaded=True)
+    return results.model_copy(update={"settings": settings, "images": images, "summary": summary})
 
 
 def test_a_run_of_another_plan_leaves_earlier_results(tmp_path: Path) -> None:

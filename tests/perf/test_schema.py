@@ -53,3 +53,26 @@ def test_numbers_out_of_range_are_refused(edit: Callable[[dict[str, Any]], objec
     with pytest.raises(ValidationError) as caught:
         BenchResults.model_validate(content)
     assert problem in explain_value(caught.value.errors()[0])
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda c: c["summary"]["latencies"]["image"].update(mean=9), "latencies.image.mean is 9, not 0.1065"),
+        (lambda c: c["summary"]["latencies"]["step"].update(n=3), "latencies.step.n is 3, not 24"),
+        (lambda c: c["summary"]["latencies"]["image"]["percentiles"].update(p50=0.01), "percentiles.p50 is 0.01, not"),
+        (lambda c: c["summary"].update(startup=0.1), "summary.startup is 0.1, not 1.5"),
+        (lambda c: c["summary"]["memory_drift"].update(slope=0), "memory_drift.slope is 0, not"),
+        (lambda c: c["images"].pop(), "is 12, not 11, which is what follows from the images"),
+        (lambda c: c["images"].clear(), "there is no image"),
+        (lambda c: c["memory"].update(peak=1000), "the memory after an image is larger than the peak"),
+    ],
+)
+def test_a_summary_that_contradicts_the_images_is_refused(
+    edit: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    content = make_results(12, leak=1000).model_dump(mode="json")
+    edit(content)
+    with pytest.raises(ValidationError) as caught:
+        BenchResults.model_validate(content)
+    assert problem in explain_value(caught.value.errors()[0])

@@ -121,7 +121,7 @@ def test_several_variants_are_listed_under_each_score_with_the_noise_floor() -> 
 
 
 def test_markup_in_names_is_shown_literally() -> None:
-    text = render_samples(*[make_sample(make_prompt("[red]x", kind="[b]"), 30.0)] * 10)
+    text = render_samples(*[make_sample(make_prompt("[red]x", kind="[b]"), 30.0, seed=seed) for seed in range(10)])
     assert "[red]x" in text
     assert "kind: [b]" in text
 
