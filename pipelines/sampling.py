@@ -14,7 +14,7 @@ from ..common.requirements import reject_failed_import
 from ..models.base.host import load_host
 from ..models.base.prompt_tokens import get_longest_format
 from ..models.registry import load_families
-from ..prompts.prompt import Prompt, prompt_seed, require_guidance
+from ..prompts.prompt import Prompt, describe_missing_guidance, prompt_seed, require_guidance
 from ..prompts.truncation import warn_once
 from ..recipes.schema import GenerationSettings
 from ..runtime.scheduler_config import require_two_ends
@@ -206,7 +206,7 @@ def generate_images(
         sampling: Size, steps and guidance.
         seed: Selects the noise, together with each prompt's id.
         output_type: `pil` for images, or `latent` for the latents before decoding.
-        warn: Called with a sentence for each prompt that is truncated.
+        warn: Called with a sentence for each prompt that is truncated, and if the model needs guidance and gets none.
 
     Raises:
         UserError: The pipeline rejects the size or another parameter, or takes no guidance or no negative prompt.
@@ -254,6 +254,8 @@ def _resolve_limits(
     if host is None:
         return {}
     host.latent_shape(sampling.height, sampling.width)
+    if host.needs_guidance and not prompts[0].choose_guidance(sampling.guidance):
+        warn(describe_missing_guidance(type(pipeline).__name__))
     notices = [notice for notice in find_truncations(pipeline, host, [prompt.prompt for prompt in prompts]) if notice]
     for notice in notices:
         warn(notice)

@@ -130,6 +130,14 @@ def require_guidance(prompts: Sequence[Prompt], takes_guidance: bool, pipeline_c
         )
 
 
+def describe_missing_guidance(pipeline_class: str) -> str:
+    """The notice for a guidance scale of 0 where the model was distilled with a scale above 0."""
+    return (
+        f"This {pipeline_class} was trained with guidance scales above 0, and the scale is 0: images will be worse. "
+        "Set a guidance scale, for example 3.5."
+    )
+
+
 def save_prompts(prompts: Sequence[Prompt], path: Path) -> None:
     """Writes prompts as JSON lines, which `prompts.reader.load_prompts` reads."""
     lines = [json.dumps(prompt.model_dump(), ensure_ascii=False) for prompt in prompts]

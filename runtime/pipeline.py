@@ -17,6 +17,7 @@ from ..common.system_memory import check_memory
 from ..models.base.host import Host, RunGraph, load_host
 from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
+from ..prompts.prompt import describe_missing_guidance
 from ..prompts.truncation import warn_once
 from ..recipes.execution import NumThreads
 from .finite_outputs import require_finite_outputs
@@ -209,7 +210,7 @@ class ImagePipeline:
             request: The image to generate.
             progress: Reports the stages `encoding`, `denoising` (step by step) and `decoding`. An exception that it
                 raises ends the generation.
-            warn: Called with a sentence if the prompt was too long and has been truncated.
+            warn: Called with a sentence if the prompt was truncated, or the model needs guidance and gets none.
 
         Raises:
             UserError: The size, the tile size or the number of steps is not supported, there cannot be enough memory,
@@ -372,11 +373,11 @@ class ImagePipeline:
         """Runs graphs as `run` does; outputs that are not finite are errors if the request says so."""
         return require_finite_outputs(run, stage, self.folder) if request.require_finite else run
 
-    def _encode_prompts(
-        self, request: GenerationRequest, progress: Progress, warn: Callable[[str], None]
-    ) -> Sequence[Any]:
+    def _encode_prompts(self, request: GenerationRequest, progress: Progress, warn: Callable[[str], None]) -> list[Any]:
         """Encodes the prompt and, with guidance, the negative prompt."""
         run, texts = self._guard(self._run, ENCODING, request), self._list_texts(request)
+        if self._host.needs_guidance and not request.guidance:
+            warn(describe_missing_guidance(self.pipeline_class))
         encoded: list[Any] = []
         progress(ENCODING, 0, len(texts))
         for text in texts:

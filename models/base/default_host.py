@@ -17,6 +17,7 @@ class DefaultHost:
     scheduler_class = "FlowMatchEulerDiscreteScheduler"
     passes_sigmas = True
     takes_guidance = True
+    needs_guidance = False
     takes_negative_prompt = True
     decoder_graph = "vae_decoder"
     encoder_graph = ""

@@ -62,6 +62,7 @@ class Host(Protocol):
         scheduler_class: The scheduler that the runtime has for the pipeline.
         passes_sigmas: Whether the pipeline gives its scheduler the sigmas 1 to 1/steps, or lets it choose.
         takes_guidance: Whether a guidance scale changes anything.
+        needs_guidance: Whether the denoiser was distilled with a guidance scale, and never saw 0.
         takes_negative_prompt: Whether the pipeline takes one.
         decoder_graph: Name of the graph that decodes latents; its input and output are (1, channels, height, width).
         decoder_stages: The graphs that decode in tiles; None: there are none.
@@ -72,6 +73,7 @@ class Host(Protocol):
     scheduler_class: str
     passes_sigmas: bool
     takes_guidance: bool
+    needs_guidance: bool
     takes_negative_prompt: bool
     decoder_graph: str
     decoder_stages: DecoderStages | None

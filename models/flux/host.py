@@ -46,7 +46,7 @@ class FluxHost(AutoencoderHost):
         transformer = configs["transformer"]
         super().__init__(configs, int(transformer["in_channels"]) // PATCH_SIZE**2, PATCH_SIZE)
         self._rotary = RotaryTables(tuple(transformer["axes_dims_rope"]), ROPE_THETA, rounds_angles=False)
-        self.takes_guidance = bool(transformer["guidance_embeds"])
+        self.takes_guidance = self.needs_guidance = bool(transformer["guidance_embeds"])
         clip_tokens = int(configs["text_encoder"]["max_position_embeddings"])
         self.prompt_formats = (
             PromptFormat("tokenizer", clip_tokens, is_padded=True),

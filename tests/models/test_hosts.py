@@ -14,11 +14,12 @@ def test_whether_a_guidance_scale_changes_anything(is_distilled: bool) -> None:
     """The schnell variant of FLUX.1 takes none, and FLUX.2 klein none where it was distilled into few steps."""
     transformer = {"in_channels": 16, "axes_dims_rope": [4, 6, 6], "guidance_embeds": is_distilled}
     flux = load_host(get_family("FluxPipeline"), {"transformer": transformer, "vae": VAE, "text_encoder": ENCODER})
-    assert flux.takes_guidance == is_distilled
+    assert flux.takes_guidance == flux.needs_guidance == is_distilled
     transformer = {"in_channels": 16, "axes_dims_rope": [4, 4, 4, 4], "rope_theta": 2000}
     configs = {"transformer": transformer, "vae": VAE, "pipeline": {"is_distilled": is_distilled}}
     klein = load_host(get_family("Flux2KleinPipeline"), configs)
     assert klein.takes_guidance != is_distilled
+    assert not klein.needs_guidance
     assert klein.is_guided(4.0) != is_distilled
 
 

@@ -23,7 +23,7 @@ from edgepress.export.onnx.exporter import export_onnx
 from edgepress.models.base.prompt_tokens import get_longest_format
 from edgepress.pipelines.call_arguments import build_arguments
 from edgepress.pipelines.prompt_limits import find_truncations, load_pipeline_host
-from edgepress.pipelines.sampling import SamplingParams, load_pipeline
+from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, GenerationSettings, QuantizationSettings, Recipe
@@ -129,6 +129,17 @@ def test_tokens_and_notices_of_long_prompts_equal_those_of_diffusers(artifact: P
         assert find_truncations(pipeline, host, [text]) == [encoded.truncation_notice]
         longest = len(encoded.tokens[get_longest_format(host.prompt_formats).tokenizer].ids)
         assert bool(encoded.truncation_notice) == (len(text) > longest)
+
+
+def test_a_model_that_needs_guidance_says_so_in_torch_and_in_graphs(artifact: Path) -> None:
+    pipeline = load_pipeline(artifact / "model", torch.float32)
+    sampling = SamplingParams(*SIZE, 2, 0.0)
+    notices: dict[str, list[str]] = {"torch": [], "graphs": []}
+    generate_images(pipeline, [Prompt(id="p", prompt="a cat", language="en")], sampling, warn=notices["torch"].append)
+    request = GenerationRequest("a cat", steps=2, size=SIZE)
+    ImagePipeline(artifact).generate(request, warn=notices["graphs"].append)
+    assert notices["torch"] == notices["graphs"]
+    assert ["guidance scales above 0" in notice for notice in notices["graphs"]] == [True] * (artifact.name == FLUX)
 
 
 def test_a_negative_prompt_without_guidance_is_refused(artifact: Path) -> None:
