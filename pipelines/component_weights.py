@@ -30,6 +30,7 @@ from .empty_modules import build_empty_module, find_too_many_layers, get_archite
 from .lora_files import parse_lora
 from .lora_merging import merge_loras
 from .module_values import find_unusable_value
+from .packed_layers import METHODS, require_all_layers, require_whole_layers
 from .preflight import check_lfs_pointers
 from .quantized_modules import replace_modules
 
@@ -45,10 +46,11 @@ SINGLE_FILE = "If they come from a single-file checkpoint, make a folder of it: 
 def check_pipeline_weights(pipeline: Path) -> None:
     """Checks that the weights of all components can be read, and logs what is unusual about them.
 
-    Components with a `quantization_config` are left to the library that loads them.
+    Of components with a `quantization_config`, the library that loads them knows the format.
 
     Raises:
-        UserError: A file is missing, corrupt or a git-lfs pointer, or weights have a format that is not read.
+        UserError: A file is missing, corrupt or a git-lfs pointer, or weights are incomplete or have a format that is
+            not read.
     """
     check_lfs_pointers(pipeline)
     for folder in find_weight_folders(pipeline):
@@ -56,6 +58,8 @@ def check_pipeline_weights(pipeline: Path) -> None:
         config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else {}
         if "quantization_config" not in config:
             checkpoint.require_supported()
+        elif not is_awq(config):
+            require_whole_layers(checkpoint)
         _log_unusual(checkpoint)
 
 
@@ -82,7 +86,7 @@ def _log_unusual(checkpoint: Checkpoint) -> None:
 def check_family_weights(pipeline: Path, family: Family) -> None:
     """Compares the weights of a pipeline folder with the classes of its family. Reads only headers.
 
-    Components that another library quantized are left to that library.
+    Of components that another library quantized, only the names of layers are compared.
 
     Raises:
         UserError: As for `check_described_component`.
@@ -95,6 +99,11 @@ def check_family_weights(pipeline: Path, family: Family) -> None:
         config = checkpoint.load_config()
         if "quantization_config" not in config or is_awq(config):
             check_described_component(checkpoint, component)
+        elif config["quantization_config"].get("quant_method") in METHODS:
+            unquantized = {key: value for key, value in config.items() if key != "quantization_config"}
+            class_name = config.get("_class_name", component.model_class)
+            module = build_described_module(checkpoint, get_library(config), class_name, unquantized)
+            require_all_layers(checkpoint, module, tied_names(module), component.unused_modules)
 
 
 def check_described_component(checkpoint: Checkpoint, component: Component) -> None:

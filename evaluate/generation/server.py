@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from io import BytesIO
 from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -207,6 +207,10 @@ def _request(url: str, route: str, body: Mapping[str, Any] | None, timeout: floa
         raise _StatusError(
             f"{url}{route} answers {error.code} ({reason}). Check the server's log.", error.code
         ) from error
+    except IncompleteRead as error:
+        raise _UnreachableError(
+            f"The server {url} ended the connection within its answer. Check the server's log."
+        ) from error
     except (URLError, OSError, HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
         reason = summarize_error(cause)
@@ -244,7 +248,9 @@ def _decode(url: str, content: bytes) -> ImageArray:
     try:
         with Image.open(BytesIO(content)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise UserError(f"{url} answers with something else than an image. {SERVER_ADVICE}") from error
+    except (OSError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{url} answers with an image that cannot be read ({summarize_error(error)}). {SERVER_ADVICE}"
         ) from error

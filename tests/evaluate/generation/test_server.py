@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from helpers.server import TOKEN, run_server
 from helpers.small_artifact import write_small_artifact
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.generation.server import connect
+from edgepress.evaluate.generation.server import ImageServer, connect
 from edgepress.pipelines.sampling import SamplingParams
 from edgepress.prompts.prompt import Prompt, prompt_seed
 from edgepress.runtime.generation_request import GenerationRequest
@@ -57,6 +59,38 @@ def test_a_server_for_something_else_is_named() -> None:
     neither = "answers, but has neither edgepress's /generate nor OpenAI's"
     with run_image_server() as (url, _), pytest.raises(UserError, match=neither):
         connect(f"{url}/other")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"<html>", "answers with something else than JSON"),
+        (b"[1]", "answers with something else than a JSON object"),
+        (b'{"data": []}', r"answers without an image in data\[0\]\.b64_json"),
+        (b'{"data": [{"b64_json": "aGVsbG8="}]}', "answers with something else than an image"),
+        (b"", "ended the connection within its answer"),
+    ],
+)
+def test_an_answer_without_an_image_is_one_sentence(content: bytes, sentence: str) -> None:
+    length = len(content) or 100
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(UserError, match=f"{url} {sentence}") as raised:
+            ImageServer(url, "", "", False, {}).generate(PROMPT, 0, SAMPLING)
+    assert "<_io" not in str(raised.value)
 
 
 @pytest.mark.slow
