@@ -122,13 +122,9 @@ class ValidatedInput:
             best = min(candidates, key=lambda candidate: self.try_candidate(name, weight, candidate))
             damped = replace(best, damping=STRONG_DAMPING)
             best = min((best, damped), key=lambda candidate: self.try_candidate(name, weight, candidate))
-        if (name, best) in self._choices:
-            return self._choices[name, best]
-        result = quantize_layer(name, weight, self.with_damping(best.damping), best.steps)
         if self.tokens is None:
-            return Choice(result, best, None)
-        self._choices[name, best] = Choice(result, best, self.measure(weight, result.quantized))
-        return self._choices[name, best]
+            return Choice(self._quantize(name, weight, best), best, None)
+        return self._solve(name, weight, best)
 
     def try_candidate(self, name: str, weight: Tensor, candidate: Candidate) -> float:
         """Returns the validation error of a weight (out, in), or of some of its outputs, with a candidate.
@@ -136,11 +132,25 @@ class ValidatedInput:
         Args:
             name: The linear's name. Its weight must always be the same.
         """
+        stride = len(weight) // TRIAL_OUTPUTS
+        if stride <= 1:  # then it is all of them, and need not be quantized again
+            error = self._solve(name, weight, candidate).validation_error
+            assert error is not None
+            return error
         if (name, candidate) not in self._errors:
-            sample = weight[:: max(1, len(weight) // TRIAL_OUTPUTS)]
-            result = quantize_layer(name, sample, self.with_damping(candidate.damping), candidate.steps)
-            self._errors[name, candidate] = self.measure(sample, result.quantized)
+            sample = weight[::stride]
+            self._errors[name, candidate] = self.measure(sample, self._quantize(name, sample, candidate).quantized)
         return self._errors[name, candidate]
+
+    def _solve(self, name: str, weight: Tensor, candidate: Candidate) -> Choice:
+        """Returns a weight (out, in) quantized with a candidate, and its validation error."""
+        if (name, candidate) not in self._choices:
+            result = self._quantize(name, weight, candidate)
+            self._choices[name, candidate] = Choice(result, candidate, self.measure(weight, result.quantized))
+        return self._choices[name, candidate]
+
+    def _quantize(self, name: str, weight: Tensor, candidate: Candidate) -> LayerResult:
+        return quantize_layer(name, weight, self.with_damping(candidate.damping), candidate.steps)
 
     def measure(self, weight: Tensor, quantized: QuantizedWeight) -> float:
         """Returns the squared output error of a quantized weight on the tokens, relative to the squared output."""
