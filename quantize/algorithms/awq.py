@@ -51,9 +51,11 @@ def search_scale(
     channel_x = _mean_by_channel(mean_abs, channel)
     channel_w = _mean_by_channel(relative_weight_magnitude(weights, spec.group_size), channel)
     sampled = [weight[:: max(1, len(weight) // MAX_ROWS)] for weight in weights]
+    powers = [float(output_errors(weight, hessian).sum()) for weight in sampled]
     best, least = torch.ones_like(channel_x), float("inf")
     for scale in (best, *scale_candidates(channel_x, channel_w)):
-        loss = sum(_compute_scale_loss(weight, hessian, scale[channel], spec) for weight in sampled)
+        errors = [_compute_scale_error(weight, hessian, scale[channel], spec) for weight in sampled]
+        loss = sum(error / power for error, power in zip(errors, powers, strict=True) if power)
         if loss < least:
             best, least = scale, loss
     return best
@@ -111,10 +113,9 @@ def search_clip(weight: Tensor, hessian: Tensor, spec: QuantSpec) -> QParams:
     return choose_qparams(best_low, best_high, spec)
 
 
-def _compute_scale_loss(weight: Tensor, hessian: Tensor, scale: Tensor, spec: QuantSpec) -> float:
+def _compute_scale_error(weight: Tensor, hessian: Tensor, scale: Tensor, spec: QuantSpec) -> float:
     error = round_to_nearest(weight * scale, spec) / scale - weight
-    power = float(output_errors(weight, hessian).sum())
-    return float(output_errors(error, hessian).sum()) / power if power else 0.0
+    return float(output_errors(error, hessian).sum())
 
 
 def _mean_by_channel(values: Tensor, channel: Tensor) -> Tensor:
