@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -41,23 +41,28 @@ def scale_weights(component: Path, exponents: dict[str, int]) -> None:
                     tensor *= 2.0**exponent
 
 
-@pytest.fixture(scope="module")
-def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny pipeline, its text encoder's small weights enlarged so that they stay normal in float16 when divided."""
-    folder = tmp_path_factory.mktemp("original") / "pipeline"
-    shutil.copytree(tiny, folder)
+def copy_enlarged(pipeline: Path, folder: Path) -> Path:
+    """Copies a pipeline, its text encoder's small weights enlarged so that they stay normal in float16 when divided."""
+    shutil.copytree(pipeline, folder)
     scale_weights(folder / "text_encoder", {"o_proj": 6, "down_proj": 6})
     return folder
 
 
-@pytest.fixture(scope="module")
-def loud(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, rescaled."""
-    folder = tmp_path_factory.mktemp("loud") / "pipeline"
+def copy_rescaled(original: Path, folder: Path) -> Path:
     shutil.copytree(original, folder)
     scale_weights(folder / "transformer", DIT)
     scale_weights(folder / "text_encoder", TEXT)
     return folder
+
+
+@pytest.fixture(scope="module")
+def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_enlarged(tiny, tmp_path_factory.mktemp("original") / "pipeline")
+
+
+@pytest.fixture(scope="module")
+def loud(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_rescaled(original, tmp_path_factory.mktemp("loud") / "pipeline")
 
 
 def quantize_loud(loud: Path, output: Path, method: str, safe: bool) -> QuantizeResult:
@@ -78,15 +83,6 @@ def safe_rounded(loud: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantize_loud(loud, tmp_path_factory.mktemp("safe"), "rtn", safe=True).model
 
 
-@pytest.fixture(scope="module", params=["rtn", "awq", "best"])
-def safe(
-    loud: Path, safe_rounded: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Path:
-    if request.param == "rtn":
-        return safe_rounded
-    return quantize_loud(loud, tmp_path_factory.mktemp("safe"), request.param, safe=True).model
-
-
 @dataclass
 class Call:
     """The inputs of the text encoder, and of the denoiser in its first step, for calibration prompts."""
@@ -97,6 +93,10 @@ class Call:
 
 @pytest.fixture(scope="module")
 def call(original: Path) -> Call:
+    return record_call(original)
+
+
+def record_call(original: Path) -> Call:
     call = Call()
 
     def record_texts(_: Any, __: Any, kwargs: Any) -> None:
@@ -157,11 +157,53 @@ def test_without_it_float16_overflows(unsafe: Path, call: Call, run: Run) -> Non
     assert run(unsafe, call, torch.float32).isfinite().all()
 
 
+class SafeArtifact(NamedTuple):
+    """A pipeline, its call, and the rescaled one quantized with powers of two."""
+
+    original: Path
+    call: Call
+    model: Path
+
+
+@pytest.fixture(scope="module", params=["rtn", "awq"])
+def safe(
+    original: Path,
+    loud: Path,
+    call: Call,
+    safe_rounded: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> SafeArtifact:
+    if request.param == "rtn":
+        return SafeArtifact(original, call, safe_rounded)
+    model = quantize_loud(loud, tmp_path_factory.mktemp("safe"), request.param, safe=True).model
+    return SafeArtifact(original, call, model)
+
+
+@pytest.fixture(scope="module")
+def safe_best(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> SafeArtifact:
+    """Of a single block, since `best` solves each several times; what is rescaled in it is the same."""
+    folder = tmp_path_factory.mktemp("best")
+    original = copy_enlarged(lean, folder / "original")
+    loud = copy_rescaled(original, folder / "loud")
+    return SafeArtifact(original, record_call(original), quantize_loud(loud, folder / "safe", "best", safe=True).model)
+
+
 @both
-def test_with_it_float16_computes_what_float32_does(original: Path, safe: Path, call: Call, run: Run) -> None:
+def test_with_it_float16_computes_what_float32_does(safe: SafeArtifact, run: Run) -> None:
     """The same artifact in both, and as near to the original pipeline as 4 bits allow."""
-    exact = run(safe, call, torch.float32)
-    assert compute_error(run(safe, call, torch.float16), exact) < 1e-2
+    assert_equal_in_float16(safe, run)
+
+
+@both
+def test_with_it_float16_computes_what_float32_does_after_best(safe_best: SafeArtifact, run: Run) -> None:
+    assert_equal_in_float16(safe_best, run)
+
+
+def assert_equal_in_float16(safe: SafeArtifact, run: Run) -> None:
+    original, call, model = safe
+    exact = run(model, call, torch.float32)
+    assert compute_error(run(model, call, torch.float16), exact) < 1e-2
     assert compute_error(exact, run(original, call, torch.float32)) < 0.3
 
 
