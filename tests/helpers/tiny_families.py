@@ -153,7 +153,7 @@ def sdxl_unet(**config: Any) -> Any:
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + PROJECTED,
-        **{"block_out_channels": (8, 16, 16), "layers_per_block": 1} | config,
+        **{"block_out_channels": (32, 64, 64), "layers_per_block": 1} | config,  # so that a group fits into inputs
     )
 
 

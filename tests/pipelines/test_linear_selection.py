@@ -216,7 +216,7 @@ def test_two_streams_and_then_one() -> None:
 
 
 def test_a_unet_with_blocks_in_blocks() -> None:
-    kinds = select_copies(make_on_meta(tiny_families.sdxl_unet, block_out_channels=(32, 64, 64)))
+    kinds = select_copies(make_on_meta(tiny_families.sdxl_unet))
     attentions = {f"{attn}.{name}" for attn in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")}
     block = attentions | {"ff.net.0.proj", "ff.net.2"}
     places = ("down_blocks.*.attentions.*", "up_blocks.*.attentions.*", "mid_block.attentions.*")

@@ -46,7 +46,7 @@ def quantize(source: Path, output: Path, **settings: Any) -> QuantizeResult:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "sdxl"
-    write_tiny_family(SDXL, folder, block_out_channels=(32, 64, 64))
+    write_tiny_family(SDXL, folder)
     return folder
 
 

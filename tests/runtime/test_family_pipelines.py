@@ -35,7 +35,6 @@ pytestmark = pytest.mark.slow
 
 STEPS, SIZE = 3, (SIDE, SIDE + 16)
 MIN_PSNR = 38.0  # dB, of INT4: as an export requires it (TOLERANCES)
-WIDER: dict[str, dict[str, Any]] = {SDXL: {"block_out_channels": (32, 64, 64)}}  # so that a group fits into the inputs
 REQUESTS: dict[str, list[tuple[float, str]]] = {  # guidance and negative prompt
     FLUX: [(3.5, "")],
     SD3: [(1.0, ""), (4.0, "a dog")],
@@ -56,7 +55,7 @@ main(sys.argv[1:])
 def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quantized and exported tiny pipeline, whose folder has the name of its class."""
     name, folder = request.param, tmp_path_factory.mktemp("family")
-    write_tiny_family(name, folder / "source", **WIDER.get(name, {}))
+    write_tiny_family(name, folder / "source")
     recipe = Recipe(
         device="test",
         quantize=QuantizationSettings(method="rtn"),
