@@ -22,7 +22,7 @@ from torch import nn
 from ...models.base.graph import Graph
 from ...pipelines.empty_modules import build_empty_component
 from .block_pruning import number_read_blocks, prune_repeated_blocks
-from .decomposition import skip_needless_decomposition
+from .decomposition import ignore_gpu_autocast, skip_needless_decomposition
 from .graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
 from .passes.repeat_blocks import repeat_block
 from .passes.rms_norm import fuse_rms_norm
@@ -79,9 +79,11 @@ def _trace_component(
 
     _list_operators_once()
     with (
+        torch.no_grad(),  # or what switches gradients off itself becomes a program of its own
         _silence_exporter(),
         _note_no_stack_traces(),
         skip_needless_decomposition(),
+        ignore_gpu_autocast(),
         interpret_promoted_nodes_only(),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):

@@ -144,16 +144,16 @@ class _TileNorms:
 
     def __call__(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         """Normalizes x (1, channels, height, width) in float32 and returns it in its own dtype."""
-        groups = x.float().unflatten(1, (norm.num_groups, -1))
+        groups = x.float().reshape(1, norm.num_groups, -1, *x.shape[2:])
         mean = self._masked_mean(groups)
         variance = self._masked_mean((groups - mean[:, None, None, None]).square())
         given = self._moments[len(self.measured)]
         self.measured.append(torch.stack([mean, variance]))
         use_tile = given[1] < 0
         mean, variance = torch.where(use_tile, mean, given[0]), torch.where(use_tile, variance, given[1])
-        weight = norm.weight.float().unflatten(0, (norm.num_groups, -1)) * (variance + norm.eps).rsqrt()[:, None]
-        bias = norm.bias.float().unflatten(0, (norm.num_groups, -1)) - mean[:, None] * weight
-        normalized: Tensor = (groups * weight[..., None, None] + bias[..., None, None]).flatten(1, 2)
+        weight = norm.weight.float().reshape(norm.num_groups, -1) * (variance + norm.eps).rsqrt()[:, None]
+        bias = norm.bias.float().reshape(norm.num_groups, -1) - mean[:, None] * weight
+        normalized: Tensor = (groups * weight[..., None, None] + bias[..., None, None]).reshape(x.shape)
         return normalized.to(x.dtype)
 
     def _masked_mean(self, groups: Tensor) -> Tensor:
