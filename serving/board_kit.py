@@ -16,7 +16,7 @@ from ..storage.files import list_files, record_file
 from ..storage.layout import KIT, Artifact
 from ..storage.preflight import check_writable_folder
 from ..storage.recognition import require_export
-from .wheelhouse import find_wheel_python, require_wheels
+from .wheelhouse import find_wheel_machine, find_wheel_python, require_wheels
 
 TEMPLATES = Path(__file__).parent / "kit"
 NAMES = ("install.sh", "edgepress.service", "supervisor.conf", "edgepress.env", "Containerfile")
@@ -80,6 +80,7 @@ def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
         "memory": _render_memory(_read_memory(artifact)),
         "private_devices": "no" if artifact.has_rknn else "yes",
         "python": find_wheel_python(wheelhouse) if wheelhouse else CONTAINER_PYTHON,
+        "machine": find_wheel_machine(wheelhouse) if wheelhouse else "",
         "copies": "\n".join(f"COPY {part}/ /opt/edgepress/artifact/{part}/" for part in parts),
     }
     for name in NAMES:

@@ -21,6 +21,7 @@ PLATFORM_TAGS = {  # by the names that Linux gives machines
 SOURCE = Path(__file__).parents[1]  # the repository, unless edgepress was installed from a wheel
 NOT_SHIPPED = (".*", "build", "dist", "artifacts", "*.egg-info", "__pycache__", "runs")
 PYTHON_TAG = re.compile(r"-cp3(\d+)-cp3\1-")  # of a wheel that only one version loads
+MACHINE_TAG = re.compile(rf"_({'|'.join(PLATFORM_TAGS)})\.whl$")  # of a wheel that only one machine loads
 MAX_REASON = 300  # characters of what pip says
 
 
@@ -81,10 +82,23 @@ def find_wheel_python(folder: Path) -> str:
     Raises:
         UserError: No wheel names one.
     """
+    return f"3.{_find_tag(folder, PYTHON_TAG, 'version of Python')}"
+
+
+def find_wheel_machine(folder: Path) -> str:
+    """The machine that a wheelhouse was downloaded for, such as `aarch64`.
+
+    Raises:
+        UserError: No wheel names one.
+    """
+    return _find_tag(folder, MACHINE_TAG, "kind of machine")
+
+
+def _find_tag(folder: Path, pattern: re.Pattern[str], kind: str) -> str:
     for wheel in sorted(folder.glob("*.whl")):
-        if match := PYTHON_TAG.search(wheel.name):
-            return f"3.{match[1]}"
-    raise UserError(f"{folder} holds no wheel for one version of Python. Run 'edgepress wheelhouse --output {folder}'.")
+        if match := pattern.search(wheel.name):
+            return match[1]
+    raise UserError(f"{folder} holds no wheel for one {kind}. Run 'edgepress wheelhouse --output {folder}'.")
 
 
 def _run_pip(arguments: list[str], advice: str) -> None:

@@ -20,6 +20,12 @@ say() { echo "$$1" >&2; }
 command -v "$$python" >/dev/null || fail "There is no $$python. Install Python 3.11 or newer, or set PYTHON."
 "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$$python is older than 3.11. Set PYTHON to a newer one."
 "$$python" -c 'import ensurepip' 2>/dev/null || fail "$$python cannot create environments. On Debian: apt-get install python3-venv"
+if [ -d "$$kit/wheelhouse" ]; then
+  version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  [ "$$version" = "$python" ] || fail "The kit's wheels are for Python $python, and $$python is $$version. Set PYTHON, or make the kit again with wheels of: edgepress wheelhouse --python $$version"
+  machine=$$(uname -m)
+  [ "$$machine" = "$machine" ] || fail "The kit's wheels are for $machine, and this machine is $$machine. Make the kit again with wheels of: edgepress wheelhouse --machine $$machine"
+fi
 command -v sha256sum >/dev/null || fail "There is no sha256sum. Install coreutils."
 
 say "Comparing the kit and the graphs with their hashes"
@@ -36,7 +42,8 @@ mkdir -p "$$prefix"
 if [ -d "$$kit/wheelhouse" ]; then
   "$$prefix/venv/bin/pip" install --quiet --no-index --find-links "$$kit/wheelhouse" --upgrade 'edgepress[server]'
 else
-  "$$prefix/venv/bin/pip" install --quiet --upgrade 'edgepress[server]'
+  "$$prefix/venv/bin/pip" install --quiet --upgrade 'edgepress[server]' ||
+    fail "pip found no edgepress. Make the kit again with wheels: edgepress kit --wheelhouse"
 fi
 
 if [ -d "$$prefix/artifact" ] && [ "$$(cd "$$prefix/artifact" && pwd -P)" = "$$(cd "$$artifact" && pwd -P)" ]; then

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -47,6 +50,39 @@ def test_the_kit_is_written_and_replaced(artifact: Path) -> None:
     assert "FROM docker.io/library/python:3.11-slim\n" in (artifact / "kit" / "Containerfile").read_text("utf-8")
     assert not [path.name for path in artifact.iterdir() if path.name.startswith(".kit")]
     assert CliRunner().invoke(main, ["verify", str(artifact)]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("wheel", "message"),
+    [
+        ("numpy-2-cp37-cp37-manylinux_2_28_{machine}.whl", "The kit's wheels are for Python 3.7, and python3 is 3."),
+        ("numpy-2-cp3{minor}-cp3{minor}-manylinux_2_28_{foreign}.whl", "The kit's wheels are for {foreign}, and this"),
+    ],
+)
+def test_wheels_for_another_board_are_refused_before_anything_is_installed(
+    artifact: Path, wheel: str, message: str
+) -> None:
+    """The script believes that it is run by root; its `python3` is the one that runs this test."""
+    machine = platform.machine()
+    names = {"machine": machine, "minor": sys.version_info.minor}
+    names["foreign"] = "x86_64" if machine == "aarch64" else "aarch64"
+    wheels = artifact.with_name("wheels")
+    wheels.mkdir()
+    for name in ("edgepress-1-py3-none-any.whl", wheel.format(**names)):
+        with zipfile.ZipFile(wheels / name, "w") as file:
+            file.writestr("a", "")
+    script = write_board_kit(artifact, wheels) / "install.sh"
+    tools = artifact.with_name("tools")
+    tools.mkdir()
+    (tools / "id").write_text("#!/bin/sh\necho 0\n")
+    (tools / "id").chmod(0o755)
+    (tools / "python3").symlink_to(sys.executable)
+    environment = {"PATH": f"{tools}:{os.environ['PATH']}", "PREFIX": str(artifact.with_name("prefix"))}
+    result = subprocess.run(["sh", str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {message.format(**names)}")
+    assert "Make the kit again" in result.stderr or "make the kit again" in result.stderr
+    assert not artifact.with_name("prefix").exists()
 
 
 def test_memory_limits_are_those_of_the_plan(artifact: Path) -> None:
