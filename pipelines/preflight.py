@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, summarize_error
 from ..common.named_configs import NamedConfig
+from ..common.plausible_values import find_implausible_value
 from ..common.system_memory import check_memory
 from ..common.validation import describe_value_error, format_value
 from ..models.base.family import Family
@@ -311,4 +312,7 @@ def _check_model(folder: Path, library: str, class_name: str) -> None:
     config = read_json_object(file)
     if library == "diffusers":
         _require_class(file, config, class_name)
+    implausible = find_implausible_value(config)
+    if implausible:
+        raise UserError(f"{file}: {implausible}. {advise_recovery(file)}")
     select_weight_files(folder)

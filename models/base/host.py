@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from ...common.errors import UserError
+from ...common.plausible_values import find_implausible_value
 from .family import Family
 from .prompt_tokens import PromptFormat, TokensByTokenizer
 from .tiling import DecoderStages
@@ -156,13 +157,17 @@ def load_host(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
 
     Raises:
         UserError: The family has no host.
-        ValueError: No prompt has room in the position tables.
+        ValueError: No prompt has room in the position tables, or a number is none that a model has.
     """
     if not family.host:
         raise UserError(
             f"edgepress cannot generate images with {family.pipeline_class}; it only exports the graphs. "
             "Run them with a host of your own (docs/add-a-model.md)."
         )
+    for component, config in configs.items():
+        implausible = find_implausible_value(config)
+        if implausible:
+            raise ValueError(f"{component}: {implausible}")
     module, name = family.host.split(":")
     host = cast(Host, getattr(importlib.import_module(module), name)(configs))
     if min(prompt_format.max_tokens for prompt_format in host.prompt_formats) < 1:

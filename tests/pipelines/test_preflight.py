@@ -284,9 +284,9 @@ def test_configs_that_do_not_describe_the_model(pipeline: Path, channels: Any) -
 )
 def test_factors_that_would_make_black_images(pipeline: Path, name: str, value: Any) -> None:
     edit_json(pipeline / "vae" / "config.json", **{name: value})
-    with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
+    with pytest.raises(UserError, match=rf"a value is missing or invalid \((vae: )?{name} (is|=) "):
         check_images(pipeline, 64, 64)
-    with pytest.raises(UserError, match=rf"a value is missing or invalid \({name} is "):
+    with pytest.raises(UserError, match=rf"a value is missing or invalid \((vae: )?{name} (is|=) "):
         check_host(pipeline, get_family("ZImagePipeline"))
 
 
@@ -433,3 +433,13 @@ def test_names_that_no_file_can_have_are_refused(pipeline: Path) -> None:
 )
 def test_classes_and_old_names_of_transformers_are_known(pipeline: Path, name: str) -> None:
     check_library(pipeline / "other", "transformers", name)
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "value"),
+    [("vae", "scaling_factor", -1), ("transformer", "t_scale", 1e30), ("text_encoder", "rms_norm_eps", 1e30)],
+)
+def test_numbers_that_no_model_has_are_refused(pipeline: Path, component: str, key: str, value: float) -> None:
+    edit_json(pipeline / component / "config.json", **{key: value})
+    with pytest.raises(UserError, match=rf"{component}/config\.json: {key} = .*: it must be from .*Download"):
+        check_pipeline(pipeline)
