@@ -102,15 +102,21 @@ class Setup:
 
     def solve(self, **options: object) -> dict[str, BlockResult]:
         """Quantizes the block. Tests share what is equal: they must not change it."""
-        key = repr((self.weights["q.weight"].dtype, self.exponents, self.calibration.abs_max_by_module, options))
+        settings = make_settings(options).model_dump_json()
+        key = repr((self.weights["q.weight"].dtype, self.exponents, self.calibration.abs_max_by_module, settings))
         if key not in SOLVED:
             SOLVED[key] = self.solve_again(**options)
         return SOLVED[key]
 
     def solve_again(self, **options: object) -> dict[str, BlockResult]:
-        content = {"scheme": SCHEMES[PRIMARY], "extra_schemes": EXTRA_SCHEMES} | options
-        settings = QuantizationSettings.model_validate(content)
+        settings = make_settings(options)
         return quantize_block(self.component, self.component.blocks[0], self.calibration, settings, torch.float32)
+
+
+def make_settings(options: dict[str, object]) -> QuantizationSettings:
+    return QuantizationSettings.model_validate(
+        {"scheme": SCHEMES[PRIMARY], "extra_schemes": EXTRA_SCHEMES, "method": "best"} | options
+    )
 
 
 SOLVED: dict[str, dict[str, BlockResult]] = {}
@@ -259,6 +265,7 @@ def test_schemes_do_not_depend_on_each_other(setup: Setup) -> None:
         assert all(torch.equal(*pair) for pair in pair_tensors(results[PRIMARY], alone[PRIMARY]))
 
 
+@pytest.mark.parametrize("setup", [torch.float32], indirect=True)
 def test_each_hessian_is_read_once_for_all_schemes(setup: Setup) -> None:
     setup.solve_again()
     assert sorted(setup.calibration.requested) == [f"model.layers.0.{name}" for name in ("down", "gate", "o", "q")]
@@ -272,7 +279,7 @@ def test_powers_of_two_change_only_scales(setup: Setup) -> None:
         "model.layers.0.up": 1e5,
         "model.layers.0.down:in": 2e5,
     }
-    without = setup.solve()[PRIMARY]
+    without = setup.solve(extra_schemes={})[PRIMARY]
     assert all(torch.equal(*pair) for pair in pair_tensors(without, plain[PRIMARY])), "fp16_safe is off"
     safe = setup.solve(fp16_safe=True)
     exponents = {"q": 1, "v": 0, "o": 3, "gate": 0, "up": 2, "down": -2}
@@ -288,7 +295,7 @@ def test_powers_of_two_change_only_scales(setup: Setup) -> None:
 
 def test_a_bias_is_divided_with_its_rows(setup: Setup) -> None:
     setup.calibration.abs_max_by_module["model.layers.0.v"] = 2e5
-    result = setup.solve(fp16_safe=True)[PRIMARY]
+    result = setup.solve(fp16_safe=True, extra_schemes={})[PRIMARY]
     assert torch.equal(result.tensors["layers.0.v.bias"], setup.weights["v.bias"] / 4)
 
 
@@ -306,9 +313,14 @@ def make_w8a8(activations: str, **options: object) -> dict[str, object]:
     return {"extra_schemes": {"w8a8": scheme | {"activations": activations} | options}}
 
 
+def solve_w8a8(setup: Setup, activations: str, fp16_safe: bool = False, **options: object) -> BlockResult:
+    """Quantizes the block with activations in 8 bits, and GPTQ, which `best` takes for them too."""
+    return setup.solve(method="gptq", fp16_safe=fp16_safe, **make_w8a8(activations, **options))["w8a8"]
+
+
 def test_smoothing_a_block_is_exact(setup: Setup) -> None:
     """With a limit that no linear meets, so that all of them stay in floating point."""
-    result = setup.solve(**make_w8a8("dynamic", max_output_error=1e-12))["w8a8"]
+    result = solve_w8a8(setup, "dynamic", max_output_error=1e-12)
     assert all(layer.stays_float for layer in result.layers)
     weights = {linear: result.tensors[f"layers.0.{linear}.weight"] for linear in SHAPES}
     dtype = setup.weights["q.weight"].dtype
@@ -346,9 +358,9 @@ def test_layer_stats_are_the_errors_of_integer_products(setup: Setup, activation
 
 
 def test_only_linears_above_the_limit_stay_float(setup: Setup) -> None:
-    errors = [layer.error for layer in setup.solve(**make_w8a8("static", max_output_error=1.0))["w8a8"].layers]
+    errors = [layer.error for layer in solve_w8a8(setup, "static", max_output_error=1.0).layers]
     limit = sorted(errors)[3]
-    result = setup.solve(**make_w8a8("static", max_output_error=limit))["w8a8"]
+    result = solve_w8a8(setup, "static", max_output_error=limit)
     assert [layer.error for layer in result.layers] == errors
     for layer in result.layers:
         linear = layer.layer.removeprefix("model.")
@@ -359,6 +371,12 @@ def test_only_linears_above_the_limit_stay_float(setup: Setup) -> None:
     assert sum(layer.stays_float for layer in result.layers) == 2
 
 
+def test_best_takes_gptq_for_activations_in_8_bits(setup: Setup) -> None:
+    best, gptq = setup.solve(**make_w8a8("static"))["w8a8"], solve_w8a8(setup, "static")
+    assert all(torch.equal(*pair) for pair in pair_tensors(best, gptq))
+    assert best.layers == gptq.layers
+
+
 def test_a_w8a8_scheme_does_not_change_the_model(setup: Setup) -> None:
     alone, with_w8a8 = setup.solve(extra_schemes={})[PRIMARY], setup.solve(**make_w8a8("static"))[PRIMARY]
     assert all(torch.equal(*pair) for pair in pair_tensors(alone, with_w8a8))
@@ -366,15 +384,15 @@ def test_a_w8a8_scheme_does_not_change_the_model(setup: Setup) -> None:
 
 
 def test_powers_of_two_divide_float_weights_and_input_scales_too(setup: Setup) -> None:
-    plain = setup.solve(**make_w8a8("static"))["w8a8"].tensors
-    floats = setup.solve(**make_w8a8("static", max_output_error=1e-12))["w8a8"].tensors
+    plain = solve_w8a8(setup, "static").tensors
+    floats = solve_w8a8(setup, "static", max_output_error=1e-12).tensors
     # up is divided by 4, and down multiplies by 4 again.
     setup.calibration.abs_max_by_module |= {"model.layers.0.up": 1e5, "model.layers.0.down:in": 2e5}
-    safe = setup.solve(fp16_safe=True, **make_w8a8("static"))["w8a8"].tensors
+    safe = solve_w8a8(setup, "static", fp16_safe=True).tensors
     assert torch.equal(safe["layers.0.down.input_scale"] * 4, plain["layers.0.down.input_scale"])
     for linear in ("q", "gate", "up"):
         assert torch.equal(safe[f"layers.0.{linear}.input_scale"], plain[f"layers.0.{linear}.input_scale"])
-    safe = setup.solve(fp16_safe=True, **make_w8a8("static", max_output_error=1e-12))["w8a8"].tensors
+    safe = solve_w8a8(setup, "static", fp16_safe=True, max_output_error=1e-12).tensors
     for linear, factor in (("q", 1), ("up", 4), ("down", 0.25)):
         name = f"layers.0.{linear}.weight"
         assert torch.equal(safe[name] * factor, floats[name])
