@@ -61,6 +61,20 @@ def find_description_problems(artifact: Artifact, hashes: HashMemory) -> Iterato
         yield from _find_outdated_parts(artifact)
 
 
+def list_absent_parts(artifact: Artifact) -> list[str]:
+    """The folders that an intact description names, that are not there, and that are not needed to generate images.
+
+    A board has graphs, and no weights for PyTorch.
+
+    Args:
+        artifact: The artifact.
+    """
+    if not artifact.description.is_file() or not (artifact.has_onnx or artifact.has_rknn):
+        return []
+    described = _list_digests(read_description(artifact))
+    return [name for name in (MODEL, *WEIGHT_EXPORTS) if name in described and not (artifact.path / name).exists()]
+
+
 def _find_outdated_parts(artifact: Artifact) -> Iterator[FileProblem]:
     try:
         description = read_description(artifact)
@@ -69,12 +83,13 @@ def _find_outdated_parts(artifact: Artifact) -> Iterator[FileProblem]:
         reason = str(error).removeprefix(f"{artifact.description} ")
         yield FileProblem(DESCRIPTION_NAME, FileStatus.CORRUPT, reason.removesuffix("."))
         return
-    described = _list_digests(description)
+    absent = list_absent_parts(artifact)
+    described = {name: digest for name, digest in _list_digests(description).items() if name not in absent}
     if described != current:
         names = sorted(name for name in {*described, *current} if described.get(name) != current.get(name))
         reason = f"describes other files than are there now in {', '.join(names)}. {AGAIN}"
         yield FileProblem(DESCRIPTION_NAME, FileStatus.STALE, reason.removesuffix("."))
-    elif difference := _find_difference(description, artifact):
+    elif not absent and (difference := _find_difference(description, artifact)):
         reason = f"does not describe what is there now: {difference.removesuffix('.')}. {AGAIN}"
         yield FileProblem(DESCRIPTION_NAME, FileStatus.STALE, reason.removesuffix("."))
 

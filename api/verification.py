@@ -44,7 +44,7 @@ from ..storage.provenance import is_stale, list_required_files
 from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_published_model
 from ..storage.recognition import is_artifact, reject_path
 from ..storage.weight_export import read_weight_export
-from .description_check import find_description_problems
+from .description_check import find_description_problems, list_absent_parts
 
 REPOSITORY = "repository"  # what the report calls a published one
 ADVICE = "Give an artifact that edgepress made, or one of its folders, such as model and onnx"
@@ -82,12 +82,14 @@ class VerificationReport:
         folders: The result for each published folder.
         added: Files in the artifact's own folder that do not belong there, or are not as they were written.
         outdated: Files of results that were measured of other files than those that are there now.
+        absent: Folders that the artifact's description names, and that were not copied, such as `model` to a board.
     """
 
     path: Path
     folders: tuple[FolderReport, ...]
     added: tuple[FileProblem, ...] = ()
     outdated: tuple[Path, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[FileProblem, ...]:
@@ -118,6 +120,10 @@ class VerificationReport:
             f"The graphs in {self.path / folder.name} were not run: the export holds no golden inputs."
             for folder in self.folders
             if folder.has_no_goldens
+        ]
+        sentences += [
+            f"{self.path / name} is described and not there, and was not compared. Copy it if it should be there."
+            for name in self.absent
         ]
         outdated = [f"{file} was measured of other files than are there now. Measure again." for file in self.outdated]
         return sentences + outdated
@@ -176,7 +182,8 @@ def verify(
         with HashMemory(rehash) as hashes:
             report = replace(report, folders=(*folders, _verify_listed(kit, KIT, hashes, progress, f"{KIT}/")))
     outdated = () if report.problems else tuple(find_outdated_results(artifact))
-    return replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
+    report = replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
+    return report if report.problems else replace(report, absent=tuple(list_absent_parts(artifact)))
 
 
 def to_dict(report: VerificationReport) -> dict[str, Any]:

@@ -296,3 +296,17 @@ def test_a_description_of_something_else_is_a_problem(artifact: Path, path: str,
     (problem,) = verify(artifact, run=False).problems
     assert problem.path == "artifact.json"
     assert re.search(message, f"{problem.status}: {problem.reason}")
+
+
+def test_weights_that_were_not_copied_to_a_board_are_named(artifact: Path) -> None:
+    shutil.rmtree(artifact / "model")
+    report = edgepress.verify(artifact, run=False)
+    assert (report.passed, report.absent) == (True, ("model",))
+    assert f"{artifact / 'model'} is described and not there" in str(report)
+    (artifact / "README.md").unlink()
+    assert find(artifact) == {"README.md": "missing"}
+
+
+def test_graphs_that_are_described_must_be_there(artifact: Path) -> None:
+    shutil.rmtree(artifact / "onnx")
+    assert find(artifact) == {"artifact.json": "stale"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from edgepress.common.errors import UserError
 from edgepress.serving.board_kit import write_board_kit
 from edgepress.serving.wheelhouse import find_wheel_python
 from edgepress.storage.files import write_json
+from edgepress.storage.layout import CHECKSUMS_NAME, DOCUMENT_NAMES
 
 
 @pytest.fixture
@@ -111,6 +113,14 @@ def test_the_shell_accepts_the_script(artifact: Path) -> None:
     script = write_board_kit(artifact) / "install.sh"
     run(artifact, "sh", "-n", str(script))
     assert "$$" not in script.read_text("utf-8")
+
+
+def test_what_verify_compares_comes_along(artifact: Path) -> None:
+    """Of the artifact's own folder, SHA256SUMS lists these files on a board too."""
+    kit = write_board_kit(artifact)
+    for name in ("manifest.json", CHECKSUMS_NAME, *DOCUMENT_NAMES):
+        assert f" {name}" in (kit / "install.sh").read_text("utf-8")
+        assert re.search(rf" {name[:-1]}\[{name[-1]}\]", (kit / "Containerfile").read_text("utf-8"))
 
 
 def test_a_wheelhouse_without_edgepress_is_refused(artifact: Path, tmp_path: Path) -> None:
