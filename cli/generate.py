@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SEED_LIMIT = 2**63
 FORMATS = ("png", "jpeg", "webp")  # of a batch
 
+UNGUIDED = "there is no --guidance that leads away from it"
 ENGINES = ("onnxruntime", "openvino")
 
 
@@ -131,6 +132,7 @@ def generate(
     from ..runtime.image_file import read_image_file
     from ..runtime.onnx.sessions import CPU_PROVIDERS
     from ..runtime.pipeline import ImagePipeline
+    from ..runtime.rknn.exported import is_rknn_artifact
 
     if providers and engine != ENGINES[0]:
         raise UserError("--provider is for ONNX Runtime. Leave it out, or leave out --engine.")
@@ -138,10 +140,12 @@ def generate(
         _verify(artifact)
     if providers or engine != ENGINES[0]:
         require_no_npu(artifact, "--provider" if providers else "--engine")
+    require_effect("--engine", not is_rknn_artifact(artifact), "parts for an NPU have their own")
     keep_loaded = False if low_memory or prompts is None else None
     pipeline = ImagePipeline(artifact, keep_loaded, providers or CPU_PROVIDERS, cast("Engine", engine), threads)
     settings = _resolve_preset(artifact, preset, steps, size, guidance)
-    require_effect("--negative-prompt", bool(settings.guidance), "there is no --guidance that leads away from it")
+    if prompts is None:
+        require_effect("--negative-prompt", bool(settings.guidance), UNGUIDED)
     settings = replace(settings, tile_size=tile, step_cache=step_cache)
     request = replace(settings, prompt=prompt or "", seed=seed, negative_prompt=negative_prompt)
     if image_file is not None:
@@ -179,6 +183,8 @@ def _resolve_preset(
         if name not in presets:
             hint = suggest_name(name, list(presets)) if presets else "the artifact has none. Leave it out."
             raise UserError(f"Unknown preset '{name}'; {hint}")
+        is_used = None in (steps, size, guidance)
+        require_effect("--preset", is_used, "--steps, --size and --guidance replace all that it says")
         preset = presets[name]
         settings = replace(settings, steps=preset.steps, size=preset.size, guidance=preset.guidance)
     return replace(
@@ -198,6 +204,11 @@ def _generate_batch(
     loaded = load_prompt_set(prompts, allow_images=True)
     starts_from_image = settings.request.image is not None or any(prompt.image for prompt in loaded)
     require_effect("--strength", starts_from_image, "no prompt has an image to start from")
+    own_guidance = all(prompt.guidance is not None for prompt in loaded)
+    require_effect("--guidance", not own_guidance, "every prompt has its own")
+    guided = [prompt for prompt in loaded if prompt.choose_guidance(settings.request.guidance)]
+    is_used = any(prompt.negative_prompt is None for prompt in guided)
+    require_effect("--negative-prompt", is_used, "every prompt has its own" if guided else UNGUIDED)
     with show_progress() as progress:
         result = generate_batch(pipeline, loaded, settings, folder, restart, progress)
     if as_json:

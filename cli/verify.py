@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .command import Command
+from ..storage.layout import Artifact
+from .command import Command, require_effect
 from .console import print_json, show_progress
 from .options import PATH, json_option, verbosity_options
 
@@ -40,11 +41,14 @@ def verify(
     remembered, so that files which have not changed are read once.
     """
     from ..api import verification
+    from ..storage.recognition import is_artifact
 
     if public_key is not None:
         from ..api.signing import check_signature
 
         check_signature(artifact, public_key)
+    if is_artifact(artifact):
+        require_effect("--run", Artifact(artifact).has_onnx, "it has no ONNX graphs")
     with show_progress() as progress:
         report = verification.verify(artifact, run=run, rehash=rehash, progress=progress)
     if as_json:

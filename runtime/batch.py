@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,10 +15,11 @@ from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import Prompt, prompt_seed, require_guidance
 from ..storage.atomic_file import atomic_write
-from ..storage.files import read_json_object, write_json
+from ..storage.files import hash_file
 from ..storage.outdated_results import digest_published
 from ..storage.preflight import check_results_folder
 from ..storage.recognition import is_artifact
+from .batch_record import read_batch_record, write_batch_record
 from .generation_request import GenerationRequest
 from .image_file import DEFAULT_QUALITY, ImageFormat, encode_image, read_image_file
 from .image_metadata import Detail, ImageOrigin, build_save_options, read_origin
@@ -25,7 +27,6 @@ from .pipeline import ImagePipeline
 from .verification import digest_export
 
 UNRECORDED = ("prompt", "image", "strength")  # of a request: they are recorded for each prompt
-RECORD, PROMPTS = "batch.json", "prompts"  # the file, and its key for the texts by id
 MAX_SHOWN = 4  # differences in a message
 GENERATING = "generating"  # stage of progress
 logger = logging.getLogger(__name__)
@@ -88,6 +89,13 @@ def generate_batch(
         KeyboardInterrupt: Ctrl-C, with what is finished.
     """
     require_guidance(prompts, pipeline.takes_guidance, pipeline.pipeline_class)
+    unguided = [p for p in prompts if p.negative_prompt and not p.choose_guidance(settings.request.guidance)]
+    if unguided:
+        logger.warning(
+            "%d prompts, such as %r, have a negative prompt that has no effect: nothing is guided away from it.",
+            len(unguided),
+            unguided[0].id,
+        )
     digest = digest_published(pipeline.folder) or ""
     quality = None if settings.format == "png" else settings.quality
     images = []
@@ -102,19 +110,25 @@ def generate_batch(
     check_results_folder(folder)
     files = [image.file for image in images]
     texts = {image.prompt.id: image.describe() for image in images}
-    _claim(folder, _describe(pipeline, settings), texts, files, restart)
-    missing = [image for image in images if restart or _is_unusable(image, settings)]
+    record = _describe(pipeline, settings)
+    texts, hashes = _claim(folder, record, texts, files, restart)
+    missing = [image for image in images if restart or _is_unusable(image, settings, hashes.get(image.file.name, ""))]
+    intact = [file for file in files if file not in {image.file for image in missing}]
+    hashes |= {file.name: hash_file(file) for file in intact if file.name not in hashes}  # of a batch that was killed
     finished = len(files) - len(missing)
     progress(GENERATING, finished, len(files))
-    for image in missing:
-        try:
+    try:
+        for image in missing:
             content = _encode(pipeline, image, settings)
             atomic_write(image.file, lambda temporary, content=content: temporary.write_bytes(content))  # type: ignore[misc]
-        except KeyboardInterrupt as error:
-            hint = "The same command goes on." if not restart else "The same command without --restart goes on."
-            raise KeyboardInterrupt(f"Interrupted after {finished} of {len(files)} images. {hint}") from error
-        finished += 1
-        progress(GENERATING, finished, len(files))
+            hashes[image.file.name] = hashlib.sha256(content).hexdigest()
+            finished += 1
+            progress(GENERATING, finished, len(files))
+    except KeyboardInterrupt as error:
+        hint = "The same command goes on." if not restart else "The same command without --restart goes on."
+        raise KeyboardInterrupt(f"Interrupted after {finished} of {len(files)} images. {hint}") from error
+    finally:
+        write_batch_record(folder, record, texts, hashes)
     return BatchResult(tuple(files), len(missing))
 
 
@@ -141,11 +155,13 @@ class _BatchImage:
         return self.origin.prompt + self.origin.negative_prompt + guidance + start
 
 
-def _is_unusable(image: _BatchImage, settings: BatchSettings) -> bool:
+def _is_unusable(image: _BatchImage, settings: BatchSettings, sha256: str) -> bool:
     """Whether an image must be generated: it was not, or its file is not what was written then, which is logged."""
     if not image.file.exists():
         return True
     problem = _find_problem(image, settings)
+    if not problem and sha256 and hash_file(image.file) != sha256:
+        problem = "is not the file that this batch wrote"
     if problem:
         logger.warning("%s %s. It is generated again.", image.file, problem)
     return bool(problem)
@@ -216,26 +232,31 @@ def _describe(pipeline: ImagePipeline, settings: BatchSettings) -> dict[str, Any
     }
 
 
-def _claim(folder: Path, record: dict[str, Any], texts: dict[str, str], files: Sequence[Path], restart: bool) -> None:
+def _claim(
+    folder: Path, record: dict[str, Any], texts: dict[str, str], files: Sequence[Path], restart: bool
+) -> tuple[dict[str, str], dict[str, str]]:
     """Writes what the images of a folder depend on, unless it is there already.
+
+    Returns:
+        The texts of all prompts of the folder by id, and the SHA-256 of the files that earlier runs wrote, by name.
 
     Raises:
         UserError: The folder holds images of other settings or prompts, or files that no batch generated.
     """
-    path = folder / RECORD
-    if not path.exists() or restart:
+    previous = None if restart else read_batch_record(folder)
+    if previous is None:
         if not restart and (existing := [file for file in files if file.exists()]):
             raise UserError(f"{existing[0]} is no image of a batch. Give another --output, or --restart to replace it.")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json({**record, PROMPTS: texts}, path)
-        return
-    previous = read_json_object(path)
-    previous_texts = previous.pop(PROMPTS, {})
-    different = sorted(key for key in {*record, *previous} if record.get(key) != previous.get(key))
+        write_batch_record(folder, record, texts, {})
+        return texts, {}
+    settings, previous_texts, hashes = previous
+    different = sorted(key for key in {*record, *settings} if record.get(key) != settings.get(key))
     different += [name for name in texts if previous_texts.get(name, texts[name]) != texts[name]]
     if different:
         raise UserError(
             f"{folder} holds images of other settings or prompts ({', '.join(different[:MAX_SHOWN])}). "
             "Give another --output, or --restart to generate all again."
         )
-    write_json({**record, PROMPTS: {**previous_texts, **texts}}, path)
+    write_batch_record(folder, record, previous_texts | texts, hashes)
+    return previous_texts | texts, hashes

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...runtime.batch_record import BATCH_RECORD, find_exchanged_files
 from ...runtime.image_metadata import read_origin, read_prompt_hash
 from .image_file import list_images
 
@@ -47,6 +48,7 @@ def check_recorded_prompts(folder: Path, expected: Mapping[str, str]) -> None:
     Raises:
         UserError: The image of one prompt is named after another one.
     """
+    _check_files(folder)
     stems = {sha256: stem for stem, sha256 in expected.items()}
     recorded = read_recorded_prompts(folder)
     different = {stem: sha256 for stem, sha256 in recorded.items() if expected.get(stem, sha256) != sha256}
@@ -63,3 +65,21 @@ def check_recorded_prompts(folder: Path, expected: Mapping[str, str]) -> None:
             folder,
             ", ".join(list(different)[:MAX_LISTED]),
         )
+
+
+def _check_files(folder: Path) -> None:
+    """Checks that no image of a batch is where the batch has put another one. Of changed images there is a warning.
+
+    Raises:
+        UserError: The image of one prompt is named after another one.
+    """
+    different = find_exchanged_files(folder)
+    exchanged = [f"{name} is what was written as {written}" for name, written in different.items() if written]
+    if exchanged:
+        raise UserError(
+            f"{len(exchanged)} images in {folder} are not those that {BATCH_RECORD} lists: "
+            f"{', '.join(exchanged[:MAX_LISTED])}. Rename them, or generate them again."
+        )
+    if different:
+        names = ", ".join(list(different)[:MAX_LISTED])
+        logger.warning("%d images in %s were changed since they were generated: %s.", len(different), folder, names)

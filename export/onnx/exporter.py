@@ -139,6 +139,8 @@ def export_onnx(
     values |= {name: value for name, value in overrides.items() if value is not None}
     merged = validate_settings(ExportSettings, values)
     _warn_about_ineffective(overrides, merged)
+    if sizes and not verify and merged.shapes != "fixed":
+        logger.warning("sizes have no effect: shapes are dynamic, and no image is verified.")
     artifact = Artifact(Path(output))
     plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
     if plan.host is not None:  # which generates images of these sizes

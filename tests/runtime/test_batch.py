@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,13 @@ from helpers.small_artifact import write_small_artifact
 from PIL import Image
 
 from edgepress.cli.main import main
+from edgepress.common.errors import UserError
+from edgepress.evaluate.images.recorded_prompts import check_recorded_prompts
 from edgepress.prompts.prompt import Prompt, prompt_seed, save_prompts
+from edgepress.runtime.batch_record import read_batch_record, write_batch_record
 from edgepress.runtime.generation_request import GenerationRequest
 from edgepress.runtime.pipeline import ImagePipeline
+from edgepress.storage.files import hash_file
 from edgepress.storage.layout import Artifact
 
 PROMPTS = [Prompt(id=name, prompt=f"a sign {name}", language="en") for name in ("one", "two", "three")]
@@ -294,3 +299,52 @@ def test_an_artifact_without_an_encoder_names_it(artifact: Path) -> None:
     Image.new("RGB", (64, 32)).save(artifact.with_name("a.png"))
     result = run(artifact, prompts=[PROMPTS[0].model_copy(update={"image": "a.png"})])
     assert "--extra-graph vae_encoder" in result.stderr
+
+
+def test_files_that_were_exchanged_are_found_without_any_provenance(artifact: Path) -> None:
+    """Files that say nothing of their prompts: batch.json says what was written where."""
+    folder = artifact.with_name("images")
+    assert run(artifact, "--provenance", "none").exit_code == 0
+    check_recorded_prompts(folder, {})
+    settings, texts, _ = read_batch_record(folder) or pytest.fail("no record")
+    for name, colour in (("one.png", "red"), ("two.png", "blue")):
+        Image.new("RGB", (48, 32), colour).save(folder / name)
+    write_batch_record(folder, settings, texts, {name: hash_file(folder / name) for name in ("one.png", "two.png")})
+    check_recorded_prompts(folder, {})
+    (folder / "one.png").rename(folder / "x")
+    (folder / "two.png").rename(folder / "one.png")
+    (folder / "x").rename(folder / "two.png")
+    with pytest.raises(UserError, match=r"not those that batch\.json lists: one\.png is what was written as two\.png"):
+        check_recorded_prompts(folder, {})
+
+
+def test_a_file_that_was_changed_is_generated_again(artifact: Path) -> None:
+    run(artifact, "--provenance", "none")
+    file = artifact.with_name("images") / "one.png"
+    written = file.read_bytes()
+    Image.new("RGB", (48, 32)).save(file)
+    result = run(artifact, "--provenance", "none")
+    assert f"{file} is not the file that this batch wrote. It is generated again." in result.stderr
+    assert file.read_bytes() == written
+
+
+@pytest.mark.parametrize("content", [{"prompts": ["a"]}, {"files": {"one.png": 1}}, {"prompts": None}])
+def test_a_record_of_another_form_is_refused(artifact: Path, content: dict[str, Any]) -> None:
+    run(artifact)
+    (artifact.with_name("images") / "batch.json").write_text(json.dumps(content))
+    assert "batch.json is damaged: its '" in run(artifact).stderr
+
+
+def test_options_that_the_prompts_replace_are_refused(artifact: Path) -> None:
+    guided = [prompt.model_copy(update={"guidance": 2.0}) for prompt in PROMPTS]
+    assert (
+        "--guidance has no effect: every prompt has its all_given"
+        in run(artifact, "--guidance", "3", prompts=guided).stderr
+    )
+    assert run(artifact, "--negative-prompt", "blue", prompts=guided).exit_code == 0
+    all_given = [prompt.model_copy(update={"negative_prompt": "red"}) for prompt in guided]
+    assert (
+        "--negative-prompt has no effect: every" in run(artifact, "--negative-prompt", "blue", prompts=all_given).stderr
+    )
+    unguided = [prompt.model_copy(update={"negative_prompt": "red"}) for prompt in PROMPTS]
+    assert "have a negative prompt that has no effect" in run(artifact, "--restart", prompts=unguided).stderr
