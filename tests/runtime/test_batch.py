@@ -338,8 +338,7 @@ def test_a_record_of_another_form_is_refused(artifact: Path, content: dict[str, 
 def test_options_that_the_prompts_replace_are_refused(artifact: Path) -> None:
     guided = [prompt.model_copy(update={"guidance": 2.0}) for prompt in PROMPTS]
     assert (
-        "--guidance has no effect: every prompt has its all_given"
-        in run(artifact, "--guidance", "3", prompts=guided).stderr
+        "--guidance has no effect: every prompt has its own" in run(artifact, "--guidance", "3", prompts=guided).stderr
     )
     assert run(artifact, "--negative-prompt", "blue", prompts=guided).exit_code == 0
     all_given = [prompt.model_copy(update={"negative_prompt": "red"}) for prompt in guided]
