@@ -100,6 +100,14 @@ def list_commands(recipe: Recipe, artifact: Artifact, ground_truth: Path | None,
     ]
 
 
+def draw_ground_truth(folder: Path) -> Path | None:
+    """Draws the ground-truth images of the evaluation set, as `make evaluate` does; None where there are no fonts."""
+    drawn = subprocess.run([sys.executable, "-m", GROUND_TRUTH, "--output", str(folder)])
+    if drawn.returncode not in (0, NO_FONTS_EXIT_CODE):
+        raise click.ClickException("Drawing the ground truth failed.")
+    return folder if drawn.returncode == 0 else None
+
+
 def run_commands(commands: Sequence[Sequence[str]], log: Path) -> FailedCommand | None:
     """Runs commands until one fails.
 
@@ -148,7 +156,8 @@ def render_rows(recipe: Recipe, artifact: Artifact) -> Iterator[list[str]]:
     files = f"{sum(folder.files for folder in report.folders)}" if report.passed else f"**no**: {report.problems[0]}"
     results = load_results(artifact.evaluation / EVALUATION_RESULTS)
     for name, images in compare_images(results).items():
-        failed = [gate.name for gate in results.gates if gate.variant == name and gate.verdict != "passed"]
+        verdicts = {gate.name: gate.verdict for gate in results.gates if gate.variant == name}
+        open_gates = [f"{gate} {verdict}" for gate, verdict in verdicts.items() if verdict != "passed"]
         mean = bootstrap_mean(images.psnr, images.prompts) if images.psnr else None
         kind = results.identity.variants[name].kind
         yield [
@@ -160,7 +169,7 @@ def render_rows(recipe: Recipe, artifact: Artifact) -> Iterator[list[str]]:
             str(len(images.psnr) + images.num_identical),
             format_mean(mean, digits=1) if mean else "identical",
             f"{min(images.psnr):.1f}" if images.psnr else "",
-            ", ".join(failed) or "passed",
+            ", ".join(open_gates) or "passed",
         ]
 
 
@@ -193,25 +202,23 @@ def _format_psnr(psnr: float | None) -> str:
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True)
 @click.option("--recipe", "names", multiple=True, help="Repeatable.  [default: all]")
 @click.option("--limit", type=click.IntRange(0), default=0, help="Prompts to evaluate.  [default: the recipe's]")
+@click.option("--tabulate", is_flag=True, help="Of artifacts that are finished, without making them again.")
 @click.option("--print", "print_only", is_flag=True, help="Do not write to docs/benchmarks.")
-def main(folder: Path, names: tuple[str, ...], limit: int, print_only: bool) -> None:
+def main(folder: Path, names: tuple[str, ...], limit: int, tabulate: bool, print_only: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    signs = folder / WORK / "ground-truth"
-    drawn = subprocess.run([sys.executable, "-m", GROUND_TRUTH, "--output", str(signs)])
-    if drawn.returncode not in (0, NO_FONTS_EXIT_CODE):
-        raise click.ClickException("Drawing the ground truth failed.")
-    rows = []
-    for name in names or recipe_names():
+    truth = None if tabulate else draw_ground_truth(folder / WORK / "ground-truth")
+    rows, selected = [], names or tuple(recipe_names())
+    for name in selected:
         recipe, artifact = load_recipe(name), Artifact(folder / name)
-        truth = signs if drawn.returncode == 0 else None
-        failure = run_commands(list_commands(recipe, artifact, truth, limit), folder / f"{name}.log")
+        commands = [] if tabulate else list_commands(recipe, artifact, truth, limit)
+        failure = run_commands(commands, folder / f"{name}.log")
         if failure:
             rows.append([f"`{name}`", f"refused by `{failure.command}`: {failure.reason}", *[""] * (len(HEADER) - 2)])
         else:
             rows += render_rows(recipe, artifact)
     body = "\n\n".join(["## Artifacts of all recipes", INTRODUCTION, render_table(HEADER, rows)])
     if not print_only:
-        write_section("device-artifacts", "make bench-artifacts", body)
+        write_section("device-artifacts", f"make bench-artifacts RECIPES='{' '.join(selected)}'", body)
     click.echo(body)
 
 
