@@ -37,6 +37,16 @@ def _require_name(path: str) -> str:
     return path
 
 
+def _require_possible(path: str) -> str:
+    is_short = all(len(part.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES for part in re.split(r"[/\\]", path))
+    if "\0" in path or not is_short:
+        raise ValueError("no file can have this path")
+    return path
+
+
+PossiblePath = Annotated[str, AfterValidator(_require_possible)]
+"""A path, absolute or not, that a file can have."""
+
 RelativePath = Annotated[str, AfterValidator(_require_relative)]
 """A path below a folder, with forward slashes, that `is_relative_path` accepts."""
 

@@ -23,6 +23,7 @@ from ...common.validation import explain_value
 from ...prompts.prompt import Prompt
 from ...storage.layout import BENCH_RESULTS, CONFIG_NAME, EVALUATION_RESULTS, MANIFEST, MODEL_INDEX
 from ...storage.recognition import reject_path
+from ...storage.relative_path import PossiblePath
 from ...storage.strict_json import parse_strict_json
 from ..images.defects import Defect
 from ..metrics.base import Score
@@ -56,7 +57,7 @@ class ResultsModel(BaseModel):
 class ImageResult(ResultsModel):
     """One image with its scores."""
 
-    file: str = Field(description="Path of the image, absolute or relative to `identity.image_folder`.")
+    file: PossiblePath = Field(description="Path of the image, absolute or relative to `identity.image_folder`.")
     values: dict[str, FiniteFloat | None] = Field(description="Image scores by name; null: could not be measured.")
     notes: dict[str, tuple[str, ...]] = Field(
         description="Evidence for the scores: the lines that OCR read and that count (`read`); all text that it read "
@@ -92,7 +93,7 @@ class SampleResult(ResultsModel):
 
     prompt: Prompt = Field(description="The prompt.")
     seed: NonNegativeInt = Field(description="The seed, from 0.")
-    ground_truth: str | None = Field(description="Path of the ground-truth image, if there is one.")
+    ground_truth: PossiblePath | None = Field(description="Path of the ground-truth image, if there is one.")
     reference: ImageResult | None = Field(description="The reference's image; null: it is missing or unreadable.")
     variants: dict[str, PairResult] = Field(description="The comparison with the reference, by variant.")
     noise_floor: PairResult | None = Field(
@@ -320,7 +321,7 @@ class RunIdentity(ResultsModel):
     metrics: dict[str, str] = Field(description="Version of each metric.")
     libraries: dict[str, str] = Field(description="Version of each library.")
     device: str = Field(description="Device of the recipe; `custom` without a recipe.")
-    image_folder: str = Field(description="Absolute path of the folder that image paths are relative to.")
+    image_folder: PossiblePath = Field(description="Absolute path of the folder that image paths are relative to.")
 
 
 class PromptSubset(ResultsModel):

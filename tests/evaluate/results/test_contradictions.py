@@ -92,3 +92,13 @@ def test_two_samples_of_a_prompt_and_seed_are_refused(file: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="a prompt and seed has two samples"):
         load_results(file)
+
+
+@pytest.mark.parametrize("path", ["samples/0/reference/file", "samples/0/ground_truth", "identity/image_folder"])
+@pytest.mark.parametrize("value", ["a\0b", "x" * 300])
+def test_paths_that_no_file_can_have_are_refused(file: Path, path: str, value: str) -> None:
+    content = json.loads(file.read_text("utf-8"))
+    set_value(path, value)(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{path.replace('/', '.')} = .*: no file can have this path"):
+        load_results(file)
