@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ...common.json_difference import TOLERANCE, find_difference, show_value
+from ...common.name_list import list_names
 from ..metrics.base import Score
 from ..stats.bootstrap import MeanCI
 from .aggregate import VariantPair, aggregate, find_reference_defects, select_variant
@@ -25,6 +26,8 @@ def find_contradiction(results: Results) -> str:
     Returns:
         A clause that names the first one with both values; empty if there is none.
     """
+    if results.identity.variants.keys() != results.variants.keys():
+        return f"identity.variants are {list_names(results.identity.variants) or 'none'}, not {list_names(results.variants)}"
     problem = _find_wrong_interval(results.model_dump(exclude={"samples"}), "")
     if problem:
         return problem
