@@ -18,6 +18,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     r"(\w+_)?(eps|epsilon)": (0.0, 0.1),
     r"dropout|dropout_rate|attention_dropout": (0.0, 1.0),
 }
+MAX_WHOLE_NUMBER = 10**12  # of layers, channels, positions and the like
 
 
 def find_implausible_value(config: Mapping[str, Any]) -> str:
@@ -33,6 +34,8 @@ def find_implausible_value(config: Mapping[str, Any]) -> str:
             problem = find_implausible_value(value)
             if problem:
                 return problem
+        elif any(isinstance(number, int) and abs(number) > MAX_WHOLE_NUMBER for number in _list_numbers(value)):
+            return f"{key} = {format_value(value)}: no model has a whole number above 10^12"
         for low, high in [limits for pattern, limits in RANGES.items() if re.fullmatch(pattern, str(key))]:
             number = next((number for number in _list_numbers(value) if not low <= number <= high), None)
             if number is not None:

@@ -105,6 +105,8 @@ def _find_violation(value: Any, types: set[Any], default: Any) -> str:
     """What a value, or each entry of a list, must be; empty if it is that, or nothing is known of it."""
     if not types or not types <= JSON_TYPES:
         return ""
+    if isinstance(value, list | tuple) and not value and isinstance(default, int | float | str):
+        return "one value, or a list of some"
     leaves = set(_list_leaf_types(value)) - {type(None)}
     if types == {bool}:
         return "" if leaves <= {bool, int} else "true or false"

@@ -13,6 +13,7 @@ from ..common.suggest import find_misspelling
 from ..common.validation import explain_value, format_value
 
 Schema = TypeVar("Schema", bound=BaseModel)
+MAX_IMAGE_TOKENS = 10**8
 FLOW_MATCHING, EULER = "FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler"
 ADVICE = "Download the model again, or export it again."
 # Options of the schedulers' configs that no supported pipeline was published with.
@@ -33,8 +34,10 @@ class SchedulerConfig(BaseModel):
     use_dynamic_shifting: bool = Field(default=False, description="Whether it does.")
     base_shift: float = Field(default=0.5, ge=-10, le=10, description="mu of an image of `base_image_seq_len` tokens.")
     max_shift: float = Field(default=1.15, ge=-10, le=10, description="mu of an image of `max_image_seq_len` tokens.")
-    base_image_seq_len: int = Field(default=256, ge=0, description="A number of image tokens.")
-    max_image_seq_len: int = Field(default=4096, ge=0, description="Another number of image tokens.")
+    base_image_seq_len: int = Field(default=256, ge=0, le=MAX_IMAGE_TOKENS, description="A number of image tokens.")
+    max_image_seq_len: int = Field(
+        default=4096, ge=0, le=MAX_IMAGE_TOKENS, description="Another number of image tokens."
+    )
     time_shift_type: Literal["exponential", "linear"] = Field(
         default="exponential", description="The shift: e^mu or mu."
     )

@@ -27,7 +27,8 @@ def find_contradiction(results: Results) -> str:
         A clause that names the first one with both values; empty if there is none.
     """
     if results.identity.variants.keys() != results.variants.keys():
-        return f"identity.variants are {list_names(results.identity.variants) or 'none'}, not {list_names(results.variants)}"
+        names = list_names(results.identity.variants) or "none"
+        return f"identity.variants are {names}, not {list_names(results.variants)}"
     problem = _find_wrong_interval(results.model_dump(exclude={"samples"}), "")
     if problem:
         return problem

@@ -20,6 +20,10 @@ from edgepress.common.plausible_values import find_implausible_value
         ({"layer_norm_epsilon": -1e-6}, "layer_norm_epsilon = -1e-06: it must be from 0 to 0.1"),
         ({"t_scale": float("nan")}, "t_scale = nan: it must be from 0.001 to 10000"),
         ({"latents_std": [1.5, 0.0]}, "latents_std = 0.0: it must be from 0.001 to 10000"),
+        (
+            {"axes_lens": [10**30, 64]},
+            "axes_lens = [1000000000000000000000000000000, 64]: no model has a whole number above 10^12",
+        ),
         ({"attention_dropout": 2}, "attention_dropout = 2: it must be from 0 to 1"),
     ],
 )

@@ -29,6 +29,7 @@ from edgepress.storage.checkpoint import Checkpoint
         (AutoencoderKL, "force_upcast", 0.5, "force_upcast = 0.5: it must be true or false"),
         (AutoencoderKL, "act_fn", 1, "act_fn = 1: it must be text"),
         (AutoencoderKL, "down_block_types", [1], "down_block_types = [1]: it must be text"),
+        (ZImageTransformer2DModel, "norm_eps", [], "norm_eps = []: it must be one value, or a list of some"),
         (AutoencoderKL, "shift_factor", -0.1, ""),
         (AutoencoderKL, "scaling_factor", 1, ""),
         (UNet2DConditionModel, "attention_head_dim", [5, 10], ""),
