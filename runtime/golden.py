@@ -107,8 +107,8 @@ class _GoldenGraphs:
         Args:
             name: The graph's name, or that of the decoder in tiles.
         """
-        family = get_family(self._exported.pipeline_class)
         with reject_malformed(self._exported.folder):
+            family = get_family(self._exported.pipeline_class)
             host = load_host(family, self._exported.host_configs) if family.host else None
         in_tiles = host is not None and name == name_in_tiles(host.decoder_graph)
         graph = host.decoder_graph if host is not None and in_tiles else name
