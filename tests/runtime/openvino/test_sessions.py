@@ -9,9 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from helpers.small_artifact import write_small_artifact
+from onnx import TensorProto, helper
 
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
@@ -65,6 +67,24 @@ def test_images_are_those_of_onnxruntime(artifact: Path) -> None:
     assert np.abs(images["openvino"] - images["onnxruntime"]).max() <= 4  # bfloat16 where the processor has it
     assert engines["openvino"].engine.startswith("OpenVINO ")
     assert engines["openvino"].load_seconds > 0
+
+
+@needs_openvino
+def test_graphs_in_fp16_take_their_inputs_by_name(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["_to_copy"], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["y"], ["_to_copy_1"], to=TensorProto.FLOAT16),
+        helper.make_node("Sub", ["_to_copy", "_to_copy_1"], ["difference"]),
+        helper.make_node("Cast", ["difference"], ["out"], to=TensorProto.FLOAT),
+    ]
+    x, y, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y", "out"))
+    model = helper.make_model(
+        helper.make_graph(nodes, "fp16", [x, y], [out]), opset_imports=[helper.make_opsetid("", 21)]
+    )
+    onnx.save(model, tmp_path / "fp16.onnx")
+    sessions = OpenVinoSessions({"fp16": tmp_path / "fp16.onnx"})
+    difference = sessions("fp16", {"y": np.array([2.0, 8.0]), "x": np.array([5.0, 3.0])})
+    np.testing.assert_array_equal(difference, [3.0, -5.0])
 
 
 @needs_openvino
