@@ -18,6 +18,8 @@ from ...api.inspection import info
 from ...evaluate.images.image_file import load_image, load_record
 from ...evaluate.metrics import psnr
 from ...evaluate.metrics.base import MetricSettings
+from ...evaluate.results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
+from ...evaluate.results.gates import overall_verdict
 from ...evaluate.results.history import append_run
 from ...evaluate.results.schema import Results, load_results
 from ...evaluate.scoring.score_cache import open_score_cache
@@ -193,6 +195,26 @@ def _make_run() -> Results:
     return make_example(Results, {**FIELD_VALUES, "str": "psnr"})
 
 
+@cache
+def _make_consistent_run() -> Results:
+    """Results whose aggregates are those of their samples, and whose intervals contain their means."""
+    run = make_example(Results, FIELD_VALUES)
+    scores = run.pair_scores, run.image_scores
+    variants = {name: aggregate(select_variant(run.samples, name), *scores) for name in run.variants}
+    repeats = [VariantPair(sample, sample.noise_floor) for sample in run.samples if sample.noise_floor]
+    identity = run.identity.model_copy(update={"variants": dict.fromkeys(variants, run.identity.reference)})
+    return run.model_copy(
+        update={
+            "identity": identity,
+            "variants": variants,
+            "noise_floor": aggregate(repeats, *scores) if repeats else None,
+            "reference_defects": find_reference_defects(run.samples),
+            "gates": (),
+            "verdict": overall_verdict((), variants.values()),
+        }
+    )
+
+
 def _add_to_history(_: Path, file: Path) -> None:
     append_run(file, _make_run(), [psnr.create_metric(MetricSettings())])
 
@@ -274,7 +296,7 @@ READERS: Mapping[str, Reader] = {
         ),
         Reader(
             "results.json",
-            lambda: {"results.json": _dump_example(Results)},
+            lambda: {"results.json": json.dumps(_make_consistent_run().model_dump(mode="json")).encode()},
             [("results.json", "json")],
             lambda _, file: load_results(file),
         ),
