@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from ..common.errors import UserError
 from ..common.markdown_table import render_table
 from ..quantize.model_readme import SOURCE_README
-from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, GGUF, RKNN, WEIGHT_EXPORTS, Artifact
+from ..storage.layout import COMFYUI, COMPRESSED_TENSORS, GGUF, ONNX, RKNN, WEIGHT_EXPORTS, Artifact
 from ..storage.manifest import Manifest
 from ..storage.weight_export import read_weight_export
 from .model_card import describe_relation
@@ -23,7 +24,9 @@ RECIPE_NAME = "recipe.yaml"
 REPORT_NAME = "report.md"
 CARRIED_KEYS = ("license", "license_name", "license_link", "language")  # of the original's card
 TAGS = ("edgepress", "int4", "quantized")
+LOCAL_FOLDERS = re.compile(r"(?<=[`:,])/(?!/)[^`\n,:]*/")  # of absolute paths in code, also after `transformer:`
 UNVERIFIED = {
+    ONNX: "`onnx/` was compared with torch in ONNX Runtime where it was exported, not on the device.",
     GGUF: "`gguf/` was read with gguf, diffusers and transformers; ComfyUI and llama.cpp were not run.",
     COMFYUI: "`comfyui/` was dequantized with comfy-kitchen; ComfyUI was not run.",
     COMPRESSED_TENSORS: "`compressed-tensors/` was opened with transformers; vLLM was not run.",
@@ -131,11 +134,14 @@ def _describe_exports(artifact: Artifact, folders: Sequence[str]) -> list[str]:
 
 
 def _describe_results(artifact: Artifact) -> list[str]:
-    """The report of the last evaluation, whose tables name prompts, seeds and intervals."""
+    """The report of the last evaluation, whose tables name prompts, seeds and intervals.
+
+    Files are named without their folders: those are of the computer where it was made, and often of its user.
+    """
     file = artifact.evaluation / REPORT_NAME
     if not file.is_file():
         return ["## Quality", "Not evaluated. `edgepress evaluate` compares it with the original."]
-    lines = file.read_text("utf-8").strip().splitlines()
+    lines = LOCAL_FOLDERS.sub("", file.read_text("utf-8")).strip().splitlines()
     return ["## Quality", "\n".join(f"#{line}" if line.startswith("##") else line for line in lines)]
 
 

@@ -65,6 +65,19 @@ def test_the_card_is_read_by_huggingface_hub(repository: Path) -> None:
     assert "| PSNR dB ↑ | `artifact-model` | 3 | **47.12** | [45.53, 48.32] |" in card.text
 
 
+def test_the_card_names_files_without_folders_of_this_computer(artifact: Path, tmp_path: Path) -> None:
+    copy, folder = tmp_path / "artifact", tmp_path / "out"
+    shutil.copytree(artifact, copy)
+    report = copy / "evaluation" / "report.md"
+    local = "`q4`: `transformer:/home/me/q4.gguf,vae:/home/me/my files/vae.gguf, SHA-256 1f` of `http://127.0.0.1:80/x`"
+    report.write_text(f"{report.read_text('utf-8')}\n- {local}\n", "utf-8")
+    result = CliRunner().invoke(main, ["publish", str(copy), "me/tiny-int4", "--dry-run", "--output", str(folder)])
+    assert result.exit_code == 0, result.output
+    text = (folder / "README.md").read_text("utf-8")
+    assert "`q4`: `transformer:q4.gguf,vae:vae.gguf, SHA-256 1f` of `http://127.0.0.1:80/x`" in text
+    assert not re.search(r"`/\w", text)
+
+
 def test_the_code_of_the_card_opens_the_repository(artifact: Path, tmp_path: Path) -> None:
     """With edgepress, and with diffusers' GGUF loader; other components are its own, since its original is a folder."""
     copy, folder = tmp_path / "artifact", tmp_path / "out"
