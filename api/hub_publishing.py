@@ -157,7 +157,9 @@ def _require_repo_id(repo_id: str) -> str:
 
 def _announce_license(front_matter: dict[str, Any]) -> None:
     identifier = front_matter.get("license")
-    if identifier == RESTRICTED:
+    if not identifier:
+        logger.warning("The card names no licence, and without one nothing is uploaded. Pass --license.")
+    elif identifier == RESTRICTED:
         name, link = (
             front_matter.get("license_name", "of its own"),
             front_matter.get("license_link", "no link is given"),

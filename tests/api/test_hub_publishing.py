@@ -74,6 +74,7 @@ def test_the_card_names_files_without_folders_of_this_computer(artifact: Path, t
     result = CliRunner().invoke(main, ["publish", str(copy), "me/tiny-int4", "--dry-run", "--output", str(folder)])
     assert result.exit_code == 0, result.output
     text = (folder / "README.md").read_text("utf-8")
+    assert "The card names no licence, and without one nothing is uploaded. Pass --license." in result.stderr
     assert "`q4`: `transformer:q4.gguf,vae:vae.gguf, SHA-256 1f` of `http://127.0.0.1:80/x`" in text
     assert not re.search(r"`/\w", text)
 
