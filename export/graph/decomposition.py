@@ -15,7 +15,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-CONVERSIONS = {torch.ops.aten.to.dtype: 1, torch.ops.aten.to.device: 2}  # where their argument with the dtype is
+# Where the argument with the dtype is.
+CONVERSIONS: dict[Any, int] = {torch.ops.aten.to.dtype: 1, torch.ops.aten.to.device: 2}
 SQUARE, SUBTRACT_FROM = torch.ops.aten.square.default, torch.ops.aten.rsub.Scalar
 REMOVED_LATER = frozenset(  # torch.onnx removes these assertions itself
     {
