@@ -132,11 +132,21 @@ def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
 def _describe_system_error(error: OSError, options: Collection[str]) -> str:
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes | Path) else ""
     reason = error.strerror or type(error).__name__
+    if error.errno == errno.ENOENT and not where and not _has_current_folder():
+        return "The current folder no longer exists. Change to another one, then try again."
     if error.errno is None or error.errno not in SYSTEM_ERRORS:
         return f"{reason}{where}. Check {'this path' if where else 'the paths that were given'}, then try again."
     problem, advice = SYSTEM_ERRORS[error.errno]
     another = ", or choose another --output" if "--output" in options else ""
     return f"{problem}{where} ({reason}). {advice}{another}."
+
+
+def _has_current_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def _describe_defect(error: BaseException, command: str) -> str:

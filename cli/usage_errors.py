@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
+from click.core import ParameterSource
 
 from ..common.errors import escape_controls
 from ..common.suggest import suggest_name
@@ -36,7 +38,7 @@ def _explain(error: click.UsageError) -> str:
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return f"{_get_name(error.param)} is missing. Give {_describe_value(error.param, error.ctx)} to {command}."
     if isinstance(error, click.BadParameter) and error.param is not None:
-        return f"{_get_name(error.param)}: {error.message}"
+        return f"{_get_source(error.param, error.ctx)}: {error.message}"
     return error.format_message()
 
 
@@ -63,6 +65,16 @@ def _get_name(parameter: click.Parameter) -> str:
     """What a parameter is called: an option by its long name, an argument as the help shows it."""
     is_option = isinstance(parameter, click.Option)
     return max(parameter.opts, key=len) if is_option else parameter.human_readable_name
+
+
+def _get_source(parameter: click.Parameter, ctx: click.Context | None) -> str:
+    """What gave a parameter its value: its name, or that of the environment variable."""
+    name = parameter.name or ""
+    if ctx is None or ctx.get_parameter_source(name) is not ParameterSource.ENVIRONMENT:
+        return _get_name(parameter)
+    variables = [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
+    variable = next((variable for variable in variables if os.environ.get(variable)), None)
+    return f"the environment variable {variable}" if variable else _get_name(parameter)
 
 
 def _describe_value(parameter: click.Parameter, ctx: click.Context | None) -> str:

@@ -57,10 +57,16 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
             gates, baseline or ground truth do not fit, or `edgepress clean` is removing cached images.
     """
     baseline_results = load_results(plan.baseline) if plan.baseline else None
+    if plan.baseline and baseline_results:
+        digest = prompt_set_digest(plan.prompts)
+        baseline.require_same_plan(plan.baseline, baseline_results, digest, _describe_sampling(plan), plan.candidates)
     check_plan(plan)
     metrics = load_metrics(plan.metric_settings, plan.metrics)
     has_ground_truth = plan.ground_truth is not None
     gates = resolve_gates(plan.gates, [*metrics.metrics, *metrics.unavailable], has_ground_truth, plan.metrics)
+    for gate in gates:
+        if gate.unmeasured_reason:
+            logger.warning("The gate %s will not be measured: %s.", gate.name, gate.unmeasured_reason)
     ground_truth = load_ground_truth(plan)
     if plan.history:
         history.init_history(plan.history)
@@ -140,12 +146,11 @@ def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress
     ground_truth = None
     if plan.ground_truth:
         ground_truth = hash_folder(plan.ground_truth, progress, "reading ground-truth images")
-    sampling = asdict(plan.sampling) if plan.sampling else dict.fromkeys(("height", "width", "steps", "guidance"))
     return RunIdentity(
         reference=reference,
         variants=variants,
         ground_truth=ground_truth,
-        sampling=SamplingInfo(**sampling, num_seeds=plan.seeds),
+        sampling=_describe_sampling(plan),
         prompt_set=plan.prompt_set,
         prompts_sha256=prompt_set_digest(plan.prompts),
         metrics={metric.name: metric.version() for metric in metrics.metrics},
@@ -153,6 +158,11 @@ def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress
         device=plan.device,
         image_folder=str(plan.image_cache.absolute()),
     )
+
+
+def _describe_sampling(plan: EvaluationPlan) -> SamplingInfo:
+    sampling = asdict(plan.sampling) if plan.sampling else dict.fromkeys(("height", "width", "steps", "guidance"))
+    return SamplingInfo(**sampling, num_seeds=plan.seeds)
 
 
 def _require_same_origin(plan: EvaluationPlan, source: ImageSource, reference: SystemInfo) -> None:

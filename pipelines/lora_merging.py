@@ -172,9 +172,14 @@ def _pair(
                 f"The LoRA has a bias for {component}.{path}, which has none in {checkpoints[component].folder}. Use a "
                 "LoRA that was trained for this model, or without biases."
             )
-        if name is None or not {"A.weight", "B.weight"} <= keys.keys():
+        if name is None:
             unknown += keys.values()
             continue
+        if missing := sorted({"A.weight", "B.weight"} - keys.keys()):
+            raise UserError(
+                f"The LoRA has {list_names(keys.values())}, but no lora_{missing[0]} of that layer: it is incomplete. "
+                "Download it again, or save it again with all its layers."
+            )
         down, up = tensors[keys["A.weight"]], tensors[keys["B.weight"]]
         scale = scaling.get(component, LoraScaling()).get_scale(path, down.shape[0])
         updates[component, name] = LoraUpdate(up, down, scale)
@@ -201,8 +206,10 @@ def _require_layers(file: Path, layers: _Layers, pipeline: Path) -> None:
             f"{file} is a LoRA for another base model: none of its keys has a layer in {pipeline}, as diffusers reads "
             f"them ({listed}). Use a LoRA that was trained for this model."
         )
+    number = len(layers.unknown)
     raise UserError(
-        f"{len(layers.unknown)} keys of {file} have no layer in {pipeline}: {listed}. "
+        f"{number} {'key' if number == 1 else 'keys'} of {file} {'has' if number == 1 else 'have'} no layer in "
+        f"{pipeline}: {listed}. "
         "Use a LoRA that was trained for this model."
     )
 

@@ -241,8 +241,10 @@ def _claim(
         The texts of all prompts of the folder by id, and the SHA-256 of the files that earlier runs wrote, by name.
 
     Raises:
-        UserError: The folder holds images of other settings or prompts, or files that no batch generated.
+        UserError: The folder holds images of other settings or prompts, or files or folders that no batch generated.
     """
+    if blocked := next((file for file in files if file.is_dir()), None):
+        raise UserError(f"{blocked} is a folder, and an image would have its name. Move it, or give another --output.")
     previous = None if restart else read_batch_record(folder)
     if previous is None:
         if not restart and (existing := [file for file in files if file.exists()]):

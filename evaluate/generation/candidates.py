@@ -20,6 +20,7 @@ from ...storage.recognition import reject_path
 from ..images.image_file import list_images
 from ..results.schema import SystemKind
 
+REFERENCE = "reference"  # what reports call the pipeline that candidates are compared with
 CANDIDATE_PATTERN = re.compile(r"(?:(?P<name>[^=/]+)=)?(?P<folder>.+?)(?:@(?P<dtype>float32|bfloat16))?", re.DOTALL)
 FILE_PATTERN = re.compile(r"(?P<component>[a-z]\w+):(?P<file>.+)", re.DOTALL)
 NEXT_FILE = re.compile(r",(?=[a-z]\w+:)")  # between several files of one candidate
@@ -89,11 +90,16 @@ def parse_candidates(specs: Sequence[str]) -> dict[str, ImageSource]:
 
     Raises:
         UserError: A folder contains nothing to compare, a file is no single file of weights, or two candidates have the
-            same name.
+            same name or one that of the reference.
     """
     candidates: dict[str, ImageSource] = {}
     for spec in specs:
         for name, source in _parse_candidate(spec):
+            if name == REFERENCE:
+                raise UserError(
+                    f"A candidate cannot be named {name!r}, which is what reports call the pipeline that they "
+                    f"compare with. Give it another name, such as --candidate int4={source.place}."
+                )
             if name in candidates:
                 raise UserError(
                     f"Two candidates are named {name!r}. Give them different names, such as "

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..generation.candidates import REFERENCE
 from ..results.schema import GenerationCost, Results, SystemInfo
 from ..stats.bootstrap import MeanCI
 from .formatting import format_number, format_range
 
-REFERENCE = "reference"
 MEGABYTE = 10**6
 
 

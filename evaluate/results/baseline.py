@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ...common.errors import UserError
 from ..stats.bootstrap import bootstrap_mean
-from .schema import BaselineComparison, PairResult, Results, RunIdentity, SampleKey, ScoreChange
+from .schema import BaselineComparison, PairResult, Results, RunIdentity, SampleKey, SamplingInfo, ScoreChange
+
+SAMPLING_FIELDS = {  # of `SamplingInfo`, by what messages call them
+    "the sizes": ("height", "width"),
+    "the steps": ("steps",),
+    "the guidance scales": ("guidance",),
+    "the negative prompts": ("negative_prompt",),
+    "the numbers of seeds": ("num_seeds",),
+}
 
 
 def require_comparable(path: Path, baseline: Results, current: RunIdentity) -> None:
@@ -24,16 +32,42 @@ def require_comparable(path: Path, baseline: Results, current: RunIdentity) -> N
         UserError: prompts, sampling, reference, ground truth, or the version of a metric (such as its CLIP model)
             differ, or the runs have no variant in common.
     """
-    differences = list_differences(baseline.identity, current)
+    _require_equal(path, list_differences(baseline.identity, current))
+    _require_common_variant(path, baseline, current.variants)
+
+
+def require_same_plan(
+    path: Path, baseline: Results, prompts_sha256: str, sampling: SamplingInfo, variants: Collection[str]
+) -> None:
+    """Checks what is known before any model is read: whether a baseline was made by the plan of a run.
+
+    Args:
+        path: path of the baseline, for the message.
+        baseline: results of the earlier run.
+        prompts_sha256: the new run's prompts.
+        sampling: how it generates images.
+        variants: names of its candidates.
+
+    Raises:
+        UserError: prompts or sampling differ, or the runs have no variant in common.
+    """
+    _require_equal(path, _list_plan_differences(baseline.identity, prompts_sha256, sampling))
+    _require_common_variant(path, baseline, variants)
+
+
+def _require_equal(path: Path, differences: Sequence[str]) -> None:
     if differences:
         raise UserError(
             f"Cannot compare with the baseline {path}: {' and '.join(differences)} differ. Evaluate the baseline "
             "again, or run without --baseline."
         )
-    if not baseline.variants.keys() & current.variants.keys():
+
+
+def _require_common_variant(path: Path, baseline: Results, variants: Collection[str]) -> None:
+    if not baseline.variants.keys() & set(variants):
         raise UserError(
             f"The baseline {path} has no variant in common with this run: it has {', '.join(baseline.variants)}, this "
-            f"run has {', '.join(current.variants)}. Use the same name for the candidate: --candidate NAME=DIR."
+            f"run has {', '.join(variants)}. Use the same name for the candidate: --candidate NAME=DIR."
         )
 
 
@@ -59,13 +93,21 @@ def compare_runs(path: Path, baseline: Results, current: Results) -> BaselineCom
 def list_differences(baseline: RunIdentity, current: RunIdentity) -> list[str]:
     """Returns what must be equal but is not."""
     values: dict[str, tuple[object, object]] = {
-        "the prompts": (baseline.prompts_sha256, current.prompts_sha256),
-        "size, steps, guidance or seeds": (baseline.sampling, current.sampling),
         "the references": (_get_reference_key(baseline), _get_reference_key(current)),
         "the ground-truth images": (_get_ground_truth_digest(baseline), _get_ground_truth_digest(current)),
     }
     shared = sorted(baseline.metrics.keys() & current.metrics.keys())
     values |= {f"the versions of metric {name}": (baseline.metrics[name], current.metrics[name]) for name in shared}
+    differences = [name for name, (before, after) in values.items() if before != after]
+    return _list_plan_differences(baseline, current.prompts_sha256, current.sampling) + differences
+
+
+def _list_plan_differences(baseline: RunIdentity, prompts_sha256: str, sampling: SamplingInfo) -> list[str]:
+    values: dict[str, tuple[object, object]] = {"the prompts": (baseline.prompts_sha256, prompts_sha256)}
+    values |= {
+        title: ([getattr(baseline.sampling, name) for name in fields], [getattr(sampling, name) for name in fields])
+        for title, fields in SAMPLING_FIELDS.items()
+    }
     return [name for name, (before, after) in values.items() if before != after]
 
 

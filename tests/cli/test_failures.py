@@ -40,6 +40,14 @@ def system_error(number: int, *names: str) -> OSError:
 # ---------------------------------------------------------------- what users can change
 
 
+def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert "The current folder no longer exists. Change to another one" in run(system_error(errno.ENOENT), 2)
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

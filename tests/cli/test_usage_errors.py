@@ -44,6 +44,14 @@ def test_wrong_arguments_are_answered_with_what_to_do(arguments: str, message: s
     assert message in result.stderr
 
 
+def test_a_value_of_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRESS_THREADS", "2.5")
+    result = CliRunner().invoke(main, ["generate", "a", "--prompt", "x", "-o", "a.png"], prog_name="edgepress")
+    assert "the environment variable EDGEPRESS_THREADS: '2.5' is not a whole number" in result.stderr
+    result = CliRunner().invoke(main, ["generate", "a", "--prompt", "x", "-o", "a.png", "--threads", "3.5"])
+    assert "--threads: '3.5' is not a whole number" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", ["recipes show pi5 --json --json", "recipes -q show pi5"])
 def test_what_has_an_effect_is_accepted(arguments: str) -> None:
     assert CliRunner().invoke(main, arguments.split()).exit_code == 0

@@ -144,6 +144,22 @@ def test_keys_without_a_layer_are_counted_and_listed(tiny: Path, tmp_path: Path,
     require_error(tiny, lora, r"8 keys of .* have no layer in .*: transformer\.layers\.6\..* and 3 more\.")
 
 
+def test_one_key_without_a_layer_is_singular(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    stray = {"transformer.layers.9.attention.to_q.lora_A.weight": torch.ones(2, 2)}
+    save_file(load_file(lora) | stray, lora)
+    require_error(tiny, lora, r"1 key of .* has no layer in ")
+
+
+@pytest.mark.parametrize("missing", ["A", "B"])
+def test_half_of_a_layer_is_an_incomplete_file(missing: str, tiny: Path, tmp_path: Path, factors: Factors) -> None:
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
+    tensors = load_file(lora)
+    del tensors[f"transformer.{ATTENTION}.lora_{missing}.weight"]
+    save_file(tensors, lora)
+    require_error(tiny, lora, rf"but no lora_{missing}\.weight of that layer: it is incomplete\. Download it again")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_lora_for_another_family_is_one_sentence(tiny: Path, tmp_path: Path, kind: str) -> None:
     foreign = {"single_blocks.0.linear1": (torch.ones(2, 8), torch.ones(8, 2))}
@@ -163,15 +179,7 @@ def test_what_diffusers_skips_in_silence_is_an_error(tiny: Path, tmp_path: Path,
     lora = write_kohya_lora(tmp_path / "a.safetensors", factors, ALPHA)
     half = {"lora_unet_layers_0_attention_qkv.lora_down.weight": torch.ones(2, 384)}
     save_file(load_file(lora) | half, lora)
-    require_error(tiny, lora, r"1 keys of .*: lora_unet_layers_0_attention_qkv\.lora_down\.weight\.")
-
-
-def test_half_a_layer_is_an_error(tiny: Path, tmp_path: Path, factors: Factors) -> None:
-    lora = write_diffusers_lora(tmp_path / "a.safetensors", factors)
-    tensors = load_file(lora)
-    del tensors[f"transformer.{ATTENTION}.lora_B.weight"]
-    save_file(tensors, lora)
-    require_error(tiny, lora, rf"1 keys of .*: transformer\.{ATTENTION}\.lora_A\.weight")
+    require_error(tiny, lora, r"1 key of .*: lora_unet_layers_0_attention_qkv\.lora_down\.weight\.")
 
 
 def test_a_file_of_peft_needs_its_config(tiny: Path, tmp_path: Path, factors: Factors) -> None:

@@ -171,6 +171,18 @@ def test_files_of_another_program_are_not_replaced(artifact: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["two.png"]
 
 
+@pytest.mark.parametrize("restart", [(), ("--restart",)])
+def test_a_folder_with_the_name_of_an_image_is_refused_before_any_work(
+    artifact: Path, restart: tuple[str, ...]
+) -> None:
+    folder = artifact.with_name("images")
+    (folder / "two.png").mkdir(parents=True)
+    result = run(artifact, *restart)
+    assert result.exit_code == 2
+    assert "two.png is a folder, and an image would have its name. Move it" in result.stderr
+    assert [file.name for file in folder.iterdir()] == ["two.png"]
+
+
 def test_every_prompt_is_checked_before_the_first_image(artifact: Path) -> None:
     result = run(artifact, "--size", "33x48")
     assert "Invalid image size 33x48" in result.stderr

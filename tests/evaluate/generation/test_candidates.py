@@ -88,6 +88,8 @@ def test_ambiguous_and_invalid_candidates_are_refused(tmp_path: Path) -> None:
         parse_candidates([str(folder) for folder in folders])
     with pytest.raises(UserError, match=rf"such as --candidate int4={folders[1]}\."):
         parse_candidates([f"x={folder}" for folder in folders])
+    with pytest.raises(UserError, match=rf"cannot be named 'reference', .* such as --candidate int4={folders[0]}\."):
+        parse_candidates([f"reference={folders[0]}"])
     with pytest.raises(UserError, match=r"@float32 applies only to diffusers pipelines; .* is not one"):
         parse_candidates([f"{make_export(tmp_path / 'g')}@float32"])
     with pytest.raises(UserError, match="--candidate is empty"):

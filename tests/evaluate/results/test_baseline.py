@@ -19,7 +19,7 @@ from helpers.result_rows import (
 )
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.results.baseline import compare_runs, require_comparable
+from edgepress.evaluate.results.baseline import compare_runs, require_comparable, require_same_plan
 from edgepress.evaluate.results.schema import Results, ScoreChange
 
 FILE = Path("baseline.json")
@@ -71,7 +71,7 @@ def test_variants_of_a_single_run_are_named(baseline: Results) -> None:
         ({"prompts_sha256": "1" * 64}, "the prompts differ"),
         (
             {"sampling": make_identity().sampling.model_copy(update={"num_seeds": 2})},
-            "size, steps, guidance or seeds differ",
+            "the numbers of seeds differ",
         ),
         ({"metrics": {"psnr": "1", "text": "another OCR"}}, "the versions of metric text differ"),
         ({"metrics": {"psnr": "2", "text": "2"}}, "the versions of metric psnr and the versions of metric text differ"),
@@ -83,6 +83,30 @@ def test_variants_of_a_single_run_are_named(baseline: Results) -> None:
 def test_runs_that_are_not_comparable_are_rejected(changes: dict[str, Any], message: str, baseline: Results) -> None:
     with pytest.raises(UserError, match=message):
         require_comparable(FILE, baseline, make_identity(**changes))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sampling", "names", "message"),
+    [
+        ("1" * 64, {}, [VARIANT], "the prompts differ"),
+        (None, {"width": 64, "steps": 3}, [VARIANT], "the sizes and the steps differ"),
+        (
+            None,
+            {"guidance": 9.0, "negative_prompt": "a"},
+            [VARIANT],
+            "the guidance scales and the negative prompts differ",
+        ),
+        (None, {}, ["other"], "no variant in common .* it has int4, this run has other"),
+    ],
+)
+def test_another_plan_is_rejected_without_reading_a_model(
+    prompts: str | None, sampling: dict[str, Any], names: list[str], message: str, baseline: Results
+) -> None:
+    current = make_identity()
+    info = current.sampling.model_copy(update=sampling)
+    with pytest.raises(UserError, match=message):
+        require_same_plan(FILE, baseline, prompts or current.prompts_sha256, info, names)
+    require_same_plan(FILE, baseline, current.prompts_sha256, current.sampling, [VARIANT, "other"])
 
 
 def test_libraries_and_additional_metrics_may_differ(baseline: Results) -> None:
