@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
@@ -115,7 +114,6 @@ def _replace_operators(graph: Graph) -> None:
 
 
 def _replace_conversion(node: Node) -> None:
-    assert isinstance(node.target, OpOverload)
     source, dtype = node.args[0], node.args[CONVERSIONS[node.target]]
     assert isinstance(source, Node)
     if source.meta["val"].dtype == dtype and all(user.op != "output" for user in node.users):
