@@ -24,6 +24,7 @@ from ..storage.manifest import Manifest, read_manifest
 from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.preflight import is_within
 from ..storage.recognition import is_artifact, reject_path
+from .description_check import AGAIN
 from .licenses import LICENSE_LIST, RESTRICTED, is_spdx, require_license
 from .repository_card import RECIPE_NAME, CardSettings, build_front_matter, build_text
 from .sample_images import copy_samples
@@ -179,7 +180,8 @@ def _announce_license(front_matter: dict[str, Any]) -> None:
 def _require_intact(artifact: Artifact, progress: Progress) -> None:
     report = verify(artifact.path, run=False, progress=progress)
     for problem in report.problems:
-        raise UserError(f"{artifact.path / problem.path} {problem.reason}. Make the folder again before publishing it.")
+        advice = "" if AGAIN in f"{problem.reason}." else " Make the folder again before publishing it."
+        raise UserError(f"{artifact.path / problem.path} {problem.reason}.{advice}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 PROMPT = 'a plain white wall, large red letters, top: "OPEN"'
 STEPS, SEED = 8, 0
+MAX_REASON = 240  # characters of an error
 
 
 def main(artifact: str, output: str, *names: str) -> None:
@@ -75,7 +77,7 @@ def describe_saving(pipeline: Any, tensors: dict[str, Tensor]) -> str:
             pipeline.transformer.save_pretrained(folder)
             again = type(pipeline.transformer).from_pretrained(folder, torch_dtype=torch.float32)
         except (ValueError, RuntimeError, TypeError, OSError) as error:
-            return f"fails ({str(error).splitlines()[0][:120]})"
+            return f"fails ({textwrap.shorten(str(error).splitlines()[0], MAX_REASON, placeholder=' …')})"
         is_equal = all(torch.equal(weight, tensors[name]) for name, weight in read_weights("transformer", again))
         return "gives equal weights" if is_equal else "gives other weights"
 

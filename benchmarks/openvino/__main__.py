@@ -37,7 +37,7 @@ from ..peers.errors import find_cause
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("openvino_worker.py")
-NAMES = ("fp32", "int4-128-0", "int4-128-4", "int4-qdq", "w8a8-dynamic", "w8a8-static")
+NAMES = ("fp32", "fp16", "int4-128-0", "int4-128-4", "int4-qdq", "w8a8-dynamic", "w8a8-static")
 GRAPHS = ("text_encoder", "caption", "transformer", "vae_decoder")
 PRECISIONS = ("f32", "default")
 COMPARED = ("exact", *PRECISIONS)

@@ -231,3 +231,12 @@ def test_a_folder_that_is_not_as_it_was_published_is_refused(artifact: Path, tmp
         file.write("\n")
     with pytest.raises(edgepress.UserError, match="model_index"):
         publish(broken, "me/x", dry_run=True, output=tmp_path / "out")
+
+
+def test_an_export_after_the_description_asks_for_another_description_only(artifact: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "artifact"
+    subprocess.run(["cp", "-r", str(artifact), str(copy)], check=True)
+    edgepress.describe(copy)
+    export_gguf(output=copy)
+    with pytest.raises(edgepress.UserError, match=r"in gguf\. Run 'edgepress describe' again\.$"):
+        publish(copy, "me/x", dry_run=True, output=tmp_path / "out")
