@@ -31,12 +31,13 @@ from ..storage.atomic_file import atomic_write
 from ..storage.checksums import read_checksums, write_checksums
 from ..storage.complete_artifact import require_complete
 from ..storage.emulation import read_emulation
-from ..storage.files import FileRecord, digest_files, read_json_object, record_file, write_json
+from ..storage.files import FileRecord, digest_files, hash_file, read_json_object, record_file, write_json
 from ..storage.layout import (
     BENCH_RESULTS,
     CARD_NAME,
     DESCRIPTION_NAME,
     EVALUATION_RESULTS,
+    MANIFEST,
     MODEL,
     ONNX,
     RKNN,
@@ -158,12 +159,23 @@ def _list_in_checksums(artifact: Artifact, documents: tuple[FileRecord, ...]) ->
     """Adds the description to SHA256SUMS, which lists the model and its manifest if there is one."""
     listed = {record.path: record for record in (*documents, record_file(artifact.path, DESCRIPTION_NAME))}
     earlier = read_checksums(artifact.path) or {}
+    if MANIFEST not in earlier:
+        earlier = _hash_model(artifact) | earlier
     unchanged = [
         FileRecord(path=name, bytes=0, sha256=sha256)  # of bytes nothing is written
         for name, sha256 in earlier.items()
         if name not in listed
     ]
     write_checksums([*unchanged, *listed.values()], artifact.path)
+
+
+def _hash_model(artifact: Artifact) -> dict[str, str]:
+    """What SHA256SUMS lists of a model. Artifacts of earlier releases do not have it."""
+    manifest = read_manifest(artifact.path)
+    if manifest is None:
+        return {}
+    model = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
+    return model | {MANIFEST: hash_file(artifact.manifest)}
 
 
 def _read_pipeline_class(artifact: Artifact, onnx: OnnxPipelineConfig | None, rknn: RknnPipelineConfig | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from helpers import bench_results
+from helpers.previous_artifact import extract_previous_artifact
 from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
 from helpers.result_rows import PSNR, make_prompt, make_results, make_sample
 
@@ -310,3 +311,14 @@ def test_weights_that_were_not_copied_to_a_board_are_named(artifact: Path) -> No
 def test_graphs_that_are_described_must_be_there(artifact: Path) -> None:
     shutil.rmtree(artifact / "onnx")
     assert find(artifact) == {"artifact.json": "stale"}
+
+
+def test_an_artifact_of_an_earlier_release_passes_once_it_is_described(tmp_path: Path) -> None:
+    """Earlier releases wrote no SHA256SUMS of the model."""
+    artifact = extract_previous_artifact(tmp_path)
+    assert not (artifact / "SHA256SUMS").exists()
+    edgepress.describe(artifact)
+    assert edgepress.verify(artifact).problems == ()
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=artifact, check=True)
+    weights = next((artifact / "model").glob("transformer/*.safetensors"))
+    assert f"model/transformer/{weights.name}" in (artifact / "SHA256SUMS").read_text("utf-8")
