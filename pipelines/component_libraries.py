@@ -95,6 +95,9 @@ def _list_modules(root: Path, class_name: str) -> Iterator[Path]:
 
 
 def _find_package(name: str) -> Path | None:
-    spec = find_spec(name)
+    try:
+        spec = find_spec(name)
+    except ImportError:  # something keeps it from being imported
+        return None
     places = spec.submodule_search_locations if spec is not None else None
     return Path(places[0]) if places else None

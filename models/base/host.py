@@ -165,7 +165,7 @@ def load_host(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> Host:
             "Run them with a host of your own (docs/add-a-model.md)."
         )
     for component, config in configs.items():
-        implausible = find_implausible_value(config)
+        implausible = find_implausible_value(config) if isinstance(config, Mapping) else ""
         if implausible:
             raise ValueError(f"{component}: {implausible}")
     module, name = family.host.split(":")
