@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from .local_server import answer_json, run_server
 
 LARGE_FILES = (".safetensors", ".onnx", ".npz", ".bin")  # of those that the Hub's .gitattributes names
 OID = "0" * 40
@@ -51,15 +52,15 @@ class HubHandler(BaseHTTPRequestHandler):
         content = self._read()
         oid = self.path.removeprefix("/storage/")
         if hashlib.sha256(content).hexdigest() != oid:
-            return self._answer(400, {"error": "the content is not that of the SHA-256"})
+            return answer_json(self, 400, {"error": "the content is not that of the SHA-256"})
         self.repository.objects[oid] = content
-        return self._answer(200, {})
+        return answer_json(self, 200, {})
 
     def do_POST(self) -> None:
         body = self._read()
         repository = self.repository
         if self.headers.get("Authorization") != f"Bearer {repository.token}":
-            return self._answer(401, {"error": "Invalid username or password."})
+            return answer_json(self, 401, {"error": "Invalid username or password."})
         routes = {
             "/api/repos/create": self._create,
             "/api/validate-yaml": lambda _: {"errors": [], "warnings": []},
@@ -69,10 +70,10 @@ class HubHandler(BaseHTTPRequestHandler):
         }
         route = self.path.partition("?")[0]
         if route not in routes:
-            return self._answer(404, {"error": f"no route {route}"})
+            return answer_json(self, 404, {"error": f"no route {route}"})
         if repository.rejected and repository.rejected in route:
-            return self._answer(403, {"error": "You don't have the required permissions."})
-        return self._answer(200, routes[route](body))
+            return answer_json(self, 403, {"error": "You don't have the required permissions."})
+        return answer_json(self, 200, routes[route](body))
 
     def log_message(self, *_: Any) -> None:
         """Nothing is logged."""
@@ -119,26 +120,11 @@ class HubHandler(BaseHTTPRequestHandler):
             return b"".join(chunks)
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
 
 @contextmanager
 def run_hub(token: str) -> Iterator[tuple[str, HubRepository]]:
     """Starts the server; yields its address and the repository."""
     repository = HubRepository(token)
     handler = type("Handler", (HubHandler,), {"repository": repository, "protocol_version": "HTTP/1.1"})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", repository
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with run_server(handler) as address:
+        yield address, repository

@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
-from threading import Thread
 from typing import Any
 
 from PIL import Image, ImageDraw
+
+from .local_server import answer_json, run_server
 
 IMAGES = "/v1/images/generations"
 
@@ -26,28 +27,20 @@ class ImageHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path != IMAGES:
-            self._answer(404, {"error": {"message": "no such route"}})
+            answer_json(self, 404, {"error": {"message": "no such route"}})
         elif self.token and self.headers.get("Authorization") != f"Bearer {self.token}":
-            self._answer(401, {"error": {"message": "token missing"}})
+            answer_json(self, 401, {"error": {"message": "token missing"}})
         elif "prompt" not in body:
-            self._answer(400, {"error": {"message": "prompt is missing"}})
+            answer_json(self, 400, {"error": {"message": "prompt is missing"}})
         else:
             self.requests.append(body)
-            self._answer(200, {"created": 0, "data": [{"b64_json": _draw(body, len(self.requests))}]})
+            answer_json(self, 200, {"created": 0, "data": [{"b64_json": _draw(body, len(self.requests))}]})
 
     def do_GET(self) -> None:
-        self._answer(404, {"detail": "Not Found"})
+        answer_json(self, 404, {"detail": "Not Found"})
 
     def log_message(self, *_: Any) -> None:
         """Nothing is logged."""
-
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def _draw(body: dict[str, Any], number: int) -> str:
@@ -65,12 +58,5 @@ def run_image_server(token: str = "") -> Iterator[tuple[str, list[dict[str, Any]
     """Starts the server; yields its address and the requests for images that it answered."""
     requests: list[dict[str, Any]] = []
     handler = type("Handler", (ImageHandler,), {"requests": requests, "token": token})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with run_server(handler) as address:
+        yield address, requests

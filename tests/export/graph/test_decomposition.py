@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from helpers.traced_module import Compute, TracedModule
 from torch import Tensor, nn
 from torch.onnx._internal.exporter import _fx_passes
 
 from edgepress.export.graph.decomposition import ignore_gpu_autocast, skip_needless_decomposition
-
-Compute = Callable[[Tensor], Tensor]
-
-
-class Module(nn.Module):
-    def __init__(self, compute: Compute) -> None:
-        super().__init__()
-        self.linear, self.compute = nn.Linear(6, 4), compute
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.compute(self.linear(x))
 
 
 def add_in_place(x: Tensor) -> Tensor:
@@ -64,7 +53,7 @@ COMPUTATIONS: dict[str, tuple[Compute, bool]] = {
 @pytest.mark.parametrize("name", COMPUTATIONS)
 def test_graphs_compute_what_torch_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compute, is_decomposed = COMPUTATIONS[name]
-    module, x = Module(compute).eval(), torch.arange(18.0).reshape(3, 6) / 7 - 1
+    module, x = TracedModule(compute).eval(), torch.arange(18.0).reshape(3, 6) / 7 - 1
     programs = []
     decompose = _fx_passes.decompose_with_registry
     monkeypatch.setattr(_fx_passes, "decompose_with_registry", lambda *args: programs.append(args) or decompose(*args))

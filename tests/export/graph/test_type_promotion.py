@@ -12,22 +12,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from helpers.traced_module import Compute, TracedModule
 from torch import Tensor, nn
 from torch.onnx._internal.fx.passes.type_promotion import _TypePromotionInterpreter
 
 from edgepress.export.graph.type_promotion import interpret_promoted_nodes_only
-
-Compute = Callable[[Tensor], Tensor]
-
-
-class Module(nn.Module):
-    def __init__(self, compute: Compute) -> None:
-        super().__init__()
-        self.linear, self.compute = nn.Linear(6, 4), compute
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.compute(self.linear(x))
-
 
 # What is computed, and whether torch.onnx converts anything in it.
 COMPUTATIONS: dict[str, tuple[Compute, bool]] = {
@@ -54,7 +43,7 @@ def export_onnx(module: nn.Module, x: Tensor, context: AbstractContextManager[No
 def test_graphs_compute_what_torch_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have the operators of torch.onnx alone, and those that stay as they are do not run again."""
     compute, promotes = COMPUTATIONS[name]
-    module, x = Module(compute).eval(), torch.arange(18.0).reshape(3, 6) / 7 - 1
+    module, x = TracedModule(compute).eval(), torch.arange(18.0).reshape(3, 6) / 7 - 1
     plain = export_onnx(module, x, nullcontext())
     reruns: list[Any] = []
     rerun = _TypePromotionInterpreter._rerun_node_after_type_promotion
