@@ -31,7 +31,7 @@ from ..storage.atomic_file import atomic_write
 from ..storage.checksums import read_checksums, write_checksums
 from ..storage.complete_artifact import require_complete
 from ..storage.emulation import read_emulation
-from ..storage.files import FileRecord, digest_files, hash_file, read_json_object, record_file, write_json
+from ..storage.files import FileRecord, digest_files, read_json_object, record_file, write_json
 from ..storage.layout import (
     BENCH_RESULTS,
     CARD_NAME,
@@ -47,7 +47,7 @@ from ..storage.layout import (
     is_repository,
     is_weight_export,
 )
-from ..storage.manifest import Manifest, read_manifest
+from ..storage.manifest import Manifest, hash_published_model, read_manifest
 from ..storage.outdated_results import find_outdated_results
 from ..storage.pipeline_config import OnnxPipelineConfig, RknnPipelineConfig, read_onnx_config, read_rknn_config
 from ..storage.published_model import describe_validation_error
@@ -160,22 +160,14 @@ def _list_in_checksums(artifact: Artifact, documents: tuple[FileRecord, ...]) ->
     listed = {record.path: record for record in (*documents, record_file(artifact.path, DESCRIPTION_NAME))}
     earlier = read_checksums(artifact.path) or {}
     if MANIFEST not in earlier:
-        earlier = _hash_model(artifact) | earlier
+        manifest = read_manifest(artifact.path)  # artifacts of earlier releases do not list their model
+        earlier = (hash_published_model(artifact, manifest) if manifest else {}) | earlier
     unchanged = [
         FileRecord(path=name, bytes=0, sha256=sha256)  # of bytes nothing is written
         for name, sha256 in earlier.items()
         if name not in listed
     ]
     write_checksums([*unchanged, *listed.values()], artifact.path)
-
-
-def _hash_model(artifact: Artifact) -> dict[str, str]:
-    """What SHA256SUMS lists of a model. Artifacts of earlier releases do not have it."""
-    manifest = read_manifest(artifact.path)
-    if manifest is None:
-        return {}
-    model = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
-    return model | {MANIFEST: hash_file(artifact.manifest)}
 
 
 def _read_pipeline_class(artifact: Artifact, onnx: OnnxPipelineConfig | None, rknn: RknnPipelineConfig | None) -> str:

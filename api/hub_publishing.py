@@ -180,10 +180,10 @@ def _announce_license(front_matter: dict[str, Any]) -> None:
 def _require_intact(artifact: Artifact, progress: Progress) -> None:
     report = verify(artifact.path, run=False, progress=progress)
     for problem in report.problems:
-        reason = f"{artifact.path / problem.path} {problem.reason}."
-        if reason.endswith(AGAIN):
-            raise UserError(f"{reason.removesuffix(AGAIN).rstrip()} {AGAIN}")
-        raise UserError(f"{reason} Make the folder again before publishing it.")
+        explanation = f"{artifact.path / problem.path} {problem.reason}."
+        if explanation.endswith(AGAIN):
+            raise UserError(explanation)
+        raise UserError(f"{explanation} Make the folder again before publishing it.")
 
 
 @contextmanager

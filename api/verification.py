@@ -37,7 +37,7 @@ from ..storage.layout import (
     is_repository,
     is_weight_export,
 )
-from ..storage.manifest import read_manifest
+from ..storage.manifest import hash_published_model, read_manifest
 from ..storage.outdated_results import find_outdated_results
 from ..storage.pipeline_config import read_export_config
 from ..storage.provenance import is_stale, list_required_files
@@ -307,8 +307,7 @@ def _read_model(artifact: Artifact) -> _Published:
         raise UserError(
             f"{artifact.manifest} is {problem}, so nothing says what {artifact.model} should hold. Copy it again."
         )
-    expected = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
-    expected[MANIFEST] = hash_file(artifact.manifest)
+    expected = hash_published_model(artifact, manifest)
     is_required = manifest.schema_version >= CHECKSUMS_SINCE
     return _Published(manifest.files, True, tuple(_compare_checksums(artifact.path, expected, is_required, "")))
 

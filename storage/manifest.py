@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
-from .files import FileRecord, write_json
-from .layout import Artifact
+from .files import FileRecord, hash_file, write_json
+from .layout import MANIFEST, MODEL, Artifact
 from .published_model import MANIFEST_VERSION, corrupt_manifest, describe_validation_error, read_manifest_content
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy")
@@ -169,6 +169,12 @@ def _installed_version(library: str) -> str:
 def write_manifest(manifest: Manifest, artifact: Path) -> None:
     """Writes the manifest of an artifact folder."""
     write_json(manifest.model_dump(mode="json"), Artifact(artifact).manifest)
+
+
+def hash_published_model(artifact: Artifact, manifest: Manifest) -> dict[str, str]:
+    """Returns what SHA256SUMS lists of a model: the SHA-256 of its files, and of its manifest, by path."""
+    model = {f"{MODEL}/{file.path}": file.sha256 for file in manifest.files}
+    return model | {MANIFEST: hash_file(artifact.manifest)}
 
 
 def read_manifest(artifact: Path) -> Manifest | None:
