@@ -125,13 +125,18 @@ class Job:
         """Ends the job at its next step."""
         self._stop.set()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the job is to end at its next step."""
+        return self._stop.is_set()
+
     def report_progress(self, image: int, stage: str, done: int, total: int) -> None:
         """Reports the progress of an image.
 
         Raises:
             JobCancelledError: The job was cancelled.
         """
-        if self._stop.is_set():
+        if self.is_cancelled:
             raise JobCancelledError
         self.report(Progressed(image, stage, done, total))
 
@@ -177,7 +182,9 @@ class JobQueue:
             QueueFullError: Too many jobs wait.
         """
         with self._changed:
-            if self._is_closed or len(self._waiting) + (self._current is not None) > self._max_waiting:
+            # A cancelled job ends at its next step, so its place is free already.
+            is_busy = self._current is not None and not self._current.is_cancelled
+            if self._is_closed or len(self._waiting) + is_busy > self._max_waiting:
                 raise QueueFullError(self._estimate_wait())
             self._waiting.append(job)
             job.report(Queued(len(self._waiting) - 1 + (self._current is not None)))

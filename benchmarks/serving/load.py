@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -55,12 +57,14 @@ class Load:
         outcomes: Number of requests by kind and outcome.
         seconds: Seconds of each image.
         rss: Resident set of the server in bytes, after each tenth of the requests.
+        refusals: How often the queue was full. The client then waits as long as the server says, and asks again.
         unexpected: Requests that did not end as they must.
     """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     rss: list[int] = field(default_factory=list)
+    refusals: int = 0
     unexpected: list[str] = field(default_factory=list)
 
 
@@ -127,16 +131,26 @@ def _send(server: ServerProcess, kind: str, number: int, load: Load) -> str:
                 return str(server.generate(connection, {**BODY, "steps": 8}).status)
             return "left"
         if kind == "image":
-            start = monotonic()
-            answer = server.generate(connection, {**BODY, "seed": number})
-            content = answer.read()
-            load.seconds.append(monotonic() - start)
-            return str(answer.status) if content.startswith(b"\x89PNG") else f"{answer.status} without an image"
+            return _generate(server, connection, number, load)
         body = b"x" * generator.randrange(70_000, 90_000) if kind == "oversize" else generator.choice(MALFORMED)
         connection.request("POST", "/generate", body, headers)
         return str(connection.getresponse().status)
     finally:
         connection.close()
+
+
+def _generate(server: ServerProcess, connection: HTTPConnection, number: int, load: Load) -> str:
+    """Asks for an image, and again where the server says that its queue is full; returns the status."""
+    start = monotonic()
+    while True:
+        answer = server.generate(connection, {**BODY, "seed": number})
+        content = answer.read()
+        seconds = answer.headers["Retry-After"]
+        if answer.status != HTTPStatus.SERVICE_UNAVAILABLE or seconds is None:
+            load.seconds.append(monotonic() - start)
+            return str(answer.status) if content.startswith(b"\x89PNG") else f"{answer.status} without an image"
+        load.refusals += 1
+        sleep(float(seconds))
 
 
 def render_section(server: ServerProcess, idle: int, overheads: list[float], load: Load) -> str:
@@ -162,7 +176,8 @@ def render_section(server: ServerProcess, idle: int, overheads: list[float], loa
         f"{sum(load.outcomes.values())} requests from {CLIENTS} clients at once: images of 64×64 in one step, clients "
         f"that leave, bodies that are too large or malformed.\n\n"
         f"{render_table(['request', 'outcome', 'number'], kinds)}\n\n"
-        f"{_describe_latency(load)}"
+        f"{_describe_latency(load)} The queue was full {load.refusals} times; the client then asked again after the "
+        f"seconds that the answer names."
     )
 
 
