@@ -126,6 +126,7 @@ def render_costs(run: QuantizeRun) -> str:
 def _cost_rows(cost: Cost) -> list[list[str]]:
     return [
         ["wall time", _format_duration(cost.seconds)],
+        ["CPU time of all threads", _format_duration(cost.cpu)],
         ["peak RSS", _format_bytes(cost.peak_rss)],
         ["peak of anonymous memory", _format_bytes(cost.peak_anonymous)],
         ["peak of mapped files", _format_bytes(cost.peak_mapped)],

@@ -18,7 +18,7 @@ from ..common.report import write_section
 from ..synthetic.full_size_denoiser import COMPONENT, DENOISERS
 from .full_size import QuantizeRun, quantize_component, render_costs
 
-CALIBRATION: dict[str, Any] = {"prompts": "auto", "count": 2, "size": [256, 256], "steps": 2, "guidance": 0.0}
+CALIBRATION: dict[str, Any] = {"prompts": "auto", "count": 2, "size": [256, 256], "steps": 1, "guidance": 0.0}
 
 
 def prepare_denoiser(name: str, folder: Path, layers: int | None) -> Path:
@@ -34,7 +34,7 @@ def prepare_denoiser(name: str, folder: Path, layers: int | None) -> Path:
 def render_section(name: str, run: QuantizeRun) -> str:
     """Returns the section of a denoiser in docs/benchmarks/full-size.md."""
     method, size = run.manifest["recipe"]["quantize"]["method"], " x ".join(map(str, CALIBRATION["size"]))
-    calibration = f"calibrated on {CALIBRATION['count']} prompts, {size} pixels, {CALIBRATION['steps']} steps"
+    calibration = f"calibrated on {CALIBRATION['count']} prompts, {size} pixels, {CALIBRATION['steps']} step"
     return "\n\n".join(
         [
             f"## What quantizing the transformer of {DENOISERS[name].model} costs",
