@@ -1,6 +1,7 @@
 """Quantizes one linear: round to nearest, then improve step by step.
 
-The result of a step replaces an output's weights only where it lowers that output's error.
+The result of a step replaces an output's weights only where it lowers that output's error. In large layers, whose
+errors take longer to compute than codes, GPTQ is judged by every eighth output and taken for all of them or for none.
 
 | step         | what it does                                                                      | module            |
 | ------------ | --------------------------------------------------------------------------------- | ----------------- |
@@ -39,6 +40,9 @@ from ..threads import single_threaded, single_threaded_pool
 # stay in the processor's cache, and memory does not grow with the layer's height.
 MAX_OUTPUTS = 640
 MAX_THREADS = 16  # each takes the memory of a slice
+LARGE_LAYER = 2**22  # weights; of layers with more, errors of some outputs stand for those of all
+ESTIMATED_STEPS = {"scale", "gptq"}  # others lower the errors of some outputs only, by which they are taken
+JUDGED_STRIDE = 8  # one of so many outputs of a large layer is judged
 PRECISE_SHARE = 0.01  # of an error with damping; less of it drowns in the rounding of what damping adds
 
 
@@ -94,7 +98,8 @@ class LayerResult:
     Attributes:
         quantized: The codes and their parameters.
         output_power: Mean squared output of the original weight, summed over outputs.
-        errors: Mean squared output error after each step, summed over outputs. `rtn` is rounding to nearest.
+        errors: Mean squared output error after each step, summed over outputs. `rtn` is rounding to nearest. In large
+            layers that at most GPTQ is applied to, power and errors are those of every eighth output times eight.
     """
 
     quantized: QuantizedWeight
@@ -110,12 +115,22 @@ def quantize_layer(name: str, weight: Tensor, layer_input: LayerInput, steps: Se
         steps: Applied in this order after rounding to nearest. `scale` belongs to the block and is passed over.
     """
     layer_input.prepare(steps)
-    parts = weight.chunk(-(-len(weight) // MAX_OUTPUTS))
+    is_estimated = weight.numel() > LARGE_LAYER and ESTIMATED_STEPS.issuperset(steps)
+    stride = JUDGED_STRIDE if is_estimated else 1
     with single_threaded() as num_threads:
-        slices = _map(lambda rows: _quantize_outputs(name, rows, layer_input, steps), parts, num_threads)
+        slices = _map(
+            lambda rows: _quantize_outputs(name, rows, layer_input, steps, slice(None, None, stride)),
+            weight.chunk(_count_slices(len(weight))),
+            num_threads,
+        )
     malloc_trim()
     errors = {step: sum(part.errors[step] for part in slices) for step in slices[0].errors}
     return LayerResult(_concatenate([part.quantized for part in slices]), sum(p.output_power for p in slices), errors)
+
+
+def _count_slices(num_outputs: int) -> int:
+    """Returns how many slices outputs are quantized in: an even number of them, so that two cores end together."""
+    return 1 if num_outputs <= MAX_OUTPUTS else 2 * -(-num_outputs // (2 * MAX_OUTPUTS))
 
 
 def _map(function: Callable[[Tensor], LayerResult], parts: Sequence[Tensor], num_threads: int) -> list[LayerResult]:
@@ -131,29 +146,33 @@ def _store_by_channel(weight: Tensor) -> Tensor:
     return weight.float().T.contiguous().T
 
 
-def _quantize_outputs(name: str, weight: Tensor, layer_input: LayerInput, steps: Sequence[Step]) -> LayerResult:
-    """Quantizes some outputs of a linear, (out, in)."""
+def _quantize_outputs(
+    name: str, weight: Tensor, layer_input: LayerInput, steps: Sequence[Step], judged: slice
+) -> LayerResult:
+    """Quantizes some outputs of a linear, (out, in), of which those that are judged stand for all."""
     weight = _store_by_channel(weight)
     best = quantize(weight, minmax_qparams(weight, layer_input.spec))
-    least = _compute_errors(weight, best, layer_input)
-    errors = {"rtn": float(least.sum())}
+    least = _compute_errors(weight, best, layer_input, judged)
+    share = len(least) / len(weight)
+    errors = {"rtn": float(least.sum()) / share}
     for step in steps:
         if step == "scale" or (step == "clip" and not is_clippable(name)):
             continue
-        candidate, candidate_errors = _apply_step(step, weight, best, layer_input)
-        better = candidate_errors < least
+        candidate, candidate_errors = _apply_step(step, weight, best, layer_input, judged)
+        better = candidate_errors < least if share == 1 else (candidate_errors.sum() < least.sum()).expand(len(weight))
         best = _select_better(better, candidate, best)
-        least = torch.where(better, candidate_errors, least)
-        errors[step] = float(least.sum())
-    return LayerResult(best, float(output_errors(weight, layer_input.hessian_lp).sum()), errors)
+        least = torch.where(better[judged], candidate_errors, least)
+        errors[step] = float(least.sum()) / share
+    power = output_errors(_store_by_channel(weight[judged]), layer_input.hessian_lp).sum()
+    return LayerResult(best, float(power) / share, errors)
 
 
 def _apply_step(
-    step: Step, weight: Tensor, best: QuantizedWeight, layer_input: LayerInput
+    step: Step, weight: Tensor, best: QuantizedWeight, layer_input: LayerInput, judged: slice
 ) -> tuple[QuantizedWeight, Tensor]:
-    """Returns what a step makes of a weight (out, in), and the error of each output, (out,)."""
+    """Returns what a step makes of a weight (out, in), and the error of each output that is judged."""
     if step == "gptq":
-        return _round_with_feedback(weight, best.qparams, layer_input)
+        return _round_with_feedback(weight, best.qparams, layer_input, judged)
     if step == "clip":
         candidate = quantize(weight, search_clip(weight, layer_input.hessian, layer_input.spec))
     elif step == "range_search":
@@ -162,29 +181,33 @@ def _apply_step(
         if step == "reround":
             best = gptq_quantize(weight, layer_input.factor, best.qparams).quantized
         candidate = refit_scales(weight, best, layer_input.damped_hessian, layer_input.matmul_dtype)
-    return candidate, _compute_errors(weight, candidate, layer_input)
+    return candidate, _compute_errors(weight, candidate, layer_input, judged)
 
 
-def _round_with_feedback(weight: Tensor, qparams: QParams, layer_input: LayerInput) -> tuple[QuantizedWeight, Tensor]:
-    """Rounds a weight (out, in) with GPTQ, and takes the damping out of its errors (out,).
+def _round_with_feedback(
+    weight: Tensor, qparams: QParams, layer_input: LayerInput, judged: slice
+) -> tuple[QuantizedWeight, Tensor]:
+    """Rounds a weight (out, in) with GPTQ, and takes the damping out of the errors of the outputs that are judged.
 
     Where little is left of an error then, it is computed from the weight instead.
     """
     factor = layer_input.factor
     quantized, damped_errors, squared_errors = gptq_quantize(weight, factor, qparams)
-    errors = damped_errors - factor.damping * squared_errors
+    damped_errors = damped_errors[judged]
+    errors = damped_errors - factor.damping * squared_errors[judged]
     imprecise = (errors < PRECISE_SHARE * damped_errors).nonzero()[:, 0]
     if len(imprecise):
-        errors[imprecise] = _compute_errors(weight, quantized, layer_input, imprecise)
+        outputs = torch.arange(len(weight))[judged][imprecise]
+        errors[imprecise] = _compute_errors(weight, quantized, layer_input, outputs)
     return quantized, errors
 
 
 def _compute_errors(
-    weight: Tensor, quantized: QuantizedWeight, layer_input: LayerInput, outputs: Tensor | None = None
+    weight: Tensor, quantized: QuantizedWeight, layer_input: LayerInput, outputs: Tensor | slice
 ) -> Tensor:
-    """Returns the error of each output, or of some of them by their indices."""
+    """Returns the errors of some outputs."""
     error = dequantize(quantized).sub_(weight)
-    return output_errors(error if outputs is None else error[outputs], layer_input.hessian_lp)
+    return output_errors(_store_by_channel(error[outputs]), layer_input.hessian_lp)
 
 
 def _select_better(better: Tensor, new: QuantizedWeight, old: QuantizedWeight) -> QuantizedWeight:

@@ -196,6 +196,28 @@ def test_many_outputs_are_quantized_in_slices_with_the_same_result(name: str, mo
     assert sliced.output_power == pytest.approx(whole.output_power, rel=1e-5)
 
 
+@pytest.mark.parametrize("steps", [(), ("gptq",)])
+def test_in_a_large_layer_every_eighth_output_stands_for_all(
+    steps: tuple[Step, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case(8, 100, ["heavy", "normal"], "normal")
+    exact, refined = solve(steps, case), solve(STEPS["all"], case)
+    monkeypatch.setattr(layer, "LARGE_LAYER", 0)
+    result = solve(steps, case)
+    lost = compute_errors(case, dequantize(result.quantized)).sum()
+    assert lost <= 1.01 * compute_errors(case, dequantize(exact.quantized)).sum()
+    assert solve(STEPS["all"], case).errors == refined.errors
+    judged = slice(None, None, 8)
+    share = len(case.weight[judged]) / 100
+    errors = list(result.errors.values())
+    assert errors == sorted(errors, reverse=True)
+    for error, weight in ((errors[0], round_plainly(case)), (errors[-1], result)):
+        expected = compute_errors(case, dequantize(weight.quantized))[judged].sum() / share
+        assert error == pytest.approx(float(expected), rel=1e-3)
+    power = (case.tokens.double() @ case.weight[judged].double().T).square().sum(1).mean() / share
+    assert result.output_power == pytest.approx(float(power), rel=1e-3)
+
+
 @pytest.mark.parametrize("steps", ["gptq", "all"])
 def test_matrix_products_in_bfloat16_cost_little(steps: str) -> None:
     case = make_case(9, 96, ["heavy", "normal", "positive", "normal"] * 2, "normal")
