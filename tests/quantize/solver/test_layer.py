@@ -200,7 +200,7 @@ def test_many_outputs_are_quantized_in_slices_with_the_same_result(name: str, mo
 def test_in_a_large_layer_every_eighth_output_stands_for_all(
     steps: tuple[Step, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = make_case(8, 100, ["heavy", "normal"], "normal")
+    case = make_case(8, 100, ["heavy", "normal"] * 8, "normal")
     exact, refined = solve(steps, case), solve(STEPS["all"], case)
     monkeypatch.setattr(layer, "LARGE_LAYER", 0)
     result = solve(steps, case)
