@@ -40,7 +40,7 @@ def check_plan(plan: EvaluationPlan) -> None:
     check_writable_folder(plan.image_cache)
     for source in (plan.reference, *plan.candidates.values()):
         if plan.sampling and source.kind != "images":
-            _check_source(source, plan.sampling)
+            _check_source(source, plan.sampling, plan.prompts)
     _check_images(plan)
 
 
@@ -75,10 +75,12 @@ def _check_history(file: Path) -> None:
         raise UserError(f"The history {file} cannot be written: {error}") from error
 
 
-def _check_source(source: ImageSource, sampling: SamplingParams) -> None:
+def _check_source(source: ImageSource, sampling: SamplingParams, prompts: Sequence[Prompt]) -> None:
     """Checks that a source has all its files, and that it can generate images with the sampling parameters."""
     if source.kind == "server":
-        connect(source.url).check(sampling)
+        server = connect(source.url)
+        server.check(sampling)
+        server.check_prompts(prompts)
         return
     if source.kind == "optimum":
         require_optimum(source.folder)

@@ -11,7 +11,7 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
 from io import BytesIO
@@ -87,6 +87,20 @@ class ImageServer:
             raise UserError(
                 f"{self.url} takes at most {self.limits['max_steps']} steps, but {sampling.steps} were requested. Set "
                 "evaluation.steps."
+            )
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Checks that a request can hold what the prompts say: OpenAI's form has a prompt and a size.
+
+        Raises:
+            UserError: It cannot.
+        """
+        special = [prompt for prompt in prompts if prompt.guidance is not None or prompt.negative_prompt]
+        if special and not self.takes_noise:
+            raise UserError(
+                f"{self.url} takes neither guidance nor a negative prompt: OpenAI's form has none. {len(special)} of "
+                f"{len(prompts)} prompts have their own, such as {special[0].id!r}. Remove them from the prompts, or "
+                "evaluate an 'edgepress serve'."
             )
 
     def generate(self, prompt: Prompt, seed: int, sampling: SamplingParams) -> ServerImage:

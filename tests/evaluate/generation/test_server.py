@@ -35,6 +35,18 @@ def test_openais_form_gets_the_prompt_and_the_size() -> None:
     assert "seed" not in requests[0]
 
 
+def test_openais_form_has_no_place_for_the_guidance_of_a_prompt() -> None:
+    special = [PROMPT, PROMPT.model_copy(update={"id": "b", "guidance": 4.0})]
+    with run_image_server() as (url, requests):
+        server = connect(url)
+        server.check_prompts([PROMPT])
+        with pytest.raises(UserError, match=r"neither guidance nor a negative prompt.*1 of 2 prompts.*'b'"):
+            server.check_prompts(special)
+        with pytest.raises(UserError, match="Remove them from the prompts"):
+            server.check_prompts([PROMPT.model_copy(update={"negative_prompt": "blurry"})])
+    assert not requests
+
+
 def test_a_token_is_demanded_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with run_image_server("secret") as (url, requests):
         monkeypatch.delenv("EDGEPRESS_TOKEN", raising=False)
@@ -103,6 +115,7 @@ def test_edgepress_generates_from_the_noise_of_the_reference(tmp_path: Path, mon
     with run_server(artifact, tmp_path, "--max-side", "96") as running:
         server = connect(running.url)
         server.check(SAMPLING)
+        server.check_prompts([PROMPT.model_copy(update={"guidance": 4.0})])
         generated, memory = server.generate(PROMPT, 1, SAMPLING), server.read_memory()
         with pytest.raises(UserError, match="at most 96 pixels a side"):
             server.check(SamplingParams(height=128, width=128, steps=2, guidance=0.0))
