@@ -36,6 +36,11 @@ class EulerSchedule(Schedule):
         output: Latents = latents / np.sqrt(self.sigmas[index] ** 2 + 1)
         return output
 
+    def add_noise(self, latents: Latents, noise: Latents) -> Latents:
+        """Returns latents with the noise that they have before the first step: x + sigma n."""
+        output: Latents = latents + self.sigmas[0] * noise
+        return output
+
     def step(self, latents: Latents, velocity: Latents, index: int) -> Latents:
         """Returns the latents after step `index`, on the line through them and the latents that are predicted."""
         sigma = self.sigmas[index]

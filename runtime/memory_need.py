@@ -1,4 +1,4 @@
-"""How much memory an artifact's graphs take here, and whether they are loaded at once or one at a time."""
+"""How much memory the graphs of an artifact and an image take here, and whether all graphs are loaded at once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.system_memory import read_available_memory, read_memory_limit
+from ..common.system_memory import check_memory, read_available_memory, read_memory_limit
+from ..models.base.image_size import Configs, estimate_min_memory
 from ..storage.files import read_json_object
 from ..storage.layout import DESCRIPTION_NAME, Artifact
+from .malformed import reject_malformed
 
 GRAPH_SUFFIXES = (".onnx", ".safetensors", ".rknn")
 logger = logging.getLogger(__name__)
@@ -81,6 +83,28 @@ def require_memory(folder: Path, keep_loaded: bool) -> None:
         f"The graphs in {folder} take {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free. "
         "Close other programs."
     )
+
+
+def check_image_memory(
+    folder: Path, configs: Configs, size: tuple[int, int], decodes_whole: bool, encodes: bool
+) -> None:
+    """Checks that there can be enough memory for an image.
+
+    Args:
+        folder: The exported folder, which messages name.
+        configs: Configs of the components, by folder name.
+        size: Height and width in pixels.
+        decodes_whole: Whether the VAE decodes the image as a whole, not in tiles.
+        encodes: Whether it starts from an image, which is encoded as a whole and takes as much.
+
+    Raises:
+        UserError: There cannot be, or the configs are corrupt.
+    """
+    with reject_malformed(folder):
+        needed = estimate_min_memory(configs, *size, decodes_whole or encodes)
+    has_choice = decodes_whole and not encodes
+    advice = "Choose a smaller size, or decode in tiles." if has_choice else "Choose a smaller size."
+    check_memory(needed, f"An image of {size[0]}x{size[1]}", advice)
 
 
 def _read_free_memory() -> int | None:

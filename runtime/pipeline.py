@@ -13,9 +13,7 @@ from PIL import Image
 from ..common.arguments import MAY_BE_EMPTY, check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
-from ..common.system_memory import check_memory
 from ..models.base.host import Host, RunGraph, load_host
-from ..models.base.image_size import estimate_min_memory
 from ..models.registry import get_family
 from ..prompts.prompt import describe_missing_guidance
 from ..prompts.truncation import warn_once
@@ -24,7 +22,7 @@ from .finite_outputs import require_finite_outputs
 from .generation_request import GenerationRequest, require_valid
 from .graph_sessions import GraphSessions
 from .malformed import reject_malformed
-from .memory_need import choose_keep_loaded
+from .memory_need import check_image_memory, choose_keep_loaded
 from .noise import torch_randn, torch_randn_sequence
 from .onnx.exported import load_exported_onnx
 from .onnx.sessions import CPU_PROVIDERS, SessionPool
@@ -328,11 +326,14 @@ class ImagePipeline:
         if request.image is not None:
             self._require_encoder()
         run_decoder = self._select_decoder(request.tile_size)
-        self._check_memory(height, width, decodes_whole=run_decoder is self._run and not self._is_rknn)
+        decodes_whole = run_decoder is self._run and not self._is_rknn
+        is_started = request.image is not None
+        check_image_memory(self.folder, self._host_configs, (height, width), decodes_whole, encodes=is_started)
         self._check_negative_prompt(request)
         image_tokens = self._host.count_image_tokens(height, width)
         schedule = make_schedule(self._scheduler_config, request.steps, image_tokens, self._host)
-        schedule = schedule if request.image is None else skip_steps(schedule, request.strength)
+        if request.image is not None:
+            schedule = skip_steps(schedule, request.strength, self._host.floors_image_steps)
         check_step_cache(request.step_cache, len(schedule.timesteps))
         return shape, schedule, run_decoder
 
@@ -346,7 +347,9 @@ class ImagePipeline:
 
     def _require_encoder(self) -> None:
         if not self._host.encoder_graph:
-            raise UserError(f"A {self.pipeline_class} takes no 'image' to start from here. Leave it out.")
+            raise UserError(
+                f"A {self.pipeline_class} takes no 'image' to start from: {self._host.image_refusal}. Leave it out."
+            )
         if not self.takes_images:
             raise UserError(
                 f"{self.folder} has no graph {self._host.encoder_graph!r}, which reads images. Export the artifact "
@@ -362,12 +365,6 @@ class ImagePipeline:
         scaled = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
         run = self._guard(self._run, ENCODING, request)
         return schedule.add_noise(self._host.encode_image(run, np.asarray(scaled), drawn), noise)
-
-    def _check_memory(self, height: int, width: int, decodes_whole: bool) -> None:
-        with reject_malformed(self.folder):
-            needed = estimate_min_memory(self._host_configs, height, width, decodes_whole)
-        advice = "Choose a smaller size, or decode in tiles." if decodes_whole else "Choose a smaller size."
-        check_memory(needed, f"An image of {height}x{width}", advice)
 
     def _guard(self, run: RunGraph, stage: str, request: GenerationRequest) -> RunGraph:
         """Runs graphs as `run` does; outputs that are not finite are errors if the request says so."""

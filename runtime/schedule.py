@@ -42,13 +42,14 @@ class Schedule:
         return output
 
 
-def skip_steps(schedule: Schedule, strength: float) -> Schedule:
+def skip_steps(schedule: Schedule, strength: float, floors_steps: bool = False) -> Schedule:
     """Returns the part of a schedule that is done from an image, as the pipelines of diffusers choose it.
 
     Args:
         schedule: A schedule.
         strength: How much of it is done, above 0 to 1; at least its last step is.
+        floors_steps: Whether the number of steps that are done is rounded down; otherwise that of skipped ones is.
     """
     steps = len(schedule.timesteps)
-    skipped = min(int(steps - steps * strength), steps - 1)
+    skipped = min(steps - int(steps * strength) if floors_steps else int(steps - steps * strength), steps - 1)
     return replace(schedule, sigmas=schedule.sigmas[skipped:], timesteps=schedule.timesteps[skipped:])

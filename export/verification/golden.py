@@ -19,6 +19,7 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.base.host import Host, RunGraph, run_first_outputs
+from ...models.base.pipeline_observer import ENCODER, make_encoder_golden_io
 from ...models.base.prompt_tokens import PromptFormat, PromptTokens, TokensByTokenizer
 from ...models.base.reference import Arrays, GoldenInput, GoldenIO, GraphOutputs, load_observer, load_reference
 from ...pipelines.prompt_rendering import render_prompt
@@ -191,12 +192,15 @@ def record_pipeline_io(
     for number, (height, width) in enumerate(sizes):
         progress(PROGRESS_STAGE, number, len(sizes))
         try:
-            goldens += observe(pipeline, reference.prompt.prompt, (height, width))
+            observed = observe(pipeline, reference.prompt.prompt, (height, width))
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise UserError(
                 f"The pipeline does not support images of {height}x{width}: {reason}. Choose another size."
             ) from error
+        if reference.family.graph(ENCODER):
+            observed.append(make_encoder_golden_io(pipeline.vae, observed))
+        goldens += observed
     progress(PROGRESS_STAGE, len(sizes), len(sizes))
     return goldens
 

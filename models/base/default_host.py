@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .host import RunGraph
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -21,6 +19,8 @@ class DefaultHost:
     takes_negative_prompt = True
     decoder_graph = "vae_decoder"
     encoder_graph = ""
+    image_refusal = ""
+    floors_image_steps = False
 
     def compute_mu(self, image_tokens: int, steps: int) -> float | None:  # noqa: ARG002  some pipelines use them
         """Returns None: the scheduler's config says it."""
@@ -43,7 +43,3 @@ class DefaultHost:
     ) -> NDArray[np.float32]:
         """Returns n + s (v - n)."""
         return negative + type(negative.flat[0])(scale) * (velocity - negative)
-
-    def encode_image(self, run: RunGraph, image: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Not called, as there is no `encoder_graph`."""
-        raise NotImplementedError(f"{image.shape} {noise.shape} {run!r}")

@@ -68,6 +68,9 @@ class Host(Protocol):
         decoder_graph: Name of the graph that decodes latents; its input and output are (1, channels, height, width).
         decoder_stages: The graphs that decode in tiles; None: there are none.
         encoder_graph: Name of the graph that encodes an image, which is exported on request; empty: there is none.
+        image_refusal: Why images do not start from another one, as a sentence; empty where there is an `encoder_graph`.
+        floors_image_steps: Whether the pipeline rounds down how many steps it does from an image; others round down how
+            many they skip.
     """
 
     prompt_formats: Sequence[PromptFormat]
@@ -79,6 +82,8 @@ class Host(Protocol):
     decoder_graph: str
     decoder_stages: DecoderStages | None
     encoder_graph: str
+    image_refusal: str
+    floors_image_steps: bool
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None: ...
 

@@ -88,7 +88,7 @@ def estimate_min_memory(configs: Configs, height: int, width: int, decodes_whole
         configs: Configs of the components, by folder name.
         height: Height in pixels.
         width: Width in pixels.
-        decodes_whole: Whether the VAE decodes the image as a whole, not in tiles.
+        decodes_whole: Whether the VAE decodes or encodes an image as a whole, not in tiles.
     """
     vae: Mapping[str, Any] = configs.get("vae", {})
     pixels = height * width

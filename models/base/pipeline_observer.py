@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .reference import Arrays, GoldenIO
 
+ENCODER, DECODER = "vae_encoder", "vae_decoder"
 NUM_STEPS = 2  # the last step is recorded; the first one stands at the very start of the schedule
 
 
@@ -68,7 +69,36 @@ def make_golden_io(graph: str, inputs: Mapping[str, Tensor], **outputs: Tensor) 
 def make_decoder_golden_io(calls: Mapping[str, Call]) -> GoldenIO:
     """Makes the golden inputs and outputs of the decoder from the recorded calls."""
     call = calls["vae"]
-    return make_golden_io("vae_decoder", {"latents": call.arguments["z"]}, image=call.result[0])
+    return make_golden_io(DECODER, {"latents": call.arguments["z"]}, image=call.result[0])
+
+
+def make_encoder_golden_io(vae: Any, goldens: Sequence[GoldenIO]) -> GoldenIO:
+    """Makes the golden inputs and outputs of the encoder, which encodes the image of the decoder's.
+
+    Args:
+        vae: The VAE.
+        goldens: Golden inputs and outputs of the pipeline, those of the decoder included.
+    """
+    decoder = next(golden for golden in goldens if golden.graph == DECODER)
+    pixels = round_pixels(torch.from_numpy(decoder.outputs["image"]))
+    return make_golden_io(ENCODER, {"image": pixels}, distribution=encode_pixels(vae, pixels))
+
+
+def round_pixels(image: Tensor) -> Tensor:
+    """Rounds an image in [-1, 1] to 8 bits."""
+    return ((image / 2 + 0.5).clamp(0, 1) * 255).round() / 255 * 2 - 1
+
+
+@torch.no_grad()
+def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
+    """Encodes an image (1, 3, height, width) to the means and deviations (1, 2 * channels, h, w) of its latents.
+
+    To a VAE of videos, an image is a video of one frame.
+    """
+    is_video = vae.encoder.conv_in.weight.ndim == 5
+    distribution = vae.encode(pixels[:, :, None] if is_video else pixels).latent_dist
+    moments = torch.cat([distribution.mean, distribution.std], dim=1)
+    return moments[:, :, 0] if is_video else moments
 
 
 @contextmanager

@@ -8,7 +8,7 @@ with a guidance scale, schnell was not.
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
-from ..shared.common_graphs import VAE_DECODER, make_clip_pooled_graph, make_rotary_ports, make_t5_graph
+from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER, make_clip_pooled_graph, make_rotary_ports, make_t5_graph
 from ..shared.text_encoder_folds import CLIP_BLOCKS, make_t5_component
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
@@ -51,6 +51,7 @@ FAMILY = Family(
         VAE_DECODER,
         *VAE_TILE_GRAPHS,
     ),
+    optional_graphs=(VAE_ENCODER,),
     host="edgepress.models.flux.host:FluxHost",
     observer="edgepress.models.flux.reference:observe",
     passes_mu=True,

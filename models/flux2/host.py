@@ -15,7 +15,6 @@ from ..base.host import RunGraph
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..base.tiling import DecoderStages
 from ..shared.latent_host import DEFAULT_RESOLUTION, LatentHost
-from ..shared.latents import decode_pixels
 from ..shared.rotary_tables import RotaryTables, name_tables
 from ..shared.vae_tiling import NUM_BLOCKS, plan_decoder_stages
 
@@ -34,6 +33,10 @@ class KleinHost(LatentHost):
     """Host of Flux2KleinPipeline for batch size 1."""
 
     takes_negative_prompt = False
+    image_refusal = (
+        "diffusers has no image-to-image pipeline of FLUX.2 klein: its pipeline takes images as references, and "
+        "edgepress generates without references"
+    )
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         transformer, vae = configs["transformer"], configs["vae"]
@@ -96,10 +99,6 @@ class KleinHost(LatentHost):
             **name_tables(self._rotary.compute(image_positions), self._rotary.compute(text_positions)),
         }
         return run("transformer", inputs).transpose(0, 2, 1).reshape(latents.shape)
-
-    def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Decodes latents (1, channels, height / 16, width / 16) to an image (height, width, 3)."""
-        return decode_pixels(run(self.decoder_graph, {"latents": latents}))
 
 
 def make_causal_mask(length: int, num_pads: int) -> NDArray[np.float32]:

@@ -5,9 +5,11 @@ the text encoder's part for images is unused. An image is a video of one frame, 
 needs only the last slice of its kernel. Generating images needs only the decoder of the VAE.
 """
 
+from dataclasses import replace
+
 from ..base.family import Block, Component, Family
 from ..base.graph import Graph, Port
-from ..shared.common_graphs import make_rotary_ports
+from ..shared.common_graphs import VAE_ENCODER, make_rotary_ports
 from ..shared.text_encoder_folds import DECODER_FOLDS, PLAIN_DECODER_CHAINS
 
 MODULES = "edgepress.models.qwen_image.graphs"
@@ -57,6 +59,7 @@ FAMILY = Family(
         Component("vae", "AutoencoderKLQwenImage", unused_modules=("encoder",)),
     ),
     graphs=GRAPHS,
+    optional_graphs=(replace(VAE_ENCODER, module=f"{MODULES}:QwenEncoder"),),
     host="edgepress.models.qwen_image.host:QwenImageHost",
     observer="edgepress.models.qwen_image.reference:observe",
     passes_mu=True,

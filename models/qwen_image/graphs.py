@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..flux.graphs import FluxRealRopeProcessor
+from ..shared.vae import VaeEncoder
 
 NUM_AXES = 3  # of positions in Qwen2.5-VL: time, row and column; all the same for text
 
@@ -113,7 +114,7 @@ class QwenDecoder(nn.Module):
 
     def __init__(self, component: Any) -> None:
         super().__init__()
-        self.model = decode_single_frames(component)
+        self.model = use_single_frames(component)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Maps latents (1, channels, h, w) to an image (1, 3, 8h, 8w) in [-1, 1]."""
@@ -124,6 +125,18 @@ class QwenDecoder(nn.Module):
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
         """Makes latents of h by w."""
         return (torch.zeros(1, self.model.config.z_dim, sizes["h"], sizes["w"]),)
+
+
+class QwenEncoder(VaeEncoder):
+    """Encodes an image, a video of one frame, to the distribution of its latents, before they are scaled."""
+
+    def __init__(self, component: Any) -> None:
+        super().__init__(use_single_frames(component))
+
+    def compute_moments(self, image: Tensor) -> Tensor:
+        """Maps an image (1, 3, 8h, 8w) to means and logarithms of variances (1, 2 * channels, h, w)."""
+        moments: Tensor = self.model.quant_conv(self.model.encoder(image[:, :, None]))[:, :, 0]
+        return moments
 
 
 class FrameConvolution(nn.Module):
@@ -148,8 +161,8 @@ class DoublingUpsample(nn.Module):
         return F.interpolate(frame, scale_factor=2.0, mode="nearest")
 
 
-def decode_single_frames(component: Any) -> Any:
-    """Replaces what a VAE decodes videos with by what does the same for one frame, in place."""
+def use_single_frames(component: Any) -> Any:
+    """Replaces what a VAE reads and writes videos with by what does the same for one frame, in place."""
     from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d, QwenImageUpsample
 
     for name, module in list(component.named_modules()):

@@ -15,7 +15,7 @@ from ..base.host import RunGraph
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..base.tiling import DecoderStages
 from ..shared.latent_host import LatentHost
-from ..shared.latents import decode_pixels, patchify, unpatchify
+from ..shared.latents import patchify, unpatchify
 from ..shared.rotary_tables import RotaryTables, Table, name_tables
 
 SYSTEM_PROMPT = (
@@ -35,6 +35,7 @@ class QwenImageHost(LatentHost):
     """Host of QwenImagePipeline for batch size 1."""
 
     decoder_stages: DecoderStages | None = None
+    encoder_graph = "vae_encoder"
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         transformer, vae = configs["transformer"], configs["vae"]
@@ -43,11 +44,14 @@ class QwenImageHost(LatentHost):
                 raise ValueError(f"{key} of the transformer is set, but not supported")
         channels = int(transformer["in_channels"]) // PATCH_SIZE**2
         super().__init__(channels, 2 ** len(vae["temperal_downsample"]), PATCH_SIZE)
-        self._mean, self._deviation = (
+        mean, deviation = (
             np.array(vae[key], np.float32).reshape(1, -1, 1, 1) for key in ("latents_mean", "latents_std")
         )
-        if not self._mean.shape[1] == self._deviation.shape[1] == self._channels:
+        if not mean.shape[1] == deviation.shape[1] == self._channels:
             raise ValueError(f"latents_mean and latents_std must have {self._channels} values")
+        if not deviation.all():
+            raise ValueError("latents_std has a 0")
+        self.latent_scale, self.latent_shift = 1 / deviation, mean
         self._rotary = RotaryTables(tuple(transformer["axes_dims_rope"]), ROPE_THETA)
         self.prompt_formats = (PromptFormat("tokenizer", NUM_DROPPED + MAX_SEQUENCE_LENGTH, text=TEMPLATE),)
 
@@ -95,7 +99,3 @@ class QwenImageHost(LatentHost):
         image[:, 1:] = places - [rows - rows // 2, columns - columns // 2]
         text = np.repeat(max(rows // 2, columns // 2) + np.arange(num_tokens)[:, None], 3, axis=1)
         return self._rotary.compute(image), self._rotary.compute(text)
-
-    def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Decodes latents (1, channels, height / 8, width / 8) to an image (height, width, 3)."""
-        return decode_pixels(run(self.decoder_graph, {"latents": latents * self._deviation + self._mean}))

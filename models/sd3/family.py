@@ -7,7 +7,7 @@ passes zeros in place of T5's hidden states.
 
 from ..base.family import Component, Family
 from ..base.graph import Graph, Port
-from ..shared.common_graphs import VAE_DECODER, make_clip_projected_graph, make_t5_graph
+from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER, make_clip_projected_graph, make_t5_graph
 from ..shared.text_encoder_folds import CLIP_PROJECTED_BLOCKS, make_t5_component
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
@@ -57,6 +57,7 @@ FAMILY = Family(
         VAE_DECODER,
         *VAE_TILE_GRAPHS,
     ),
+    optional_graphs=(VAE_ENCODER,),
     host="edgepress.models.sd3.host:SD3Host",
     observer="edgepress.models.sd3.reference:observe",
 )

@@ -6,7 +6,7 @@ activation, whose gate and values are one linear.
 
 from ..base.family import Block, Component, Family, Fold
 from ..base.graph import Graph, Port
-from ..shared.common_graphs import VAE_DECODER, make_clip_hidden_graph, make_clip_projected_graph
+from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER, make_clip_hidden_graph, make_clip_projected_graph
 from ..shared.text_encoder_folds import CLIP_BLOCKS, CLIP_PROJECTED_BLOCKS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
@@ -67,6 +67,7 @@ FAMILY = Family(
         VAE_DECODER,
         *VAE_TILE_GRAPHS,
     ),
+    optional_graphs=(VAE_ENCODER,),
     host="edgepress.models.sdxl.host:SDXLHost",
     observer="edgepress.models.sdxl.reference:observe",
 )

@@ -38,12 +38,14 @@ class SDXLHost(AutoencoderHost):
     """Host of StableDiffusionXLPipeline."""
 
     scheduler_class = "EulerDiscreteScheduler"
+    floors_image_steps = True
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         unet, vae = configs["unet"], configs["vae"]
         super().__init__(configs, int(unet["in_channels"]), 1, sample_size=unet.get("sample_size"))
         if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
             raise ValueError("latents_mean and latents_std are set, but not supported")
+        self.latent_shift = np.float32(0)  # whatever the config says, the pipeline shifts nothing
         self._guidance_width = int(unet.get("time_cond_proj_dim") or 0)
         self._has_zero_negative = bool(configs.get("pipeline", {}).get("force_zeros_for_empty_prompt", True))
         self.prompt_formats = tuple(

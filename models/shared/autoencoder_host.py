@@ -1,4 +1,4 @@
-"""The part of a host that the autoencoder decides: sizes, the scale of latents, and decoding."""
+"""The part of a host that the autoencoder decides: sizes, and how it scales latents."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..base.host import RunGraph
 from ..base.tiling import DecoderStages
 from .latent_host import DEFAULT_RESOLUTION, LatentHost
-from .latents import decode_pixels, read_factor
+from .latents import read_factor
 from .vae_tiling import NUM_BLOCKS, plan_decoder_stages
 
 Configs = Mapping[str, Mapping[str, Any]]
 
 
 class AutoencoderHost(LatentHost):
-    """A host of a pipeline whose latents AutoencoderKL decodes, for batch size 1.
+    """A host of a pipeline whose images AutoencoderKL encodes and decodes, for batch size 1.
 
     Args:
         configs: Configs of the components and of the scheduler, by folder name.
@@ -28,6 +26,8 @@ class AutoencoderHost(LatentHost):
         sample_size: Rows and columns of the latents that the denoiser was trained for, if its config has one number.
             The VAE's own may be that of another pipeline.
     """
+
+    encoder_graph = "vae_encoder"
 
     def __init__(
         self,
@@ -46,12 +46,8 @@ class AutoencoderHost(LatentHost):
         if isinstance(sample_size, int) and sample_size > 0:
             native = sample_size * vae_scale
         super().__init__(channels, vae_scale, patch_size, native, max_patches)
-        self._scaling_factor = read_factor(vae, "scaling_factor")
-        self._shift_factor = read_factor(vae, "shift_factor") if vae.get("shift_factor") else np.float32(0)
-        if not self._scaling_factor:
+        self.latent_scale = read_factor(vae, "scaling_factor")
+        self.latent_shift = read_factor(vae, "shift_factor") if vae.get("shift_factor") else np.float32(0)
+        if not self.latent_scale:
             raise ValueError("scaling_factor is 0")
         self.decoder_stages: DecoderStages | None = plan_decoder_stages(vae) if num_blocks == NUM_BLOCKS else None
-
-    def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Decodes latents (1, channels, height / 8, width / 8) to an image (height, width, 3)."""
-        return decode_pixels(run(self.decoder_graph, {"latents": latents / self._scaling_factor + self._shift_factor}))

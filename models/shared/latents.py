@@ -1,4 +1,4 @@
-"""Latents in numpy: factors of a VAE's config, patches, and the 8-bit image that a decoder's output is."""
+"""Latents in numpy: factors of a VAE's config, patches, and 8-bit images as a VAE takes and returns them."""
 
 from __future__ import annotations
 
@@ -55,3 +55,8 @@ def decode_pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Turns an image (1, 3, height, width) in [-1, 1] into 8 bits (height, width, 3), as diffusers rounds it."""
     unit: NDArray[np.float32] = (image[0] * np.float32(0.5) + np.float32(0.5)).clip(0, 1)
     return np.rint(unit * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def encode_pixels(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Turns an 8-bit image (height, width, 3) into what an encoder takes, (1, 3, height, width) in [-1, 1]."""
+    return image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) * 2 - 1

@@ -40,12 +40,14 @@ class VaeEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Maps an image (1, 3, 8h, 8w) in [-1, 1] to means and standard deviations (1, 2 * channels, h, w)."""
-        moments: Tensor = self.model.encoder(image.to(self.model.dtype))
-        if self.model.quant_conv is not None:
-            moments = self.model.quant_conv(moments)
-        mean, log_variance = moments.float().chunk(2, dim=1)
+        mean, log_variance = self.compute_moments(image.to(self.model.dtype)).float().chunk(2, dim=1)
         return torch.cat([mean, (log_variance.clamp(*LOG_VARIANCE_RANGE) / 2).exp()], dim=1)
+
+    def compute_moments(self, image: Tensor) -> Tensor:
+        """Maps an image (1, 3, 8h, 8w) to means and logarithms of variances (1, 2 * channels, h, w)."""
+        moments: Tensor = self.model.encoder(image)
+        return moments if self.model.quant_conv is None else self.model.quant_conv(moments)
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
         """Makes an image of H by W."""
-        return (torch.zeros(1, self.model.config.in_channels, sizes["H"], sizes["W"]),)
+        return (torch.zeros(1, 3, sizes["H"], sizes["W"]),)

@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import UserError
 from ...common.validation import format_value
 from ..base.host import RunGraph
 from ..base.image_size import read_patch_size
 from ..base.prompt_tokens import PromptFormat, TokensByTokenizer
 from ..shared.latent_host import LatentHost
-from ..shared.latents import decode_pixels, patchify, read_factor, unpatchify
+from ..shared.latents import patchify, read_factor, unpatchify
 from ..shared.rotary_tables import RotaryTables, Table
 from ..shared.vae_tiling import plan_decoder_stages
 
@@ -55,9 +54,9 @@ class ZImageHost(LatentHost):
         if not self._vae["block_out_channels"]:
             raise ValueError("block_out_channels is []")
         vae_scale = 2 ** (len(self._vae["block_out_channels"]) - 1)
-        self._scaling_factor = read_factor(self._vae, "scaling_factor")
-        self._shift_factor = read_factor(self._vae, "shift_factor")
-        if not self._scaling_factor:
+        self.latent_scale = read_factor(self._vae, "scaling_factor")
+        self.latent_shift = read_factor(self._vae, "shift_factor")
+        if not self.latent_scale:
             raise ValueError("scaling_factor is 0")
         self.decoder_stages = plan_decoder_stages(self._vae)
         self.max_tokens = compute_max_tokens(configs)
@@ -123,24 +122,6 @@ class ZImageHost(LatentHost):
     ) -> NDArray[np.float32]:
         """Returns v + s (v - n), as ZImagePipeline computes it: its scale s is 0, not 1, without guidance."""
         return velocity + np.float32(scale) * (velocity - negative)
-
-    def decode_latents(self, run: RunGraph, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Decodes latents (1, channels, height / 8, width / 8) to an image (height, width, 3)."""
-        return decode_pixels(run(self.decoder_graph, {"latents": latents / self._scaling_factor + self._shift_factor}))
-
-    def encode_image(self, run: RunGraph, image: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Encodes an image (height, width, 3) to latents (1, channels, height / 8, width / 8), drawn with noise.
-
-        Raises:
-            UserError: The graph is of an earlier release, which had no deviations.
-        """
-        scaled = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) * 2 - 1
-        distribution = run(self.encoder_graph, {"image": scaled})
-        if distribution.shape[1] != 2 * self._channels:
-            raise UserError(f"An earlier release exported the graph {self.encoder_graph}. Export the artifact again.")
-        mean, deviation = np.split(distribution, 2, axis=1)
-        latents: NDArray[np.float32] = (mean + deviation * noise - self._shift_factor) * self._scaling_factor
-        return latents
 
 
 def compute_max_tokens(configs: Mapping[str, Mapping[str, Any]]) -> int:

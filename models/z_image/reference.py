@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..base.pipeline_observer import encode_pixels, round_pixels
 from ..base.reference import GoldenInput, GraphOutputs
 from .host import pad_to_multiple
 
@@ -35,7 +36,10 @@ def compute_reference(
     if component == "vae":
         image = _run_decoder(module, case)
         has_encoder = next(module.encoder.parameters(), None) is not None  # quantization may have removed it
-        return {"vae_decoder": image} | ({"vae_encoder": _run_encoder(module, image)} if has_encoder else {})
+        outputs = {"vae_decoder": image}
+        if has_encoder:
+            outputs["vae_encoder"] = _to_array(encode_pixels(module, round_pixels(torch.from_numpy(image))))
+        return outputs
     hidden = torch.from_numpy(previous_outputs["text_encoder"][0, : len(case.tokens["tokenizer"].ids)])
     return _run_transformer(module, case, hidden)
 
@@ -49,13 +53,6 @@ def _run_text_encoder(module: Any, case: GoldenInput) -> NDArray[np.float32]:
 def _run_decoder(module: Any, case: GoldenInput) -> NDArray[np.float32]:
     latents = torch.from_numpy(case.latents) / module.config.scaling_factor + module.config.shift_factor
     return _to_array(module.decode(latents, return_dict=False)[0])
-
-
-def _run_encoder(module: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Encodes the decoder's image, rounded to 8 bits."""
-    rounded = ((torch.from_numpy(image) / 2 + 0.5).clamp(0, 1) * 255).round() / 255
-    distribution = module.encode(rounded * 2 - 1).latent_dist
-    return _to_array(torch.cat([distribution.mean, distribution.std], dim=1))
 
 
 def _run_transformer(module: Any, case: GoldenInput, hidden: Tensor) -> GraphOutputs:

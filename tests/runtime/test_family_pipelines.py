@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,13 @@ REQUESTS: dict[str, list[tuple[float, str]]] = {  # guidance and negative prompt
     KLEIN: [(1.0, ""), (4.0, "")],
     QWEN: [(1.0, ""), (4.0, ""), (4.0, "a dog")],
 }
+STARTS = [(5, 0.5), (3, 0.7)]  # steps, and the strength of an image to start from
+IMAGE_CLASSES = {  # of images that start from another one; Klein has none
+    FLUX: diffusers.FluxImg2ImgPipeline,
+    SD3: diffusers.StableDiffusion3Img2ImgPipeline,
+    SDXL: diffusers.StableDiffusionXLImg2ImgPipeline,
+    QWEN: diffusers.QwenImageImg2ImgPipeline,
+}
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "diffusers", "transformers", "onnx", "safetensors"):
@@ -62,15 +70,20 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         calibration=GenerationSettings(count=1, steps=2, size=(SIDE, SIDE)),
     )
     quantize_pipeline(recipe, folder / "source", folder / name)
+    settings = ExportSettings(extra_graphs=("vae_encoder",) if name in IMAGE_CLASSES else ())
     with without_tile_graphs():
-        export_onnx(folder / name, folder / name, ExportSettings(), accuracy_level=0, sizes=[SIZE])
+        export_onnx(folder / name, folder / name, settings, accuracy_level=0, sizes=[SIZE])
     return folder / name
 
 
 def generate_with_torch(pipeline: Any, request: GenerationRequest) -> Image.Image:
     """Generates an image with the pipeline of diffusers, called as an evaluation calls it."""
+    start: dict[str, Any] = {}
+    if request.image is not None:
+        pipeline = IMAGE_CLASSES[type(pipeline).__name__](**pipeline.components)
+        start = {"image": request.image, "strength": request.strength}
     sampling = SamplingParams(*SIZE, request.steps, request.guidance, request.negative_prompt)
-    arguments = build_arguments(pipeline, [Prompt(id="p", prompt=request.prompt, language="en")], sampling)
+    arguments = build_arguments(pipeline, [Prompt(id="p", prompt=request.prompt, language="en")], sampling) | start
     with torch.no_grad():
         images = pipeline(**arguments, generator=torch.Generator().manual_seed(request.seed)).images
     image: Image.Image = images[0]
@@ -89,6 +102,31 @@ def test_images_equal_those_of_diffusers_with_and_without_guidance(artifact: Pat
     images.append(exported.generate(GenerationRequest("two dogs", 3, STEPS, SIZE)))
     for number, image in enumerate(images):
         assert max((psnr(image, earlier) for earlier in images[:number]), default=0) < MIN_PSNR
+
+
+def test_images_that_start_from_another_equal_those_of_diffusers(artifact: Path) -> None:
+    """The image to start from is larger than what is generated: its sides are lowered to multiples of a patch."""
+    pipeline, exported = load_pipeline(artifact / "model", torch.float32), ImagePipeline(artifact)
+    start = Image.effect_noise((SIZE[1] + 7, SIZE[0] + 5), 90).convert("RGB")
+    whole = exported.generate(GenerationRequest("a cat", 3, 5, SIZE, guidance=1.0))
+    for (steps, strength), (guidance, negative) in zip(STARTS, REQUESTS[artifact.name][::-1] * 2, strict=False):
+        request = GenerationRequest(
+            "a cat", 3, steps, guidance=guidance, negative_prompt=negative, image=start, strength=strength
+        )
+        if artifact.name not in IMAGE_CLASSES:
+            with pytest.raises(UserError, match=r"takes no 'image' .*: diffusers has no .* as references.* Leave it"):
+                exported.check_request(request)
+            continue
+        image = exported.generate(request)
+        assert image.size == SIZE[::-1]
+        assert psnr(image, generate_with_torch(pipeline, request)) >= MIN_PSNR
+        assert psnr(image, whole) < MIN_PSNR
+
+
+def test_encoders_are_held_against_torch(artifact: Path) -> None:
+    parity = json.loads((artifact / "onnx" / "pipeline.json").read_text("utf-8"))["parity"]["exact"]["graphs"]
+    assert ("vae_encoder" in parity) == (artifact.name in IMAGE_CLASSES)
+    assert (artifact / "onnx" / "golden" / "vae_encoder.npz").exists() == ("vae_encoder" in parity)
 
 
 def test_generate_needs_no_torch(artifact: Path, tmp_path: Path) -> None:

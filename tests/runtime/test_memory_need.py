@@ -11,7 +11,13 @@ from helpers.system_files import write_tree
 
 from edgepress.common import system_memory
 from edgepress.common.errors import UserError
-from edgepress.runtime.memory_need import MemoryNeed, choose_keep_loaded, read_memory_need, require_memory
+from edgepress.runtime.memory_need import (
+    MemoryNeed,
+    check_image_memory,
+    choose_keep_loaded,
+    read_memory_need,
+    require_memory,
+)
 from edgepress.runtime.pipeline import ImagePipeline
 
 GIB = 2**30
@@ -48,6 +54,17 @@ def test_what_does_not_fit_is_refused(artifact: Path, monkeypatch: pytest.Monkey
     set_free_memory(artifact, monkeypatch, 1.5)
     with pytest.raises(UserError, match=r"take 2\.0 GiB of memory, but only 1\.5 GiB are free\. Close other p"):
         require_memory(artifact / "onnx", keep_loaded=False)
+
+
+def test_an_image_to_start_from_is_encoded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first features of 64 x 64 pixels take 128 KiB in 16 bits; what tiles take fits into 64 KiB."""
+    configs = {"vae": {"block_out_channels": [8, 8, 8, 8], "latent_channels": 4}}
+    write_tree(tmp_path, {"meminfo": "MemTotal: 64 kB\n"})
+    monkeypatch.setattr(system_memory, "MEMINFO", tmp_path / "meminfo")
+    check_image_memory(tmp_path, configs, (64, 64), decodes_whole=False, encodes=False)
+    for decodes_whole, encodes, advice in ((True, False, ", or decode in tiles"), (False, True, ""), (True, True, "")):
+        with pytest.raises(UserError, match=rf"^An image of 64x64 takes .* Choose a smaller size{advice}\."):
+            check_image_memory(tmp_path, configs, (64, 64), decodes_whole, encodes)
 
 
 def test_without_a_plan_the_files_of_each_component_count(tmp_path: Path) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 from diffusers.pipelines.z_image.pipeline_z_image import (
     calculate_shift,
     get_default_z_image_sigmas,
@@ -17,6 +23,7 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 
 from edgepress.common.errors import UserError
 from edgepress.models.base.default_host import DefaultHost
+from edgepress.runtime.schedule import skip_steps
 from edgepress.runtime.scheduler import make_schedule
 from edgepress.runtime.scheduler_config import (
     EULER,
@@ -157,6 +164,7 @@ class OwnSigmas(DefaultHost):
 
 class NoiseHost(DefaultHost):
     scheduler_class = "EulerDiscreteScheduler"
+    floors_image_steps = True
 
 
 @pytest.mark.parametrize("config", [{"shift": 3.0}, {"shift": 1.0}, {"use_dynamic_shifting": True}])
@@ -202,6 +210,28 @@ def test_schedules_of_noise_equal_diffusers(config: dict[str, Any]) -> None:
             latents = expected.step(output, timestep, latents).prev_sample
             actual = schedule.step(actual, output.numpy(), index)
             np.testing.assert_allclose(actual, latents, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.5, 0.58, 0.7, 1.0])
+@pytest.mark.parametrize("steps", [1, 5, 50])
+@pytest.mark.parametrize("pipeline", [StableDiffusion3Img2ImgPipeline, StableDiffusionXLImg2ImgPipeline])
+def test_an_image_leaves_the_steps_and_gets_the_noise_of_diffusers(pipeline: Any, steps: int, strength: float) -> None:
+    is_noise = pipeline is StableDiffusionXLImg2ImgPipeline
+    scheduler: Any = EulerDiscreteScheduler(**EULER_CONFIGS[0]) if is_noise else FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(steps)
+    user = NoiseHost() if is_noise else OwnSigmas()
+    schedule = skip_steps(make_schedule(dict(scheduler.config), steps, 0, user), strength, user.floors_image_steps)
+    timesteps, count = pipeline.get_timesteps(SimpleNamespace(scheduler=scheduler), steps, strength, "cpu")
+    if not count:  # diffusers would fail, as no step is left
+        assert len(schedule.timesteps) == 1
+        return
+    assert schedule.timesteps == pytest.approx(timesteps.numpy(), abs=1e-3)
+    latents, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    if is_noise:
+        expected = scheduler.add_noise(latents, noise, timesteps[:1])
+    else:
+        expected = scheduler.scale_noise(latents, timesteps[:1], noise)
+    np.testing.assert_allclose(schedule.add_noise(latents.numpy(), noise.numpy()), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
