@@ -51,7 +51,7 @@ class QwenImageHost(LatentHost):
             raise ValueError(f"latents_mean and latents_std must have {self._channels} values")
         if not deviation.all():
             raise ValueError("latents_std has a 0")
-        self.latent_scale, self.latent_shift = 1 / deviation, mean
+        self.latent_scale, self.latent_shift = np.float32(1) / deviation, mean
         self._rotary = RotaryTables(tuple(transformer["axes_dims_rope"]), ROPE_THETA)
         self.prompt_formats = (PromptFormat("tokenizer", NUM_DROPPED + MAX_SEQUENCE_LENGTH, text=TEMPLATE),)
 
