@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,11 @@ class LinearGroup:
     fold: Fold | None = None
 
 
+def group_readers(fold: Fold) -> tuple[LinearGroup, ...]:
+    """Returns the linears that a fold multiplies: several groups, of one scale, where they read different tensors."""
+    return tuple(LinearGroup(linears, fold) for linears in fold.readers)
+
+
 @dataclass(frozen=True)
 class QuantBlock:
     """One block of a component. It is quantized, stored and resumed as a whole.
@@ -86,7 +92,7 @@ class QuantBlock:
     @property
     def groups(self) -> tuple[LinearGroup, ...]:
         """The linears that are quantized, by their input."""
-        folded = (LinearGroup(fold.linears, fold) for fold in self.spec.folds)
+        folded = (group for fold in self.spec.folds for group in group_readers(fold))
         return (*folded, *map(LinearGroup, self.unfolded))
 
     @property
@@ -337,7 +343,7 @@ def _plan_blocks(spec: Component, selection: LinearSelection, unused_prefixes: t
 def _plan_block(component: str, block: BlockLinears, described: Block) -> QuantBlock:
     """Plans a block. Folds and chains with a linear that is not quantized cannot be used."""
     linears = set(block.linears)
-    folds = tuple(fold for fold in described.folds if linears.issuperset(fold.linears))
+    folds = tuple(fold for fold in described.folds if linears.issuperset(chain.from_iterable(fold.readers)))
     chains = tuple(chain for chain in described.chains if linears.issuperset(chain.linears))
     spec = Block(described.path, folds, chains)
     unfolded = tuple((linear,) for linear in block.linears if linear not in spec.linears)

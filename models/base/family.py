@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .graph import Graph
 
 Role = Literal["denoiser", "text_encoder", "other"]
+# Takes the component's config and the width of an input. Returns, for each of its channels, the output channel of the
+# operation before it that it is linear in, or NOT_SCALED.
+ChannelFunction = Callable[[dict[str, Any], int], list[int]]
+NOT_SCALED = -1
 
 
 @dataclass(frozen=True)
@@ -17,20 +22,45 @@ class Fold:
     `prev_op` is divided by s, and every linear of `linears` has its input columns multiplied by s. All names are
     relative to a block.
 
+    In joint attention, every token reads the values of two streams, and each stream has its own output. Both values are
+    then divided by the same s, and both outputs multiplied.
+
     Attributes:
         prev_op: Module that is divided.
-        linears: Linears that read its output.
+        linears: Linears that read its output; all of them read the same tensor.
         kind: Type of `prev_op`: `norm` is an RMSNorm or LayerNorm, whose weight and bias are divided; `rows` is a
             linear, whose output channels are.
         gqa_config_keys: With grouped-query attention, the config keys of the numbers of query heads and of key-value
             heads. Each channel of `prev_op` then feeds several query heads, and s has one value for each of its
             channels.
+        channels: `package.module:function` of a `ChannelFunction`, where some outputs of `prev_op` are read otherwise
+            than in their order, or not at all.
+        joint_prev_op: In joint attention, the linear that makes the values of the second stream.
+        joint_linears: Linears that read the tokens of the second stream.
     """
 
     prev_op: str
     linears: tuple[str, ...]
     kind: Literal["norm", "rows"]
     gqa_config_keys: tuple[str, str] | None = None
+    channels: str = ""
+    joint_prev_op: str = ""
+    joint_linears: tuple[str, ...] = ()
+
+    @property
+    def prev_ops(self) -> tuple[str, ...]:
+        """All modules that are divided."""
+        return (self.prev_op, self.joint_prev_op) if self.joint_prev_op else (self.prev_op,)
+
+    @property
+    def readers(self) -> tuple[tuple[str, ...], ...]:
+        """All linears that are multiplied, those that read the same tensor together."""
+        return (self.linears, self.joint_linears) if self.joint_linears else (self.linears,)
+
+    @property
+    def divides_one_output(self) -> bool:
+        """Whether the whole output of one module is divided, and nothing else."""
+        return not self.channels and not self.joint_prev_op
 
 
 @dataclass(frozen=True)
@@ -67,7 +97,7 @@ class Block:
     @property
     def linears(self) -> tuple[str, ...]:
         """The linears that folds name, relative to the block."""
-        return tuple(name for fold in self.folds for name in fold.linears)
+        return tuple(name for fold in self.folds for linears in fold.readers for name in linears)
 
 
 @dataclass(frozen=True)

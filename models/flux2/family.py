@@ -2,13 +2,16 @@
 
 The pipeline concatenates the states after three layers of the text encoder; later layers are unused. Otherwise it is
 the text encoder of Z-Image, and stored under the same names. The modulation of the transformer, which all blocks share,
-adds a shift after norms, so no scale folds into it. The latents of the VAE are normalized by the statistics of a batch
-norm, patch by patch. Generating images needs only the decoder of the VAE.
+adds a shift after norms, so no scale folds into it; values fold, and so does what gates multiply. The latents of the
+VAE are normalized by the statistics of a batch norm, patch by patch. Generating images needs only the decoder of the
+VAE.
 """
 
-from ..base.family import Block, Component, Family
+from ..base.family import Block, Component, Family, Fold
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import make_rotary_ports
+from ..shared.denoiser_folds import JOINT_VALUE_FOLD
+from ..shared.denoiser_folds import MODULE as FOLDS
 from ..shared.text_encoder_folds import DECODER_CHAINS, DECODER_FOLDS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 from .layers import READ_LAYERS
@@ -53,6 +56,21 @@ GRAPHS = (
     *VAE_TILE_GRAPHS[1:],
 )
 
+TRANSFORMER_BLOCKS = (
+    Block(
+        "transformer_blocks.*",
+        (
+            JOINT_VALUE_FOLD,
+            Fold("ff.linear_in", ("ff.linear_out",), "rows", channels=f"{FOLDS}:list_second_half"),
+            Fold("ff_context.linear_in", ("ff_context.linear_out",), "rows", channels=f"{FOLDS}:list_second_half"),
+        ),
+    ),
+    Block(
+        "single_transformer_blocks.*",
+        (Fold("attn.to_qkv_mlp_proj", ("attn.to_out",), "rows", channels=f"{FOLDS}:list_fused_values"),),
+    ),
+)
+
 FAMILY = Family(
     pipeline_class="Flux2KleinPipeline",
     denoiser="transformer",
@@ -66,7 +84,7 @@ FAMILY = Family(
             weight_prefixes=(("Qwen3ForCausalLM", "model."),),
             embeddings=("embed_tokens",),
         ),
-        Component("transformer", "Flux2Transformer2DModel", role="denoiser"),
+        Component("transformer", "Flux2Transformer2DModel", TRANSFORMER_BLOCKS, role="denoiser"),
         Component("vae", "AutoencoderKLFlux2", unused_modules=("encoder",)),
     ),
     graphs=GRAPHS,

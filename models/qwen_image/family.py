@@ -1,8 +1,8 @@
 """Qwen-Image: a transformer with two streams, the language model of Qwen2.5-VL as text encoder, and a VAE of videos.
 
-The modulation of the transformer adds a shift after the norms, so no scale folds into it. Prompts have no images, so
-the text encoder's part for images is unused. An image is a video of one frame, for which a causal convolution
-needs only the last slice of its kernel. Generating images needs only the decoder of the VAE.
+The modulation of the transformer adds a shift after the norms, so no scale folds into it; the values of both streams
+fold. Prompts have no images, so the text encoder's part for images is unused. An image is a video of one frame, for
+which a causal convolution needs only the last slice of its kernel. Generating images needs only the decoder of the VAE.
 """
 
 from dataclasses import replace
@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..base.family import Block, Component, Family
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_ENCODER, make_rotary_ports
+from ..shared.denoiser_folds import JOINT_VALUE_FOLD
 from ..shared.text_encoder_folds import DECODER_FOLDS, PLAIN_DECODER_CHAINS
 
 MODULES = "edgepress.models.qwen_image.graphs"
@@ -55,7 +56,12 @@ FAMILY = Family(
             unused_modules=("model.visual",),
             embeddings=("model.language_model.embed_tokens",),
         ),
-        Component("transformer", "QwenImageTransformer2DModel", role="denoiser"),
+        Component(
+            "transformer",
+            "QwenImageTransformer2DModel",
+            (Block("transformer_blocks.*", (JOINT_VALUE_FOLD,)),),
+            role="denoiser",
+        ),
         Component("vae", "AutoencoderKLQwenImage", unused_modules=("encoder",)),
     ),
     graphs=GRAPHS,

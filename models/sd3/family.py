@@ -1,13 +1,14 @@
 """Stable Diffusion 3 and 3.5: a transformer with two streams; two CLIP text encoders and T5 embed the prompt.
 
-The modulation of the transformer adds a shift after the norms, so no scale folds into them, and values of both streams
-are read by both outputs. The text encoders have no modulation. A pipeline may lack T5; it then
-passes zeros in place of T5's hidden states.
+The modulation of the transformer adds a shift after the norms, so no scale folds into them. The values of both streams
+fold, but in the last block, which has no output for the prompt's; so do those of the second attention that some blocks
+have. The text encoders have no modulation. A pipeline may lack T5; it then passes zeros in place of T5's hidden states.
 """
 
-from ..base.family import Component, Family
+from ..base.family import Block, Component, Family, Fold
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER, make_clip_projected_graph, make_t5_graph
+from ..shared.denoiser_folds import JOINT_VALUE_FOLD
 from ..shared.text_encoder_folds import CLIP_PROJECTED_BLOCKS, make_t5_component
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
@@ -26,6 +27,7 @@ TRANSFORMER = Graph(
     (Port("velocity", (None, "N", None)),),
 )
 
+TRANSFORMER_FOLDS = (JOINT_VALUE_FOLD, Fold("attn2.to_v", ("attn2.to_out.0",), "rows"))
 CLIP_EMBEDDINGS = ("text_model.embeddings.token_embedding",)
 FAMILY = Family(
     pipeline_class="StableDiffusion3Pipeline",
@@ -46,7 +48,12 @@ FAMILY = Family(
             embeddings=CLIP_EMBEDDINGS,
         ),
         make_t5_component("text_encoder_3"),
-        Component("transformer", "SD3Transformer2DModel", role="denoiser"),
+        Component(
+            "transformer",
+            "SD3Transformer2DModel",
+            (Block("transformer_blocks.*", TRANSFORMER_FOLDS),),
+            role="denoiser",
+        ),
         Component("vae", "AutoencoderKL"),
     ),
     graphs=(

@@ -1,12 +1,13 @@
 """Stable Diffusion XL: a UNet; two CLIP text encoders embed the prompt.
 
-Scales fold into the norms of its attention blocks, whose biases are divided too. Nothing folds through the gated
-activation, whose gate and values are one linear.
+Scales fold into the norms of its attention blocks, whose biases are divided too, and into the values of the gated
+activation, whose gate comes from the same linear.
 """
 
 from ..base.family import Block, Component, Family, Fold
 from ..base.graph import Graph, Port
 from ..shared.common_graphs import VAE_DECODER, VAE_ENCODER, make_clip_hidden_graph, make_clip_projected_graph
+from ..shared.denoiser_folds import MODULE as FOLDS
 from ..shared.text_encoder_folds import CLIP_BLOCKS, CLIP_PROJECTED_BLOCKS
 from ..shared.vae_tiling import VAE_TILE_GRAPHS
 
@@ -32,6 +33,7 @@ ATTENTION_FOLDS = (
     Fold("norm2", ("attn2.to_q",), "norm"),
     Fold("attn2.to_v", ("attn2.to_out.0",), "rows"),
     Fold("norm3", ("ff.net.0.proj",), "norm"),
+    Fold("ff.net.0.proj", ("ff.net.2",), "rows", channels=f"{FOLDS}:list_first_half"),
 )
 UNET_BLOCKS = tuple(
     Block(f"{place}.attentions.*.transformer_blocks.*", ATTENTION_FOLDS)

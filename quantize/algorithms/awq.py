@@ -8,7 +8,8 @@ the range of a group always includes 0; and not scaling is a candidate, so a sca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from ...numerics.affine import (
 )
 from ...numerics.quant_spec import QuantSpec
 from ..calibration.statistics import output_errors
+from .scale_folding import ScaleLayout
 
 NUM_SCALE_STEPS = 20  # exponents 0/20 ... 19/20 of the activations' share
 NUM_CLIP_STEPS = 10  # ranges clipped to 1, 0.95 ... 0.55
@@ -31,30 +33,44 @@ MAX_ROWS = 512  # of each weight that a scale is evaluated on; all rows share th
 NEVER_CLIPPED = ("q_", "k_", "query", "key", "Wqkv")  # parts of a linear's name
 
 
-def search_scale(
-    weights: list[Tensor], hessian: Tensor, mean_abs: Tensor, spec: QuantSpec, channel: Tensor | None = None
-) -> Tensor:
+@dataclass(frozen=True)
+class LinearInput:
+    """An input, and the linears that read it.
+
+    Attributes:
+        weights: Of the linears, each (out, in). Large ones are represented by some of their rows.
+        hessian: H of the input, (in, in).
+        mean_abs: Mean |x| of each channel, (in,).
+    """
+
+    weights: list[Tensor]
+    hessian: Tensor
+    mean_abs: Tensor
+
+
+def search_scale(inputs: Sequence[LinearInput], spec: QuantSpec, layout: ScaleLayout | None = None) -> Tensor:
     """Chooses the input scale with the smallest output error when W * s is rounded and multiplied by x / s.
 
     The errors of several linears are added relative to their outputs: a normalized query must not outweigh a value.
 
     Args:
-        weights: The linears that read the input, each (out, in). Large ones are represented by some of their rows.
-        hessian: H of the input, (in, in).
-        mean_abs: Mean |x| of each channel, (in,).
-        channel: The channel whose scale each input takes, (in,); by default each input has its own.
+        inputs: What is scaled: inputs of the same width.
+        spec: The format.
+        layout: Which value of the scale each input takes; by default each has its own.
 
     Returns:
         (channels,)
     """
-    channel = torch.arange(len(mean_abs)) if channel is None else channel
-    channel_x = _mean_by_channel(mean_abs, channel)
-    channel_w = _mean_by_channel(relative_weight_magnitude(weights, spec.group_size), channel)
-    sampled = [weight[:: max(1, len(weight) // MAX_ROWS)] for weight in weights]
-    powers = [float(output_errors(weight, hessian).sum()) for weight in sampled]
+    width = len(inputs[0].mean_abs)
+    layout = layout or ScaleLayout(torch.arange(width), torch.arange(width))
+    weights = [weight for x in inputs for weight in x.weights]
+    channel_x = _mean_by_channel(torch.stack([x.mean_abs for x in inputs]).mean(0), layout)
+    channel_w = _mean_by_channel(relative_weight_magnitude(weights, spec.group_size), layout)
+    sampled = [(weight[:: max(1, len(weight) // MAX_ROWS)], x.hessian) for x in inputs for weight in x.weights]
+    powers = [float(output_errors(weight, hessian).sum()) for weight, hessian in sampled]
     best, least = torch.ones_like(channel_x), float("inf")
     for scale in (best, *scale_candidates(channel_x, channel_w)):
-        errors = [_compute_scale_error(weight, hessian, scale[channel], spec) for weight in sampled]
+        errors = [_compute_scale_error(weight, hessian, layout.expand(scale), spec) for weight, hessian in sampled]
         loss = sum(error / power for error, power in zip(errors, powers, strict=True) if power)
         if loss < least:
             best, least = scale, loss
@@ -118,8 +134,8 @@ def _compute_scale_error(weight: Tensor, hessian: Tensor, scale: Tensor, spec: Q
     return float(output_errors(error, hessian).sum())
 
 
-def _mean_by_channel(values: Tensor, channel: Tensor) -> Tensor:
-    """Averages `values` (in,) over the inputs that share a channel, (channels,)."""
-    count = int(channel.max()) + 1
-    total = torch.zeros(count, dtype=values.dtype).index_add_(0, channel, values)
+def _mean_by_channel(values: Tensor, layout: ScaleLayout) -> Tensor:
+    """Averages `values` (in,) over the inputs that share a value of the scale, (channels,)."""
+    channel, count = layout.channel[layout.is_scaled], len(layout.rows)
+    total = torch.zeros(count, dtype=values.dtype).index_add_(0, channel, values[layout.is_scaled])
     return total / torch.bincount(channel, minlength=count)

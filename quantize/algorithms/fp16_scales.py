@@ -21,7 +21,7 @@ from ...numerics.quant_spec import QuantSpec
 from ...recipes.schema import Scheme
 from ..plan import QuantBlock
 from .fp16_range import AbsMaxByModule
-from .scale_folding import Weights, channel_map, fold_scale
+from .scale_folding import Weights, find_layout, fold_scale
 
 TYPICAL_SCALE = 2.0**-10  # what the scales of a linear after a norm are moved to
 
@@ -54,8 +54,9 @@ def balance_weights(
         The exponent k by whose power of two the output of each fold's `prev_op` was divided, by `prev_op`.
     """
     balance = _Balance(weights, block, config, scheme, storage_dtypes)
-    norms = [fold for fold in block.spec.folds if fold.kind == "norm"]
-    rows = [fold for fold in block.spec.folds if fold.kind == "rows"]
+    movable = [fold for fold in block.spec.folds if fold.divides_one_output]
+    norms = [fold for fold in movable if fold.kind == "norm"]
+    rows = [fold for fold in movable if fold.kind == "rows"]
     # A norm makes up for what all its linears have in common, then pairs of linears for each other.
     for fold in (*(fold for fold in norms if not balance.count_fitting(weights, fold.linears)), *rows, *norms):
         balance.apply(fold)
@@ -132,9 +133,9 @@ class _Balance:
         names = {name, f"{fold.prev_op}.bias", *(f"{linear}.weight" for linear in fold.linears)} & self.weights.keys()
         moved = {key: self.weights[key].float() for key in sorted(names)}
         width = moved[f"{fold.linears[0]}.weight"].shape[1]
-        channel = channel_map(fold, self.config, width)
-        scale = torch.full((int(channel.max()) + 1,), 2.0**exponent)
-        folded = fold_scale(moved, fold, scale, channel, self.storage_dtypes[name])
+        layout = find_layout(fold, self.config, width)
+        scale = torch.full((len(layout.rows),), 2.0**exponent)
+        folded = fold_scale(moved, fold, scale, layout, self.storage_dtypes[name])
         exact = torch.equal(folded, scale) and all(bool(tensor.isfinite().all()) for tensor in moved.values())
         return self.weights | moved if exact else {}
 

@@ -15,32 +15,32 @@ from torch import Tensor
 from ...numerics.quant_spec import QuantSpec
 from .activation_rounding import CalibrationActivations
 from .awq import MAX_ROWS
+from .scale_folding import ScaleLayout
 
 NUM_ALPHAS = 10  # exponents 1/10 ... 10/10 of the activations' share
 
 
 def search_smoothquant_scale(
-    weights: Sequence[Tensor], inputs: CalibrationActivations, spec: QuantSpec, channel: Tensor
+    inputs: Sequence[tuple[Sequence[Tensor], CalibrationActivations]], spec: QuantSpec, layout: ScaleLayout
 ) -> Tensor:
     """Chooses the input scale with the smallest error of rounded inputs times rounded weights.
 
     The errors of several linears are added relative to their outputs.
 
     Args:
-        weights: The linears that read the input, each (out, in). Large ones are represented by some of their rows.
-        channel: The channel whose scale each input takes, (in,).
+        inputs: What is scaled: weights of linears, each (out, in), and the input that they read. Large weights are
+            represented by some of their rows.
+        spec: The format.
+        layout: Which value of the scale each input takes.
 
     Returns:
         (channels,)
     """
-    sampled = [weight[:: max(1, len(weight) // MAX_ROWS)] for weight in weights]
-    weight_max = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
-    best, least = torch.ones(int(channel.max()) + 1), float("inf")
-    candidates = scale_candidates(_max_by_channel(inputs.abs_max, channel), _max_by_channel(weight_max, channel))
-    for scale in (best, *candidates):
-        input_scale = scale[channel]
-        smoothed = inputs.divide_by(input_scale)
-        loss = sum(smoothed.rtn_error(weight * input_scale, spec) for weight in sampled)
+    weight_max = torch.stack([weight.abs().amax(0) for weights, _ in inputs for weight in weights]).amax(0)
+    input_max = torch.stack([activations.abs_max for _, activations in inputs]).amax(0)
+    best, least = torch.ones(len(layout.rows)), float("inf")
+    for scale in (best, *scale_candidates(_max_by_channel(input_max, layout), _max_by_channel(weight_max, layout))):
+        loss = sum(_compute_error(weights, activations, layout.expand(scale), spec) for weights, activations in inputs)
         if loss < least:
             best, least = scale, loss
     return best
@@ -59,6 +59,14 @@ def scale_candidates(x: Tensor, w: Tensor) -> Iterator[Tensor]:
         yield scale
 
 
-def _max_by_channel(values: Tensor, channel: Tensor) -> Tensor:
-    """Returns the largest of `values` (in,) over the inputs that share a channel, (channels,)."""
-    return torch.zeros(int(channel.max()) + 1).scatter_reduce(0, channel, values, "amax")
+def _compute_error(weights: Sequence[Tensor], inputs: CalibrationActivations, scale: Tensor, spec: QuantSpec) -> float:
+    """Returns the error of linears with their input divided by a scale (in,)."""
+    smoothed = inputs.divide_by(scale)
+    sampled = (weight[:: max(1, len(weight) // MAX_ROWS)] for weight in weights)
+    return sum(smoothed.rtn_error(weight * scale, spec) for weight in sampled)
+
+
+def _max_by_channel(values: Tensor, layout: ScaleLayout) -> Tensor:
+    """Returns the largest of `values` (in,) over the inputs that share a value of the scale, (channels,)."""
+    channel = layout.channel[layout.is_scaled]
+    return torch.zeros(len(layout.rows)).scatter_reduce(0, channel, values[layout.is_scaled], "amax")

@@ -73,12 +73,15 @@ class Calibration:
                 groups.setdefault(first, [first]).extend([linear] if linear != first else [])
         idle = [linear for linear, name in inputs.items() if name not in self._state.stats_by_input]
         stats = self._state.stats_by_input
-        folds = tuple(fold for fold in block.spec.folds if f"{block.name}.{fold.linears[0]}" in stats)
-        idle += [linear for fold in block.spec.folds if fold not in folds for linear in fold.linears]
+        folded = [group for group in block.groups if group.fold]
+        unread = [group for group in folded if f"{block.name}.{group.linears[0]}" not in stats]
+        idle += [linear for group in unread for linear in group.linears]
+        folds = tuple(fold for fold in block.spec.folds if all(group.fold != fold for group in unread))
+        unfolded = [group.linears for group in folded if group not in unread and group.fold not in folds]
         chains = tuple(chain for chain in block.spec.chains if not set(idle).intersection(chain.linears))
         spec = replace(block.spec, folds=folds, chains=chains)
         ordered = tuple(linear for linear in block.relative_linears if linear in idle)
-        return replace(block, spec=spec, unfolded=tuple(map(tuple, groups.values())), idle=ordered)
+        return replace(block, spec=spec, unfolded=(*unfolded, *map(tuple, groups.values())), idle=ordered)
 
     @property
     def abs_max_by_module(self) -> dict[str, float]:

@@ -13,22 +13,22 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ...models.base.family import Fold
 from ...numerics.affine import QuantizedWeight, dequantize
 from ...numerics.awq_packing import QMAX, pack_awq
 from ...recipes.schema import PRIMARY, QuantizationSettings, Scheme, Step
 from ..algorithms.activation_rounding import CalibrationActivations
-from ..algorithms.awq import search_scale
 from ..algorithms.fp16_range import cumulative_shifts, pow2_exponents
 from ..algorithms.fp16_scales import balance_weights, fits_fp16
 from ..algorithms.gptq import LdlFactor
-from ..algorithms.scale_folding import Weights, channel_map, fold_scale
-from ..algorithms.smoothquant import search_smoothquant_scale
-from ..plan import ComponentPlan, LinearGroup, QuantBlock
+from ..algorithms.scale_folding import Weights
+from ..plan import ComponentPlan, LinearGroup, QuantBlock, group_readers
 from .block_weights import load_block_weights
 from .calibration_source import BalancedCalibration, CalibrationSource
 from .candidates import GPTQ, VARIANTS, Candidate, Choice, ValidatedInput, list_candidates
 from .layer import LayerInput, LayerResult, quantize_layer
 from .layer_stats import LayerStats, describe_float_layer, describe_layer, merge_scaled_errors
+from .scale_folder import ScaleFolder
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,10 @@ class _BlockSolver:
     pow2_shifts: dict[str, int]
     matmul_dtype: torch.dtype
     factors: dict[tuple[LinearGroup, bool], dict[tuple[int, float], LdlFactor]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> ScaleFolder:
+        return ScaleFolder(self.component.config, self.storage_dtypes)
 
     def solve(self, weights: Weights, scheme: Scheme) -> BlockResult:
         if scheme.quantizes_activations:
@@ -354,50 +358,46 @@ class _BlockSolver:
         Returns:
             The scales (in,) by group.
         """
-        scales = {}
-        for group in self.block.groups:
-            if inputs[group].tokens is None or group.fold is None:
+        scales: dict[LinearGroup, Tensor] = {}
+        for fold in self.block.spec.folds:
+            groups = group_readers(fold)
+            if any(inputs[group].tokens is None for group in groups):
                 continue
             trial = dict(weights)
-            scale = self._fold_awq_scale(trial, group, scheme)
-            scaled = self._validated_input(group, scheme, scale, validates=True)
+            scale = self._fold_awq_scale(trial, fold, scheme)
+            scaled = {group: self._validated_input(group, scheme, scale, validates=True) for group in groups}
             before, after = (
-                sum(x.try_candidate(linear, values[f"{linear}.weight"], candidate) for linear in group.linears)
-                for x, values in ((inputs[group], weights), (scaled, trial))
+                sum(
+                    x[group].try_candidate(linear, values[f"{linear}.weight"], candidate)
+                    for group in groups
+                    for linear in group.linears
+                )
+                for x, values in ((inputs, weights), (scaled, trial))
             )
             if after < before:
                 weights.update(trial)
-                scales[group] = scale
+                scales |= dict.fromkeys(groups, scale)
         return scales
 
     def _fold_awq_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
         """Searches and folds AWQ's scale of each fold in order; returns input scales (in,) by group."""
-        groups = [group for group in self.block.groups if group.fold is not None]
-        return {group: self._fold_awq_scale(weights, group, scheme) for group in groups}
+        scales: dict[LinearGroup, Tensor] = {}
+        for fold in self.block.spec.folds:
+            scales |= dict.fromkeys(group_readers(fold), self._fold_awq_scale(weights, fold, scheme))
+        return scales
 
-    def _fold_awq_scale(self, weights: Weights, group: LinearGroup, scheme: Scheme) -> Tensor:
-        """Searches and folds AWQ's scale of a group with a fold; returns its input's scale, (in,)."""
-        fold = group.fold
-        assert fold is not None
-        mean_abs = self.calibration.mean_abs(self._input_name(group))
-        channel = channel_map(fold, self.component.config, len(mean_abs))
-        linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
-        best = search_scale(linears, self.hessians[group], mean_abs, scheme.to_spec(len(mean_abs)), channel)
-        scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
-        return scale[channel]
+    def _fold_awq_scale(self, weights: Weights, fold: Fold, scheme: Scheme) -> Tensor:
+        """Searches and folds AWQ's scale of a fold; returns that of its linears' inputs, (in,)."""
+        inputs = [(self.hessians[x], self.calibration.mean_abs(self._input_name(x))) for x in group_readers(fold)]
+        return self.folder.fold_awq(weights, fold, inputs, scheme)
 
     def _fold_smoothquant_scales(self, weights: Weights, scheme: Scheme) -> dict[LinearGroup, Tensor]:
         """Searches and folds SmoothQuant's scale of each fold in order; returns input scales (in,) as for AWQ."""
-        scales = {}
-        for group in self.block.groups:
-            if (fold := group.fold) is None:
-                continue
-            inputs = self._activations(group, scheme)
-            channel = channel_map(fold, self.component.config, len(inputs.abs_max))
-            linears = [weights[f"{linear}.weight"].float() for linear in fold.linears]
-            best = search_smoothquant_scale(linears, inputs, scheme.to_spec(len(inputs.abs_max)), channel)
-            scale = fold_scale(weights, fold, best, channel, self.storage_dtypes[f"{fold.prev_op}.weight"])
-            scales[group] = scale[channel]
+        scales: dict[LinearGroup, Tensor] = {}
+        for fold in self.block.spec.folds:
+            inputs = [self._activations(group, scheme) for group in group_readers(fold)]
+            scale = self.folder.fold_smoothquant(weights, fold, inputs, scheme)
+            scales |= dict.fromkeys(group_readers(fold), scale)
         return scales
 
     def _activations(self, group: LinearGroup, scheme: Scheme) -> CalibrationActivations:

@@ -10,7 +10,7 @@ from ..plan import ComponentPlan, QuantBlock
 
 def load_block_weights(component: ComponentPlan, block: QuantBlock) -> tuple[Weights, dict[str, torch.dtype]]:
     """Loads the parameters of the block's linears and of what folds touch, as stored, and their dtypes."""
-    modules = {*block.relative_linears, *(fold.prev_op for fold in block.spec.folds)}
+    modules = {*block.relative_linears, *(name for fold in block.spec.folds for name in fold.prev_ops)}
     names = [f"{module}.{kind}" for module in sorted(modules) for kind in ("weight", "bias")]
     full_names = {name: f"{block.path}.{name}" for name in names if f"{block.path}.{name}" in component.checkpoint}
     tensors = dict(component.checkpoint.load_tensors(full_names.values()))

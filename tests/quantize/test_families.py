@@ -55,7 +55,7 @@ def results(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             source,
             folder / method,
         )
-        for method in ("rtn", "best")
+        for method in ("rtn", "awq", "best")
     }
 
 
@@ -88,6 +88,19 @@ def test_best_is_no_worse_than_rounding_in_any_layer(results: dict[str, Quantize
     assert best.keys() == rtn.keys()
     assert all(best[name] <= rtn[name] for name in best)
     assert sum(best.values()) < 0.8 * sum(rtn.values())
+
+
+def test_scaled_layers_compute_what_the_original_does(source: Path, results: dict[str, QuantizeResult]) -> None:
+    """A scale that is folded wrongly would change images by far more than rounding does."""
+    folders = {name: results[name].output / "model" for name in ("rtn", "awq")} | {"original": source}
+    latents = {
+        name: generate_images(load_pipeline(folder, torch.float32), [PROMPT], SAMPLING, output_type="latent")[0]
+        for name, folder in folders.items()
+    }
+    errors = {name: float((latents[name] - latents["original"]).norm()) for name in ("rtn", "awq")}
+    assert 0 < errors["awq"] < 1.25 * errors["rtn"]
+    denoiser = [layer for layer in results["awq"].layers() if layer.layer.startswith(("transformer.", "unet."))]
+    assert any("scale" in layer.steps for layer in denoiser)
 
 
 def test_widths_take_the_largest_group_that_divides_them(results: dict[str, QuantizeResult]) -> None:

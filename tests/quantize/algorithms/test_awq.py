@@ -8,6 +8,7 @@ from helpers.adversarial import SPECS, Case, cases, make_spec
 from hypothesis import given, settings
 from torch import Tensor
 
+from edgepress.models.base.family import NOT_SCALED
 from edgepress.numerics.affine import (
     QParams,
     choose_qparams,
@@ -19,12 +20,14 @@ from edgepress.numerics.affine import (
 from edgepress.numerics.quant_spec import QuantSpec
 from edgepress.quantize.algorithms import awq
 from edgepress.quantize.algorithms.awq import (
+    LinearInput,
     is_clippable,
     relative_weight_magnitude,
     scale_candidates,
     search_clip,
     search_scale,
 )
+from edgepress.quantize.algorithms.scale_folding import ScaleLayout
 
 SPEC = QuantSpec(group_size=32)
 
@@ -88,7 +91,9 @@ def test_weight_magnitude_is_the_mean_over_the_rows_of_all_linears() -> None:
 def test_the_scale_is_the_best_candidate_and_beats_rounding(layer: tuple[Tensor, Tensor]) -> None:
     weight, tokens = layer
     mean_abs = tokens.abs().mean(0)
-    loss = compute_loss(tokens, weight, search_scale([weight], tokens.T @ tokens / len(tokens), mean_abs, SPEC))
+    loss = compute_loss(
+        tokens, weight, search_scale([LinearInput([weight], tokens.T @ tokens / len(tokens), mean_abs)], SPEC)
+    )
     candidates = scale_candidates(mean_abs, relative_weight_magnitude([weight], 32))
     assert loss <= min(compute_loss(tokens, weight, scale) for scale in candidates) * 1.001
     assert loss < 0.9 * compute_loss(tokens, weight, torch.ones(64))
@@ -99,7 +104,7 @@ def test_the_losses_of_linears_are_added_relative_to_their_outputs(layer: tuple[
     weight, tokens = layer
     hessian, mean_abs = tokens.T @ tokens / len(tokens), tokens.abs().mean(0)
     flipped = weight.flip(0, 1)
-    best = search_scale([weight, 1000 * flipped], hessian, mean_abs, SPEC)
+    best = search_scale([LinearInput([weight, 1000 * flipped], hessian, mean_abs)], SPEC)
     candidates = scale_candidates(mean_abs, relative_weight_magnitude([weight, 1000 * flipped], 32))
 
     def compute_joint_loss(scale: Tensor) -> float:
@@ -114,18 +119,49 @@ def test_nothing_is_scaled_where_rounding_has_no_error() -> None:
     weight = torch.randint(0, 16, (16, 64), generator=torch.Generator().manual_seed(3)).float() - 7
     weight[:, 0], weight[:, 1] = -7.0, 8.0
     weight[:, 32], weight[:, 33] = -7.0, 8.0
-    assert torch.equal(search_scale([weight], torch.eye(64), torch.rand(64) + 0.1, SPEC), torch.ones(64))
+    assert torch.equal(search_scale([LinearInput([weight], torch.eye(64), torch.rand(64) + 0.1)], SPEC), torch.ones(64))
 
 
 def test_shared_channels_get_the_scale_that_is_best_for_all_their_inputs(layer: tuple[Tensor, Tensor]) -> None:
     weight, tokens = layer
     channel = torch.arange(64) % 32
     mean_abs = tokens.abs().mean(0)
-    best = search_scale([weight], tokens.T @ tokens / len(tokens), mean_abs, SPEC, channel)
+    best = search_scale(
+        [LinearInput([weight], tokens.T @ tokens / len(tokens), mean_abs)], SPEC, ScaleLayout(torch.arange(32), channel)
+    )
     x, w = ((values[:32] + values[32:]) / 2 for values in (mean_abs, relative_weight_magnitude([weight], 32)))
     losses = [compute_loss(tokens, weight, scale[channel]) for scale in scale_candidates(x, w)]
     assert best.shape == (32,)
     assert compute_loss(tokens, weight, best[channel]) <= min(losses) * 1.001
+
+
+def test_inputs_of_two_streams_share_the_scale_that_is_best_for_both(layer: tuple[Tensor, Tensor]) -> None:
+    """Other tokens, other weights: the errors of both streams are added, each relative to its output."""
+    weight, tokens = layer
+    second = tokens.flip(1) * torch.linspace(0.5, 2, 64)
+    streams = ((tokens, weight), (second, weight.flip(0)))
+    inputs = [LinearInput([w], x.T @ x / len(x), x.abs().mean(0)) for x, w in streams]
+    best = search_scale(inputs, SPEC)
+    mean_abs = torch.stack([x.abs().mean(0) for x, _ in streams]).mean(0)
+    candidates = scale_candidates(mean_abs, relative_weight_magnitude([w for _, w in streams], 32))
+
+    def compute_joint_loss(scale: Tensor) -> float:
+        return sum(compute_loss(x, w, scale) / float((x @ w.T).square().sum(1).mean()) for x, w in streams)
+
+    assert compute_joint_loss(best) <= min(map(compute_joint_loss, (torch.ones(64), *candidates))) * 1.001
+
+
+def test_inputs_that_no_value_of_the_scale_reaches_are_not_scaled(layer: tuple[Tensor, Tensor]) -> None:
+    weight, tokens = layer
+    channel = torch.cat([torch.arange(32), torch.full((32,), NOT_SCALED)])
+    layout = ScaleLayout(torch.arange(32), channel)
+    mean_abs = tokens.abs().mean(0)
+    best = search_scale([LinearInput([weight], tokens.T @ tokens / len(tokens), mean_abs)], SPEC, layout)
+    magnitude = relative_weight_magnitude([weight], 32)
+    padded = [torch.cat([scale, torch.ones(32)]) for scale in scale_candidates(mean_abs[:32], magnitude[:32])]
+    assert torch.equal(layout.expand(best)[32:], torch.ones(32))
+    losses = [compute_loss(tokens, weight, scale) for scale in (torch.ones(64), *padded)]
+    assert compute_loss(tokens, weight, layout.expand(best)) <= min(losses) * 1.001
 
 
 def test_large_weights_are_represented_by_some_rows(
@@ -134,16 +170,16 @@ def test_large_weights_are_represented_by_some_rows(
     weight, tokens = layer
     hessian, mean_abs = tokens.T @ tokens / len(tokens), tokens.abs().mean(0)
     repeated = weight.repeat_interleave(8, 0)
-    expected = search_scale([repeated], hessian, mean_abs, SPEC)
+    expected = search_scale([LinearInput([repeated], hessian, mean_abs)], SPEC)
     monkeypatch.setattr(awq, "MAX_ROWS", 24)
-    assert torch.equal(search_scale([repeated], hessian, mean_abs, SPEC), expected)
+    assert torch.equal(search_scale([LinearInput([repeated], hessian, mean_abs)], SPEC), expected)
 
 
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(cases())
 def test_a_scale_is_finite_and_positive_for_any_weight_and_input(case: Case) -> None:
-    scale = search_scale([case.weight], case.hessian, case.tokens.abs().mean(0), SPEC)
+    scale = search_scale([LinearInput([case.weight], case.hessian, case.tokens.abs().mean(0))], SPEC)
     assert torch.isfinite(scale).all()
     assert (scale > 0).all()
 

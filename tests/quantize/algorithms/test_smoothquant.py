@@ -8,11 +8,12 @@ from torch import Tensor
 
 from edgepress.numerics.quant_spec import QuantSpec
 from edgepress.quantize.algorithms.activation_rounding import ActivationMode, CalibrationActivations
+from edgepress.quantize.algorithms.scale_folding import ScaleLayout
 from edgepress.quantize.algorithms.smoothquant import NUM_ALPHAS, scale_candidates, search_smoothquant_scale
 
 WIDTH = 64
 SPEC = QuantSpec(bits=8, group_size=WIDTH, symmetric=True, narrow_range=True)
-UNSHARED = torch.arange(WIDTH)
+UNSHARED = ScaleLayout(torch.arange(WIDTH), torch.arange(WIDTH))
 
 
 def make_tokens(outlier: float, seed: int = 0) -> Tensor:
@@ -35,7 +36,7 @@ def compute_loss(scale: Tensor, inputs: CalibrationActivations, weights: list[Te
 def test_the_scale_is_the_best_candidate(mode: ActivationMode, outlier: float) -> None:
     x, weights = make_tokens(outlier), make_weights()
     inputs = CalibrationActivations(x, x.abs().amax(0), mode)
-    best = search_smoothquant_scale(weights, inputs, SPEC, UNSHARED)
+    best = search_smoothquant_scale([(weights, inputs)], SPEC, UNSHARED)
     candidates = [torch.ones(WIDTH), *scale_candidates(inputs.abs_max, torch.cat(weights).abs().amax(0))]
     loss = compute_loss(best, inputs, weights)
     assert loss == min(compute_loss(scale, inputs, weights) for scale in candidates)
@@ -58,18 +59,18 @@ def test_channels_that_are_always_0_are_not_scaled() -> None:
     x, weights = make_tokens(50.0), make_weights()
     x[:, 3] = 0
     weights[0][:, 4] = weights[1][:, 4] = 0
-    scale = search_smoothquant_scale(weights, CalibrationActivations(x, x.abs().amax(0), "static"), SPEC, UNSHARED)
+    scale = search_smoothquant_scale([(weights, CalibrationActivations(x, x.abs().amax(0), "static"))], SPEC, UNSHARED)
     assert scale[3] == scale[4] == 1
     assert scale.isfinite().all()
     zeros = CalibrationActivations(0 * x, torch.zeros(WIDTH), "static")
-    assert torch.equal(search_smoothquant_scale(weights, zeros, SPEC, UNSHARED), torch.ones(WIDTH))
+    assert torch.equal(search_smoothquant_scale([(weights, zeros)], SPEC, UNSHARED), torch.ones(WIDTH))
 
 
 def test_inputs_that_come_from_one_channel_share_its_scale() -> None:
     """Half as many channels as inputs: the larger of a channel's two inputs decides."""
     x, weights = make_tokens(50.0), make_weights()
-    channel = UNSHARED % (WIDTH // 2)
+    layout = ScaleLayout(torch.arange(WIDTH // 2), torch.arange(WIDTH) % (WIDTH // 2))
     inputs = CalibrationActivations(x, x.abs().amax(0), "dynamic")
-    scale = search_smoothquant_scale(weights, inputs, SPEC, channel)
+    scale = search_smoothquant_scale([(weights, inputs)], SPEC, layout)
     assert scale.shape == (WIDTH // 2,)
     assert scale.argmax() == 11
