@@ -14,6 +14,7 @@ from .. import __version__
 from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.requirements import requires_extra
+from ..models.registry import get_family
 from ..recipes.loader import validate_settings
 from ..recipes.schema import Recipe
 from ..storage.artifact_schema import (
@@ -301,9 +302,9 @@ def _plan_memory(artifact: Artifact, manifest: Manifest, onnx: OnnxPipelineConfi
     recipe = validate_settings(Recipe, {"device": manifest.device} | manifest.recipe)
     if recipe.hardware is None or not recipe.hardware.memory or find_spec("torch") is None:
         return None
-    export = recipe.export.model_copy(
-        update={key: getattr(onnx, key) for key in ("precision", "format", "accuracy_level", "float_dtype")}
-    )
+    extra = (graph.name for graph in get_family(onnx.family).optional_graphs if graph.name in onnx.graphs)
+    exported = {key: getattr(onnx, key) for key in ("precision", "format", "accuracy_level", "float_dtype")}
+    export = recipe.export.model_copy(update={**exported, "extra_graphs": tuple(extra)})
     from ..export.planning.planner import plan_device
 
     try:

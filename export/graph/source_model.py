@@ -199,8 +199,8 @@ def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequenc
     optional = {graph.name: graph for graph in family.optional_graphs}
     unknown = [name for name in extra_graphs if name not in optional]
     if unknown:
-        available = ", ".join(optional) or "none"
-        problem = f"{family.pipeline_class} has no optional graph {unknown[0]!r}. Choose from: {available}."
+        advice = f"Choose from: {', '.join(optional)}" if optional else "Leave it out: it has none"
+        problem = f"{family.pipeline_class} has no optional graph {unknown[0]!r}. {advice}."
         raise RecipeValueError("export.extra_graphs", tuple(extra_graphs), problem)
     return replace(family, graphs=(*graphs, *(optional[name] for name in extra_graphs)))
 

@@ -31,7 +31,7 @@ class GraphEstimate:
         name: Its name.
         component: The component whose weights it has.
         phase: When it runs: `encoding`, `denoising` or `decoding`.
-        runs: How often it runs for an image.
+        runs: How often it runs for an image that starts from noise.
         disk_bytes: Bytes of its weights in files. Graphs of one component share them.
         weight_bytes: Bytes of its weights in memory.
         activation_bytes: Bytes of its activations in memory.

@@ -36,7 +36,7 @@ class MeteredGraph:
 
 
 def meter_graphs(model: SourcePipeline, size: tuple[int, int], prompt_tokens: int) -> list[MeteredGraph]:
-    """Measures all graphs that generating an image runs, in the order in which they run.
+    """Measures all graphs that generating an image runs, and the encoder of the family's graphs if it is among them.
 
     Args:
         model: The pipeline.
@@ -50,6 +50,8 @@ def meter_graphs(model: SourcePipeline, size: tuple[int, int], prompt_tokens: in
     meter = _Meter(model)
     prompt = host.encode_prompt(meter, make_trial_tokens(host.prompt_formats, prompt_tokens))
     latents = np.zeros(host.latent_shape(*size), np.float32)
+    if model.family.graph(host.encoder_graph):
+        host.encode_image(meter, np.zeros((*size, 3), np.uint8), latents)
     meter.phase = DENOISING
     host.predict_velocity(meter, latents, TIMESTEP, prompt)
     meter.phase = DECODING

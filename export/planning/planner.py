@@ -49,7 +49,7 @@ def plan_device(
         raise UserError(
             f"The recipe for {recipe.device} has no section 'hardware', so nothing is known of the device. Add it."
         )
-    model = open_source(source)
+    model = open_source(source, recipe.export.extra_graphs)
     warn_about_scheduler_options(model.folder)
     check_exported_schedule(model.folder, model.family)
     chosen = size or _resolve_size(recipe, model)
@@ -129,6 +129,8 @@ class _Planner:
         self, entry: MeteredGraph, kinds: dict[str, WeightKind], costs: CostModel, steps: int
     ) -> GraphEstimate:
         footprint, runs = entry.footprint, steps if entry.phase == DENOISING else 1
+        if entry.graph in self.model.family.optional_graphs:  # only images that start from another one run it
+            runs = 0
         has_convolutions = footprint.other_flops > footprint.linear_flops
         elements = footprint.weight_elements.items()
         stored = sum(count * costs.count_stored_bits(kinds.get(name, "float")) for name, count in elements) / 8

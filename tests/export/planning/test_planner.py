@@ -76,7 +76,18 @@ def test_other_families_are_planned_from_configs_alone(name: str, device: str, t
     }
     for file in tmp_path.glob("*/*.safetensors"):
         file.unlink()
-    plan = plan_device(tmp_path, load_recipe(device), size=(64, 80))
+    recipe = load_recipe(device)
+    plan = plan_device(tmp_path, recipe, size=(64, 80))
+    if name != KLEIN:  # with the graph that reads images to start from, which takes memory and no time of others
+        export = recipe.export.model_copy(update={"extra_graphs": ("vae_encoder",)})
+        larger = plan_device(tmp_path, recipe.model_copy(update={"export": export}), size=(64, 80))
+        (encoder,) = (graph for graph in larger.graphs if graph.name == "vae_encoder")
+        assert larger.resident_bytes == plan.resident_bytes + encoder.bytes
+        assert larger.component_disk_bytes["vae"] == pytest.approx(
+            plan.component_disk_bytes["vae"] + encoder.disk_bytes, abs=1
+        )
+        assert (encoder.phase, larger.floor_seconds) == ("encoding", plan.floor_seconds)
+        plan = larger
     assert plan.verdict is Verdict.FITS
     assert {graph.phase for graph in plan.graphs} == {"encoding", "denoising", "decoding"}
     for component, planned in plan.component_disk_bytes.items():  # no weight is wider than 32 bits, or counted twice
