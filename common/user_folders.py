@@ -21,6 +21,11 @@ def get_graph_cache_folder() -> Path:
     return get_cache_folder() / "graphs"
 
 
+def get_check_cache_folder() -> Path:
+    """Returns the folder of checks that components have passed, in the user's cache."""
+    return get_cache_folder() / "checks"
+
+
 def get_traceback_folder() -> Path:
     """Returns the folder of saved tracebacks, in the user's state folder."""
     return _resolve("XDG_STATE_HOME", ".local/state") / "tracebacks"

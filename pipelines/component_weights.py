@@ -1,7 +1,5 @@
-"""The weights of a pipeline's components: compared with their classes before any work, and loaded where the libraries
+"""The weights of a pipeline's components: compared with their classes, by headers alone, and loaded where the libraries
 would need help.
-
-Only headers and configs are read until weights are loaded.
 """
 
 from __future__ import annotations
@@ -9,6 +7,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +30,7 @@ from .lora_files import parse_lora
 from .lora_merging import merge_loras
 from .module_values import find_unusable_value
 from .packed_layers import METHODS, require_all_layers, require_whole_layers
+from .passed_checks import check_once
 from .preflight import check_lfs_pointers
 from .quantized_modules import replace_modules
 
@@ -107,7 +107,7 @@ def check_family_weights(pipeline: Path, family: Family) -> None:
 
 
 def check_described_component(checkpoint: Checkpoint, component: Component) -> None:
-    """Compares the weights of a component, quantized or not, with its class in its family.
+    """Compares the weights of a component, quantized or not, with its class in its family, unless they have passed.
 
     Raises:
         UserError: Weights are missing, unknown, in a format that is not read, or of another shape or dtype than the
@@ -115,11 +115,13 @@ def check_described_component(checkpoint: Checkpoint, component: Component) -> N
     """
     config = checkpoint.load_config()
     if is_awq(config):
-        _check_quantized(checkpoint, component.model_class, config)
-        return
-    checkpoint.require_supported(config)
-    unused = tuple(f"{name}." for name in component.unused_modules)
-    check_component(checkpoint, get_library(config), config.get("_class_name", component.model_class), config, unused)
+        compare = partial(_check_quantized, checkpoint, component.model_class, config)
+    else:
+        checkpoint.require_supported(config)
+        unused = tuple(f"{name}." for name in component.unused_modules)
+        class_name = config.get("_class_name", component.model_class)
+        compare = partial(check_component, checkpoint, get_library(config), class_name, config, unused)
+    check_once(compare, checkpoint, component, config)
 
 
 def check_component(
@@ -254,9 +256,7 @@ def _compare(
 
 def _find_prefix(names: Sequence[str], expected: Collection[str]) -> str:
     """What names begin with that are expected without it; empty if there is no such beginning."""
-    if not names:
-        return ""
-    parts = names[0].split(".")
+    parts = names[0].split(".") if names else []
     prefixes = (".".join([*parts[:length], ""]) for length in range(1, len(parts)))
     return next((p for p in prefixes if all(n.startswith(p) and n.removeprefix(p) in expected for n in names)), "")
 

@@ -45,7 +45,8 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "recipes show": ("recipes", "show", "orin"),
     "info": ("info", ARTIFACT),
     "quantize, rtn": (*QUANTIZE, f"{SCRATCH}/artifact"),
-    "export onnx, graphs cached": (*EXPORT, "--precision", "fp32", "--output", f"{SCRATCH}/artifact"),
+    "export onnx, unchecked, graphs cached": (*EXPORT, "--precision", "fp32", "--output", f"{SCRATCH}/artifact"),
+    "export onnx, checked, graphs cached": (*EXPORT[:-1], "--precision", "fp32", "--output", f"{SCRATCH}/artifact"),
     "generate": ("generate", ARTIFACT, "--prompt", "a red sign", "--steps", "1", "--output", f"{SCRATCH}/image.png"),
     "evaluate, one prompt": (
         *("evaluate", "--recipe", RECIPE, "--candidate", f"{ARTIFACT}/model", "--limit", "1"),
@@ -91,7 +92,13 @@ class Checkout:
         (folder / RECIPE).write_text(yaml.safe_dump(RECIPE_CONTENT), "utf-8")
         user_folders = {f"XDG_{name}_HOME": folder / name.lower() for name in ("CACHE", "STATE")}
         # One thread: others would wait for each other on a busy machine, which is CPU time as well.
-        variables = {"PYTHONPATH": folder / "view", "OMP_NUM_THREADS": 1, **user_folders}
+        # The environment may keep Python from storing compiled modules, which it then compiles in every run.
+        variables = {
+            "PYTHONPATH": folder / "view",
+            "PYTHONDONTWRITEBYTECODE": "",
+            "OMP_NUM_THREADS": 1,
+            **user_folders,
+        }
         assignments = [f"{name}={value}" for name, value in variables.items()]
         self._prefix = ["env", "-C", str(folder), *assignments, sys.executable, "-m", "edgepress"]
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepress.common.user_folders import get_cache_folder, get_graph_cache_folder, get_traceback_folder
+from edgepress.common.user_folders import (
+    get_cache_folder,
+    get_check_cache_folder,
+    get_graph_cache_folder,
+    get_traceback_folder,
+)
 
 CACHE, STATE = "XDG_CACHE_HOME", "XDG_STATE_HOME"
 
@@ -17,6 +22,7 @@ CACHE, STATE = "XDG_CACHE_HOME", "XDG_STATE_HOME"
     [
         (get_cache_folder, CACHE, "edgepress"),
         (get_graph_cache_folder, CACHE, "edgepress/graphs"),
+        (get_check_cache_folder, CACHE, "edgepress/checks"),
         (get_traceback_folder, STATE, "edgepress/tracebacks"),
     ],
 )
