@@ -103,7 +103,9 @@ def check_family_weights(pipeline: Path, family: Family) -> None:
             unquantized = {key: value for key, value in config.items() if key != "quantization_config"}
             class_name = config.get("_class_name", component.model_class)
             module = build_described_module(checkpoint, get_library(config), class_name, unquantized)
-            require_all_layers(checkpoint, module, tied_names(module), component.unused_modules)
+            require_all_layers(
+                use_module_names(checkpoint, module), module, tied_names(module), component.unused_modules
+            )
 
 
 def check_described_component(checkpoint: Checkpoint, component: Component) -> None:
@@ -118,33 +120,16 @@ def check_described_component(checkpoint: Checkpoint, component: Component) -> N
         compare = partial(_check_quantized, checkpoint, component.model_class, config)
     else:
         checkpoint.require_supported(config)
-        unused = tuple(f"{name}." for name in component.unused_modules)
-        class_name = config.get("_class_name", component.model_class)
-        compare = partial(check_component, checkpoint, get_library(config), class_name, config, unused)
+        compare = partial(_check_described, checkpoint, component, config)
     check_once(compare, checkpoint, component, config)
 
 
-def check_component(
-    checkpoint: Checkpoint,
-    library: str,
-    class_name: str,
-    config: Mapping[str, Any],
-    unused_prefixes: tuple[str, ...] = (),
-) -> None:
-    """Compares the names and shapes of weights with those of the class that loads them. Reads only headers.
-
-    Args:
-        checkpoint: The component's weights.
-        library: `diffusers` or `transformers`.
-        class_name: The class whose names the weights have.
-        config: The component's config.json.
-        unused_prefixes: What the names of weights begin with that may be missing.
-
-    Raises:
-        UserError: The class cannot be built from the config, a weight is missing, has another shape or has integers, or
-            there are weights that the class does not have.
-    """
-    check_weights(checkpoint, build_described_module(checkpoint, library, class_name, config), config, unused_prefixes)
+def _check_described(checkpoint: Checkpoint, component: Component, config: Mapping[str, Any]) -> None:
+    """Compares weights in floating point with the class that loads them, under the names of its modules."""
+    unused = tuple(f"{name}." for name in component.unused_modules)
+    class_name = config.get("_class_name", component.model_class)
+    module = build_described_module(checkpoint, get_library(config), class_name, config)
+    check_weights(use_module_names(checkpoint, module), module, config, unused)
 
 
 def check_weights(
@@ -176,7 +161,7 @@ def check_weights(
 
 
 def _check_quantized(checkpoint: Checkpoint, class_name: str, config: Mapping[str, Any]) -> None:
-    """Compares weights in AWQ's layout with the modules that load them, as `check_component` does others."""
+    """Compares weights in AWQ's layout with the modules that load them, as `check_weights` does others."""
     from .hf_quantizers import AwqConfig
 
     config_file, library = checkpoint.folder / "config.json", get_library(config)

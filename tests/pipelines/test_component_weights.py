@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.previous_artifact import extract_previous_artifact
 from helpers.tiny import edit_weights, store_as_published
+from helpers.tiny_families import FLUX, KLEIN, QWEN, SD3, SDXL, write_tiny_family
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -73,6 +74,14 @@ def assert_equal_weights(model: Any, expected: Any) -> None:
 
 
 # ---------------------------------------------------------------- read as they mean to be
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [FLUX, SD3, SDXL, KLEIN, QWEN])
+def test_evaluate_takes_every_family_under_the_names_that_diffusers_stores(name: str, tmp_path: Path) -> None:
+    """transformers stores Qwen-Image's text encoder under names that its modules do not have."""
+    write_tiny_family(name, tmp_path)
+    check_candidate(tmp_path)
 
 
 def use_variant(pipeline: Path) -> None:
