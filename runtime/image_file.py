@@ -89,6 +89,11 @@ def read_image(content: bytes, name: str = "The image") -> Image.Image:
         raise UserError(f"{name} cannot be read ({reason}). Give a PNG, JPEG or WebP file.") from error
 
 
+def scale_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scales an image to a height and width in pixels, as diffusers does; one that has them stays the same."""
+    return image.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS)
+
+
 def media_type(image_format: ImageFormat) -> str:
     """The media type of a format, such as `image/png`."""
     return f"image/{image_format}"

@@ -21,6 +21,7 @@ from ..recipes.execution import NumThreads
 from .finite_outputs import require_finite_outputs
 from .generation_request import GenerationRequest, require_valid
 from .graph_sessions import GraphSessions
+from .image_file import scale_image
 from .malformed import reject_malformed
 from .memory_need import check_image_memory, choose_keep_loaded
 from .noise import torch_randn, torch_randn_sequence
@@ -361,8 +362,7 @@ class ImagePipeline:
     ) -> Any:
         """Encodes an image, scaled to the size of the request, and adds the noise of the schedule's first step."""
         drawn, noise = torch_randn_sequence(shape, request.seed, 2)
-        height, width = self.resolve_request_size(request)
-        scaled = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        scaled = scale_image(image, self.resolve_request_size(request))
         run = self._guard(self._run, ENCODING, request)
         return schedule.add_noise(self._host.encode_image(run, np.asarray(scaled), drawn), noise)
 

@@ -132,6 +132,14 @@ class EditsBody(ImagesBody):
     )
 
 
+def take_image(body: BaseModel) -> str:
+    """Returns the image of a body, empty if there is none; the body, which may live long, gives it up."""
+    text = getattr(body, IMAGE, None) or ""
+    if text:
+        setattr(body, IMAGE, "")
+    return text
+
+
 async def read_body(request: Request, schema: type[Body], media_types: Collection[str]) -> Body:
     """Reads the body of a request.
 
@@ -165,7 +173,8 @@ async def read_body(request: Request, schema: type[Body], media_types: Collectio
 
 async def _read_json(request: Request) -> dict[str, Any]:
     try:
-        return parse_strict_json((await request.body()).decode("utf-8"))
+        body = b"".join([part async for part in request.stream()])  # which the request does not hold on to
+        return parse_strict_json(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ApiError(400, "The body is not UTF-8. Send a JSON object in that encoding.") from error
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -95,6 +96,7 @@ class Engine:
         origin = ImageOrigin.from_request(
             request.generation, self.pipeline.pipeline_class, self._digest, self.pipeline.engine, quality
         )
+        origin = replace(origin, image_sha256=request.start_sha256)
         options = build_save_options(request.format.upper(), origin, self._provenance)
         if request.format == "png":
             options |= PNG_OPTIONS

@@ -52,7 +52,7 @@ async def generate(request: Request) -> Response:
     """Generates an image of a form or of JSON; the request is cancelled when its connection is closed."""
     service = get_service(request)
     body = await read_body(request, GenerateBody, (*FORMS, JSON))
-    image_request = service.builder.build(body)
+    (image_request,) = await service.build(body)
     if service.settings.logs_prompts:
         logger.info("Prompt: %s", image_request.generation.prompt)
     if body.response == "events":

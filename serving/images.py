@@ -20,12 +20,14 @@ class ImageRequest:
         format: The format of the file.
         quality: 1 to 100, for JPEG and WebP.
         warnings: What the client should know, in sentences.
+        start_sha256: The digest of the image to start from, before it was scaled; empty if there is none.
     """
 
     generation: GenerationRequest
     format: ImageFormat
     quality: int
     warnings: tuple[str, ...] = ()
+    start_sha256: str = ""
 
     def with_seed(self, seed: int) -> ImageRequest:
         """The same request with another seed."""

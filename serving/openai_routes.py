@@ -103,7 +103,7 @@ async def _answer(request: Request, body: ImagesBody, event: str) -> Response:
     service = get_service(request)
     if body.response_format == "url" and not service.settings.limits.keep_images:
         raise ApiError(422, "This server keeps no images. Set response_format to 'b64_json'.", "response_format")
-    requests = service.builder.build_all(body)
+    requests = await service.build(body)
     if service.settings.logs_prompts:
         logger.info("Prompt: %s", requests[0].generation.prompt)
     if body.stream:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
 import secrets
-from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,6 @@ from PIL.Image import Image
 from ..common.errors import UserError
 from ..common.suggest import suggest_name
 from ..runtime.generation_request import DEFAULT_STRENGTH, GenerationRequest
-from ..runtime.image_file import read_image
 from ..storage.pipeline_config import PresetConfig
 from .bodies import EditsBody, GenerateBody, ImagesBody
 from .errors import ApiError
@@ -74,14 +71,17 @@ class RequestBuilder:
         multiples = list(range(self.size_multiple, self.max_side + 1, self.size_multiple))
         return multiples, multiples
 
-    def build(self, body: GenerateBody) -> ImageRequest:
+    def build(self, body: GenerateBody, image: Image | None = None) -> ImageRequest:
         """Makes the request of a body.
+
+        Args:
+            body: The body, whose image was decoded.
+            image: That image, to start from.
 
         Raises:
             ApiError: A value is unknown, beyond a limit, or of no image that the pipeline can generate.
         """
         preset = self._find_preset(body.preset)
-        image = _decode_image(body.image) if body.image else None
         height, width = self._choose_size(preset, image)
         guidance = (preset.guidance if preset else 0.0) if body.guidance is None else body.guidance
         negative_prompt = body.negative_prompt or ""
@@ -96,9 +96,9 @@ class RequestBuilder:
             strength=body.strength or DEFAULT_STRENGTH,
         )
         self._require_valid(request, negative_prompt)
-        return ImageRequest(request, body.format, body.quality, _list_warnings(body, guidance))
+        return ImageRequest(request, body.format, body.quality, _list_warnings(body, guidance, image))
 
-    def build_all(self, body: ImagesBody) -> list[ImageRequest]:
+    def build_all(self, body: ImagesBody, image: Image | None = None) -> list[ImageRequest]:
         """Makes the requests of a body in OpenAI's form; see `build`."""
         count = body.n or 1
         if count > self.limits.max_images:
@@ -116,11 +116,11 @@ class RequestBuilder:
                 steps=body.steps,
                 template=body.template,
                 preset=name if name in self.presets else None,
-                image=body.image if isinstance(body, EditsBody) else None,
                 strength=body.strength if isinstance(body, EditsBody) else None,
                 format=body.output_format or "png",
                 **compression,
-            )
+            ),
+            image,
         )
         return [first.with_seed(first.generation.seed + index) for index in range(count)]
 
@@ -181,27 +181,11 @@ class RequestBuilder:
             raise ApiError(422, str(error)) from error
 
 
-def _list_warnings(body: GenerateBody, guidance: float) -> tuple[str, ...]:
+def _list_warnings(body: GenerateBody, guidance: float, image: Image | None) -> tuple[str, ...]:
     """What the client should know about fields that it sent and that have no effect."""
     has_no_effect = {
         NO_GUIDANCE: body.negative_prompt and not guidance,
-        NO_IMAGE: body.strength is not None and not body.image,
+        NO_IMAGE: body.strength is not None and image is None,
         NO_LOSS: "quality" in body.model_fields_set and body.format == "png",
     }
     return tuple(warning for warning, applies in has_no_effect.items() if applies)
-
-
-def _decode_image(text: str) -> Image:
-    """The image of a field: base64, after the header of a data URL if it is one.
-
-    Raises:
-        ApiError: It is none.
-    """
-    try:
-        return read_image(b64decode(text.rpartition(",")[2], validate=True))
-    except binascii.Error as error:
-        raise ApiError(
-            422, f"image is no base64 ({error}). Send a PNG, JPEG or WebP file in base64.", "image"
-        ) from error
-    except UserError as error:
-        raise ApiError(422, str(error), "image") from error

@@ -6,14 +6,18 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import cast
 
 from fastapi import Request
+from PIL.Image import Image
 
 from ..common.errors import summarize_error
+from ..common.memory import malloc_trim
+from .bodies import GenerateBody, ImagesBody, take_image
 from .engine import Engine
 from .errors import ApiError
 from .images import EncodedImage, ImageRequest
@@ -22,6 +26,7 @@ from .metrics import Metrics
 from .output_store import OutputStore
 from .request_builder import RequestBuilder
 from .settings import ServerSettings
+from .start_images import decode_start_image, scale_start_image
 from .template_store import TemplateStore
 
 HEARTBEAT_S = 15.0  # after which a connection shows that it still lives
@@ -56,6 +61,7 @@ class Service:
     builder: RequestBuilder
     metrics: Metrics
     is_ready: bool = field(default=False)
+    _decoder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "images"))
 
     @property
     def is_alive(self) -> bool:
@@ -65,6 +71,30 @@ class Service:
         busy_since = self.queue.busy_since
         is_stuck = busy_since is not None and monotonic() - busy_since > STUCK_FACTOR * self.settings.limits.timeout_s
         return self.queue.is_alive and not is_stuck
+
+    async def build(self, body: GenerateBody | ImagesBody) -> list[ImageRequest]:
+        """Makes the requests of a body; an image to start from is decoded beside the event loop, one at a time.
+
+        Raises:
+            ApiError: A value is unknown, beyond a limit, or of no image that the pipeline can generate.
+        """
+        text = take_image(body)
+        if not text:
+            return self._build(body, None)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, self._build_with_image, body, text)
+
+    def _build_with_image(self, body: GenerateBody | ImagesBody, text: str) -> list[ImageRequest]:
+        image = decode_start_image(text)
+        try:
+            return scale_start_image(self._build(body, image), image)
+        finally:
+            del image
+            malloc_trim()  # or the thread keeps the memory of the largest image
+
+    def _build(self, body: GenerateBody | ImagesBody, image: Image | None) -> list[ImageRequest]:
+        if isinstance(body, ImagesBody):
+            return self.builder.build_all(body, image)
+        return [self.builder.build(body, image)]
 
     def submit(self, requests: Sequence[ImageRequest]) -> Job:
         """Adds a job.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from helpers.server import TOKEN, RunningServer, run_server
 from helpers.small_artifact import write_small_artifact
 from PIL import Image
+
+from edgepress.runtime.image_metadata import read_origin
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +66,8 @@ def test_a_form_takes_a_file_and_json_base64(image_client: httpx.Client) -> None
     fields = {"prompt": "a cat", "seed": "1", "steps": "4"}
     form = image_client.post("/generate", data=fields | {"strength": "0.5"}, files={"image": content})
     assert form.status_code == 200, form.text
+    pixels = Image.open(BytesIO(content)).tobytes()
+    assert read_origin(Image.open(BytesIO(form.content)))["image_sha256"] == hashlib.sha256(pixels).hexdigest()
     for text in (base64.b64encode(content).decode(), f"data:image/png;base64,{base64.b64encode(content).decode()}"):
         body = {"prompt": "a cat", "seed": 1, "steps": 4, "strength": 0.5, "image": text}
         assert image_client.post("/generate", json=body).content == form.content
