@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from xml.sax.saxutils import quoteattr
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -30,6 +29,8 @@ XMP_KEYWORD = "XML:com.adobe.xmp"  # of the PNG specification
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED, CHANGED = f"{SOURCE_TYPES}trainedAlgorithmicMedia", f"{SOURCE_TYPES}compositeWithTrainedAlgorithmicMedia"
 EXIF_SOFTWARE, EXIF_IFD, EXIF_USER_COMMENT = 0x0131, 0x8769, 0x9286
+# What XML cannot hold in an attribute, or reads as spaces. xml.sax would do, but imports all of urllib and ssl.
+XML_ESCAPES = str.maketrans({character: f"&#{ord(character)};" for character in '&<>"\t\n\r'})
 ASCII_COMMENT = b"ASCII\0\0\0"  # what a user comment in ASCII begins with
 MAX_SEGMENT_BYTES = 60_000  # of EXIF and of XMP: one of a JPEG holds 65,533 bytes, and WebP is held to the same
 TEXTS = ("prompt", "negative_prompt")  # are recorded, or their hashes
@@ -249,7 +250,7 @@ def _build_xmp(origin: ImageOrigin, detail: Detail) -> str:
         "Iptc4xmpExt:AIPromptInformation": _keep_xml_characters(prompt) if detail == "prompt" else "",
         "xmp:CreatorTool": SOFTWARE,
     }
-    text = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items() if value)
+    text = " ".join(f'{name}="{value.translate(XML_ESCAPES)}"' for name, value in attributes.items() if value)
     return XMP.format(attributes=text)
 
 
