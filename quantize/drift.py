@@ -83,7 +83,7 @@ class DriftMeasurement:
         error, power = 0.0, 0.0
         for number in self.held_out:
             outputs = load_reference_outputs(self.workspace, number)
-            meter = _DriftMeter(outputs, stride, report)
+            meter = DriftMeter(outputs, stride, report)
             for name in plan.family.denoisers:
                 if (denoiser := getattr(pipeline, name)) is not None:
                     denoiser.forward = partial(meter.forward, denoiser.forward)
@@ -162,10 +162,16 @@ class _Counter:
         self.progress(self.stage, self.done, self.total)
 
 
-class _DriftMeter:
-    """Compares calls of quantized denoisers with what the reference returned, and returns the latter."""
+class DriftMeter:
+    """Compares calls of quantized denoisers with what the reference returned, and returns the latter.
 
-    def __init__(self, outputs: Sequence[Any], stride: int, report: Callable[[], None]) -> None:
+    Args:
+        outputs: What the reference's calls returned, in order.
+        stride: Every which call is compared.
+        report: Called after each call.
+    """
+
+    def __init__(self, outputs: Sequence[Any], stride: int = 1, report: Callable[[], None] = lambda: None) -> None:
         self.error, self.power = 0.0, 0.0
         self._outputs, self._stride, self._report, self._calls = outputs, stride, report, 0
 

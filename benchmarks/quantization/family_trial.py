@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from scipy.stats import t as student_t
@@ -21,20 +21,20 @@ from ...api.functions import evaluate
 from ...evaluate.results.schema import Results
 from ...evaluate.stats.bootstrap import MeanCI
 from ...export.onnx.exporter import ExportResult, export_onnx
-from ...pipelines.families import find_family
+from ...pipelines.families import find_family, is_described
 from ...pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from ...prompts.prompt import Prompt
 from ...quantize.pipeline import quantize_pipeline
 from ...quantize.result import QuantizeResult
 from ...recipes.schema import EvaluationSettings, GenerationSettings, QuantizationSettings, Recipe
-from ..synthetic.tiny_pipelines import write_tiny_pipeline
+from ..synthetic.tiny_pipelines import TEXTS, write_tiny_pipeline
 from ..synthetic.tiny_sizes import SIDE
 from .quantized_weights import take_over_weights
+from .velocity_errors import measure_velocity_errors, record_velocities
 
-Method = Literal["gptq", "best"]
-Latents = list[Tensor]
-BASE_METHOD = "rtn"
-TINY, LOADS, QUANTIZES_BASE, QUANTIZES = "tiny pipeline", "loads", "quantizes (rtn)", "quantizes"
+BASE_METHOD, METHOD = "rtn", "best"
+TINY, LOADS = "tiny pipeline", "loads"
+QUANTIZES_BASE, QUANTIZES = f"quantizes ({BASE_METHOD})", f"quantizes ({METHOD})"
 REOPENS, EVALUATES, COMPARES = "reopens equal", "evaluates", "compares errors"
 EXPORTS, GENERATES = "exports ONNX", "generates without torch"
 QUANTIZING = (TINY, LOADS, QUANTIZES_BASE, QUANTIZES, REOPENS, EVALUATES)
@@ -44,7 +44,11 @@ GUIDANCE = 1.0  # off; some classes take no smaller one
 TOLERANCE = 1e-3  # of the largest latent: products with packed and with dequantized weights are summed in other orders
 MAX_REASON = 200
 PROMPT = Prompt(id="a cat", prompt="a cat", language="en")
-IMAGES = [Prompt(id=f"noise {number}", prompt=PROMPT.prompt, language="en") for number in range(4)]
+NUM_SOLVED = len(TEXTS) - 1  # images that layers are solved on; the last prompt is held out
+# Prompts that calibration does not see. Their ids are seeds of noise.
+EVALUATED = ("a red car", "snow", "a house by the sea", "an old map", "rain", "three apples", "my hand", "a dark road")
+PROMPTS = [Prompt(id=text, prompt=text, language="en") for text in EVALUATED]
+SIZES = ((SIDE, SIDE), (SIDE, 2 * SIDE))
 WORKER = "edgepress.benchmarks.quantization.torchless_worker"
 WORKER_TIMEOUT_S = 600
 
@@ -55,15 +59,13 @@ class Trial:
 
     Attributes:
         name: The pipeline class.
-        method: How it was quantized besides rounding to nearest.
         reasons: For each column that was reached, why it failed; empty if it worked.
         layers: Number of quantized layers.
-        errors: Logarithm of the latents' error with the method over that with rounding to nearest: its mean over
+        errors: Logarithm of the velocities' error with `best` over that with rounding to nearest: its mean over
             images, with an interval.
     """
 
     name: str
-    method: Method = "gptq"
     reasons: dict[str, str] = field(default_factory=dict)
     layers: int = 0
     errors: MeanCI | None = None
@@ -86,23 +88,22 @@ class Trial:
         return all(self.reasons.get(column) == "" for column in columns)
 
 
-def run_trial(name: str, folder: Path, method: Method = "gptq") -> Trial:
+def run_trial(name: str, folder: Path) -> Trial:
     """Runs all columns of a class.
 
     Args:
         name: A pipeline class of diffusers.
         folder: An empty folder for everything that is written.
-        method: How to quantize, besides rounding to nearest.
     """
-    trial, source, model = Trial(name, method), folder / "source", folder / method / "model"
+    trial, source, model = Trial(name), folder / "source", folder / METHOD / "model"
     trial.attempt(TINY, lambda: write_tiny_pipeline(name, source))
     trial.attempt(LOADS, lambda: _load_and_generate(source))
     trial.attempt(QUANTIZES_BASE, partial(_quantize, source, folder, BASE_METHOD))
-    result = trial.attempt(QUANTIZES, partial(_quantize, source, folder, method))
+    result = trial.attempt(QUANTIZES, partial(_quantize, source, folder, METHOD))
     trial.layers = len(result.layers()) if result else 0
-    latents = trial.attempt(REOPENS, lambda: _compare_reopened(source, model))
+    trial.attempt(REOPENS, lambda: _compare_reopened(source, model))
     trial.attempt(EVALUATES, lambda: _evaluate(source, model, folder))
-    trial.errors = trial.attempt(COMPARES, lambda: _compare_errors(folder / BASE_METHOD / "model", *latents))
+    trial.errors = trial.attempt(COMPARES, lambda: _compare_errors(source, folder / BASE_METHOD / "model", model))
     trial.attempt(EXPORTS, lambda: _export(model, folder / "exported"))
     trial.attempt(GENERATES, lambda: _generate_without_torch(folder / "exported"))
     return trial
@@ -122,7 +123,7 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
         {
             "device": "test",
             "quantize": QuantizationSettings.model_validate({"method": method}),
-            "calibration": GenerationSettings(count=1, steps=STEPS, guidance=GUIDANCE, size=(SIDE, SIDE)),
+            "calibration": GenerationSettings(count=NUM_SOLVED, steps=STEPS, guidance=GUIDANCE, size=(SIDE, SIDE)),
         }
     )
     result = quantize_pipeline(recipe, source, folder / method)
@@ -131,29 +132,24 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
     return result
 
 
-def _compare_reopened(source: Path, model: Path) -> tuple[Latents, Latents]:
+def _compare_reopened(source: Path, model: Path) -> None:
     """Compares latents of the opened model with those of the original with the stored weights in place of its own.
-
-    Returns:
-        The latents of the original and of the opened model, for each of the images.
 
     Raises:
         ValueError: They differ.
     """
     pipeline = load_pipeline(source, torch.float32)
-    originals = _generate_latents(pipeline, IMAGES)
     take_over_weights(pipeline, model)
-    expected = _generate_latents(pipeline, IMAGES[:1])[0]
-    latents = _generate_latents(load_pipeline(model, torch.float32), IMAGES)
-    error, limit = float((latents[0] - expected).abs().max()), TOLERANCE * float(expected.abs().max())
+    expected = _generate_latents(pipeline)
+    latents = _generate_latents(load_pipeline(model, torch.float32))
+    error, limit = float((latents - expected).abs().max()), TOLERANCE * float(expected.abs().max())
     if not error <= limit:
         raise ValueError(f"latents differ by {error:.2g}, more than {limit:.2g}")
-    return originals, latents
 
 
-def _generate_latents(pipeline: Any, prompts: list[Prompt]) -> Latents:
-    latents: Any = generate_images(pipeline, prompts, _sampling(), output_type="latent")
-    return [torch.as_tensor(values).double() for values in latents]
+def _generate_latents(pipeline: Any) -> Tensor:
+    latents: Any = generate_images(pipeline, [PROMPT], _sampling(), output_type="latent")
+    return torch.as_tensor(latents[0]).double()
 
 
 def _evaluate(source: Path, model: Path, folder: Path) -> Results:
@@ -164,22 +160,26 @@ def _evaluate(source: Path, model: Path, folder: Path) -> Results:
         return evaluate(recipe, model=source, candidates=[model], metrics=("psnr",), output=folder / "evaluation")
 
 
-def _compare_errors(base: Path, originals: Latents, latents: Latents) -> MeanCI | None:
-    """Compares the squared errors of latents with those of another quantized model, each from the same noise.
+def _compare_errors(source: Path, base: Path, model: Path) -> MeanCI | None:
+    """Compares the velocities' squared errors of two quantized models, each from the latents of the original.
 
     Returns:
         The mean logarithm of the ratio, with its interval by Student's t; None where nothing differs.
 
     Raises:
-        ValueError: Latents are not finite.
+        ValueError: Velocities are not finite.
     """
-    base_latents = _generate_latents(load_pipeline(base, torch.float32), IMAGES)
+    family = find_family(source)
+    sizes = SIZES if is_described(family.pipeline_class) else SIZES[:1]
+    settings = [replace(_sampling(), height=height, width=width) for height, width in sizes]
+    calls, denoisers = [(prompt, sampling) for sampling in settings for prompt in PROMPTS], family.denoisers
+    outputs = record_velocities(load_pipeline(source, torch.float32), denoisers, calls)
     base_errors, errors = (
-        [float((x - y).square().mean()) for x, y in zip(values, originals, strict=True)]
-        for values in (base_latents, latents)
+        measure_velocity_errors(load_pipeline(folder, torch.float32), denoisers, calls, outputs)
+        for folder in (base, model)
     )
     if not all(map(math.isfinite, base_errors + errors)):
-        raise ValueError("latents are not finite")
+        raise ValueError("velocities are not finite")
     if not all(base_errors) or not all(errors):
         return None
     ratios = [math.log(error / base) for error, base in zip(errors, base_errors, strict=True)]

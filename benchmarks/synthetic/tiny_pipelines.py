@@ -31,6 +31,7 @@ OWN_CLASSES = {
     "StableUnCLIPImageNormalizer": "diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer",
     "T5GemmaEncoder": "transformers.models.t5gemma.modeling_t5gemma",  # diffusers saves its own as what nothing opens
 }
+TEXTS = ("a cat", "two dogs", "a blue bird", "fog over a field", "one old shoe")  # of prompts
 UNINITIALIZED = ("ChatGLMModel",)  # whose constructors leave weights as memory was
 
 
@@ -52,7 +53,7 @@ def write_tiny_pipeline(name: str, folder: Path) -> None:
                 randomize_weights(component)
     pipeline.save_pretrained(folder)
     (folder / "prompts").mkdir()
-    prompts = [Prompt(id=text, prompt=text, language="en") for text in ("a cat", "two dogs")]
+    prompts = [Prompt(id=text, prompt=text, language="en") for text in TEXTS]
     for purpose in ("calibration", "evaluation"):
         save_prompts(prompts, folder / "prompts" / f"{purpose}.jsonl")
 

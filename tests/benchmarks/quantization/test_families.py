@@ -39,6 +39,7 @@ def test_a_class_that_nobody_described_does_everything_but_export(tmp_path: Path
     table = families._render([trial], [trial.name, "FluxPipeline"])
     text = " ".join(table.split())
     assert "2 text-to-image classes" in text
+    assert "The whole interval is below 1 in 1 of 1 classes" in text
     assert "1 were tried" in text
     assert "1 can be quantized, opened again and evaluated, 0 be exported, and 0 generate without torch" in text
     assert "Not tried yet: `FluxPipeline`." in table
