@@ -153,8 +153,6 @@ class BenchResults(BenchModel):
     @model_validator(mode="after")
     def _require_consistent(self) -> BenchResults:
         """Refuses a summary that does not follow from the images, as after a file was edited or damaged."""
-        if self.schema_version < SCHEMA_VERSION:
-            return self
         if not self.images:
             raise ValueError("there is no image")
         expected = summarize_timings(self.summary.process_start, self.images, self.settings.keep_loaded)

@@ -82,7 +82,7 @@ def make_results(num_images: int, leak: int = 0, keep_loaded: bool = True, **cha
     return BenchResults(**fields | changes)
 
 
-DRIFT = {"slope": 1.0, "low": -1.0, "high": 2.0, "n": 10}
+FEW = {"p50": None, "p90": None, "p99": None}  # percentiles of one value
 VERSION_1 = {
     "schema_version": 1,
     "edgepress": "0.1.0",
@@ -108,8 +108,11 @@ VERSION_1 = {
     },
     "summary": {
         "ready": 0.5, "loading": 1.0, "start_up": 1.5, "first": 2.0,
-        "times": {"image": {"n": 1, "mean": 1.0, "percentiles": {"p50": None}, "longest": 3.0}},
-        "memory_drift": None, "time_drift": DRIFT,
+        "times": {
+            name: {"n": 1, "mean": seconds, "percentiles": FEW, "longest": seconds}
+            for name, seconds in (("image", 1.5), ("text encoder", 0.2), ("step", 0.3), ("decoder", 0.4))
+        },
+        "memory_drift": None, "time_drift": None,
     },
     "memory": {"peak": 3, "own": 2, "mapped": 1},
     "read": 40,
@@ -119,6 +122,10 @@ VERSION_1 = {
         {
             "prompt": "a", "seed": 0, "seconds": 3.0, "loading": 1.0, "text_encoder": 0.1, "steps": [0.1],
             "decoder": 0.1, "rss": 2, "peak": 3,
-        }
+        },
+        {
+            "prompt": "b", "seed": 1, "seconds": 1.5, "loading": 0.0, "text_encoder": 0.2, "steps": [0.3],
+            "decoder": 0.4, "rss": 2, "peak": 3,
+        },
     ],
 }  # fmt: skip

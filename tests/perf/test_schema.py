@@ -18,10 +18,16 @@ def test_old_keys_are_read() -> None:
     assert results.incomplete_reason == "interrupted"
     assert results.conditions.power.policies[0].max_hz == 2
     assert results.settings.num_images == 100
-    assert results.summary.latencies["image"].max == 3.0
+    assert results.summary.latencies["image"].max == 1.5
     assert results.memory.file_backed == 1
     assert results.images[0].peak_rss == 3
     assert BenchResults.model_validate_json(results.model_dump_json()) == results
+
+
+def test_a_summary_of_version_1_that_contradicts_its_images_is_refused() -> None:
+    summary = VERSION_1["summary"] | {"first": 1.0}  # type: ignore[operator]
+    with pytest.raises(ValidationError, match=r"summary\.first_image is 1, not 2, which is what follows"):
+        BenchResults.model_validate(VERSION_1 | {"summary": summary})
 
 
 def test_written_results_are_read() -> None:
