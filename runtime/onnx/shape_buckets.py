@@ -91,7 +91,7 @@ def select_bucket(graphs: Mapping[str, BucketedGraph], name: str, inputs: Arrays
     """
     if name not in graphs:
         raise UserError(
-            f"Graph {name!r} is missing from the artifact, which has {', '.join(graphs)}. Export the artifact again."
+            f"Graph {name!r} is not in pipeline.json, which lists {', '.join(graphs)}. Export the artifact again."
         )
     axis_sizes = graphs[name].axis_sizes(inputs)
     for bucket in graphs[name].buckets:

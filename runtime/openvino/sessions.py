@@ -102,7 +102,7 @@ class OpenVinoSessions:
         if name not in self._compiled:
             if name not in self._files:
                 raise UserError(
-                    f"Graph {name!r} is missing from the artifact, which has {', '.join(self._files) or 'none'}. "
+                    f"Graph {name!r} is not in pipeline.json, which lists {', '.join(self._files) or 'none'}. "
                     "Export the artifact again."
                 )
             start = perf_counter()

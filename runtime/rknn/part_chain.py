@@ -48,8 +48,7 @@ class ChainedGraphs:
         """
         if name not in self._graphs:
             raise UserError(
-                f"Graph {name!r} is missing from the artifact, which has {', '.join(self._graphs)}. Export all "
-                "components."
+                f"Graph {name!r} is not in pipeline.json, which lists {', '.join(self._graphs)}. Export all components."
             )
         first, *rest = self._graphs[name]
         output = self._run_part(first.name, {port: inputs[port] for port in first.inputs})

@@ -75,7 +75,7 @@ def test_providers_have_short_names_in_any_case(files: dict[str, Path], name: st
 
 
 def test_missing_graph(files: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"'unet' is missing from the artifact, which has float32, float16, int64"):
+    with pytest.raises(UserError, match=r"'unet' is not in pipeline\.json, which lists float32, float16, int64"):
         SessionPool(files)("unet", {})
 
 

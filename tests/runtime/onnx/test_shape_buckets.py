@@ -38,5 +38,5 @@ def test_missing_shape_names_the_exported_ones() -> None:
 
 
 def test_missing_graph_names_the_exported_ones() -> None:
-    with pytest.raises(UserError, match="'unet' is missing from the artifact, which has fixed, dynamic"):
+    with pytest.raises(UserError, match=r"'unet' is not in pipeline\.json, which lists fixed, dynamic"):
         select_bucket(GRAPHS, "unet", {})
