@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from ..generation.candidates import REFERENCE
 from ..metrics.base import Score
 from ..results.aggregate import find_missing_scores, find_text_remarks, find_truncated_prompts
 from ..results.schema import (
@@ -138,7 +139,7 @@ def describe_noise_floor(results: Results) -> str:
 def list_details(results: Results) -> list[tuple[str, str]]:
     """Lists the inputs, versions and costs of a run, each as a name and a text."""
     identity = results.identity
-    systems = {"reference": identity.reference, **identity.variants}
+    systems = {REFERENCE: identity.reference, **identity.variants}
     details = [(name, f"{system.folder.path}, SHA-256 {system.folder.sha256}") for name, system in systems.items()]
     if identity.ground_truth:
         details.append(("ground truth", f"{identity.ground_truth.path}, SHA-256 {identity.ground_truth.sha256}"))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...common.markdown_table import render_table
+from ..generation.candidates import REFERENCE
 from ..results.schema import (
     READ,
     REMARKS,
@@ -186,7 +187,7 @@ def _format_heading(results: Results) -> str:
     variants = [(format_code(name), system) for name, system in list(identity.variants.items())[:MAX_VARIANTS]]
     lines = [
         f"- {name}: {format_code(system.folder.path)} ({describe_system(system)})"
-        for name, system in [("reference", identity.reference), *variants]
+        for name, system in [(REFERENCE, identity.reference), *variants]
     ]
     icon = VERDICT_ICONS[results.verdict]
     return (
@@ -281,7 +282,7 @@ def _build_fidelity(results: Results) -> Section:
 def _build_problems(results: Results) -> Section:
     rows = [
         [
-            format_code(problem.variant) if problem.variant else "reference",
+            format_code(problem.variant) if problem.variant else REFERENCE,
             escape_cell(problem.text),
             f"{format_code(prompt)} seed {seed}",
         ]

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from ...common.errors import escape_controls
+from ..generation.candidates import REFERENCE
 from ..metrics.base import Score
 from ..results.aggregate import find_missing_scores, find_text_remarks, find_truncated_prompts
 from ..results.schema import (
@@ -74,7 +75,7 @@ def _format_heading(results: Results) -> str:
     identity = results.identity
     lines = [
         f"{name}  {system.folder.path}{f', {system.engine}' if system.engine else ''}"
-        for name, system in {"reference": identity.reference, **identity.variants}.items()
+        for name, system in {REFERENCE: identity.reference, **identity.variants}.items()
     ]
     dtype = f", {identity.reference.dtype}" if identity.reference.dtype else ""
     lines.append(
