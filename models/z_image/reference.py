@@ -59,26 +59,29 @@ def _run_transformer(module: Any, case: GoldenInput, hidden: Tensor) -> GraphOut
     """Runs the transformer.
 
     The velocity has the sign of the transformer's output, and rows for the pads of the image but not for the prompt.
+    There may be no refiners and no layers: what is captured is there in any case.
     """
     (final,) = module.all_final_layer.values()
+    first = next(iter(module.layers), final)  # of what reads the rows of the image, followed by those of the prompt
     time = torch.tensor([(1000 - case.timestep) / 1000])
-    with _capture_outputs(module.context_refiner[-1], module.noise_refiner[-1], final) as outputs:
+    with _capture_calls(module.cap_embedder, first, final) as calls:
         module([torch.from_numpy(case.latents)[0, :, None]], time, [hidden])
-    caption, image, velocity = outputs
-    return {"caption": _to_array(caption), "transformer": _to_array(velocity[:, : image.shape[1]])}
+    (_, embedded), (states, _), (_, velocity) = calls
+    num_patches = states.shape[1] - len(embedded)
+    return {"caption": _to_array(states[:, num_patches:]), "transformer": _to_array(velocity[:, :num_patches])}
 
 
 @contextmanager
-def _capture_outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects what modules return when they run, in the order of the arguments."""
-    outputs: list[Any] = [None] * len(modules)
+def _capture_calls(*modules: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collects the first argument and the output of modules when they run, in the order of the modules."""
+    calls: list[Any] = [None] * len(modules)
 
     def make_hook(index: int) -> Any:
-        return lambda _module, _inputs, output: outputs.__setitem__(index, output)
+        return lambda _module, inputs, output: calls.__setitem__(index, (inputs[0], output))
 
     hooks = [module.register_forward_hook(make_hook(index)) for index, module in enumerate(modules)]
     try:
-        yield outputs
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
