@@ -132,9 +132,12 @@ def require_effect(option: str, has_effect: bool, reason: str) -> None:
         UserError: It was given.
     """
     context = click.get_current_context()
-    name = next(str(parameter.name) for parameter in context.command.params if option in parameter.opts)
+    parameter = next(parameter for parameter in context.command.params if option in parameter.opts)
+    name = str(parameter.name)
+    is_negated = parameter.secondary_opts and not context.params[name]  # such as --no-gates
+    given = parameter.secondary_opts[0] if is_negated else option
     if not has_effect and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-        raise UserError(f"{option} has no effect: {reason}. Leave it out.")
+        raise UserError(f"{given} has no effect: {reason}. Leave it out.")
 
 
 def accept_old_names(renames: Renames) -> Callable[[C], C]:

@@ -9,7 +9,7 @@ import click
 
 from ..api import functions as api
 from ..storage.preflight import check_results_folder
-from .command import Command, Group, accept_old_names
+from .command import Command, Group, accept_old_names, require_effect
 from .console import print_json, show_progress
 from .options import PATH, json_option, model_option, output_option, recipe_option, restart_option, verbosity_options
 from .parameter_types import WholeNumber
@@ -67,6 +67,8 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
         evaluate.require_no_options(context)
         return
     plan = api.plan_evaluation(recipe, **options)
+    if options["gates"]:
+        require_effect("--gates", bool(plan.gates), "the recipe has none" if recipe else "only a recipe has any")
     with show_progress() as progress:
         results = api.run_evaluation(plan, progress)
     _print_results(results, plan.output, as_json)

@@ -92,6 +92,15 @@ def test_the_exit_code_is_the_verdict(gates: str, code: int, verdict: str | None
     assert ("was not measured" in result.stderr) == (code == 2)
 
 
+def test_gates_without_any_in_the_recipe_are_refused() -> None:
+    write_images("one", 0)
+    write_images("other", 5)
+    for recipe, reason in (((), "only a recipe has any"), (("--recipe", "empty.yaml"), "the recipe has none")):
+        Path("empty.yaml").write_text("device: board\n")
+        error = run(*recipe, "--pairs", "one", "other", "--gates").exception
+        assert str(error) == f"--gates has no effect: {reason}. Leave it out."
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 1)])
 def test_an_inconclusive_gate_fails_only_where_the_recipe_is_strict(strict: str, code: int) -> None:
