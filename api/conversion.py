@@ -16,6 +16,8 @@ from ..storage.files import list_files, read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
 from ..storage.preflight import check_disk_space
+from ..storage.relative_path import is_file_name
+from ..storage.safetensors_header import read_tensor_headers
 from ..storage.weight_files import WEIGHT_FILE_STEMS, find_weight_folders
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ def convert(
         what = "is no safetensors file" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}. Give a single-file checkpoint in safetensors.")
     check_new_folder(target)
+    read_tensor_headers(source)
+    _check_component_name(pipeline, component)
     from ..storage.checkpoint import write_sharded
 
     converted = _read_components(source, pipeline, component)
@@ -113,6 +117,14 @@ def _read_components(file: Path, pipeline: Path, component: str | None) -> list[
         names = ", ".join(part.component for part in converted)
         raise UserError(f"{file} has no component {component!r}. Choose from: {names}.")
     return chosen
+
+
+def _check_component_name(pipeline: Path, component: str | None) -> None:
+    """Raises UserError where a pipeline has no component of a name, whatever the file holds."""
+    index = read_json_object(pipeline / MODEL_INDEX)
+    names = [name for name in index if is_file_name(name) and (pipeline / name / "config.json").is_file()]
+    if component is not None and component not in names:
+        raise UserError(f"{pipeline} has no component {component!r}. Choose from: {', '.join(names)}.")
 
 
 def _require_weights(pipeline: Path, taken: Collection[str], file: Path) -> None:

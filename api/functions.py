@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -84,8 +85,6 @@ def quantize(
     loaded = load_checked(recipe)
     source = open_model(recipe, loaded, model, resolve_pipeline)
     resolved = override(adapt_recipe(loaded, source), model, method, loras, tune, budget)
-    if not ignore_plan:
-        require_fit_unless_forced(resolved, source, force)
     from ..quantize.pipeline import quantize_pipeline
 
     with naming_recipe(recipe, adapt_recipe(loaded, source)):
@@ -97,6 +96,7 @@ def quantize(
             restart=restart,
             max_memory=max_memory,
             reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
+            check_fit=None if ignore_plan else partial(require_fit_unless_forced, resolved, source, force),
             progress=progress,
         )
 
@@ -155,11 +155,12 @@ def export_onnx(
     source = resolve_source(model) if model is not None else target
     resolved = adapt_recipe(resolved, source) if resolved else None
     section = resolved.export if resolved else None
+    check_fit: Callable[[], object] | None = None
     if resolved and not ignore_plan:
         changes = {"precision": precision, "format": format, "float_dtype": float_dtype}
         planned = override_export(resolved, changes)
         require_format(planned, planned.export, IGNORE_ADVICE)
-        require_fit(planned, source, IGNORE_ADVICE)
+        check_fit = partial(require_fit, planned, source, IGNORE_ADVICE)
     from ..export.onnx.exporter import export_onnx as export
 
     with naming_recipe(recipe, resolved):
@@ -180,6 +181,7 @@ def export_onnx(
             presets=resolved.presets if resolved else DEFAULT_PRESETS,
             runtime=resolved.runtime if resolved else DEFAULT_RUNTIME,
             verify=verify,
+            check_fit=check_fit,
             progress=progress,
         )
 

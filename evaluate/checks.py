@@ -1,4 +1,7 @@
-"""Checks a plan before any work: what can be known from folders, headers and arithmetic, for all sources."""
+"""Checks a plan before any work: what can be known from folders, headers and arithmetic, for all sources.
+
+`check_plan` imports no torch; `check_components` compares weights with their classes.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,21 @@ from .generation.candidates import ImageSource
 from .generation.server import connect
 from .images.image_file import get_image_stem
 from .images.recorded_prompts import check_recorded_prompts, read_recorded_prompts
+from .metrics.registry import check_metric_names
 from .plan import EvaluationPlan
+from .results.history import init_history
 
 
 def check_plan(plan: EvaluationPlan) -> None:
-    """Checks everything that can be checked without reading weights.
+    """Checks everything that can be checked without the classes of pipelines.
 
     Raises:
-        UserError: There is nothing to compare, a folder cannot be written to, or a source lacks files or cannot
-            generate such images.
+        UserError: There is nothing to compare, a metric does not exist, a folder cannot be written to, the history is
+            none, or a source lacks files or cannot generate such images.
     """
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
+    check_metric_names(plan.metrics)
     check_results_folder(plan.output)
     if plan.history:
         _check_history(plan.history)
@@ -42,6 +48,32 @@ def check_plan(plan: EvaluationPlan) -> None:
         if plan.sampling and source.kind != "images":
             _check_source(source, plan.sampling, plan.prompts)
     _check_images(plan)
+
+
+def check_components(plan: EvaluationPlan) -> None:
+    """Checks the weights, schedulers and tokenizers of pipelines against their classes. Reads only headers.
+
+    Raises:
+        UserError: A class is unknown, or a component does not fit its class.
+    """
+    for source in (plan.reference, *plan.candidates.values()):
+        if plan.sampling and source.kind == "diffusers":
+            _check_components(source)
+
+
+def _check_components(source: ImageSource) -> None:
+    from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
+    from ..pipelines.config_keys import warn_about_unknown_keys
+    from ..pipelines.scheduler_class import check_scheduler_class
+    from ..pipelines.tokenizer_loading import check_tokenizers
+
+    check_pipeline_weights(source.folder)
+    family = load_families().get(read_pipeline_class(source.folder))
+    if family is not None:  # of others, no one knows which weights their libraries ignore or rename
+        check_scheduler_class(source.folder, family)
+        warn_about_unknown_keys(source.folder)
+        check_tokenizers(source.folder)
+        check_family_weights(source.folder, family)
 
 
 def _check_images(plan: EvaluationPlan) -> None:
@@ -67,12 +99,14 @@ def _hash_prompts(prompts: Sequence[Prompt], seeds: int) -> dict[str, str]:
 
 
 def _check_history(file: Path) -> None:
-    """Checks that a history can be written."""
+    """Checks that a history can be written, and that a file which is there is one."""
     require_possible_path(file)
     try:
         check_results_folder(file.parent)
     except UserError as error:
         raise UserError(f"The history {file} cannot be written: {error}") from error
+    if file.exists():
+        init_history(file)
 
 
 def _check_source(source: ImageSource, sampling: SamplingParams, prompts: Sequence[Prompt]) -> None:
@@ -86,20 +120,8 @@ def _check_source(source: ImageSource, sampling: SamplingParams, prompts: Sequen
         require_optimum(source.folder)
         return
     if source.kind == "diffusers":
-        from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
-        from ..pipelines.config_keys import warn_about_unknown_keys
-        from ..pipelines.scheduler_class import check_scheduler_class
-        from ..pipelines.tokenizer_loading import check_tokenizers
-
         check_quantization_packages(source.folder)
         check_pipeline(source.folder)
-        check_pipeline_weights(source.folder)
-        family = load_families().get(read_pipeline_class(source.folder))
-        if family is not None:  # of others, no one knows which weights their libraries ignore or rename
-            check_scheduler_class(source.folder, family)
-            warn_about_unknown_keys(source.folder)
-            check_tokenizers(source.folder)
-            check_family_weights(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)
         for replacement in source.files:
             check_component_file(source.folder, replacement)

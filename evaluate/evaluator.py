@@ -20,7 +20,7 @@ from ..storage.layout import GENERATORS, locate_folder
 from ..storage.manifest import library_versions
 from ..storage.publishing import shared_lock
 from ..storage.snapshot import FolderSnapshot
-from .checks import check_plan
+from .checks import check_components, check_plan
 from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource, read_origin
 from .metrics.base import list_image_scores, list_pair_scores
@@ -61,13 +61,14 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
         digest = prompt_set_digest(plan.prompts)
         baseline.require_same_plan(plan.baseline, baseline_results, digest, _describe_sampling(plan), plan.candidates)
     check_plan(plan)
+    ground_truth = load_ground_truth(plan)
     metrics = load_metrics(plan.metric_settings, plan.metrics)
     has_ground_truth = plan.ground_truth is not None
     gates = resolve_gates(plan.gates, [*metrics.metrics, *metrics.unavailable], has_ground_truth, plan.metrics)
     for gate in gates:
         if gate.unmeasured_reason:
             logger.warning("The gate %s will not be measured: %s.", gate.name, gate.unmeasured_reason)
-    ground_truth = load_ground_truth(plan)
+    check_components(plan)
     if plan.history:
         history.init_history(plan.history)
     seconds: dict[str, float] = {}

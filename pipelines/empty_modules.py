@@ -6,15 +6,16 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from ..common.errors import UserError
 from ..common.validation import format_value
 from ..storage.files import read_json_object
 from ..storage.recovery import advise_recovery
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 MIN_LAYER_LIMIT = 1000  # more than any model has
 ENCODER_CONFIG = "encoder"  # in the config of an encoder and a decoder

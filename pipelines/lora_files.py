@@ -12,9 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from ..common.file_names import require_local
@@ -25,6 +23,9 @@ from ..storage.manifest import LoraRecord
 from ..storage.safetensors_header import read_tensor_headers
 from ..storage.weight_formats import FLOAT_DTYPES
 from .hub import DEMO_LORA
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of diffusers and PEFT, in a folder
 PEFT_CONFIG = "adapter_config.json"
@@ -187,6 +188,25 @@ def read_lora(file: Path) -> LoraContent:
     """Reads all tensors of a LoRA, and how they are scaled.
 
     Raises:
+        UserError: The file is corrupt, or not what `check_lora_header` requires.
+    """
+    names = check_lora_header(file)
+    with open_safetensors(file) as opened:
+        tensors = {name: opened.get_tensor(name) for name in names}
+        metadata = opened.metadata() or {}
+    config = file.parent / PEFT_CONFIG
+    if names[0].startswith(PEFT_PREFIX) and config.exists():
+        return LoraContent(tensors, {}, read_json_object(config))
+    return LoraContent(tensors, _split_metadata(file, metadata), None)
+
+
+def check_lora_header(file: Path) -> list[str]:
+    """Checks by its header that a file holds a LoRA that can be read.
+
+    Returns:
+        The names of its tensors.
+
+    Raises:
         UserError: The file is corrupt, holds no LoRA or an adapter of another kind, or has other numbers than floats.
     """
     headers = read_tensor_headers(file)
@@ -197,13 +217,7 @@ def read_lora(file: Path) -> LoraContent:
         raise UserError(
             f"{file} has {stored.name} in {stored.dtype}, which is not read. Use a LoRA in BF16, F16 or F32."
         )
-    with open_safetensors(file) as opened:
-        tensors = {name: opened.get_tensor(name) for name in names}
-        metadata = opened.metadata() or {}
-    config = file.parent / PEFT_CONFIG
-    if names[0].startswith(PEFT_PREFIX) and config.exists():
-        return LoraContent(tensors, {}, read_json_object(config))
-    return LoraContent(tensors, _split_metadata(file, metadata), None)
+    return names
 
 
 def _require_lora(file: Path, names: list[str]) -> None:

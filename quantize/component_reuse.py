@@ -99,17 +99,11 @@ def find_reused(
     Raises:
         UserError: An artifact has no text encoder of the same weights, quantized it in another way, or lacks blocks.
     """
-    if artifacts and plan.settings.budget is not None:
-        raise UserError(
-            "quantize.budget distributes bytes over all components, so none can be reused as it is. Leave out --reuse, "
-            "or quantize without a budget."
-        )
     encoders = [component for component in plan.components if component.spec.role == "text_encoder"]
     reused: dict[str, SharedComponent] = {}
     for path in artifacts:
         artifact, manifest = Artifact(path), read_manifest(path)
-        if manifest is None or not artifact.has_model:
-            raise UserError(f"{path} is no artifact with a quantized model, so nothing can be reused. Check --reuse.")
+        assert manifest is not None  # see quantize/preflight.py
         shared = {
             component.name: SharedComponent(component, artifact, manifest, name)
             for component in encoders

@@ -14,7 +14,7 @@ from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.sampling import SamplingParams
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..recipes.budget import parse_budget
-from ..recipes.schema import PRIMARY, QuantizationSettings, Recipe
+from ..recipes.schema import PRIMARY, Recipe
 from ..storage.files import FileRecord, hash_files
 from ..storage.manifest import LoraRecord, Manifest, library_versions
 from ..storage.snapshot import FolderSnapshot
@@ -35,6 +35,7 @@ from .float_layers import warn_about_floats
 from .matmul_dtype import choose_matmul_dtype
 from .model_size import compute_savings, count_unquantized_bytes
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan, count_linear_weights
+from .preflight import describe_quantization
 from .solver.block import (
     BlockResult,
     list_schemes,
@@ -252,11 +253,6 @@ class QuantizationJob:
             allocation=read_allocation(workspace),
             versions=library_versions(),
         )
-
-
-def describe_quantization(settings: QuantizationSettings) -> dict[str, Any]:
-    """Returns what the result depends on of the section `quantize`: the steps, however they are given."""
-    return settings.model_dump(mode="json", exclude={"method"}) | {"steps": list(settings.resolved_steps)}
 
 
 def _count_bytes(files: Sequence[FileRecord], folder: str) -> int:

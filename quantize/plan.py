@@ -35,13 +35,13 @@ from ..pipelines.linear_selection import (
     select_linears,
 )
 from ..pipelines.scheduler_class import check_scheduler_class
-from ..recipes.key_errors import RecipeValueError
 from ..recipes.schema import QuantizationSettings
 from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.weight_files import find_weight_folders, get_library
+from .preflight import check_component_names
 
 if TYPE_CHECKING:
     import torch
@@ -216,12 +216,8 @@ def build_plan(source: Path, settings: QuantizationSettings) -> QuantizationPlan
     family = find_family(source)
     index = read_json_object(source / MODEL_INDEX)
     specs = [spec for spec in family.components if index.get(spec.name) != [None, None]]  # such as a left out T5
-    names = [spec.name for spec in specs]
     selected = family.list_quantized(settings.components)
-    for name in settings.components or ():
-        if name not in names:
-            problem = f"{family.pipeline_class} has no component {name!r}. Choose from: {', '.join(names)}."
-            raise RecipeValueError("quantize.components", settings.components, problem)
+    check_component_names(source, family, settings)
     check_scheduler_class(source, family)
     warn_about_unknown_keys(source)
     check_pipeline_weights(source)

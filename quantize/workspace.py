@@ -16,9 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from ..storage.checkpoint import open_safetensors
@@ -28,6 +26,9 @@ from ..storage.integrity import require_intact
 from ..storage.layout import MANIFEST, MODEL, Artifact
 from ..storage.manifest import Manifest, read_manifest
 from ..storage.publishing import artifact_lock, fsync_folder, publish_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEY_LENGTH = 16
 KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")

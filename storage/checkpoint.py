@@ -13,12 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
@@ -28,6 +23,11 @@ from .recovery import advise_recovery
 from .safetensors_header import read_tensor_headers
 from .weight_files import INDEX_SUFFIX, WeightFiles, select_weight_files
 from .weight_formats import CAST_DTYPES, require_supported
+
+if TYPE_CHECKING:  # headers are read without torch
+    import torch
+    from safetensors import SafetensorError
+    from torch import Tensor
 
 MAX_SHARD_BYTES = 1_000_000_000
 MAX_OPEN_BYTES = 2**26  # read before a file is opened again: until it is closed, what was read counts as memory
@@ -39,7 +39,7 @@ WRAPPER_PREFIXES = ("module.", "base_model.model.", "model.diffusion_model.", "d
 # have such names themselves.
 COMPONENT_PREFIXES = {"diffusers": ("transformer.", "unet.", "vae."), "transformers": ("text_encoder.",)}
 
-TensorChange = Callable[[Tensor], Tensor]
+TensorChange = Callable[["Tensor"], "Tensor"]
 """Returns a changed tensor of the same shape and dtype."""
 
 
@@ -156,6 +156,8 @@ class Checkpoint:
             yield group
 
     def _read_tensor(self, file: Any, name: str) -> Tensor:
+        import torch
+
         info = self._infos[name]
         tensor: Tensor = file.get_tensor(info.stored_name)
         tensor = tensor.to(torch.bfloat16) if info.dtype in CAST_DTYPES else tensor
@@ -199,20 +201,23 @@ class Checkpoint:
 
     def check_finite(
         self,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         progress: Progress = no_progress,
         stage: str = "checking weights",
     ) -> None:
         """Checks all weights for NaN, for infinite values, and for values that become infinite when they are used.
 
         Args:
-            dtype: The dtype that weights are cast to.
+            dtype: The dtype that weights are cast to; None: float32.
             progress: Called with tensors.
             stage: The name of the stage that progress is reported under.
 
         Raises:
             UserError: A weight contains one.
         """
+        import torch
+
+        dtype = dtype or torch.float32
         for number, (name, tensor) in enumerate(self.load_tensors(self.names())):
             progress(stage, number, len(self.names()))
             if tensor.is_floating_point() and tensor.numel():
@@ -248,6 +253,8 @@ def open_safetensors(file: Path) -> Any:
     Raises:
         UserError: The file is corrupt.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
@@ -321,6 +328,9 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, format_tag: str = "pt"
         format_tag: The value of the metadata key `format`. It may hold any text: with a second metadata key, the order
             of bytes would not be deterministic.
     """
+
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     def write(temporary: Path) -> None:
         try:

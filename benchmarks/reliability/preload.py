@@ -19,7 +19,7 @@ STAGES = (
     "export.onnx.exporter",
     "export.rknn.exporter",
     "pipelines.hf_quantizers",
-    "quantize.pipeline",
+    "quantize.run",
     "runtime.pipeline",
     "benchmarks.reliability.fault_runner",
     "benchmarks.synthetic.classes",

@@ -27,6 +27,19 @@ class MetricSet(NamedTuple):
     unavailable: list[UnavailableMetric]
 
 
+def check_metric_names(selected: Sequence[str]) -> list[str]:
+    """Returns the names of all metrics, sorted.
+
+    Raises:
+        UserError: A selected one is none of them.
+    """
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name not in SUPPORT_MODULES)
+    for name in selected:
+        if name not in names:
+            raise UserError(f"Unknown metric {name!r}: {suggest_name(name, names)}")
+    return names
+
+
 def load_metrics(settings: MetricSettings | None = None, selected: Sequence[str] = ()) -> MetricSet:
     """Creates the metrics, sorted by name.
 
@@ -38,10 +51,7 @@ def load_metrics(settings: MetricSettings | None = None, selected: Sequence[str]
         UserError: A selected metric does not exist or is not available.
         ValueError: Two scores have the same name.
     """
-    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name not in SUPPORT_MODULES)
-    for name in selected:
-        if name not in names:
-            raise UserError(f"Unknown metric {name!r}: {suggest_name(name, names)}")
+    names = check_metric_names(selected)
     modules = [import_module(f"{package.__name__}.{name}") for name in names if not selected or name in selected]
     created: list[Metric | UnavailableMetric] = [
         module.create_metric(settings or MetricSettings()) for module in modules

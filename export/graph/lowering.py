@@ -6,10 +6,9 @@ import onnx
 import onnx_ir as ir
 
 from ...common.errors import UserError
+from .opsets import SUPPORTED_OPSETS
 from .passes import attention, group_norm, rms_norm, rotary
 from .passes.simplify import fold_constants
-
-SUPPORTED_OPSETS = range(18, 25)
 
 
 def lower_graph(model: ir.Model, opset: int, allow_contrib_ops: bool) -> ir.Model:

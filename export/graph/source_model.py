@@ -11,8 +11,6 @@ from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
 from ...models.base.family import Family
 from ...models.registry import get_family
-from ...pipelines.component_weights import check_described_component, check_pipeline_weights, use_module_names
-from ...pipelines.empty_modules import build_empty_component
 from ...pipelines.families import find_family
 from ...pipelines.hub import read_pipeline_arguments, read_pipeline_class
 from ...recipes.key_errors import RecipeValueError
@@ -28,6 +26,8 @@ from .tokenizer_files import resolve_tokenizer_files
 
 class SourcePipeline:
     """A diffusers folder whose configs and checkpoints are each read once. Create it with `open_source`.
+
+    Opening it imports no torch, so that what is wrong with it is said at once.
 
     Attributes:
         folder: The diffusers folder.
@@ -54,6 +54,9 @@ class SourcePipeline:
             prefix = description.weight_prefix if description else ""
             checkpoint = Checkpoint(self.folder / component, prefix)
             if description and not {f"{name}.weight" for name in description.embeddings} <= set(checkpoint.names()):
+                from ...pipelines.component_weights import use_module_names
+                from ...pipelines.empty_modules import build_empty_component
+
                 checkpoint = use_module_names(checkpoint, build_empty_component(self.folder / component))
             self._checkpoints[component] = checkpoint
         return self._checkpoints[component]
@@ -65,11 +68,18 @@ class SourcePipeline:
             UserError: Weights are corrupt, of a format that is not read, or not those of the class that config.json
                 describes.
         """
+        from ...pipelines.component_weights import check_described_component, check_pipeline_weights
+
         check_pipeline_weights(self.folder)
         for component in self.family.components:
             if not (self.folder / component.name).is_dir():
                 continue  # one that the pipeline can do without
             check_described_component(self.open_checkpoint(component.name), component)
+
+    def has_int4(self, component: str) -> bool:
+        """Whether any weight of a component has 4 bits, of which eight share an int32."""
+        checkpoint = self.open_checkpoint(component)
+        return any(name.endswith(".qweight") and checkpoint.dtype(name) == "I32" for name in checkpoint.names())
 
     def find_symmetric_solution(self, component: str) -> Checkpoint | None:
         """Returns the first symmetric INT4 solution of a component, by name."""

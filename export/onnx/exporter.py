@@ -1,13 +1,16 @@
-"""Exports a pipeline to ONNX graphs with their weights beside them, published as one folder."""
+"""Exports a pipeline to ONNX graphs with their weights beside them, published as one folder.
+
+What can be checked without torch comes first, then its import.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...common.progress import Progress, no_progress
 from ...pipelines.preflight import check_images
@@ -20,11 +23,10 @@ from ...storage.files import digest_files
 from ...storage.layout import Artifact
 from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ...storage.snapshot import FolderSnapshot
-from ..verification.parity import Parity
-from .prepare import ImageSizes, plan_export
-from .traced_graphs import trace_graphs
-from .verifier import verify_graphs
-from .writer import OnnxWriter
+from .preflight import ExportInputs, ImageSizes, check_inputs
+
+if TYPE_CHECKING:
+    from ..verification.parity import Parity
 
 PARITY_TITLES = {"exact": "Graphs against torch", "exported": "Graphs with int8 products against torch"}
 logger = logging.getLogger(__name__)
@@ -75,6 +77,14 @@ def _warn_about_ineffective(overrides: Mapping[str, Any], settings: ExportSettin
             logger.warning("%s has no effect: %s is %s, not %s.", name, key, getattr(settings, key), needed)
 
 
+def _check_sizes(inputs: ExportInputs, presets: Presets, verify: bool) -> None:
+    """Raises UserError where the pipeline cannot generate images of the presets, or those that verify the graphs."""
+    if inputs.host is not None:
+        check_preset_sizes(presets, inputs.source.family, inputs.source.configs)
+    for size in inputs.sizes if verify else ():
+        check_images(inputs.source.folder, *size)
+
+
 def export_onnx(
     source: str | Path,
     output: str | Path,
@@ -93,6 +103,7 @@ def export_onnx(
     presets: Presets = DEFAULT_PRESETS,
     runtime: RuntimeSettings = DEFAULT_RUNTIME,
     verify: bool = True,
+    check_fit: Callable[[], object] | None = None,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Exports a pipeline to `output/onnx`. An existing export there is replaced on success, and else left alone.
@@ -115,6 +126,7 @@ def export_onnx(
         presets: Settings to generate images with, which the export records.
         runtime: How graphs run on the device, which the export records.
         verify: Whether to compare the graphs with torch, which takes the memory of running both.
+        check_fit: Called once all is checked that takes no time: whether the device can run the result.
         progress: Called with a stage, what is done and the total.
 
     Returns:
@@ -142,12 +154,16 @@ def export_onnx(
     if sizes and not verify and merged.shapes != "fixed":
         logger.warning("sizes have no effect: shapes are dynamic, and no image is verified.")
     artifact = Artifact(Path(output))
-    plan = plan_export(Path(source), artifact.path, merged, sizes or merged.sizes)
-    if plan.host is not None:  # which generates images of these sizes
-        check_preset_sizes(presets, plan.source.family, plan.source.configs)
-    if verify:
-        for size in plan.sizes:
-            check_images(plan.source.folder, *size)
+    inputs = check_inputs(Path(source), artifact.path, merged, sizes or merged.sizes)
+    _check_sizes(inputs, presets, verify)
+    if check_fit:
+        check_fit()
+    from .prepare import plan_export
+    from .traced_graphs import trace_graphs
+    from .verifier import verify_graphs
+    from .writer import OnnxWriter
+
+    plan = plan_export(inputs)
     snapshot = FolderSnapshot.take(plan.source.folder)
     with artifact_lock(artifact.path) as work, staging_folder(work, "onnx") as stage:
         with ThreadPoolExecutor(1) as pool:

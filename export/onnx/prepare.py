@@ -1,31 +1,23 @@
-"""Plans an export: opens its inputs, and checks everything that can be wrong before anything is written."""
+"""Plans an export whose inputs have been checked: opens their weights, and checks what needs torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from ...common.errors import UserError
-from ...models.base.host import Host, load_host
-from ...models.base.image_size import check_image_size
-from ...pipelines.sampling import read_native_size
-from ...recipes.key_errors import RecipeValueError, checking_key
+from ...models.base.host import Host
 from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
-from ...storage.layout import Artifact
-from ...storage.preflight import check_disk_space, is_within
+from ...storage.preflight import check_disk_space
 from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.int8_operands import to_int8_operand, to_matmul_8bits_operand
-from ..graph.lowering import SUPPORTED_OPSETS
-from ..graph.passes.dequantize_linear import MIN_OPSET as DEQUANTIZE_MIN_OPSET
-from ..graph.preflight import check_export
-from ..graph.source_model import SourcePipeline, open_source
+from ..graph.source_model import SourcePipeline
+from .preflight import ExportInputs, ImageSizes
 from .tensorrt import get_unsupported_reason
 
-ImageSizes = Sequence[tuple[int, int]]
 GRAPH_BYTES = 2**18  # of a graph without weights, and what describes it; real ones are smaller
 
 
@@ -91,32 +83,21 @@ class ExportPlan:
         )
 
 
-def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: ImageSizes) -> ExportPlan:
-    """Opens and checks the inputs of an export.
+def plan_export(inputs: ExportInputs) -> ExportPlan:
+    """Opens the weights of an export, and checks what needs their classes or values.
 
     Args:
-        source: A diffusers folder, quantized or not, or an artifact folder.
-        output: The artifact folder to export to.
-        settings: Settings of the export.
-        sizes: Heights and widths in pixels of the images to check; empty for the model's native size.
+        inputs: What `check_inputs` returned.
 
     Raises:
         UserError: An input is invalid.
     """
-    with checking_key("export.opset", settings.opset):
-        _check_opset(settings)
-    pipeline = open_source(source, settings.extra_graphs)
-    if is_within(output, pipeline.folder):
-        raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
-    check_export(pipeline, Artifact(output).onnx)
-    host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
-    sizes = sizes or [(read_native_size(pipeline.folder),) * 2]
-    _check_shapes(pipeline, host, settings, sizes)
+    pipeline, settings = inputs.source, inputs.settings
     pipeline.check_weights()
+    host = inputs.host
     for prompt_format in host.prompt_formats if host is not None else ():
         has_template = prompt_format.chat_template_kwargs is not None
         pipeline.read_tokenizer_files(prompt_format.tokenizer, has_template, prompt_format.is_padded)
-    components = list(dict.fromkeys(graph.component for graph in pipeline.family.graphs))
     is_signed = settings.precision == "int4" and settings.format == "qdq"
     is_qdq = settings.format == "qdq"
     open_weights = partial(
@@ -124,62 +105,16 @@ def plan_export(source: Path, output: Path, settings: ExportSettings, sizes: Ima
         to_operand=to_dequantize_linear_operand if is_signed else to_matmul_nbits_operand,
         to_int8_operand=to_int8_operand if is_qdq or settings.precision == "w8a8" else to_matmul_8bits_operand,
     )
-    weights = {name: open_weights(pipeline.open_checkpoint(name)) for name in components}
-    _check_submodules(pipeline)
-    if settings.precision == "int4" and not any(source.int4_linears for source in weights.values()):
-        problem = (
-            f"{pipeline.folder} has no INT4 weights. Quantize it with 'edgepress quantize', or pass --precision fp32."
-        )
-        raise RecipeValueError("export.precision", settings.precision, problem)
-    solutions: dict[str, Checkpoint] = {}
+    weights = {name: open_weights(pipeline.open_checkpoint(name)) for name in inputs.components}
+    solutions = dict(inputs.int8_solutions)
     if is_signed:
         asymmetric = [name for name, source in weights.items() if source.has_zero_points]
         solutions = {name: _get_symmetric_solution(pipeline, name) for name in asymmetric}
-    elif settings.precision == "w8a8":
-        solutions = _find_int8_solutions(pipeline, components, settings)
     for name, solution in solutions.items():
         weights[name] = open_weights(pipeline.open_checkpoint(name), solution)
-    plan = ExportPlan(pipeline, host, settings, sizes, solutions, weights)
-    check_disk_space(output, plan.estimate_bytes())
+    plan = ExportPlan(pipeline, host, settings, inputs.sizes, solutions, weights)
+    check_disk_space(inputs.output, plan.estimate_bytes())
     return plan
-
-
-def _check_opset(settings: ExportSettings) -> None:
-    """Raises UserError where the opset is not supported, or too low for the format."""
-    is_signed = settings.precision == "int4" and settings.format == "qdq"
-    lowest = DEQUANTIZE_MIN_OPSET if is_signed else min(SUPPORTED_OPSETS)
-    if not lowest <= settings.opset <= max(SUPPORTED_OPSETS):
-        raise UserError(
-            f"Opset {settings.opset} does not support {settings.precision} in the format {settings.format}. "
-            f"Choose an --opset from {lowest} to {max(SUPPORTED_OPSETS)}."
-        )
-
-
-def _check_shapes(pipeline: SourcePipeline, host: Host | None, settings: ExportSettings, sizes: ImageSizes) -> None:
-    """Raises UserError where an image size or prompt length is not possible, or not known to be."""
-    for size in sizes:
-        with checking_key("export.sizes", tuple(sizes)):
-            check_image_size(pipeline.family, pipeline.configs, *size)
-    if host is None and settings.shapes == "fixed":
-        problem = f"fixed shapes are not supported for {pipeline.family.pipeline_class}. Use 'shapes: dynamic'."
-        raise RecipeValueError("export.shapes", settings.shapes, problem)
-    formats = host.prompt_formats if host is not None else ()
-    limits = [prompt_format.max_tokens for prompt_format in formats if not prompt_format.is_padded]
-    max_tokens = max(limits, default=settings.max_prompt_tokens)
-    if settings.max_prompt_tokens > max_tokens:
-        problem = f"the pipeline reads at most {max_tokens} tokens of a prompt. Choose {max_tokens} or less."
-        raise RecipeValueError("export.max_prompt_tokens", settings.max_prompt_tokens, problem)
-
-
-def _check_submodules(pipeline: SourcePipeline) -> None:
-    """Raises UserError where a graph needs a submodule that was removed from its component."""
-    for graph in pipeline.family.graphs:
-        names = pipeline.open_checkpoint(graph.component).names() if graph.submodule else ()
-        if graph.submodule and not any(name.startswith(f"{graph.submodule}.") for name in names):
-            raise UserError(
-                f"The {graph.submodule} was removed from {pipeline.folder / graph.component} during quantization. "
-                f"Leave out {graph.name}, or export it from the original pipeline."
-            )
 
 
 def _get_symmetric_solution(pipeline: SourcePipeline, component: str) -> Checkpoint:
@@ -190,26 +125,3 @@ def _get_symmetric_solution(pipeline: SourcePipeline, component: str) -> Checkpo
             "with an additional symmetric scheme (quantize.extra_schemes: {qdq: {group_size: 128, symmetric: true}})."
         )
     return solution
-
-
-def _find_int8_solutions(
-    pipeline: SourcePipeline, components: Sequence[str], settings: ExportSettings
-) -> dict[str, Checkpoint]:
-    """Returns the INT8 solutions of the components that have one.
-
-    Raises:
-        UserError: No component has one, or the format does not support the activations.
-    """
-    if settings.format == "qdq" and settings.activations == "dynamic":
-        raise UserError(
-            "The format qdq does not support dynamic activations. Pass --activations static, or --format ort."
-        )
-    candidates = {name: pipeline.find_int8_solution(name, settings.activations) for name in components}
-    solutions = {name: solution for name, solution in candidates.items() if solution is not None}
-    if not solutions:
-        raise UserError(
-            f"{pipeline.folder} has no INT8 solution with {settings.activations} activations. Quantize with an "
-            "additional scheme (quantize.extra_schemes: {w8a8: {bits: 8, group_size: channel, symmetric: true, "
-            f"narrow_range: true, activations: {settings.activations}}}}})."
-        )
-    return solutions

@@ -12,11 +12,10 @@ from ...models.base.family import Component
 from ...models.base.host import load_host
 from ...pipelines.empty_modules import build_empty_component
 from ...pipelines.linear_selection import find_repeated_blocks, select_convolutions, select_linears
-from ...pipelines.preflight import check_exported_schedule, warn_about_scheduler_options
-from ...pipelines.sampling import read_native_size
+from ...pipelines.preflight import warn_about_scheduler_options
 from ...recipes.hardware import Hardware
 from ...recipes.schema import Recipe
-from ..graph.source_model import SourcePipeline, open_source
+from ..graph.source_model import SourcePipeline
 from .cost_model import (
     CONVOLUTION_FACTOR,
     CONVOLUTION_WEIGHT_FACTOR,
@@ -27,6 +26,7 @@ from .cost_model import (
 )
 from .device_plan import DevicePlan, GraphEstimate, Verdict
 from .graph_meter import DECODING, DENOISING, MeteredGraph, meter_graphs
+from .preflight import check_inputs
 
 TILE_SIZE = 256  # pixels of the tiles that are recommended for decoding
 
@@ -45,24 +45,14 @@ def plan_device(
     Raises:
         UserError: The recipe says nothing of its device, or the family is not known well enough.
     """
-    if recipe.hardware is None:
-        raise UserError(
-            f"The recipe for {recipe.device} has no section 'hardware', so nothing is known of the device. Add it."
-        )
-    model = open_source(source, recipe.export.extra_graphs)
+    inputs = check_inputs(source, recipe, size)
+    model, chosen = inputs.model, inputs.size
     warn_about_scheduler_options(model.folder)
-    check_exported_schedule(model.folder, model.family)
-    chosen = size or _resolve_size(recipe, model)
-    planner = _Planner(model, recipe, recipe.hardware, memory)
+    planner = _Planner(model, recipe, inputs.hardware, memory)
     plan = planner.plan(chosen, recipe)
     if plan.verdict is not Verdict.DOES_NOT_FIT:
         return plan
     return replace(plan, remedies=tuple(planner.find_remedies(plan, recipe)))
-
-
-def _resolve_size(recipe: Recipe, model: SourcePipeline) -> tuple[int, int]:
-    size = recipe.presets.quality.size
-    return (read_native_size(model.folder),) * 2 if size == "native" else size
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...common.errors import UserError
 from ...models.base.graph import Graph
-from ...models.base.host import load_host
-from ...models.base.image_size import check_image_size
 from ...models.base.npu import (
     GraphPart,
     NpuHost,
@@ -23,23 +20,15 @@ from ...models.base.npu import (
     with_tiled_decoder,
 )
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
-from ...pipelines.preflight import check_host
-from ...recipes.key_errors import RecipeValueError, checking_key
+from ...recipes.key_errors import RecipeValueError
 from ...recipes.rknn import RknnSettings
 from ...recipes.schema import Scheme
 from ...runtime.rknn.part_chain import PartRef
-from ...runtime.rknn.toolkit import find_interpreter
-from ...storage.checkpoint import Checkpoint
-from ...storage.layout import Artifact, solution_folders
 from ..graph.external_weights import WeightSource
-from ..graph.source_model import SourcePipeline, open_source
+from ..graph.source_model import SourcePipeline
 from .part_graph import make_part_weights
 from .planning.partition import DOMAIN_BYTES, WEIGHT_BITS, PartLimits, make_single_part, partition_graph
-
-SCHEME_EXAMPLES = {
-    "w4a16": "{group_size: 32, symmetric: true, narrow_range: true}",
-    "w8a8": "{bits: 8, group_size: channel, symmetric: true, narrow_range: true, activations: static}",
-}
+from .preflight import find_solution, open_quantized, resolve_size, select_components
 
 
 @dataclass(frozen=True)
@@ -133,42 +122,28 @@ def get_input_names(part: GraphPart) -> tuple[str, ...]:
 
 
 def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, components: Sequence[str] = ()) -> RknnJob:
-    """Checks all inputs of an export, and prepares it. Writes nothing.
+    """Prepares an export, and checks what needs torch. Writes nothing.
 
     Args:
-        model: The source pipeline.
+        model: The source pipeline, as `check_inputs` returned it.
         output: Artifact folder; 4- and 8-bit solutions come from its `model` folder, if there is one.
         settings: Settings of the recipe.
         components: Components to export; empty: all.
 
     Raises:
-        UserError: There is no toolkit, or the pipeline cannot be exported with these settings.
+        UserError: The pipeline cannot be exported with these settings.
     """
-    find_interpreter()
-    if settings.precision == "w4a16" and settings.target != "rk3576":
-        raise UserError(
-            f"The NPU of the {settings.target} does not support 4-bit weights. Use --precision fp16 or w8a8."
-        )
     npu = load_npu_spec(model.family)
     model.read_tokenizer_files()
     model.check_weights()
-    check_host(model.folder, model.family)
     configs = model.configs
-    native_size = load_host(model.family, configs).native_resolution
-    image_size = (native_size, native_size) if settings.size == "native" else settings.size
-    with checking_key("rknn.size", settings.size):
-        check_image_size(model.family, configs, *image_size)
+    image_size = resolve_size(model, settings)
     embeddings = load_embedding_table(model, npu)
     host = load_npu_host_class(npu)(configs, image_size, settings.max_prompt_tokens, embeddings, settings.tile)
     npu = with_tiled_decoder(npu, host)
     selected = _select_components(npu, settings, components)
-    quantized_model = open_source(output) if Artifact(output).model.is_dir() else model
+    quantized_model = open_quantized(model, output)
     weights = {name: _open_weights(model, quantized_model, npu, name, settings) for name in selected}
-    if settings.precision in SCHEME_EXAMPLES and not any(component.scheme for component in weights.values()):
-        raise UserError(
-            f"{quantized_model.folder} has no {settings.precision} solution. Quantize with an extra scheme "
-            f"(quantize.extra_schemes: {{rknn: {SCHEME_EXAMPLES[settings.precision]}}})."
-        )
     return RknnJob(
         model=model,
         quantized_model=quantized_model,
@@ -188,45 +163,23 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
 
 def _select_components(npu: NpuSpec, settings: RknnSettings, components: Sequence[str]) -> list[str]:
     """Selects the components to export."""
-    known = list(dict.fromkeys(graph.component for graph in npu.graphs))
-    unknown = [name for name in components if name not in known]
-    if unknown:
-        raise UserError(f"Unknown component {unknown[0]!r}. Choose from: {', '.join(known)}.")
     absent = [name for name in settings.cpu if npu.graph(name) is None]
     if absent:
         graphs = ", ".join(graph.name for graph in npu.graphs)
         raise RecipeValueError("rknn.cpu", settings.cpu, f"unknown graph {absent[0]!r}. Choose from: {graphs}.")
-    return [name for name in known if not components or name in components]
+    return select_components(npu, components)
 
 
 def _open_weights(
     model: SourcePipeline, quantized_model: SourcePipeline, npu: NpuSpec, component: str, settings: RknnSettings
 ) -> ComponentWeights:
-    solution, scheme = _find_solution(quantized_model, component, settings) or (None, None)
+    solution, scheme = find_solution(quantized_model, component, settings) or (None, None)
     return ComponentWeights(
         npu=make_part_weights(model, npu, component, solution),
         unquantized=make_part_weights(model, npu, component),
         cpu=make_part_weights(quantized_model, npu, component),
         scheme=scheme,
     )
-
-
-def _find_solution(model: SourcePipeline, component: str, settings: RknnSettings) -> tuple[Checkpoint, Scheme] | None:
-    """Finds the first solution of a component, by name, whose scheme suits the precision."""
-    is_four_bit: Callable[[Scheme], bool] = lambda scheme: scheme.bits == 4 and scheme.narrow_range  # noqa: E731
-    is_eight_bit: Callable[[Scheme], bool] = lambda scheme: scheme.activations == "static"  # noqa: E731
-    is_suitable: Callable[[Scheme], bool] = {
-        "w4a16": is_four_bit,
-        "w8a8": is_eight_bit,
-        "fp16": lambda _: False,
-        "auto": is_eight_bit if settings.target == "rk3588" else is_four_bit,
-    }[settings.precision]
-    for folder in solution_folders(model.folder, component):
-        solution = Checkpoint(folder)
-        scheme = Scheme.model_validate(solution.load_config().get("scheme", {}))
-        if is_suitable(scheme):
-            return solution, scheme
-    return None
 
 
 def _partition(

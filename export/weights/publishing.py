@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from ... import __version__
 from ...common.errors import UserError
 from ...common.progress import Progress
-from ...pipelines.preflight import check_pipeline
+from ...pipelines.preflight import check_pipeline, check_weight_formats
 from ...storage.files import digest_files
 from ...storage.layout import WEIGHT_EXPORT_NAME, Artifact
 from ...storage.preflight import check_disk_space, check_output, check_replaceable, is_within
@@ -18,7 +18,6 @@ from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ...storage.snapshot import FolderSnapshot
 from ...storage.weight_export import ComponentRecord, WeightExport, write_weight_export
 from ..graph.source_model import SourcePipeline, open_source
-from .component import WeightReader
 
 WriteComponents = Callable[[Path], Mapping[str, ComponentRecord]]
 """Writes all files into a folder, and returns what was written of each component."""
@@ -60,14 +59,14 @@ class PipelineExport:
     pipeline: SourcePipeline
     target: Path
 
-    def require_int4(self, components: Iterable[WeightReader], what: str = "INT4 weights") -> None:
-        """Raises UserError if no weight of some components has 4 bits.
+    def require_int4(self, has_int4: bool, what: str = "INT4 weights") -> None:
+        """Raises UserError if no weight of what is exported has 4 bits.
 
         Args:
-            components: The components.
-            what: What is missing then.
+            has_int4: Whether one has.
+            what: What is missing otherwise.
         """
-        if not any(component.has_int4 for component in components):
+        if not has_int4:
             raise UserError(f"{self.pipeline.folder} has no {what}. Quantize it with 'edgepress quantize'.")
 
     def publish(self, write: WriteComponents, packages: tuple[str, ...], progress: Progress) -> WeightExportResult:
@@ -104,6 +103,8 @@ class PipelineExport:
 def open_export(source: str | Path, output: str | Path, folder: str) -> PipelineExport:
     """Opens a pipeline to export, and checks its files and that the export can be written.
 
+    No torch is imported. Weights are compared with their classes by `pipeline.check_weights`, which is left to do.
+
     Args:
         source: A diffusers folder or an artifact folder.
         output: The artifact folder.
@@ -120,5 +121,5 @@ def open_export(source: str | Path, output: str | Path, folder: str) -> Pipeline
     check_output(artifact)
     check_replaceable(target, [target / WEIGHT_EXPORT_NAME])
     check_pipeline(pipeline.folder)
-    pipeline.check_weights()
+    check_weight_formats(pipeline.folder)
     return PipelineExport(pipeline, target)

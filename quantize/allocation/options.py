@@ -11,6 +11,8 @@ INT8 = "int8"
 GROUPED = {"g128": 128, "g64": 64, "g32": 32}
 OPTIONS = (*GROUPED, INT8, FLOAT)  # from few bytes to many
 SCALE_BITS, ZERO_POINT_BITS = 16, 4
+MIN_BITS = 4  # of a weight in any format, without scales and zero points
+MIN_BITS_PER_WEIGHT = MIN_BITS + (SCALE_BITS + ZERO_POINT_BITS) / max(GROUPED.values())
 
 
 def list_options(scheme: Scheme) -> dict[str, Scheme | None]:

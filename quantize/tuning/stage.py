@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import shutil
 
-from ...common.errors import UserError
 from ...recipes.schema import PRIMARY
 from ...storage.manifest import TuningRecord
 from ..plan import ComponentPlan, QuantizationPlan
+from ..preflight import require_tuned_component
 from ..workspace import Workspace, read_metadata
 from .blocks import tune_blocks
 from .budget import AUTO_MINUTES
@@ -54,11 +54,7 @@ def check_tuning(plan: QuantizationPlan) -> None:
     Raises:
         UserError: The recipe gives minutes, and no denoiser is quantized.
     """
-    if plan.settings.tune not in ("off", "auto") and not list_tuned_components(plan):
-        raise UserError(
-            f"quantize.tune is {plan.settings.tune}, but no denoiser is quantized, so that there is nothing to tune. "
-            "Set it to off."
-        )
+    require_tuned_component(plan.settings, bool(list_tuned_components(plan)))
 
 
 def list_tuned_components(plan: QuantizationPlan) -> list[ComponentPlan]:

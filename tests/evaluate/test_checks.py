@@ -11,7 +11,7 @@ import pytest
 from helpers.tiny import edit_weights
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.checks import check_plan
+from edgepress.evaluate.checks import check_components, check_plan
 from edgepress.evaluate.evaluator import run_evaluation
 from edgepress.evaluate.generation.candidates import ImageSource
 from edgepress.evaluate.plan import EvaluationPlan
@@ -78,11 +78,11 @@ def test_weights_that_a_class_does_not_have_are_found_on_both_sides(plan: Evalua
     with edit_weights(damaged.folder / "transformer") as tensors:
         tensors["layers.0.extra.weight"] = tensors["x_pad_token"].clone()
     with pytest.raises(UserError, match=r"does not have, .*: layers\.0\.extra\.weight\."):
-        check_plan(plan)
+        check_components(plan)
     with edit_weights(damaged.folder / "transformer") as tensors:
         del tensors["layers.0.extra.weight"], tensors["x_pad_token"]
     with pytest.raises(UserError, match=r"'x_pad_token', required by config\.json, is missing"):
-        check_plan(plan)
+        check_components(plan)
 
 
 def test_an_incomplete_reference_is_found_as_well(plan: EvaluationPlan) -> None:

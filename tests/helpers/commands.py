@@ -24,7 +24,7 @@ _SERVER.set_forkserver_preload(
         "diffusers.schedulers.scheduling_flow_match_euler_discrete",
         "transformers.models.qwen3.modeling_qwen3",
         "edgepress.cli.main",
-        "edgepress.quantize.pipeline",
+        "edgepress.quantize.run",
         "edgepress.benchmarks.reliability.fault_runner",
         "pytest",  # each process imports the main module again
     ]

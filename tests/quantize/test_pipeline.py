@@ -29,7 +29,7 @@ from edgepress.numerics.affine import dequantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.pipelines.sampling import generate_images, load_pipeline, resolve_sampling
 from edgepress.prompts.reader import load_prompts
-from edgepress.quantize import pipeline as pipeline_module
+from edgepress.quantize import run as run_module
 from edgepress.quantize.model_size import estimate_output_bytes
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.plan import build_plan
@@ -310,7 +310,7 @@ def test_an_output_inside_the_model_folder_is_rejected(lean: Path) -> None:
 def test_a_model_in_the_place_of_the_result_is_refused_and_stays(
     lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr(run_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     model = tmp_path / "own" / "model"
     shutil.copytree(lean, model)
     before = hash_folder(tmp_path)
@@ -496,7 +496,7 @@ def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
     shutil.copytree(lean, source)
     if spoil:
         spoil(source, output)
-    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr(run_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     recipe = Recipe.model_validate({"device": "test", "calibration": {"count": 1, "steps": 1, **settings}})
     with pytest.raises(UserError, match=message):
         quantize_pipeline(recipe, source, output)
@@ -535,7 +535,7 @@ def test_what_later_stages_cannot_do_is_known_before_weights_are_read(
 def test_a_disk_without_room_is_known_before_weights_are_read(
     lean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr(run_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
     with pytest.raises(UserError, match=r"artifact needs at least \d\.\d MB, but its disk has 0\.0 MB free"):
         quantize_pipeline(make_recipe("rtn"), lean, tmp_path / "artifact")
@@ -554,7 +554,7 @@ def test_the_estimate_of_what_is_written_is_below_what_is_written(
 def test_another_recipe_is_refused_before_weights_are_read(
     lean: Path, results: dict[str, QuantizeResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr(run_module, "check_finite_weights", lambda *_: pytest.fail("weights are read"))
     with pytest.raises(UserError, match=r"was made from another recipe.*--force"):
         quantize_pipeline(make_recipe("awq"), lean, results["rtn"].output)
 

@@ -26,7 +26,7 @@ from edgepress.common.errors import UserError
 from edgepress.common.progress import Progress
 from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.quantize import job as job_module
-from edgepress.quantize import pipeline as pipeline_module
+from edgepress.quantize import run as run_module
 from edgepress.quantize.calibration import collector
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.quantize.workspace import Workspace, WorkspaceState, read_metadata
@@ -393,7 +393,7 @@ def test_a_run_that_was_killed_after_publishing_is_finished(
         raise KilledError
 
     with monkeypatch.context() as patched, suppress(KilledError):
-        patched.setattr(pipeline_module, "_retire_stale_exports", kill)
+        patched.setattr(run_module, "_retire_stale_exports", kill)
         quantize_pipeline(SHORT_RECIPE, lean, artifact.path)
     assert artifact.manifest.exists()
     assert not artifact.timings.exists()

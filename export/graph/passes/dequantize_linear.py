@@ -13,8 +13,6 @@ import onnx_ir as ir
 from ..external_weights import Int4Layout, Int8Layout
 from .rewrite import find_matmuls, get_or_add_initializer, get_weight_dtype, replace_node
 
-MIN_OPSET = 21  # the first opset whose DequantizeLinear supports blocks and INT4
-
 
 def replace_with_dequantize_linear(model: ir.Model, linears: Mapping[str, Int4Layout | Int8Layout]) -> ir.Model:
     """Replaces the MatMul nodes of linear layers whose weights alone are quantized, in place.

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
-from edgepress.export.comfyui.exporter import export_comfyui, pack, zero_difference
+from edgepress.export.comfyui.exporter import export_comfyui
+from edgepress.export.comfyui.writer import pack, zero_difference
 from edgepress.numerics.affine import QuantizedWeight, dequantize, minmax_qparams, quantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.numerics.quant_spec import QuantSpec

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
-from edgepress.export.compressed_tensors.exporter import export_compressed_tensors, pack
+from edgepress.export.compressed_tensors.exporter import export_compressed_tensors
+from edgepress.export.compressed_tensors.writer import pack
 from edgepress.numerics.affine import dequantize, minmax_qparams, quantize
 from edgepress.numerics.awq_packing import AwqTensors, unpack_awq
 from edgepress.numerics.quant_spec import QuantSpec

@@ -22,6 +22,7 @@ from edgepress.export.graph.int8_operands import Int8Linear
 from edgepress.export.graph.passes.qdq_int8 import quantize_activations
 from edgepress.export.onnx import writer
 from edgepress.export.onnx.exporter import ExportResult, export_onnx
+from edgepress.export.onnx.preflight import check_inputs
 from edgepress.export.onnx.prepare import plan_export
 from edgepress.export.verification.golden import TorchReference, build_golden_inputs, compute_goldens
 from edgepress.export.verification.parity import OrtRunner, compute_rounding_tolerance, measure_errors
@@ -149,7 +150,7 @@ def test_activations_are_quantized_as_in_torch(
     quantized: Path, dynamic: ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Graphs are closer to torch with quantized inputs of linear layers than to torch without."""
-    plan = plan_export(quantized, dynamic.folder.parent, DYNAMIC, ())
+    plan = plan_export(check_inputs(quantized, dynamic.folder.parent, DYNAMIC, ()))
     host = load_host(plan.source.family, plan.source.configs)
     reference = TorchReference(plan.source.folder, plan.source.family, plan.solutions)
     inputs = build_golden_inputs(host, reference.tokenize(host), plan.sizes)

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
-from edgepress.export.graph.source_model import open_source
 from edgepress.export.rknn.building.acceptance import get_rejection_reason
 from edgepress.export.rknn.building.simulation import BuildRequest, GoldenSample, build_and_simulate
 from edgepress.export.rknn.exporter import export_rknn
+from edgepress.export.rknn.preflight import check_inputs
 from edgepress.export.rknn.prepare import prepare_job
 from edgepress.models.base.host import run_first_outputs
 from edgepress.models.base.prompt_tokens import PromptTokens
@@ -80,7 +80,7 @@ def test_the_artifact_encodes_a_prompt_in_the_simulator_as_transformers_does(exp
         outputs[name] = backend(name, inputs)
         return outputs[name]
 
-    with pytest.raises(UserError, match="Graph 'caption' is missing from the artifact, which has text_encoder"):
+    with pytest.raises(UserError, match=r"Graph 'caption' is not in pipeline\.json, which lists text_encoder"):
         host.encode_prompt(run_first_outputs(run), {"tokenizer": PromptTokens(ids)})
     with torch.no_grad():
         reference = load_component(tiny, "text_encoder")(
@@ -136,8 +136,9 @@ def test_a_recipe_without_the_section_is_reported() -> None:
 def test_invalid_settings_are_reported_before_anything_is_written(
     settings: dict[str, Any], components: Sequence[str], message: str, tiny: Path, occupied: Path
 ) -> None:
+    changed = SETTINGS.model_copy(update=settings)
     with pytest.raises(UserError, match=message):
-        prepare_job(open_source(tiny), occupied, SETTINGS.model_copy(update=settings), components)
+        prepare_job(check_inputs(tiny, occupied, changed, components), occupied, changed, components)
     check_untouched(occupied)
 
 

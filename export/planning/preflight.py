@@ -1,0 +1,55 @@
+"""Checks what a plan is made from, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ...common.errors import UserError
+from ...models.base.image_size import check_image_size
+from ...pipelines.preflight import check_exported_schedule
+from ...pipelines.sampling import read_native_size
+from ...recipes.hardware import Hardware
+from ...recipes.schema import Recipe
+from ..graph.source_model import SourcePipeline, open_source
+
+
+class PlanningInputs(NamedTuple):
+    """What a plan is made from.
+
+    Attributes:
+        model: The pipeline.
+        hardware: The recipe's section `hardware`.
+        size: Height and width of the image in pixels.
+    """
+
+    model: SourcePipeline
+    hardware: Hardware
+    size: tuple[int, int]
+
+
+def check_inputs(source: Path, recipe: Recipe, size: tuple[int, int] | None) -> PlanningInputs:
+    """Opens the pipeline, and checks what needs no class of a library.
+
+    Args:
+        source: A diffusers folder, quantized or not, or an artifact.
+        recipe: The recipe.
+        size: Height and width of the image in pixels; None for those of the preset `quality`.
+
+    Raises:
+        UserError: The recipe says nothing of its device, or the pipeline cannot generate such images.
+    """
+    if recipe.hardware is None:
+        raise UserError(
+            f"The recipe for {recipe.device} has no section 'hardware', so nothing is known of the device. Add it."
+        )
+    model = open_source(source, recipe.export.extra_graphs)
+    check_exported_schedule(model.folder, model.family)
+    chosen = size or _resolve_size(recipe, model)
+    check_image_size(model.family, model.configs, *chosen)
+    return PlanningInputs(model, recipe.hardware, chosen)
+
+
+def _resolve_size(recipe: Recipe, model: SourcePipeline) -> tuple[int, int]:
+    size = recipe.presets.quality.size
+    return (read_native_size(model.folder),) * 2 if size == "native" else size

@@ -1,0 +1,108 @@
+"""Checks an export to an NPU from its settings, configs and headers, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...common.errors import UserError
+from ...models.base.host import load_host
+from ...models.base.image_size import check_image_size
+from ...models.base.npu import NpuSpec, load_npu_spec
+from ...pipelines.preflight import check_host, check_weight_formats
+from ...recipes.key_errors import checking_key
+from ...recipes.rknn import RknnSettings
+from ...recipes.schema import Scheme
+from ...runtime.rknn.toolkit import find_interpreter
+from ...storage.checkpoint import Checkpoint
+from ...storage.layout import Artifact, solution_folders
+from ..graph.preflight import check_export
+from ..graph.source_model import SourcePipeline, open_source
+
+MIN_WEIGHT_BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4, "auto": 4}  # of the narrowest weights, by precision
+SCHEME_EXAMPLES = {
+    "w4a16": "{group_size: 32, symmetric: true, narrow_range: true}",
+    "w8a8": "{bits: 8, group_size: channel, symmetric: true, narrow_range: true, activations: static}",
+}
+
+
+def check_inputs(source: Path, output: Path, settings: RknnSettings, components: Sequence[str]) -> SourcePipeline:
+    """Opens the pipeline, and checks everything that needs no class of a library and no weight.
+
+    Args:
+        source: A diffusers folder or an artifact folder.
+        output: The artifact folder; 4- and 8-bit solutions come from its `model` folder, if there is one.
+        settings: Settings of the recipe.
+        components: Components to export; empty: all.
+
+    Raises:
+        UserError: There is no toolkit, or an input is invalid.
+    """
+    find_interpreter()
+    if settings.precision == "w4a16" and settings.target != "rk3576":
+        raise UserError(
+            f"The NPU of the {settings.target} does not support 4-bit weights. Use --precision fp16 or w8a8."
+        )
+    model = open_source(source)
+    check_export(model, Artifact(output).rknn, 0 if components else MIN_WEIGHT_BITS[settings.precision])
+    check_weight_formats(model.folder)
+    selected = select_components(load_npu_spec(model.family), components)
+    resolve_size(model, settings)
+    quantized_model = open_quantized(model, output)
+    solutions = (find_solution(quantized_model, name, settings) for name in selected)
+    if settings.precision in SCHEME_EXAMPLES and not any(solutions):
+        raise UserError(
+            f"{quantized_model.folder} has no {settings.precision} solution. Quantize with an extra scheme "
+            f"(quantize.extra_schemes: {{rknn: {SCHEME_EXAMPLES[settings.precision]}}})."
+        )
+    return model
+
+
+def open_quantized(model: SourcePipeline, output: Path) -> SourcePipeline:
+    """Opens the pipeline that 4- and 8-bit weights come from: the model of the artifact, if there is one."""
+    return open_source(output) if Artifact(output).model.is_dir() else model
+
+
+def select_components(npu: NpuSpec, components: Sequence[str]) -> list[str]:
+    """Selects the components to export.
+
+    Raises:
+        UserError: One has no graph for the NPU.
+    """
+    known = list(dict.fromkeys(graph.component for graph in npu.graphs))
+    unknown = [name for name in components if name not in known]
+    if unknown:
+        raise UserError(f"Unknown component {unknown[0]!r}. Choose from: {', '.join(known)}.")
+    return [name for name in known if not components or name in components]
+
+
+def resolve_size(model: SourcePipeline, settings: RknnSettings) -> tuple[int, int]:
+    """Returns the height and width of the images, in pixels.
+
+    Raises:
+        UserError: The configs lack what the host reads of them, or the pipeline cannot generate such images.
+    """
+    check_host(model.folder, model.family)
+    native_size = load_host(model.family, model.configs).native_resolution
+    image_size = (native_size, native_size) if settings.size == "native" else settings.size
+    with checking_key("rknn.size", settings.size):
+        check_image_size(model.family, model.configs, *image_size)
+    return image_size
+
+
+def find_solution(model: SourcePipeline, component: str, settings: RknnSettings) -> tuple[Checkpoint, Scheme] | None:
+    """Finds the first solution of a component, by name, whose scheme suits the precision."""
+    is_four_bit: Callable[[Scheme], bool] = lambda scheme: scheme.bits == 4 and scheme.narrow_range  # noqa: E731
+    is_eight_bit: Callable[[Scheme], bool] = lambda scheme: scheme.activations == "static"  # noqa: E731
+    is_suitable: Callable[[Scheme], bool] = {
+        "w4a16": is_four_bit,
+        "w8a8": is_eight_bit,
+        "fp16": lambda _: False,
+        "auto": is_eight_bit if settings.target == "rk3588" else is_four_bit,
+    }[settings.precision]
+    for folder in solution_folders(model.folder, component):
+        solution = Checkpoint(folder)
+        scheme = Scheme.model_validate(solution.load_config().get("scheme", {}))
+        if is_suitable(scheme):
+            return solution, scheme
+    return None
