@@ -12,7 +12,7 @@ from PIL.Image import Image
 from ..common.errors import UserError
 from ..common.validation import format_value
 
-DEFAULT_STRENGTH = 0.6  # that of the pipelines of diffusers
+DEFAULT_STRENGTH = 0.6  # that of most pipelines of diffusers
 SEED_LIMIT = 2**64  # the seeds of torch are below it
 
 

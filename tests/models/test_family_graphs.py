@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_families import FLUX, SD3, SDXL, clip, randomize, t5, write_tiny_family
+from helpers.tiny_families import FLUX, QWEN, SD3, SDXL, clip, qwen_vae, randomize, t5, vae, write_tiny_family
 
 from edgepress.models.base.graph import Graph
 from edgepress.models.base.reference import GoldenIO, load_observer
@@ -146,6 +146,25 @@ def test_pipeline_without_t5(sd3: Any) -> None:
     hidden = goldens[2].inputs["hidden"]
     assert not hidden[:, 77:].any()
     assert hidden[:, :77].any()
+
+
+# ---------------------------------------------------------------- encoders of images
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "make_vae", "is_video"), [(FLUX, vae, False), (QWEN, qwen_vae, True)])
+def test_encoders_give_the_distribution_that_the_vae_gives(name: str, make_vae: Any, is_video: bool) -> None:
+    """An image is a video of one frame to the VAE of Qwen-Image."""
+    model = randomize_reproducibly(make_vae())
+    (graph,) = get_family(name).optional_graphs
+    for size in ((32, 64), ODD):
+        image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        posterior = model.encode(image[:, :, None] if is_video else image).latent_dist
+        expected = torch.cat([posterior.mean, posterior.std], dim=1).flatten(2)
+        actual = make_module(graph, model)(image)
+        assert actual.shape[2:] == (size[0] // 8, size[1] // 8)
+        torch.testing.assert_close(actual.flatten(2), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    assert make_module(graph, model).to(torch.bfloat16)(image).dtype == torch.float32
 
 
 # ---------------------------------------------------------------- text encoders
