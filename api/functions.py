@@ -125,7 +125,7 @@ def export_onnx(
     """Exports a pipeline to ONNX graphs, in `output/onnx`. Settings that are None are the recipe's.
 
     Args:
-        recipe: As for `quantize`; None if both `model` and `output` are given.
+        recipe: As for `quantize`; None if `output` is given.
         model: A diffusers folder, an artifact, a hub id, or `demo`; default: the artifact in `output`.
         output: The artifact's folder; default: `artifacts/<device>`.
         precision: Precision of the graphs: `int4` takes the weights of a quantized model, `w8a8` an INT8 solution.
@@ -148,8 +148,8 @@ def export_onnx(
     Raises:
         UserError: Bad input, graphs that are too far from torch, or a package that is missing.
     """
-    if recipe is None and (model is None or output is None):
-        raise UserError("Give --recipe, or both --model and --output.")
+    if recipe is None and output is None:
+        raise UserError("Give --recipe or --output: the artifact to export.")
     resolved = load_checked(recipe) if recipe is not None else None
     target = _output_folder(output, resolved)
     source = resolve_source(model) if model is not None else target

@@ -58,7 +58,7 @@ def onnx(
 ) -> None:
     """Export a pipeline to ONNX graphs, with its weights in safetensors next to them.
 
-    Without --recipe, give both --model and --output.
+    Without --recipe, give --output, the artifact to export; --model names another pipeline for it.
     """
     with show_progress() as progress:
         result = api.export_onnx(

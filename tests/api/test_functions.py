@@ -131,7 +131,7 @@ def test_evaluate_accepts_a_single_candidate_and_ground_truth() -> None:
         (lambda: edgepress.quantize("toaster"), "There is no recipe 'toaster'"),
         (lambda: edgepress.quantize("pi5", method="magic"), "Unknown method 'magic'. Choose from: rtn, awq"),
         (lambda: edgepress.quantize("pi5", model="./nowhere"), "nowhere"),
-        (lambda: edgepress.export_onnx(model="demo"), "Give --recipe, or both --model and --output."),
+        (lambda: edgepress.export_onnx(model="demo"), "Give --recipe or --output: the artifact to export."),
         (lambda: edgepress.export_rknn("pi5"), "rknn"),
         (
             lambda: edgepress.export_rknn("rk3588", precision="int3"),

@@ -61,7 +61,8 @@ def test_errors_and_the_image_are_shown(export_calls: list[Any], tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "Give --recipe, or both --model and --output."),
+        ((), "Give --recipe or --output: the artifact to export."),
+        (("--output", "missing"), "There is no artifact missing"),
         (("--recipe", "pi5", "--size", "big"), "is not a size"),
         (("--recipe", "nothing"), "There is no recipe"),
         (("--recipe", "pi5", "--output", "missing"), "There is no artifact missing"),
