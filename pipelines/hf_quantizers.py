@@ -30,7 +30,7 @@ def _is_supported(bits: int, version: str) -> bool:
 
 
 class AwqConfig(QuantizationConfigMixin):
-    """The `quantization_config` of a quantized diffusers component: AutoAWQ's keys and four more.
+    """The `quantization_config` of a quantized diffusers component: AutoAWQ's keys and five more.
 
     Args:
         bits: Bits per weight; only 4 is supported.
@@ -44,6 +44,7 @@ class AwqConfig(QuantizationConfigMixin):
         convolutions: Convolutions that are stored with 8 bits.
         unused_blocks: Blocks whose output is never used. They are not stored and pass their input on.
         unused_modules: Modules that the pipeline never runs. They are not stored.
+        rescaled_linears: Linears that read or return other values than in the original, so that no LoRA fits them.
         old_keys: `unread` and `dropped`, as earlier releases called `unused_blocks` and `unused_modules`; further keys
             are ignored.
 
@@ -63,6 +64,7 @@ class AwqConfig(QuantizationConfigMixin):
         convolutions: list[str] | None = None,
         unused_blocks: list[str] | None = None,
         unused_modules: list[str] | None = None,
+        rescaled_linears: list[str] | None = None,
         **old_keys: Any,
     ) -> None:
         if not _is_supported(bits, version):
@@ -75,6 +77,7 @@ class AwqConfig(QuantizationConfigMixin):
         self.convolutions = convolutions or []
         self.unused_blocks: list[str] = unused_blocks or old_keys.get("unread") or []
         self.unused_modules: list[str] = unused_modules or old_keys.get("dropped") or []
+        self.rescaled_linears = rescaled_linears or []
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What diffusers prints and saves."""
@@ -142,6 +145,7 @@ class TransformersAwqConfig(StockAwqConfig):
         convolutions: list[str] | None = None,
         unused_blocks: list[str] | None = None,
         unused_modules: list[str] | None = None,
+        rescaled_linears: list[str] | None = None,
         unread: list[str] | None = None,
         dropped: list[str] | None = None,
         **kwargs: Any,
@@ -151,6 +155,7 @@ class TransformersAwqConfig(StockAwqConfig):
         self.convolutions = convolutions or []
         self.unused_blocks = unused_blocks or unread or []
         self.unused_modules = unused_modules or dropped or []
+        self.rescaled_linears = rescaled_linears or []
         super().__init__(*args, **kwargs)
 
 

@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer  # type: ignore[import, unused-ignore]
 from torch import Tensor, nn
 
 from ..common.errors import UserError
+from .lora_adapters import RESCALED, RescaledLinear
 from .quantized_modules import CONVOLUTIONS, Int4Linear, Int8Conv
 
 
@@ -31,6 +32,11 @@ class QuantizedLoraLayer(nn.Module, LoraLayer):
         self, base_layer: nn.Module, adapter_name: str, config: LoraConfig, r: int = 0, lora_alpha: int = 1, **_: Any
     ) -> None:
         super().__init__()
+        if name := getattr(base_layer, RESCALED, None):
+            raise UserError(
+                f"The LoRA changes {name}, whose input or output quantization has scaled: an adapter there would be "
+                "wrong. Merge it with 'edgepress quantize --lora PATH', or use 'edgepress quantize --method gptq'."
+            )
         LoraLayer.__init__(self, base_layer)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
@@ -108,7 +114,11 @@ class Int8LoraConv(QuantizedLoraLayer):
         return module.in_channels, module.out_channels
 
 
-LAYERS: dict[type[nn.Module], type[nn.Module]] = {Int4Linear: Int4LoraLinear, Int8Conv: Int8LoraConv}
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    Int4Linear: Int4LoraLinear,
+    Int8Conv: Int8LoraConv,
+    RescaledLinear: QuantizedLoraLayer,  # which refuses it
+}
 
 
 def register_lora_layers(arguments: Iterable[object] = ()) -> None:

@@ -237,7 +237,7 @@ def replace_modules(model: nn.Module, config: Any) -> None:
         replace_linears(model, config.group_size, config.modules_to_not_convert or [], config.extra_config)
         replace_embeddings(model, config.embeddings)
         replace_convolutions(model, config.convolutions)
-    enable_lora_adapters(model)
+    enable_lora_adapters(model, config.rescaled_linears)
 
 
 def replace_linears(

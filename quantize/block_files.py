@@ -20,8 +20,12 @@ def save_block(results: Mapping[str, BlockResult], overflows: Sequence[str], fil
 
 
 def collect_layers(blocks: Sequence[dict[str, Any]], scheme: str) -> list[dict[str, Any]]:
-    """Returns the statistics of the layers of all blocks with a scheme, from the files' metadata."""
-    return [layer for block in blocks for layer in block["layers"][scheme]]
+    """Returns the statistics of the layers of all blocks with a scheme, from the files' metadata.
+
+    `is_rescaled` is only there where it is true.
+    """
+    layers = [layer for block in blocks for layer in block["layers"][scheme]]
+    return [{key: value for key, value in layer.items() if key != "is_rescaled" or value} for layer in layers]
 
 
 def collect_overflows(blocks: Sequence[dict[str, Any]]) -> list[str]:

@@ -67,7 +67,8 @@ def save_quantized_pipeline(
     for component in plan.components:
         float_linears = read_float_linears(component, workspace)
         schemes = read_linear_schemes(component, plan, workspace)
-        quantization = build_quantization_config(component, plan, float_linears, schemes)
+        rescaled = read_rescaled_linears(component, workspace)
+        quantization = build_quantization_config(component, plan, float_linears, schemes, rescaled)
         config = _add_quantization_config(component, quantization)
         tensors = _with_tuned(iterate_tensors(component, plan, workspace, dtype), component, workspace, PRIMARY)
         tensors = _with_progress(tensors, component, progress)
@@ -235,6 +236,12 @@ def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[st
     return {linear for linear, layer in _read_layers(component, workspace, PRIMARY).items() if layer["stays_float"]}
 
 
+def read_rescaled_linears(component: ComponentPlan, workspace: Workspace) -> list[str]:
+    """Returns the linears that read or return other values than in the original, by path."""
+    layers = _read_layers(component, workspace, PRIMARY)
+    return [linear for linear, layer in layers.items() if layer.get("is_rescaled")]
+
+
 def read_linear_schemes(component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace) -> dict[str, Scheme]:
     """Returns the schemes of linears for which a budget chose another than the primary one, by path."""
     if plan.settings.budget is None:
@@ -258,12 +265,14 @@ def build_quantization_config(
     plan: QuantizationPlan,
     float_linears: Collection[str] = (),
     schemes: Mapping[str, Scheme] = MappingProxyType({}),
+    rescaled_linears: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, four more of this package.
+    """Returns `quantization_config` of a component: AutoAWQ's keys and, where needed, five more of this package.
 
     Args:
         float_linears: Linears in blocks that are not quantized.
         schemes: The schemes of linears that are not stored with the primary one, by path.
+        rescaled_linears: Linears that read or return other values than in the original.
     """
     scheme = plan.settings.scheme
     config: dict[str, Any] = {
@@ -283,6 +292,7 @@ def build_quantization_config(
         "convolutions": list_int8_convolutions(component, plan),
         "unused_blocks": list(component.unused_blocks),
         "unused_modules": list(component.spec.unused_modules),
+        "rescaled_linears": list(rescaled_linears),
     }
     return config | {key: names for key, names in optional.items() if names}
 

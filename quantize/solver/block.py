@@ -24,10 +24,10 @@ from ..algorithms.gptq import LdlFactor
 from ..algorithms.scale_folding import Weights
 from ..plan import ComponentPlan, LinearGroup, QuantBlock, group_readers
 from .block_weights import load_block_weights
-from .calibration_source import BalancedCalibration, CalibrationSource
+from .calibration_source import BalancedCalibration, CalibrationSource, get_exponents
 from .candidates import GPTQ, VARIANTS, Candidate, Choice, ValidatedInput, list_candidates
 from .layer import LayerInput, LayerResult, quantize_layer
-from .layer_stats import LayerStats, describe_float_layer, describe_layer, merge_scaled_errors
+from .layer_stats import LayerStats, describe_float_layer, describe_layer, mark_rescaled, merge_scaled_errors
 from .scale_folder import ScaleFolder
 
 
@@ -252,7 +252,8 @@ class _BlockSolver:
                     unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
                     result = merge_scaled_errors(unscaled, result)
                 layers.append(self._describe_layer(name, result, choice, is_scaled=group in scales))
-        return BlockResult(tensors, (*layers, *self._idle_stats(weights, scheme)))
+        marked = mark_rescaled(layers, self.block, scales, self.pow2_shifts, get_exponents(self.calibration))
+        return BlockResult(tensors, (*marked, *self._idle_stats(weights, scheme)))
 
     def _describe_layer(self, name: str, result: LayerResult, choice: Choice, is_scaled: bool) -> LayerStats:
         stats = describe_layer(name, result)

@@ -75,3 +75,8 @@ class BalancedCalibration:
         groups = {f"{self.component.name}.{self.block.input_module(group)}": group for group in self.block.groups}
         fold = groups[name].fold
         return 2.0 ** -self.exponents.get(fold.prev_op, 0) if fold else 1.0
+
+
+def get_exponents(calibration: CalibrationSource) -> Mapping[str, int]:
+    """The exponent k by whose power of two the output of each fold's `prev_op` was divided, by `prev_op`."""
+    return calibration.exponents if isinstance(calibration, BalancedCalibration) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,18 @@ from edgepress.quantize.result import QuantizeResult
 from edgepress.recipes.schema import Recipe
 
 WEIGHT = 0.5
+CONFIG = "transformer/config.json"
 TEXT = "layers.0.mlp.up_proj"
 
 
-def quantize(model: Path, output: Path, *loras: str | Path, **options: Any) -> QuantizeResult:
-    """Quantizes the transformer by rounding, which needs no calibration to be accurate."""
+def quantize(
+    model: Path, output: Path, *loras: str | Path, method: str = "rtn", fp16_safe: bool = False, **options: Any
+) -> QuantizeResult:
+    """Quantizes the transformer, by rounding unless told otherwise, which needs no calibration to be accurate."""
     recipe = Recipe.model_validate(
         {
             "device": "test",
-            "quantize": {"method": "rtn", "components": ["transformer"]},
+            "quantize": {"method": method, "components": ["transformer"], "fp16_safe": fp16_safe},
             "calibration": {"count": 1, "steps": 1},
         }
     )
@@ -191,6 +195,43 @@ def test_adapters_cannot_be_merged_into_packed_weights(lora: Path, adapted: Any)
     adapted.load_lora_weights(lora)
     with pytest.raises(UserError, match=r"4-bit weights.*--lora"):
         adapted.fuse_lora()
+
+
+@pytest.fixture(scope="module")
+def scaled(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+    """Some of its linears read inputs that were scaled."""
+    return quantize(tiny, tmp_path_factory.mktemp("scaled") / "artifact", method="awq")
+
+
+def test_an_adapter_beside_a_scaled_layer_is_refused_and_leaves_nothing(lora: Path, scaled: QuantizeResult) -> None:
+    pytest.importorskip("peft")
+    pipeline = load_pipeline(scaled.model, torch.float32)
+    before = denoise(pipeline)
+    with pytest.raises(UserError, match=r"layers\.\d+\..* has scaled.*--lora.*--method gptq"):
+        pipeline.load_lora_weights(lora, adapter_name="style")
+    assert torch.equal(denoise(pipeline), before)
+    assert "style" not in pipeline.get_active_adapters()
+
+
+def test_the_layers_that_are_scaled_are_named(tiny: Path, scaled: QuantizeResult, plain: QuantizeResult) -> None:
+    """Weights that were scaled are farther from the original than rounding takes them."""
+    named, unnamed = (json.loads((result.model / CONFIG).read_text("utf-8")) for result in (scaled, plain))
+    errors, rounding_errors = (measure_weights(tiny, result) for result in (scaled, plain))
+    far = {name for name, error in errors.items() if error > 1.5 * rounding_errors[name]}
+    assert far
+    assert far <= set(named["quantization_config"]["rescaled_linears"])  # a scale may be near one
+    assert "rescaled_linears" not in unnamed["quantization_config"]
+
+
+def measure_weights(tiny: Path, result: QuantizeResult) -> dict[str, float]:
+    """How far the dequantized weights of linears are from the original, relative to it."""
+    original = load_pipeline(tiny, torch.float32).transformer
+    errors = {}
+    for name, module in load_pipeline(result.model, torch.float32).transformer.named_modules():
+        if isinstance(module, Int4Linear):
+            weight = original.get_submodule(name).weight.detach()
+            errors[name] = float((module.dequantize() - weight).square().sum() / weight.square().sum())
+    return errors
 
 
 def test_a_text_encoder_takes_adapters_too(tiny: Path, tmp_path: Path) -> None:
