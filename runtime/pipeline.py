@@ -131,7 +131,7 @@ class ImagePipeline:
         if exported.bucketed_graphs:
             self._run = BucketedSessions(sessions, exported.bucketed_graphs)
         self.image_sizes: Sequence[tuple[int, int]] = exported.image_sizes
-        self._graphs = frozenset(exported.graph_files)
+        self._graphs = frozenset(exported.bucketed_graphs or exported.graph_files)
 
     def _open_rknn(self, artifact: Path, keep_loaded: bool | None, threads: int | None) -> None:
         exported = load_exported_rknn(artifact)

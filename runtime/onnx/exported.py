@@ -30,7 +30,7 @@ class ExportedOnnx:
         graph_files: Files of the graphs, by graph name; those of graphs of fixed shapes by file name.
         host_configs: Configs of the components and of the scheduler, by folder name.
         accuracy_level: `accuracy_level` of MatMulNBits.
-        bucketed_graphs: Graphs of fixed shapes, by name.
+        bucketed_graphs: All graphs of an export of fixed shapes, by name; empty if shapes are dynamic.
         image_sizes: Heights and widths of the images that graphs of fixed shapes generate; empty for any size.
         linked_weights: Weight files that are links out of the folder, by the name that graphs call them by.
         runtime: How graphs run on the device's CPU.
@@ -61,8 +61,9 @@ def load_exported_onnx(artifact: Path) -> ExportedOnnx:
     folder = find_onnx_folder(artifact)
     config = read_onnx_config(folder)
     files = {name: folder / graph.file for name, graph in config.graphs.items() if graph.file}
-    bucketed = {name: _make_bucketed_graph(graph) for name, graph in config.graphs.items() if graph.buckets}
-    files |= {bucket.name: folder / bucket.name for graph in bucketed.values() for bucket in graph.buckets}
+    files |= {bucket.file: folder / bucket.file for graph in config.graphs.values() for bucket in graph.buckets or ()}
+    has_buckets = any(graph.buckets for graph in config.graphs.values())
+    bucketed = {name: _make_bucketed_graph(name, graph) for name, graph in config.graphs.items()} if has_buckets else {}
     require_fresh(folder, config.model_sha256, config.sources)
     _require_files(folder, config, list(files.values()))
     return ExportedOnnx(
@@ -105,6 +106,8 @@ def _require_files(folder: Path, config: OnnxPipelineConfig, graph_files: Sequen
             read_tensor_headers(file)
 
 
-def _make_bucketed_graph(graph: GraphConfig) -> BucketedGraph:
+def _make_bucketed_graph(name: str, graph: GraphConfig) -> BucketedGraph:
+    """The files of a graph; one whose shapes are always the same has a single file, under its own name."""
     input_axes = {port.name: port.shape for port in graph.inputs}
-    return BucketedGraph(input_axes, [ShapeBucket(bucket.file, bucket.axes) for bucket in graph.buckets or ()])
+    buckets = [ShapeBucket(bucket.file, bucket.axes) for bucket in graph.buckets or ()]
+    return BucketedGraph(input_axes, buckets or [ShapeBucket(name, {})])

@@ -15,6 +15,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from helpers.torch_graphs import generate_with_torch, psnr
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,6 +35,7 @@ from edgepress.export.verification.parity import (
     require_parity,
 )
 from edgepress.models.base.reference import GoldenIO
+from edgepress.pipelines.sampling import load_pipeline
 from edgepress.quantize.pipeline import quantize_pipeline
 from edgepress.recipes.schema import ExportSettings, Recipe
 from edgepress.runtime.generation_request import GenerationRequest
@@ -192,6 +195,9 @@ def test_fixed_shapes_have_a_graph_for_every_size_and_prompt_length(tiny: Path, 
         assert not [port.name for port in ports for axis in port.type.tensor_type.shape.dim if axis.dim_param]
     pipeline = ImagePipeline(tmp_path, keep_loaded=False)
     assert pipeline.generate(GenerationRequest("a cat", steps=1, size=(32, 96))).size == (96, 32)
+    start = Image.effect_noise((100, 40), 90)  # which is scaled to an exported size
+    request = GenerationRequest("a cat", steps=2, size=(32, 96), image=start.convert("RGB"), strength=0.5)
+    assert psnr(pipeline.generate(request), generate_with_torch(load_pipeline(tiny, torch.float32), request)) > 45
     with pytest.raises(UserError, match="exported for images of 64x64, 32x96, but 96x96 was requested"):
         pipeline.generate(GenerationRequest("a cat", steps=1, size=(96, 96)))
     warnings: list[str] = []
