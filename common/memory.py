@@ -10,7 +10,9 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache
+from threading import Lock
 
+TRIM_INTERVAL = 2**24  # bytes that may be freed before `trim_after` returns them: walking the heap takes milliseconds
 DEFAULT_MAX_MEMORY = 6 * 2**30  # bytes that quantizing may use
 
 
@@ -19,6 +21,26 @@ def malloc_trim() -> None:
     trim = _find_malloc_trim()
     if trim is not None:
         trim(0)
+
+
+def trim_after(freed: int) -> None:
+    """Returns freed memory to the operating system once enough of it has been freed since the last time.
+
+    Args:
+        freed: Bytes that have just been freed, or about as many.
+    """
+    global _freed
+    with _lock:
+        _freed += freed
+        is_due = _freed >= TRIM_INTERVAL
+        if is_due:
+            _freed = 0
+    if is_due:
+        malloc_trim()
+
+
+_freed = 0
+_lock = Lock()
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ...common.memory import malloc_trim
+from ...common.memory import trim_after
 from ...pipelines.empty_modules import build_empty_module
 from ...pipelines.quantized_modules import strip_modules
 from ...pipelines.sampling import load_pipeline_with
@@ -123,8 +123,9 @@ def _stream_block(
         block.load_state_dict(tensors, strict=False, assign=True)
 
     def unload(*_: Any) -> None:
+        freed = sum(block.get_parameter(name).nbytes for name in names)
         block.load_state_dict({name: block.get_parameter(name).to("meta") for name in names}, strict=False, assign=True)
-        malloc_trim()
+        trim_after(freed)
 
     block.register_forward_pre_hook(load)
     block.register_forward_hook(unload)

@@ -25,7 +25,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...common.memory import malloc_trim
+from ...common.memory import trim_after
 from ...numerics.affine import QParams, QuantizedWeight, dequantize, minmax_qparams, quantize
 from ...numerics.quant_spec import QuantSpec
 from ...recipes.schema import Step
@@ -123,7 +123,7 @@ def quantize_layer(name: str, weight: Tensor, layer_input: LayerInput, steps: Se
             weight.chunk(_count_slices(len(weight))),
             num_threads,
         )
-    malloc_trim()
+    trim_after(weight.nbytes)
     errors = {step: sum(part.errors[step] for part in slices) for step in slices[0].errors}
     return LayerResult(_concatenate([part.quantized for part in slices]), sum(p.output_power for p in slices), errors)
 
