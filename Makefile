@@ -151,8 +151,9 @@ artifact:  ## quantize, export and evaluate: the whole artifact for DEVICE
 bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: start-up, image, step, memory
 	$(EDGEPRESS) bench "$(OUTPUT)" $(if $(DEMO),--prompts demo/pipeline/prompts/evaluation.jsonl)
 
-# Compiled modules are kept: each process that a test starts would compile them again.
-TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
+# Compiled modules are kept: each process that a test starts would compile them again. Where a test takes more threads,
+# they sleep while they wait: as many workers as cores are busy already.
+TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
 	--no-loadscope-reorder --durations 25
 
 test: $(SET_UP) $(SET_UP_RKNN) $(OPEN_CLIP) $(CYCLONEDX) $(MODEL_SIGNING) $(READERS) browser  ## run all tests that need no device

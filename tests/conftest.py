@@ -66,12 +66,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny pipeline with a single block in its transformer, for what depends on neither their number nor kind.
+    """The tiny pipeline with one block of half the width in its transformer, for what depends on none of these.
 
     Tests must not change it.
     """
     folder = tmp_path_factory.mktemp("lean") / "pipeline"
-    write_tiny_pipeline(folder, refiners=0)
+    write_tiny_pipeline(folder, refiners=0, heads=3)
     write_tiny_prompts(folder)
     return folder
 

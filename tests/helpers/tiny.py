@@ -19,13 +19,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_pipeline(folder: Path, layers: int = 1, refiners: int = 1) -> None:
+def write_tiny_pipeline(folder: Path, layers: int = 1, refiners: int = 1, heads: int = 6) -> None:
     """Writes a pipeline folder. Its weights are equal each time, and the caller's random state does not change.
 
     Args:
         folder: The folder to write.
         layers: The number of blocks of the transformer, besides its refiners.
         refiners: The number of refiners of each of two kinds.
+        heads: The number of attention heads of the transformer, each of 64 channels.
     """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
@@ -38,7 +39,7 @@ def write_tiny_pipeline(folder: Path, layers: int = 1, refiners: int = 1) -> Non
             vae=_vae(),
             text_encoder=_text_encoder(len(tokenizer)),
             tokenizer=tokenizer,
-            transformer=_transformer(layers, refiners),
+            transformer=_transformer(layers, refiners, heads),
         )
         _randomize_vectors(pipeline.transformer)
         _randomize_vectors(pipeline.text_encoder)
@@ -96,16 +97,16 @@ def _randomize_vectors(model: Any) -> None:
             parameter.data += 0.3 * torch.randn_like(parameter)
 
 
-def _transformer(layers: int, refiners: int) -> Any:
+def _transformer(layers: int, refiners: int, heads: int) -> Any:
     from diffusers import ZImageTransformer2DModel
 
     return ZImageTransformer2DModel(
         in_channels=16,
-        dim=384,
+        dim=64 * heads,
         n_layers=layers,
         n_refiner_layers=refiners,
-        n_heads=6,
-        n_kv_heads=6,
+        n_heads=heads,
+        n_kv_heads=heads,
         cap_feat_dim=WIDTH,
         axes_dims=[16, 24, 24],
         axes_lens=[1024, 64, 64],

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from helpers.tiles import without_tile_graphs
 from helpers.torch_graphs import generate_with_torch, psnr
 from PIL import Image
 from safetensors import safe_open
@@ -271,7 +272,8 @@ def map_values(file: Path, name: str, dtype: type) -> Any:
 
 @pytest.fixture(scope="module")
 def level_4(quantized: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    return export_onnx(quantized, tmp_path_factory.mktemp("level-4"), ExportSettings(accuracy_level=4))
+    with without_tile_graphs():
+        return export_onnx(quantized, tmp_path_factory.mktemp("level-4"), ExportSettings(accuracy_level=4))
 
 
 @pytest.mark.slow
@@ -326,7 +328,8 @@ def test_graphs_with_wrong_int8_products_are_not_published(
                 node.replace_input_with(3, None)  # the zero points
 
     monkeypatch.setattr(writer, "set_accuracy_level", set_level_and_drop_zero_points)
-    with pytest.raises(UserError, match=r"Graph \'\w+\' deviates from torch by .* nothing was published"):
+    message = r"Graph \'\w+\' deviates from torch by .* nothing was published"
+    with without_tile_graphs(), pytest.raises(UserError, match=message):
         export_onnx(quantized, tmp_path, ExportSettings(accuracy_level=4))
     assert not (tmp_path / "onnx").exists()
 
@@ -336,7 +339,8 @@ def test_no_script_is_written_for_block_sizes_that_tensorrt_does_not_support(tin
     scheme = {"group_size": 32, "symmetric": True}
     recipe = Recipe.model_validate(RECIPE | {"quantize": {"method": "rtn", "scheme": scheme}})
     quantize_pipeline(recipe, tiny, tmp_path)
-    result = export_onnx(tmp_path, tmp_path, ExportSettings(format="qdq"), verify=False)
+    with without_tile_graphs():
+        result = export_onnx(tmp_path, tmp_path, ExportSettings(format="qdq"), verify=False)
     assert not (result.folder / "build_engines.sh").exists()
     assert "in blocks of 64 or 128, not 32" in result.tensorrt_unsupported_reason
 
@@ -367,7 +371,8 @@ def test_the_engine_script_builds_the_published_graphs_with_their_inputs(quantiz
 
 @pytest.mark.slow
 def test_a_quantized_pipeline_is_dequantized_for_float32(quantized: Path, tmp_path: Path) -> None:
-    result = export_onnx(quantized, tmp_path, ExportSettings(precision="fp32"))
+    with without_tile_graphs():
+        result = export_onnx(quantized, tmp_path, ExportSettings(precision="fp32"))
     assert max(error.relative for error in result.parity["exact"].graphs.values()) < 1e-4
 
 
@@ -463,7 +468,8 @@ def test_an_export_that_deviates_from_torch_is_not_published(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(0.0, 200.0))
-    with pytest.raises(UserError, match=r"Graph .* deviates from torch by .*, so nothing was published"):
+    message = r"Graph .* deviates from torch by .*, so nothing was published"
+    with without_tile_graphs(), pytest.raises(UserError, match=message):
         export_onnx(tiny, tmp_path, ExportSettings(precision="fp32"))
     assert not (tmp_path / "onnx").exists()
     assert list_work_folders(tmp_path) == []
