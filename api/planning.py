@@ -58,13 +58,9 @@ def plan(
     folder = source if is_pipeline(source) else Artifact(source).model
     if is_pipeline(folder):
         check_weight_formats(folder)
-    recipe_of_size = adapt_recipe(loaded, source)
-    from ..export.planning.preflight import check_inputs
-
-    check_inputs(source, recipe_of_size, size)
     from ..export.planning.planner import plan_device
 
-    return plan_device(source, recipe_of_size, size, memory)
+    return plan_device(source, adapt_recipe(loaded, source), size, memory)
 
 
 def require_fit_unless_forced(recipe: Recipe, source: Path, force: bool) -> None:
