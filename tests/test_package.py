@@ -100,7 +100,7 @@ sys.meta_path.insert(0, Blocker())
     ("arguments", "missing", "extra"),
     [
         (["quantize", "--recipe", "pi5"], "torch", "quantize"),
-        (["export", "onnx", "--recipe", "pi5", "--model", "demo"], "onnx_ir", "export"),
+        (["export", "onnx", "--recipe", "pi5", "--model", "demo", "--precision", "fp32"], "onnx_ir", "export"),
         (["export", "rknn", "--recipe", "rk3588"], "torch", "export"),
         (["evaluate", "--pairs", "images", "images"], "skimage", "evaluate"),
         (["generate", "artifact", "--prompt", "a", "-o", "a.png"], "onnxruntime", "runtime"),
