@@ -50,6 +50,8 @@ _PROJECTED_TEXT = {
     "encoder_hid_dim_type": "text_proj",
     "use_linear_projection": True,
 }
+# T5's states are wider than those of both CLIPs side by side, which are padded to their width.
+_THREE_TEXTS = {"text_encoder_3": {"d_model": 2 * WIDTH}, "transformer": {"joint_attention_dim": 2 * WIDTH}}
 _MOVQ = {"norm_type": "spatial", "vq_embed_dim": 4, "block_out_channels": (32,) * 4, "norm_num_groups": 32}
 _TEXT_IMAGE_PRIOR = _IMAGE_PRIOR | {"addition_embed_type": "text_image", "encoder_hid_dim_type": "text_image_proj"}
 VARIATIONS: dict[str, Variation] = {
@@ -106,6 +108,8 @@ VARIATIONS: dict[str, Variation] = {
     ),
     "Flux2KleinPipeline": Variation(configs={"text_encoder": {"num_hidden_layers": 28}}),
     "Flux2KleinKVPipeline": Variation(configs={"text_encoder": {"num_hidden_layers": 28}}),
+    "StableDiffusion3Pipeline": Variation(configs=_THREE_TEXTS),
+    "StableDiffusion3PAGPipeline": Variation(configs=_THREE_TEXTS),
     "SanaPipeline": Variation(classes={"text_encoder": "Gemma2Model"}),
     "SanaSprintPipeline": Variation(
         classes={"text_encoder": "Gemma2Model", "scheduler": "SCMScheduler"},
