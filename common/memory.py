@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from threading import Lock
 
-TRIM_INTERVAL = 2**24  # bytes that may be freed before `trim_after` returns them: walking the heap takes milliseconds
+TRIM_INTERVAL = 2**22  # bytes that may be freed before `trim_after` returns them: walking the heap takes milliseconds
 DEFAULT_MAX_MEMORY = 6 * 2**30  # bytes that quantizing may use
 
 

@@ -176,7 +176,7 @@ def test_weights_that_no_component_has_are_mentioned(
 def test_one_component_can_be_taken(sdxl: tuple[Path, Path], tmp_path: Path) -> None:
     base, file = sdxl
     assert edgepress.convert(file, base=base, output=tmp_path / "new", component="vae").components == ("vae",)
-    with pytest.raises(UserError, match=r"has no component 'transformer'\. Choose from: unet, vae, text_encoder, text"):
+    with pytest.raises(UserError, match=r"has no component 'transformer'\. Choose from: text_encoder, .*, unet, vae"):
         edgepress.convert(file, base=base, output=tmp_path / "newer", component="transformer")
 
 

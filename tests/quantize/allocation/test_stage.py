@@ -146,7 +146,7 @@ def test_with_room_for_floats_only_what_the_image_does_not_depend_on_is_rounded(
 
 @pytest.mark.parametrize("budget", ["4.1bpw", "1KB"])
 def test_too_small_a_budget_is_refused_before_any_work(tiny, tmp_path, budget):
-    with pytest.raises(UserError, match="Give at least that"):
+    with pytest.raises(UserError, match=r"Give (at least that|more)"):
         quantize_pipeline(make_recipe(budget), tiny, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
