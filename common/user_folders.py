@@ -22,7 +22,7 @@ def get_graph_cache_folder() -> Path:
 
 
 def get_check_cache_folder() -> Path:
-    """Returns the folder of checks that components have passed, in the user's cache."""
+    """Returns the folder of checks that parts of pipelines have passed, in the user's cache."""
     return get_cache_folder() / "checks"
 
 

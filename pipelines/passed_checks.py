@@ -1,7 +1,7 @@
-"""Remembers, in the user's cache, which components have passed the comparison with their class.
+"""Remembers, in the user's cache, which checks of a pipeline's parts have passed.
 
-The comparison builds the class, and importing that takes seconds, half of an export whose graphs are cached. Its result
-depends on little: the config, the names, shapes and dtypes of the weights, the code and the versions of the libraries.
+A check builds or loads a class, and importing that takes seconds, half of an export whose graphs are cached. Its result
+depends on little: what is checked, the code and the versions of the libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..models.base.family import Component
 from ..storage.checkpoint import Checkpoint
 
 MAX_ENTRIES = 200
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "tokenizers")
 
 
 def check_once(
@@ -34,34 +34,39 @@ def check_once(
         component: The component in its family.
         config: Its config.json.
     """
-    key = _compute_key(checkpoint, component, config)
-    if not _has_passed(key):
-        compare()
-        _remember(key)
-
-
-def _compute_key(checkpoint: Checkpoint, component: Component, config: Mapping[str, Any]) -> str:
-    """Returns a digest of all that the comparison depends on."""
     content = {
         "component": repr(component),
         "config": config,
         "weights": [(name, checkpoint.shape(name), checkpoint.dtype(name)) for name in checkpoint.names()],
-        "code": code_fingerprint(f"{__package__}.component_weights"),
-        "libraries": {library: version(library) for library in LIBRARIES},
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    key = compute_key(f"{__package__}.component_weights", content)
+    if not has_passed(key):
+        compare()
+        remember(key)
 
 
-def _has_passed(key: str) -> bool:
-    """Whether a comparison has passed. Without a home folder, nothing is remembered."""
+def compute_key(module: str, content: Mapping[str, Any]) -> str:
+    """Returns a digest of all that the result of a check depends on.
+
+    Args:
+        module: Full name of the module that checks.
+        content: What is checked, as JSON.
+    """
+    libraries = {library: version(library) for library in LIBRARIES}
+    everything = {**content, "code": code_fingerprint(module), "libraries": libraries}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def has_passed(key: str) -> bool:
+    """Whether a check has passed. Without a home folder, nothing is remembered."""
     try:
         return _get_entry(key).exists()
     except (OSError, RuntimeError):
         return False
 
 
-def _remember(key: str) -> None:
-    """Remembers that a comparison has passed, and forgets the oldest ones; a read-only home folder is no error."""
+def remember(key: str) -> None:
+    """Remembers that a check has passed, and forgets the oldest ones; a read-only home folder is no error."""
     with suppress(OSError, RuntimeError):
         entry = _get_entry(key)
         entry.parent.mkdir(parents=True, exist_ok=True)

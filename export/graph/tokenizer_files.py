@@ -2,12 +2,13 @@
 
 A tokenizer's folder says things in several places, and the class that loads it may overrule them: tokenizer_config.json
 or added_tokens.json may add tokens, a class may have its own normalizer and special tokens, and templates may be in
-several files. So the tokenizer is loaded as diffusers loads it. Files that already say the same are copied as they are;
-what differs is written out.
+several files. So the tokenizer is loaded as diffusers loads it. Files that already say the same are copied as they are,
+and are not loaded again as long as they are the same; what differs is written out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ...common.errors import UserError
+from ...pipelines.passed_checks import compute_key, has_passed, remember
 from ...pipelines.tokenizer_loading import load_tokenizer
 from ...storage.files import read_json_object
+from ...storage.layout import MODEL_INDEX
 
 TOKENIZER, TEMPLATE, CONFIG = "tokenizer.json", "chat_template.jinja", "tokenizer_config.json"
 # Keys of tokenizer.json that no token id depends on: how ids are decoded, and what callers of a tokenizer set.
@@ -43,7 +46,37 @@ def resolve_tokenizer_files(
         raise UserError(f"{folder / CONFIG} is missing. Save the pipeline again with save_pretrained().")
     if has_template and not (folder / TOKENIZER).is_file():
         raise UserError(f"{folder / TOKENIZER} is missing. Save the pipeline again with save_pretrained().")
-    loaded = load_tokenizer(pipeline, tokenizer)
+    stored = _read_stored(folder, has_template)
+    key = compute_key(__name__, {"files": _digest_files(pipeline, tokenizer), "settings": [has_template, is_padded]})
+    if stored and has_passed(key):
+        return stored
+    files = _resolve_files(pipeline, tokenizer, has_template, is_padded)
+    if files == stored:
+        remember(key)
+    return files
+
+
+def _read_stored(folder: Path, has_template: bool) -> dict[str, str] | None:
+    """The files of a folder as they are; None if one is missing."""
+    names = (TOKENIZER, CONFIG, *((TEMPLATE,) if has_template else ()))
+    if not all((folder / name).is_file() for name in names):
+        return None
+    try:
+        return {name: (folder / name).read_text("utf-8-sig") for name in names}
+    except UnicodeDecodeError:  # loading the tokenizer tells what is wrong
+        return None
+
+
+def _digest_files(pipeline: Path, tokenizer: str) -> dict[str, str]:
+    """Digests of all that a tokenizer is loaded from, by name."""
+    files = sorted(file for file in (pipeline / tokenizer).rglob("*") if file.is_file())
+    digests = {str(file.relative_to(pipeline)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return digests | {MODEL_INDEX: json.dumps(read_json_object(pipeline / MODEL_INDEX).get(tokenizer))}
+
+
+def _resolve_files(pipeline: Path, tokenizer: str, has_template: bool, is_padded: bool) -> dict[str, str]:
+    """Loads the tokenizer, and returns the files that make the same token ids."""
+    folder, loaded = pipeline / tokenizer, load_tokenizer(pipeline, tokenizer)
     if not hasattr(loaded, "backend_tokenizer"):
         raise UserError(f"{folder} is a {type(loaded).__name__}, which has no {TOKENIZER}. Export another pipeline.")
     if getattr(loaded, "split_special_tokens", False):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgepress.common.errors import UserError
+from edgepress.export.graph import tokenizer_files
 from edgepress.export.graph.tokenizer_files import resolve_tokenizer_files
 from edgepress.models.base.prompt_tokens import PromptFormat
 from edgepress.runtime.tokenizer import PromptTokenizer
@@ -142,6 +143,28 @@ def test_files_that_say_the_same_are_copied_as_they_are(pipeline: Path) -> None:
     assert resolve_tokenizer_files(pipeline) == {
         name: (pipeline / "tokenizer" / name).read_text("utf-8") for name in FILES
     }
+
+
+def test_a_tokenizer_that_is_copied_is_not_loaded_again(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = resolve_tokenizer_files(pipeline)
+    monkeypatch.delattr(tokenizer_files, "load_tokenizer")
+    assert resolve_tokenizer_files(pipeline) == files
+    with pytest.raises(NameError):  # with other settings, it may be refused
+        resolve_tokenizer_files(pipeline, is_padded=True)
+    add_token_in_own_file(pipeline / "tokenizer")
+    with pytest.raises(NameError):
+        resolve_tokenizer_files(pipeline)
+
+
+def test_what_is_written_out_is_resolved_again(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    add_token_in_own_file(pipeline / "tokenizer")
+    files = resolve_tokenizer_files(pipeline)
+    assert files["tokenizer.json"] != (pipeline / "tokenizer" / "tokenizer.json").read_text("utf-8")
+    assert resolve_tokenizer_files(pipeline) == files
 
 
 def test_a_setting_that_the_runtime_lacks_is_refused(pipeline: Path) -> None:
