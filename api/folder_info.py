@@ -91,7 +91,8 @@ class PipelineInfo:
     def __str__(self) -> str:
         lines = [f"Pipeline {self.folder}: {self.pipeline_class}", *_component_table(self.components), ""]
         if self.layers:
-            lines += ["Linear layers that would be stored in 4 bits:", *map(str, self.layers), ""]
+            listed = [line for selection in self.layers for line in str(selection).split("\n")]
+            lines += ["Linear layers that would be stored in 4 bits:", *listed, ""]
         can = ", ".join(self.supported) if self.supported else "only evaluate it"
         lines.append(f"edgepress can: {f'nothing. {self.problem}' if self.problem else can}")
         lines += [f"It cannot be exported. {self.export_problem}"] if self.export_problem else []

@@ -25,12 +25,13 @@ from .quantized_modules import CONVOLUTIONS
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 # Parts of the names of modules inside blocks, and of their classes.
 MODULATION_NAME = re.compile(r"norm|ada_?ln|modulat|(^|_)mod(\d|_|$)|film")
-MODULATION_CLASS = re.compile(r"Norm|Modulat|AdaLN|FiLM")
+MODULATION_CLASS = re.compile(r"(Norm|Modulat|AdaLN|FiLM)(?!\w*Block$)")  # a block may be called after its norms
 EMBEDDER_NAME = re.compile(r"embed|(^|_)t?emb(_|$)")
 EMBEDDER_CLASS = re.compile(r"Embed|TextProjection|TimestepBlock")
 ROUTER_NAME = re.compile(r"^(gate|router|gating)$")
 EXPERTS_CLASS = re.compile(r"MoE|Moe|Sparse|Expert|Router")
-IMAGE_TOWER_NAME = re.compile(r"^(visual|vision|image_encoder|audio|siglip)")
+IMAGE_TOWER_NAME = re.compile(r"^(vision|image_encoder|audio|siglip)")
+VISUAL_NAME = re.compile(r"^visual")  # such a tower too, but in a denoiser what makes the image
 
 
 class KeepReason(StrEnum):
@@ -179,6 +180,8 @@ def _find_reason(
         return KeepReason.WIDTH
     if _matches(component.quantized_linears, path):
         return None
+    if component.role != "denoiser" and any(map(VISUAL_NAME.search, path.split("."))):
+        return KeepReason.IMAGE_TOWER
     return _find_role(model, path, blocks[0])
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 MIXIN = "PeftAdapterMixin"  # of diffusers and of transformers
 METHODS = ("load_lora_adapter", "load_adapter", "add_adapter")
+PADDING_METHOD = "_maybe_expand_lora_state_dict"  # of loaders of diffusers
 MARK = "_registers_int4_lora"
 RESCALED = "rescaled_linear"  # attribute of a marked linear, with its name
 
@@ -43,6 +44,44 @@ def enable_lora_adapters(model: nn.Module, rescaled_linears: Collection[str] = (
                 method = vars(cls).get(name)
                 if method is not None and not hasattr(method, MARK):
                     setattr(cls, name, _register_first(method))
+    if type(model).__module__.startswith("diffusers."):
+        _allow_quantized_layers()
+
+
+def _allow_quantized_layers() -> None:
+    """Makes the loaders of diffusers that widen a LoRA to the weight of its layer leave quantized layers out."""
+    from diffusers.loaders import lora_pipeline
+
+    for loader in vars(lora_pipeline).values():
+        method = vars(loader).get(PADDING_METHOD) if isinstance(loader, type) else None
+        if method is not None and not hasattr(method.__func__, MARK):
+            setattr(loader, PADDING_METHOD, classmethod(_pad_plain_layers(method.__func__)))
+
+
+def _pad_plain_layers(method: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    @wraps(method)
+    def wrapped(cls: type, transformer: nn.Module, lora_state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Passes on what is for layers with a weight; tensors of quantized ones must fit as they are."""
+        prefix = f"{getattr(cls, 'transformer_name')}."  # noqa: B009  of the loader's own
+        plain = {
+            key: tensor
+            for key, tensor in lora_state_dict.items()
+            if not _is_quantized(transformer, key.removeprefix(prefix).partition(".lora_")[0])
+        }
+        return lora_state_dict | method(cls, transformer=transformer, lora_state_dict=plain)
+
+    setattr(wrapped, MARK, True)
+    return wrapped
+
+
+def _is_quantized(model: nn.Module, path: str) -> bool:
+    """Whether a layer of a model, with or without adapters beside it, has no plain weight."""
+    try:
+        layer = model.get_submodule(path)
+    except AttributeError:
+        return False
+    layer = getattr(layer, "base_layer", layer)
+    return "weight" not in layer.state_dict(keep_vars=True)
 
 
 def _register_first(method: Callable[..., Any]) -> Callable[..., Any]:

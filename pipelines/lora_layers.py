@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from .lora_adapters import RESCALED, RescaledLinear
-from .quantized_modules import CONVOLUTIONS, Int4Linear, Int8Conv
+from .quantized_modules import CONVOLUTIONS, Int4Linear, Int8Conv, RowScaledLinear
 
 
 class QuantizedLoraLayer(nn.Module, LoraLayer):
@@ -72,8 +72,8 @@ class QuantizedLoraLayer(nn.Module, LoraLayer):
         raise NotImplementedError
 
 
-class Int4LoraLinear(QuantizedLoraLayer):
-    """An `Int4Linear` with LoRA adapters."""
+class QuantizedLoraLinear(QuantizedLoraLayer):
+    """A linear layer with 4-bit or 8-bit weights, with LoRA adapters."""
 
     def _project_down(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
@@ -83,7 +83,7 @@ class Int4LoraLinear(QuantizedLoraLayer):
 
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
         """The layer's widths; PEFT would warn that it does not know the class."""
-        assert isinstance(module, Int4Linear)
+        assert isinstance(module, Int4Linear | RowScaledLinear)
         return module.in_features, module.out_features
 
 
@@ -115,7 +115,8 @@ class Int8LoraConv(QuantizedLoraLayer):
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
-    Int4Linear: Int4LoraLinear,
+    Int4Linear: QuantizedLoraLinear,
+    RowScaledLinear: QuantizedLoraLinear,
     Int8Conv: Int8LoraConv,
     RescaledLinear: QuantizedLoraLayer,  # which refuses it
 }

@@ -127,8 +127,10 @@ def _quantize(source: Path, folder: Path, method: str) -> QuantizeResult:
         }
     )
     result = quantize_pipeline(recipe, source, folder / method)
-    if not any(not layer.stays_float for layer in result.layers()):
-        raise ValueError("no layer was quantized")
+    quantized = {layer.layer.partition(".")[0] for layer in result.layers() if not layer.stays_float}
+    missing = [name for name in find_family(source).denoisers if name not in quantized and (source / name).is_dir()]
+    if missing:
+        raise ValueError(f"no layer of {', '.join(missing)} was quantized")
     return result
 
 

@@ -60,5 +60,14 @@ def take_over_weights(pipeline: Any, folder: Path) -> None:
         folder: The folder of the quantized pipeline.
     """
     for tensor in (*iterate_quantized(folder), *iterate_vectors(folder)):
-        module = getattr(pipeline, tensor.component).get_submodule(tensor.path)
+        module = _get_module(getattr(pipeline, tensor.component), tensor.path)
         setattr(module, tensor.name, nn.Parameter(tensor.value.float(), requires_grad=False))
+
+
+def _get_module(model: Any, path: str) -> nn.Module:
+    """Returns a module by its path in the stored class, which may be that of the original without its head."""
+    try:
+        module: nn.Module = model.get_submodule(path)
+    except AttributeError:
+        module = model.base_model.get_submodule(path)
+    return module

@@ -98,7 +98,7 @@ TEXT_ENCODERS["ChatGLMModel"] = {
     "original_rope": True,
 }
 TEXT_ENCODERS["GlmImageForConditionalGeneration"] = {
-    "text_config": _LANGUAGE | {"rope_parameters": _ROPE_SECTIONS, "vision_vocab_size": 128, "eos_token_id": 127},
+    "text_config": _LANGUAGE | {"rope_parameters": _ROPE_SECTIONS, "vision_vocab_size": 128, "eos_token_id": 200},
     "vision_config": {
         "depth": 1,
         "hidden_size": 32,

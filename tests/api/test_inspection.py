@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_families import SDXL, write_tiny_family
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -200,6 +201,14 @@ def test_a_pipeline_says_what_would_be_quantized_and_why_the_rest_is_not() -> No
     assert len(lines) == linears
     content = to_dict(info)
     assert content["layers"][1]["quantized"] == list(denoiser.quantized)
+
+
+def test_every_line_about_layers_is_a_line_of_its_own(tmp_path: Path) -> None:
+    write_tiny_family(SDXL, tmp_path / "sdxl")
+    lines = str(edgepress.info(tmp_path / "sdxl", layers=True)).splitlines()
+    unet = next(number for number, line in enumerate(lines) if line.startswith("  unet: "))
+    assert lines[unet].endswith("embeds timesteps, positions or conditions")
+    assert re.fullmatch(r"    and \d+ convolutions in 8 bits, if the recipe says 'conv: int8'", lines[unet + 1])
 
 
 def test_a_pipeline_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,6 +224,34 @@ def test_a_unet_with_blocks_in_blocks() -> None:
     assert kinds == {place: {"proj_in", "proj_out"} for place in places} | {
         f"{place}.transformer_blocks.*": block for place in places
     }
+
+
+def test_a_block_that_is_called_after_its_norm_is_no_norm() -> None:
+    from diffusers import ErnieImageTransformer2DModel
+
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 128}
+    rope = {"text_in_dim": 64, "rope_axes_dim": (8, 12, 12)}
+    attention = {f"self_attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")}
+    assert select_copies(make_on_meta(ErnieImageTransformer2DModel, **sizes, **rope)) == {
+        "layers.*": attention | {"mlp.gate_proj", "mlp.up_proj", "mlp.linear_fc2"}
+    }
+
+
+def test_what_is_visual_in_a_denoiser_makes_the_image() -> None:
+    from diffusers import Kandinsky5Transformer3DModel
+
+    sizes = {"model_dim": 64, "ff_dim": 128, "time_dim": 32, "num_text_blocks": 1, "num_visual_blocks": 2}
+    model = make_on_meta(Kandinsky5Transformer3DModel, **sizes, axes_dims=(8, 12, 12))
+    layers = {f"self_attention.{name}" for name in ("to_query", "to_key", "to_value", "out_layer")}
+    layers |= {"feed_forward.in_layer", "feed_forward.out_layer"}
+    kinds = select_copies(model)
+    assert kinds["text_transformer_blocks.*"] == layers
+    assert kinds["visual_transformer_blocks.*"] == layers | {
+        path.replace("self", "cross") for path in layers if path.startswith("self")
+    }
+    encoder = replace(PLAIN, role="text_encoder")
+    tower = [path for path in select(model).quantized if path.startswith("visual")]
+    assert {select(model, encoder).kept_linears[path] for path in tower} == {KeepReason.IMAGE_TOWER}
 
 
 def test_text_encoders() -> None:
