@@ -22,7 +22,7 @@ from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
 from ..runtime.scheduler_config import check_schedule, check_supported_schedule, find_misspelt_options
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
-from ..storage.layout import MODEL_INDEX
+from ..storage.layout import MODEL_INDEX, SCHEDULER_CONFIG
 from ..storage.parameter_count import read_loaded_headers
 from ..storage.recovery import advise_recovery
 from ..storage.relative_path import is_file_name
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 READ_SUFFIXES = (".json", ".txt", ".jinja", ".model")  # of the files besides the weights that are loaded
 TRIAL_PROMPT = "prompt"
-SCHEDULER_CONFIG = "scheduler_config.json"
 logger = logging.getLogger(__name__)
 # One of these holds the vocabulary, depending on the kind of tokenizer.
 VOCABULARY_FILES = (

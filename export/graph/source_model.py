@@ -17,7 +17,15 @@ from ...recipes.key_errors import RecipeValueError
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
 from ...storage.files import FileRecord, hash_files, read_json_object
-from ...storage.layout import MODEL, MODEL_INDEX, Artifact, is_pipeline, locate_folder, solution_folders
+from ...storage.layout import (
+    MODEL,
+    MODEL_INDEX,
+    SCHEDULER_CONFIG,
+    Artifact,
+    is_pipeline,
+    locate_folder,
+    solution_folders,
+)
 from ...storage.manifest import Manifest, read_manifest
 from ...storage.recognition import reject_path
 from ...storage.weight_files import find_stray_weights
@@ -218,7 +226,7 @@ def _load_family(folder: Path, configs: Mapping[str, Any], extra_graphs: Sequenc
 def _load_configs(folder: Path) -> dict[str, Any]:
     configs = {}
     for path in sorted(folder.glob("*/*config.json")):
-        if path.name in ("config.json", "scheduler_config.json"):
-            content = read_json_object(path)
+        if path.name in ("config.json", SCHEDULER_CONFIG):
+            content = read_json_object(path, allow_infinity=path.name == SCHEDULER_CONFIG)
             configs[path.parent.name] = {key: value for key, value in content.items() if key != "quantization_config"}
     return configs | read_pipeline_arguments(folder)

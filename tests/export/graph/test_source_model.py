@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,13 @@ def test_configs_are_those_of_every_component_without_quantization(quantized: Pa
     assert configs.keys() == {"scheduler", "text_encoder", "transformer", "vae"}
     assert "quantization_config" not in configs["transformer"]
     assert configs["scheduler"]["shift"] == 3.0
+
+
+def test_a_scheduler_may_hold_an_infinity(quantized: Path) -> None:
+    """DPM-Solver's default of lambda_min_clipped."""
+    file = quantized / "model/scheduler/scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"lambda_min_clipped": -math.inf}), "utf-8")
+    assert open_source(quantized / "model").configs["scheduler"]["lambda_min_clipped"] == -math.inf
 
 
 def test_the_symmetric_int4_solution_is_selected(quantized: Path) -> None:
