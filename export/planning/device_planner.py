@@ -94,13 +94,15 @@ class DevicePlanner:
         footprint, runs = entry.footprint, steps if entry.phase == DENOISING else 1
         if entry.graph in self.model.family.optional_graphs:  # only images that start from another one run it
             runs = 0
-        has_convolutions = footprint.other_flops > footprint.linear_flops
         elements = footprint.weight_elements.items()
         stored = sum(count * costs.count_stored_bits(kinds.get(name, "float")) for name, count in elements) / 8
-        resident = sum(count * costs.count_resident_bits(kinds.get(name, "float")) for name, count in elements) / 8
+        resident = 0.0
+        for name, count in elements:
+            copies = CONVOLUTION_WEIGHT_FACTOR if name in footprint.convolution_weights else 1
+            resident += copies * count * costs.count_resident_bits(kinds.get(name, "float")) / 8
         factor = REPEATED_FACTOR if runs > 1 else ONCE_FACTOR
-        if has_convolutions:
-            factor, resident = CONVOLUTION_FACTOR, resident * CONVOLUTION_WEIGHT_FACTOR
+        if footprint.convolution_flops > footprint.linear_flops:
+            factor = CONVOLUTION_FACTOR
         return GraphEstimate(
             name=entry.graph.name,
             component=entry.graph.component,

@@ -27,6 +27,7 @@ from ...pipelines.empty_modules import build_empty_component, load_component_con
 from ..graph.graph_module import WEIGHT_PREFIX, build_module, make_parameters_fake
 
 LINEAR_OPERATORS = (torch.ops.aten.mm, torch.ops.aten.addmm)  # what linear layers become
+CONVOLUTION = torch.ops.aten.convolution
 
 FUSED_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which torch does not count
 
@@ -42,6 +43,8 @@ class Footprint:
         linear_flops: Operations of products with weights of linear layers; a multiplication and an addition are two.
         other_flops: Operations of attention and of convolutions.
         output_shapes: Shapes of its outputs.
+        convolution_weights: Names of the weights that convolutions read.
+        convolution_flops: Operations of convolutions, which `other_flops` has too.
     """
 
     weight_elements: Mapping[str, int]
@@ -49,6 +52,8 @@ class Footprint:
     linear_flops: int = 0
     other_flops: int = 0
     output_shapes: tuple[tuple[int, ...], ...] = ()
+    convolution_weights: frozenset[str] = frozenset()
+    convolution_flops: int = 0
 
     @property
     def parameters(self) -> int:
@@ -90,13 +95,22 @@ def _measure_footprint(
         module = build_module(graph, component, blocks)
         counter.start(module)
         outputs = module(*module.example(dict(axis_sizes)))
-    elements = {
-        name.removeprefix(WEIGHT_PREFIX): parameter.numel()
+    parameters = {
+        name.removeprefix(WEIGHT_PREFIX): parameter
         for name, parameter in module.named_parameters()
         if id(parameter) in counter.used_parameters
     }
-    shapes = tuple(tuple(map(int, output.shape)) for output in tree_leaves(outputs))
-    return Footprint(elements, counter.peak_elements, counter.linear_flops, counter.other_flops, shapes)
+    return Footprint(
+        weight_elements={name: parameter.numel() for name, parameter in parameters.items()},
+        live_elements=counter.peak_elements,
+        linear_flops=counter.linear_flops,
+        other_flops=counter.other_flops,
+        output_shapes=tuple(tuple(map(int, output.shape)) for output in tree_leaves(outputs)),
+        convolution_weights=frozenset(
+            name for name, parameter in parameters.items() if _get_storage_id(parameter) in counter.convolution_storages
+        ),
+        convolution_flops=counter.convolution_flops,
+    )
 
 
 @cache
@@ -121,12 +135,15 @@ class _OperationCounter(TorchDispatchMode):
         peak_elements: Largest number of elements alive so far.
         linear_flops: As in `Footprint`.
         other_flops: As in `Footprint`.
+        convolution_storages: The storages of the weights of convolutions, of which some are views of parameters.
+        convolution_flops: As in `Footprint`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.used_parameters: set[int] = set()
-        self.peak_elements = self.linear_flops = self.other_flops = 0
+        self.peak_elements = self.linear_flops = self.other_flops = self.convolution_flops = 0
+        self.convolution_storages: set[int] = set()
         self._live_elements = 0
         self._tensors_by_storage: Counter[int] = Counter()  # views share a storage
         self._parameter_storages: set[int] | None = None
@@ -159,6 +176,9 @@ class _OperationCounter(TorchDispatchMode):
             self.linear_flops += flops
         else:
             self.other_flops += flops
+        if operator is CONVOLUTION:
+            self.convolution_flops += flops
+            self.convolution_storages.add(_get_storage_id(args[1]))
 
     def _track(self, tensor: Tensor) -> None:
         storage = _get_storage_id(tensor)

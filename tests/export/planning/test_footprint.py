@@ -44,6 +44,32 @@ def test_live_elements_count_a_storage_once_for_all_its_views(tiny: Path) -> Non
     assert footprint.parameters == 0
 
 
+class ConvolvingModule(nn.Module):
+    """A convolution whose weight is a view of a parameter, a linear layer, and attention."""
+
+    def __init__(self, component: Any) -> None:
+        super().__init__()
+        self.model = component
+        self.kernels, self.linear = nn.Parameter(torch.zeros(2, 4, 3, 3, 3)), nn.Linear(6, 6, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(nn.functional.conv2d(x, self.kernels[0], padding=1))
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor]:
+        return (torch.zeros(1, 3, sizes["n"], 6),)
+
+
+def test_convolutions_are_told_from_attention(tiny: Path) -> None:
+    port = Port("x", (1, 3, "n", 6))
+    graph = Graph("mixed", "vae", f"{__name__}:ConvolvingModule", (port,), (port,))
+    footprint = measure_footprint(GraphPart("mixed", graph), tiny / "vae", {"n": 10})
+    assert footprint.convolution_weights == {"kernels"}
+    assert footprint.convolution_flops == 2 * (10 * 6) * 4 * 3 * 9
+    assert footprint.linear_flops == 2 * (4 * 10) * 6 * 6
+    assert footprint.other_flops == footprint.convolution_flops + 4 * 4 * 10 * 10 * 6
+
+
 @pytest.mark.slow
 def test_parameters_are_those_of_the_traced_graph(tiny: Path) -> None:
     model = open_source(tiny)

@@ -92,6 +92,14 @@ def test_other_families_are_planned_from_configs_alone(name: str, device: str, t
     assert {graph.phase for graph in plan.graphs} == {"encoding", "denoising", "decoding"}
     for component, planned in plan.component_disk_bytes.items():  # no weight is wider than 32 bits, or counted twice
         assert 0 < planned <= 4 * num_elements[component]
+    for graph in plan.graphs:  # attention is no convolution, whose weights are in memory twice
+        factor = graph.weight_bytes / graph.disk_bytes
+        if graph.component == "vae":
+            assert factor == pytest.approx(2, rel=0.05)
+        elif graph.component == "unet":
+            assert 1.25 < factor < 2
+        else:
+            assert 1 <= factor < 1.25
 
 
 def test_without_facts_about_the_device_there_is_no_plan() -> None:
