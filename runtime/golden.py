@@ -83,11 +83,10 @@ def find_error_floor(config: OnnxPipelineConfig, features: CpuFeatures) -> float
         config: The export, whose precision decides.
         features: The processor that runs the graphs.
     """
-    uses_fp16 = "fp16" in (config.precision, config.float_dtype if config.precision == "int4" else "")
     floors = [FLOAT_FLOOR]
     if config.precision == "w8a8" or (config.precision == "int4" and config.accuracy_level):
         floors.append(INTEGER_FLOOR)
-    if uses_fp16:
+    if config.uses_fp16:
         floors.append(FLOAT16_SUMS_FLOOR if features.is_arm64 and features.has_fp16_arithmetic else FLOAT16_FLOOR)
     return max(floors)
 

@@ -25,8 +25,9 @@ from .image_file import scale_image
 from .malformed import reject_malformed
 from .memory_need import check_image_memory, choose_keep_loaded
 from .noise import torch_randn, torch_randn_sequence
+from .onnx.arithmetic import warn_about_fp16_sums
 from .onnx.exported import load_exported_onnx
-from .onnx.sessions import CPU_PROVIDERS, SessionPool
+from .onnx.sessions import CPU_PROVIDERS, SessionPool, resolve_providers
 from .onnx.shape_buckets import BucketedSessions
 from .openvino.sessions import OpenVinoSessions
 from .rknn.backend import RknnBackend, open_backend
@@ -114,6 +115,8 @@ class ImagePipeline:
         self.keep_loaded = choose_keep_loaded(self.folder) if keep_loaded is None else keep_loaded
         settings = resolve_threads(exported.runtime, threads)
         self.threads = settings.threads
+        if exported.uses_fp16:
+            warn_about_fp16_sums(runs_on_cpu=tuple(resolve_providers(providers)) == CPU_PROVIDERS)
         sessions: GraphSessions
         if engine == "openvino":
             files, accuracy_level = exported.graph_files, exported.accuracy_level

@@ -207,6 +207,11 @@ class OnnxPipelineConfig(ConfigModel):
         """The files of which sizes and hashes are known."""
         return self.files
 
+    @property
+    def uses_fp16(self) -> bool:
+        """Whether graphs compute in float16."""
+        return "fp16" in (self.precision, self.float_dtype if self.precision == "int4" else "")
+
 
 # ---------------------------------------------------------------- rknn/pipeline.json
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from ...common.cpu_features import CpuFeatures
+import logging
+
+from ...common.cpu_features import CpuFeatures, read_cpu_features
+
+logger = logging.getLogger(__name__)
 
 
 def explain_arithmetic(features: CpuFeatures) -> list[str]:
@@ -31,3 +35,18 @@ def explain_arithmetic(features: CpuFeatures) -> list[str]:
             "65,504. Use fp32, INT4 or W8A8 on the CPU."
         )
     return notes
+
+
+def warn_about_fp16_sums(runs_on_cpu: bool) -> None:
+    """Warns if this processor sums in float16, which makes images of float16 graphs wrong that are right elsewhere.
+
+    Args:
+        runs_on_cpu: Whether all of the graphs run on the processor, and not only what a GPU leaves to it.
+    """
+    features = read_cpu_features()
+    if features.is_arm64 and features.has_fp16_arithmetic:
+        logger.warning(
+            "%s on a processor that sums float16 products in float16: images may be wrong or not finite. Export the "
+            "artifact with fp32 floats for such processors, and compare with 'edgepress verify'.",
+            "These float16 graphs run" if runs_on_cpu else "What the GPU leaves of these float16 graphs runs",
+        )

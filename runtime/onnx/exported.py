@@ -34,6 +34,7 @@ class ExportedOnnx:
         image_sizes: Heights and widths of the images that graphs of fixed shapes generate; empty for any size.
         linked_weights: Weight files that are links out of the folder, by the name that graphs call them by.
         runtime: How graphs run on the device's CPU.
+        uses_fp16: Whether graphs compute in float16.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class ExportedOnnx:
     image_sizes: tuple[tuple[int, int], ...] = ()
     linked_weights: Mapping[str, Path] = field(default_factory=dict)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    uses_fp16: bool = False
 
 
 def load_exported_onnx(artifact: Path) -> ExportedOnnx:
@@ -76,6 +78,7 @@ def load_exported_onnx(artifact: Path) -> ExportedOnnx:
         config.sizes if bucketed else (),
         find_linked_weights(folder),
         config.runtime,
+        config.uses_fp16,
     )
 
 
