@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 LICENSE = re.compile(r"^license:\s*[\"']?([^\"'\n#]+)", re.MULTILINE)
 SOURCE_README = "README.source.md"  # in a quantized pipeline, the README.md of the original one
+ANY_MEMORY = 2.0**20  # GiB, into which everything fits
 CPU_DEVICES = ("x86",)  # on which exports are compared with torch
 
 
@@ -300,23 +301,25 @@ def _describe_rknn(config: RknnPipelineConfig) -> ComponentDescription:
 def _plan_memory(artifact: Artifact, manifest: Manifest, onnx: OnnxPipelineConfig) -> MemoryPlanDescription | None:
     """Plans what was exported. Boards have no torch, which planning needs: there an artifact is described without."""
     recipe = validate_settings(Recipe, {"device": manifest.device} | manifest.recipe)
-    if recipe.hardware is None or not recipe.hardware.memory or find_spec("torch") is None:
+    if recipe.hardware is None or find_spec("torch") is None:
         return None
+    has_memory = bool(recipe.hardware.memory)  # of machines of any memory, only what graphs take is known
     extra = (graph.name for graph in get_family(onnx.family).optional_graphs if graph.name in onnx.graphs)
     exported = {key: getattr(onnx, key) for key in ("precision", "format", "accuracy_level", "float_dtype")}
     export = recipe.export.model_copy(update={**exported, "extra_graphs": tuple(extra)})
     from ..export.planning.planner import plan_device
 
     try:
-        plan = plan_device(artifact.path, recipe.model_copy(update={"export": export}))
+        memory = None if has_memory else ANY_MEMORY
+        plan = plan_device(artifact.path, recipe.model_copy(update={"export": export}), memory=memory)
     except UserError:  # of a pipeline without a host, whose shapes nobody knows
         return None
     return MemoryPlanDescription(
-        verdict=str(plan.verdict),
+        verdict=str(plan.verdict) if has_memory else None,
         size=plan.size,
         resident_bytes=plan.resident_bytes,
         phased_bytes=plan.phased_bytes,
-        usable_bytes=plan.usable_bytes,
+        usable_bytes=plan.usable_bytes if has_memory else None,
         graph_bytes={graph.name: graph.bytes for graph in plan.graphs},
         floor_seconds=plan.floor_seconds,
     )

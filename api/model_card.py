@@ -55,9 +55,11 @@ def _render_title(description: ArtifactDescription) -> str:
         lines.append(f"Weights were quantized with the method `{method}`.")
     plan = description.memory_plan
     if plan:
+        verdict = f"On the device it {plan.verdict}" if plan.verdict else "Memory"
+        usable = "" if plan.usable_bytes is None else f", {plan.usable_bytes / 1e6:,.0f} MB can be used"
         lines.append(
-            f"On the device it {plan.verdict}, estimated: {plan.resident_bytes / 1e6:,.0f} MB with all graphs loaded, "
-            f"{plan.phased_bytes / 1e6:,.0f} MB with one at a time, {plan.usable_bytes / 1e6:,.0f} MB can be used."
+            f"{verdict}, estimated: {plan.resident_bytes / 1e6:,.0f} MB with all graphs loaded, "
+            f"{plan.phased_bytes / 1e6:,.0f} MB with one at a time{usable}."
         )
     return "\n".join([*lines, ""])
 

@@ -12,6 +12,7 @@ from ..common.system_memory import check_memory, read_available_memory, read_mem
 from ..models.base.image_size import Configs, estimate_min_memory
 from ..storage.files import read_json_object
 from ..storage.layout import DESCRIPTION_NAME, Artifact
+from ..storage.pipeline_config import is_rknn_export
 from .malformed import reject_malformed
 
 GRAPH_SUFFIXES = (".onnx", ".safetensors", ".rknn")
@@ -26,23 +27,28 @@ class MemoryNeed:
         resident_bytes: With all graphs loaded.
         phased_bytes: With one graph loaded at a time.
         is_planned: Whether the artifact's memory plan says so, with activations; else these are the sizes of files.
+        usable_bytes: What a program can use on the device by the plan; None if that is not known.
     """
 
     resident_bytes: int
     phased_bytes: int
     is_planned: bool
+    usable_bytes: int | None = None
 
 
 def read_memory_need(folder: Path) -> MemoryNeed:
     """Reads what the graphs of an exported folder take: from the plan of its artifact, or from the sizes of its files.
+
+    The plan is that of the ONNX graphs. Parts for an NPU have another precision, so their files say what they take.
 
     Raises:
         UserError: The artifact's description cannot be read.
     """
     description = Artifact.containing(folder).path / DESCRIPTION_NAME
     plan = read_json_object(description).get("memory_plan") if description.exists() else None
-    if plan:
-        return MemoryNeed(int(plan["resident_bytes"]), int(plan["phased_bytes"]), is_planned=True)
+    if plan and not is_rknn_export(folder):
+        usable = plan.get("usable_bytes")
+        return MemoryNeed(int(plan["resident_bytes"]), int(plan["phased_bytes"]), True, usable)
     sizes: Counter[str] = Counter()
     for file in folder.iterdir():
         if file.suffix in GRAPH_SUFFIXES:  # weights of a component are split into files such as transformer-00001-of-…

@@ -83,11 +83,15 @@ class QuantizationDescription(DescriptionModel):
 class MemoryPlanDescription(DescriptionModel):
     """The plan of the exported graphs on the device. Everything is estimated."""
 
-    verdict: str = Field(description="`fits`, `fits in phases` or `does not fit`.")
+    verdict: str | None = Field(
+        description="`fits`, `fits in phases` or `does not fit`; null where the recipe is for machines of any memory."
+    )
     size: tuple[PositiveInt, PositiveInt] = Field(description="[height, width] of the image in pixels.")
     resident_bytes: NonNegativeInt = Field(description="Peak memory with all graphs loaded.")
     phased_bytes: NonNegativeInt = Field(description="Peak memory with one graph at a time.")
-    usable_bytes: NonNegativeInt = Field(description="What a program can use on the device.")
+    usable_bytes: NonNegativeInt | None = Field(
+        description="What a program can use on the device; null where the recipe is for machines of any memory."
+    )
     graph_bytes: dict[str, NonNegativeInt] = Field(description="Weights and activations of each graph.")
     floor_seconds: NonNegativeFloat | None = Field(
         description="The least time of an image; null if rates are not known."

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import bench_results
 from helpers.previous_artifact import extract_previous_artifact
-from helpers.published_artifact import publish_model, publish_onnx, write_published_artifact
+from helpers.published_artifact import publish_model, publish_onnx, record_model, write_published_artifact
 from helpers.result_rows import PSNR, make_prompt, make_results, make_sample
 
 import edgepress
@@ -24,6 +24,9 @@ from edgepress.cli.main import main
 from edgepress.common.errors import UserError
 from edgepress.evaluate.results.gates import DEFECTS_GATE, GateSpec, evaluate_gates
 from edgepress.evaluate.results.schema import save_results
+from edgepress.pipelines.hub import DEMO_PIPELINE
+from edgepress.recipes.loader import load_recipe
+from edgepress.runtime.memory_need import read_memory_need
 from edgepress.storage.artifact_schema import SCHEMA_FILE, read_description, render_schema
 from edgepress.storage.emulation import EmulatedGraph, EmulationResults, write_emulation
 from edgepress.storage.files import hash_file
@@ -73,6 +76,25 @@ def test_it_says_what_the_parts_record(described: Path) -> None:
     card = (described / "README.md").read_text("utf-8")
     assert card.startswith("---\nlibrary_name: edgepress\n")
     assert "**simulated**" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("device", "has_memory"), [("x86", False), ("pi5", True)])
+def test_what_graphs_take_is_planned_for_machines_of_any_memory(device: str, has_memory: bool, tmp_path: Path) -> None:
+    artifact = write_published_artifact(tmp_path / "artifact")
+    shutil.copytree(DEMO_PIPELINE, artifact.model, dirs_exist_ok=True)
+    recipe = load_recipe(device).model_dump(mode="json", exclude={"device"})
+    record_model(artifact, device=device, recipe=recipe)
+    publish_onnx(artifact)
+    edgepress.describe(artifact.path)
+    plan = read_description(artifact).memory_plan
+    assert plan
+    assert 0 < plan.phased_bytes < plan.resident_bytes
+    assert (plan.verdict, plan.usable_bytes is None) == (("fits", False) if has_memory else (None, True))
+    assert read_memory_need(artifact.onnx).resident_bytes == plan.resident_bytes
+    card = (artifact.path / "README.md").read_text("utf-8")
+    assert ("On the device it fits, estimated: " if has_memory else "Memory, estimated: ") in card
+    assert ("MB can be used." in card) is has_memory
 
 
 def write_emulated(artifact: Path, error: float, sha256: str | None) -> None:

@@ -41,6 +41,11 @@ def publish_model(artifact: Artifact, content: bytes) -> None:
     (artifact.model / "vae").mkdir(parents=True, exist_ok=True)
     (artifact.model / "model_index.json").write_text('{"_class_name": "ZImagePipeline"}')
     write_weights(artifact.model / "vae" / "model.safetensors", content)
+    record_model(artifact)
+
+
+def record_model(artifact: Artifact, **changes: Any) -> None:
+    """Records the model of an artifact as it is, in its manifest."""
     files = hash_files(artifact.model)
     manifest = Manifest(
         device="custom",
@@ -57,7 +62,7 @@ def publish_model(artifact: Artifact, content: bytes) -> None:
         fp16_overflows=[],
         versions={},
     )
-    write_manifest(manifest, artifact.path)
+    write_manifest(manifest.model_copy(update=changes), artifact.path)
     listed = [file.model_copy(update={"path": f"model/{file.path}"}) for file in files]
     write_checksums([record_file(artifact.path, "manifest.json"), *listed], artifact.path)
 

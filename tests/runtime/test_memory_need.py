@@ -73,6 +73,12 @@ def test_without_a_plan_the_files_of_each_component_count(tmp_path: Path) -> Non
     assert read_memory_need(tmp_path / "onnx") == MemoryNeed(710, 510, is_planned=False)
 
 
+def test_the_plan_of_onnx_graphs_says_nothing_of_parts_for_an_npu(artifact: Path) -> None:
+    write_tree(artifact, {"rknn/transformer.rknn": "x" * 700, "rknn/pipeline.json": json.dumps({"target": "rk3588"})})
+    assert read_memory_need(artifact / "rknn") == MemoryNeed(700, 700, is_planned=False)
+    assert read_memory_need(artifact / "onnx").is_planned
+
+
 def test_a_pipeline_loads_graphs_as_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnx").mkdir()
     write_small_artifact(tmp_path)
