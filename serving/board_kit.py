@@ -24,6 +24,7 @@ WHEELHOUSE = "wheelhouse"
 CONTAINER_PYTHON = "3.13"  # of the image, where nothing asks for another
 SERVER_BYTES = 200 * 2**20  # of the interpreter and the server's libraries, beside the graphs
 HIGH_FACTOR, MAX_FACTOR = 1.25, 1.5  # of the planned memory: where the kernel reclaims, and where it kills
+HIGH_SHARE = 0.95  # of the memory that can be used, where that is less
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,12 @@ class _Memory:
     Attributes:
         num_bytes: Its peak memory.
         source: Where that number is from, for a comment.
+        usable_bytes: What a program can use on the device; None if that is not known.
     """
 
     num_bytes: int
     source: str
+    usable_bytes: int | None = None
 
 
 def write_board_kit(path: Path, wheelhouse: Path | None = None) -> Path:
@@ -95,17 +98,23 @@ def _read_memory(artifact: Artifact) -> _Memory:
     """The memory of all graphs loaded: from the artifact's plan, or else from the sizes of its files."""
     need = read_memory_need(artifact.onnx if artifact.has_onnx else artifact.rknn)
     if need.is_planned:
-        return _Memory(need.resident_bytes + SERVER_BYTES, "the memory plan in artifact.json and the server")
+        source = "the memory plan in artifact.json and the server"
+        return _Memory(need.resident_bytes + SERVER_BYTES, source, need.usable_bytes)
     size = 2 * need.resident_bytes + SERVER_BYTES
     return _Memory(size, "twice the size of the graphs and the server: there is no memory plan")
 
 
 def _render_memory(memory: _Memory) -> str:
-    high, most = (round(factor * memory.num_bytes / 2**20) for factor in (HIGH_FACTOR, MAX_FACTOR))
+    high, most = HIGH_FACTOR * memory.num_bytes, MAX_FACTOR * memory.num_bytes
+    bound = ""
+    if memory.usable_bytes is not None and memory.usable_bytes < most:
+        most = memory.usable_bytes
+        high = min(high, HIGH_SHARE * most)
+        bound = "# No more than a program can use on the smallest version of the device; raise it on a larger one.\n"
     return (
-        f"# Estimated from {memory.source}.\n"
+        f"# Estimated from {memory.source}.\n{bound}"
         "# These limits do not see memory of a GPU that shares it with the CPU, such as CUDA's on a Jetson.\n"
         "# The server therefore compares its graphs with MemAvailable before it loads them.\n"
-        f"MemoryHigh={high}M\n"
-        f"MemoryMax={most}M"
+        f"MemoryHigh={round(high / 2**20)}M\n"
+        f"MemoryMax={round(most / 2**20)}M"
     )

@@ -67,9 +67,14 @@ if ! getent passwd edgepress >/dev/null; then
 fi
 mkdir -p "$$state"
 chown edgepress: "$$state"
+# Without systemd the server reads it itself. Nobody else may, since it can hold a token.
+chown root:edgepress "$$prefix/edgepress.env"
+chmod 640 "$$prefix/edgepress.env"
+start="set -a; . $$prefix/edgepress.env; exec $$prefix/venv/bin/edgepress serve $$prefix/artifact --state $$state"
 
 if [ -n "$${NO_SERVICE:-}" ]; then
-  say "Installed. Start it with: $$prefix/venv/bin/edgepress serve $$prefix/artifact --state $$state"
+  say "Installed. Start it with:"
+  say "  su -s /bin/sh edgepress -c '$$start'"
 elif [ -d /run/systemd/system ]; then
   sed "s|@PREFIX@|$$prefix|g" "$$kit/edgepress.service" > /etc/systemd/system/edgepress.service
   systemctl daemon-reload
@@ -80,5 +85,5 @@ elif [ -d /etc/supervisor/conf.d ]; then
   say "Installed for supervisor. Load it with: supervisorctl reread && supervisorctl update"
 else
   say "Installed. There is neither systemd nor supervisor. Start it with:"
-  say "  su -s /bin/sh edgepress -c '$$prefix/venv/bin/edgepress serve $$prefix/artifact --state $$state'"
+  say "  su -s /bin/sh edgepress -c '$$start'"
 fi

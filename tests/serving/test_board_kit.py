@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -92,6 +94,33 @@ def test_memory_limits_are_those_of_the_plan(artifact: Path) -> None:
     service = (write_board_kit(artifact) / "edgepress.service").read_text("utf-8")
     assert "MemoryHigh=1530M\nMemoryMax=1836M\n" in service  # (1024 + 200) MiB times 1.25 and 1.5
     assert "MemAvailable" in service
+
+
+def test_memory_limits_are_never_above_what_the_device_has(artifact: Path) -> None:
+    """Of a plan in phases, whose graphs do not all fit: 8.9 GB of 7.9 GB."""
+    plan = {"resident_bytes": 8_933_000_000, "phased_bytes": 4_427_000_000, "usable_bytes": 7_946_000_000}
+    write_json({"memory_plan": plan}, artifact / "artifact.json")
+    service = (write_board_kit(artifact) / "edgepress.service").read_text("utf-8")
+    assert "MemoryHigh=7199M\nMemoryMax=7578M\n" in service  # 95 % of the usable memory, and all of it, in MiB
+    assert "smallest version of the device" in service
+
+
+def test_without_systemd_the_server_has_the_environment_of_the_file(artifact: Path) -> None:
+    prefix, kit = artifact.with_name("prefix"), write_board_kit(artifact)
+    program = prefix / "venv" / "bin" / "edgepress"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$EDGEPRESS_TOKEN|$MALLOC_ARENA_MAX|$*"\n')
+    program.chmod(0o755)
+    environment = (kit / "edgepress.env").read_text("utf-8")
+    (prefix / "edgepress.env").write_text(environment.replace("#EDGEPRESS_TOKEN=", 'EDGEPRESS_TOKEN="a b"'))
+    start = re.search(r'^start="(.*)"$', (kit / "install.sh").read_text("utf-8"), re.MULTILINE)
+    assert start
+    config = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    config.read_string((kit / "supervisor.conf").read_text("utf-8").replace("@PREFIX@", str(prefix)))
+    command = shlex.split(config["program:edgepress"]["command"])
+    by_hand = start[1].replace("$prefix", str(prefix)).replace("$state", "/state")
+    for started in (command, ["sh", "-c", by_hand]):
+        assert run(artifact, *started).startswith(f"a b|2|serve {prefix}/artifact ")
 
 
 def test_systemd_accepts_the_unit(artifact: Path) -> None:
