@@ -60,7 +60,7 @@ class ConvolvingModule(nn.Module):
         return (torch.zeros(1, 3, sizes["n"], 6),)
 
 
-def test_convolutions_are_told_from_attention(tiny: Path) -> None:
+def test_attention_is_no_convolution(tiny: Path) -> None:
     port = Port("x", (1, 3, "n", 6))
     graph = Graph("mixed", "vae", f"{__name__}:ConvolvingModule", (port,), (port,))
     footprint = measure_footprint(GraphPart("mixed", graph), tiny / "vae", {"n": 10})
