@@ -146,7 +146,7 @@ artifact:  ## quantize, export and evaluate: the whole artifact for DEVICE
 	$(MAKE) quantize CHECK=0
 	$(MAKE) export
 	$(MAKE) evaluate
-	$(EDGEPRESS) describe "$(OUTPUT)"
+	$(EDGEPRESS) describe "$(OUTPUT)" $(if $(DEMO),--license apache-2.0)
 
 bench: $(SET_UP)  ## measure the exported graphs in OUTPUT on this machine: start-up, image, step, memory
 	$(EDGEPRESS) bench "$(OUTPUT)" $(if $(DEMO),--prompts demo/pipeline/prompts/evaluation.jsonl)

@@ -80,7 +80,12 @@ def _find_outdated_parts(artifact: Artifact) -> Iterator[FileProblem]:
         description = read_description(artifact)
         current = _digest_parts(artifact)
     except UserError as error:
-        reason = str(error).removeprefix(f"{artifact.description} ")
+        document = str(artifact.description)
+        reason = (
+            str(error).removeprefix(f"{document} ")
+            if str(error).startswith(document)
+            else f"cannot be compared: {error}"
+        )
         yield FileProblem(DESCRIPTION_NAME, FileStatus.CORRUPT, reason.removesuffix("."))
         return
     absent = list_absent_parts(artifact)

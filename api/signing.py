@@ -6,6 +6,7 @@ that it can change without another signature.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from ..storage.preflight import check_writable_folder
 from ..storage.publishing import artifact_lock
 from ..storage.recognition import is_artifact, reject_path
 
+# How model-signing words what differs.
+DIFFERENCES = {
+    "missing": r"Missing files in model '[^']*': ([^'\"]*)",
+    "added": r"Extra files found in model '[^']*': ([^'\"]*)",
+    "changed": r"Hash mismatch for '([^']*)'",
+}
+MAX_NAMES = 5
 UNSIGNED = (EVALUATION, BENCH, KIT, TIMINGS, LOCAL, WORK, f"{ONNX}/{ENGINES_FOLDER}", SIGNATURE)
 
 
@@ -74,10 +82,24 @@ def check_signature(path: str | Path, key: str | Path) -> None:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
         verifier.set_hashing_config(_configure_hashing()).verify(artifact.path, signature)
     except Exception as error:  # the package raises what its parts do
+        difference = _summarize_difference(error)
+        hint = " A signature is of all files: check it where model/ is, too." if "missing: model/" in difference else ""
         raise UserError(
-            f"{artifact.path} is not what the owner of {key} signed ({summarize_error(error)}). Copy it again, or "
-            "check the key."
+            f"{artifact.path} is not what the owner of {key} signed ({difference}).{hint} Copy it again, or check the "
+            "key."
         ) from error
+
+
+def _summarize_difference(error: Exception) -> str:
+    """The files that the package says are missing, added or changed, without their digests; or what else it says."""
+    differences = []
+    for word, pattern in DIFFERENCES.items():
+        groups = re.findall(pattern, str(error).replace("\\", ""))
+        names = [name for group in groups for name in group.split(", ")]
+        if names:
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            differences.append(f"{word}: {', '.join(names[:MAX_NAMES])}{more}")
+    return "; ".join(differences) or summarize_error(error)
 
 
 def _configure_hashing() -> Any:

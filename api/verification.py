@@ -111,8 +111,8 @@ class VerificationReport:
             for name in unhashed
         ]
         sentences += [
-            f"{folder.links} files of {self.path / folder.name} are links; what they lead to has the hashes that were "
-            "recorded."
+            f"Number of files of {self.path / folder.name} that are links to what has the recorded hash: "
+            f"{folder.links}."
             for folder in self.folders
             if folder.links
         ]
@@ -263,13 +263,14 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
     elif not published.problems:
         changed += _load_export(folder)
     changed += _check_graphs(folder, {problem.path for problem in changed})
+    damaged = {problem.path for problem in changed}
     inside = tuple(replace(problem, path=f"{name}/{problem.path}") for problem in changed)
     return FolderReport(
         name,
         len(published.files),
         sum(file.bytes for file in published.files),
         published.is_hashed,
-        sum(is_link_out(folder, folder / file.path) for file in published.files),
+        sum(file.path not in damaged and is_link_out(folder, folder / file.path) for file in published.files),
         (*published.problems, *inside),
     )
 

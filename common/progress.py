@@ -61,7 +61,7 @@ def progress_bars(refresh_per_second: float = 10) -> Iterator[Progress]:
         if stage not in tasks:
             display.start()  # not earlier: if no stage begins, an error is the only output
             tasks[stage] = display.add_task(stage, total=total)
-        display.update(tasks[stage], completed=done)
+        display.update(tasks[stage], completed=done, total=total)
 
     try:
         yield report

@@ -96,7 +96,7 @@ def list_commands(recipe: Recipe, artifact: Artifact, ground_truth: Path | None,
             *(["--ground-truth", str(ground_truth)] if ground_truth else []),
             *(["--limit", str(limit)] if limit else []),
         ],
-        ["describe", path],
+        ["describe", path, "--license", "apache-2.0"],
     ]
 
 

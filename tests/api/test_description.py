@@ -330,6 +330,15 @@ def test_weights_that_were_not_copied_to_a_board_are_named(artifact: Path) -> No
     assert find(artifact) == {"README.md": "missing"}
 
 
+def test_a_description_beside_a_changed_manifest_cannot_be_compared(artifact: Path) -> None:
+    with (artifact / "manifest.json").open("ab") as file:
+        file.write(b" ")
+    problems = {problem.path: problem.reason for problem in verify(artifact, run=False).problems}
+    assert problems["artifact.json"].startswith(
+        f"cannot be compared: {artifact / 'manifest.json'} was changed: its SHA"
+    )
+
+
 def test_graphs_that_are_described_must_be_there(artifact: Path) -> None:
     shutil.rmtree(artifact / "onnx")
     assert find(artifact) == {"artifact.json": "stale"}

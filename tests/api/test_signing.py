@@ -69,6 +69,23 @@ def test_a_changed_or_added_file_is_found(signed: Path, keys: Path, tmp_path: Pa
     assert run("verify", copy, "--public-key", keys / "a.pub").returncode == 2
 
 
+def test_what_differs_is_named_and_a_part_that_was_not_copied_too(signed: Path, keys: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(signed, tmp_path / "board"))
+    with (copy / "onnx" / "pipeline.json").open("ab") as file:
+        file.write(b" ")
+    result = run("verify", copy, "--no-run", "--public-key", keys / "a.pub")
+    assert result.stderr == (
+        f"Error: {copy} is not what the owner of {keys / 'a.pub'} signed (changed: onnx/pipeline.json). Copy it again, "
+        "or check the key.\n"
+    )
+    shutil.rmtree(copy / "model")
+    result = run("verify", copy, "--no-run", "--public-key", keys / "a.pub")
+    assert (
+        "(missing: model/model_index.json, model/vae/model.safetensors; changed: onnx/pipeline.json)" in result.stderr
+    )
+    assert "A signature is of all files: check it where model/ is, too. Copy it again" in result.stderr
+
+
 def test_what_cannot_be_signed_or_checked_is_one_sentence(signed: Path, keys: Path, tmp_path: Path) -> None:
     (tmp_path / "text.pem").write_text("no key")
     plain = write_published_artifact(tmp_path / "plain").path

@@ -18,6 +18,13 @@ def test_each_stage_has_a_bar_on_the_error_stream(capsys: pytest.CaptureFixture[
     assert "75%" in lines[-1]
 
 
+def test_a_stage_that_comes_again_with_another_total_ends_full(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bars() as progress:
+        progress("checking files", 5, 5)
+        progress("checking files", 4, 4)
+    assert "100%" in capsys.readouterr().err
+
+
 def test_without_a_stage_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bars():
         pass
