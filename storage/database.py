@@ -62,7 +62,9 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
 
 def _require_own(connection: sqlite3.Connection, statements: Sequence[str], problem: str, remedy: str) -> None:
     """Refuses a database of another program before anything is added to it."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    # Names of a damaged file may be no text.
+    listed = connection.execute("SELECT hex(name) FROM sqlite_master WHERE type = 'table'")
+    tables = {bytes.fromhex(name).decode("utf-8", "replace") for (name,) in listed}
     missing = [table for statement in statements for table in CREATED_TABLE.findall(statement) if table not in tables]
     if tables and missing:
         raise UserError(f"{problem} (it has no table {missing[0]}, but {', '.join(sorted(tables)[:3])}). {remedy}")

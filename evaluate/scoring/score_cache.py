@@ -101,6 +101,6 @@ def _is_damaged(file: Path) -> bool:
             columns = [row[1] for row in connection.execute("PRAGMA table_info(results)")]
     except sqlite3.OperationalError:  # another run is using it, or opening it says what is wrong
         return False
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # the latter for a name that is no text
         return True
     return not is_intact or columns not in ([], ["key", "result"])

@@ -44,6 +44,20 @@ def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["CAST('bookmarks' AS BLOB)", "CAST(x'ff6d' AS TEXT)", "7"])
+def test_a_table_whose_name_is_damaged_is_reported(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "browser.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE bookmarks (address TEXT)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(f"UPDATE sqlite_master SET name = {name}")
+    with (
+        pytest.raises(UserError, match=r"not a valid list \(.*\)\. Pass another\."),
+        open_database(file, STATEMENT, kind="list", remedy="Pass another."),
+    ):
+        pass
+
+
 def write_much(file: Path, pragma: str) -> None:
     with open_database(file, STATEMENT, kind="list", remedy="Delete it.") as connection, connection:
         connection.execute(f"PRAGMA {pragma}")
