@@ -18,6 +18,7 @@ from .execution_providers import provider_option, require_no_npu, threads_option
 from .image_output import LOSSY_FORMATS, ImageOutput, resolve_output
 from .options import PATH, json_option, output_option, provenance_option, restart_option, verbosity_options
 from .parameter_types import ImageSize, NameChoice, Number, WholeNumber
+from .recorded_hashes import require_recorded_hashes, verify_option
 
 if TYPE_CHECKING:
     from ..runtime.batch import BatchSettings
@@ -78,11 +79,7 @@ ENGINES = ("onnxruntime", "openvino")
     show_default=True,
     help="What runs ONNX graphs; openvino on the CPU needs the extra 'openvino'.",
 )
-@click.option(
-    "--verify",
-    is_flag=True,
-    help="First compare every file of the artifact with its SHA-256, as evaluate and bench do.",
-)
+@verify_option
 @provenance_option
 @output_option("The image file, such as out.png; with --prompts a folder.", required=True, metavar="PATH")
 @restart_option
@@ -137,7 +134,7 @@ def generate(
     if providers and engine != ENGINES[0]:
         raise UserError("--provider is for ONNX Runtime. Leave it out, or leave out --engine.")
     if verify:
-        _verify(artifact)
+        require_recorded_hashes(artifact)
     if providers or engine != ENGINES[0]:
         require_no_npu(artifact, "--provider" if providers else "--engine")
     require_effect("--engine", not is_rknn_artifact(artifact), "parts for an NPU have their own")
@@ -216,16 +213,6 @@ def _generate_batch(
         return
     earlier = len(result.files) - result.num_generated
     click.echo(f"Generated {result.num_generated} images in {folder}{f'; {earlier} were there' if earlier else ''}")
-
-
-def _verify(artifact: Path) -> None:
-    """Checks the hashes of an export; says so where it has none."""
-    from ..runtime.verification import verify_export
-
-    with show_progress() as progress:
-        notice = verify_export(artifact, progress)
-    if notice:
-        LOGGER.warning("%s", notice)
 
 
 def _describe_origin(

@@ -19,6 +19,7 @@ from .command import LOGGER, Command, require_effect
 from .execution_providers import provider_option, require_no_npu, threads_option
 from .options import PATH, QUIET, provenance_option, verbosity_options
 from .parameter_types import Number, Seconds, WholeNumber
+from .recorded_hashes import require_recorded_hashes, verify_option
 
 if TYPE_CHECKING:
     from ..runtime.image_metadata import Detail
@@ -50,6 +51,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 @provenance_option
 @click.option("--log-prompts", is_flag=True, help="Write prompts to the log.")
 @click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time even if all fit.")
+@verify_option
 @provider_option
 @threads_option
 @click.option(
@@ -94,6 +96,7 @@ def serve(
     provenance: Detail,
     log_prompts: bool,
     low_memory: bool,
+    verify: bool,
     providers: tuple[str, ...],
     threads: int | None,
     max_side: int | None,
@@ -118,6 +121,8 @@ def serve(
     token = _read_token(token_file)
     if providers:
         require_no_npu(artifact)
+    if verify:
+        require_recorded_hashes(artifact)
     from ..serving.server import run_server
     from ..serving.settings import Limits, ServerSettings
 
