@@ -62,9 +62,16 @@ def open_database(file: Path, *statements: str, kind: str, remedy: str) -> Itera
 
 def _require_own(connection: sqlite3.Connection, statements: Sequence[str], problem: str, remedy: str) -> None:
     """Refuses a database of another program before anything is added to it."""
-    # Names of a damaged file may be no text.
-    listed = connection.execute("SELECT hex(name) FROM sqlite_master WHERE type = 'table'")
-    tables = {bytes.fromhex(name).decode("utf-8", "replace") for (name,) in listed}
+    tables = _list_tables(connection, problem, remedy)
     missing = [table for statement in statements for table in CREATED_TABLE.findall(statement) if table not in tables]
     if tables and missing:
         raise UserError(f"{problem} (it has no table {missing[0]}, but {', '.join(sorted(tables)[:3])}). {remedy}")
+
+
+def _list_tables(connection: sqlite3.Connection, problem: str, remedy: str) -> set[str]:
+    """The names of all tables, which may be no text in a damaged file."""
+    try:
+        listed = connection.execute("SELECT hex(name) FROM sqlite_master WHERE type = 'table'").fetchall()
+    except UnicodeDecodeError as error:  # SQLite's message has the name in it
+        raise UserError(f"{problem} (the name of a table is not UTF-8). {remedy}") from error
+    return {bytes.fromhex(name).decode("utf-8", "replace") for (name,) in listed}
