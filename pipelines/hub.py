@@ -114,7 +114,7 @@ def _download(model: str) -> Path:
         OfflineModeIsEnabled,
     )
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+    patterns = ["*.json", "*/*.safetensors", "*.txt", "*.jinja", "*.model"]  # no whole model in a file at the top
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:

@@ -22,7 +22,7 @@ from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
 from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import write_source_location
-from ..storage.weight_files import find_stray_weights
+from ..storage.weight_files import find_stray_files
 from .component_reuse import find_reused
 from .job import QuantizationJob
 from .lora import merge_into_plan
@@ -69,7 +69,7 @@ def run_quantization(
         check_disk_space(output, estimate_output_bytes(job.plan, job.dtype) - folder_bytes(Artifact(output).work))
     snapshot = FolderSnapshot.take(source)
     check_finite_weights(source, job.dtype, timer)
-    files = hash_files(source, timer, skip=find_stray_weights(source))
+    files = hash_files(source, timer, skip=find_stray_files(source))
     job = replace(job, files=files, snapshot=snapshot, reused=find_reused(job.plan, files, inputs.reuse))
     workspace = Workspace.open(output, job.collect_inputs(), force=force, restart=restart)
     if workspace.state is WorkspaceState.DONE and workspace.published is not None:

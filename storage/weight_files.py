@@ -14,7 +14,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.validation import format_value
-from .files import read_json_object
+from .files import list_files, read_json_object
 from .layout import MODEL_INDEX, is_pipeline
 from .recovery import advise_recovery
 from .relative_path import is_file_name
@@ -94,13 +94,24 @@ def find_weight_folders(pipeline: Path) -> list[Path]:
     return [folder for folder in folders if any(next(folder.glob(pattern), None) for pattern in patterns)]
 
 
-def find_stray_weights(pipeline: Path) -> list[Path]:
-    """Finds the weight files in the component folders of a pipeline that are never loaded, sorted.
+def find_stray_files(pipeline: Path) -> list[Path]:
+    """Finds the files of a pipeline that are never loaded and may be large, sorted.
+
+    These are weight files beside those that are loaded, such as other variants, the whole model in one file at the top,
+    or weights of another runtime; and folders with weights that model_index.json does not name.
 
     Raises:
         UserError: A component folder has no weights that can be loaded.
     """
-    return [path for folder in find_weight_folders(pipeline) for path in select_weight_files(folder).strays]
+    selected = [select_weight_files(folder) for folder in find_weight_folders(pipeline)]
+    components = {files.folder.name for files in selected}
+    paths = [Path(name) for name in list_files(pipeline)]
+    weights = [path for path in paths if SUFFIX in path.name or path.suffix in OTHER_SUFFIXES]
+    unused = {path.parts[0] for path in weights if len(path.parts) > 1} - components
+    strays = {path for files in selected for path in files.strays}
+    strays |= {pipeline / path for path in paths if len(path.parts) > 1 and path.parts[0] in unused}
+    strays |= {pipeline / path for path in weights if path.suffix in OTHER_SUFFIXES or len(path.parts) != 2}
+    return sorted(strays)
 
 
 def get_library(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ...storage.files import digest_files, hash_files
 from ...storage.layout import ENGINES_FOLDER, is_export, is_pipeline
 from ...storage.manifest import LoraRecord
 from ...storage.provenance import require_recorded
-from ...storage.weight_files import find_stray_weights
+from ...storage.weight_files import find_stray_files
 
 
 class FolderIdentity(BaseModel):
@@ -43,7 +43,7 @@ def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "re
     Raises:
         UserError: A file is not as it was published.
     """
-    skip = set(find_stray_weights(folder)) if is_pipeline(folder) else set()
+    skip = set(find_stray_files(folder)) if is_pipeline(folder) else set()
     if is_export(folder):
         skip.update((folder / ENGINES_FOLDER).rglob("*"))
     files = hash_files(folder, progress, stage, skip)

@@ -28,7 +28,7 @@ from ...storage.layout import (
 )
 from ...storage.manifest import Manifest, read_manifest
 from ...storage.recognition import reject_path
-from ...storage.weight_files import find_stray_weights
+from ...storage.weight_files import find_stray_files
 from .tokenizer_files import resolve_tokenizer_files
 
 
@@ -123,7 +123,7 @@ class SourcePipeline:
         Raises:
             UserError: A file changed since the pipeline was quantized.
         """
-        skip = () if self.manifest else find_stray_weights(self.folder)
+        skip = () if self.manifest else find_stray_files(self.folder)
         files = hash_files(self.folder, progress, skip=skip)
         recorded = self.manifest.files if self.manifest else files
         changed = sorted({file.path for file in set(files) ^ set(recorded)})

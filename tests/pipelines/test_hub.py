@@ -94,6 +94,24 @@ def test_a_failed_download_is_reported_on_one_line(model: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_model_in_one_file_at_the_top_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    (tmp_path / "model_index.json").write_text("{}")
+    loaded = ["model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"]
+    unused = ["whole.safetensors", "vae/diffusion_pytorch_model.bin", "teaser.png"]
+    downloaded = []
+
+    def download(_: str, allow_patterns: list[str]) -> str:
+        downloaded.extend(filter_repo_objects(loaded + unused, allow_patterns=allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hub.resolve_pipeline("owner/model") == tmp_path
+    assert downloaded == loaded
+
+
 def test_a_connection_that_breaks_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """huggingface_hub passes on the errors of its HTTP library once it has tried five times."""
     error = vars(huggingface_hub.errors)["HTTPError"]("peer closed connection")

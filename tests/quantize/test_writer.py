@@ -308,7 +308,9 @@ def test_what_is_written_is_read_by_the_libraries_alone(lean: Path, tmp_path: Pa
         tensors.update(renamed)
     for file in source.glob("*/*.safetensors"):
         file.rename(file.with_suffix(".fp16.safetensors"))
-    save_file({"w": torch.ones(1)}, source / "vae" / "backup.safetensors")
+    shutil.copytree(source / "vae", source / "prior")
+    for file in ("vae/backup.safetensors", "whole_model.safetensors"):
+        save_file({"w": torch.ones(1)}, source / file)
     (source / "README.md").write_text("Licence: none.")
     quantize_pipeline(make_recipe(TEXT_ONLY, "float32"), source, artifact)
     model = artifact / "model"
@@ -321,6 +323,8 @@ def test_what_is_written_is_read_by_the_libraries_alone(lean: Path, tmp_path: Pa
     assert type(pipeline.text_encoder).__name__ == "Qwen3Model"
     names = {"model.safetensors", "diffusion_pytorch_model.safetensors"}
     assert {path.name for path in model.rglob("*.safetensors")} == names
+    assert not (model / "whole_model.safetensors").exists()
+    assert not (model / "prior").exists()
     assert (model / "README.source.md").read_text() == "Licence: none."
 
 

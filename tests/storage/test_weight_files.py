@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgepress.common.errors import UserError
 from edgepress.storage.checkpoint import Checkpoint
-from edgepress.storage.weight_files import find_stray_weights, find_weight_folders, select_weight_files
+from edgepress.storage.weight_files import find_stray_files, find_weight_folders, select_weight_files
 
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 Tensors = dict[str, Tensor]
@@ -163,15 +163,28 @@ def test_what_is_read_is_what_the_library_loads(
 def test_further_files_are_strays(library: str, component: Path) -> None:
     for arrange in (add_backup, add_ema):
         arrange(library, component)
-    names = {path.name for path in find_stray_weights(component.parent)}
+    names = {path.name for path in find_stray_files(component.parent)}
     stem = STEMS[library]
     backups = ("a_backup", f"{stem}_backup", f"{stem}-backup", "z", f"{stem}.ema")
     assert names == {f"{name}.safetensors" for name in backups}
 
 
+def test_what_no_component_loads_is_stray(component: Path) -> None:
+    """The whole model in one file at the top, weights of other runtimes, and a folder that nothing names."""
+    pipeline = component.parent
+    shutil.copytree(component, pipeline / "prior")
+    names = ("prompts/a.jsonl", "README.md", "whole.safetensors", "component/model.onnx", "onnx/unet/model.onnx")
+    for name in names:
+        (pipeline / name).parent.mkdir(parents=True, exist_ok=True)
+        (pipeline / name).write_bytes(b"1")
+    strays = {path.relative_to(pipeline).as_posix() for path in find_stray_files(pipeline)}
+    unused = {f"prior/{path.name}" for path in component.iterdir() if path.suffix != ".onnx"}
+    assert strays == {*names[2:]} | unused
+
+
 def test_shards_listed_by_no_index_that_is_used_are_strays(library: str, component: Path) -> None:
     add_outdated_shards(library, component)
-    strays = {path.name for path in find_stray_weights(component.parent)}
+    strays = {path.name for path in find_stray_files(component.parent)}
     single = f"{STEMS[library]}.safetensors"
     assert strays == {single} if library == "diffusers" else len(strays) == 3 and single not in strays
 
