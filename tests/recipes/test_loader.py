@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgepress.common.errors import UserError
+from edgepress.recipes.hardware import PeakRates
 from edgepress.recipes.loader import load_recipe, recipe_names
 from edgepress.recipes.schema import GenerationSettings, QuantizationSettings, Recipe, Scheme
 
@@ -36,6 +37,24 @@ def test_every_shipped_recipe_loads_without_warnings_and_is_named_after_its_devi
 ) -> None:
     assert load_recipe(name).device == name
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_facts_about_a_device_have_sources(name: str) -> None:
+    hardware = load_recipe(name).hardware
+    assert hardware
+    has_facts = hardware.bandwidth is not None or hardware.peak != PeakRates()
+    assert bool(hardware.sources) is has_facts
+
+
+@pytest.mark.parametrize("name", ["cpu-arm64", "pi5", "rk3588", "rk3588-8gb", "rk3588s-4gb"])
+def test_cpus_that_sum_in_float16_get_none_and_keep_zero_points(name: str) -> None:
+    """KleidiAI, which rounds activations more coarsely, takes weights without zero points alone."""
+    recipe = load_recipe(name)
+    assert recipe.hardware
+    assert set(recipe.hardware.formats) == {"fp32", "int4", "w8a8"}
+    assert (recipe.export.precision, recipe.export.float_dtype, recipe.export.accuracy_level) == ("int4", "fp32", 4)
+    assert not recipe.quantize.scheme.symmetric
 
 
 def test_a_recipe_is_loaded_by_path_too(tmp_path: Path) -> None:
