@@ -145,7 +145,7 @@ def _set_limit(spec: GateSpec, value: float | str) -> GateSpec:
     """Sets the limit: `2` has the unit in which the score is displayed, `2%` is relative to the reference's mean.
 
     Raises:
-        UserError: the limit is relative, but the gate does not limit a drop.
+        UserError: the limit is relative, but the gate does not limit a drop; or it is beyond all values of the score.
     """
     if isinstance(value, str) and spec.kind != "drop":
         raise UserError(
@@ -153,7 +153,15 @@ def _set_limit(spec: GateSpec, value: float | str) -> GateSpec:
         )
     if isinstance(value, str):
         return replace(spec, limit=float(value.rstrip("% ")) / 100, relative=True)
-    return replace(spec, limit=value / 100 if spec.score.unit == "%" else value)
+    unit = 100 if spec.score.unit == "%" else 1
+    highest = spec.score.highest
+    if highest is not None and value / unit > highest:
+        effect = "always fails" if spec.kind == "min" else "never fails"
+        raise UserError(
+            f"The gate {spec.name!r} {effect}: its limit is {value:g}, and {spec.score.title} is {unit * highest:g} at "
+            f"most. Give a limit from 0 to {unit * highest:g}."
+        )
+    return replace(spec, limit=value / unit)
 
 
 # ---------------------------------------------------------------- verdicts

@@ -4,7 +4,15 @@ import pytest
 from helpers.result_rows import FLIP, PSNR, TEXT
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.metrics.base import ImageMetric, MetricResult, PairMetric, Score, UnavailableMetric
+from edgepress.evaluate.metrics.base import (
+    ImageMetric,
+    Metric,
+    MetricResult,
+    PairMetric,
+    Score,
+    UnavailableMetric,
+)
+from edgepress.evaluate.metrics.registry import load_metrics
 from edgepress.evaluate.results.gates import evaluate_gates, overall_verdict, resolve_gates
 from edgepress.evaluate.results.schema import (
     DefectRecord,
@@ -191,6 +199,40 @@ def test_new_defects_fail_if_there_are_gates() -> None:
 def test_invalid_gates_are_rejected(name: str, limit: float | str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         resolve_gates({name: limit}, METRICS, False)
+
+
+def load_all_metrics() -> list[Metric | UnavailableMetric]:
+    metrics = load_metrics()
+    return [*metrics.metrics, *metrics.unavailable]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "message"),
+    [
+        (
+            "ssim_min",
+            95,
+            r"'ssim_min' always fails: its limit is 95, and SSIM is 1 at most\. Give a limit from 0 to 1\.",
+        ),
+        ("clip_i_min", 1.01, "'clip_i_min' always fails: its limit is 1.01, and CLIP-I "),
+        ("clip_t_drop", 1.5, "'clip_t_drop' never fails: its limit is 1.5, and CLIP-T "),
+        ("flip_max", 2, "'flip_max' never fails: its limit is 2, and FLIP is 1 at most"),
+        ("mae_max", 256, "'mae_max' never fails: its limit is 256, and MAE is 255 at most"),
+        (
+            "text_accuracy_drop",
+            101,
+            "'text_accuracy_drop' never fails: its limit is 101, and text accuracy is 100 at most",
+        ),
+    ],
+)
+def test_limits_that_no_score_reaches_are_rejected(name: str, limit: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_gates({name: limit}, load_all_metrics(), has_ground_truth=False)
+
+
+def test_limits_at_the_ends_of_a_score_are_taken() -> None:
+    gates = {"ssim_min": 1, "text_accuracy_drop": 100, "mae_max": 255, "psnr_min": 400}
+    assert len(resolve_gates(gates, load_all_metrics(), has_ground_truth=False)) == 5
 
 
 def test_a_gate_of_a_metric_that_is_not_selected_is_rejected() -> None:
