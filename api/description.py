@@ -123,16 +123,17 @@ def build_description(
     rknn = read_rknn_config(artifact.rknn) if artifact.has_rknn else None
     outdated = find_outdated_results(artifact)
     bench = _describe_bench(artifact, outdated)
+    evaluation = _describe_evaluation(artifact, outdated)
     return ArtifactDescription(
         device=manifest.device if manifest else artifact.path.resolve().name,
         pipeline_class=_read_pipeline_class(artifact, onnx, rknn),
         source=_describe_source(artifact, manifest, license),
         versions={"edgepress": __version__} | (dict(manifest.versions) if manifest else {}),
-        components=_describe_components(artifact, manifest, onnx, rknn, bench),
+        components=_describe_components(artifact, manifest, onnx, rknn, bench, evaluation),
         quantization=_describe_quantization(manifest) if manifest else None,
         presets=next((dict(config.presets) for config in (onnx, rknn) if config), {}),
         memory_plan=_plan_memory(artifact, manifest, onnx) if has_plan and manifest and onnx else None,
-        evaluation=_describe_evaluation(artifact, outdated),
+        evaluation=evaluation,
         benchmark=bench,
         documents=(),
     )
@@ -207,11 +208,12 @@ def _describe_components(
     onnx: OnnxPipelineConfig | None,
     rknn: RknnPipelineConfig | None,
     bench: BenchDescription | None,
+    evaluation: ScoreDescription | None,
 ) -> dict[str, ComponentDescription]:
     components: dict[str, ComponentDescription] = {}
     if manifest is not None:
         status: tuple[Status, str] = ("estimated", "quantized, and not run on the device")
-        if (artifact.evaluation / EVALUATION_RESULTS).exists():
+        if evaluation is not None:
             status = ("simulated", "evaluated in PyTorch where it was made")
         components[MODEL] = _make_component(MODEL, manifest.files, "int4", status, {})
     if onnx is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,20 +85,18 @@ def _get_path(file: FileRecord) -> str:
 
 
 def _is_outdated_evaluation(file: Path, artifact: Artifact, digests: dict[str, str]) -> bool:
+    """Whether it measured earlier files of the artifact, or none of its folders at all.
+
+    Folders that were measured are the artifact's if they are in one of its name, or one of them equals its own: it may
+    have been renamed or copied since. Others, which it was compared with, may differ.
+    """
     results = _read(file, _Evaluation)
-    measured = [system.folder for system in results.identity.variants.values()] if results else []
-    return any(
-        digests[name] != folder.sha256
-        for folder in measured
-        for name in _name_in_artifact(Path(folder.path), artifact)
-        if name in digests
-    )
-
-
-def _name_in_artifact(folder: Path, artifact: Artifact) -> Iterator[str]:
-    """The name of a folder if it is one of the artifact's, which may have been moved since."""
-    if folder.name in GENERATORS and folder.absolute().parent.name == artifact.path.absolute().name:
-        yield folder.name
+    folders = [system.folder for system in results.identity.variants.values()] if results else []
+    measured = [(Path(folder.path), folder.sha256) for folder in folders if Path(folder.path).name in digests]
+    homes = {path.parent for path, digest in measured if digest == digests[path.name]}
+    differing = {path.parent for path, digest in measured if digest != digests[path.name]}
+    homes |= {home for home in differing if home.name == artifact.path.absolute().name}
+    return bool(measured) and (not homes or bool(homes & differing))
 
 
 def _read(file: Path, schema: type[Schema]) -> Schema | None:

@@ -127,7 +127,11 @@ def test_an_evaluation_is_described_by_its_means(artifact: Path) -> None:
     results = make_results(samples)
     gates = evaluate_gates("int4", results.variants["int4"], [GateSpec(DEFECTS_GATE, "defects", PSNR, limit=-1)])
     results = results.model_copy(update={"gates": gates, "verdict": "failed"})
-    save_results(results, artifact / "evaluation" / "results.json")
+    file = artifact / "evaluation" / "results.json"
+    save_results(results, file)
+    content = json.loads(file.read_text("utf-8"))
+    content["identity"]["variants"]["int4"]["folder"]["sha256"] = digest_published(artifact / "model")
+    file.write_text(json.dumps(content), "utf-8")
     evaluation = edgepress.describe(artifact).evaluation
     assert evaluation is not None
     assert (evaluation.verdict, evaluation.num_prompts) == ("failed", 2)

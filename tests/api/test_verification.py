@@ -212,6 +212,30 @@ def test_results_of_other_files_are_said_to_be_outdated(artifact: Path) -> None:
     assert "was measured of other files than are there now. Measure again." in str(report)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["renamed", "artifact-2"])
+def test_results_of_a_replaced_model_are_outdated_in_a_renamed_artifact_too(artifact: Path, name: str) -> None:
+    write_results(artifact, artifact / "onnx", digest_published(artifact / "onnx"))
+    renamed = artifact.rename(artifact.with_name(name))
+    assert find_outdated_results(Artifact(renamed)) == []
+    publish_model(Artifact(renamed), b"2")
+    publish_onnx(Artifact(renamed))
+    assert {file.name for file in verify(renamed).outdated} == {"results.json", "bench.json"}
+    description = edgepress.describe(renamed)
+    assert description.evaluation is None
+    assert description.components["model"].status == "estimated"
+
+
+def test_a_candidate_of_another_artifact_beside_its_own_makes_results_not_outdated(artifact: Path) -> None:
+    variants = {
+        "ours": {"folder": {"path": "/elsewhere/a/model", "sha256": digest_published(artifact / "model")}},
+        "theirs": {"folder": {"path": "/elsewhere/b/model", "sha256": "0" * 64}},
+    }
+    (artifact / "evaluation").mkdir()
+    (artifact / "evaluation" / "results.json").write_text(json.dumps({"identity": {"variants": variants}}))
+    assert find_outdated_results(Artifact(artifact)) == []
+
+
 def test_a_bench_of_files_without_the_simulators_is_compared_with_them(artifact: Path) -> None:
     (artifact / "onnx" / "simulator").mkdir()
     (artifact / "onnx" / "simulator" / "part.npz").touch()
