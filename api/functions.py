@@ -56,6 +56,7 @@ def quantize(
     force: bool = False,
     ignore_plan: bool = False,
     restart: bool = False,
+    ray: str | None = None,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
     """Quantizes a pipeline to 4 bits. Interrupted work resumes when the same call is made again.
@@ -74,6 +75,7 @@ def quantize(
             release it ignores the plan too, with a warning.
         ignore_plan: Go on where the plan says that the device cannot run the result.
         restart: Start over instead of resuming interrupted work.
+        ray: `HOST:PORT` of a Ray cluster whose machines take part, or `local` to start one on this machine.
         progress: Called with a stage, what is done and the total.
 
     Returns:
@@ -97,6 +99,7 @@ def quantize(
             max_memory=max_memory,
             reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
             check_fit=None if ignore_plan else partial(require_fit_unless_forced, resolved, source, force),
+            ray=ray,
             progress=progress,
         )
 
@@ -274,6 +277,7 @@ def evaluate(
     noise_floor: bool | None = None,
     output: str | Path | None = None,
     restart: bool = False,
+    ray: str | None = None,
     progress: Progress = no_progress,
 ) -> Results:
     """Compares candidates with their reference on the same prompts and noise, and writes results and reports.
@@ -303,6 +307,7 @@ def evaluate(
         output: Folder of the latest results, and of a folder for those of every plan; default: `evaluation` next to the
             first candidate.
         restart: Whether to generate all images and compute all scores again.
+        ray: As for `quantize`.
         progress: Called with a stage, what is done and the total.
 
     Returns:
@@ -332,6 +337,7 @@ def evaluate(
         noise_floor=noise_floor,
         output=output,
         restart=restart,
+        ray=ray,
     )
     results = run_evaluation(plan, progress)
     for sentence in describe_unmeasured(results):

@@ -11,7 +11,16 @@ from ..api import functions as api
 from ..storage.preflight import check_results_folder
 from .command import Command, Group, accept_old_names, require_effect
 from .console import print_json, show_progress
-from .options import PATH, json_option, model_option, output_option, recipe_option, restart_option, verbosity_options
+from .options import (
+    PATH,
+    json_option,
+    model_option,
+    output_option,
+    ray_option,
+    recipe_option,
+    restart_option,
+    verbosity_options,
+)
 from .parameter_types import WholeNumber
 
 if TYPE_CHECKING:
@@ -51,6 +60,7 @@ RENAMES = {"--reference": "--model", "--truth": "--ground-truth", "--no-resume":
 @click.option("--noise-floor/--no-noise-floor", default=None, help="Run the reference twice.  [default: the recipe's]")
 @click.option("--gates/--no-gates", default=True, help="Check the recipe's gates.  [default: check]")
 @restart_option
+@ray_option
 @output_option("Folder of the latest results and of all earlier ones.  [default: evaluation, next to the candidate]")
 @json_option
 @verbosity_options

@@ -48,6 +48,12 @@ def restart_option(function: F) -> F:
     return click.option("--restart", is_flag=True, help="Start over instead of resuming interrupted work.")(function)
 
 
+def ray_option(function: F) -> F:
+    """`--ray`, as the parameter `ray`."""
+    help = "Run on the machines of a Ray cluster, or on one that is started on this machine. Results are the same."  # noqa: A001
+    return click.option("--ray", metavar="HOST:PORT|local", help=help)(function)
+
+
 def provenance_option(function: F) -> F:
     """`--provenance`, as the parameter `provenance`."""
     help = "What the file says: the artifact, seed, steps and the prompt's hash, or the prompt itself, or nothing."  # noqa: A001

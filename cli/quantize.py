@@ -18,6 +18,7 @@ from .options import (
     json_option,
     model_option,
     output_option,
+    ray_option,
     recipe_option,
     restart_option,
     verbosity_options,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 @force_option("Replace an artifact made from something else, with its exports.")
 @ignore_plan_option
 @restart_option
+@ray_option
 @json_option
 @verbosity_options
 def quantize(recipe: str, output: Path | None, as_json: bool, **options: Any) -> None:

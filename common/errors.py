@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import unicodedata
 
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that end lines, move the cursor or turn text
@@ -38,6 +39,17 @@ def summarize_error(error: BaseException) -> str:
     """
     text = " ".join(_describe(error).split()) or type(error).__name__
     return (text if len(text) <= MAX_SUMMARY else f"{text[:MAX_SUMMARY]}…").rstrip(".:")
+
+
+def make_picklable(error: Exception) -> Exception:
+    """Returns an error that can be pickled: the same, or if its class cannot, another one with its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # classes of libraries may raise anything
+        return (
+            UserError(str(error)) if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
+        )
+    return error
 
 
 def _describe(error: BaseException) -> str:

@@ -21,13 +21,13 @@ def map_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 @contextmanager
 def thread_pool() -> Iterator[ThreadPoolExecutor]:
     """Opens a pool with one thread per core. On an error or Ctrl-C, pending tasks are cancelled."""
-    pool = ThreadPoolExecutor(_count_cores())
+    pool = ThreadPoolExecutor(count_cores())
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
     """Returns the number of cores that this process may use, where the system restricts them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

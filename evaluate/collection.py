@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..common.errors import UserError
+from ..common.executor import THIS_PROCESS, Executor
 from ..common.progress import Progress, no_progress
 from ..common.threads import map_threads
 from ..prompts.prompt import Prompt
@@ -40,10 +41,11 @@ def collect_images(
     ground_truth: Mapping[str, ImageRecord],
     snapshots: Mapping[Path, FolderSnapshot],
     progress: Progress = no_progress,
+    executor: Executor = THIS_PROCESS,
 ) -> ComparisonSet:
     """Generates the missing images, and loads a record of every image.
 
-    Only one source is in memory at a time.
+    Only one source is in the memory of a process at a time.
 
     Args:
         plan: What to evaluate.
@@ -51,6 +53,7 @@ def collect_images(
         ground_truth: The ground-truth images by prompt id.
         snapshots: The files of each source's folder before their content was read.
         progress: Called with the number of images that are ready, for each source.
+        executor: Generates the images.
 
     Raises:
         UserError: A source cannot be loaded, or was changed meanwhile, or a ground-truth image has another size than
@@ -63,7 +66,7 @@ def collect_images(
         dtype = source.dtype or plan.dtype
         snapshot = snapshots.get(source.folder)
         job = GenerationJob(source, system.folder.sha256, dtype, plan.sampling, repeat, snapshot)
-        records, costs = _load_generated(plan, job, f"generating images with {name}", progress)
+        records, costs = _load_generated(plan, job, f"generating images with {name}", progress, executor)
         return make_image_set(records, costs, system.own_noise is None)
 
     reference = load("the reference", plan.reference, identity.reference)
@@ -85,14 +88,16 @@ def _load_image_files(plan: EvaluationPlan, source: ImageSource) -> ImageSet:
 
 
 def _load_generated(
-    plan: EvaluationPlan, job: GenerationJob, stage: str, progress: Progress
+    plan: EvaluationPlan, job: GenerationJob, stage: str, progress: Progress, executor: Executor
 ) -> tuple[dict[SampleKey, LoadedImage], tuple[BatchCost, ...]]:
     """Generates the missing images and loads all, with what they cost. Damaged ones are generated again, once.
 
     Nobody knows whether a server is still what it was: its images are generated in every run.
     """
     arguments = job, plan.prompts, plan.seeds, plan.image_cache, progress, stage
-    cached = generate_cached_images(*arguments, overwrite=plan.restart or job.source.kind == "server")
+    cached = generate_cached_images(
+        *arguments, overwrite=plan.restart or job.source.kind == "server", executor=executor
+    )
     records = _load_cached(plan, cached)
     damaged = [record.file for record in records.values() if isinstance(record, DamagedImage)]
     if damaged:
@@ -100,7 +105,7 @@ def _load_generated(
         logger.warning("%s, such as %s. Generating again.", count, damaged[0])
         for file in damaged:
             file.unlink()
-        cached = generate_cached_images(*arguments)
+        cached = generate_cached_images(*arguments, executor=executor)
         records = _load_cached(plan, cached)
     loaded = {key: "unreadable" if isinstance(record, DamagedImage) else record for key, record in records.items()}
     return loaded, cached.costs

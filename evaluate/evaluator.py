@@ -6,24 +6,27 @@ import datetime
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..common.errors import UserError
+from ..common.executor import Executor, check_cluster, open_executor
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
 from ..storage.files import digest_files
 from ..storage.layout import GENERATORS, locate_folder
+from ..storage.machine_check import MachineCheck, make_machine_check
 from ..storage.manifest import library_versions
 from ..storage.publishing import shared_lock
 from ..storage.snapshot import FolderSnapshot
 from .checks import check_components, check_plan
 from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource, read_origin
-from .metrics.base import list_image_scores, list_pair_scores
+from .metrics.base import Metric, list_image_scores, list_pair_scores
 from .metrics.registry import MetricSet, load_metrics
 from .plan import EvaluationPlan
 from .report.formatting import pluralize
@@ -56,6 +59,7 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
         UserError: There is nothing to compare, a source cannot be loaded or is changed meanwhile, a metric failed,
             gates, baseline or ground truth do not fit, or `edgepress clean` is removing cached images.
     """
+    check_cluster(plan.ray)
     baseline_results = load_results(plan.baseline) if plan.baseline else None
     if plan.baseline and baseline_results:
         digest = prompt_set_digest(plan.prompts)
@@ -78,12 +82,13 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
         identity = _build_identity(plan, metrics, progress)
     if plan.baseline and baseline_results:
         baseline.require_comparable(plan.baseline, baseline_results, identity)
-    with shared_lock(plan.image_cache.parent):  # reports show images of the cache
+    # Reports show images of the cache.
+    with shared_lock(plan.image_cache.parent), open_executor(plan.ray, partial(_make_machine_check, plan)) as executor:
         with _withdraw_latest(plan.output):
             with _record_time(seconds, "generating"):
-                images = collect_images(plan, identity, ground_truth, snapshots, progress)
+                images = collect_images(plan, identity, ground_truth, snapshots, progress, executor)
             with _record_time(seconds, "scoring"):
-                scores = _score_all(plan, metrics, identity, images, progress)
+                scores = _score_all(plan, metrics, identity, images, progress, executor)
             samples = tuple(build_sample(*key, images, scores.results, plan.image_cache) for key in iter_samples(plan))
             results = _build_results(plan, metrics, gates, identity, samples)
             update = {"stage_seconds": seconds, "metric_costs": scores.costs, **_collect_costs(plan, images)}
@@ -194,11 +199,35 @@ def _collect_costs(plan: EvaluationPlan, images: ComparisonSet) -> dict[str, Any
 
 
 def _score_all(
-    plan: EvaluationPlan, metrics: MetricSet, identity: RunIdentity, images: ComparisonSet, progress: Progress
+    plan: EvaluationPlan,
+    metrics: MetricSet,
+    identity: RunIdentity,
+    images: ComparisonSet,
+    progress: Progress,
+    executor: Executor,
 ) -> ScoreTable:
     tasks = [task for prompt, seed in iter_samples(plan) for task in make_tasks(prompt, seed, images)]
     with open_score_cache(plan.score_cache) as cache:
-        return score_images(tasks, metrics.metrics, identity.metrics, cache, progress, overwrite=plan.restart)
+        return score_images(
+            tasks,
+            metrics.metrics,
+            identity.metrics,
+            cache,
+            progress,
+            overwrite=plan.restart,
+            executor=executor,
+            load=partial(_load_metrics, plan),
+        )
+
+
+def _load_metrics(plan: EvaluationPlan) -> list[Metric]:
+    return load_metrics(plan.metric_settings, plan.metrics).metrics
+
+
+def _make_machine_check(plan: EvaluationPlan) -> AbstractContextManager[MachineCheck]:
+    """Makes a check that another machine has this version of edgepress, what is compared, and the cache."""
+    folders = [source.folder for source in (plan.reference, *plan.candidates.values()) if source.kind != "server"]
+    return make_machine_check(__name__, folders, [plan.image_cache.parent])
 
 
 def _build_results(

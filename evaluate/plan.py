@@ -61,6 +61,7 @@ class EvaluationOptions:
         noise_floor: Whether to generate the reference's images twice.
         output: Folder of the results.
         restart: Whether to generate all images and compute all scores again instead of using cached ones.
+        ray: The Ray cluster that it runs on, as `open_executor` takes it.
     """
 
     model: str | None = None
@@ -78,6 +79,7 @@ class EvaluationOptions:
     noise_floor: bool | None = None
     output: Path | None = None
     restart: bool = False
+    ray: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class EvaluationPlan:
         device: The recipe's device.
         restart: Whether to generate all images and compute all scores again instead of using cached ones.
         image_cache: Folder of the image cache.
+        ray: The Ray cluster that it runs on, as `open_executor` takes it.
     """
 
     reference: ImageSource
@@ -127,6 +130,7 @@ class EvaluationPlan:
     device: str = "custom"
     restart: bool = False
     image_cache: Path = IMAGE_CACHE_DIR
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         require_possible_path(self.output)
@@ -254,6 +258,7 @@ def _with_scoring(plan: EvaluationPlan, recipe: Recipe, options: EvaluationOptio
         history=options.history,
         device=recipe.device,
         restart=options.restart,
+        ray=options.ray,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..common.code_fingerprint import code_fingerprint
+from ..common.executor import THIS_PROCESS, Executor
 from ..common.progress import Progress
 from ..pipelines.hub import DEMO_PIPELINE
 from ..pipelines.sampling import SamplingParams
@@ -16,6 +19,7 @@ from ..prompts.prompt import Prompt, prompt_set_digest
 from ..recipes.budget import parse_budget
 from ..recipes.schema import PRIMARY, Recipe
 from ..storage.files import FileRecord, hash_files
+from ..storage.machine_check import MachineCheck, make_machine_check
 from ..storage.manifest import LoraRecord, Manifest, library_versions
 from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import remove_places
@@ -25,7 +29,7 @@ from .allocation.record import read_allocation
 from .allocation.stage import COMPARING, Allocation, compute_limit, format_key
 from .block_files import collect_layers, collect_overflows, save_block
 from .calibration.collector import plan_image_batches, run_calibration
-from .calibration.state import Calibration
+from .calibration.state import Calibration, load_block_calibration
 from .calibration.validation_split import split_prompts
 from .component_reuse import SharedComponent
 from .confirmation import STAGE as CONFIRMING
@@ -33,7 +37,7 @@ from .confirmation import Confirmation, read_choice, variant_key
 from .drift import DriftMeasurement
 from .float_layers import warn_about_floats
 from .matmul_dtype import choose_matmul_dtype
-from .model_size import compute_savings, count_unquantized_bytes
+from .model_size import compute_savings, count_unquantized_bytes, estimate_solver_memory
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan, count_linear_weights
 from .preflight import describe_quantization
 from .solver.block import (
@@ -110,20 +114,22 @@ class QuantizationJob:
             "model": [file.model_dump() for file in self.files],
         }
 
-    def run(self, workspace: Workspace, progress: Progress) -> None:
-        """Calibrates, quantizes the missing blocks, and assembles the model in the workspace."""
+    def run(self, workspace: Workspace, progress: Progress, executor: Executor = THIS_PROCESS) -> None:
+        """Calibrates, quantizes the missing blocks, and assembles the model in the workspace.
+
+        Args:
+            executor: Runs the quantization of blocks.
+        """
         for part in self.reused:
             part.write_blocks(list_schemes(self.plan.settings), workspace)
         blocks = self.plan.blocks
-        settings = self.plan.settings
-        has_variants = settings.chooses_steps or settings.budget is not None
-        file = workspace.variants_file if has_variants else workspace.block_file
+        file = workspace.variants_file if self._has_variants else workspace.block_file
         missing = [block for block in blocks if not file(block.name).exists()]
         is_chosen = workspace.choice_file.exists() or workspace.allocation_file.exists()
-        if has_variants and is_chosen:  # variants are removed once some of them are chosen
+        if self._has_variants and is_chosen:  # variants are removed once some of them are chosen
             missing = []
         if missing:
-            calibration = run_calibration(
+            calibration: Calibration | None = run_calibration(
                 self.plan.leave_out([part.component.name for part in self.reused]),
                 workspace,
                 self.prompts,
@@ -135,13 +141,11 @@ class QuantizationJob:
             )
             done = len(blocks) - len(missing)
             progress("quantizing", done, len(blocks))
-            for number, block in enumerate(missing, done + 1):
-                component, block = self.plan.get_component(block.component), calibration.group_linears(block)
-                solved = self._quantize_block(component, block, calibration)
-                self._require_unchanged()  # blocks are stored for the files that were hashed
-                overflows = find_fp16_overflows(block, calibration.abs_max_by_module)
-                save_block(solved, overflows, file(block.name))
-                warn_about_floats(block, next(iter(solved.values())))
+            if executor.is_remote:  # each process reads what its blocks need
+                calibration = None
+            prepare = partial(self._prepare_solving, workspace, calibration)
+            solved = executor.map(prepare, missing, memory=estimate_solver_memory(self.plan))
+            for number, _ in enumerate(solved, done + 1):
                 progress("quantizing", number, len(blocks))
         self._choose_results(workspace, progress)
         if self.plan.settings.tune != "off":
@@ -158,6 +162,34 @@ class QuantizationJob:
             run_tuning(context)
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
         self._require_unchanged()
+
+    def make_machine_check(self, workspace: Workspace) -> AbstractContextManager[MachineCheck]:
+        """Makes a check that another machine has this version of edgepress, the model and the workspace."""
+        return make_machine_check(f"{__package__}.pipeline", [self.plan.source], [workspace.folder])
+
+    @property
+    def _has_variants(self) -> bool:
+        """Whether a block is quantized in several ways, of which one is chosen later."""
+        return self.plan.settings.chooses_steps or self.plan.settings.budget is not None
+
+    def _prepare_solving(self, workspace: Workspace, calibration: Calibration | None) -> Callable[[QuantBlock], None]:
+        """Returns a function that quantizes a block and stores it.
+
+        Args:
+            workspace: Where it is stored.
+            calibration: What was gathered; None: it is read from the workspace, for each block what that needs.
+        """
+        file = workspace.variants_file if self._has_variants else workspace.block_file
+
+        def solve(block: QuantBlock) -> None:
+            gathered = calibration or load_block_calibration(workspace, block.name, self.plan.settings.chooses_steps)
+            component, block = self.plan.get_component(block.component), gathered.group_linears(block)
+            results = self._quantize_block(component, block, gathered)
+            self._require_unchanged()  # blocks are stored for the files that were hashed
+            save_block(results, find_fp16_overflows(block, gathered.abs_max_by_module), file(block.name))
+            warn_about_floats(block, next(iter(results.values())))
+
+        return solve
 
     def _quantize_block(
         self, component: ComponentPlan, block: QuantBlock, calibration: Calibration

@@ -19,6 +19,9 @@ from .plan import ComponentPlan, QuantizationPlan, count_linear_weights
 from .writer import AWQ_TENSOR_NAMES, list_int8_convolutions, list_int8_embeddings, list_quantized_weights
 
 LENGTH_BYTES = 16  # of a safetensors file: what its header's length takes, and what pads the header, at most
+# Quantizing a linear takes at least the process and about seven float32 matrices of its squared input width.
+BASE_MEMORY = 2**30
+BYTES_PER_SQUARED_WIDTH = 28
 
 
 def compute_savings(
@@ -106,3 +109,19 @@ def _int8_rows_bytes(shape: tuple[int, ...]) -> int:
 def _downcast_bytes(component: ComponentPlan, name: str, dtype: torch.dtype) -> int:
     checkpoint = component.checkpoint
     return min(checkpoint.nbytes(name), math.prod(checkpoint.shape(name)) * dtype.itemsize)
+
+
+def estimate_solver_memory(plan: QuantizationPlan) -> int:
+    """Returns about how many bytes of memory quantizing a plan's widest linear takes."""
+    return BASE_MEMORY + BYTES_PER_SQUARED_WIDTH * find_widest_input(plan) ** 2
+
+
+def find_widest_input(plan: QuantizationPlan) -> int:
+    """Returns the number of channels of the widest input of a linear that is quantized."""
+    widths = (
+        component.checkpoint.shape(f"{linear}.weight")[1]
+        for component in plan.components
+        for block in component.blocks
+        for linear in block.linears
+    )
+    return max(widths, default=0)

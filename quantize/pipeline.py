@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.executor import check_cluster
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..recipes.schema import Recipe
@@ -25,6 +26,7 @@ def quantize_pipeline(
     max_memory: int = DEFAULT_MAX_MEMORY,
     reuse: Sequence[Path] = (),
     check_fit: Callable[[], object] | None = None,
+    ray: str | None = None,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
     """Quantizes a pipeline folder and publishes it as `output/model` with `output/manifest.json`.
@@ -41,15 +43,19 @@ def quantize_pipeline(
         max_memory: Bytes that the run may take.
         reuse: Artifacts whose text encoders are taken as they are, where their weights were the same.
         check_fit: Called once all is checked that takes no time: whether the device can run the result.
+        ray: `HOST:PORT` of a Ray cluster whose machines take part, or `local` to start one on this machine.
         progress: Called with the stage, what is done of it, and the total.
 
     Raises:
         UserError: Invalid input, found before any long work; an artifact of other inputs without `force`; a full disk
             or missing permissions; another process that works on `output`.
     """
+    check_cluster(ray)
     inputs = check_inputs(recipe, source, output, reuse, force=force, restart=restart)
     if check_fit:
         check_fit()
     from .run import run_quantization
 
-    return run_quantization(inputs, output, force=force, restart=restart, max_memory=max_memory, progress=progress)
+    return run_quantization(
+        inputs, output, force=force, restart=restart, max_memory=max_memory, ray=ray, progress=progress
+    )

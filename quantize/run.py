@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from ..common.executor import open_executor
 from ..common.progress import Progress
 from ..pipelines.families import is_described
 from ..pipelines.lora_files import parse_lora
@@ -26,7 +28,7 @@ from ..storage.weight_files import find_stray_files
 from .component_reuse import find_reused
 from .job import QuantizationJob
 from .lora import merge_into_plan
-from .model_size import estimate_output_bytes
+from .model_size import estimate_output_bytes, estimate_solver_memory, find_widest_input
 from .plan import QuantizationPlan, build_plan, check_finite_weights
 from .preflight import QuantizationInputs, is_written
 from .result import QuantizeResult
@@ -36,10 +38,6 @@ from .workspace import Workspace, WorkspaceState
 
 logger = logging.getLogger(__name__)
 
-# Quantizing a linear takes at least the process and about seven float32 matrices of its squared input width.
-BASE_MEMORY = 2**30
-BYTES_PER_SQUARED_WIDTH = 28
-
 
 def run_quantization(
     inputs: QuantizationInputs,
@@ -48,6 +46,7 @@ def run_quantization(
     force: bool,
     restart: bool,
     max_memory: int,
+    ray: str | None,
     progress: Progress,
 ) -> QuantizeResult:
     """Quantizes a pipeline whose inputs have been checked as far as that needs no torch, and publishes it.
@@ -58,6 +57,7 @@ def run_quantization(
         force: Replace an artifact that was made from something else, and remove what was exported from it.
         restart: Use neither unfinished work nor a finished artifact; start over.
         max_memory: Bytes that the run may take.
+        ray: The Ray cluster that it runs on, as `open_executor` takes it.
         progress: Called with the stage, what is done of it, and the total.
 
     Raises:
@@ -83,7 +83,8 @@ def run_quantization(
         _warn_about_stale_work(workspace)
         _warn_about_memory(job.plan, max_memory)
         if not workspace.manifest_file.exists():
-            job.run(workspace, timer)
+            with open_executor(ray, partial(job.make_machine_check, workspace), max_memory) as executor:
+                job.run(workspace, timer, executor)
             write_json(job.build_manifest(workspace).model_dump(mode="json"), workspace.manifest_file)
         workspace.publish()
         _finish(workspace, job, timer.seconds, remove_exports=force)
@@ -140,14 +141,7 @@ def _warn_about_stale_work(workspace: Workspace) -> None:
 
 def _warn_about_memory(plan: QuantizationPlan, max_memory: int) -> None:
     """Logs a warning where the widest input needs more memory than the run may take."""
-    widths = [
-        component.checkpoint.shape(f"{linear}.weight")[1]
-        for component in plan.components
-        for block in component.blocks
-        for linear in block.linears
-    ]
-    widest = max(widths, default=0)
-    needed = BASE_MEMORY + BYTES_PER_SQUARED_WIDTH * widest**2
+    widest, needed = find_widest_input(plan), estimate_solver_memory(plan)
     if needed > max_memory:
         logger.warning(
             "Quantizing inputs of width %d takes about %.1f GiB, more than the limit of %.3g GiB (--max-memory).",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -259,10 +259,10 @@ def _read_inputs(file: Path) -> dict[str, Any]:
         return {}
 
 
-def iterate_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of a safetensors file by name, each loaded when it is asked for."""
+def iterate_tensors(file: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a safetensors file by name, each loaded when it is asked for: all of them, or some."""
     with open_safetensors(file) as stored:
-        for name in stored.keys():  # noqa: SIM118  it is not iterable
+        for name in stored.keys() if names is None else names:
             yield name, stored.get_tensor(name)
 
 

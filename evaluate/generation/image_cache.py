@@ -10,15 +10,16 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 from ...common.code_fingerprint import PACKAGE, code_fingerprint, model_modules
-from ...common.errors import UserError
+from ...common.errors import UserError, make_picklable
+from ...common.executor import THIS_PROCESS, Executor
 from ...common.progress import Progress, no_progress
 from ...common.requirements import reject_failed_import
 from ...pipelines.optimum_pipelines import find_optimum_format
@@ -43,6 +44,7 @@ from .generators import (
     import_libraries,
     make_generator,
 )
+from .resources import count_threads, estimate_memory, set_threads
 
 MAX_FAILURES = 3  # prompts that fail before any image was generated: the source cannot generate images at all
 MAX_REASON = 200  # characters
@@ -100,6 +102,20 @@ class CachedImages(NamedTuple):
     costs: tuple[BatchCost, ...] = ()
 
 
+class BatchOutcome(NamedTuple):
+    """What came of a batch.
+
+    Attributes:
+        images: The images by prompt id.
+        errors: Why others could not be generated, by prompt id.
+        cost: What it cost.
+    """
+
+    images: dict[str, GeneratedImage]
+    errors: dict[str, Exception]
+    cost: BatchCost
+
+
 def generate_cached_images(
     job: GenerationJob,
     prompts: Sequence[Prompt],
@@ -108,6 +124,7 @@ def generate_cached_images(
     progress: Progress = no_progress,
     stage: str = "generating images",
     overwrite: bool = False,
+    executor: Executor = THIS_PROCESS,
 ) -> CachedImages:
     """Generates the images that the cache lacks.
 
@@ -122,6 +139,7 @@ def generate_cached_images(
         progress: Called with the number of images that are ready.
         stage: Name of the stage for `progress`.
         overwrite: Whether to generate all images again.
+        executor: Runs the batches.
 
     Raises:
         UserError: The source cannot be loaded, does not support the sampling parameters, fails for every prompt, or was
@@ -133,7 +151,7 @@ def generate_cached_images(
     done = total - sum(len(batch.prompts) for batch in missing)
     progress(stage, done, total)
     failures: dict[tuple[str, int], str] = {}
-    for batch, reasons in _generate_batches(job, missing, cache):
+    for batch, reasons in _generate_batches(job, missing, cache, executor):
         failures |= {(prompt_id, batch.seed): reason for prompt_id, reason in reasons.items()}
         done += len(batch.prompts)
         progress(stage, done, total)
@@ -147,7 +165,7 @@ def generate_cached_images(
 
 
 def _generate_batches(
-    job: GenerationJob, batches: Sequence[PromptBatch], cache: Path
+    job: GenerationJob, batches: Sequence[PromptBatch], cache: Path, executor: Executor
 ) -> Iterator[tuple[PromptBatch, dict[str, str]]]:
     """Yields each batch as soon as its images are on disk, with the reasons why some could not be generated.
 
@@ -156,14 +174,13 @@ def _generate_batches(
     """
     if not batches:
         return
-    import_libraries(job.source)
-    meter = CostMeter(find_memory_reader(job.source))
-    generate = make_generator(job.source, job.sampling, job.dtype)
+    if job.source.kind == "server":  # it generates where it is
+        executor = THIS_PROCESS
+    cores = count_threads(job.source)
+    prepare = partial(_prepare_generation, job, cores if executor.is_remote else None)
+    outcomes = executor.map(prepare, batches, memory=estimate_memory(job.source), cores=cores)
     num_prompts, num_failures, num_images = sum(len(batch.prompts) for batch in batches), 0, 0
-    for batch in batches:
-        meter.start()
-        images, errors = _generate_batch(generate, batch)
-        cost = meter.finish(len(images))
+    for batch, (images, errors, cost) in zip(batches, outcomes, strict=True):
         if job.snapshot is not None:  # images are cached by the content that was read before
             job.snapshot.require_unchanged()
         num_failures, num_images = num_failures + len(errors), num_images + len(images)
@@ -177,8 +194,29 @@ def _generate_batches(
         if not errors:
             save_cost(cost, get_batch_folder(job, batch, cache))
         yield batch, {prompt_id: f"not generated ({_shorten(error)})" for prompt_id, error in errors.items()}
-    del generate
+    del outcomes  # and with it the source
     gc.collect()
+
+
+def _prepare_generation(job: GenerationJob, threads: int | None) -> Callable[[PromptBatch], BatchOutcome]:
+    """Loads a source, and returns a function that generates batches with it.
+
+    Args:
+        job: The source and how to run it.
+        threads: Number of threads of a pipeline, on which the last bits of its images depend; None: as it is.
+    """
+    import_libraries(job.source)
+    if threads:
+        set_threads(job.source, threads)
+    meter = CostMeter(find_memory_reader(job.source))
+    generate = make_generator(job.source, job.sampling, job.dtype)
+
+    def run(batch: PromptBatch) -> BatchOutcome:
+        meter.start()
+        images, errors = _generate_batch(generate, batch)
+        return BatchOutcome(images, errors, meter.finish(len(images)))
+
+    return run
 
 
 def _generate_batch(
@@ -192,7 +230,7 @@ def _generate_batch(
     except Exception as error:  # a pipeline may raise anything
         reject_failed_import(error)
         if len(batch.prompts) == 1:
-            return {}, {batch.prompts[0].id: error}
+            return {}, {batch.prompts[0].id: make_picklable(error)}
     images: dict[str, GeneratedImage] = {}
     errors: dict[str, Exception] = {}
     for prompt in batch.prompts:

@@ -1,4 +1,4 @@
-"""Applies the metrics to images and pairs of images: in several threads, and to every image only once.
+"""Applies the metrics to images and pairs of images: in several threads or processes, and to every image only once.
 
 An image that a metric cannot score has a reason in its row, and the run goes on. Only a metric that fails for every
 image stops it.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from ...common.code_fingerprint import code_fingerprint
 from ...common.errors import UserError
+from ...common.executor import THIS_PROCESS, Executor
 from ...common.progress import Progress, no_progress
 from ...common.requirements import reject_failed_import
-from ...common.threads import thread_pool
 from ...prompts.prompt import Prompt
 from ..images.image_file import ImageRecord, load_image
 from ..images.suitability import UnsuitableImageError
@@ -28,6 +29,7 @@ from ..results.schema import MetricCost
 from .score_cache import ScoreCache, make_cache_key
 
 STAGE = "computing metrics"
+SCORING_MEMORY = 2**30  # bytes of a process with the models of metrics
 
 TaskKey = tuple[tuple[str, ...], str, bool]
 """Content digests of the images, prompt id, and whether the first image is the ground truth."""
@@ -101,6 +103,8 @@ def score_images(
     cache: ScoreCache,
     progress: Progress = no_progress,
     overwrite: bool = False,
+    executor: Executor = THIS_PROCESS,
+    load: Callable[[], Sequence[Metric]] | None = None,
 ) -> ScoreTable:
     """Applies the metrics to all tasks.
 
@@ -113,6 +117,8 @@ def score_images(
         cache: The score cache.
         progress: Called with the number of results.
         overwrite: Whether to compute cached results again.
+        executor: Computes the results.
+        load: Loads the metrics in another process, if the executor needs that.
 
     Raises:
         UserError: An image can no longer be read, or a metric fails for every image.
@@ -123,7 +129,10 @@ def score_images(
     num_cached = Counter(metric_by_key[key] for key in results)
     new_scores: list[NewScore] = []
     progress(STAGE, len(results), len(metric_by_key))
-    for score in _compute_missing(_find_missing(tasks, keys, results), {metric.name: metric for metric in metrics}):
+    prepare = partial(_prepare_scoring, load if load and executor.is_remote else lambda: metrics)
+    missing = _find_missing(tasks, keys, results)
+    outcomes = executor.map(prepare, missing, memory=SCORING_MEMORY, threads=True) if missing else ()
+    for score in chain.from_iterable(outcomes):
         if score.failure is None:
             cache.put(score.key, score.result)
         new_scores.append(score)
@@ -152,14 +161,12 @@ def _find_missing(
     return missing
 
 
-def _compute_missing(
-    missing: Sequence[tuple[ScoreTask, dict[str, str]]], metrics: Mapping[str, Metric]
-) -> Iterator[NewScore]:
-    """Yields results in the order in which they are completed."""
-    with thread_pool() as pool:
-        futures = [pool.submit(_score_task, task, keys, metrics) for task, keys in missing]
-        for future in as_completed(futures):
-            yield from future.result()
+def _prepare_scoring(
+    load: Callable[[], Sequence[Metric]],
+) -> Callable[[tuple[ScoreTask, dict[str, str]]], list[NewScore]]:
+    """Returns a function that computes the results of a task for some metrics."""
+    metrics = {metric.name: metric for metric in load()}
+    return lambda missing: _score_task(*missing, metrics)
 
 
 def _score_task(task: ScoreTask, keys: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[NewScore]:

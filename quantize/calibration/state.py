@@ -160,22 +160,36 @@ def save_state(workspace: Workspace, state: CalibrationState) -> None:
     write_tensors(tensors, workspace.statistics_file, json.dumps(state.input_by_linear))
 
 
-def load_state(workspace: Workspace, allocate: Callable[[int, int], Tensor] = torch.zeros) -> CalibrationState:
+def load_block_calibration(workspace: Workspace, block: str, normalized: bool) -> Calibration:
+    """Returns what a calibration that is complete has stored of the inputs of a block, by the block's name."""
+    return Calibration(workspace, load_state(workspace, block=block), normalized)
+
+
+def load_state(
+    workspace: Workspace, allocate: Callable[[int, int], Tensor] = torch.zeros, block: str = ""
+) -> CalibrationState:
     """Returns what an interrupted run stored, or an empty state.
 
     Args:
         allocate: Makes a matrix for an H.
+        block: Of the inputs, only those in this block; empty: all.
     """
     if not workspace.statistics_file.exists():
         return CalibrationState()
     tensors = {}
-    for name, tensor in iterate_tensors(workspace.statistics_file):
+    names = [name for name in list_tensor_names(workspace.statistics_file) if _is_needed(name, block)]
+    for name, tensor in iterate_tensors(workspace.statistics_file, names):
         tensors[name] = allocate(*tensor.shape).copy_(tensor) if name.endswith(HESSIAN_SUFFIX) else tensor
     names = [key.removesuffix("/count") for key in tensors if key.endswith("/count")]
     stats = {name: ActivationStats.from_state_dict(name, tensors) for name in names}
     peaks = {key.removesuffix("/peak"): float(value) for key, value in tensors.items() if key.endswith("/peak")}
     inputs = read_metadata(workspace.statistics_file)
     return CalibrationState(stats, inputs, peaks, *(int(value) for value in tensors["position"]))
+
+
+def _is_needed(name: str, block: str) -> bool:
+    """Whether a stored tensor is about an input in a block, by its name, or about no input; empty: of any block."""
+    return not block or name.startswith(f"{block}.") or name.endswith("/peak") or "/" not in name
 
 
 def load_denoiser_outputs(workspace: Workspace, state: CalibrationState) -> list[Any]:
