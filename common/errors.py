@@ -46,9 +46,8 @@ def make_picklable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # classes of libraries may raise anything
-        return (
-            UserError(str(error)) if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
-        )
+        text = str(error)
+        return UserError(text) if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {text}")
     return error
 
 

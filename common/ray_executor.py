@@ -42,7 +42,7 @@ LoggedWarning = tuple[str, int, str]
 """The name of a logger, a level and a message."""
 
 
-class Outcome(NamedTuple):
+class TaskResult(NamedTuple):
     """What a task returns.
 
     Attributes:
@@ -118,7 +118,7 @@ class RayExecutor:
         """Returns the result of a task, and logs its warnings unless another one had the same."""
         exceptions = self._ray.exceptions
         try:
-            outcome: Outcome = self._ray.get(reference)
+            outcome: TaskResult = self._ray.get(reference)
         except (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError, exceptions.NodeDiedError) as error:
             raise UserError(
                 f"A unit of work lost its Ray worker {MAX_RETRIES + 1} times ({summarize_error(error)[:80]}). Check "
@@ -164,11 +164,11 @@ def check_machines(ray: Any, check: Check) -> None:
             references[node["NodeManagerAddress"]] = task.remote()
     for machine, reference in references.items():
         try:
-            problem = ray.get(reference, timeout=CHECK_TIMEOUT_S)
+            explanation = ray.get(reference, timeout=CHECK_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError:
-            problem = f"did not answer in {CHECK_TIMEOUT_S:.0f} seconds. Wait until other work on it ends."
-        if problem:
-            raise UserError(f"The Ray machine {machine} {problem}")
+            explanation = f"did not answer in {CHECK_TIMEOUT_S:.0f} seconds. Wait until other work on it ends."
+        if explanation:
+            raise UserError(f"The Ray machine {machine} {explanation}")
 
 
 def make_inspection(folder: str, check: bytes) -> Callable[[], str | None]:
@@ -243,8 +243,8 @@ def _explain_connection(address: str, error: Exception) -> UserError:
     if address == LOCAL:
         return UserError(f"Ray cannot start on this machine ({reason}). Free some memory, or leave out --ray.")
     return UserError(
-        f"The Ray cluster {address} cannot be used from this machine ({reason}). Let this machine join it with "
-        f"'ray start --address={address}', with the same versions of Python and Ray."
+        f"The Ray cluster {address} cannot be used from this machine ({reason}). Run 'ray start' here so that "
+        "it joins, with the same versions of Python and Ray."
     )
 
 
@@ -261,13 +261,13 @@ def _restore_handler(handler: Any) -> None:
 _prepared: dict[str, Callable[[Any], Any]] = {}  # the function of the work that this process takes part in
 
 
-def _run_unit(shared: list[Any], item: Any) -> Outcome:
+def _run_unit(shared: list[Any], item: Any) -> TaskResult:
     """Applies the function to an item. `shared` holds a reference to it, which is read once in a process."""
     with _record_warnings() as warnings:
         try:
-            return Outcome(_get_function(shared[0])(item), None, warnings)
+            return TaskResult(_get_function(shared[0])(item), None, warnings)
         except UserError as error:  # not every one of its subclasses can be pickled
-            return Outcome(None, str(error), warnings)
+            return TaskResult(None, str(error), warnings)
 
 
 def _get_function(reference: Any) -> Callable[[Any], Any]:

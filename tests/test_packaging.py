@@ -43,6 +43,7 @@ OPTIONAL = {
     "peft",
     "gguf",
     "openvino",
+    "ray",
 }  # used only where they are installed
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors", "onnx", "rapidocr"}
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from edgepress.common.errors import UserError, escape_controls, summarize_error
+from edgepress.common.errors import UserError, escape_controls, make_picklable, summarize_error
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,23 @@ def test_errors_of_libraries_take_one_line(error: Exception, text: str | None) -
     assert summarize_error(error) == (
         text or "Validation error for field 'width': TypeError: Field 'width' expected int"
     )
+
+
+class PlacedError(UserError):
+    """An error that cannot be pickled: it takes more than its message."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place} is {reason}. Replace it.")
+
+
+def test_an_error_that_cannot_be_pickled_becomes_another_one_with_its_text() -> None:
+    error = ValueError("wrong")
+    assert make_picklable(error) is error
+    portable = make_picklable(PlacedError("a.png", "no image"))
+    assert type(portable) is UserError
+    assert str(pickle.loads(pickle.dumps(portable))) == "a.png is no image. Replace it."
+
+    class LocalError(Exception):
+        pass
+
+    assert str(make_picklable(LocalError("wrong"))) == "LocalError: wrong"
