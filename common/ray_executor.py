@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -32,7 +33,10 @@ CHECK_TIMEOUT_S = 300.0  # for a worker to start on each machine
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+LOCAL_SETTINGS = {
     "RAY_worker_niceness": "0",  # that of the command
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # Ray would store a token in the home folder
 }
 
 logger = logging.getLogger(__name__)
@@ -214,7 +218,8 @@ def start_cluster(address: str, memory: int | None) -> Iterator[Any]:
     Raises:
         UserError: It cannot be connected to.
     """
-    os.environ.update(SETTINGS)
+    for name, value in (SETTINGS | (LOCAL_SETTINGS if address == LOCAL else {})).items():
+        os.environ.setdefault(name, value)
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -244,7 +249,7 @@ def _explain_connection(address: str, error: Exception) -> UserError:
         return UserError(f"Ray cannot start on this machine ({reason}). Free some memory, or leave out --ray.")
     return UserError(
         f"The Ray cluster {address} cannot be used from this machine ({reason}). Run 'ray start' here so that "
-        "it joins, with the same versions of Python and Ray."
+        "it joins, with the same versions of Python and Ray, and set RAY_AUTH_MODE=token if it has a token."
     )
 
 
