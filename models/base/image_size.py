@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import index
 from typing import Any
 
 from ...common.errors import UserError
@@ -89,10 +90,13 @@ def estimate_min_memory(configs: Configs, height: int, width: int, decodes_whole
         height: Height in pixels.
         width: Width in pixels.
         decodes_whole: Whether the VAE decodes or encodes an image as a whole, not in tiles.
+
+    Raises:
+        TypeError: A number in a config is none: a long text, repeated by the pixels, would fill the memory.
     """
     vae: Mapping[str, Any] = configs.get("vae", {})
     pixels = height * width
-    blocks, channels = vae.get("block_out_channels") or [0], vae.get("latent_channels") or 0
+    blocks, channels = vae.get("block_out_channels") or [0], index(vae.get("latent_channels") or 0)
     latents: int = pixels * channels // 4 ** (len(blocks) - 1)
-    features: int = 2 * pixels * blocks[0] if decodes_whole else 3 * pixels
+    features: int = 2 * pixels * index(blocks[0]) if decodes_whole else 3 * pixels
     return FLOAT_BYTES * max(2 * latents, features)

@@ -84,3 +84,9 @@ def test_the_estimate_is_below_what_decoding_really_takes(tiny: Path) -> None:
 def test_tiles_take_less_than_whole_images() -> None:
     whole, tiled = (estimate_min_memory({"vae": VAE}, 1024, 1024, decodes_whole) for decodes_whole in (True, False))
     assert 0 < tiled < whole
+
+
+@pytest.mark.parametrize("values", [{"latent_channels": "four"}, {"block_out_channels": [[8], 8]}])
+def test_numbers_that_are_none_are_not_repeated_by_the_pixels(values: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        estimate_min_memory({"vae": VAE | values}, 2**20, 2**20)
