@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -14,6 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 PACKAGE = __name__.partition(".")[0]
 IMPORT_MESSAGE = "Failed to import "  # what diffusers begins with where it imports a class on demand
+VARIABLE = re.compile(r"""["']([A-Z][A-Z0-9_]*)["']""")  # in a line of Python that reads it
 MAX_REASON = 200  # characters
 
 
@@ -67,11 +70,12 @@ def reject_failed_import(error: BaseException) -> None:
         error: The error, which may have been raised from that of the package.
 
     Raises:
-        UserError: A package is missing or broken.
+        UserError: A package is missing or broken, or cannot use the value of an environment variable.
     """
     if isinstance(error, UserError):  # it is a sentence already
         return
     causes = list(_iter_causes(error))
+    _reject_environment(causes[-1])
     failed = next((cause for cause in causes if isinstance(cause, ImportError) or _is_import(cause)), None)
     if failed is None:
         return
@@ -88,6 +92,20 @@ def reject_failed_import(error: BaseException) -> None:
     raise UserError(
         f"{f'The package {package}' if package else 'A package'} cannot be imported ({reason}). Install it again."
     ) from error
+
+
+def _reject_environment(error: BaseException) -> None:
+    """Raises a sentence where a package, as it is imported, reads a number from a variable that holds none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, ValueError) or not frames:
+        return
+    names = {name for frame in frames if frame.name == "<module>" for name in VARIABLE.findall(frame.line or "")}
+    for name in sorted(names & set(os.environ)):
+        if repr(os.environ[name]) in str(error):
+            raise UserError(
+                f"A package cannot be imported: the environment variable {name} has the value {os.environ[name]!r}, which "
+                "it cannot read. Correct it, or unset it."
+            ) from error
 
 
 def _is_import(error: BaseException) -> bool:

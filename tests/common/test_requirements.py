@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +93,24 @@ def test_a_package_that_cannot_be_imported_is_named(error: Exception, message: s
 )
 def test_other_errors_are_left_to_the_caller(error: Exception) -> None:
     reject_failed_import(error)
+
+
+@pytest.mark.parametrize("value", ["abc", "", "1.5"])
+def test_an_environment_variable_that_a_package_cannot_read_is_named(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reads_a_number.py").write_text("import os\nBUILT = int(os.environ.get('BUILD_EPOCH', 0))\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BUILD_EPOCH", value)
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        importlib.import_module("reads_a_number")
+    message = f"the environment variable BUILD_EPOCH has the value '{value}', which it cannot read. Correct it"
+    with pytest.raises(UserError, match=message):
+        reject_failed_import(raised.value)
+
+
+def test_a_number_that_a_function_cannot_read_is_left_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILD_EPOCH", "abc")
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        int({"BUILD_EPOCH": "abc"}["BUILD_EPOCH"])
+    reject_failed_import(raised.value)
