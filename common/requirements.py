@@ -103,8 +103,8 @@ def _reject_environment(error: BaseException) -> None:
     for name in sorted(names & set(os.environ)):
         if repr(os.environ[name]) in str(error):
             raise UserError(
-                f"A package cannot be imported: the environment variable {name} has the value {os.environ[name]!r}, which "
-                "it cannot read. Correct it, or unset it."
+                f"A package cannot be imported: the environment variable {name} has the value {os.environ[name]!r}, "
+                "which it cannot read. Correct it, or unset it."
             ) from error
 
 

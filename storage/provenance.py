@@ -56,6 +56,28 @@ def require_fresh(folder: Path, model_sha256: str | None, sources: Collection[Fi
         )
 
 
+def require_same_model(model: Path, artifact: Artifact) -> None:
+    """Checks that the model of an artifact is exported to that artifact, a copy of it, or one without a model.
+
+    What is exported beside another quantized model would be described and published as made from that.
+
+    Args:
+        model: The folder of the pipeline to export; one that no artifact recorded, such as an original, may be any.
+        artifact: The artifact to export to.
+
+    Raises:
+        UserError: The artifact has another model, or its manifest is corrupt.
+    """
+    if not artifact.has_model or model.resolve() == artifact.model.resolve():
+        return
+    published, recorded = read_published_model(artifact), read_recorded_files(model)
+    if published is not None and recorded and set(recorded) != set(published.files):
+        raise UserError(
+            f"{artifact.path} has another quantized model than {model}, so the export would not belong to it. Choose "
+            "another output folder."
+        )
+
+
 def find_stale_exports(artifact: Artifact) -> list[Path]:
     """Finds the exports of an artifact that were made from another model than the one that it has now."""
     model = read_published_model(artifact)

@@ -16,6 +16,7 @@ from ...recipes.schema import ExportSettings
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact
 from ...storage.preflight import is_within
+from ...storage.provenance import require_same_model
 from ..graph.opsets import DEQUANTIZE_LINEAR_MIN_OPSET, SUPPORTED_OPSETS
 from ..graph.preflight import check_export
 from ..graph.source_model import SourcePipeline, open_source
@@ -63,6 +64,7 @@ def check_inputs(source: Path, output: Path, settings: ExportSettings, sizes: Im
     pipeline = open_source(source, settings.extra_graphs)
     if is_within(output, pipeline.folder):
         raise UserError(f"The output {output} is inside the model folder {pipeline.folder}. Choose another --output.")
+    require_same_model(pipeline.folder, Artifact(output))
     check_export(pipeline, Artifact(output).onnx)
     host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
     sizes = sizes or [(read_native_size(pipeline.folder),) * 2]

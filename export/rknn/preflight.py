@@ -16,6 +16,7 @@ from ...recipes.schema import Scheme
 from ...runtime.rknn.toolkit import find_interpreter
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact, solution_folders
+from ...storage.provenance import require_same_model
 from ..graph.preflight import check_export
 from ..graph.source_model import SourcePipeline, open_source
 
@@ -48,6 +49,7 @@ def check_inputs(source: Path, output: Path, settings: RknnSettings, components:
     check_weight_formats(model.folder)
     selected = select_components(load_npu_spec(model.family), components)
     resolve_size(model, settings)
+    require_same_model(model.folder, Artifact(output))
     quantized_model = open_quantized(model, output)
     solutions = (find_solution(quantized_model, name, settings) for name in selected)
     if settings.precision in SCHEME_EXAMPLES and not any(solutions):

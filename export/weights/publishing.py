@@ -14,6 +14,7 @@ from ...pipelines.preflight import check_pipeline, check_weight_formats
 from ...storage.files import digest_files
 from ...storage.layout import WEIGHT_EXPORT_NAME, Artifact
 from ...storage.preflight import check_disk_space, check_output, check_replaceable, is_within
+from ...storage.provenance import require_same_model
 from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ...storage.snapshot import FolderSnapshot
 from ...storage.weight_export import ComponentRecord, WeightExport, write_weight_export
@@ -118,6 +119,7 @@ def open_export(source: str | Path, output: str | Path, folder: str) -> Pipeline
     target = artifact / folder
     if is_within(artifact, pipeline.folder):
         raise UserError(f"The output {artifact} is inside the model folder {pipeline.folder}. Choose another --output.")
+    require_same_model(pipeline.folder, Artifact(artifact))
     check_output(artifact)
     check_replaceable(target, [target / WEIGHT_EXPORT_NAME])
     check_pipeline(pipeline.folder)

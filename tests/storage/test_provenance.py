@@ -11,7 +11,7 @@ from helpers.published_artifact import publish_model, publish_onnx, write_publis
 from edgepress.common.errors import UserError
 from edgepress.runtime.onnx.exported import load_exported_onnx
 from edgepress.storage.layout import Artifact
-from edgepress.storage.provenance import find_stale_exports, read_recorded_files
+from edgepress.storage.provenance import find_stale_exports, read_recorded_files, require_same_model
 
 
 @pytest.fixture
@@ -66,3 +66,15 @@ def test_neither_a_link_nor_the_current_folder_hides_what_was_published(
     for folder in (Path(), tmp_path / "graphs"):
         with pytest.raises(UserError, match=r"was replaced since\. Run 'edgepress export onnx' again\."):
             load_exported_onnx(folder)
+
+
+def test_a_model_is_not_exported_beside_another_one(tmp_path: Path) -> None:
+    artifact, copy, replaced = (write_published_artifact(tmp_path / name) for name in ("a", "copy", "replaced"))
+    publish_model(replaced, b"2")
+    require_same_model(artifact.model, artifact)
+    require_same_model(copy.model, artifact)
+    require_same_model(artifact.model, Artifact(tmp_path / "new"))
+    with pytest.raises(
+        UserError, match=r"a has another quantized model than .*replaced/model.* Choose another output folder\."
+    ):
+        require_same_model(replaced.model, artifact)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.previous_artifact import extract_previous_artifact
+from helpers.published_artifact import write_published_artifact
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -73,3 +74,15 @@ def test_fused_layers_hold_the_weights_of_the_artifact(tmp_path: Path) -> None:
 def test_a_pipeline_in_floats_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no INT4 weights"):
         export_comfyui(tiny, tmp_path / "out")
+
+
+@pytest.mark.parametrize("verb", ["comfyui", "gguf", "onnx"])
+def test_a_model_is_not_exported_to_an_artifact_with_another_one(verb: str, tmp_path: Path) -> None:
+    artifact = extract_previous_artifact(tmp_path / "a")
+    target = write_published_artifact(tmp_path / "b").path
+    arguments = ["export", verb, "--model", str(artifact), "--output", str(target)]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, target.name in result.stderr) == (2, True)
+    assert f"has another quantized model than {artifact / 'model'}" in result.stderr
+    assert not (target / "comfyui").exists()
+    assert not (target / "gguf").exists()
