@@ -40,8 +40,8 @@ class SD3Transformer(nn.Module):
         Returns:
             Velocity, (1, N, patch * patch * channels); within a patch channels vary fastest.
         """
-        model, dtype = self.model, self.model.dtype
-        embedder = model.pos_embed
+        model, embedder = self.model, self.model.pos_embed
+        dtype = embedder.proj.weight.dtype  # the model's own is that of the table, which may be another
         image = F.linear(patches.to(dtype), embedder.proj.weight.flatten(1), embedder.proj.bias)
         image = (image + embedder.pos_embed.index_select(1, positions)).to(dtype)
         modulation = model.time_text_embed(timestep, pooled.to(dtype))

@@ -138,6 +138,17 @@ def test_size_beyond_the_position_table_is_an_error_and_changes_nothing(sd3: Any
     assert "forward" not in vars(sd3.transformer)
 
 
+def test_a_position_table_in_float32_leaves_the_computation_in_float16(sd3: Any) -> None:
+    """Exports in float16 store the table as it was."""
+    graph = get_graph(sd3, "transformer")
+    module: Any = make_module(graph, sd3.transformer).to(torch.float16)
+    module.model.pos_embed.pos_embed.data = module.model.pos_embed.pos_embed.float()
+    with torch.no_grad():
+        velocity = module(*module.example({"N": 12, "L": 6}))
+    assert velocity.dtype == torch.float32
+    assert velocity.isfinite().all()
+
+
 def test_pipeline_without_t5(sd3: Any) -> None:
     pipeline = type(sd3)(**sd3.components | {"text_encoder_3": None, "tokenizer_3": None})
     pipeline.set_progress_bar_config(disable=True)
