@@ -53,6 +53,7 @@ def quantize(
     loras: str | Path | Sequence[str | Path] = (),
     reuse: str | Path | Sequence[str | Path] = (),
     max_memory: Annotated[int, Field(ge=1)] = DEFAULT_MAX_MEMORY,
+    device: str = "cpu",
     force: bool = False,
     ignore_plan: bool = False,
     restart: bool = False,
@@ -71,6 +72,8 @@ def quantize(
         loras: LoRA or LoRAs to merge into the weights first, as `PATH` or `PATH:WEIGHT`, instead of the recipe's.
         reuse: Artifact or artifacts whose text encoders are taken as they are, where their weights were the same.
         max_memory: Bytes that the run may use.
+        device: Where PyTorch computes: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU if there is one. No GPU has been
+            verified.
         force: Replace an artifact that was made from something else, and remove what was exported from it. In this
             release it ignores the plan too, with a warning.
         ignore_plan: Go on where the plan says that the device cannot run the result.
@@ -97,6 +100,7 @@ def quantize(
             force=force,
             restart=restart,
             max_memory=max_memory,
+            device=device,
             reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
             check_fit=None if ignore_plan else partial(require_fit_unless_forced, resolved, source, force),
             ray=ray,

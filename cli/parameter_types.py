@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..common.arguments import MAX_SECONDS
+from ..common.device_names import check_device_name
 from ..common.file_names import ADDRESS
 from ..common.suggest import suggest_name
 from ..common.validation import format_value
@@ -104,6 +105,18 @@ class TuneTime(click.ParamType[str | float]):
             return float(value)
         expected = f"Write minutes like 10, up to {MAX_TUNE_MINUTES}."
         return self.fail(f"{format_value(str(value))} is not off, auto or minutes. {expected}", param, ctx)
+
+
+class DeviceName(click.ParamType[str]):
+    """What PyTorch computes on."""
+
+    name = "auto|cpu|cuda[:N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return check_device_name(str(value).lower())
+        except ValueError as error:
+            return self.fail(str(error), param, ctx)
 
 
 class BudgetText(click.ParamType[str]):

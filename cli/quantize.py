@@ -23,7 +23,7 @@ from .options import (
     restart_option,
     verbosity_options,
 )
-from .parameter_types import BudgetText, ByteSize, NameChoice, TuneTime
+from .parameter_types import BudgetText, ByteSize, DeviceName, NameChoice, TuneTime
 
 if TYPE_CHECKING:
     from ..quantize.result import QuantizeResult
@@ -61,6 +61,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-memory", type=ByteSize(), default="6GiB", show_default=True, help="What the run may use, such as 2GiB."
+)
+@click.option(
+    "--device",
+    type=DeviceName(),
+    default="cpu",
+    show_default=True,
+    help="Where PyTorch calibrates, solves and tunes; auto is a GPU if there is one. GPUs are not verified.",
 )
 @force_option("Replace an artifact made from something else, with its exports.")
 @ignore_plan_option

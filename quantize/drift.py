@@ -24,6 +24,7 @@ from ..pipelines.sampling import SamplingParams, generate_images
 from .calibration.state import load_reference_outputs
 from .calibration.streaming import load_streaming_pipeline, stream_or_load
 from .calibration.validation_split import CalibrationBatch
+from .compute_device import CPU
 from .plan import ComponentPlan, QuantizationPlan, count_linear_weights
 from .solver.candidates import MAX_REFINED_WEIGHTS
 from .tuning.calls import stack_output
@@ -50,6 +51,7 @@ class DriftMeasurement:
         dtype: What the reference computes in.
         progress: Called with calls of the denoisers.
         stage: What progress is reported as.
+        device: Where the models run.
     """
 
     workspace: Workspace
@@ -58,6 +60,7 @@ class DriftMeasurement:
     dtype: torch.dtype
     progress: Progress
     stage: str
+    device: torch.device = CPU
 
     @property
     def held_out(self) -> list[int]:
@@ -77,12 +80,12 @@ class DriftMeasurement:
         return stream_or_load(plan, partial(self._measure, plan, report))
 
     def _measure(self, plan: QuantizationPlan, report: Callable[[], None], streams: bool) -> float:
-        pipeline = load_streaming_pipeline(plan, self.dtype, streams)
+        pipeline = load_streaming_pipeline(plan, self.dtype, streams, self.device)
         sizes = [count_linear_weights(part) for part in plan.components]
         stride = LARGE_MODEL_STRIDE if max(sizes) > MAX_REFINED_WEIGHTS else 1
         error, power = 0.0, 0.0
         for number in self.held_out:
-            outputs = load_reference_outputs(self.workspace, number)
+            outputs = load_reference_outputs(self.workspace, number, self.device)
             meter = DriftMeter(outputs, stride, report)
             for name in plan.family.denoisers:
                 if (denoiser := getattr(pipeline, name)) is not None:

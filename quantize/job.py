@@ -32,6 +32,7 @@ from .calibration.collector import plan_image_batches, run_calibration
 from .calibration.state import Calibration, load_block_calibration
 from .calibration.validation_split import split_prompts
 from .component_reuse import SharedComponent
+from .compute_device import CPU, describe_device
 from .confirmation import STAGE as CONFIRMING
 from .confirmation import Confirmation, read_choice, variant_key
 from .drift import DriftMeasurement
@@ -71,6 +72,7 @@ class QuantizationJob:
         files: Every file of the source pipeline, once they have been read.
         snapshot: The files before that.
         reused: Components of other artifacts that take the place of those that would be quantized.
+        device: Where PyTorch computes.
     """
 
     recipe: Recipe
@@ -83,6 +85,7 @@ class QuantizationJob:
     files: Sequence[FileRecord] = ()
     snapshot: FolderSnapshot | None = None
     reused: Sequence[SharedComponent] = ()
+    device: torch.device = CPU
 
     @property
     def source_name(self) -> str:
@@ -99,20 +102,25 @@ class QuantizationJob:
         changes.
         """
         reused = {part.component.name: part.record.model_dump() for part in self.reused}
-        return ({"reused components": reused} if reused else {}) | {
-            "version of edgepress": code_fingerprint(f"{__package__}.pipeline"),
-            "versions of libraries": library_versions(),
-            "recipe": {
-                "dtype": str(self.dtype),
-                "quantize": describe_quantization(self.recipe.quantize),
-                "sampling": self.sampling.to_dict(),
-                "images": min(self.recipe.calibration.count, len(self.prompts)),
-            },
-            "model family": repr(self.plan.family.components),
-            "prompt set": prompt_set_digest(self.prompts),
-            "LoRAs": [lora.model_dump() for lora in self.loras],
-            "model": [file.model_dump() for file in self.files],
-        }
+        gpu = describe_device(self.device)  # whose products differ in their last bits
+        return (
+            ({"reused components": reused} if reused else {})
+            | ({"GPU": gpu} if gpu else {})
+            | {
+                "version of edgepress": code_fingerprint(f"{__package__}.pipeline"),
+                "versions of libraries": library_versions(),
+                "recipe": {
+                    "dtype": str(self.dtype),
+                    "quantize": describe_quantization(self.recipe.quantize),
+                    "sampling": self.sampling.to_dict(),
+                    "images": min(self.recipe.calibration.count, len(self.prompts)),
+                },
+                "model family": repr(self.plan.family.components),
+                "prompt set": prompt_set_digest(self.prompts),
+                "LoRAs": [lora.model_dump() for lora in self.loras],
+                "model": [file.model_dump() for file in self.files],
+            }
+        )
 
     def run(self, workspace: Workspace, progress: Progress, executor: Executor = THIS_PROCESS) -> None:
         """Calibrates, quantizes the missing blocks, and assembles the model in the workspace.
@@ -138,6 +146,7 @@ class QuantizationJob:
                 self.dtype,
                 self.max_memory,
                 progress,
+                self.device,
             )
             done = len(blocks) - len(missing)
             progress("quantizing", done, len(blocks))
@@ -158,6 +167,7 @@ class QuantizationJob:
                 self.max_memory,
                 self._require_unchanged,
                 progress,
+                self.device,
             )
             run_tuning(context)
         save_quantized_pipeline(self.plan, self.files, workspace, self.dtype, progress)
@@ -195,7 +205,7 @@ class QuantizationJob:
         self, component: ComponentPlan, block: QuantBlock, calibration: Calibration
     ) -> dict[str, BlockResult]:
         """Quantizes a block; returns results by scheme or, where validation chooses, by variant and scheme."""
-        settings, matmul_dtype = self.plan.settings, choose_matmul_dtype(self.dtype)
+        settings, matmul_dtype = self.plan.settings, choose_matmul_dtype(self.dtype, self.device)
         if settings.budget is not None:
             formats = {format_key(name): scheme for name, scheme in list_options(settings.scheme).items()}
             return quantize_block_formats(component, block, calibration, settings, matmul_dtype, formats)
@@ -220,7 +230,7 @@ class QuantizationJob:
     def _measure_drift(self, workspace: Workspace, progress: Progress, stage: str) -> DriftMeasurement:
         split = split_prompts(self.prompts, self.recipe.calibration.count, validates=True)
         batches = plan_image_batches(split, self.sampling)
-        return DriftMeasurement(workspace, batches, self.sampling, self.dtype, progress, stage)
+        return DriftMeasurement(workspace, batches, self.sampling, self.dtype, progress, stage, self.device)
 
     def _allocate(self, workspace: Workspace, progress: Progress) -> None:
         """Distributes the budget over the linears, and makes the chosen formats those of the model."""
@@ -255,6 +265,7 @@ class QuantizationJob:
         folders = sorted({file.path.split("/")[0] for file in [*self.files, *files] if "/" in file.path})
         return Manifest(
             device=self.recipe.device,
+            gpu=describe_device(self.device),
             key=workspace.key,
             source=self.source_name,
             recipe=remove_places(self.recipe.model_dump(mode="json"))

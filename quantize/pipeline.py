@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.errors import UserError
 from ..common.executor import check_cluster
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
@@ -24,6 +25,7 @@ def quantize_pipeline(
     force: bool = False,
     restart: bool = False,
     max_memory: int = DEFAULT_MAX_MEMORY,
+    device: str = "cpu",
     reuse: Sequence[Path] = (),
     check_fit: Callable[[], object] | None = None,
     ray: str | None = None,
@@ -41,6 +43,7 @@ def quantize_pipeline(
         force: Replace an artifact that was made from something else, and remove what was exported from it.
         restart: Use neither unfinished work nor a finished artifact; start over.
         max_memory: Bytes that the run may take.
+        device: Where PyTorch computes: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU if there is one.
         reuse: Artifacts whose text encoders are taken as they are, where their weights were the same.
         check_fit: Called once all is checked that takes no time: whether the device can run the result.
         ray: `HOST:PORT` of a Ray cluster whose machines take part, or `local` to start one on this machine.
@@ -51,7 +54,9 @@ def quantize_pipeline(
             or missing permissions; another process that works on `output`.
     """
     check_cluster(ray)
-    inputs = check_inputs(recipe, source, output, reuse, force=force, restart=restart)
+    if ray is not None and device != "cpu":
+        raise UserError("A Ray cluster computes on processors alone. Leave out --device or --ray.")
+    inputs = check_inputs(recipe, source, output, reuse, device, force=force, restart=restart)
     if check_fit:
         check_fit()
     from .run import run_quantization

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.device_names import check_device_name
 from ..common.errors import UserError
 from ..models.base.family import Family
 from ..pipelines.families import find_family, is_described
@@ -48,6 +49,7 @@ class QuantizationInputs:
         sampling: How images of the calibration are generated.
         loras: The LoRAs to merge.
         reuse: Artifacts whose text encoders are taken as they are.
+        device: Where PyTorch computes: `cpu`, `cuda`, `cuda:N` or `auto`.
     """
 
     recipe: Recipe
@@ -57,10 +59,18 @@ class QuantizationInputs:
     sampling: SamplingParams
     loras: Sequence[LoraSpec]
     reuse: Sequence[Path]
+    device: str = "cpu"
 
 
 def check_inputs(
-    recipe: Recipe, source: Path, output: Path, reuse: Sequence[Path], *, force: bool, restart: bool
+    recipe: Recipe,
+    source: Path,
+    output: Path,
+    reuse: Sequence[Path],
+    device: str = "cpu",
+    *,
+    force: bool,
+    restart: bool,
 ) -> QuantizationInputs:
     """Checks everything that needs no class of a library and no weight.
 
@@ -69,13 +79,20 @@ def check_inputs(
         source: A diffusers folder in its original precision.
         output: The artifact folder.
         reuse: Artifacts whose text encoders are taken as they are.
+        device: Where PyTorch computes: `cpu`, `cuda`, `cuda:N` or `auto`.
         force: Whether an artifact that was made from something else is replaced.
         restart: Whether a finished artifact is made again.
 
     Raises:
-        UserError: The output cannot be written, a file of the pipeline is missing, a value of the recipe is impossible
-            for it, a LoRA cannot be merged, nothing can be reused, or an artifact is in the way.
+        UserError: There is no such device, the output cannot be written, a file of the pipeline is missing, a value
+            of the recipe is impossible for it, a LoRA cannot be merged, nothing can be reused, or an artifact is in the
+            way.
     """
+    try:
+        check_device_name(device)
+    except ValueError as error:
+        explanation = f"device: {error}"
+        raise UserError(explanation) from error
     _check_places(source, Artifact(output))
     if is_written(output, force=force, restart=restart):
         check_output(output)
@@ -105,7 +122,7 @@ def check_inputs(
         loras = [parse_lora(text) for text in recipe.loras]
         for lora in loras:
             check_lora_header(lora.file)
-    inputs = QuantizationInputs(recipe, source, family, prompts, sampling, loras, reuse)
+    inputs = QuantizationInputs(recipe, source, family, prompts, sampling, loras, reuse, device)
     if not force:
         _check_published(inputs, Artifact(output))
     return inputs
@@ -219,6 +236,7 @@ def _check_published(inputs: QuantizationInputs, artifact: Artifact) -> None:
         manifest.prompts_sha256 != prompt_set_digest(inputs.prompts)
         or manifest.loras != [lora.record() for lora in inputs.loras]
         or manifest.versions != library_versions()
+        or (inputs.device != "auto" and (inputs.device == "cpu") != (manifest.gpu is None))
         or describe_quantization(quantize) != describe_quantization(inputs.recipe.quantize)
     ):
         raise UserError(explain_other_inputs(artifact.model))

@@ -26,6 +26,8 @@ from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import write_source_location
 from ..storage.weight_files import find_stray_files
 from .component_reuse import find_reused
+from .compute_device import explain_full_memory, resolve_device
+from .device_memory import estimate_device_bytes, require_device_memory
 from .job import QuantizationJob
 from .lora import merge_into_plan
 from .model_size import estimate_output_bytes, estimate_solver_memory, find_widest_input
@@ -83,7 +85,11 @@ def run_quantization(
         _warn_about_stale_work(workspace)
         _warn_about_memory(job.plan, max_memory)
         if not workspace.manifest_file.exists():
-            with open_executor(ray, partial(job.make_machine_check, workspace), max_memory) as executor:
+            check_machine = partial(job.make_machine_check, workspace)
+            with (
+                explain_full_memory(job.device, lambda: timer.stage),
+                open_executor(ray, check_machine, max_memory) as executor,
+            ):
                 job.run(workspace, timer, executor)
             write_json(job.build_manifest(workspace).model_dump(mode="json"), workspace.manifest_file)
         workspace.publish()
@@ -122,7 +128,9 @@ def _prepare_job(inputs: QuantizationInputs, max_memory: int) -> QuantizationJob
     check_tuning(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))
     records = [lora.record() for lora in inputs.loras]
-    job = QuantizationJob(recipe, plan, inputs.prompts, inputs.sampling, dtype, max_memory, records)
+    device = resolve_device(inputs.device)
+    require_device_memory(device, estimate_device_bytes(plan, inputs.sampling, dtype))
+    job = QuantizationJob(recipe, plan, inputs.prompts, inputs.sampling, dtype, max_memory, records, device=device)
     if recipe.quantize.budget is not None:
         with checking_key("quantize.budget", recipe.quantize.budget):
             job.limit_linears()

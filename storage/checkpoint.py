@@ -323,7 +323,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, format_tag: str = "pt"
     """Writes a safetensors file in one piece. Equal tensors give equal bytes.
 
     Args:
-        tensors: The tensors by name.
+        tensors: The tensors by name, on any device.
         path: The file to write.
         format_tag: The value of the metadata key `format`. It may hold any text: with a second metadata key, the order
             of bytes would not be deterministic.
@@ -335,7 +335,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, format_tag: str = "pt"
     def write(temporary: Path) -> None:
         try:
             save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"format": format_tag}
+                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, {"format": format_tag}
             )
         except SafetensorError as error:
             raise _unwrap_os_error(error, temporary) from error

@@ -8,7 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from .. import __version__
 from .files import FileRecord, hash_file, write_json
@@ -118,6 +125,10 @@ class Manifest(BaseModel):
 
     schema_version: int = Field(default=MANIFEST_VERSION, ge=1, description="The version of this schema.")
     device: str = Field(pattern=r"\S", description="The device that the recipe is for.")
+    gpu: str | None = Field(
+        default=None,
+        description="The GPU that the weights were quantized on; absent if it was the processor.",
+    )
     key: str = Field(description="A hash of everything that the quantized weights depend on.")
     source: str = Field(description="The original pipeline: `demo`, a hub id, or the name of its folder.")
     recipe: dict[str, Any] = Field(description="The recipe with all its defaults.")
@@ -154,6 +165,11 @@ class Manifest(BaseModel):
         default={}, description="Components that were taken from other artifacts, by name."
     )
     versions: dict[str, str] = Field(description="The versions of edgepress and of the libraries.")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_processor(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if key != "gpu" or value}
 
 
 def library_versions() -> dict[str, str]:

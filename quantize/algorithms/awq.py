@@ -62,7 +62,7 @@ def search_scale(inputs: Sequence[LinearInput], spec: QuantSpec, layout: ScaleLa
         (channels,)
     """
     width = len(inputs[0].mean_abs)
-    layout = layout or ScaleLayout(torch.arange(width), torch.arange(width))
+    layout = layout or ScaleLayout(*[torch.arange(width, device=inputs[0].mean_abs.device)] * 2)
     weights = [weight for x in inputs for weight in x.weights]
     channel_x = _mean_by_channel(torch.stack([x.mean_abs for x in inputs]).mean(0), layout)
     channel_w = _mean_by_channel(relative_weight_magnitude(weights, spec.group_size), layout)
@@ -87,7 +87,7 @@ def scale_candidates(x: Tensor, w: Tensor) -> Iterator[Tensor]:
 
 def relative_weight_magnitude(weights: list[Tensor], group_size: int) -> Tensor:
     """Returns the mean over all rows of |w| relative to the largest of its group, (in,)."""
-    total = torch.zeros(weights[0].shape[1])
+    total = torch.zeros(weights[0].shape[1], device=weights[0].device)
     for weight in weights:
         groups = to_groups(weight, group_size).abs()
         total += (groups / (groups.amax(-1, keepdim=True) + 1e-6)).reshape(weight.shape).sum(0)
@@ -137,5 +137,5 @@ def _compute_scale_error(weight: Tensor, hessian: Tensor, scale: Tensor, spec: Q
 def _mean_by_channel(values: Tensor, layout: ScaleLayout) -> Tensor:
     """Averages `values` (in,) over the inputs that share a value of the scale, (channels,)."""
     channel, count = layout.channel[layout.is_scaled], len(layout.rows)
-    total = torch.zeros(count, dtype=values.dtype).index_add_(0, channel, values[layout.is_scaled])
+    total = values.new_zeros(count).index_add_(0, channel, values[layout.is_scaled])
     return total / torch.bincount(channel, minlength=count)

@@ -132,9 +132,9 @@ class _Balance:
         name = f"{fold.prev_op}.weight"
         names = {name, f"{fold.prev_op}.bias", *(f"{linear}.weight" for linear in fold.linears)} & self.weights.keys()
         moved = {key: self.weights[key].float() for key in sorted(names)}
-        width = moved[f"{fold.linears[0]}.weight"].shape[1]
-        layout = find_layout(fold, self.config, width)
-        scale = torch.full((len(layout.rows),), 2.0**exponent)
+        read = moved[f"{fold.linears[0]}.weight"]
+        layout = find_layout(fold, self.config, read.shape[1]).to(read.device)
+        scale = read.new_full((len(layout.rows),), 2.0**exponent)
         folded = fold_scale(moved, fold, scale, layout, self.storage_dtypes[name])
         exact = torch.equal(folded, scale) and all(bool(tensor.isfinite().all()) for tensor in moved.values())
         return self.weights | moved if exact else {}

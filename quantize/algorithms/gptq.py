@@ -120,7 +120,7 @@ def cholesky_(matrix: Tensor) -> Tensor | None:
         corner, failed = torch.linalg.cholesky_ex(panel[: stop - start])
         if failed:
             return None
-        inverse = torch.linalg.solve_triangular(corner, torch.eye(len(corner)), upper=False)
+        inverse = torch.linalg.solve_triangular(corner, torch.eye(len(corner), device=corner.device), upper=False)
         panel[: stop - start] = corner
         panel[stop - start :] = panel[stop - start :] @ inverse.T
         matrix[start:stop, stop:] = 0
@@ -131,9 +131,9 @@ def gptq_quantize(weight: Tensor, factor: LdlFactor, qparams: QParams) -> GptqRe
     """Quantizes a weight (out, in) with error feedback, group after group. Scales and zero points stay."""
     channels = weight.T.contiguous()  # (in, out)
     size = len(channels) // qparams.scales.shape[1]
-    errors = torch.empty(channels.shape, dtype=factor.feedback.dtype)  # of channels in the order of rounding
-    codes = torch.empty(channels.shape, dtype=torch.uint8)
-    output_errors, squared_errors = torch.zeros(2, channels.shape[1], dtype=torch.float64)
+    errors = torch.empty_like(channels, dtype=factor.feedback.dtype)  # of channels in the order of rounding
+    codes = torch.empty_like(channels, dtype=torch.uint8)
+    output_errors, squared_errors = channels.new_zeros(2, channels.shape[1], dtype=torch.float64)
     for start in range(0, len(channels), size):
         span = slice(start, start + size)
         indices = factor.order[span]

@@ -40,7 +40,7 @@ def _search_group(weight: Tensor, hessian: Tensor, spec: QuantSpec) -> QParams:
     Returns:
         Scales and zero points (out,).
     """
-    ratios = torch.tensor(CLIP_RATIOS)[:, None]
+    ratios = torch.tensor(CLIP_RATIOS, device=weight.device)[:, None]
     candidates = choose_qparams(weight.amin(0) * ratios, weight.amax(0) * ratios, spec)  # (ratios, out)
     zero_points = candidates.zero_points.float()
     lows, highs = candidates.qmin - zero_points, candidates.qmax - zero_points

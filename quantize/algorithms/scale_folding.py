@@ -31,9 +31,13 @@ class ScaleLayout:
         """Which inputs are multiplied, (in,) bool."""
         return self.channel != NOT_SCALED
 
+    def to(self, device: torch.device) -> ScaleLayout:
+        """Returns the same layout on a device."""
+        return ScaleLayout(self.rows.to(device), self.channel.to(device))
+
     def expand(self, scale: Tensor) -> Tensor:
         """Returns what each input is multiplied by, (in,), of a scale (channels,)."""
-        return torch.where(self.is_scaled, scale[self.channel.clamp(min=0)], torch.ones(()))
+        return torch.where(self.is_scaled, scale[self.channel.clamp(min=0)], scale.new_ones(()))
 
 
 def find_layout(fold: Fold, config: dict[str, Any], width: int) -> ScaleLayout:
@@ -99,7 +103,7 @@ def _divide_norm(weights: Weights, norm: str, scale: Tensor, storage_dtype: torc
 
 def _divide_rows(weights: Weights, linear: str, scale: Tensor, rows: Tensor) -> None:
     """Divides some outputs of a linear, whose indices are `rows`, (channels,)."""
-    divisor = torch.ones(len(weights[f"{linear}.weight"])).index_copy_(0, rows, scale.float())
+    divisor = torch.ones(len(weights[f"{linear}.weight"]), device=scale.device).index_copy_(0, rows, scale.float())
     weights[f"{linear}.weight"] = weights[f"{linear}.weight"] / divisor[:, None]
     if (bias := f"{linear}.bias") in weights:
         weights[bias] = weights[bias] / divisor

@@ -38,7 +38,7 @@ def search_smoothquant_scale(
     """
     weight_max = torch.stack([weight.abs().amax(0) for weights, _ in inputs for weight in weights]).amax(0)
     input_max = torch.stack([activations.abs_max for _, activations in inputs]).amax(0)
-    best, least = torch.ones(len(layout.rows)), float("inf")
+    best, least = input_max.new_ones(len(layout.rows)), float("inf")
     for scale in (best, *scale_candidates(_max_by_channel(input_max, layout), _max_by_channel(weight_max, layout))):
         loss = sum(_compute_error(weights, activations, layout.expand(scale), spec) for weights, activations in inputs)
         if loss < least:
@@ -69,4 +69,4 @@ def _compute_error(weights: Sequence[Tensor], inputs: CalibrationActivations, sc
 def _max_by_channel(values: Tensor, layout: ScaleLayout) -> Tensor:
     """Returns the largest of `values` (in,) over the inputs that share a value of the scale, (channels,)."""
     channel = layout.channel[layout.is_scaled]
-    return torch.zeros(len(layout.rows)).scatter_reduce(0, channel, values[layout.is_scaled], "amax")
+    return values.new_zeros(len(layout.rows)).scatter_reduce(0, channel, values[layout.is_scaled], "amax")

@@ -25,6 +25,7 @@ from ...common.memory import malloc_trim
 from ...pipelines.sampling import SamplingParams, generate_images
 from ...prompts.prompt import Prompt, prompt_seed
 from ..calibration.streaming import load_streaming_pipeline
+from ..compute_device import CPU, map_tensors
 from ..plan import ComponentPlan, QuantizationPlan
 from ..threads import single_threaded
 from ..tuning.calls import stack_output
@@ -56,12 +57,14 @@ class SensitivityMeasurement:
         sampling: How images are generated.
         dtype: What the reference computes in.
         load_errors: Returns the errors of a linear's weight, (out, in), by format, for a component and a linear in it.
+        device: Where the reference runs.
     """
 
     plan: QuantizationPlan
     sampling: SamplingParams
     dtype: torch.dtype
     load_errors: LoadErrors
+    device: torch.device = CPU
 
     def iterate(self, prompts: Sequence[Prompt], streams: bool) -> Iterator[Sensitivities]:
         """Generates an image of each prompt with the reference, and yields what errors do to it.
@@ -73,7 +76,7 @@ class SensitivityMeasurement:
             streams: Whether blocks are left on disk until they run.
         """
         with single_threaded():
-            pipeline = load_streaming_pipeline(self.plan, self.dtype, streams)
+            pipeline = load_streaming_pipeline(self.plan, self.dtype, streams, self.device)
         _call_with_gradients(pipeline)
         probe = _Probe(self.load_errors)
         denoisers = self.plan.family.denoisers
@@ -148,18 +151,18 @@ class _Probe:
     def call_denoiser(self, compute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Runs a denoiser and passes the gradient of its output back to its input."""
         leaves: list[tuple[Tensor, Tensor]] = []
-        args, kwargs = (_map_tensors(value, partial(_detach, leaves=leaves)) for value in (args, kwargs))
+        args, kwargs = (map_tensors(value, partial(_detach, leaves=leaves)) for value in (args, kwargs))
         output = compute(*args, **kwargs)
         velocity = stack_output(output)
         signs = torch.randint(0, 2, velocity.shape, generator=self._generator) * 2 - 1
         self._result.power += float(velocity.detach().double().square().sum())
-        (velocity.float() * signs).sum().backward()
+        (velocity.float() * signs.to(velocity.device)).sum().backward()
         self._square(is_denoiser=True)
         for original, leaf in leaves:
             if leaf.grad is not None:
                 _, gradient = self._gradients.get(id(original), (original, torch.zeros_like(leaf)))
                 self._gradients[id(original)] = original, gradient + leaf.grad
-        return _map_tensors(output, Tensor.detach)
+        return map_tensors(output, Tensor.detach)
 
     def _square(self, is_denoiser: bool) -> None:
         for linear, products in self._products[is_denoiser].items():
@@ -188,12 +191,12 @@ class _Probe:
         weight_gradient = gradient.detach().flatten(0, -2).T.float() @ inputs.float()
         products = self._products[is_denoiser].setdefault(f"{component.name}.{linear}", defaultdict(float))
         for option, error in self._load_errors(component, linear).items():
-            products[option] += float((weight_gradient * error).sum(dtype=torch.float64))
+            products[option] += float((weight_gradient * error.to(gradient.device)).sum(dtype=torch.float64))
 
     def _enter_block(self, component: ComponentPlan, path: str, dtype: torch.dtype, block: nn.Module, _: Any) -> None:
         for name, parameter in block.named_parameters():
             if not parameter.is_meta:
-                stored = _StoredWeight(component, f"{path}.{name}", dtype, parameter.shape)
+                stored = _StoredWeight(component, f"{path}.{name}", dtype, parameter.shape, parameter.device)
                 self._weights[parameter.untyped_storage().data_ptr()] = stored
 
     def _leave_block(self, component: ComponentPlan, path: str, *_: Any) -> None:
@@ -230,30 +233,17 @@ class _StoredWeight:
         name: Its name in the component.
         dtype: What the reference computes in.
         shape: Its shape.
+        device: Where it is used.
     """
 
     component: ComponentPlan
     name: str
     dtype: torch.dtype
     shape: torch.Size
+    device: torch.device
 
     def load(self) -> Tensor:
-        return self.component.checkpoint.load_tensor(self.name).to(self.dtype)
-
-
-def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Returns containers of tensors with every tensor replaced; outputs of diffusers are changed in place."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict) and type(value) is not dict:
-        for key in list(value):
-            value[key] = _map_tensors(value[key], function)
-        return value
-    if isinstance(value, Mapping):
-        return {key: _map_tensors(entry, function) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)([_map_tensors(entry, function) for entry in value])
-    return value
+        return self.component.checkpoint.load_tensor(self.name).to(self.device, self.dtype)
 
 
 def _detach(tensor: Tensor, leaves: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -212,7 +212,7 @@ class Allocation:
         files = [self.workspace.sensitivity_file(number) for number in range(len(prompts))]
         missing = [number for number, file in enumerate(files) if not file.exists()]
         reader = _ErrorReader(self.plan, self.workspace, is_small)
-        measurement = SensitivityMeasurement(self.plan, self.sampling, self.dtype, reader.load)
+        measurement = SensitivityMeasurement(self.plan, self.sampling, self.dtype, reader.load, self.measurement.device)
         results = measurement.iterate([prompts[number] for number in missing], streams) if missing else iter(())
         for number, result in zip(missing, results, strict=True):
             write_json({"drifts": result.drifts, "power": result.power}, files[number])

@@ -30,6 +30,7 @@ from ...common.progress import Progress
 from ...pipelines.call_arguments import takes_one_prompt
 from ...pipelines.sampling import PIXELS_PER_BATCH, SamplingParams, batched, generate_images
 from ...prompts.prompt import Prompt
+from ..compute_device import CPU
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace
 from .observer import BlockObserver
@@ -70,6 +71,7 @@ def run_calibration(
     dtype: torch.dtype,
     max_memory: int,
     progress: Progress,
+    device: torch.device = CPU,
 ) -> Calibration:
     """Gathers statistics of every input that the plan needs.
 
@@ -81,11 +83,12 @@ def run_calibration(
         num_images: How many of the prompts, from the first, images are generated for.
         dtype: What the reference computes in.
         max_memory: Bytes that the whole run may take. They decide where H matrices are, and not what they hold.
+        device: Where the reference runs. The statistics stay there.
 
     Raises:
         UserError: Activations are not finite, or no token reached an input.
     """
-    arguments = (plan, workspace, prompts, num_images, sampling, dtype, max_memory, progress)
+    arguments = (plan, workspace, prompts, num_images, sampling, dtype, max_memory, progress, device)
     return stream_or_load(plan, partial(_calibrate, *arguments))
 
 
@@ -98,10 +101,11 @@ def _calibrate(
     dtype: torch.dtype,
     max_memory: int,
     progress: Progress,
+    device: torch.device,
     streams: bool,
 ) -> Calibration:
     """Calibrates as `run_calibration` does, with blocks left on disk until they run or with all of them in memory."""
-    run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress, streams)
+    run = _CalibrationRun(plan, workspace, sampling, dtype, max_memory, progress, device, streams)
     components = {block.component for block in plan.blocks}
     split = split_prompts(prompts, num_images, plan.settings.holds_out_prompts)
     if components - set(plan.family.denoisers):
@@ -109,13 +113,14 @@ def _calibrate(
     if components & set(plan.family.denoisers):
         run.calibrate_denoisers(plan_image_batches(split, sampling))
     run.check()
-    return Calibration(workspace, run.state, normalized=plan.settings.chooses_steps)
+    return Calibration(workspace, run.state, plan.settings.chooses_steps, device)
 
 
 class _CalibrationRun:
     """The part of a calibration that this process computes.
 
     Attributes:
+        device: Where the pipeline is, and with it the statistics.
         streams: Whether blocks are left on disk until they run.
         stores_hessian: Whether H is stored for the inputs of a component, by its name.
         allocate: Makes a matrix of zeros for an H.
@@ -134,19 +139,20 @@ class _CalibrationRun:
         dtype: torch.dtype,
         max_memory: int,
         progress: Progress,
+        device: torch.device,
         streams: bool,
     ) -> None:
         self.plan, self.workspace, self.sampling, self.dtype = plan, workspace, sampling, dtype
-        self.streams = streams
+        self.device, self.streams = device, streams
         sizes = {component.name: compute_hessian_bytes(component) for component in plan.components}
         self.stores_hessian = {name: size <= HESSIAN_BYTES for name, size in sizes.items()}
         share = HESSIAN_MEMORY_SHARE * max_memory
-        is_mapped = any(share < size <= HESSIAN_BYTES for size in sizes.values())
+        is_mapped = device == CPU and any(share < size <= HESSIAN_BYTES for size in sizes.values())
         self.allocate: Callable[[int, int], Tensor] = (
-            partial(map_matrix, workspace.folder) if is_mapped else torch.zeros
+            partial(map_matrix, workspace.folder) if is_mapped else partial(torch.zeros, device=device)
         )
-        self.state = load_state(workspace, self.allocate)
-        self.outputs = load_denoiser_outputs(workspace, self.state)
+        self.state = load_state(workspace, self.allocate, device=device)
+        self.outputs = load_denoiser_outputs(workspace, self.state, device)
         self.last_saved = time.monotonic()
         self.tokens_per_call = 0
         self.extra_tokens_per_call = 0
@@ -156,7 +162,7 @@ class _CalibrationRun:
 
     @cached_property
     def pipeline(self) -> Any:
-        return load_streaming_pipeline(self.plan, self.dtype, self.streams)
+        return load_streaming_pipeline(self.plan, self.dtype, self.streams, self.device)
 
     @property
     def denoisers(self) -> dict[str, nn.Module]:

@@ -102,7 +102,7 @@ class BlockObserver:
             stores_hessian = self.run.stores_hessian[self.block.component]
             width = tokens.shape[-1]
             hessian = self.run.allocate(width, width) if stores_hessian else None
-            stats_by_input[name] = ActivationStats.empty(width, hessian)
+            stats_by_input[name] = ActivationStats.empty(width, hessian, tokens.device)
         stats_by_input[name].add(tokens, normalized=self.run.plan.settings.chooses_steps)
         self.update_abs_max(f"{name}:in", x)
         self.store_tokens(name, tokens)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...storage.atomic_file import atomic_write
 from ...storage.checkpoint import write_tensors
+from ..compute_device import CPU, move_tensors
 from ..plan import QuantBlock
 from ..workspace import Workspace, iterate_tensors, list_tensor_names, read_metadata, read_tensor
 from .statistics import (
@@ -57,10 +58,13 @@ class Calibration:
         workspace: Where the samples are.
         state: What was gathered.
         normalized: Whether large tokens count less in H than their squares.
+        device: Where the statistics are, and where sampled tokens are moved.
     """
 
-    def __init__(self, workspace: Workspace, state: CalibrationState, normalized: bool = False) -> None:
-        self._workspace, self._state, self._normalized = workspace, state, normalized
+    def __init__(
+        self, workspace: Workspace, state: CalibrationState, normalized: bool = False, device: torch.device = CPU
+    ) -> None:
+        self._workspace, self._state, self._normalized, self._device = workspace, state, normalized, device
 
     def group_linears(self, block: QuantBlock) -> QuantBlock:
         """Returns a block with its linears grouped by the input that they read, and those set apart that never ran."""
@@ -116,7 +120,7 @@ class Calibration:
         if stats.hessian is not None:
             return stats.mean.value()
         tokens = self._read_sampled_tokens(block, name)
-        mean = WeightedMean.empty(tokens.shape[1])
+        mean = WeightedMean.empty(tokens.shape[1], tokens.device)
         mean.add(tokens, compute_power_floor(tokens))
         return mean.value()
 
@@ -130,7 +134,7 @@ class Calibration:
         if tokens is None:
             files = self._workspace.validation_files(block.name)
             samples = [read_tensor(file, name) for file in files if name in list_tensor_names(file)]
-            tokens = torch.cat(samples) if samples else None
+            tokens = torch.cat(samples).to(self._device) if samples else None
         if tokens is None or not len(tokens):
             return None
         return self._normalize(tokens, self.mean(block, name) if centered else None)
@@ -147,7 +151,8 @@ class Calibration:
         return sample[:: max(1, len(sample) // ACTIVATION_TOKENS)]
 
     def _read_sampled_tokens(self, block: QuantBlock, name: str) -> Tensor:
-        return torch.cat([read_tensor(file, name) for file in self._workspace.sample_files(block.name)])
+        samples = [read_tensor(file, name) for file in self._workspace.sample_files(block.name)]
+        return torch.cat(samples).to(self._device)
 
 
 def save_state(workspace: Workspace, state: CalibrationState) -> None:
@@ -166,20 +171,25 @@ def load_block_calibration(workspace: Workspace, block: str, normalized: bool) -
 
 
 def load_state(
-    workspace: Workspace, allocate: Callable[[int, int], Tensor] = torch.zeros, block: str = ""
+    workspace: Workspace,
+    allocate: Callable[[int, int], Tensor] = torch.zeros,
+    block: str = "",
+    device: torch.device = CPU,
 ) -> CalibrationState:
     """Returns what an interrupted run stored, or an empty state.
 
     Args:
         allocate: Makes a matrix for an H.
         block: Of the inputs, only those in this block; empty: all.
+        device: Where all else is put.
     """
     if not workspace.statistics_file.exists():
         return CalibrationState()
     tensors = {}
     names = [name for name in list_tensor_names(workspace.statistics_file) if _is_needed(name, block)]
     for name, tensor in iterate_tensors(workspace.statistics_file, names):
-        tensors[name] = allocate(*tensor.shape).copy_(tensor) if name.endswith(HESSIAN_SUFFIX) else tensor
+        is_hessian = name.endswith(HESSIAN_SUFFIX)
+        tensors[name] = allocate(*tensor.shape).copy_(tensor) if is_hessian else tensor.to(device)
     names = [key.removesuffix("/count") for key in tensors if key.endswith("/count")]
     stats = {name: ActivationStats.from_state_dict(name, tensors) for name in names}
     peaks = {key.removesuffix("/peak"): float(value) for key, value in tensors.items() if key.endswith("/peak")}
@@ -192,12 +202,12 @@ def _is_needed(name: str, block: str) -> bool:
     return not block or name.startswith(f"{block}.") or name.endswith("/peak") or "/" not in name
 
 
-def load_denoiser_outputs(workspace: Workspace, state: CalibrationState) -> list[Any]:
-    """Returns the outputs of denoisers' finished calls in the batch of images that is not finished."""
+def load_denoiser_outputs(workspace: Workspace, state: CalibrationState, device: torch.device = CPU) -> list[Any]:
+    """Returns the outputs of denoisers' finished calls in the batch of images that is not finished, on a device."""
     if not state.denoiser_calls:
         return []
     outputs: list[Any] = torch.load(workspace.denoiser_outputs_file(state.image_batches), weights_only=True)
-    return [_unpack_output(output) for output in outputs[: state.denoiser_calls]]
+    return [_unpack_output(move_tensors(output, device)) for output in outputs[: state.denoiser_calls]]
 
 
 def save_denoiser_outputs(workspace: Workspace, state: CalibrationState, outputs: Sequence[Any]) -> None:
@@ -212,16 +222,18 @@ def save_reference_outputs(workspace: Workspace, batch: int, outputs: Sequence[A
     atomic_write(workspace.reference_file(batch), lambda path: torch.save(packed, path))
 
 
-def load_reference_outputs(workspace: Workspace, batch: int) -> list[Any]:
-    """Returns what `save_reference_outputs` stored."""
-    return [_unpack_output(output) for output in torch.load(workspace.reference_file(batch), weights_only=True)]
+def load_reference_outputs(workspace: Workspace, batch: int, device: torch.device = CPU) -> list[Any]:
+    """Returns what `save_reference_outputs` stored, on a device."""
+    outputs = torch.load(workspace.reference_file(batch), weights_only=True)
+    return [_unpack_output(move_tensors(output, device)) for output in outputs]
 
 
 def _pack_output(output: Any) -> Any:
-    """Returns an output as plain containers of tensors, which are all that a file can safely hold."""
+    """Returns an output as plain containers of tensors in memory, which are all that a file can safely hold."""
     if not isinstance(output, dict):
-        return output
-    return {"class": f"{type(output).__module__}:{type(output).__qualname__}", "fields": dict(output)}
+        return move_tensors(output, CPU)
+    fields = move_tensors(dict(output), CPU)
+    return {"class": f"{type(output).__module__}:{type(output).__qualname__}", "fields": fields}
 
 
 def _unpack_output(output: Any) -> Any:

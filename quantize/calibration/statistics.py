@@ -34,9 +34,10 @@ class WeightedMean:
     sum_of_weights: Tensor
 
     @classmethod
-    def empty(cls, width: int) -> WeightedMean:
-        """Returns the mean of no token of a width."""
-        return cls(torch.zeros(width, dtype=torch.float64), torch.zeros((), dtype=torch.float64))
+    def empty(cls, width: int, device: torch.device | None = None) -> WeightedMean:
+        """Returns the mean of no token of a width, on a device; by default the processor."""
+        sums = torch.zeros(width, dtype=torch.float64, device=device)
+        return cls(sums, sums.new_zeros(()))
 
     def add(self, x: Tensor, floor: float) -> None:
         """Adds tokens (n, in) with the floor of their call."""
@@ -73,14 +74,16 @@ class ActivationStats:
     mean: WeightedMean = field(default_factory=lambda: WeightedMean.empty(0))
 
     @classmethod
-    def empty(cls, width: int, hessian: Tensor | None) -> ActivationStats:
+    def empty(cls, width: int, hessian: Tensor | None, device: torch.device | None = None) -> ActivationStats:
         """Returns statistics of no token.
 
         Args:
             width: Channels of the input.
             hessian: Zeros, (in, in) float32, that H is summed up in; None where samples on disk stand for it.
+            device: Where tokens are; default: the processor.
         """
-        return cls(0, torch.zeros(width), torch.zeros(width), hessian, mean=WeightedMean.empty(width))
+        zeros = torch.zeros(width, device=device)
+        return cls(0, zeros, zeros.clone(), hessian, mean=WeightedMean.empty(width, device))
 
     def add(self, x: Tensor, normalized: bool = False) -> None:
         """Adds tokens (n, in) to the sums.
@@ -189,7 +192,7 @@ def token_scales(tokens: Tensor, floor: float) -> Tensor:
 def compute_hessian(tokens: Tensor) -> Tensor:
     """Returns H, the mean of x x^T over tokens (n, in): (in, in) float32. Half of it is computed, half mirrored."""
     x = tokens.float()
-    hessian = torch.empty(x.shape[1], x.shape[1])
+    hessian = x.new_empty(x.shape[1], x.shape[1])
     for start in range(0, x.shape[1], BLOCK_ROWS):
         stop = start + BLOCK_ROWS
         torch.div(x[:, start:stop].T @ x[:, start:], len(x), out=hessian[start:stop, start:])
@@ -209,7 +212,7 @@ def output_errors(error: Tensor, hessian: Tensor) -> Tensor:
     """
     channels = error.T  # (in, out)
     factors = channels.to(hessian.dtype)
-    errors = torch.zeros(channels.shape[1], dtype=torch.float64)
+    errors = channels.new_zeros(channels.shape[1], dtype=torch.float64)
     for start in range(0, len(channels), BLOCK_ROWS):
         span = slice(start, start + BLOCK_ROWS)
         product = (hessian[span, span] @ factors[span]).float()

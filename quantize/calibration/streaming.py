@@ -20,6 +20,7 @@ from ...pipelines.quantized_modules import strip_modules
 from ...pipelines.sampling import load_pipeline_with
 from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
+from ..compute_device import CPU, move_module
 from ..matmul_dtype import choose_matmul_dtype
 from ..plan import ComponentPlan, QuantizationPlan
 from .float32_linears import compute_linears_in_float32
@@ -50,6 +51,8 @@ def stream_or_load(plan: QuantizationPlan, run: Callable[[bool], Result]) -> Res
 
 def _met_weight_on_disk(error: Exception) -> bool:
     """Whether a function that an error came through had a tensor without data: of a block that was left on disk."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     values = [(name, value) for frame in frames for name, value in frame.f_locals.items()]
     tensors = [value for _, value in values if isinstance(value, Tensor)]
@@ -60,26 +63,35 @@ def _met_weight_on_disk(error: Exception) -> bool:
     return any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
 
 
-def load_streaming_pipeline(plan: QuantizationPlan, dtype: torch.dtype, streams: bool = True) -> Any:
-    """Loads the plan's pipeline on the CPU in evaluation mode, with its blocks streamed and without unused modules.
+def load_streaming_pipeline(
+    plan: QuantizationPlan, dtype: torch.dtype, streams: bool = True, device: torch.device = CPU
+) -> Any:
+    """Loads the plan's pipeline in evaluation mode, with its blocks streamed and without unused modules.
 
     Args:
         plan: Its plan.
         dtype: What it computes in.
         streams: Whether blocks are left on disk; otherwise everything is loaded.
+        device: Where it runs.
 
     Raises:
         UserError: diffusers cannot load the folder.
     """
     index = read_json_object(plan.source / MODEL_INDEX)
     components = {
-        component.name: _build_streaming_component(component, index[component.name][0], dtype, streams)
+        component.name: _build_streaming_component(component, index[component.name][0], dtype, streams, device)
         for component in (*plan.components, *plan.unquantized_components)
     }
-    return load_pipeline_with(plan.source, dtype, components)
+    pipeline = load_pipeline_with(plan.source, dtype, components)
+    for module in pipeline.components.values():
+        if isinstance(module, nn.Module):
+            move_module(module, device)
+    return pipeline
 
 
-def _build_streaming_component(component: ComponentPlan, library: str, dtype: torch.dtype, streams: bool) -> nn.Module:
+def _build_streaming_component(
+    component: ComponentPlan, library: str, dtype: torch.dtype, streams: bool, device: torch.device
+) -> nn.Module:
     """Builds one component as the family's class, whose names its weights have.
 
     model_index.json may name a class with a head, which the pipeline does not use.
@@ -87,7 +99,7 @@ def _build_streaming_component(component: ComponentPlan, library: str, dtype: to
     class_name = component.spec.model_class
     model = build_empty_module(library, class_name, component.config, dtype).eval().requires_grad_(False)
     strip_modules(model, component.unused_blocks, component.spec.unused_modules)
-    if choose_matmul_dtype(dtype) is not dtype:
+    if choose_matmul_dtype(dtype, device) is not dtype:
         compute_linears_in_float32(model)
     names = _list_streamed_parameters(model, component.repeated if streams else ())
     streamed = {f"{path}.{name}" for path, block_names in names.items() for name in block_names}
@@ -96,7 +108,7 @@ def _build_streaming_component(component: ComponentPlan, library: str, dtype: to
     if library != "diffusers":
         cast(Any, model).tie_weights()
     for path, block_names in names.items():
-        _stream_block(model.get_submodule(path), component, path, block_names, dtype)
+        _stream_block(model.get_submodule(path), component, path, block_names, dtype, device)
     return model
 
 
@@ -113,13 +125,18 @@ def _list_streamed_parameters(model: nn.Module, paths: Sequence[str]) -> dict[st
 
 
 def _stream_block(
-    block: nn.Module, component: ComponentPlan, path: str, names: Sequence[str], dtype: torch.dtype
+    block: nn.Module,
+    component: ComponentPlan,
+    path: str,
+    names: Sequence[str],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> None:
-    """Loads a block's parameters of some names when it runs, and drops them afterwards."""
+    """Loads a block's parameters of some names to a device when it runs, and drops them afterwards."""
 
     def load(*_: Any) -> None:
         tensors = _load_tensors(component, [f"{path}.{name}" for name in names], dtype)
-        tensors = {name.removeprefix(f"{path}."): tensor for name, tensor in tensors.items()}
+        tensors = {name.removeprefix(f"{path}."): tensor.to(device) for name, tensor in tensors.items()}
         block.load_state_dict(tensors, strict=False, assign=True)
 
     def unload(*_: Any) -> None:

@@ -130,7 +130,7 @@ def _prepare(
     matmul_dtype: torch.dtype,
 ) -> tuple[_BlockSolver, Weights]:
     """Reads what all schemes of a block share, and its weights."""
-    weights, storage_dtypes = load_block_weights(component, block)
+    weights, storage_dtypes = load_block_weights(component, block, calibration)
     exponents = balance_weights(weights, block, component.config, settings.scheme, storage_dtypes)
     if exponents:
         calibration = BalancedCalibration(calibration, component, block, exponents)

@@ -120,7 +120,7 @@ def quantize_layer(name: str, weight: Tensor, layer_input: LayerInput, steps: Se
     with single_threaded() as num_threads:
         slices = _map(
             lambda rows: _quantize_outputs(name, rows, layer_input, steps, slice(None, None, stride)),
-            weight.chunk(_count_slices(len(weight))),
+            weight.chunk(_count_slices(weight)),
             num_threads,
         )
     trim_after(weight.nbytes)
@@ -128,9 +128,13 @@ def quantize_layer(name: str, weight: Tensor, layer_input: LayerInput, steps: Se
     return LayerResult(_concatenate([part.quantized for part in slices]), sum(p.output_power for p in slices), errors)
 
 
-def _count_slices(num_outputs: int) -> int:
-    """Returns how many slices outputs are quantized in: an even number of them, so that two cores end together."""
-    return 1 if num_outputs <= MAX_OUTPUTS else 2 * -(-num_outputs // (2 * MAX_OUTPUTS))
+def _count_slices(weight: Tensor) -> int:
+    """Returns how many slices outputs are quantized in: an even number of them, so that two cores end together.
+
+    A GPU, which computes all outputs at once, gets a single one.
+    """
+    is_single = len(weight) <= MAX_OUTPUTS or weight.device.type != "cpu"
+    return 1 if is_single else 2 * -(-len(weight) // (2 * MAX_OUTPUTS))
 
 
 def _map(function: Callable[[Tensor], LayerResult], parts: Sequence[Tensor], num_threads: int) -> list[LayerResult]:
@@ -197,7 +201,7 @@ def _round_with_feedback(
     errors = damped_errors - factor.damping * squared_errors[judged]
     imprecise = (errors < PRECISE_SHARE * damped_errors).nonzero()[:, 0]
     if len(imprecise):
-        outputs = torch.arange(len(weight))[judged][imprecise]
+        outputs = torch.arange(len(weight), device=weight.device)[judged][imprecise]
         errors[imprecise] = _compute_errors(weight, quantized, layer_input, outputs)
     return quantized, errors
 

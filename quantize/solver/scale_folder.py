@@ -42,7 +42,7 @@ class ScaleFolder:
             The scale of each input channel, (in,).
         """
         width = len(inputs[0][1])
-        layout = find_layout(fold, self.config, width)
+        layout = find_layout(fold, self.config, width).to(inputs[0][1].device)
         linears = (_read_weights(weights, names) for names in fold.readers)
         best = search_scale(
             [LinearInput(read, *statistics) for read, statistics in zip(linears, inputs, strict=True)],
@@ -66,7 +66,7 @@ class ScaleFolder:
             The scale of each input channel, (in,).
         """
         width = len(inputs[0].abs_max)
-        layout = find_layout(fold, self.config, width)
+        layout = find_layout(fold, self.config, width).to(inputs[0].abs_max.device)
         linears = (_read_weights(weights, names) for names in fold.readers)
         best = search_smoothquant_scale(list(zip(linears, inputs, strict=True)), scheme.to_spec(width), layout)
         return self._fold(weights, fold, best, layout)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...storage.atomic_file import atomic_write
 from ...storage.files import read_json_object, write_json
+from ..compute_device import CPU, move_tensors
 from .calls import DenoiserCall, list_tensors, stack_output
 
 LINK = "output of"  # the key of a stored argument that stands for a tensor which an earlier block returned
@@ -104,7 +105,7 @@ class BlockRecorder:
                 self.order.append(block)
             file = self.files.call(self.image, self.calls - 1, block)
             file.parent.mkdir(parents=True, exist_ok=True)
-            content = [arguments, stack_output(output)]
+            content = move_tensors([arguments, stack_output(output)], CPU)
             atomic_write(file, lambda path: torch.save(content, path))
 
         return hook
@@ -150,5 +151,6 @@ def save_output(files: BlockFiles, image: int, call: int, block: str, output: An
     """Stores what a quantized block returned, in a dtype."""
     file = files.output(image, call, block)
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in list_tensors(output)]
+    tensors = [tensor.cpu() for tensor in list_tensors(output)]
+    tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
     atomic_write(file, lambda path: torch.save(tensors, path))

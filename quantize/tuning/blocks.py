@@ -75,7 +75,7 @@ def _record_images(
     Returns:
         What was done for each image, and the number of steps to train.
     """
-    pipeline = load_streaming_pipeline(context.plan, context.dtype)
+    pipeline = load_streaming_pipeline(context.plan, context.dtype, device=context.device)
     images = [_record_image(context, pipeline, component, blocks, files, 0)]
     first = images[0]
     minutes, flops = context.plan.settings.tune, first.flops / first.calls
@@ -157,7 +157,7 @@ class _SchemeTuning:
             1,
         )
         state = file.with_name(f"{file.stem}-state.safetensors")
-        with open_workers(model, self.num_threads, 1, self.context.matmul_dtype) as workers:
+        with open_workers(model, self.num_threads, 1, self.context.matmul_dtype, self.context.device) as workers:
             trainer = Trainer(model, workers, samples, self.steps, RATE, state, BLOCK_BATCH)
             trainer.run(lambda step: self._report(number * self.steps + step))
         record = describe(trainer.course, samples, model)
@@ -170,7 +170,8 @@ class _SchemeTuning:
         for image, record in enumerate(self.images):
             for call in range(record.calls):
                 if not self.files.output(image, call, block).exists():
-                    arguments = to_float32(load_block_call(self.files, image, call, block).arguments)
+                    stored = load_block_call(self.files, image, call, block)
+                    arguments = to_float32(stored.arguments, self.context.device)
                     output = model.module(**arguments)
                     save_output(self.files, image, call, block, output, self.context.dtype)
 

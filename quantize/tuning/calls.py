@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.atomic_file import atomic_write
+from ..compute_device import CPU, move_tensors
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,18 @@ def stack_output(output: Any) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat([tensor.flatten(1) for tensor in tensors], 1)
 
 
-def to_float32(value: Any) -> Any:
-    """Returns arguments of a call with all floating-point tensors in float32."""
+def to_float32(value: Any, device: torch.device = CPU) -> Any:
+    """Returns arguments of a call on a device, with all floating-point tensors in float32."""
     if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
+        return value.to(device, torch.float32) if value.is_floating_point() else value.to(device)
     if isinstance(value, Mapping):
-        return {key: to_float32(entry) for key, entry in value.items()}
-    return [to_float32(entry) for entry in value] if isinstance(value, list) else value
+        return {key: to_float32(entry, device) for key, entry in value.items()}
+    return [to_float32(entry, device) for entry in value] if isinstance(value, list) else value
 
 
 def save_calls(calls: Sequence[DenoiserCall], file: Path) -> None:
     """Stores calls. A tensor that several of them share is stored once."""
-    content = [[dict(call.arguments), call.output, call.step] for call in calls]
+    content = move_tensors([[dict(call.arguments), call.output, call.step] for call in calls], CPU)
     atomic_write(file, lambda path: torch.save(content, path))
 
 

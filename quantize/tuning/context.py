@@ -21,6 +21,7 @@ from ...prompts.prompt import Prompt
 from ...recipes.schema import PRIMARY
 from ...storage.files import read_json_object
 from ...storage.layout import MODEL_INDEX
+from ..compute_device import CPU, move_module
 from ..matmul_dtype import choose_matmul_dtype
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace
@@ -44,6 +45,7 @@ class TuningContext:
         max_memory: Bytes that the run may take. They decide how many threads compute, and not what.
         check: Called before anything is stored that depends on the source's files.
         progress: Called with stage, what is done and the total.
+        device: Where the reference and what is trained are.
     """
 
     plan: QuantizationPlan
@@ -54,6 +56,7 @@ class TuningContext:
     max_memory: int
     check: Callable[[], None]
     progress: Progress
+    device: torch.device = CPU
 
     @property
     def schemes(self) -> tuple[str, ...]:
@@ -62,20 +65,22 @@ class TuningContext:
 
     @cached_property
     def matmul_dtype(self) -> torch.dtype:
-        """The dtype of products for gradients: bfloat16 where the processor has them."""
-        return choose_matmul_dtype(torch.bfloat16)
+        """The dtype of products for gradients: bfloat16 where the device has them."""
+        return choose_matmul_dtype(torch.bfloat16, self.device)
 
     def samples_folder(self, component: ComponentPlan) -> Path:
         """Where the samples of a component are stored."""
         return self.workspace.tuned_file(component.name, PRIMARY).with_name(f"{component.name}-samples")
 
     def count_threads(self, num_threads: int, weights: int) -> int:
-        """Returns how many threads have memory for gradients of their own, at least one.
+        """Returns how many threads have memory for gradients of their own, at least one. A GPU is fed by one.
 
         Args:
             num_threads: How many threads there are.
             weights: Number of values of what is trained at once: each takes 9 bytes, and 8 more in each thread.
         """
+        if self.device != CPU:
+            return 1
         return max(1, min(num_threads, int((self.max_memory - BASE_MEMORY - 9 * weights) // (8 * weights))))
 
     def load(self, component: ComponentPlan, scheme: str, path: str = "") -> TrainableModel:
@@ -91,12 +96,13 @@ class TuningContext:
         if scheme != PRIMARY:
             solution = dict(iterate_scheme_tensors(component, self.workspace, scheme, prefix))
             tensors = _leave_out_modules(tensors, solution) | solution
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        tensors = {name.removeprefix(prefix): tensor.to(self.device) for name, tensor in tensors.items()}
         module, library = self._build_module(component)
         tensors, frozen = _dequantize_int8(tensors)
         model = TrainableModel.load(module.get_submodule(path), tensors, frozen)
         if library != "diffusers":
             cast(Any, module).tie_weights()
+        move_module(model.module, self.device)
         if scheme != PRIMARY and self.plan.settings.extra_schemes[scheme].quantizes_activations:
             stored = {linear: tensors.get(f"{linear}.input_scale") for linear in model.codes}
             scales = {linear: None if scale is None else float(scale) for linear, scale in stored.items()}

@@ -57,7 +57,7 @@ def tune_whole(context: TuningContext, component: ComponentPlan, files: Mapping[
 
 def load_reference(context: TuningContext) -> Any:
     """Loads the reference in float32, with quantized text encoders."""
-    pipeline = load_streaming_pipeline(context.plan, torch.float32, streams=False)
+    pipeline = load_streaming_pipeline(context.plan, torch.float32, streams=False, device=context.device)
     for encoder in context.plan.components:
         if encoder.name not in context.plan.family.denoisers and encoder.blocks:
             setattr(pipeline, encoder.name, context.load(encoder, PRIMARY).module.requires_grad_(False))
@@ -77,7 +77,7 @@ def _tune_scheme(
     shard_size = max(1, SHARD_PIXELS // (context.sampling.height * context.sampling.width))
     state = file.with_name(f"{file.stem}-state.safetensors")
     stage = f"tuning {component.name}" if scheme == PRIMARY else f"tuning {component.name}, {scheme}"
-    with open_workers(model, num_threads, shard_size, context.matmul_dtype) as workers:
+    with open_workers(model, num_threads, shard_size, context.matmul_dtype, context.device) as workers:
         trainer = Trainer(model, workers, samples, steps, RATE, state)
         trainer.run(lambda step: context.progress(stage, step, steps))
     context.progress(stage, steps, steps)

@@ -52,7 +52,9 @@ class TrainableModel:
         for linear in linears:
             stored = AwqTensors(*(tensors[f"{linear}.{kind}"] for kind in AwqTensors._fields))
             codes[linear], scales[f"{linear}{SCALES}"] = _unpack(stored)
-        weights = {f"{linear}.weight": torch.empty(len(c), c[0].numel()) for linear, c in codes.items()}
+        weights = {
+            f"{linear}.weight": torch.empty(len(c), c[0].numel(), device=c.device) for linear, c in codes.items()
+        }
         rest = {name: t for name, t in tensors.items() if name not in packed and name not in floats}
         module.load_state_dict(floats | weights | rest, strict=False, assign=True)
         names = [name for name in floats if name not in frozen and _is_parameter(module, name)]

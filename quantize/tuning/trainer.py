@@ -130,7 +130,7 @@ class Trainer:
         groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
         for key, tensor in iterate_tensors(self._file):
             group, _, name = key.partition(":")
-            groups[group][name] = tensor
+            groups[group][name] = tensor.to(self._model.parameters[name].device)
         self.best, self._adam.moments, self._adam.squares = groups["best"], groups["moment"], groups["square"]
         self._model.set_parameters(groups["parameter"])
         self._adam.step = metadata["step"]

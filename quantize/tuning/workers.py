@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..compute_device import CPU
 from ..threads import single_threaded_pool
 from .calls import DenoiserCall, join_calls, stack_output, to_float32
 from .trainable import TrainableModel, replicate
@@ -35,9 +36,10 @@ class ShardWorkers:
         num_threads: int,
         shard_size: int,
         matmul_dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self._model, self._pool, self._num_threads, self._shard_size = model, pool, num_threads, shard_size
-        self._matmul_dtype = matmul_dtype
+        self._matmul_dtype, self._device = matmul_dtype, device
         self._replicas: SimpleQueue[nn.Module] = SimpleQueue()
         for _ in range(num_threads):
             self._replicas.put(replicate(model.module))
@@ -55,9 +57,10 @@ class ShardWorkers:
         def compute(module: nn.Module, shard: Sequence[DenoiserCall]) -> tuple[float, dict[str, Tensor]]:
             total = 0.0
             for call, steps in join_calls(shard):
-                with torch.autocast("cpu", self._matmul_dtype, enabled=self._matmul_dtype != torch.float32):
-                    errors = _squared_errors(module, call)
-                loss = (errors * torch.tensor([weights[step] for step in steps])).sum()
+                is_mixed = self._matmul_dtype != torch.float32
+                with torch.autocast(self._device.type, self._matmul_dtype, enabled=is_mixed):
+                    errors = _squared_errors(module, call, self._device)
+                loss = (errors * torch.tensor([weights[step] for step in steps], device=self._device)).sum()
                 loss = loss / len(samples)
                 loss.backward()
                 total += float(loss.detach())
@@ -75,7 +78,8 @@ class ShardWorkers:
 
         @torch.no_grad()
         def compute(module: nn.Module, shard: Sequence[DenoiserCall]) -> list[float]:
-            return [error for call, _ in join_calls(shard) for error in _squared_errors(module, call).tolist()]
+            errors = (_squared_errors(module, call, self._device) for call, _ in join_calls(shard))
+            return [error for values in errors for error in values.tolist()]
 
         return [error for errors in self._map_shards(compute, samples) for error in errors]
 
@@ -102,7 +106,7 @@ class ShardWorkers:
 
 @contextmanager
 def open_workers(
-    model: TrainableModel, num_threads: int, shard_size: int, matmul_dtype: torch.dtype
+    model: TrainableModel, num_threads: int, shard_size: int, matmul_dtype: torch.dtype, device: torch.device = CPU
 ) -> Iterator[ShardWorkers]:
     """Starts threads that compute with a model.
 
@@ -111,12 +115,14 @@ def open_workers(
         num_threads: Number of threads; the result does not depend on it.
         shard_size: Number of samples that are computed at once; it changes the result in the last bits.
         matmul_dtype: The dtype of large products for gradients: float32, or bfloat16.
+        device: Where the model is.
     """
     with single_threaded_pool(num_threads) as pool:
-        yield ShardWorkers(model, pool, num_threads, shard_size, matmul_dtype)
+        yield ShardWorkers(model, pool, num_threads, shard_size, matmul_dtype, device)
 
 
-def _squared_errors(module: nn.Module, call: DenoiserCall) -> Tensor:
+def _squared_errors(module: nn.Module, call: DenoiserCall, device: torch.device) -> Tensor:
     """Returns the mean squared error of each sample's output, (samples,) float32."""
-    difference = stack_output(module(**to_float32(call.arguments))).float() - call.output.float()
+    output = stack_output(module(**to_float32(call.arguments, device))).float()
+    difference = output - call.output.to(device, torch.float32)
     return difference.square().flatten(1).mean(1)

@@ -59,7 +59,7 @@ def is_unloaded(block: nn.Module) -> bool:
 def test_latents_have_the_same_bits_as_those_of_the_whole_pipeline(
     tiny: Path, plan: QuantizationPlan, dtype: torch.dtype, guidance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "choose_matmul_dtype", lambda dtype: dtype)  # as where products need no float32
+    monkeypatch.setattr(streaming, "choose_matmul_dtype", lambda dtype, _: dtype)  # as where products need no float32
     sampling = SamplingParams(IMAGE_SIZE, IMAGE_SIZE, 2, guidance)
     latents, expected = (
         generate_images(pipeline, load_calibration_prompts(tiny), sampling, output_type="latent")
