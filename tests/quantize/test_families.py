@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_families import FLUX, SD3, SDXL, SIDE, write_tiny_family
+from helpers.tiny_families import FLUX, KLEIN, QWEN, SD3, SDXL, SIDE, write_tiny_family
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 SAMPLING = SamplingParams(height=SIDE, width=SIDE, steps=2, guidance=0.0)
 PROMPT = Prompt(id="p", prompt="a cat", language="en")
-DENOISERS = {FLUX: "transformer", SD3: "transformer", SDXL: "unet"}
+DENOISERS = {FLUX: "transformer", KLEIN: "transformer", QWEN: "transformer", SD3: "transformer", SDXL: "unet"}
 
 
 @pytest.fixture(scope="module", params=[FLUX, SDXL])
@@ -185,6 +185,8 @@ def test_a_layer_that_never_runs_stays_in_floats_and_is_named(
 
 MORE_LAYERS: dict[str, dict[str, Any]] = {
     FLUX: {"num_layers": 2, "num_single_layers": 2},
+    KLEIN: {"num_layers": 2, "num_single_layers": 2},
+    QWEN: {"num_layers": 4},
     SD3: {"num_layers": 4},
     SDXL: {"layers_per_block": 2},
 }
