@@ -53,9 +53,9 @@ def quantize_pipeline(
         UserError: Invalid input, found before any long work; an artifact of other inputs without `force`; a full disk
             or missing permissions; another process that works on `output`.
     """
-    check_cluster(ray)
     if ray is not None and device != "cpu":
         raise UserError("A Ray cluster computes on processors alone. Leave out --device or --ray.")
+    check_cluster(ray)
     inputs = check_inputs(recipe, source, output, reuse, device, force=force, restart=restart)
     if check_fit:
         check_fit()

@@ -127,6 +127,12 @@ def test_a_command_ends_before_the_work_without_the_gpu(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cluster_has_processors_alone() -> None:
+    code, text = quantize("--recipe", "orin", "--device", "cuda", "--ray", "local")
+    assert code == 2
+    assert "A Ray cluster computes on processors alone. Leave out --device or --ray." in text
+
+
 @pytest.mark.parametrize("name", ["orin", "cuda:", "cuda:x", "gpu", "cuda:-1"])
 def test_other_names_are_refused(name: str) -> None:
     code, text = quantize("--recipe", "orin", "--device", name)
