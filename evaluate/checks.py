@@ -27,6 +27,7 @@ from .images.image_file import get_image_stem
 from .images.recorded_prompts import check_recorded_prompts, read_recorded_prompts
 from .metrics.registry import check_metric_names
 from .plan import EvaluationPlan
+from .report.publishing import EVALUATION_FILES
 from .results.history import init_history
 
 
@@ -35,14 +36,14 @@ def check_plan(plan: EvaluationPlan) -> None:
 
     Raises:
         UserError: There is nothing to compare, a metric does not exist, a folder cannot be written to, the history is
-            none, or a source lacks files or cannot generate such images.
+            none or a file that the evaluation writes, or a source lacks files or cannot generate such images.
     """
     if not plan.prompts or plan.seeds < 1 or not plan.candidates:
         raise UserError("Nothing to compare. Give at least one prompt, one seed and one --candidate.")
     check_metric_names(plan.metrics)
     check_results_folder(plan.output)
     if plan.history:
-        _check_history(plan.history)
+        _check_history(plan.history, plan.output)
     check_writable_folder(plan.image_cache)
     for source in (plan.reference, *plan.candidates.values()):
         if plan.sampling and source.kind != "images":
@@ -98,9 +99,12 @@ def _hash_prompts(prompts: Sequence[Prompt], seeds: int) -> dict[str, str]:
     }
 
 
-def _check_history(file: Path) -> None:
-    """Checks that a history can be written, and that a file which is there is one."""
+def _check_history(file: Path, output: Path) -> None:
+    """Checks that a history can be written, that a file which is there is one, and that no results will replace it."""
     require_possible_path(file)
+    folder = file.resolve().parent
+    if file.name.lower() in EVALUATION_FILES and output.resolve() in (folder, folder.parent):
+        raise UserError(f"{file} is a file that this evaluation writes. Pass another to --history: history.sqlite.")
     try:
         check_results_folder(file.parent)
     except UserError as error:

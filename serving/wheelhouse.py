@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..storage.preflight import check_writable_folder
+from ..storage.preflight import check_writable_folder, require_outside, require_possible_path
+from ..storage.recognition import is_artifact
 
 EXTRA, OWN_WHEEL = "server", "edgepress-*.whl"
 PLATFORM_TAGS = {  # by the names that Linux gives machines
@@ -37,13 +38,17 @@ def download_wheels(folder: Path, machine: str, python: str) -> list[str]:
         The names of the wheels.
 
     Raises:
-        UserError: edgepress was not installed from its repository, or pip finds no wheel.
+        UserError: edgepress was not installed from its repository, the folder is in an artifact, a pipeline or an
+            export, which wheels would change, or pip finds no wheel.
     """
     if not (SOURCE / "pyproject.toml").exists():
         raise UserError(
             f"{SOURCE} is not the repository, so that the wheel of edgepress cannot be built. "
             "Run this command from a checkout."
         )
+    require_possible_path(folder)
+    real = folder.resolve()
+    require_outside(folder, (real, *real.parents), is_artifact)
     check_writable_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".wheels-") as scratch:

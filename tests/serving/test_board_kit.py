@@ -152,6 +152,15 @@ def test_what_verify_compares_comes_along(artifact: Path) -> None:
         assert re.search(rf" {name[:-1]}\[{name[-1]}\]", (kit / "Containerfile").read_text("utf-8"))
 
 
+@pytest.mark.parametrize("folder", [".", "onnx", "kit/wheels"])
+def test_no_wheels_are_put_into_an_artifact(artifact: Path, folder: str) -> None:
+    before = sorted(artifact.rglob("*"))
+    result = CliRunner().invoke(main, ["wheelhouse", "--output", str(artifact / folder)])
+    assert result.exit_code == 2
+    assert re.search(r"which is an (artifact|export): it does not belong there\. Choose another output", result.stderr)
+    assert sorted(artifact.rglob("*")) == before
+
+
 def test_a_wheelhouse_without_edgepress_is_refused(artifact: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["kit", str(artifact), "--wheelhouse", str(tmp_path)])
     assert result.exit_code == 2
