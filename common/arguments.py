@@ -46,7 +46,18 @@ class _WrongTypeError(Exception):
 
 
 class _WrongValueError(Exception):
-    """A value that is of the type and cannot be used; the message says what it must be."""
+    """A value that is of the type and cannot be used; the message says what it must be.
+
+    Args:
+        explanation: What it must be.
+        place: Where it is in the argument, such as `[0]`; empty: it is the argument.
+        value: The value, if it is in a list or dict.
+    """
+
+    def __init__(self, explanation: str, place: str = "", value: Any = None) -> None:
+        super().__init__(explanation)
+        self.place = place
+        self.value = value
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -99,13 +110,16 @@ def _check(name: str, annotation: Any, value: Any) -> Any:
     Raises:
         UserError: It is something else.
     """
+    place, wrong = "", value
     try:
         return _convert(annotation, value, ())
     except _WrongValueError as error:
         explanation = str(error)
+        if error.place:
+            place, wrong = error.place, error.value
     except _WrongTypeError:
         explanation = f"it must be {_describe(annotation)}"
-    raise UserError(f"{name}{_show(value)}: {explanation}.")
+    raise UserError(f"{name}{place}{_show(wrong)}: {explanation}.")
 
 
 def _show(value: Any) -> str:
@@ -214,7 +228,12 @@ def _convert_plain(annotation: Any, value: Any, limits: tuple[Any, ...]) -> Any:
         return _convert_list(origin, inside, value, limits)
     if origin is Mapping:
         _require(value, isinstance(value, Mapping))
-        return {_convert(inside[0], key, ()): _convert(inside[1], entry, limits) for key, entry in value.items()}
+        return {
+            _convert_entry(".keys()", inside[0], key, ()): _convert_entry(
+                f"[{format_value(key)}]", inside[1], entry, limits
+            )
+            for key, entry in value.items()
+        }
     if annotation is Progress:
         return _require(value, callable(value) and _takes_progress(value))
     if origin is Callable:
@@ -243,8 +262,20 @@ def _convert_list(origin: Any, inside: tuple[Any, ...], value: Any, limits: tupl
     _require(value, isinstance(value, list | tuple))
     if origin is tuple and inside[-1] is not ...:
         _require(value, len(value) == len(inside))
-        return tuple(_convert(option, entry, limits) for option, entry in zip(inside, value, strict=True))
-    return tuple(_convert(inside[0], entry, limits) for entry in value)
+        options = inside
+    else:
+        options = inside[:1] * len(value)
+    pairs = zip(options, value, strict=True)
+    return tuple(_convert_entry(f"[{index}]", option, entry, limits) for index, (option, entry) in enumerate(pairs))
+
+
+def _convert_entry(place: str, annotation: Any, value: Any, limits: tuple[Any, ...]) -> Any:
+    """An entry of a list or dict as its annotation has it; what is wrong with it says where it is."""
+    try:
+        return _convert(annotation, value, limits)
+    except _WrongValueError as error:
+        wrong = error.value if error.place else value
+        raise _WrongValueError(str(error), f"{place}{error.place}", wrong) from error
 
 
 def _convert_number(annotation: Any, value: Any, limits: tuple[Any, ...]) -> int | float:

@@ -157,7 +157,9 @@ def test_missing_and_unknown_arguments_are_sentences(name: str) -> None:
     ("arguments", "message"),
     [
         ({"sizes": (64, 64)}, "sizes = [64, 64]: it must be a list of pairs of whole numbers."),
-        ({"sizes": [(0, 64)]}, "sizes is of the type list: it must be at least 1."),
+        ({"sizes": [(0, 64)]}, "sizes[0][0] = 0: it must be at least 1."),
+        ({"sizes": [(64, 64), (64, -3)]}, "sizes[1][1] = -3: it must be at least 1."),
+        ({"extra_graphs": ["vae_encoder", ""]}, "extra_graphs[1] = '': it must not be empty."),
         ({"extra_graphs": "vae_encoder"}, "extra_graphs = 'vae_encoder': it must be a list of texts."),
         ({"opset": "23"}, "opset = '23': it must be a whole number."),
         ({"opset": 0}, "opset = 0: it must be at least 1."),
