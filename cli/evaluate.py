@@ -81,7 +81,7 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
         require_effect("--gates", bool(plan.gates), "the recipe has none" if recipe else "only a recipe has any")
     with show_progress() as progress:
         results = api.run_evaluation(plan, progress)
-    _print_results(results, plan.output, as_json)
+    _print_results(results, plan.output, as_json, "Error")
     if not as_json:
         from ..evaluate.report.publishing import get_plan_folder
 
@@ -105,10 +105,10 @@ def report(results: Path, output: Path | None, as_json: bool) -> None:
         check_results_folder(output)
     check_reports(folder)
     write_report(loaded, folder)
-    _print_results(loaded, folder, as_json)
+    _print_results(loaded, folder, as_json, "Warning")  # the reports are written, which is what was asked for
 
 
-def _print_results(results: Results, folder: Path, as_json: bool) -> None:
+def _print_results(results: Results, folder: Path, as_json: bool, level: str) -> None:
     from ..evaluate.evaluator import describe_unmeasured
 
     if as_json:
@@ -122,7 +122,7 @@ def _print_results(results: Results, folder: Path, as_json: bool) -> None:
         console.print(terminal.render(results))
         console.print(f"Written to {folder}", markup=False, highlight=False, soft_wrap=True)
     for sentence in describe_unmeasured(results):
-        click.echo(f"Error: {sentence}", err=True)
+        click.echo(f"{level}: {sentence}", err=True)
 
 
 def _exit_code(results: Results) -> int:

@@ -319,6 +319,7 @@ def _find_published(output: Path, key: str) -> Manifest | None:
 def explain_other_inputs(model: Path) -> str:
     """Says that a published model was made from other inputs, and what to do."""
     return (
-        f"{model} was made from another recipe, prompt set, model or version of edgepress, or on another GPU. "
+        f"{model} was made from another recipe, prompt set, model, LoRA or reused text encoder, or by another version "
+        "of edgepress or of its libraries, or on another GPU. "
         "Use --force to replace it and what was exported from it, or --output to write to another folder."
     )

@@ -47,7 +47,7 @@ def make_schedule(
     """
     user = user or DefaultHost()
     if not 1 <= steps <= MAX_STEPS:
-        raise UserError(f"Invalid number of steps {steps}: it must be 1 to {MAX_STEPS}. Choose fewer.")
+        raise UserError(f"Invalid number of steps {steps}. Give a whole number from 1 to {MAX_STEPS}.")
     if user.scheduler_class == EULER:
         return make_euler_schedule(config, steps)
     settings = read_scheduler_config(config)

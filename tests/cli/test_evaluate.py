@@ -177,6 +177,10 @@ def test_black_against_black_is_no_pass() -> None:
         ElementTree.parse("evaluation/junit.xml").getroot().findall(".//testcase[@name='other: c, seed 0']/error")
     )
     assert error.get("message") == "reference black"
+    again = run("report", "evaluation/results.json")
+    assert again.exit_code == 0
+    assert "Warning: 1 pair of other could not be compared." in again.stderr
+    assert "Error:" not in again.stderr
 
 
 @pytest.mark.slow
@@ -329,6 +333,14 @@ def test_a_baseline_may_be_what_is_replaced() -> None:
         (["--pairs", "one", "one", "--ground-truth", "nowhere"], "nowhere does not exist. Give --ground-truth"),
         (["--pairs", "one", "one", "--baseline", "nowhere"], "Cannot read nowhere"),
         (["--pairs", "one", "one", "--history", "text"], "text is not a valid evaluation history"),
+        (
+            ["--pairs", "one", "one", "-o", "new", "--history", "other/../new/results.json"],
+            "new/results.json is a file that this evaluation writes. Pass another to --history",
+        ),
+        (
+            ["--pairs", "one", "one", "-o", "new", "--history", "new/plan/report.html"],
+            "new/plan/report.html is a file that this evaluation writes. Pass another to --history",
+        ),
         (["--recipe", "wrong.yaml", "--pairs", "one", "one"], "Unknown gate 'psnr_mx': did you mean 'psnr_min'"),
         (
             ["--recipe", "limits.yaml", "--pairs", "one", "one", "--metric", "ssim"],

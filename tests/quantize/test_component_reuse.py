@@ -71,6 +71,10 @@ def test_the_files_of_the_text_encoder_are_taken_over(
     assert (list(result.manifest.reused), record.component) == (["text_encoder"], "text_encoder")
     assert {layer["layer"].partition(".")[0] for layer in result.manifest.layers} == {"text_encoder", "transformer"}
     assert not quantize_pipeline(make_recipe(), sources["klein"], tmp_path / "klein", reuse=[quantized]).created
+    with pytest.raises(
+        UserError, match=r"was made from another recipe, .* or reused text encoder, or by another version"
+    ):
+        quantize_pipeline(make_recipe(), sources["klein"], tmp_path / "klein")
     pipeline = load_pipeline(tmp_path / "klein" / "model", torch.float32)
     prompt = Prompt(id="p", prompt="a cat", language="en")
     (latents,) = generate_images(pipeline, [prompt], SamplingParams(SIDE, SIDE, 1, 1.0), output_type="latent")

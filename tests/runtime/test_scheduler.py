@@ -182,6 +182,12 @@ def test_a_single_step_cannot_end_at_a_terminal_sigma() -> None:
         make_schedule({"shift_terminal": 0.02}, 1, 64)
 
 
+@pytest.mark.parametrize("steps", [-1, 0, 10_001])
+def test_a_number_of_steps_out_of_range_is_refused_with_the_range(steps: int) -> None:
+    with pytest.raises(UserError, match=rf"^Invalid number of steps {steps}\. Give a whole number from 1 to 10000\.$"):
+        make_schedule({}, steps, 64)
+
+
 EULER_CONFIGS: list[dict[str, Any]] = [
     {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "leading"}
     | {"steps_offset": 1},
