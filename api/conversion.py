@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..common.arguments import check_arguments
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline
-from ..storage.files import list_files, read_json_object
+from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
-from ..storage.new_folder import check_new_folder, link_or_copy, new_folder
-from ..storage.preflight import check_disk_space
+from ..storage.new_folder import check_new_folder
 from ..storage.relative_path import is_file_name
 from ..storage.safetensors_header import read_tensor_headers
-from ..storage.weight_files import WEIGHT_FILE_STEMS, find_weight_folders
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..pipelines.component_conversion import ConvertedComponent
-
-STAGE = "writing weights"
 
 
 @dataclass(frozen=True)
@@ -86,37 +75,11 @@ def convert(
     check_new_folder(target)
     read_tensor_headers(source)
     _check_component_name(pipeline, component)
-    from ..storage.checkpoint import write_sharded
+    from ..pipelines.single_file_pipeline import write_pipeline
 
-    converted = _read_components(source, pipeline, component)
-    taken = {part.component for part in converted}
-    _require_weights(pipeline, taken, source)
-    check_disk_space(target, source.stat().st_size)
-    with new_folder(target) as folder:
-        for name in list_files(pipeline):
-            if Path(name).parts[0] not in taken or name in {f"{part}/config.json" for part in taken}:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(pipeline / name, folder / name)
-        index = read_json_object(pipeline / MODEL_INDEX)
-        for part in converted:
-            stem = WEIGHT_FILE_STEMS[index[part.component][0]]
-            write_sharded(_iterate(part, progress), folder / part.component, stem)
+    converted = write_pipeline(source, pipeline, target, component, progress)
     num_weights = sum(tensor.numel() for part in converted for tensor in part.tensors.values())
-    return ConversionResult(target, tuple(sorted(taken)), num_weights)
-
-
-def _read_components(file: Path, pipeline: Path, component: str | None) -> list[ConvertedComponent]:
-    from ..pipelines.component_conversion import convert_single_file
-    from ..pipelines.whole_checkpoint import convert_whole_checkpoint, is_whole
-
-    if not is_whole(file):
-        return [convert_single_file(file, pipeline, component)]
-    converted = convert_whole_checkpoint(file, pipeline)
-    chosen = [part for part in converted if component in (None, part.component)]
-    if not chosen:
-        names = ", ".join(part.component for part in converted)
-        raise UserError(f"{file} has no component {component!r}. Choose from: {names}.")
-    return chosen
+    return ConversionResult(target, tuple(sorted(part.component for part in converted)), num_weights)
 
 
 def _check_component_name(pipeline: Path, component: str | None) -> None:
@@ -125,21 +88,3 @@ def _check_component_name(pipeline: Path, component: str | None) -> None:
     names = [name for name in index if is_file_name(name) and (pipeline / name / "config.json").is_file()]
     if component is not None and component not in names:
         raise UserError(f"{pipeline} has no component {component!r}. Choose from: {', '.join(names)}.")
-
-
-def _require_weights(pipeline: Path, taken: Collection[str], file: Path) -> None:
-    """Raises UserError where neither the file nor the pipeline has the weights of a component."""
-    stored = {folder.name for folder in find_weight_folders(pipeline)}
-    for name, entry in read_json_object(pipeline / MODEL_INDEX).items():
-        is_model = isinstance(entry, list) and any(entry) and (pipeline / name / "config.json").is_file()
-        if is_model and name not in stored and name not in taken:
-            raise UserError(
-                f"Neither {file} nor {pipeline} has the weights of the {name}. Give a complete pipeline with --base."
-            )
-
-
-def _iterate(converted: ConvertedComponent, progress: Progress) -> Iterator[tuple[str, Tensor]]:
-    for number, (name, tensor) in enumerate(converted.tensors.items()):
-        progress(STAGE, number, len(converted.tensors))
-        yield name, tensor.contiguous()
-    progress(STAGE, len(converted.tensors), len(converted.tensors))

@@ -23,10 +23,12 @@ def resolve_pipeline(model: str) -> Path:
     """Finds the folder of a pipeline; a model of the Hugging Face Hub is downloaded.
 
     Args:
-        model: `demo`, the path of a diffusers folder, or a Hub id such as `owner/name`.
+        model: `demo`, the path of a diffusers folder, a Hub id such as `owner/name`, or a single file of weights,
+            which gets a folder in the user's cache.
 
     Raises:
-        UserError: There is no such folder, it is an address or not a diffusers pipeline, or the download failed.
+        UserError: There is no such folder, it is an address or not a diffusers pipeline, the download failed, or a file
+            is of no pipeline that diffusers knows.
     """
     if model == "demo":
         return _require_pipeline(DEMO_PIPELINE, str(DEMO_PIPELINE))
@@ -34,6 +36,10 @@ def resolve_pipeline(model: str) -> Path:
     path = Path(model)
     with suppress(RuntimeError):  # no user with that home directory
         path = path.expanduser()
+    if path.suffix.lower() == ".safetensors" and path.is_file():
+        from .single_file_pipeline import open_single_file
+
+        return open_single_file(path, resolve_pipeline)
     if path.exists() or not _looks_like_hub_id(model):
         return _require_pipeline(path, model)
     return _require_pipeline(_download(model), model)
@@ -94,11 +100,6 @@ def _require_pipeline(folder: Path, model: str) -> Path:
         raise UserError(
             f"There is no model folder {model}. Give a diffusers folder, a Hugging Face Hub id, or 'demo'"
             f"{describe_without_suffix(folder)}."
-        )
-    if folder.suffix == ".safetensors" and folder.is_file():
-        raise UserError(
-            f"{folder} is a single file of weights. Make a folder of it with 'edgepress convert {folder} --base MODEL "
-            "--output FOLDER', where MODEL is the pipeline that it belongs to."
         )
     if not is_pipeline(folder):
         raise reject_path(folder, "Give the top folder of a diffusers pipeline, a Hub id, or 'demo'", is_pipeline)

@@ -218,6 +218,49 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_as_a_model_names_the_command(sdxl: tuple[Path, Path]) -> None:
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's cache, and the user's, both empty; there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "hub"
+
+
+def write_snapshot(hub: Path, model: str, folder: Path) -> None:
+    """Writes a downloaded model into the Hub's cache."""
+    entry = hub / f"models--{model.replace('/', '--')}"
+    shutil.copytree(folder, entry / "snapshots" / "0123")
+    (entry / "refs").mkdir()
+    (entry / "refs" / "main").write_text("0123")
+
+
+def test_a_file_as_a_model_gets_a_folder_of_the_pipeline_that_diffusers_infers(hub: Path, tmp_path: Path) -> None:
+    write_sd15(tmp_path / "original")
+    file = write_checkpoint(tmp_path / "model.safetensors", group_sd15(tmp_path / "original"), **POSITIONS)
+    write_snapshot(hub, "stable-diffusion-v1-5/stable-diffusion-v1-5", tmp_path / "original")
+    folder = resolve_pipeline(str(file))
+    for name in ("unet", "vae", "text_encoder"):
+        stored, expected = (read_component(path / name) for path in (folder, tmp_path / "original"))
+        assert stored.keys() == expected.keys()
+        assert all(torch.equal(stored[key], expected[key]) for key in expected)
+    assert type(DiffusionPipeline.from_pretrained(folder)).__name__ == "StableDiffusionPipeline"
+    shutil.rmtree(hub)
+    assert resolve_pipeline(str(file)) == folder  # found, not made again
+    write_checkpoint(file, group_sd15(tmp_path / "original"))  # another file
+    with pytest.raises(UserError, match="cannot be had"):
+        resolve_pipeline(str(file))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_as_a_model_whose_pipeline_cannot_be_had_names_the_command(sdxl: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"'edgepress convert .*model\.safetensors --base MODEL --output FOLDER'"):
         resolve_pipeline(str(sdxl[1]))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_that_diffusers_does_not_know_is_no_model(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2, 2)}, tmp_path / "adapter.safetensors")
+    with pytest.raises(UserError, match="holds no model that diffusers knows by its tensors"):
+        resolve_pipeline(str(tmp_path / "adapter.safetensors"))
+    assert not (tmp_path / "cache").exists()

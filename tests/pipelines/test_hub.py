@@ -59,12 +59,9 @@ def test_a_missing_folder_is_reported(model: str, tmp_path: Path, monkeypatch: p
     assert Path(model).name in str(raised.value)
 
 
-def test_a_file_is_not_a_pipeline(tmp_path: Path) -> None:
+def test_an_empty_file_of_weights_is_corrupt(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(
-        UserError,
-        match=r"model\.safetensors is a single file of weights\. Make a folder of it with 'edgepress convert",
-    ):
+    with pytest.raises(UserError, match=r"model\.safetensors is corrupt or truncated"):
         hub.resolve_pipeline(str(tmp_path / "model.safetensors"))
 
 
