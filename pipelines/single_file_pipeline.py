@@ -130,7 +130,8 @@ def _require_weights(pipeline: Path, taken: Collection[str], file: Path) -> None
         is_model = isinstance(entry, list) and any(entry) and (pipeline / name / "config.json").is_file()
         if is_model and name not in stored and name not in taken:
             raise UserError(
-                f"Neither {file} nor {pipeline} has the weights of the {name}. Give a complete pipeline with --base."
+                f"Neither {file} nor {pipeline} has the weights of the {name}. Give a complete pipeline to "
+                "'edgepress convert --base'."
             )
 
 
