@@ -182,6 +182,12 @@ def test_what_no_component_loads_is_stray(component: Path) -> None:
     assert strays == {*names[2:]} | unused
 
 
+def test_solutions_of_a_quantized_model_are_no_strays(component: Path) -> None:
+    for scheme in ("qdq", "w8a8"):
+        shutil.copytree(component, component.parent / "solutions" / scheme / component.name)
+    assert find_stray_files(component.parent) == []
+
+
 def test_shards_listed_by_no_index_that_is_used_are_strays(library: str, component: Path) -> None:
     add_outdated_shards(library, component)
     strays = {path.name for path in find_stray_files(component.parent)}
