@@ -50,9 +50,6 @@ class Score(BaseModel):
     unit: str = Field(default="", description="Unit. `%`: values are fractions in 0..1 and are shown as per cent.")
     higher_is_better: bool = Field(default=True, description="Whether a higher value is better.")
     binary: bool = Field(default=False, description="Whether every value is 0 or 1.")
-    highest: float | None = Field(
-        default=None, exclude=True, description="The highest value that there can be, for gates; null: none is known."
-    )
 
 
 class MetricResult(NamedTuple):

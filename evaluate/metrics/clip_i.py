@@ -22,9 +22,7 @@ def create_metric(settings: MetricSettings) -> PairMetric | UnavailableMetric:
         UserError: The CLIP model cannot be loaded.
     """
     if settings.clip is None:
-        return UnavailableMetric(
-            NAME, (Score(name=NAME, title=TITLE, highest=1),), f"no CLIP model was given; {USAGE_HINT}"
-        )
+        return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), f"no CLIP model was given; {USAGE_HINT}")
     clip = load_clip(settings.clip)
 
     def measure(reference: ImageArray, variant: ImageArray, _prompt: Prompt) -> ScoreValues:
@@ -32,7 +30,7 @@ def create_metric(settings: MetricSettings) -> PairMetric | UnavailableMetric:
 
     return PairMetric(
         name=NAME,
-        scores=(Score(name=NAME, title=f"{TITLE} [{clip.label}]", highest=1),),
+        scores=(Score(name=NAME, title=f"{TITLE} [{clip.label}]"),),
         version=lambda: clip.version,
         measure=measure,
         against_ground_truth=True,

@@ -37,11 +37,11 @@ def create_metric(settings: MetricSettings) -> ImageMetric | UnavailableMetric:
 
     return ImageMetric(
         name=NAME,
-        scores=(Score(name=NAME, title=f"{TITLE} [{clip.label}]", highest=1),),
+        scores=(Score(name=NAME, title=f"{TITLE} [{clip.label}]"),),
         version=lambda: clip.version,
         measure=measure,
     )
 
 
 def _make_unavailable(reason: str) -> UnavailableMetric:
-    return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE, highest=1),), reason)
+    return UnavailableMetric(NAME, (Score(name=NAME, title=TITLE),), reason)

@@ -15,7 +15,7 @@ from ...prompts.prompt import Prompt
 from ..images.types import ImageArray
 from .base import MetricSettings, PairMetric, Score, ScoreValues, UnavailableMetric
 
-SCORES = (Score(name="flip", title="FLIP", higher_is_better=False, highest=1),)
+SCORES = (Score(name="flip", title="FLIP", higher_is_better=False),)
 MISSING_PACKAGE = "the package flip-evaluator is missing; pip install 'edgepress[flip]'"
 
 

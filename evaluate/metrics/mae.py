@@ -18,7 +18,7 @@ def create_metric(_settings: MetricSettings) -> PairMetric:
     """Creates the metric."""
     return PairMetric(
         name="mae",
-        scores=(Score(name="mae", title="MAE", unit="/255", higher_is_better=False, highest=255),),
+        scores=(Score(name="mae", title="MAE", unit="/255", higher_is_better=False),),
         version=lambda: "1",
         measure=_measure,
         against_ground_truth=True,

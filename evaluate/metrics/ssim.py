@@ -37,7 +37,7 @@ def create_metric(_settings: MetricSettings) -> PairMetric:
     """Creates the metric."""
     return PairMetric(
         name="ssim",
-        scores=(Score(name="ssim", title="SSIM", highest=1),),
+        scores=(Score(name="ssim", title="SSIM"),),
         version=lambda: f"scikit-image {version('scikit-image')}",
         measure=_measure,
         against_ground_truth=True,

@@ -11,9 +11,9 @@ from ..images.types import ImageArray
 from .base import ImageMetric, MetricResult, MetricSettings, Score
 
 SCORES = (
-    Score(name="text_accuracy", title="text accuracy", unit="%", highest=1),
-    Score(name="exact", title="exact text", unit="%", highest=1, binary=True),
-    Score(name="ned", title="1 - NED", unit="%", highest=1),
+    Score(name="text_accuracy", title="text accuracy", unit="%"),
+    Score(name="exact", title="exact text", unit="%", binary=True),
+    Score(name="ned", title="1 - NED", unit="%"),
 )
 SCORING_VERSION = 2  # raise it when the same text scores differently
 

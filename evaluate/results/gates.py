@@ -16,7 +16,14 @@ from typing import Literal
 
 from ...common.errors import UserError
 from ...common.suggest import suggest_name
-from ..metrics.base import ImageMetric, Metric, Score, UnavailableMetric, make_ground_truth_score
+from ..metrics.base import (
+    GROUND_TRUTH_PREFIX,
+    ImageMetric,
+    Metric,
+    Score,
+    UnavailableMetric,
+    make_ground_truth_score,
+)
 from ..stats.bootstrap import MeanCI
 from .schema import GateResult, VariantSummary, Verdict
 
@@ -24,6 +31,11 @@ DEFECTS_GATE = "defects_max"
 # The bootstrap interval of few prompts is too narrow: for 2, 3, 5, 8 and 10 normal draws it contained the mean in 50,
 # 75, 84, 90 and 91% of 1,500 cases instead of 95%.
 MIN_PROMPTS = 10
+# The highest values that there can be, by score, in the unit in which it is stored.
+HIGHEST_VALUES = {
+    **dict.fromkeys(("ssim", "clip_i", "clip_t", "flip", "text_accuracy", "exact", "ned"), 1.0),
+    "mae": 255.0,
+}
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,7 @@ def _set_limit(spec: GateSpec, value: float | str) -> GateSpec:
     if isinstance(value, str):
         return replace(spec, limit=float(value.rstrip("% ")) / 100, relative=True)
     unit = 100 if spec.score.unit == "%" else 1
-    highest = spec.score.highest
+    highest = HIGHEST_VALUES.get(spec.score.name.removeprefix(GROUND_TRUTH_PREFIX))
     if highest is not None and value / unit > highest:
         effect = "always fails" if spec.kind == "min" else "never fails"
         raise UserError(

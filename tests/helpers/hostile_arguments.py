@@ -25,6 +25,7 @@ VALUES: Mapping[str, Sequence[str]] = {  # by the type of the option
     "Seconds": NUMBERS,
     "ByteSize": (*NUMBERS, "0GiB", "0.0000001KB"),
     "TuneTime": (*NUMBERS, "99999"),
+    "DeviceName": (*NUMBERS, *TEXTS, "cuda:x", "cuda:-1", "orin"),
     "ImageSize": SIZES,
     "NameChoice": ("abc",),
     "LocalPath": (*TEXTS, *PATHS),
@@ -39,6 +40,7 @@ GIVEN_TWICE = {
     "Seconds": "1",
     "ByteSize": "1GiB",
     "TuneTime": "off",
+    "DeviceName": "cpu",
     "ImageSize": "64x64",
 }
 

@@ -442,7 +442,7 @@ def test_weights_and_config_of_different_models_are_rejected(name: str, lean: Pa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
-    """Blocks of 7 MB: 7 of them, then 23; with fewer the heap has not reached its full size."""
+    """Blocks of 7 MB: 7 of them, then 23; with fewer the heap has not reached its full size, which varies by 20 MB."""
     recipe = tmp_path / "recipe.yaml"
     content = {"device": "test", "dtype": "float32", "quantize": {"method": "gptq", "components": ["transformer"]}}
     recipe.write_text(json.dumps(content | {"calibration": {"count": 1, "steps": 1}}))
@@ -457,7 +457,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
         weights.append(sum(file.stat().st_size for file in (source / "transformer").glob("*.safetensors")))
     growth = weights[1] - weights[0]
     assert growth > 100e6
-    assert peaks[1] - peaks[0] < 0.2 * growth, f"{peaks[0] / 1e6:.0f} MB, then {peaks[1] / 1e6:.0f} MB"
+    assert peaks[1] - peaks[0] < 0.4 * growth, f"{peaks[0] / 1e6:.0f} MB, then {peaks[1] / 1e6:.0f} MB"
 
 
 # ---------------------------------------------------------------- known before any weight is read
