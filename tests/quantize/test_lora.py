@@ -38,7 +38,7 @@ TEXT = "layers.0.mlp.up_proj"
 def quantize(
     model: Path, output: Path, *loras: str | Path, method: str = "rtn", fp16_safe: bool = False, **options: Any
 ) -> QuantizeResult:
-    """Quantizes the transformer, by rounding unless told otherwise, which needs no calibration to be accurate."""
+    """Quantizes the transformer, by default with rounding, which needs no calibration to be accurate."""
     recipe = Recipe.model_validate(
         {
             "device": "test",
