@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from importlib.util import find_spec
 from typing import Protocol, TypeVar
 
-from .errors import UserError, summarize_error
+from .cluster_address import check_cluster
 from .threads import map_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOCAL = "local"  # a cluster of this machine alone, which ends with the command
 Check = Callable[[], str | None]
 """What runs on another machine and returns what is wrong with it and what to do, to follow its name; None: nothing."""
-ADDRESS_PATTERN = re.compile(r"(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
-CONNECT_TIMEOUT_S = 5.0
 
 
 class Executor(Protocol):
@@ -100,28 +94,3 @@ def open_executor(
 
     with closing(RayExecutor(address, make_check, memory)) as executor:
         yield executor
-
-
-def check_cluster(address: str | None) -> None:
-    """Checks, before any long work, that a cluster can be used as far as that takes no time.
-
-    Raises:
-        UserError: Ray is not installed, or the address is none or does not answer.
-    """
-    if address is None:
-        return
-    match = ADDRESS_PATTERN.fullmatch(address)
-    if address != LOCAL and (match is None or not 0 < int(match["port"]) < 2**16):
-        raise UserError(
-            f"--ray {address} is no address of a Ray cluster. Give HOST:PORT, such as 10.0.0.1:6379, or local."
-        )
-    if find_spec("ray") is None:
-        raise UserError("--ray needs the package 'ray', which is not installed. Run: pip install 'edgepress[ray]'")
-    if match is None:
-        return
-    try:
-        socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise UserError(
-            f"The Ray cluster {address} does not answer ({summarize_error(error)}). Start it, or correct the address."
-        ) from error

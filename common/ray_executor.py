@@ -18,8 +18,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from .cluster_address import LOCAL
 from .errors import UserError, summarize_error
-from .executor import LOCAL, Check
+from .executor import Check
 from .threads import count_cores
 
 T = TypeVar("T")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..common.cluster_address import check_cluster
 from ..common.errors import UserError
-from ..common.executor import Executor, check_cluster, open_executor
+from ..common.executor import Executor, open_executor
 from ..common.progress import Progress, no_progress
 from ..prompts.prompt import prompt_set_digest
 from ..storage.files import digest_files

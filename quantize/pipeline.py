@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.cluster_address import check_cluster
 from ..common.errors import UserError
-from ..common.executor import check_cluster
 from ..common.memory import DEFAULT_MAX_MEMORY
 from ..common.progress import Progress, no_progress
 from ..recipes.schema import Recipe

@@ -50,7 +50,7 @@ COMMANDS_OF = {
     "cli/quantize.py": ("quantize",),
     "cli/kit.py": ("kit", "wheelhouse"),
     "cli/serve.py": ("serve",),
-    "common/executor.py": ("quantize", "evaluate"),
+    "common/cluster_address.py": ("quantize", "evaluate"),
     "common/ray_executor.py": ("quantize", "evaluate"),
     "runtime/batch.py": ("generate",),
     "api/conversion.py": ("convert",),

@@ -1,19 +1,14 @@
-"""What runs units of work: the order of results in this process, and what is refused before a cluster is there."""
+"""What runs units of work: the order of results in this process."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pytest
-
-from edgepress.common import executor as module
-from edgepress.common.errors import UserError
-from edgepress.common.executor import THIS_PROCESS, Check, check_cluster, open_executor
+from edgepress.common.executor import THIS_PROCESS, Check, open_executor
 
 
 @contextmanager
@@ -51,27 +46,6 @@ def test_units_are_taken_one_by_one() -> None:
     results = THIS_PROCESS.map(lambda: done.append, [1, 2, 3])
     next(results)
     assert done == [1]
-
-
-def test_no_address_needs_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
-    check_cluster(None)
-    with pytest.raises(UserError, match=r"needs the package 'ray'.*pip install 'edgepress\[ray\]'"):
-        check_cluster("local")
-
-
-@pytest.mark.parametrize("address", ["", "localhost", "host:0", "host:65536", "ray://host:1", "auto", "host:1:2"])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(UserError, match=r"no address of a Ray cluster. Give HOST:PORT"):
-        check_cluster(address)
-
-
-def test_an_address_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda _: True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        with pytest.raises(UserError, match=r"does not answer \(.*\). Start it"):
-            check_cluster(f"127.0.0.1:{free.getsockname()[1]}")
 
 
 def test_nothing_imports_ray_unless_it_runs() -> None:

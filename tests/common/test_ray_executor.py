@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edgepress.common import executor, ray_executor
+from edgepress.common import cluster_address, ray_executor
 from edgepress.common.errors import UserError
 from edgepress.common.executor import Check, open_executor
 from edgepress.common.ray_executor import RayExecutor, make_inspection, start_cluster
@@ -172,7 +172,7 @@ def test_a_machine_that_differs_is_named() -> None:
 
 
 def test_a_machine_without_edgepress_is_named(tmp_path: Path) -> None:
-    check = pickle.dumps(executor.check_cluster)  # something of edgepress
+    check = pickle.dumps(cluster_address.check_cluster)  # something of edgepress
     (tmp_path / "inspect").write_bytes(ray.cloudpickle.dumps(make_inspection("/", check)))
     code = "import pathlib, pickle, sys; sys.modules['edgepress'] = None; "
     code += f"print(pickle.loads(pathlib.Path({str(tmp_path / 'inspect')!r}).read_bytes())())"
