@@ -47,8 +47,10 @@ def resolve_tokenizer_files(
     if has_template and not (folder / TOKENIZER).is_file():
         raise UserError(f"{folder / TOKENIZER} is missing. Save the pipeline again with save_pretrained().")
     stored = _read_stored(folder, has_template)
+    if stored is None:  # nothing is remembered of what must be written out
+        return _resolve_files(pipeline, tokenizer, has_template, is_padded)
     key = compute_key(__name__, {"files": _digest_files(pipeline, tokenizer), "settings": [has_template, is_padded]})
-    if stored and has_passed(key):
+    if has_passed(key):
         return stored
     files = _resolve_files(pipeline, tokenizer, has_template, is_padded)
     if files == stored:
