@@ -26,6 +26,7 @@ PROVIDER_SUFFIX = "ExecutionProvider"
 CPU_PROVIDERS = ("CPUExecutionProvider",)
 ACCURACY_LEVEL_ENTRY = "session.qdq_matmulnbits_accuracy_level"  # of products with weights from DequantizeLinear
 EXACT_INT8_ENTRY = "session.x64quantprecision"
+STOP_SPINNING_ENTRY = "session.force_spinning_stop"
 FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ORT_ERRORS = (
     ort_state.Fail, ort_state.InvalidGraph, ort_state.InvalidProtobuf, ort_state.InvalidArgument,
@@ -179,7 +180,7 @@ def create_session(
     linked_weights: Mapping[str, Path] = MappingProxyType({}),
     threads: ThreadSettings = ANY_THREADS,
 ) -> Any:
-    """Creates an ONNX Runtime session that logs nothing.
+    """Creates an ONNX Runtime session that logs nothing, and leaves cores and memory to those that run after it.
 
     Args:
         file: An ONNX graph.
@@ -192,6 +193,10 @@ def create_session(
     options = make_session_options(_read_graph(file), accuracy_level)
     options.log_severity_level = 4  # errors are raised, so they need not be logged as well
     options.intra_op_num_threads = threads.threads
+    # Idle threads of a graph look for work for tens of milliseconds, on the cores that the next graph needs.
+    options.add_session_config_entry(STOP_SPINNING_ENTRY, "1")
+    # A pattern would be allocated in one piece at the second run, beside the pieces that the first one left.
+    options.enable_mem_pattern = False
     weights = [np.memmap(weights_file, np.uint8, "r") for weights_file in linked_weights.values()]
     if weights:
         options.add_external_initializers_from_files_in_memory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,28 @@ def save_sum_graph(path: Path, dtype: int) -> Path:
     graph = helper.make_graph(nodes, "sum", ports[:2], ports[2:])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
+
+
+def save_product_graph(path: Path) -> Path:
+    """Saves a graph of two products, large enough for several threads."""
+    types = (("a", ["n", "n"]), ("sum", []))
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in types]
+    nodes = [
+        helper.make_node("MatMul", ["a", "a"], ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["d"]),
+        helper.make_node("MatMul", ["d", "c"], ["e"]),
+        helper.make_node("ReduceSum", ["e"], ["sum"], keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, "products", ports[:1], ports[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def read_anonymous_memory() -> int:
+    """The resident anonymous memory of this process, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 @pytest.fixture
@@ -141,6 +164,28 @@ def test_threads_of_a_session_run_on_their_cores(files: dict[str, Path]) -> None
     run = SessionPool(files, threads=ThreadSettings(1, (core,)))
     assert run("float32", {"a": np.ones(1), "b": np.ones(1)}).tolist() == [2]
     assert os.sched_getaffinity(0) == usable
+
+
+def test_threads_of_a_graph_take_no_cores_after_its_run(tmp_path: Path) -> None:
+    """They would look for work for tens of milliseconds, while the next graph runs."""
+    session = create_session(save_product_graph(tmp_path / "graph.onnx"), threads=ThreadSettings(2))
+    spent = []
+    for _ in range(3):
+        session.run(None, {"a": np.ones((512, 512), np.float32)})
+        start = time.process_time()
+        time.sleep(0.03)
+        spent.append(time.process_time() - start)
+    assert min(spent) < 0.003
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_further_runs_of_a_shape_take_no_more_memory(tmp_path: Path) -> None:
+    session = create_session(save_product_graph(tmp_path / "graph.onnx"), threads=ThreadSettings(1))
+    matrix = np.ones((1024, 1024), np.float32)  # 4 MB
+    session.run(None, {"a": matrix})
+    first = read_anonymous_memory()
+    session.run(None, {"a": matrix})
+    assert read_anonymous_memory() - first < 2048
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
