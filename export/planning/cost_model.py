@@ -13,9 +13,9 @@ from ...recipes.hardware import PeakRates
 from ...recipes.schema import ExportSettings, QuantizationSettings
 
 FLOAT_BITS = {"fp32": 32, "fp16": 16}
-# Bytes that ONNX Runtime takes for a byte of live activations. It rounds memory up to powers of two, and a graph that
-# runs again gets a second area, planned for the shapes of its first run. Convolutions copy their inputs.
-ONCE_FACTOR, REPEATED_FACTOR, CONVOLUTION_FACTOR = 1.35, 2.2, 1.75
+# Bytes that ONNX Runtime takes for a byte of live activations. It rounds memory up to powers of two. Convolutions copy
+# their inputs.
+ACTIVATION_FACTOR, CONVOLUTION_FACTOR = 1.35, 1.75
 CONVOLUTION_WEIGHT_FACTOR = 2.0  # weights of convolutions are kept in a second layout
 WeightKind = Literal["linear", "embedding", "convolution", "float"]
 

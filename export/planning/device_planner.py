@@ -15,10 +15,9 @@ from ...recipes.hardware import Hardware
 from ...recipes.schema import Recipe
 from ..graph.source_model import SourcePipeline
 from .cost_model import (
+    ACTIVATION_FACTOR,
     CONVOLUTION_FACTOR,
     CONVOLUTION_WEIGHT_FACTOR,
-    ONCE_FACTOR,
-    REPEATED_FACTOR,
     CostModel,
     WeightKind,
 )
@@ -100,9 +99,8 @@ class DevicePlanner:
         for name, count in elements:
             copies = CONVOLUTION_WEIGHT_FACTOR if name in footprint.convolution_weights else 1
             resident += copies * count * costs.count_resident_bits(kinds.get(name, "float")) / 8
-        factor = REPEATED_FACTOR if runs > 1 else ONCE_FACTOR
-        if footprint.convolution_flops > footprint.linear_flops:
-            factor = CONVOLUTION_FACTOR
+        convolves = footprint.convolution_flops > footprint.linear_flops
+        factor = CONVOLUTION_FACTOR if convolves else ACTIVATION_FACTOR
         return GraphEstimate(
             name=entry.graph.name,
             component=entry.graph.component,

@@ -29,6 +29,21 @@ from edgepress.cli.main import main
 main(standalone_mode=False)
 print(open("/proc/self/status").read())
 """
+GENERATE_SEVERAL = """
+import sys
+from edgepress.runtime.pipeline import ImagePipeline
+pipeline = ImagePipeline(sys.argv[1], keep_loaded=True)
+for seed in range(3):
+    pipeline("a red wall", seed=seed, steps=2, size=(256, 256))
+print(open("/proc/self/status").read())
+"""
+
+
+def measure_peak(program: str, *arguments: object) -> int:
+    """The most memory that a process held, in bytes."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", result.stdout)[1])  # type: ignore[index]
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +62,15 @@ def test_peak_memory_is_within_15_percent_of_that_of_generating(
 ) -> None:
     """`generate` has one graph in memory at a time."""
     output = str(tmp_path / "image.png")
-    arguments = ["generate", str(exported), "--prompt", "a red wall", "--steps", "2", "--output", output]
-    command = [sys.executable, "-c", GENERATE, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    measured = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", result.stdout)[1])  # type: ignore[index]
+    measured = measure_peak(GENERATE, "generate", exported, "--prompt", "a red wall", "--steps", 2, "--output", output)
     assert demo_plan.phased_bytes == pytest.approx(measured, rel=0.15)
+
+
+def test_peak_memory_of_several_images_is_within_15_percent_with_all_graphs_loaded(exported: Path) -> None:
+    """As a server generates them, which runs every graph again."""
+    measured = measure_peak(GENERATE_SEVERAL, exported)
+    plan = plan_device(DEMO_PIPELINE, FP32, size=(256, 256), memory=8)
+    assert plan.resident_bytes == pytest.approx(measured, rel=0.15)
 
 
 @pytest.mark.slow
