@@ -86,7 +86,7 @@ RUNTIME_TESTS := test_previous_release.py recipes/test_deprecation.py recipes/te
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rknn quantize export evaluate artifact bench test test-fast test-runtime browser check format docs docs-reference clean \
-	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-full-size bench-full-size-denoiser bench-full-size-ratio \
+	open-clip readme-images bench-quality bench-ladder bench-budget bench-tune bench-transfer bench-evaluate bench-ocr bench-clip bench-quantize bench-commands bench-images bench-full-size bench-full-size-denoiser bench-full-size-ratio \
 	bench-kernels bench-peers bench-interop bench-interop-full-size bench-families bench-onnx bench-openvino bench-onnx-full-size bench-onnx-options bench-rknn bench-rknn-images \
 	bench-rknn-folding bench-conv bench-lora verify-arm64 bench-step-cache bench-server bench-soak bench-artifacts demo-lora fuzz faults tampering $(OLD_TARGET)
 
@@ -236,6 +236,10 @@ bench-quantize: $(SET_UP)  ## time and memory of quantizing the demo
 bench-commands: $(SET_UP)  ## what commands cost here and in another checkout, in turns (OLD=… REPEATS=5)
 	@test -n "$(OLD)" || { echo "Give OLD=DIR, another checkout of edgepress." >&2; exit 2; }
 	$(RUN)/python -m edgepress.benchmarks.common.compare_checkouts "$(OLD)" --repeats $(REPEATS)
+
+bench-images: $(SET_UP)  ## what images cost here and in another checkout, in turns (OLD=… OLD_ARTIFACT=… OUTPUT=… REPEATS=5)
+	@test -n "$(OLD)" || { echo "Give OLD=DIR, another checkout of edgepress." >&2; exit 2; }
+	$(RUN)/python -m edgepress.benchmarks.common.compare_images "$(OLD)" "$(OLD_ARTIFACT)" "$(OUTPUT)" --repeats $(REPEATS)
 
 bench-full-size: $(SET_UP)  ## time, memory and disk traffic of quantizing random full-size weights (COMPONENT=…)
 	$(RUN)/python -m edgepress.benchmarks.quantization.full_size --component $(COMPONENT)

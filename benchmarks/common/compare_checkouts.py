@@ -13,6 +13,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,12 @@ class Checkout:
             **user_folders,
         }
         assignments = [f"{name}={value}" for name, value in variables.items()]
-        self._prefix = ["env", "-C", str(folder), *assignments, sys.executable, "-m", "edgepress"]
+        self._prefix = ["env", "-C", str(folder), *assignments, sys.executable, *_read_entry(root)]
+
+    @property
+    def scratch(self) -> Path:
+        """The folder that is empty when a command begins."""
+        return self._folder / SCRATCH
 
     def measure(self, arguments: Sequence[str]) -> Cost:
         """Runs a command, with nothing in its scratch folder.
@@ -119,6 +125,16 @@ class Checkout:
         except click.ClickException:
             return False
         return True
+
+
+def _read_entry(root: Path) -> list[str]:
+    """The arguments of Python that run a checkout's command: older ones cannot be run with -m."""
+    if (root / "__main__.py").exists():
+        return ["-m", "edgepress"]
+    module, name = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]["edgepress"].split(
+        ":"
+    )
+    return ["-c", f"import sys; sys.argv[0] = 'edgepress'; from {module} import {name}; {name}()"]
 
 
 def compare_costs(

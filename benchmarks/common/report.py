@@ -37,6 +37,8 @@ PAGES = {  # the page of each section
     "kernels": "kernels.md",
     "graphs-demo": "onnx.md",
     "graphs-medium": "onnx.md",
+    "images-demo": "onnx.md",
+    "images-medium": "onnx.md",
     "onnx-full-size-transformer": "onnx.md",
     "onnx-full-size-text-encoder": "onnx.md",
     "onnx-session-options": "../onnx.md",
