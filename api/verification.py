@@ -16,7 +16,7 @@ from ..common.text_table import align_rows
 from ..storage.checksums import read_checksums
 from ..storage.files import FileRecord, hash_file
 from ..storage.hash_memory import HashMemory
-from ..storage.integrity import FileProblem, FileStatus, find_added_files, find_problems, is_link_out
+from ..storage.integrity import FileProblem, FileStatus, find_added_files, find_problems
 from ..storage.layout import (
     CHECKSUMS_NAME,
     CONFIG_NAME,
@@ -37,6 +37,7 @@ from ..storage.layout import (
     is_repository,
     is_weight_export,
 )
+from ..storage.links import find_links_out, is_hub_link
 from ..storage.manifest import hash_published_model, read_manifest
 from ..storage.outdated_results import find_outdated_results
 from ..storage.pipeline_config import read_export_config
@@ -59,7 +60,7 @@ class FolderReport:
         files: Number of files that are recorded.
         nbytes: Their bytes.
         is_hashed: Whether hashes are recorded. Exports of earlier releases have none.
-        links: Number of files that are links out of the folder, to what was published.
+        links: Number of files that are links into the cache of the Hugging Face Hub, to what was published.
         problems: What is not as it was published; paths are relative to the artifact.
         has_no_goldens: Whether graphs were to be run, and the export holds no golden inputs.
     """
@@ -80,7 +81,8 @@ class VerificationReport:
     Attributes:
         path: The artifact.
         folders: The result for each published folder.
-        added: Files in the artifact's own folder that do not belong there, or are not as they were written.
+        added: Files in the artifact's own folder that do not belong there, or are not as they were written, and links
+            that leave it.
         outdated: Files of results that were measured of other files than those that are there now.
         absent: Folders that the artifact's description names, and that were not copied, such as `model` to a board.
     """
@@ -111,8 +113,8 @@ class VerificationReport:
             for name in unhashed
         ]
         sentences += [
-            f"Number of files of {self.path / folder.name} that are links to what has the recorded hash: "
-            f"{folder.links}."
+            f"Number of files of {self.path / folder.name} that are links into the Hub's cache, to what has the "
+            f"recorded hash: {folder.links}."
             for folder in self.folders
             if folder.links
         ]
@@ -167,7 +169,8 @@ def verify(
     """
     if is_repository(Path(path)):
         with HashMemory(rehash) as hashes:
-            return VerificationReport(Path(path), (_verify_listed(Path(path), REPOSITORY, hashes, progress),))
+            listed = _verify_listed(Path(path), REPOSITORY, hashes, progress)
+        return _add_links(VerificationReport(Path(path), (listed,)), Path(path))
     artifact, names = _locate(Path(path))
     with HashMemory(rehash) as hashes:
         folders = [_verify_folder(artifact, name, hashes, progress) for name in names]
@@ -176,13 +179,14 @@ def verify(
         folders = [_run_graphs(artifact, folder, progress) for folder in folders]
     report = VerificationReport(artifact.path, tuple(folders))
     if is_export(Path(path)) or is_weight_export(Path(path)) or is_pipeline(Path(path)):  # one folder of the artifact
-        return report
+        return _add_links(report, artifact.path / names[0], f"{names[0]}/")
     kit = artifact.path / KIT
     if kit.is_dir():
         with HashMemory(rehash) as hashes:
             report = replace(report, folders=(*folders, _verify_listed(kit, KIT, hashes, progress, f"{KIT}/")))
     outdated = () if report.problems else tuple(find_outdated_results(artifact))
     report = replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
+    report = _add_links(report, artifact.path)
     return report if report.problems else replace(report, absent=tuple(list_absent_parts(artifact)))
 
 
@@ -221,6 +225,13 @@ def _locate(path: Path) -> tuple[Artifact, list[str]]:
     if not names:
         raise reject_path(path, ADVICE, is_artifact)
     return artifact, names
+
+
+def _add_links(report: VerificationReport, folder: Path, prefix: str = "") -> VerificationReport:
+    """Adds the links out of a folder that have no other problem. Prefix: what paths begin with, in the report."""
+    known = {problem.path for problem in report.problems}
+    links = [replace(problem, path=f"{prefix}{problem.path}") for problem in find_links_out(folder)]
+    return replace(report, added=(*report.added, *(problem for problem in links if problem.path not in known)))
 
 
 def _find_added_to_top(artifact: Artifact) -> Iterator[FileProblem]:
@@ -270,7 +281,7 @@ def _verify_folder(artifact: Artifact, name: str, hashes: HashMemory, progress: 
         len(published.files),
         sum(file.bytes for file in published.files),
         published.is_hashed,
-        sum(file.path not in damaged and is_link_out(folder, folder / file.path) for file in published.files),
+        sum(file.path not in damaged and is_hub_link(folder / file.path) for file in published.files),
         (*published.problems, *inside),
     )
 

@@ -110,22 +110,49 @@ def test_engines_that_were_built_on_a_board_are_no_change(artifact: Path) -> Non
     assert (digest_export(artifact), hash_folder(artifact / "onnx").sha256) == digests
 
 
-def test_links_pass_if_they_lead_to_what_was_published(artifact: Path, tmp_path: Path) -> None:
-    """As in the cache of the Hugging Face Hub, where every file is a link to one that is named by its hash."""
-    (tmp_path / "blobs").mkdir()
+def link_to_blobs(artifact: Path, blobs: Path) -> None:
+    """Puts files into a store and links in their places."""
+    blobs.mkdir(parents=True)
     for number, name in enumerate(FILES):
-        blob = tmp_path / "blobs" / str(number)
-        (artifact / name).rename(blob)
-        (artifact / name).symlink_to(blob)
-    report = verify(artifact)
-    assert report.passed
+        (artifact / name).rename(blobs / str(number))
+        (artifact / name).symlink_to(blobs / str(number))
+
+
+def test_links_of_the_hub_pass_if_they_lead_to_what_was_published(artifact: Path, tmp_path: Path) -> None:
+    """In its cache every file is a link to one of the same repository that is named by its hash."""
+    cached, blobs = tmp_path / "repository" / "snapshots" / "1a2b", tmp_path / "repository" / "blobs"
+    cached.parent.mkdir(parents=True)
+    artifact.rename(cached)
+    link_to_blobs(cached, blobs)
+    report = verify(cached)
+    assert report.passed, str(report)
     assert [folder.links for folder in report.folders] == [2, 6]
-    sentence = f"Number of files of {artifact / 'onnx'} that are links to what has the recorded hash: "
+    sentence = (
+        f"Number of files of {cached / 'onnx'} that are links into the Hub's cache, to what has the recorded hash: "
+    )
     assert f"{sentence}6." in str(report)
-    flip(tmp_path / "blobs" / str(FILES.index(f"onnx/{WEIGHTS}")), -1)
-    report = verify(artifact)
+    flip(blobs / str(FILES.index(f"onnx/{WEIGHTS}")), -1)
+    report = verify(cached)
     assert statuses(report) == {f"onnx/{WEIGHTS}": "link"}
     assert f"{sentence}5." in str(report)
+
+
+def test_other_links_that_leave_the_artifact_fail_although_all_hashes_agree(artifact: Path, tmp_path: Path) -> None:
+    link_to_blobs(artifact, tmp_path / "snapshots" / "blobs")
+    report = verify(artifact)
+    assert statuses(report) == dict.fromkeys(FILES, "link")
+    assert (
+        f"{FILES[0]}: link: it is a link to {tmp_path / 'snapshots' / 'blobs' / '0'}, out of the folder. Put what"
+        in str(report)
+    )
+    inside = [name for name in FILES if name.startswith("onnx/")]
+    assert statuses(verify(artifact / "onnx")) == dict.fromkeys(inside, "link")
+
+
+def test_a_linked_folder_fails(artifact: Path, tmp_path: Path) -> None:
+    (artifact / "onnx").rename(tmp_path / "graphs")
+    (artifact / "onnx").symlink_to(tmp_path / "graphs")
+    assert statuses(verify(artifact)) == {"onnx": "link"}
 
 
 def test_graphs_of_a_model_that_was_replaced_are_stale(artifact: Path) -> None:
