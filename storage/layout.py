@@ -16,7 +16,7 @@ SCHEDULER_CONFIG = "scheduler_config.json"
 WEIGHT_EXPORT_NAME = "export.json"
 CHECKSUMS_NAME = "SHA256SUMS"
 DESCRIPTION_NAME, CARD_NAME, SBOM_NAME = "artifact.json", "README.md", "sbom.cdx.json"  # of an artifact as a whole
-SIGNATURE = "artifact.sig"
+SIGNATURE, BOARD_SIGNATURE = "artifact.sig", "board.sig"  # of all that is published, and of what boards need of it
 DOCUMENT_NAMES = (DESCRIPTION_NAME, CARD_NAME, SBOM_NAME)
 EVALUATION_RESULTS, BENCH_RESULTS = "results.json", "bench.json"
 MARKERS = {  # keys of which no other program's files of these names have most
@@ -43,6 +43,7 @@ TOP_NAMES = (
     CARD_NAME,
     SBOM_NAME,
     SIGNATURE,
+    BOARD_SIGNATURE,
     TIMINGS,
     LOCAL,
 )  # all that an artifact consists of

@@ -52,7 +52,7 @@ else
   say "Copying the artifact to $$prefix/artifact"
   rm -rf "$$prefix/artifact.new"
   mkdir "$$prefix/artifact.new"
-  for name in manifest.json artifact.json README.md sbom.cdx.json SHA256SUMS onnx rknn; do
+  for name in manifest.json artifact.json README.md sbom.cdx.json SHA256SUMS artifact.sig board.sig onnx rknn; do
     [ ! -e "$$artifact/$$name" ] || cp -R "$$artifact/$$name" "$$prefix/artifact.new/"
   done
   rm -rf "$$prefix/artifact"

@@ -79,11 +79,39 @@ def test_what_differs_is_named_and_a_part_that_was_not_copied_too(signed: Path, 
         "or check the key.\n"
     )
     shutil.rmtree(copy / "model")
+    (copy / "board.sig").unlink()
     result = run("verify", copy, "--no-run", "--public-key", keys / "a.pub")
     assert (
         "(missing: model/model_index.json, model/vae/model.safetensors; changed: onnx/pipeline.json)" in result.stderr
     )
-    assert "A signature is of all files: check it where model/ is, too. Copy it again" in result.stderr
+    assert "Copy board.sig as well, which is of what boards need. Copy it again" in result.stderr
+
+
+def test_a_copy_of_what_a_board_needs_passes_and_no_changed_one(signed: Path, keys: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(signed, tmp_path / "board", ignore=shutil.ignore_patterns("model")))
+    passed = run("verify", copy, "--no-run", "--public-key", keys / "a.pub")
+    assert passed.returncode == 0, passed.stderr + passed.stdout
+    refused = run("verify", copy, "--no-run", "--public-key", keys / "b.pub")
+    assert refused.returncode == 2
+    (copy / "gguf").mkdir()  # weights that boards do not need are signed with all others
+    result = run("verify", copy, "--no-run", "--public-key", keys / "a.pub")
+    assert "missing: model/" in result.stderr
+    (copy / "gguf").rmdir()
+    with (copy / "onnx" / "pipeline.json").open("ab") as file:
+        file.write(b" ")
+    result = run("verify", copy, "--no-run", "--public-key", keys / "a.pub")
+    assert "(changed: onnx/pipeline.json)" in result.stderr
+
+
+def test_what_was_exported_without_a_model_is_signed_whole(keys: Path, tmp_path: Path) -> None:
+    artifact = write_published_artifact(tmp_path / "artifact").path
+    shutil.rmtree(artifact / "model")
+    for name in ("manifest.json", "SHA256SUMS"):
+        (artifact / name).unlink(missing_ok=True)
+    assert run("sign", artifact, "--key", keys / "a.pem").returncode == 0
+    assert not (artifact / "board.sig").exists()
+    passed = run("verify", artifact, "--no-run", "--public-key", keys / "a.pub")
+    assert passed.returncode == 0, passed.stderr + passed.stdout
 
 
 def test_what_cannot_be_signed_or_checked_is_one_sentence(signed: Path, keys: Path, tmp_path: Path) -> None:
