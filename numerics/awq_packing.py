@@ -51,6 +51,13 @@ def pack_awq(quantized: QuantizedWeight) -> AwqTensors:
     )
 
 
+def pack_int8(quantized: QuantizedWeight) -> AwqTensors:
+    """Arranges 8-bit codes as AWQ does, one byte each: qweight (in, out), qzeros and scales (groups, out)."""
+    codes, qparams = quantized
+    tensors = (codes.T, qparams.zero_points.T, qparams.scales.T.half())
+    return AwqTensors(*(tensor.contiguous() for tensor in tensors))
+
+
 def unpack_awq(packed: AwqTensors) -> QuantizedWeight:
     """Unpacks a weight; the exact inverse of `pack_awq`."""
     zero_points = unpack_nibbles(packed.qzeros).T.contiguous()

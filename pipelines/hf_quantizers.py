@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,10 @@ class QuantMethod(StrEnum):
     AWQ = "awq"
 
 
+def _find_folder(checkpoint_files: Sequence[str | Path] | None) -> Path | None:
+    return Path(checkpoint_files[0]).parent if checkpoint_files else None
+
+
 def _is_supported(bits: int, version: str) -> bool:
     return bits == 4 and version.lower() == "gemm"
 
@@ -44,7 +50,8 @@ class AwqConfig(QuantizationConfigMixin):
         convolutions: Convolutions that are stored with 8 bits.
         unused_blocks: Blocks whose output is never used. They are not stored and pass their input on.
         unused_modules: Modules that the pipeline never runs. They are not stored.
-        rescaled_linears: Linears that read or return other values than in the original, so that no LoRA fits them.
+        rescaled_linears: Linears that read or return other values than in the original. By how much is in a file beside
+            the weights, for LoRAs.
         old_keys: `unread` and `dropped`, as earlier releases called `unused_blocks` and `unused_modules`; further keys
             are ignored.
 
@@ -93,6 +100,12 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
     def __init__(self, quantization_config: AwqConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self._file_scales: dict[str, Tensor] = {}
+        self._folder: Path | None = None
+
+    def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
+        """Remembers where the weights are: with them are the scales for LoRAs."""
+        self._folder = _find_folder(checkpoint_files)
+        return loaded_keys
 
     def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Keeps the scales as stored: diffusers casts them to the model's dtype before `create_quantized_param`."""
@@ -100,7 +113,7 @@ class DiffusersAwqQuantizer(DiffusersQuantizer):
         return state_dict
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> None:
-        replace_modules(model, self.quantization_config)
+        replace_modules(model, self.quantization_config, self._folder)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         self._file_scales.clear()
@@ -173,8 +186,8 @@ class TransformersAwqQuantizer(HfQuantizer):
         if not _is_supported(config.bits, config.format):
             raise ValueError(UNSUPPORTED_FORMAT.format(config.bits, str(config.format)))
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
-        replace_modules(model, self.quantization_config)
+    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
+        replace_modules(model, self.quantization_config, _find_folder(kwargs.get("checkpoint_files")))
         return model
 
     def is_serializable(self) -> bool:

@@ -4,38 +4,55 @@ PEFT does not know 4-bit linears. The methods of diffusers and transformers that
 first; nothing imports PEFT before an adapter is added.
 
 Where quantization moved a scale into or out of a linear, an adapter beside it would read or add to other values than it
-was trained on. Such linears are marked, and adding an adapter to one is an error.
+was trained on. Such linears are marked with the scales, which adapters undo.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import nn
+
+from .lora_scales import LoraScales, read_lora_scales
 
 MIXIN = "PeftAdapterMixin"  # of diffusers and of transformers
 METHODS = ("load_lora_adapter", "load_adapter", "add_adapter")
 PADDING_METHOD = "_maybe_expand_lora_state_dict"  # of loaders of diffusers
 MARK = "_registers_int4_lora"
-RESCALED = "rescaled_linear"  # attribute of a marked linear, with its name
+RESCALED = "rescaled_linear"  # attribute of a marked linear: a RescaledMark
+
+
+class RescaledMark(NamedTuple):
+    """What is known of a linear that reads or returns other values than in the original.
+
+    Attributes:
+        name: Its path.
+        scales: What adapters beside it are scaled by; None if the component's folder does not say.
+    """
+
+    name: str
+    scales: LoraScales | None
 
 
 class RescaledLinear(nn.Linear):
     """A marked linear in floating point, which PEFT would know otherwise."""
 
 
-def enable_lora_adapters(model: nn.Module, rescaled_linears: Collection[str] = ()) -> None:
+def enable_lora_adapters(model: nn.Module, rescaled_linears: Collection[str] = (), folder: Path | None = None) -> None:
     """Prepares the class of a quantized model, and with it all that add adapters in the same way.
 
     Args:
         model: The model.
-        rescaled_linears: Names of its linears that no adapter fits.
+        rescaled_linears: Names of its linears that read or return other values than in the original.
+        folder: Where the model is loaded from, with the scales of these linears.
     """
+    scales = read_lora_scales(folder, rescaled_linears) if folder and rescaled_linears else {}
     for name in rescaled_linears:
         linear = model.get_submodule(name)
-        setattr(linear, RESCALED, name)
+        setattr(linear, RESCALED, RescaledMark(name, scales.get(name)))
         if type(linear) is nn.Linear:
             linear.__class__ = RescaledLinear
     for cls in type(model).__mro__:

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from functools import wraps
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from peft import LoraConfig  # type: ignore[import, unused-ignore]
 from peft.tuners.lora import LoraLayer  # type: ignore[import, unused-ignore]
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from .lora_adapters import RESCALED, RescaledLinear
+from ..storage.layout import LORA_SCALES
+from .lora_adapters import RESCALED, RescaledLinear, RescaledMark
 from .quantized_modules import CONVOLUTIONS, Int4Linear, Int8Conv, RowScaledLinear
 
 
@@ -32,11 +34,15 @@ class QuantizedLoraLayer(nn.Module, LoraLayer):
         self, base_layer: nn.Module, adapter_name: str, config: LoraConfig, r: int = 0, lora_alpha: int = 1, **_: Any
     ) -> None:
         super().__init__()
-        if name := getattr(base_layer, RESCALED, None):
+        mark: RescaledMark | None = getattr(base_layer, RESCALED, None)
+        if mark and mark.scales is None:
             raise UserError(
-                f"The LoRA changes {name}, whose input or output quantization has scaled: an adapter there would be "
-                "wrong. Merge it with 'edgepress quantize --lora PATH', or use 'edgepress quantize --method gptq'."
+                f"The LoRA changes {mark.name}, whose input or output quantization has scaled, but beside the weights "
+                f"there is no {LORA_SCALES}, which says by how much. Quantize again if an earlier release quantized "
+                "the model; otherwise copy its folder again, whole."
             )
+        # No buffers: they keep float32, and no adapter is saved with them.
+        self._scales: tuple[Tensor, ...] | None = _balance_scales(*mark.scales) if mark and mark.scales else None
         LoraLayer.__init__(self, base_layer)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
@@ -49,11 +55,22 @@ class QuantizedLoraLayer(nn.Module, LoraLayer):
         for name in self.active_adapters:
             if name in self.lora_A:
                 # In the dtype of x: float16 of a file may not hold what a bfloat16 model computes.
-                down, up = cast(nn.Linear, self.lora_A[name]), cast(nn.Linear, self.lora_B[name])
-                hidden = self._project_down(cast(Any, self.lora_dropout[name])(x), down.weight.to(x.dtype))
-                bias = None if up.bias is None else up.bias.to(x.dtype)
-                result = result + self.scaling[name] * self._project_up(hidden, up.weight.to(x.dtype), bias)
+                down, up, bias = (tensor if tensor is None else tensor.to(x.dtype) for tensor in self._rescale(name))
+                hidden = self._project_down(cast(Any, self.lora_dropout[name])(x), cast(Tensor, down))
+                result = result + self.scaling[name] * self._project_up(hidden, cast(Tensor, up), bias)
         return result
+
+    def _rescale(self, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The weights of an adapter and its bias, for what the quantized layer reads and returns.
+
+        A layer of the weight W whose input x was divided by s, and whose output is multiplied by o, has the weight
+        diag(o) W diag(s); the product B A of an adapter becomes diag(o) B A diag(s).
+        """
+        down, up = cast(nn.Linear, self.lora_A[name]), cast(nn.Linear, self.lora_B[name])
+        if self._scales is None:
+            return down.weight, up.weight, up.bias
+        reads, returns, bias = self._scales = tuple(scale.to(down.weight.device) for scale in self._scales)
+        return down.weight * reads, up.weight * returns[:, None], None if up.bias is None else up.bias * bias
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
         """Raises UserError: 4 or 8 bits cannot hold the sum."""
@@ -72,8 +89,19 @@ class QuantizedLoraLayer(nn.Module, LoraLayer):
         raise NotImplementedError
 
 
+def _balance_scales(read: Tensor | None, returned: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what A, B and the bias of an adapter are multiplied by.
+
+    A power of two goes from A to B, so that powers of two in both scales, which keep float16 from overflowing, do not
+    make one of them too large for it.
+    """
+    reads, returns = (torch.ones(1) if scale is None else scale for scale in (read, returned))
+    typical = 2.0 ** round(float(reads.log2().mean()))
+    return reads / typical, returns * typical, returns
+
+
 class QuantizedLoraLinear(QuantizedLoraLayer):
-    """A linear layer with 4-bit or 8-bit weights, with LoRA adapters."""
+    """A linear layer with 4-bit or 8-bit weights, or one in floating point that was rescaled, with LoRA adapters."""
 
     def _project_down(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
@@ -83,7 +111,7 @@ class QuantizedLoraLinear(QuantizedLoraLayer):
 
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
         """The layer's widths; PEFT would warn that it does not know the class."""
-        assert isinstance(module, Int4Linear | RowScaledLinear)
+        assert isinstance(module, Int4Linear | RowScaledLinear | RescaledLinear)
         return module.in_features, module.out_features
 
 
@@ -118,7 +146,7 @@ LAYERS: dict[type[nn.Module], type[nn.Module]] = {
     Int4Linear: QuantizedLoraLinear,
     RowScaledLinear: QuantizedLoraLinear,
     Int8Conv: Int8LoraConv,
-    RescaledLinear: QuantizedLoraLayer,  # which refuses it
+    RescaledLinear: QuantizedLoraLinear,
 }
 
 

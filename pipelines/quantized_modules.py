@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -225,19 +226,20 @@ class Int8Conv(FixedScaleModule):
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
 
 
-def replace_modules(model: nn.Module, config: Any) -> None:
+def replace_modules(model: nn.Module, config: Any, folder: Path | None = None) -> None:
     """Prepares a model, in place, for loading quantized weights.
 
     Args:
         model: The model without weights.
         config: Its `quantization_config`: an `AwqConfig` or a `TransformersAwqConfig`.
+        folder: Where it is loaded from.
     """
     strip_modules(model, config.unused_blocks, config.unused_modules)
     with torch.device("meta"):
         replace_linears(model, config.group_size, config.modules_to_not_convert or [], config.extra_config)
         replace_embeddings(model, config.embeddings)
         replace_convolutions(model, config.convolutions)
-    enable_lora_adapters(model, config.rescaled_linears)
+    enable_lora_adapters(model, config.rescaled_linears, folder)
 
 
 def replace_linears(

@@ -15,7 +15,11 @@ from .solver.layer_stats import LayerStats
 
 def save_block(results: Mapping[str, BlockResult], overflows: Sequence[str], file: Path) -> None:
     """Stores a block: its tensors, named `scheme:name`, and as metadata its layers' statistics and overflows."""
-    tensors = {f"{name}:{key}": tensor for name, result in results.items() for key, tensor in result.tensors.items()}
+    tensors = {
+        f"{name}:{key}": tensor
+        for name, result in results.items()
+        for key, tensor in (result.tensors | result.rescaling).items()
+    }
     layers = {name: [_describe(layer) for layer in result.layers] for name, result in results.items()}
     write_tensors(tensors, file, json.dumps({"layers": layers, "overflows": list(overflows)}))
 

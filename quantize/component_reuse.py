@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from ..common.errors import UserError
+from ..pipelines.lora_scales import read_scale_tensors
 from ..recipes.loader import validate_settings
 from ..recipes.schema import PRIMARY, QuantizationSettings
 from ..storage.checkpoint import Checkpoint, write_tensors
@@ -68,6 +69,8 @@ class SharedComponent:
                     for scheme, checkpoint in checkpoints.items()
                     for name, tensor in _load_block(checkpoint, block.path)
                 }
+                scales = read_scale_tensors(self.artifact.model / self.name, f"{block.path}.")
+                tensors |= {f"{PRIMARY}:{name}": scale for name, scale in scales.items()}
                 layers = {scheme: self._list_layers(scheme, block) for scheme in schemes}
                 write_tensors(tensors, file, json.dumps({"layers": layers, "overflows": []}))
 

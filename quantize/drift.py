@@ -20,6 +20,7 @@ from ..common.memory import malloc_trim
 from ..common.progress import Progress
 from ..numerics.affine import dequantize
 from ..numerics.awq_packing import AwqTensors, unpack_awq
+from ..pipelines.lora_scales import SCALE_NAMES
 from ..pipelines.sampling import SamplingParams, generate_images
 from .calibration.state import load_reference_outputs
 from .calibration.streaming import load_streaming_pipeline, stream_or_load
@@ -124,7 +125,7 @@ def _replace_weights(component: ComponentPlan, workspace: Workspace, select: Cal
                 continue
             if kind == "qweight":
                 changes[f"{module}.weight"] = partial(_read_dequantized, file, f"{variant}:{module}")
-            elif kind not in ("qzeros", "scales"):
+            elif kind not in ("qzeros", "scales", *SCALE_NAMES):
                 changes[name] = partial(_read_replacement, file, key)
     return replace(component, checkpoint=component.checkpoint.with_changes(changes))
 

@@ -20,6 +20,7 @@ from ..numerics.awq_packing import AwqTensors
 from ..numerics.int8_rows import Int8Rows, quantize_rows
 from ..pipelines.byte_order_marks import copy_without_mark
 from ..pipelines.empty_modules import find_config_part
+from ..pipelines.lora_scales import SCALE_NAMES, write_lora_scales
 from ..recipes.schema import PRIMARY, Scheme
 from ..storage.checkpoint import Checkpoint, write_sharded
 from ..storage.files import FileRecord, read_json_object, write_json
@@ -73,6 +74,7 @@ def save_quantized_pipeline(
         tensors = _with_tuned(iterate_tensors(component, plan, workspace, dtype), component, workspace, PRIMARY)
         tensors = _with_progress(tensors, component, progress)
         _write_component(model / component.name, tensors, config, component.library)
+        write_lora_scales(dict(_iterate_lora_scales(component, workspace)), model / component.name)
         for name, scheme in plan.settings.extra_schemes.items() if component.blocks else ():
             tensors = _with_tuned(iterate_scheme_tensors(component, workspace, name), component, workspace, name)
             config = _build_scheme_config(component, workspace, name, scheme)
@@ -211,12 +213,27 @@ def _locate_results(
     component: ComponentPlan, workspace: Workspace, scheme: str
 ) -> Iterator[tuple[str, tuple[Path, str]]]:
     """Yields the names of quantized tensors with their file in the workspace and their name in it."""
+    for name, location in _locate_tensors(component, workspace, scheme):
+        if not name.endswith(SCALE_NAMES):
+            yield name, location
+
+
+def _locate_tensors(
+    component: ComponentPlan, workspace: Workspace, scheme: str
+) -> Iterator[tuple[str, tuple[Path, str]]]:
     for block in component.blocks:
         file = workspace.block_file(block.name)
         for key in list_tensor_names(file):
             key_scheme, _, name = key.partition(":")
             if key_scheme == scheme:
                 yield name, (file, key)
+
+
+def _iterate_lora_scales(component: ComponentPlan, workspace: Workspace) -> Iterator[tuple[str, Tensor]]:
+    """Yields what LoRAs beside linears of a component are scaled by, as `find_rescaling` returned it."""
+    for name, location in _locate_tensors(component, workspace, PRIMARY):
+        if name.endswith(SCALE_NAMES):
+            yield name, read_tensor(*location)
 
 
 def _downcast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -239,7 +256,14 @@ def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[st
 def read_rescaled_linears(component: ComponentPlan, workspace: Workspace) -> list[str]:
     """Returns the linears that read or return other values than in the original, by path."""
     layers = _read_layers(component, workspace, PRIMARY)
-    return [linear for linear, layer in layers.items() if layer.get("is_rescaled")]
+    marked = [linear for linear, layer in layers.items() if layer.get("is_rescaled")]
+    # Also linears that are not quantized, before which nothing is.
+    scaled = [
+        name.rpartition(".")[0]
+        for name, _ in _locate_tensors(component, workspace, PRIMARY)
+        if name.endswith(SCALE_NAMES)
+    ]
+    return list(dict.fromkeys((*marked, *scaled)))
 
 
 def read_linear_schemes(component: ComponentPlan, plan: QuantizationPlan, workspace: Workspace) -> dict[str, Scheme]:

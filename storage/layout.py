@@ -13,6 +13,7 @@ EVALUATION, BENCH, WORK, SOLUTIONS = "evaluation", "bench", ".work", "solutions"
 GGUF, DIFFUSERS, COMFYUI, COMPRESSED_TENSORS = "gguf", "diffusers", "comfyui", "compressed-tensors"
 MANIFEST, MODEL_INDEX, CONFIG_NAME = "manifest.json", "model_index.json", "pipeline.json"
 SCHEDULER_CONFIG = "scheduler_config.json"
+LORA_SCALES = "lora/scales.safetensors"  # in a component of a quantized pipeline
 WEIGHT_EXPORT_NAME = "export.json"
 CHECKSUMS_NAME = "SHA256SUMS"
 DESCRIPTION_NAME, CARD_NAME, SBOM_NAME = "artifact.json", "README.md", "sbom.cdx.json"  # of an artifact as a whole

@@ -15,7 +15,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.validation import format_value
 from .files import list_files, read_json_object
-from .layout import MODEL_INDEX, SOLUTIONS, is_pipeline
+from .layout import LORA_SCALES, MODEL_INDEX, SOLUTIONS, is_pipeline
 from .recovery import advise_recovery
 from .relative_path import is_file_name
 
@@ -99,14 +99,15 @@ def find_stray_files(pipeline: Path) -> list[Path]:
 
     These are weight files beside those that are loaded, such as other variants, the whole model in one file at the top,
     or weights of another runtime; and folders with weights that model_index.json does not name, but for the solutions
-    of a quantized model.
+    and the scales for LoRAs of a quantized model.
 
     Raises:
         UserError: A component folder has no weights that can be loaded.
     """
     selected = [select_weight_files(folder) for folder in find_weight_folders(pipeline)]
     components = {files.folder.name for files in selected}
-    paths = [path for path in map(Path, list_files(pipeline)) if path.parts[0] != SOLUTIONS]
+    files = (path for path in map(Path, list_files(pipeline)) if Path(*path.parts[1:]) != Path(LORA_SCALES))
+    paths = [path for path in files if path.parts[0] != SOLUTIONS]
     weights = [path for path in paths if SUFFIX in path.name or path.suffix in OTHER_SUFFIXES]
     unused = {path.parts[0] for path in weights if len(path.parts) > 1} - components
     strays = {path for files in selected for path in files.strays}

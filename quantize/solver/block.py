@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...models.base.family import Fold
 from ...numerics.affine import QuantizedWeight, dequantize
-from ...numerics.awq_packing import QMAX, pack_awq
+from ...numerics.awq_packing import QMAX, pack_awq, pack_int8
 from ...recipes.schema import PRIMARY, QuantizationSettings, Scheme, Step
 from ..algorithms.activation_rounding import CalibrationActivations
 from ..algorithms.fp16_range import cumulative_shifts, pow2_exponents
@@ -27,7 +27,8 @@ from .block_weights import load_block_weights
 from .calibration_source import BalancedCalibration, CalibrationSource, get_exponents
 from .candidates import GPTQ, VARIANTS, Candidate, Choice, ValidatedInput, list_candidates
 from .layer import LayerInput, LayerResult, quantize_layer
-from .layer_stats import LayerStats, describe_float_layer, describe_layer, mark_rescaled, merge_scaled_errors
+from .layer_stats import LayerStats, describe_float_layer, describe_layer, merge_scaled_errors
+from .rescaling import InputScales, Moves, find_rescaling, mark_rescaled
 from .scale_folder import ScaleFolder
 
 
@@ -38,10 +39,12 @@ class BlockResult:
     Attributes:
         tensors: What replaces the block's parameters, by full name.
         layers: Statistics of its linears.
+        rescaling: See `find_rescaling`; empty with 8-bit activations.
     """
 
     tensors: dict[str, Tensor]
     layers: tuple[LayerStats, ...]
+    rescaling: dict[str, Tensor] = field(default_factory=dict)
 
 
 def quantize_block(
@@ -186,7 +189,7 @@ class _BlockSolver:
                 tensors |= self._float_tensors(linear, weight)
                 rounded = quantize_layer(linear, weight, layer_input, ())
                 layers.append(describe_float_layer(f"{self.block.name}.{linear}", rounded, self.steps))
-        return BlockResult(tensors, (*layers, *self._idle_stats(weights, scheme)))
+        return self._finish(tensors, (*layers, *self._idle_stats(weights, scheme)), {})
 
     def solve_variants(self, weights: Weights, scheme: Scheme, refines: bool) -> dict[str, BlockResult]:
         """Quantizes with every variant of `best`. What several of them try is computed once."""
@@ -252,8 +255,12 @@ class _BlockSolver:
                     unscaled = quantize_layer(linear, original[f"{linear}.weight"], unscaled_input, ())
                     result = merge_scaled_errors(unscaled, result)
                 layers.append(self._describe_layer(name, result, choice, is_scaled=group in scales))
-        marked = mark_rescaled(layers, self.block, scales, self.pow2_shifts, get_exponents(self.calibration))
-        return BlockResult(tensors, (*marked, *self._idle_stats(weights, scheme)))
+        return self._finish(tensors, (*layers, *self._idle_stats(weights, scheme)), scales)
+
+    def _finish(self, tensors: Weights, layers: Sequence[LayerStats], scales: InputScales) -> BlockResult:
+        moves = Moves(scales, self.pow2_shifts, get_exponents(self.calibration))
+        rescaling = find_rescaling(self.component, self.block, moves)
+        return BlockResult(tensors, tuple(mark_rescaled(layers, self.component.name, rescaling)), rescaling)
 
     def _describe_layer(self, name: str, result: LayerResult, choice: Choice, is_scaled: bool) -> LayerStats:
         stats = describe_layer(name, result)
@@ -433,17 +440,10 @@ class _BlockSolver:
         """Returns the stored tensors of a linear, its rows divided by their power of two."""
         scales = quantized.qparams.scales * 2.0 ** -self.pow2_shifts.get(linear, 0)
         quantized = quantized._replace(qparams=quantized.qparams._replace(scales=scales))
-        packed = pack_awq(quantized)._asdict() if quantized.qparams.qmax == QMAX else _pack_int8(quantized)
-        return {f"{self.block.path}.{linear}.{kind}": tensor for kind, tensor in packed.items()}
+        packed = pack_awq(quantized) if quantized.qparams.qmax == QMAX else pack_int8(quantized)
+        return {f"{self.block.path}.{linear}.{kind}": tensor for kind, tensor in packed._asdict().items()}
 
     def _input_scale(self, linear: str, inputs: CalibrationActivations) -> Tensor:
         """Returns the static scale of a linear's input, (), divided as the linears before it divide that input."""
         shifts_before = cumulative_shifts(self.block, self.pow2_shifts).get(linear, 0) - self.pow2_shifts.get(linear, 0)
         return torch.tensor(inputs.scale * 2.0**-shifts_before)
-
-
-def _pack_int8(quantized: QuantizedWeight) -> dict[str, Tensor]:
-    """Arranges 8-bit codes as AWQ does, one byte each: qweight (in, out), qzeros and scales (groups, out)."""
-    qparams = quantized.qparams
-    tensors = {"qweight": quantized.codes.T, "qzeros": qparams.zero_points.T, "scales": qparams.scales.T.half()}
-    return {kind: tensor.contiguous() for kind, tensor in tensors.items()}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
-
 from ...recipes.schema import Step
-from ..algorithms.fp16_range import cumulative_shifts
-from ..plan import LinearGroup, QuantBlock
 from .layer import LayerResult
 
 
@@ -29,7 +25,7 @@ class LayerStats:
             is scaled.
         validation_error: With `choose`, `error` on tokens of prompts that nothing was solved on; None without such.
         is_rescaled: The linear reads or returns other values than in the original, since a scale or a power of two was
-            moved. What was trained beside the original, such as a LoRA, does not fit it.
+            moved. What was trained beside the original, such as a LoRA, needs the same scales.
     """
 
     layer: str
@@ -60,31 +56,3 @@ def describe_float_layer(layer: str, rounded: LayerResult, steps: Sequence[Step]
     """Returns the statistics of a linear that stays in floating point, with what rounding would have cost."""
     stats = describe_layer(layer, rounded)
     return replace(stats, error=0.0, steps=stats.steps | dict.fromkeys(steps, 0.0), stays_float=True)
-
-
-def mark_rescaled(
-    layers: Sequence[LayerStats],
-    block: QuantBlock,
-    scales: Mapping[LinearGroup, Tensor],
-    pow2_shifts: Mapping[str, int],
-    exponents: Mapping[str, int],
-) -> Iterator[LayerStats]:
-    """Yields the statistics of a block's linears, with those marked that read or return other values.
-
-    Args:
-        layers: The statistics.
-        block: The block.
-        scales: What the input of each group of linears was divided by, (in,).
-        pow2_shifts: The exponent k by whose power of two each linear's rows are divided.
-        exponents: The exponent k by whose power of two the output of each fold's `prev_op` was divided.
-    """
-    scaled = [group for group, scale in scales.items() if bool((scale != 1).any())]
-    rescaled = {linear for group in scaled for linear in group.linears}
-    folds = [group.fold for group in scaled if group.fold]
-    folds += [fold for fold in block.spec.folds if exponents.get(fold.prev_op)]
-    rescaled.update(name for fold in folds for name in (*fold.prev_ops, *fold.linears))
-    for chain in block.spec.chains if any(pow2_shifts.values()) else ():
-        shifts = cumulative_shifts(block, pow2_shifts)
-        rescaled.update(name for name in chain.linears if shifts[name] or pow2_shifts.get(name))
-    for layer in layers:
-        yield replace(layer, is_rescaled=layer.layer.removeprefix(f"{block.name}.") in rescaled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,11 +204,17 @@ def scaled(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResu
     return quantize(tiny, tmp_path_factory.mktemp("scaled") / "artifact", method="awq")
 
 
-def test_an_adapter_beside_a_scaled_layer_is_refused_and_leaves_nothing(lora: Path, scaled: QuantizeResult) -> None:
+def test_without_the_scales_an_adapter_beside_a_scaled_layer_is_refused_and_leaves_nothing(
+    lora: Path, scaled: QuantizeResult, tmp_path: Path
+) -> None:
+    """As in artifacts of earlier releases."""
     pytest.importorskip("peft")
-    pipeline = load_pipeline(scaled.model, torch.float32)
+    model = tmp_path / "model"
+    shutil.copytree(scaled.model, model)
+    shutil.rmtree(model / "transformer" / "lora")
+    pipeline = load_pipeline(model, torch.float32)
     before = denoise(pipeline)
-    with pytest.raises(UserError, match=r"layers\.\d+\..* has scaled.*--lora.*--method gptq"):
+    with pytest.raises(UserError, match=r"layers\.\d+\..* has scaled.*no lora/scales.*Quantize again"):
         pipeline.load_lora_weights(lora, adapter_name="style")
     assert torch.equal(denoise(pipeline), before)
     assert "style" not in pipeline.get_active_adapters()
