@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.requirements import reject_failed_import
+from ..models.shared.lora_bases import guess_lora_base
 
 MAX_REASON = 200  # characters
 
@@ -78,8 +79,10 @@ def convert_lora(
     except Exception as error:  # a converter may raise anything for the file of another model
         reject_failed_import(error)
         reason = " ".join((str(error) or type(error).__name__).split())[:MAX_REASON]
+        base = guess_lora_base(tensors)
+        names = f" Its names are those of a LoRA for {base}." if base else ""
         raise UserError(
-            f"diffusers cannot read {file} as a LoRA for a {pipeline_class}: {reason}. "
+            f"diffusers cannot read {file} as a LoRA for a {pipeline_class}: {reason}.{names} "
             "Use a LoRA that was trained for this model."
         ) from error
     reached = _find_sources(converted.values())

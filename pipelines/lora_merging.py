@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.name_list import list_names
+from ..models.shared.lora_bases import guess_lora_base
 from ..storage.checkpoint import Checkpoint
 from .hub import read_pipeline_class
 from .lora_conversion import convert_lora, get_lora_loader
@@ -78,7 +79,8 @@ def merge_loras(
     updates: dict[str, dict[str, list[LoraUpdate]]] = {}
     for spec in specs:
         layers = _read_layers(spec, pipeline, checkpoints)
-        _require_layers(spec.file, layers, pipeline)
+        denoiser = checkpoints[_find_denoiser(read_pipeline_class(pipeline), checkpoints)]
+        _require_layers(spec.file, layers, pipeline, denoiser)
         for (component, name), update in layers.updates.items():
             scaled = replace(update, scale=update.scale * spec.weight)
             _check_update(spec.file, component, name, scaled, checkpoints[component])
@@ -196,20 +198,27 @@ def _find_name(checkpoint: Checkpoint, path: str, kind: str) -> str | None:
     return next((name for name in names if name in checkpoint), None)
 
 
-def _require_layers(file: Path, layers: _Layers, pipeline: Path) -> None:
+def _require_layers(file: Path, layers: _Layers, pipeline: Path, denoiser: Checkpoint) -> None:
     """Raises UserError where a key has no layer."""
     if not layers.unknown:
         return
     listed = list_names(layers.unknown)
+    base = guess_lora_base(layers.unknown)
+    is_foreign = base and base != guess_lora_base(denoiser.names())
     if not layers.updates:
+        made_for = f"another base model, by its names {base}" if is_foreign else "another base model"
         raise UserError(
-            f"{file} is a LoRA for another base model: none of its keys has a layer in {pipeline}, as diffusers reads "
+            f"{file} is a LoRA for {made_for}: none of its keys has a layer in {pipeline}, as diffusers reads "
             f"them ({listed}). Use a LoRA that was trained for this model."
         )
-    number = len(layers.unknown)
+    number, suspicion = len(layers.unknown), ""
+    if is_foreign:
+        suspicion = f" It looks like a LoRA for another base model, by its names {base}."
+    elif number > len(layers.updates):
+        suspicion = " It looks like a LoRA for another base model, since most of its layers are not there."
     raise UserError(
         f"{number} {'key' if number == 1 else 'keys'} of {file} {'has' if number == 1 else 'have'} no layer in "
-        f"{pipeline}: {listed}. "
+        f"{pipeline}: {listed}.{suspicion} "
         "Use a LoRA that was trained for this model."
     )
 

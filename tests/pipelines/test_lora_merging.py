@@ -164,7 +164,23 @@ def test_half_of_a_layer_is_an_incomplete_file(missing: str, tiny: Path, tmp_pat
 def test_a_lora_for_another_family_is_one_sentence(tiny: Path, tmp_path: Path, kind: str) -> None:
     foreign = {"single_blocks.0.linear1": (torch.ones(2, 8), torch.ones(8, 2))}
     lora = FORMATS[kind](tmp_path / "a.safetensors", foreign)
-    require_error(tiny, lora, r"another base model: none of its keys|cannot read .* as a LoRA for a ZImagePipeline")
+    none = r"another base model, by its names FLUX\.1: none of its keys.*single[._]blocks"
+    require_error(
+        tiny, lora, rf"{none}|cannot read .* as a LoRA for a ZImagePipeline.*names are those .* FLUX\.1\. Use"
+    )
+
+
+def test_a_lora_of_which_some_layers_fit_looks_like_one_for_another_base_model(
+    tiny: Path, tmp_path: Path, factors: Factors
+) -> None:
+    foreign = {
+        f"single_transformer_blocks.{number}.attn.to_q": (torch.ones(2, 8), torch.ones(8, 2)) for number in range(2)
+    }
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", {**factors, **foreign})
+    require_error(tiny, lora, r"4 keys .* no layer .*single_trans.*\. It looks like .* another base .* FLUX\.1\. Use")
+    deep = {f"layers.{number}.attention.to_q": (torch.ones(2, 8), torch.ones(8, 2)) for number in range(6, 16)}
+    lora = write_diffusers_lora(tmp_path / "a.safetensors", {**factors, **deep})
+    require_error(tiny, lora, r"20 keys .* and 15 more\. It looks like .* since most of its layers are not there\. Use")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
