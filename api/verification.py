@@ -46,6 +46,7 @@ from ..storage.published_model import CHECKSUMS_SINCE, PublishedModel, read_publ
 from ..storage.recognition import is_artifact, reject_path
 from ..storage.weight_export import read_weight_export
 from .description_check import find_description_problems, list_absent_parts
+from .result_check import find_changed_results
 
 REPOSITORY = "repository"  # what the report calls a published one
 ADVICE = "Give an artifact that edgepress made, or one of its folders, such as model and onnx"
@@ -185,7 +186,8 @@ def verify(
         with HashMemory(rehash) as hashes:
             report = replace(report, folders=(*folders, _verify_listed(kit, KIT, hashes, progress, f"{KIT}/")))
     outdated = () if report.problems else tuple(find_outdated_results(artifact))
-    report = replace(report, added=(*described, *_find_added_to_top(artifact)), outdated=outdated)
+    added = (*described, *_find_added_to_top(artifact), *find_changed_results(artifact))
+    report = replace(report, added=added, outdated=outdated)
     report = _add_links(report, artifact.path)
     return report if report.problems else replace(report, absent=tuple(list_absent_parts(artifact)))
 

@@ -97,14 +97,17 @@ def evaluate(context: click.Context, /, recipe: str | None, as_json: bool, **opt
 def report(results: Path, output: Path | None, as_json: bool) -> None:
     """Write the reports of RESULTS.json again."""
     from ..evaluate.report import check_reports, write_report
+    from ..evaluate.report.publishing import EVALUATION_FILES
     from ..evaluate.results.schema import load_results
+    from ..storage.result_checksums import record_results
 
     loaded = load_results(results)
     folder = output or results.parent
     if output:
         check_results_folder(output)
     check_reports(folder)
-    write_report(loaded, folder)
+    with record_results(EVALUATION_FILES, folder):
+        write_report(loaded, folder)
     _print_results(loaded, folder, as_json, "Warning")  # the reports are written, which is what was asked for
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..storage.atomic_file import atomic_write
 from ..storage.files import write_json
+from ..storage.result_checksums import record_results
 from .report import render_report
 from .schema import BenchResults
 
@@ -71,8 +72,9 @@ def publish_results(results: BenchResults, output: Path) -> Path:
 def _write(results: BenchResults, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = render_report(results)
-    write_json(results.model_dump(mode="json"), folder / RESULTS_FILE)
-    atomic_write(folder / REPORT_FILE, lambda temporary: temporary.write_text(report, "utf-8"))
+    with record_results((RESULTS_FILE, REPORT_FILE), folder):
+        write_json(results.model_dump(mode="json"), folder / RESULTS_FILE)
+        atomic_write(folder / REPORT_FILE, lambda temporary: temporary.write_text(report, "utf-8"))
 
 
 def _keep_earlier(output: Path) -> None:
@@ -83,8 +85,9 @@ def _keep_earlier(output: Path) -> None:
     folder = output / _find_name(files[0])
     if not (folder / RESULTS_FILE).is_file():
         folder.mkdir(exist_ok=True)
-        for file in reversed(files):  # the results are the last to be moved: the report follows from them
-            file.replace(folder / file.name)
+        with record_results((RESULTS_FILE, REPORT_FILE), folder, output):
+            for file in reversed(files):  # the results are the last to be moved: the report follows from them
+                file.replace(folder / file.name)
 
 
 def _find_name(file: Path) -> str:

@@ -17,11 +17,12 @@ from ..pipelines.sampling import resolve_dtype
 from ..pipelines.tokenizer_loading import check_tokenizers
 from ..recipes.key_errors import checking_key
 from ..storage.files import folder_bytes, hash_files, write_json
-from ..storage.layout import Artifact
+from ..storage.layout import LOCAL, LOCAL_CHECKSUMS, TIMINGS, Artifact
 from ..storage.manifest import read_manifest
 from ..storage.preflight import check_disk_space
 from ..storage.provenance import find_stale_exports
 from ..storage.publishing import remove_folder
+from ..storage.result_checksums import record_results
 from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import write_source_location
 from ..storage.weight_files import find_stray_files
@@ -102,9 +103,10 @@ def run_quantization(
 def _finish(workspace: Workspace, job: QuantizationJob, seconds: dict[str, float], *, remove_exports: bool) -> None:
     """Does what is left to do once a model is published, and removes the workspace last: it says that this is left."""
     _retire_stale_exports(workspace.artifact, remove=remove_exports)
-    write_json(seconds, workspace.artifact.timings)
     loras = [parse_lora(text).location for text in job.recipe.loras]
-    write_source_location(job.plan.source, workspace.artifact, loras)
+    with record_results((TIMINGS, LOCAL), workspace.artifact.path, list_name=LOCAL_CHECKSUMS):
+        write_json(seconds, workspace.artifact.timings)
+        write_source_location(job.plan.source, workspace.artifact, loras)
     workspace.clear()
 
 

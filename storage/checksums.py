@@ -26,23 +26,28 @@ LINE = re.compile(r"(?P<escaped>\\?)(?P<sha256>[0-9a-f]{64})  (?P<path>.+)")
 ESCAPE = "\\"  # what a line with such a name begins with
 
 
-def write_checksums(files: Sequence[FileRecord], folder: Path) -> None:
+def write_checksums(files: Sequence[FileRecord], folder: Path, name: str = CHECKSUMS_NAME) -> None:
     """Writes SHA256SUMS into a folder.
 
     Args:
         files: What it lists, by paths relative to the folder.
         folder: The folder.
+        name: Another name of the file.
     """
     text = "".join(_format_line(file.path, file.sha256) for file in sorted(files, key=lambda file: file.path))
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, "utf-8")
 
-    atomic_write(folder / CHECKSUMS_NAME, write)
+    atomic_write(folder / name, write)
 
 
-def read_checksums(folder: Path) -> dict[str, str] | None:
+def read_checksums(folder: Path, name: str = CHECKSUMS_NAME) -> dict[str, str] | None:
     """Reads the SHA256SUMS of a folder.
+
+    Args:
+        folder: The folder.
+        name: Another name of the file.
 
     Returns:
         SHA-256 in hexadecimal by path; None if there is no such file.
@@ -51,7 +56,7 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
         UserError: The file cannot be read, or has a line of another form. Nothing else lists the hash of this file, so
             that not even a blank line may differ from what `sha256sum` writes.
     """
-    file = folder / CHECKSUMS_NAME
+    file = folder / name
     try:
         text = read_regular_text(file, newline="")
     except FileNotFoundError:

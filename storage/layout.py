@@ -28,6 +28,7 @@ MARKERS = {  # keys of which no other program's files of these names have most
 SIMULATOR_FOLDER = "simulator"  # in `rknn`: what the toolkit needs to build the parts again; a board may lack it
 ENGINES_FOLDER = "engines"  # in `onnx`: what build_engines.sh builds there on a board
 TIMINGS, LOCAL = "timings.json", "local.json"
+LOCAL_CHECKSUMS = "local.sha256"  # of these two, as SHA256SUMS
 ARTIFACTS = Path("artifacts")  # where artifacts are written by default
 GENERATORS = (MODEL, ONNX, RKNN)  # folders of an artifact that images can be generated with
 # Folders of an artifact whose weights other programs load.
@@ -47,6 +48,7 @@ TOP_NAMES = (
     BOARD_SIGNATURE,
     TIMINGS,
     LOCAL,
+    LOCAL_CHECKSUMS,
 )  # all that an artifact consists of
 
 

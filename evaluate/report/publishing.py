@@ -14,6 +14,7 @@ import hashlib
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...storage.result_checksums import record_results
 from ..results.plan_name import name_plan
 from ..results.schema import Results, load_results, save_results
 from .writer import REPORT_FILES, write_report
@@ -33,15 +34,18 @@ def publish_results(results: Results, output: Path) -> None:
     Reports of an earlier run of the plan are removed: they would show another verdict until the new ones are written.
     """
     folder = get_plan_folder(results, output)
-    save_results(results, folder / RESULTS_FILE)
-    for name in REPORT_FILES:
-        (folder / name).unlink(missing_ok=True)
-    save_results(results, output / RESULTS_FILE)
+    with record_results(EVALUATION_FILES, folder, output):
+        save_results(results, folder / RESULTS_FILE)
+        for name in REPORT_FILES:
+            (folder / name).unlink(missing_ok=True)
+        save_results(results, output / RESULTS_FILE)
 
 
 def publish_reports(results: Results, output: Path) -> None:
     """Writes the reports next to both files of `publish_results`."""
-    write_report(results, get_plan_folder(results, output), output)
+    folders = get_plan_folder(results, output), output
+    with record_results(EVALUATION_FILES, *folders):
+        write_report(results, *folders)
 
 
 def withdraw_latest(output: Path) -> Path | None:
@@ -58,11 +62,12 @@ def withdraw_latest(output: Path) -> Path | None:
     folder = output / _find_name(files)
     is_copy = files[-1].name == RESULTS_FILE and _have_equal_content(files[-1], folder / RESULTS_FILE)
     folder.mkdir(exist_ok=True)
-    for file in files:
-        if is_copy:
-            file.unlink()
-        else:
-            file.replace(folder / file.name)
+    with record_results(EVALUATION_FILES, folder, output):
+        for file in files:
+            if is_copy:
+                file.unlink()
+            else:
+                file.replace(folder / file.name)
     return folder
 
 

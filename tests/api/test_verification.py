@@ -22,6 +22,7 @@ from edgepress.storage.files import record_file
 from edgepress.storage.layout import Artifact
 from edgepress.storage.outdated_results import digest_published, find_outdated_results
 from edgepress.storage.pipeline_config import read_onnx_config
+from edgepress.storage.result_checksums import record_results
 
 FILES = (
     "SHA256SUMS",
@@ -153,6 +154,21 @@ def test_a_linked_folder_fails(artifact: Path, tmp_path: Path) -> None:
     (artifact / "onnx").rename(tmp_path / "graphs")
     (artifact / "onnx").symlink_to(tmp_path / "graphs")
     assert statuses(verify(artifact)) == {"onnx": "link"}
+
+
+@pytest.mark.parametrize("name", ["evaluation/results.json", "bench/plan/bench.json", "timings.json"])
+def test_results_and_settings_of_the_machine_are_compared_where_hashes_are_recorded(artifact: Path, name: str) -> None:
+    file = artifact / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with record_results(
+        [file.name], file.parent, list_name="local.sha256" if file.parent == artifact else "SHA256SUMS"
+    ):
+        file.write_text("{}")
+    assert verify(artifact).passed
+    flip(file, 1)
+    assert statuses(verify(artifact)) == {name: "changed"}
+    file.unlink()
+    assert statuses(verify(artifact)) == {name: "missing"}
 
 
 def test_graphs_of_a_model_that_was_replaced_are_stale(artifact: Path) -> None:

@@ -52,7 +52,7 @@ def test_two_folders_are_compared_and_shown(
     assert "text accuracy" in result.stdout
     assert "Written to out" in result.stdout
     assert len(load_results(tmp_path / "out" / "results.json").samples) == 2
-    names = {"results.json", "report.html", "report.md", "junit.xml"}
+    names = {"results.json", "report.html", "report.md", "junit.xml", "SHA256SUMS"}
     assert {file.name for file in (tmp_path / "out").iterdir() if file.is_file()} == names
     (folder,) = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
     assert folder.name.startswith("2-prompts-of-set-64x64-1-step-")

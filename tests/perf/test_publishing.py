@@ -10,12 +10,16 @@ from helpers.bench_results import PI, VERSION_1, make_results
 
 from edgepress.perf.publishing import name_plan, publish_results
 from edgepress.perf.schema import BenchResults, summarize_timings
+from edgepress.storage.checksums import read_checksums
+from edgepress.storage.files import hash_file
 
 FILES = ("bench.json", "bench.md")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """What all files hold, but for the lists of their hashes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def make_smaller(results: BenchResults) -> BenchResults:
@@ -33,6 +37,13 @@ def test_a_run_of_another_plan_leaves_earlier_results(tmp_path: Path) -> None:
     for name, results in {".": small, name_plan(small): small, name_plan(good): good}.items():
         assert BenchResults.model_validate_json((tmp_path / name / "bench.json").read_text("utf-8")) == results
         assert (tmp_path / name / "bench.md").is_file()
+
+
+def test_hashes_of_all_files_are_recorded(tmp_path: Path) -> None:
+    results = make_results(100)
+    publish_results(results, tmp_path)
+    for folder in (tmp_path, tmp_path / name_plan(results)):
+        assert read_checksums(folder) == {name: hash_file(folder / name) for name in FILES}
 
 
 def test_a_run_that_ended_early_replaces_no_complete_results(tmp_path: Path) -> None:

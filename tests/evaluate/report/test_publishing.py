@@ -33,7 +33,9 @@ def publish(results: Results, output: Path) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """What all files hold, but for the lists of their hashes."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "SHA256SUMS"]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 @pytest.mark.slow
@@ -45,8 +47,11 @@ def test_the_latest_results_are_on_top_and_all_are_in_folders(small: Results, la
     assert load_results(tmp_path / "results.json") == small
     assert load_results(get_plan_folder(small, tmp_path) / "results.json") == small
     folders = {get_plan_folder(results, tmp_path).name for results in (small, large)}
-    assert {file.name for file in tmp_path.iterdir()} == {*EVALUATION_FILES, *folders}
-    assert {file.name for folder in folders for file in (tmp_path / folder).iterdir()} == set(EVALUATION_FILES)
+    assert {file.name for file in tmp_path.iterdir()} == {*EVALUATION_FILES, "SHA256SUMS", *folders}
+    assert {file.name for folder in folders for file in (tmp_path / folder).iterdir()} == {
+        *EVALUATION_FILES,
+        "SHA256SUMS",
+    }
 
 
 def test_what_is_withdrawn_remains_in_its_folder(small: Results, tmp_path: Path) -> None:
@@ -97,7 +102,7 @@ def test_an_interrupted_withdrawal_is_completed(small: Results, tmp_path: Path) 
     publish(small, tmp_path)
     (tmp_path / "report.html").unlink()
     assert withdraw_latest(tmp_path) == get_plan_folder(small, tmp_path)
-    assert len(list(get_plan_folder(small, tmp_path).iterdir())) == len(EVALUATION_FILES)
+    assert len(list(get_plan_folder(small, tmp_path).iterdir())) == len({*EVALUATION_FILES, "SHA256SUMS"})
 
 
 @pytest.mark.slow
