@@ -19,7 +19,7 @@ def provider_option(function: F) -> F:
         "providers",
         multiple=True,
         metavar="NAME",
-        help="ONNX Runtime execution provider, such as CUDA; may be repeated.  [default: CPU]",
+        help="ONNX Runtime execution provider, such as CUDA, or auto; may be repeated.  [default: CPU]",
     )(function)
 
 

@@ -14,6 +14,7 @@ from ..storage.checksums import write_checksums
 from ..storage.complete_artifact import require_complete
 from ..storage.files import list_files, record_file
 from ..storage.layout import KIT, Artifact
+from ..storage.pipeline_config import OnnxPipelineConfig, read_export_config
 from ..storage.preflight import check_writable_folder
 from ..storage.recognition import require_export
 from .wheelhouse import find_wheel_machine, find_wheel_python, require_wheels
@@ -78,10 +79,12 @@ def write_board_kit(path: Path, wheelhouse: Path | None = None) -> Path:
 
 def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
     parts = [part for part, exists in (("onnx", artifact.has_onnx), ("rknn", artifact.has_rknn)) if exists]
+    is_for_gpu = artifact.has_onnx and _uses_tensorrt_format(artifact)
     values = {
         "name": artifact.path.resolve().name,
         "memory": _render_memory(_read_memory(artifact)),
-        "private_devices": "no" if artifact.has_rknn else "yes",
+        "provider": " --provider auto" if is_for_gpu else "",
+        "private_devices": "no" if artifact.has_rknn or is_for_gpu else "yes",
         "python": find_wheel_python(wheelhouse) if wheelhouse else CONTAINER_PYTHON,
         "machine": find_wheel_machine(wheelhouse) if wheelhouse else "",
         "copies": "\n".join(f"COPY {part}/ /opt/edgepress/artifact/{part}/" for part in parts),
@@ -92,6 +95,12 @@ def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
     if wheelhouse is not None:
         shutil.copytree(wheelhouse, folder / WHEELHOUSE)
     write_checksums([record_file(folder, name) for name in list_files(folder)], folder)
+
+
+def _uses_tensorrt_format(artifact: Artifact) -> bool:
+    """Whether the graphs are in the form that TensorRT takes, and not in that of ONNX Runtime's own products."""
+    config = read_export_config(artifact.onnx)
+    return isinstance(config, OnnxPipelineConfig) and config.format == "qdq"
 
 
 def _read_memory(artifact: Artifact) -> _Memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..thread_settings import ANY_THREADS, ThreadSettings
 
 PROVIDER_SUFFIX = "ExecutionProvider"
 CPU_PROVIDERS = ("CPUExecutionProvider",)
+AUTO = "auto"
+PREFERRED_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", *CPU_PROVIDERS)  # that `auto` chooses from
 ACCURACY_LEVEL_ENTRY = "session.qdq_matmulnbits_accuracy_level"  # of products with weights from DequantizeLinear
 EXACT_INT8_ENTRY = "session.x64quantprecision"
 STOP_SPINNING_ENTRY = "session.force_spinning_stop"
@@ -32,6 +35,7 @@ ORT_ERRORS = (
     ort_state.Fail, ort_state.InvalidGraph, ort_state.InvalidProtobuf, ort_state.InvalidArgument,
     ort_state.NoSuchFile, ort_state.NotImplemented, ort_state.RuntimeException,
 )  # fmt: skip
+logger = logging.getLogger(__name__)
 OUT_OF_MEMORY_MESSAGES = ("bad_alloc", "Failed to allocate memory")  # parts of ONNX Runtime's messages
 
 
@@ -68,7 +72,7 @@ class SessionPool:
         self._providers, self._accuracy_level = resolve_providers(providers), accuracy_level
         self._sessions: dict[str, Any] = {}
         self._states = {name: read_file_state(file) for name, file in files.items()}
-        self.load_seconds = 0.0
+        self.load_seconds, self._has_warned = 0.0, False
 
     def __call__(self, name: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Returns the first output of a graph.
@@ -142,7 +146,16 @@ class SessionPool:
             self._require_unchanged(name)
             raise _to_user_error(f"Cannot load {self._files[name]}", error) from error
         self._require_unchanged(name)
+        self._warn_about_fallback(session)
         return session
+
+    def _warn_about_fallback(self, session: Any) -> None:
+        """Says once which providers could not be loaded, such as for want of the libraries of a GPU."""
+        missing = [_shorten(provider) for provider in self._providers if provider not in session.get_providers()]
+        if missing and not self._has_warned:
+            self._has_warned = True
+            used = ", ".join(map(_shorten, session.get_providers()))
+            logger.warning("ONNX Runtime could not load %s. Graphs run with %s instead.", ", ".join(missing), used)
 
     def _require_unchanged(self, name: str) -> None:
         """Refuses a graph of another export, which must not be mixed with graphs that were loaded before."""
@@ -154,10 +167,14 @@ class SessionPool:
 def resolve_providers(names: Sequence[str]) -> list[str]:
     """Returns the execution providers that names stand for: `CPU`, `CUDA`, `TensorRT`, or full names, in any case.
 
+    The name `auto` stands for those of TensorRT, CUDA and the CPU that this ONNX Runtime has, in this order.
+
     Raises:
         UserError: This ONNX Runtime has no such provider.
     """
     available = {_shorten(provider).lower(): provider for provider in onnxruntime.get_available_providers()}
+    if [name.lower() for name in names] == [AUTO]:
+        return [provider for provider in PREFERRED_PROVIDERS if provider in available.values()]
     for name in names:
         if _shorten(name).lower() not in available:
             raise UserError(

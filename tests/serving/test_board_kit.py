@@ -23,7 +23,8 @@ from edgepress.cli.serve import serve
 from edgepress.common.errors import UserError
 from edgepress.serving.board_kit import write_board_kit
 from edgepress.serving.wheelhouse import find_wheel_python
-from edgepress.storage.files import write_json
+from edgepress.storage.checksums import write_checksums
+from edgepress.storage.files import hash_files, write_json
 from edgepress.storage.layout import CHECKSUMS_NAME, DOCUMENT_NAMES
 
 
@@ -121,6 +122,21 @@ def test_without_systemd_the_server_has_the_environment_of_the_file(artifact: Pa
     by_hand = start[1].replace("$prefix", str(prefix)).replace("$state", "/state")
     for started in (command, ["sh", "-c", by_hand]):
         assert run(artifact, *started).startswith(f"a b|2|serve {prefix}/artifact ")
+
+
+@pytest.mark.parametrize(("form", "provider", "devices"), [("qdq", " --provider auto", "no"), ("ort", "", "yes")])
+def test_graphs_in_the_form_of_tensorrt_run_on_a_gpu_if_there_is_one(
+    artifact: Path, form: str, provider: str, devices: str
+) -> None:
+    config = artifact / "onnx" / "pipeline.json"
+    write_json(json.loads(config.read_text("utf-8")) | {"format": form}, config)
+    write_checksums([*hash_files(artifact / "onnx")], artifact / "onnx")
+    kit = write_board_kit(artifact)
+    service = (kit / "edgepress.service").read_text("utf-8")
+    assert f"serve @PREFIX@/artifact{provider} --host" in service
+    assert f"PrivateDevices={devices}\n" in service
+    assert f"serve @PREFIX@/artifact{provider} --host" in (kit / "supervisor.conf").read_text("utf-8")
+    assert f"serve $prefix/artifact{provider} --state" in (kit / "install.sh").read_text("utf-8")
 
 
 def test_systemd_accepts_the_unit(artifact: Path) -> None:

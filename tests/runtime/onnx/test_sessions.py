@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from edgepress.common.errors import UserError
 from edgepress.runtime.onnx import sessions
-from edgepress.runtime.onnx.sessions import SessionPool, create_session, describe_session_options
+from edgepress.runtime.onnx.sessions import SessionPool, create_session, describe_session_options, resolve_providers
 from edgepress.runtime.thread_settings import ThreadSettings
 
 
@@ -149,6 +149,36 @@ def test_graphs_of_two_exports_are_never_mixed(files: dict[str, Path]) -> None:
     new.replace(files["float16"])
     with pytest.raises(UserError, match=r"float16\.onnx was replaced since the artifact was opened\. Run the command"):
         run("float16", {"a": ones, "b": ones})
+
+
+@pytest.mark.parametrize(
+    ("available", "expected"),
+    [
+        (["AzureExecutionProvider", "CPUExecutionProvider"], ["CPU"]),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], ["CUDA", "CPU"]),
+        (["CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"], ["Tensorrt", "CUDA", "CPU"]),
+    ],
+)
+def test_auto_takes_what_there_is(available: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.onnxruntime, "get_available_providers", lambda: available)
+    assert resolve_providers(["AUTO"]) == [f"{name}ExecutionProvider" for name in expected]
+    with pytest.raises(UserError, match="no execution provider 'auto'"):
+        resolve_providers(["auto", "CPU"])
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_cannot_be_loaded_is_named_once(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a Jetson whose build of ONNX Runtime does not find the libraries of CUDA."""
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(sessions.onnxruntime, "get_available_providers", lambda: providers)
+    run, ones = SessionPool(files, providers=["auto"]), np.ones(3, np.float32)
+    for name in ("float32", "float16"):
+        assert run(name, {"a": ones, "b": ones}).tolist() == [2, 2, 2]
+    assert [record.message for record in caplog.records] == [
+        "ONNX Runtime could not load CUDA. Graphs run with CPU instead."
+    ]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
