@@ -12,14 +12,21 @@ from .options import F
 from .parameter_types import WholeNumber
 
 
-def provider_option(function: F) -> F:
-    """Adds `--provider NAME`, which may be repeated."""
+def provider_option(function: F, variable: str | None = None) -> F:
+    """Adds `--provider NAME`, which may be repeated.
+
+    Args:
+        function: The command.
+        variable: An environment variable that sets it too.
+    """
+    default = f"${variable}, or CPU" if variable else "CPU"
     return click.option(
         "--provider",
         "providers",
         multiple=True,
         metavar="NAME",
-        help="ONNX Runtime execution provider, such as CUDA, or auto; may be repeated.  [default: CPU]",
+        envvar=variable,
+        help=f"ONNX Runtime execution provider, such as CUDA, or auto; may be repeated.  [default: {default}]",
     )(function)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ STATE_VARIABLE = "STATE_DIRECTORY"  # that systemd sets for a unit
 @click.option("--log-prompts", is_flag=True, help="Write prompts to the log.")
 @click.option("--low-memory", is_flag=True, help="Keep one graph in memory at a time even if all fit.")
 @verify_option
-@provider_option
+@partial(provider_option, variable="EDGEPRESS_PROVIDER")
 @threads_option
 @click.option(
     "--max-side", type=WholeNumber(16, 65_536), help="Largest width and height in pixels.  [default: the artifact's]"

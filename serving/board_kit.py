@@ -83,7 +83,7 @@ def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
     values = {
         "name": artifact.path.resolve().name,
         "memory": _render_memory(_read_memory(artifact)),
-        "provider": " --provider auto" if is_for_gpu else "",
+        "provider": f"{'' if is_for_gpu else '#'}EDGEPRESS_PROVIDER=auto",
         "private_devices": "no" if artifact.has_rknn or is_for_gpu else "yes",
         "python": find_wheel_python(wheelhouse) if wheelhouse else CONTAINER_PYTHON,
         "machine": find_wheel_machine(wheelhouse) if wheelhouse else "",

@@ -70,7 +70,7 @@ chown edgepress: "$$state"
 # Without systemd the server reads it itself. Nobody else may, since it can hold a token.
 chown root:edgepress "$$prefix/edgepress.env"
 chmod 640 "$$prefix/edgepress.env"
-start="set -a; . $$prefix/edgepress.env; exec $$prefix/venv/bin/edgepress serve $$prefix/artifact$provider --state $$state"
+start="set -a; . $$prefix/edgepress.env; exec $$prefix/venv/bin/edgepress serve $$prefix/artifact --state $$state"
 
 if [ -n "$${NO_SERVICE:-}" ]; then
   say "Installed. Start it with:"

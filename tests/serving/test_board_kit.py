@@ -124,19 +124,18 @@ def test_without_systemd_the_server_has_the_environment_of_the_file(artifact: Pa
         assert run(artifact, *started).startswith(f"a b|2|serve {prefix}/artifact ")
 
 
-@pytest.mark.parametrize(("form", "provider", "devices"), [("qdq", " --provider auto", "no"), ("ort", "", "yes")])
+@pytest.mark.parametrize(("form", "setting", "devices"), [("qdq", "", "no"), ("ort", "#", "yes")])
 def test_graphs_in_the_form_of_tensorrt_run_on_a_gpu_if_there_is_one(
-    artifact: Path, form: str, provider: str, devices: str
+    artifact: Path, form: str, setting: str, devices: str
 ) -> None:
     config = artifact / "onnx" / "pipeline.json"
     write_json(json.loads(config.read_text("utf-8")) | {"format": form}, config)
     write_checksums([*hash_files(artifact / "onnx")], artifact / "onnx")
     kit = write_board_kit(artifact)
-    service = (kit / "edgepress.service").read_text("utf-8")
-    assert f"serve @PREFIX@/artifact{provider} --host" in service
-    assert f"PrivateDevices={devices}\n" in service
-    assert f"serve @PREFIX@/artifact{provider} --host" in (kit / "supervisor.conf").read_text("utf-8")
-    assert f"serve $prefix/artifact{provider} --state" in (kit / "install.sh").read_text("utf-8")
+    assert f"\n{setting}EDGEPRESS_PROVIDER=auto\n" in (kit / "edgepress.env").read_text("utf-8")
+    assert f"PrivateDevices={devices}\n" in (kit / "edgepress.service").read_text("utf-8")
+    (option,) = [parameter for parameter in serve.params if parameter.name == "providers"]
+    assert option.envvar == "EDGEPRESS_PROVIDER"
 
 
 def test_systemd_accepts_the_unit(artifact: Path) -> None:
