@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..common.requirements import requires_extra
-from .command import Command
+from .command import Command, accept_old_names
 from .options import PATH, output_option, verbosity_options
 from .parameter_types import NameChoice
 
@@ -33,8 +33,9 @@ def kit(artifact: Path, wheelhouse: Path | None) -> None:
 
 
 @click.command(cls=Command)
+@accept_old_names({"--machine": "--platform"})
 @click.option(
-    "--machine", type=NameChoice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
+    "--platform", type=NameChoice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
 )
 @click.option(
     "--python",
@@ -47,9 +48,9 @@ def kit(artifact: Path, wheelhouse: Path | None) -> None:
 @output_option("Where the wheels are written.", required=True)
 @verbosity_options
 @requires_extra("server")
-def wheelhouse(machine: str, version: str, output: Path) -> None:
+def wheelhouse(platform: str, version: str, output: Path) -> None:
     """Download the wheels of edgepress and its server for a board, so that it needs no network."""
     from ..serving.wheelhouse import download_wheels
 
-    names = download_wheels(output, machine, version)
+    names = download_wheels(output, platform, version)
     click.echo(f"{len(names)} wheels are in {output}")

@@ -97,7 +97,11 @@ class _GoldenGraphs:
     def __init__(self, exported: ExportedOnnx) -> None:
         self._exported = exported
         self._sessions = SessionPool(
-            exported.graph_files, False, accuracy_level=exported.accuracy_level, linked_weights=exported.linked_weights
+            exported.graph_files,
+            False,
+            accuracy_level=exported.accuracy_level,
+            linked_weights=exported.linked_weights,
+            by_block=True,
         )
 
     def measure_error(self, name: str) -> float:

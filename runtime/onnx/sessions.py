@@ -29,6 +29,7 @@ AUTO = "auto"
 PREFERRED_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", *CPU_PROVIDERS)  # that `auto` chooses from
 ACCURACY_LEVEL_ENTRY = "session.qdq_matmulnbits_accuracy_level"  # of products with weights from DequantizeLinear
 EXACT_INT8_ENTRY = "session.x64quantprecision"
+NO_KLEIDIAI_ENTRY = "mlas.disable_kleidiai"
 STOP_SPINNING_ENTRY = "session.force_spinning_stop"
 FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ORT_ERRORS = (
@@ -50,6 +51,8 @@ class SessionPool:
         accuracy_level: `accuracy_level` of MatMulNBits: 0 multiplies in floats, 4 in 8-bit integers.
         linked_weights: Weight files that are links out of the graphs' folder, by the name that graphs call them by.
         threads: How graphs run on the CPU.
+        by_block: Whether products of symmetric INT4 weights round activations by block on every processor, as exports
+            are checked; on arm64 KleidiAI would round them by row.
 
     Attributes:
         load_seconds: Time spent loading graphs so far, in seconds.
@@ -66,8 +69,9 @@ class SessionPool:
         accuracy_level: int = 0,
         linked_weights: Mapping[str, Path] = MappingProxyType({}),
         threads: ThreadSettings = ANY_THREADS,
+        by_block: bool = False,
     ) -> None:
-        self._linked_weights, self._threads = linked_weights, threads
+        self._linked_weights, self._threads, self._by_block = linked_weights, threads, by_block
         self._files, self._keep_loaded = files, keep_loaded
         self._providers, self._accuracy_level = resolve_providers(providers), accuracy_level
         self._sessions: dict[str, Any] = {}
@@ -140,7 +144,12 @@ class SessionPool:
             )
         try:
             session = create_session(
-                self._files[name], self._providers, self._accuracy_level, self._linked_weights, self._threads
+                self._files[name],
+                self._providers,
+                self._accuracy_level,
+                self._linked_weights,
+                self._threads,
+                self._by_block,
             )
         except ORT_ERRORS as error:
             self._require_unchanged(name)
@@ -196,6 +205,7 @@ def create_session(
     accuracy_level: int = 0,
     linked_weights: Mapping[str, Path] = MappingProxyType({}),
     threads: ThreadSettings = ANY_THREADS,
+    by_block: bool = False,
 ) -> Any:
     """Creates an ONNX Runtime session that logs nothing, and leaves cores and memory to those that run after it.
 
@@ -206,10 +216,13 @@ def create_session(
         linked_weights: Weight files that are links out of the graph's folder, by the name that the graph calls them by.
             ONNX Runtime does not follow such links, so it is given what they lead to.
         threads: How the graph runs on the CPU.
+        by_block: Whether activations are rounded by block on every processor; see `SessionPool`.
     """
     options = make_session_options(_read_graph(file), accuracy_level)
     options.log_severity_level = 4  # errors are raised, so they need not be logged as well
     options.intra_op_num_threads = threads.threads
+    if by_block:
+        options.add_session_config_entry(NO_KLEIDIAI_ENTRY, "1")
     # Idle threads of a graph look for work for tens of milliseconds, on the cores that the next graph needs.
     options.add_session_config_entry(STOP_SPINNING_ENTRY, "1")
     # A pattern would be allocated in one piece at the second run, beside the pieces that the first one left.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edgepress.common.errors import UserError
 from edgepress.runtime.onnx import sessions
@@ -140,6 +141,20 @@ def test_described_options_are_those_of_a_session(files: dict[str, Path], accura
     assert options.graph_optimization_level.name == described.graph_optimization_level
     assert {key: options.get_session_config_entry(key) for key in described.entries} == described.entries
     assert described.entries["session.qdq_matmulnbits_accuracy_level"] == str(accuracy_level)
+
+
+@pytest.mark.parametrize("by_block", [False, True])
+def test_golden_inputs_run_without_kleidiai(files: dict[str, Path], by_block: bool) -> None:
+    """The entry is one of ONNX Runtime, which ignores those that it does not know."""
+    options = create_session(files["float32"], by_block=by_block).get_session_options()
+    key = "mlas.disable_kleidiai"
+    if by_block:
+        assert options.get_session_config_entry(key) == "1"
+    else:
+        with pytest.raises(RuntimeError, match=key):
+            options.get_session_config_entry(key)
+    (library,) = Path(ort_state.__file__).parent.glob("onnxruntime_pybind11_state*")
+    assert key.encode() in library.read_bytes()
 
 
 def test_graphs_of_two_exports_are_never_mixed(files: dict[str, Path]) -> None:
