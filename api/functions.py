@@ -23,6 +23,7 @@ from ..recipes.presets import DEFAULT_PRESETS, Side
 from ..recipes.schema import NumTokens, Opset, Recipe, TuneMinutes
 from ..storage.layout import Artifact
 from .planning import IGNORE_ADVICE, require_fit, require_fit_unless_forced, require_format
+from .recipe_stages import check_recipe
 from .recipes import load_checked, open_model, override, override_export, override_rknn
 
 if TYPE_CHECKING:
@@ -102,10 +103,16 @@ def quantize(
             max_memory=max_memory,
             device=device,
             reuse=[Path(folder) for folder in ([reuse] if isinstance(reuse, str | Path) else reuse)],
-            check_fit=None if ignore_plan else partial(require_fit_unless_forced, resolved, source, force),
+            check_later_stages=partial(_check_later_stages, resolved, source, force, ignore_plan),
             ray=ray,
             progress=progress,
         )
+
+
+def _check_later_stages(recipe: Recipe, source: Path, force: bool, ignore_plan: bool) -> None:
+    check_recipe(recipe, source)
+    if not ignore_plan:
+        require_fit_unless_forced(recipe, source, force)
 
 
 @check_arguments

@@ -27,7 +27,7 @@ def quantize_pipeline(
     max_memory: int = DEFAULT_MAX_MEMORY,
     device: str = "cpu",
     reuse: Sequence[Path] = (),
-    check_fit: Callable[[], object] | None = None,
+    check_later_stages: Callable[[], object] | None = None,
     ray: str | None = None,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
@@ -45,7 +45,8 @@ def quantize_pipeline(
         max_memory: Bytes that the run may take.
         device: Where PyTorch computes: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU if there is one.
         reuse: Artifacts whose text encoders are taken as they are, where their weights were the same.
-        check_fit: Called once all is checked that takes no time: whether the device can run the result.
+        check_later_stages: Called once the inputs are checked: whether later stages can do with the result what the
+            recipe says, and the device run it.
         ray: `HOST:PORT` of a Ray cluster whose machines take part, or `local` to start one on this machine.
         progress: Called with the stage, what is done of it, and the total.
 
@@ -57,8 +58,8 @@ def quantize_pipeline(
         raise UserError("A Ray cluster computes on processors alone. Leave out --device or --ray.")
     check_cluster(ray)
     inputs = check_inputs(recipe, source, output, reuse, device, force=force, restart=restart)
-    if check_fit:
-        check_fit()
+    if check_later_stages:
+        check_later_stages()
     from .run import run_quantization
 
     return run_quantization(

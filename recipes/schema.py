@@ -97,6 +97,11 @@ class Scheme(FrozenModel):
         """Whether activations are quantized too."""
         return self.activations != "none"
 
+    @property
+    def is_symmetric_int4(self) -> bool:
+        """Whether weights have 4 bits and no zero points, in groups."""
+        return self.bits == 4 and self.symmetric and self.group_size != "channel"
+
     def resolve_group_size(self, in_features: int) -> int:
         """The number of inputs that share a scale in a linear layer with `in_features` inputs."""
         return in_features if self.group_size == "channel" else require_group_size(self.group_size, in_features)

@@ -91,11 +91,7 @@ class SourcePipeline:
 
     def find_symmetric_solution(self, component: str) -> Checkpoint | None:
         """Returns the first symmetric INT4 solution of a component, by name."""
-
-        def is_symmetric_int4(scheme: Scheme) -> bool:
-            return scheme.bits == 4 and scheme.symmetric and scheme.group_size != "channel"
-
-        return self._find_solution(component, is_symmetric_int4)
+        return self._find_solution(component, lambda scheme: scheme.is_symmetric_int4)
 
     def find_int8_solution(self, component: str, activations: str) -> Checkpoint | None:
         """Returns the first solution of a component whose activations are quantized as given, by name.

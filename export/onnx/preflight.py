@@ -12,7 +12,7 @@ from ...models.base.image_size import check_image_size
 from ...pipelines.preflight import check_weight_formats
 from ...pipelines.sampling import read_native_size
 from ...recipes.key_errors import RecipeValueError, checking_key
-from ...recipes.schema import ExportSettings
+from ...recipes.schema import ExportSettings, Recipe
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact
 from ...storage.preflight import is_within
@@ -22,6 +22,9 @@ from ..graph.preflight import check_export
 from ..graph.source_model import SourcePipeline, open_source
 
 ImageSizes = Sequence[tuple[int, int]]
+SYMMETRIC_ADVICE = (
+    "Quantize with an additional symmetric scheme (quantize.extra_schemes: {qdq: {group_size: 128, symmetric: true}})."
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,33 @@ def check_inputs(source: Path, output: Path, settings: ExportSettings, sizes: Im
     return ExportInputs(pipeline, output, host, settings, sizes, components, solutions)
 
 
+def check_recipe(source: Path, recipe: Recipe) -> None:
+    """Checks what a recipe says of the export, before the pipeline is quantized by it.
+
+    Args:
+        source: A diffusers folder in its original precision, of a family with graphs.
+        recipe: The recipe for a pipeline of this size.
+
+    Raises:
+        UserError: Graphs cannot be exported as the recipe says, or not from what it quantizes.
+    """
+    settings, schemes = recipe.export, recipe.quantize.extra_schemes.values()
+    with checking_key("export.opset", settings.opset):
+        _check_opset(settings)
+    pipeline = open_source(source, settings.extra_graphs)
+    host = load_host(pipeline.family, pipeline.configs) if pipeline.family.host else None
+    _check_shapes(pipeline, host, settings, settings.sizes)
+    if settings.precision == "w8a8":
+        _check_activations(settings)
+        if not any(scheme.activations == settings.activations for scheme in schemes):
+            problem = f"no scheme of the recipe has {settings.activations} activations. {_advise_int8(settings)}"
+            raise RecipeValueError("export.precision", settings.precision, problem)
+    has_symmetric = any(scheme.is_symmetric_int4 for scheme in (recipe.quantize.scheme, *schemes))
+    if settings.precision == "int4" and settings.format == "qdq" and not has_symmetric:
+        problem = f"the format does not support zero points, which all schemes have. {SYMMETRIC_ADVICE}"
+        raise RecipeValueError("export.format", settings.format, problem)
+
+
 def _check_opset(settings: ExportSettings) -> None:
     """Raises UserError where the opset is not supported, or too low for the format."""
     is_signed = settings.precision == "int4" and settings.format == "qdq"
@@ -88,7 +118,7 @@ def _check_opset(settings: ExportSettings) -> None:
     if not lowest <= settings.opset <= max(SUPPORTED_OPSETS):
         raise UserError(
             f"Opset {settings.opset} does not support {settings.precision} in the format {settings.format}. "
-            f"Choose an --opset from {lowest} to {max(SUPPORTED_OPSETS)}."
+            f"Choose an opset from {lowest} to {max(SUPPORTED_OPSETS)}."
         )
 
 
@@ -127,16 +157,23 @@ def _find_int8_solutions(
     Raises:
         UserError: No component has one, or the format does not support the activations.
     """
-    if settings.format == "qdq" and settings.activations == "dynamic":
-        raise UserError(
-            "The format qdq does not support dynamic activations. Pass --activations static, or --format ort."
-        )
+    _check_activations(settings)
     candidates = {name: pipeline.find_int8_solution(name, settings.activations) for name in components}
     solutions = {name: solution for name, solution in candidates.items() if solution is not None}
     if not solutions:
-        raise UserError(
-            f"{pipeline.folder} has no INT8 solution with {settings.activations} activations. Quantize with an "
-            "additional scheme (quantize.extra_schemes: {w8a8: {bits: 8, group_size: channel, symmetric: true, "
-            f"narrow_range: true, activations: {settings.activations}}}}})."
-        )
+        advice = _advise_int8(settings)
+        raise UserError(f"{pipeline.folder} has no INT8 solution with {settings.activations} activations. {advice}")
     return solutions
+
+
+def _check_activations(settings: ExportSettings) -> None:
+    if settings.format == "qdq" and settings.activations == "dynamic":
+        problem = "the format qdq does not support dynamic activations. Choose static ones, or the format ort."
+        raise RecipeValueError("export.activations", settings.activations, problem)
+
+
+def _advise_int8(settings: ExportSettings) -> str:
+    return (
+        "Quantize with an additional scheme (quantize.extra_schemes: {w8a8: {bits: 8, group_size: channel, "
+        f"symmetric: true, narrow_range: true, activations: {settings.activations}}}}})."
+    )

@@ -15,7 +15,7 @@ from ..graph.external_weights import WeightSource
 from ..graph.int4_operands import to_dequantize_linear_operand, to_matmul_nbits_operand
 from ..graph.int8_operands import to_int8_operand, to_matmul_8bits_operand
 from ..graph.source_model import SourcePipeline
-from .preflight import ExportInputs, ImageSizes
+from .preflight import SYMMETRIC_ADVICE, ExportInputs, ImageSizes
 from .tensorrt import get_unsupported_reason
 
 GRAPH_BYTES = 2**18  # of a graph without weights, and what describes it; real ones are smaller
@@ -121,7 +121,7 @@ def _get_symmetric_solution(pipeline: SourcePipeline, component: str) -> Checkpo
     solution = pipeline.find_symmetric_solution(component)
     if solution is None:
         raise UserError(
-            f"The {component} in {pipeline.folder} has zero points, which the format qdq does not support. Quantize "
-            "with an additional symmetric scheme (quantize.extra_schemes: {qdq: {group_size: 128, symmetric: true}})."
+            f"The {component} in {pipeline.folder} has zero points, which the format qdq does not support. "
+            f"{SYMMETRIC_ADVICE}"
         )
     return solution

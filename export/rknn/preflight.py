@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ...common.errors import UserError
 from ...models.base.host import load_host
 from ...models.base.image_size import check_image_size
-from ...models.base.npu import NpuSpec, load_npu_spec
+from ...models.base.npu import NpuHost, NpuSpec, load_npu_host_class, load_npu_spec, with_tiled_decoder
 from ...pipelines.preflight import check_host, check_weight_formats
-from ...recipes.key_errors import checking_key
+from ...recipes.key_errors import RecipeValueError, checking_key
 from ...recipes.rknn import RknnSettings
-from ...recipes.schema import Scheme
+from ...recipes.schema import Recipe, Scheme
 from ...runtime.rknn.toolkit import find_interpreter
 from ...storage.checkpoint import Checkpoint
 from ...storage.layout import Artifact, solution_folders
 from ...storage.provenance import require_same_model
 from ..graph.preflight import check_export
 from ..graph.source_model import SourcePipeline, open_source
+from .settings import require_rknn_settings
 
 MIN_WEIGHT_BITS = {"fp16": 16, "w8a8": 8, "w4a16": 4, "auto": 4}  # of the narrowest weights, by precision
 SCHEME_EXAMPLES = {
@@ -40,24 +43,67 @@ def check_inputs(source: Path, output: Path, settings: RknnSettings, components:
         UserError: There is no toolkit, or an input is invalid.
     """
     find_interpreter()
-    if settings.precision == "w4a16" and settings.target != "rk3576":
-        raise UserError(
-            f"The NPU of the {settings.target} does not support 4-bit weights. Use --precision fp16 or w8a8."
-        )
+    _check_precision(settings)
     model = open_source(source)
     check_export(model, Artifact(output).rknn, 0 if components else MIN_WEIGHT_BITS[settings.precision])
     check_weight_formats(model.folder)
     selected = select_components(load_npu_spec(model.family), components)
-    resolve_size(model, settings)
+    open_host(model, settings)
     require_same_model(model.folder, Artifact(output))
     quantized_model = open_quantized(model, output)
     solutions = (find_solution(quantized_model, name, settings) for name in selected)
     if settings.precision in SCHEME_EXAMPLES and not any(solutions):
-        raise UserError(
-            f"{quantized_model.folder} has no {settings.precision} solution. Quantize with an extra scheme "
-            f"(quantize.extra_schemes: {{rknn: {SCHEME_EXAMPLES[settings.precision]}}})."
-        )
+        advice = _advise_scheme(settings.precision)
+        raise UserError(f"{quantized_model.folder} has no {settings.precision} solution. {advice}")
     return model
+
+
+def check_recipe(source: Path, recipe: Recipe) -> None:
+    """Checks what a recipe says of the export to an NPU, before the pipeline is quantized by it.
+
+    Args:
+        source: A diffusers folder in its original precision, of a family that NPUs run.
+        recipe: The recipe for a pipeline of this size, with a section `rknn`.
+
+    Raises:
+        UserError: Parts cannot be built as the recipe says, or not from what it quantizes.
+    """
+    settings = require_rknn_settings(recipe)
+    _check_precision(settings)
+    open_host(open_source(source), settings)
+    schemes = recipe.quantize.extra_schemes.values()
+    if settings.precision in SCHEME_EXAMPLES and not any(_is_suitable(scheme, settings) for scheme in schemes):
+        problem = f"no scheme of the recipe is for it. {_advise_scheme(settings.precision)}"
+        raise RecipeValueError("rknn.precision", settings.precision, problem)
+
+
+def open_host(model: SourcePipeline, settings: RknnSettings) -> tuple[NpuSpec, NpuHost]:
+    """Opens the graphs of a pipeline for the NPU, with those of the tiled decoder, and a host without embeddings.
+
+    Raises:
+        UserError: The settings do not suit the pipeline.
+    """
+    image_size = resolve_size(model, settings)
+    npu = load_npu_spec(model.family)
+    no_embeddings = np.empty((0, 0), np.float16)  # no prompt is encoded
+    make_host = load_npu_host_class(npu)
+    host = make_host(model.configs, image_size, settings.max_prompt_tokens, no_embeddings, settings.tile)
+    npu = with_tiled_decoder(npu, host)
+    absent = [name for name in settings.cpu if npu.graph(name) is None]
+    if absent:
+        graphs = ", ".join(graph.name for graph in npu.graphs)
+        raise RecipeValueError("rknn.cpu", settings.cpu, f"unknown graph {absent[0]!r}. Choose from: {graphs}.")
+    return npu, host
+
+
+def _check_precision(settings: RknnSettings) -> None:
+    if settings.precision == "w4a16" and settings.target != "rk3576":
+        problem = f"the NPU of the {settings.target} does not support 4-bit weights. Choose fp16 or w8a8."
+        raise RecipeValueError("rknn.precision", settings.precision, problem)
+
+
+def _advise_scheme(precision: str) -> str:
+    return f"Quantize with an extra scheme (quantize.extra_schemes: {{rknn: {SCHEME_EXAMPLES[precision]}}})."
 
 
 def open_quantized(model: SourcePipeline, output: Path) -> SourcePipeline:
@@ -94,17 +140,17 @@ def resolve_size(model: SourcePipeline, settings: RknnSettings) -> tuple[int, in
 
 def find_solution(model: SourcePipeline, component: str, settings: RknnSettings) -> tuple[Checkpoint, Scheme] | None:
     """Finds the first solution of a component, by name, whose scheme suits the precision."""
-    is_four_bit: Callable[[Scheme], bool] = lambda scheme: scheme.bits == 4 and scheme.narrow_range  # noqa: E731
-    is_eight_bit: Callable[[Scheme], bool] = lambda scheme: scheme.activations == "static"  # noqa: E731
-    is_suitable: Callable[[Scheme], bool] = {
-        "w4a16": is_four_bit,
-        "w8a8": is_eight_bit,
-        "fp16": lambda _: False,
-        "auto": is_eight_bit if settings.target == "rk3588" else is_four_bit,
-    }[settings.precision]
     for folder in solution_folders(model.folder, component):
         solution = Checkpoint(folder)
         scheme = Scheme.model_validate(solution.load_config().get("scheme", {}))
-        if is_suitable(scheme):
+        if _is_suitable(scheme, settings):
             return solution, scheme
     return None
+
+
+def _is_suitable(scheme: Scheme, settings: RknnSettings) -> bool:
+    """Whether parts of the settings' precision can be built from weights that were quantized by a scheme."""
+    if settings.precision == "fp16":
+        return False
+    is_eight_bit = settings.precision == "w8a8" or (settings.precision == "auto" and settings.target == "rk3588")
+    return scheme.activations == "static" if is_eight_bit else scheme.bits == 4 and scheme.narrow_range

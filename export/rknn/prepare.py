@@ -20,7 +20,6 @@ from ...models.base.npu import (
     with_tiled_decoder,
 )
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
-from ...recipes.key_errors import RecipeValueError
 from ...recipes.rknn import RknnSettings
 from ...recipes.schema import Scheme
 from ...runtime.rknn.part_chain import PartRef
@@ -141,7 +140,7 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
     embeddings = load_embedding_table(model, npu)
     host = load_npu_host_class(npu)(configs, image_size, settings.max_prompt_tokens, embeddings, settings.tile)
     npu = with_tiled_decoder(npu, host)
-    selected = _select_components(npu, settings, components)
+    selected = select_components(npu, components)
     quantized_model = open_quantized(model, output)
     weights = {name: _open_weights(model, quantized_model, npu, name, settings) for name in selected}
     return RknnJob(
@@ -159,15 +158,6 @@ def prepare_job(model: SourcePipeline, output: Path, settings: RknnSettings, com
         weights=weights,
         embeddings=embeddings,
     )
-
-
-def _select_components(npu: NpuSpec, settings: RknnSettings, components: Sequence[str]) -> list[str]:
-    """Selects the components to export."""
-    absent = [name for name in settings.cpu if npu.graph(name) is None]
-    if absent:
-        graphs = ", ".join(graph.name for graph in npu.graphs)
-        raise RecipeValueError("rknn.cpu", settings.cpu, f"unknown graph {absent[0]!r}. Choose from: {graphs}.")
-    return select_components(npu, components)
 
 
 def _open_weights(

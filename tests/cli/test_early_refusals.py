@@ -64,7 +64,7 @@ REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     (("quantize", "--recipe", "recipe.yaml", "--model", "fp4", "--output", "out"), "F4"),
     ((*ONNX, "--extra-graph", "typo"), "has no optional graph 'typo'"),
     ((*ONNX, "--size", "72x72", "--no-check"), "Invalid image size 72x72"),
-    ((*ONNX, "--opset", "10"), "Choose an --opset"),
+    ((*ONNX, "--opset", "10"), "Choose an opset"),
     ((*ONNX[:-1], "int4"), "has no INT4 weights"),
     ((*ONNX[:-1], "w8a8"), "has no INT8 solution"),
     ((*ONNX[:-1], "w8a8", "--format", "qdq", "--activations", "dynamic"), "--activations static"),

@@ -12,20 +12,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ....common.errors import UserError
 from ....models.base.graph import Graph
-from ....models.base.host import load_host
-from ....models.base.image_size import check_image_size
-from ....models.base.npu import GraphPart, load_npu_host_class, load_npu_spec, with_tiled_decoder
+from ....models.base.npu import GraphPart, load_npu_spec
 from ....pipelines.empty_modules import build_empty_component
-from ....pipelines.preflight import check_host
-from ....recipes.key_errors import checking_key
 from ....recipes.rknn import RknnSettings
 from ....recipes.schema import QuantizationSettings, Recipe
 from ...graph.source_model import SourcePipeline, open_source
 from ...planning.footprint import Footprint, measure_footprint
+from ..preflight import open_host, resolve_size
 from ..settings import require_rknn_settings
 from .memory_plan import NPU_PREFIX, TARGET_PRECISIONS, Deployment, MemoryPlan, PartEstimate
 from .partition import (
@@ -94,20 +89,11 @@ class MemoryEstimator:
 
     def __init__(self, model: SourcePipeline, settings: RknnSettings, quantization: QuantizationSettings) -> None:
         self._model, self._settings, self._quantization = model, settings, quantization
-        npu = load_npu_spec(model.family)
-        check_host(model.folder, model.family)
-        configs = model.configs
-        native_size = load_host(model.family, configs).native_resolution
-        self.image_size = (native_size, native_size) if settings.size == "native" else settings.size
-        with checking_key("rknn.size", settings.size):
-            check_image_size(model.family, configs, *self.image_size)
+        self.image_size = resolve_size(model, settings)
         self.board_bytes = int(settings.memory * 2**30)
-        no_embeddings = np.empty((0, 0), np.float16)  # no prompt is encoded
-        host = load_npu_host_class(npu)(
-            configs, self.image_size, settings.max_prompt_tokens, no_embeddings, settings.tile
-        )
-        self._npu, self._axis_sizes = with_tiled_decoder(npu, host), host.axis_sizes
-        self._graph_names = {graph.name for graph in npu.graphs}
+        self._npu, host = open_host(model, settings)
+        self._axis_sizes = host.axis_sizes
+        self._graph_names = {graph.name for graph in load_npu_spec(model.family).graphs}
         self._limits = PartLimits(DOMAIN_BYTES, int(settings.build_memory * 2**30), settings.blocks)
         self._footprints: dict[tuple[str, int, bool], Footprint] = {}
 

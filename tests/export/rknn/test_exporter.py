@@ -125,7 +125,7 @@ def test_a_recipe_without_the_section_is_reported() -> None:
 @pytest.mark.parametrize(
     ("settings", "components", "message"),
     [
-        ({"precision": "w4a16"}, (), "rk3588 does not support 4-bit weights"),
+        ({"precision": "w4a16"}, (), "rk3588 does not support 4-bit weights. Choose fp16 or w8a8"),
         ({"precision": "w8a8"}, (), "has no w8a8 solution"),
         ({"cpu": ("encoder",)}, (), "rknn.cpu = .*unknown graph 'encoder'"),
         ({}, ("tokenizer",), "Unknown component 'tokenizer'"),
