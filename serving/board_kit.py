@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from ..common.errors import UserError
+from ..common.errors import UserError, escape_controls
 from ..runtime.memory_need import read_memory_need
 from ..storage.checksums import write_checksums
 from ..storage.complete_artifact import require_complete
@@ -81,7 +81,7 @@ def _fill(folder: Path, artifact: Artifact, wheelhouse: Path | None) -> None:
     parts = [part for part, exists in (("onnx", artifact.has_onnx), ("rknn", artifact.has_rknn)) if exists]
     is_for_gpu = artifact.has_onnx and _uses_tensorrt_format(artifact)
     values = {
-        "name": artifact.path.resolve().name,
+        "name": escape_controls(artifact.path.resolve().name).replace("%", "%%"),  # % names specifiers of systemd
         "memory": _render_memory(_read_memory(artifact)),
         "provider": f"{'' if is_for_gpu else '#'}EDGEPRESS_PROVIDER=auto",
         "private_devices": "no" if artifact.has_rknn or is_for_gpu else "yes",

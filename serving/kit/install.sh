@@ -16,6 +16,10 @@ state=/var/lib/edgepress
 fail() { echo "Error: $$1" >&2; exit 2; }
 say() { echo "$$1" >&2; }
 
+case "$$prefix" in
+  [!/]* | *[!A-Za-z0-9/._-]*)
+    fail "PREFIX is '$$prefix', which a service cannot name. Give an absolute path of letters, digits, '/', '.', '_' and '-'." ;;
+esac
 [ "$$(id -u)" = 0 ] || fail "This script creates a user and a service. Run it as root: sudo sh $$0"
 command -v "$$python" >/dev/null || fail "There is no $$python. Install Python 3.11 or newer, or set PYTHON."
 "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$$python is older than 3.11. Set PYTHON to a newer one."

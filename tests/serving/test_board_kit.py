@@ -153,6 +153,30 @@ def test_systemd_accepts_the_unit(artifact: Path) -> None:
     run(artifact, "systemd-analyze", "verify", "--man=no", str(unit))
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("90 % of %h", "90 %% of %%h"),
+        ("pi5\nExecStartPre=touch x", r"pi5\nExecStartPre=touch x"),
+        ("pi5\\", "pi5\\"),  # at the end of a line, it would continue it
+    ],
+)
+def test_a_folder_name_adds_nothing_to_the_unit(name: str, shown: str, artifact: Path) -> None:
+    unit = write_board_kit(artifact.rename(artifact.with_name(name))) / "edgepress.service"
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    config.read_string(unit.read_text("utf-8"))
+    assert config["Unit"]["Description"] == f"edgepress: images from '{shown}'"
+    assert "ExecStartPre" not in config["Unit"]
+
+
+@pytest.mark.parametrize("prefix", ["opt/edgepress", "/opt/my apps", "/opt/a|b", "/opt/a&b", "/opt/%h"])
+def test_a_place_that_a_service_cannot_name_is_refused(prefix: str, artifact: Path) -> None:
+    script = write_board_kit(artifact) / "install.sh"
+    result = subprocess.run(["sh", str(script)], env={"PREFIX": prefix}, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: PREFIX is '{prefix}', which a service cannot name. Give an absolute path")
+
+
 def test_the_shell_accepts_the_script(artifact: Path) -> None:
     script = write_board_kit(artifact) / "install.sh"
     run(artifact, "sh", "-n", str(script))
