@@ -79,7 +79,9 @@ def resolve_output(path: Path, quality: int) -> ImageOutput:
     """
     from PIL import Image
 
-    image_format = Image.registered_extensions().get(path.suffix.lower(), "")
+    suffix = path.suffix.lower()
+    Image.preinit()  # of the common formats: all of them take 2 MB, and time
+    image_format = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix, "")
     if not _can_save(image_format):
         raise UserError(f"{path} names no image format that can be written. End it in .png.")
     output = ImageOutput(path, path if _is_stream(path) else _follow_link(path), image_format, quality)

@@ -200,6 +200,15 @@ def test_a_file_that_is_no_image_is_named_so(artifact: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "is_needed"), [("a.png", False), ("a.jpg", False), ("a.tiff", True)])
+def test_formats_that_are_not_written_take_no_memory(name: str, is_needed: bool) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edgepress.cli.image_output import resolve_output; "
+        f"resolve_output(Path({name!r}), 90); sys.exit(9 if 'PIL.TiffImagePlugin' in sys.modules else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == (9 if is_needed else 0)
+
+
 def test_help_does_not_import_torch() -> None:
     script = (
         "import sys; from edgepress.cli.main import main; main(['generate', '--help'], standalone_mode=False);"
