@@ -28,12 +28,15 @@ from ...prompts.reader import load_prompts
 from ...quantize.pipeline import quantize_pipeline
 from ...recipes.loader import load_recipe
 from ...recipes.schema import Recipe
+from ...storage.files import read_json_object
+from ...storage.layout import MANIFEST
 from ..common.report import compare_paired_psnr, format_mean, write_section
 
 RECIPE = "orin"
 NUM_PROMPTS = 48
 MERGED, ADAPTER, PLAIN = "INT4, LoRA merged", "INT4, LoRA as adapter", "INT4 without LoRA"
-NAMES = {MERGED: "merged", ADAPTER: "adapter", PLAIN: "plain"}
+SCALED = {method: f"INT4 by `{method}`, LoRA as adapter" for method in ("awq", "best")}
+NAMES = {MERGED: "merged", ADAPTER: "adapter", PLAIN: "plain"} | {row: method for method, row in SCALED.items()}
 INK_DISTANCE = 0.35  # of a pixel's colour from the wall's, at which it belongs to a letter
 HUE_TOLERANCE = 25 / 360
 
@@ -70,24 +73,48 @@ def write_adapter_images(model: Path, recipe: Recipe, prompts: Sequence[Prompt],
             image.save(folder / f"{prompt.id}.png")
 
 
-def evaluate_variants(folder: Path, progress: Progress) -> dict[str, Results]:
-    """Quantizes the demo with and without its LoRA, and compares each with its reference."""
+def count_rescaled(model: Path) -> tuple[int, int]:
+    """The number of linears of a quantized transformer that read or return scaled values, and of all its linears."""
+    linears = read_json_object(model.parent / MANIFEST)["layers"]
+    linears = [layer for layer in linears if layer["layer"].startswith("transformer.")]
+    return sum(layer.get("is_rescaled", False) for layer in linears), len(linears)
+
+
+def quantize_without_lora(method: str, folder: Path, progress: Progress) -> Path:
+    """Quantizes the demo with another method; returns the quantized pipeline."""
+    plain = load_recipe(RECIPE)
+    quantize = plain.quantize.model_copy(update={"method": method})
+    recipe = plain.model_copy(update={"quantize": quantize})
+    return quantize_pipeline(recipe, DEMO_PIPELINE, folder / method, progress=progress).model
+
+
+def evaluate_variants(folder: Path, progress: Progress) -> tuple[dict[str, Results], dict[str, tuple[int, int]]]:
+    """Quantizes the demo with and without its LoRA, and compares each with its reference.
+
+    Returns:
+        The results by row, and what `count_rescaled` returns by method.
+    """
     plain = load_recipe(RECIPE)
     recipe = plain.model_copy(update={"loras": ("demo",)})
     merged = quantize_pipeline(recipe, DEMO_PIPELINE, folder / "with", progress=progress).model
     quantized = quantize_pipeline(plain, DEMO_PIPELINE, folder / "without", progress=progress).model
     prompts = load_prompts(DEMO_LORA / "prompts.jsonl")[:NUM_PROMPTS]
     write_adapter_images(quantized, recipe, prompts, folder / "images")
+    scaled = {method: quantize_without_lora(method, folder, progress) for method in SCALED}
+    for method, model in scaled.items():
+        write_adapter_images(model, recipe, prompts, folder / f"images-{method}")
     common: dict[str, Any] = {"prompts": str(DEMO_LORA / "prompts.jsonl"), "limit": NUM_PROMPTS, "gates": False}
-    both = (f"{NAMES[MERGED]}={merged}", f"{NAMES[ADAPTER]}={folder / 'images'}")
-    with_lora = EvaluationOptions(candidates=both, output=folder / "a", **common)
+    candidates = (
+        f"{NAMES[MERGED]}={merged}",
+        f"{NAMES[ADAPTER]}={folder / 'images'}",
+        *(f"{method}={folder / f'images-{method}'}" for method in SCALED),
+    )
+    with_lora = EvaluationOptions(candidates=candidates, output=folder / "a", **common)
     without = EvaluationOptions(candidates=(f"{NAMES[PLAIN]}={quantized}",), output=folder / "b", **common)
     results = run_evaluation(plan_evaluation(recipe, with_lora), progress)
-    return {
-        MERGED: results,
-        ADAPTER: results,
-        PLAIN: run_evaluation(plan_evaluation(plain, without), progress),
-    }
+    rows = dict.fromkeys((MERGED, ADAPTER, *SCALED.values()), results)
+    rows[PLAIN] = run_evaluation(plan_evaluation(plain, without), progress)
+    return rows, {method: count_rescaled(model) for method, model in scaled.items()}
 
 
 def render_rows(results: dict[str, Results]) -> str:
@@ -123,19 +150,27 @@ def render_rows(results: dict[str, Results]) -> str:
 @click.command(help=__doc__)
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, progress_bars() as progress:
-        results = evaluate_variants(Path(folder), progress)
+        results, rescaled = evaluate_variants(Path(folder), progress)
         table = render_rows(results)
-    gain = compare_paired_psnr(results[MERGED], results[ADAPTER], NAMES[MERGED], NAMES[ADAPTER])
+    gains = {
+        row: compare_paired_psnr(results[row], results[ADAPTER], NAMES[row], NAMES[ADAPTER])
+        for row in (MERGED, *SCALED.values())
+    }
+    counts = [f"{number} of {total} linear layers by `{method}`" for method, (number, total) in rescaled.items()]
     body = "\n\n".join(
         [
             "## The demo with its LoRA",
             f"Recipe `{RECIPE}` (method `{load_recipe(RECIPE).quantize.method}`), {NUM_PROMPTS} held-out English "
-            f"prompts that ask for {COLOUR} letters, one seed, computed in float32. The first two are compared with "
-            "the original pipeline with the LoRA in its weights, the last one with the original pipeline as it is. "
-            "Intervals are bootstrapped over prompts; drops are paired.",
+            f"prompts that ask for {COLOUR} letters, one seed, computed in float32. All but the last row are compared "
+            "with the original pipeline with the LoRA in its weights, the last one with the original pipeline as it "
+            "is. Intervals are bootstrapped over prompts; drops are paired.",
             table,
-            f"Merged before quantization, the PSNR differs by {format_mean(gain, 1, 2)} dB from that of the adapter, "
-            "paired over the same prompts.",
+            f"Merged before quantization, the PSNR differs by {format_mean(gains[MERGED], 1, 2)} dB from that of the "
+            "adapter, paired over the same prompts.",
+            f"Quantization scaled the inputs or outputs of {', '.join(counts)} of the transformer, and the adapters "
+            "undo that. Their PSNR differs by "
+            + " and ".join(f"{format_mean(gains[row], 1, 2)} dB (`{method}`)" for method, row in SCALED.items())
+            + " from that of the adapter beside layers that are not scaled.",
         ]
     )
     write_section("lora", "make bench-lora", body)
