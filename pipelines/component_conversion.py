@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.name_list import list_names
 from ..storage.checkpoint import COMPONENT_PREFIXES, INNER_PREFIXES, WRAPPER_PREFIXES
@@ -102,7 +103,8 @@ def convert_single_file(file: Path, pipeline: Path, component: str | None = None
         raise UserError(f"{pipeline} has no component that diffusers reads from single files. Give another pipeline.")
     nearest = min(mismatches, key=lambda name: mismatches[name].count)
     raise UserError(
-        f"{file} does not hold the {nearest} of {pipeline}, a {candidates[nearest]}: {mismatches[nearest]}. Give the "
+        f"{file} does not hold the {nearest} of {pipeline}, {add_article(candidates[nearest])}: "
+        f"{mismatches[nearest]}. Give the "
         "folder of the pipeline that it was made from; adapters and 8-bit scales are not read."
     )
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.validation import format_value
 from ..storage.layout import MODEL_INDEX
@@ -37,11 +38,13 @@ def check_library(folder: Path, library: str, class_name: str) -> None:
         expected = LIBRARY_BY_FOLDER.get(re.sub(r"_?\d+$", "", folder.name), library)
         if library != expected:
             raise UserError(
-                f"{index} names {place}, but a {format_value(class_name)} is of {expected}. {advise_recovery(folder)}"
+                f"{index} names {place}, but {add_article(format_value(class_name))} is of {expected}. "
+                f"{advise_recovery(folder)}"
             )
         if not _has_class(library, class_name):
             raise UserError(
-                f"{index} names a {format_value(class_name)} for '{folder.name}', but {library} {version(library)} has "
+                f"{index} names {add_article(format_value(class_name))} for '{folder.name}', but {library} "
+                f"{version(library)} has "
                 "no such class. Correct the name, or update that library."
             )
     elif not (_is_importable(library) or _is_pipeline_module(library) or _is_code_file(folder, library)):

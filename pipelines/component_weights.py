@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..common.articles import add_article
 from ..common.errors import UserError, summarize_error
 from ..common.name_list import list_names
 from ..common.requirements import reject_failed_import
@@ -174,7 +175,7 @@ def _check_quantized(checkpoint: Checkpoint, class_name: str, config: Mapping[st
         replace_modules(module, AwqConfig(**settings))
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{config_file} has a quantization_config that does not describe a {class_name}: {error}. "
+            f"{config_file} has a quantization_config that does not describe {add_article(class_name)}: {error}. "
             f"{advise_recovery(config_file)}"
         ) from error
     unexpected = _find_unexpected(checkpoint, module, config)
@@ -212,12 +213,14 @@ def _compare(
     if prefix:
         what = "all names of weights begin" if missing else "a second copy of weights is stored under names that begin"
         raise UserError(
-            f"{checkpoint.folder} does not hold the weights of a {class_name} alone: {what} with {prefix!r}. "
+            f"{checkpoint.folder} does not hold the weights of {add_article(class_name)} alone: {what} with "
+            f"{prefix!r}. "
             f"{'Remove that from the names' if missing else 'Remove that copy'}, and save the component again."
         )
     if missing and unexpected:
         raise UserError(
-            f"{checkpoint.folder} does not hold the weights of a {class_name}: {list_names(missing)} are missing, and "
+            f"{checkpoint.folder} does not hold the weights of {add_article(class_name)}: {list_names(missing)} are "
+            "missing, and "
             f"{list_names(unexpected)} are unknown. {advice}"
         )
     if missing:
@@ -233,7 +236,8 @@ def _compare(
             )
     if unexpected:
         raise UserError(
-            f"{checkpoint.folder} has weights that a {class_name} does not have, as {config_file.name} describes it: "
+            f"{checkpoint.folder} has weights that {add_article(class_name)} does not have, as {config_file.name} "
+            "describes it: "
             f"{list_names(unexpected)}. The weights and config.json belong to different models. "
             f"{advise_recovery(config_file)}"
         )
@@ -279,12 +283,14 @@ def build_described_module(
     except Exception as error:  # a class may raise anything for an invalid config
         reject_failed_import(error)
         raise UserError(
-            f"{config_file} does not describe a {class_name} ({summarize_error(error)}). {advise_recovery(config_file)}"
+            f"{config_file} does not describe {add_article(class_name)} ({summarize_error(error)}). "
+            f"{advise_recovery(config_file)}"
         ) from error
     unusable = find_unusable_value(module)
     if unusable:
         raise UserError(
-            f"{config_file} describes a {class_name} that cannot compute: {unusable}. {advise_recovery(config_file)}"
+            f"{config_file} describes {add_article(class_name)} that cannot compute: {unusable}. "
+            f"{advise_recovery(config_file)}"
         )
     return module
 
@@ -315,7 +321,8 @@ def use_module_names(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
         new, converter = rename_source_key(name, renamings, converters, str(module.base_model_prefix), state)
         if converter is not None:
             raise UserError(
-                f"The weights of {checkpoint.folder} must be put together before a {type(module).__name__} can use "
+                f"The weights of {checkpoint.folder} must be put together before "
+                f"{add_article(type(module).__name__)} can use "
                 f"them ({name}), which is not supported. Leave the component out of quantize.components."
             )
         names[name] = new

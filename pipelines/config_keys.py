@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..common.articles import add_article
 from ..common.suggest import find_misspelling
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
@@ -36,9 +37,9 @@ def warn_about_unknown_keys(pipeline: Path) -> None:
             meant = find_misspelling(key, known - config.keys())
             if meant:
                 hint = f"did you mean '{meant}'? Correct it, or remove it."
-                logger.warning("%s: a %s ignores the key '%s'; %s", file, cls.__name__, key, hint)
+                logger.warning("%s: %s ignores the key '%s'; %s", file, add_article(cls.__name__), key, hint)
             elif is_exact:
-                logger.warning("%s: a %s ignores the key '%s'. Remove it.", file, cls.__name__, key)
+                logger.warning("%s: %s ignores the key '%s'. Remove it.", file, add_article(cls.__name__), key)
 
 
 def _is_not_about_keys(record: logging.LogRecord) -> bool:

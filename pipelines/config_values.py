@@ -12,6 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.validation import format_value
 from ..storage.recovery import advise_recovery
@@ -43,7 +44,9 @@ def require_config_values(config_file: Path, library: str, class_name: str, conf
     if not isinstance(model_type, str | None):
         malformed = f"model_type = {format_value(model_type)}: it must be text"
     if malformed:
-        raise UserError(f"{config_file} does not describe a {class_name}: {malformed}. {advise_recovery(config_file)}")
+        raise UserError(
+            f"{config_file} does not describe {add_article(class_name)}: {malformed}. {advise_recovery(config_file)}"
+        )
 
 
 def find_malformed_value(cls: Any, config: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.requirements import reject_failed_import
 from ..models.base.family import Component, Family, Role
@@ -102,7 +103,8 @@ def _derive_family(folder: Path, pipeline_class: str) -> Family:
     cls = _resolve_pipeline_class(folder, pipeline_class, index)
     if not makes_images_from_text(cls):
         raise UserError(
-            f"{folder} is a {pipeline_class}, which does not make images from text alone. Give a text-to-image "
+            f"{folder} is {add_article(pipeline_class)}, which does not make images from text alone. Give a "
+            "text-to-image "
             "pipeline."
         )
     components = []

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.requirements import reject_failed_import
 from ..models.shared.lora_bases import guess_lora_base
@@ -44,7 +45,7 @@ def get_lora_loader(pipeline_class: str) -> Any:
 
     loader = getattr(diffusers, pipeline_class, None)
     if not hasattr(loader, "lora_state_dict"):
-        raise UserError(f"diffusers reads no LoRA for a {pipeline_class}. Use the pipeline without one.")
+        raise UserError(f"diffusers reads no LoRA for {add_article(pipeline_class)}. Use the pipeline without one.")
     return loader
 
 
@@ -82,7 +83,7 @@ def convert_lora(
         base = guess_lora_base(tensors)
         names = f" Its names are those of a LoRA for {base}." if base else ""
         raise UserError(
-            f"diffusers cannot read {file} as a LoRA for a {pipeline_class}: {reason}.{names} "
+            f"diffusers cannot read {file} as a LoRA for {add_article(pipeline_class)}: {reason}.{names} "
             "Use a LoRA that was trained for this model."
         ) from error
     reached = _find_sources(converted.values())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.articles import add_article
 from ..common.errors import UserError, summarize_error
 from ..common.named_configs import NamedConfig
 from ..common.plausible_values import find_implausible_value
@@ -203,7 +204,7 @@ def _reject_configs(folder: Path, pipeline_class: str) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"The configs in {folder} do not describe a {pipeline_class}: {describe_value_error(error)}. "
+            f"The configs in {folder} do not describe {add_article(pipeline_class)}: {describe_value_error(error)}. "
             f"{advise_recovery(folder)}"
         ) from error
 
@@ -223,7 +224,8 @@ def _check_family(folder: Path, family: Family, components: Mapping[str, Any]) -
 def _check_component(folder: Path, library: str, class_name: str) -> None:
     if not folder.is_dir():
         raise UserError(
-            f"There is no folder {folder}, which {MODEL_INDEX} names as a {class_name}. {advise_recovery(folder)}"
+            f"There is no folder {folder}, which {MODEL_INDEX} names as {add_article(class_name)}. "
+            f"{advise_recovery(folder)}"
         )
     check_library(folder, library, class_name)
     if "Tokenizer" in class_name and class_name not in WITHOUT_VOCABULARY:
@@ -274,7 +276,7 @@ def _check_chat_template(folder: Path, pipeline_class: str) -> None:
         file, text = config_file, read_json_object(config_file).get("chat_template")
     if text is None:
         raise UserError(
-            f"{folder} has no chat template, chat_template.jinja, which a {pipeline_class} needs. "
+            f"{folder} has no chat template, chat_template.jinja, which {add_article(pipeline_class)} needs. "
             f"{advise_recovery(folder)}"
         )
     if isinstance(text, str):  # a list of them has names; transformers chooses
@@ -301,7 +303,8 @@ def _require_class(file: Path, config: Mapping[str, Any], class_name: str) -> No
     described = config.get("_class_name")
     if described not in (None, class_name):
         raise UserError(
-            f"{file} describes a {format_value(described)}, but {MODEL_INDEX} names a {class_name}. "
+            f"{file} describes {add_article(format_value(described))}, but {MODEL_INDEX} names "
+            f"{add_article(class_name)}. "
             f"{advise_recovery(file.parent)}"
         )
 

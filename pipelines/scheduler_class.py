@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..models.base.family import Family
 from ..storage.files import read_json_object
@@ -30,6 +31,7 @@ def check_scheduler_class(folder: Path, family: Family) -> None:
     if scheduler is None or "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
         reason = "diffusers does not have" if scheduler is None else "takes no shift 'mu'"
         raise UserError(
-            f"{folder / MODEL_INDEX} names the scheduler {class_name}, which {reason}: a {family.pipeline_class} "
+            f"{folder / MODEL_INDEX} names the scheduler {class_name}, which {reason}: "
+            f"{add_article(family.pipeline_class)} "
             "cannot generate images with it. Use its original scheduler."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..common.articles import add_article
 from ..common.errors import UserError, summarize_error
 from ..common.requirements import reject_failed_import
 from ..common.validation import format_value
@@ -34,7 +35,7 @@ def load_tokenizer(pipeline: Path, component: str = "tokenizer") -> Any:
     cls = getattr(transformers, name, None)
     if cls is None:
         raise UserError(
-            f"{pipeline / MODEL_INDEX} names a {format_value(name)} for '{component}', but transformers "
+            f"{pipeline / MODEL_INDEX} names {add_article(format_value(name))} for '{component}', but transformers "
             f"{transformers.__version__} has no such class. Correct the name, or update transformers."
         )
     try:

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.progress import Progress, no_progress
 from ..common.validation import format_value
@@ -265,12 +266,14 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     prefixes = {spec.model_class: ""} | dict(spec.weight_prefixes)
     if described and class_name not in prefixes:
         raise UserError(
-            f"{checkpoint.folder / 'config.json'} describes a {format_value(class_name)}, but a {spec.model_class} was "
+            f"{checkpoint.folder / 'config.json'} describes {add_article(format_value(class_name))}, but "
+            f"{add_article(spec.model_class)} was "
             "expected. Give another --model."
         )
     if described and entry[1] not in prefixes:
         raise UserError(
-            f"{source / MODEL_INDEX} names a {format_value(entry[1])} as {spec.name}, but a {spec.model_class} was "
+            f"{source / MODEL_INDEX} names {add_article(format_value(entry[1]))} as {spec.name}, but "
+            f"{add_article(spec.model_class)} was "
             "expected. Give another --model."
         )
     checkpoint.require_supported(config)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from ...common.articles import add_article
 from ...common.errors import UserError
 from ...pipelines.passed_checks import compute_key, has_passed, remember
 from ...pipelines.tokenizer_loading import load_tokenizer
@@ -80,7 +81,9 @@ def _resolve_files(pipeline: Path, tokenizer: str, has_template: bool, is_padded
     """Loads the tokenizer, and returns the files that make the same token ids."""
     folder, loaded = pipeline / tokenizer, load_tokenizer(pipeline, tokenizer)
     if not hasattr(loaded, "backend_tokenizer"):
-        raise UserError(f"{folder} is a {type(loaded).__name__}, which has no {TOKENIZER}. Export another pipeline.")
+        raise UserError(
+            f"{folder} is {add_article(type(loaded).__name__)}, which has no {TOKENIZER}. Export another pipeline."
+        )
     if getattr(loaded, "split_special_tokens", False):
         raise UserError(
             f"{folder / CONFIG} sets split_special_tokens, which exported graphs do not support. Remove it there."

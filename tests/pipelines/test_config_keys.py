@@ -38,7 +38,7 @@ def test_the_configs_of_the_demo_have_no_unknown_key(pipeline: Path, caplog: pyt
         ("scheduler/scheduler_config.json", {"shift": None, "shfit": 3}, "the key 'shfit'; did you mean 'shift'?"),
         ("transformer/config.json", {"n_heads": None, "n_hedas": 2}, "'n_hedas'; did you mean 'n_heads'?"),
         ("vae/config.json", {"force_upcast": None, "force_upcat": True}, "'force_upcat'; did you mean 'force_upcast'?"),
-        ("vae/config.json", {"wings": 2}, "a AutoencoderKL ignores the key 'wings'. Remove it."),
+        ("vae/config.json", {"wings": 2}, "an AutoencoderKL ignores the key 'wings'. Remove it."),
         ("text_encoder/config.json", {"rms_norm_eps": None, "rms_norm_epz": 1}, "did you mean 'rms_norm_eps'?"),
         ("text_encoder/config.json", {"wings": 2}, ""),
         ("vae/config.json", {"quantization_config": {}, "_note": "mine"}, ""),

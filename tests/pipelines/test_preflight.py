@@ -145,7 +145,7 @@ def test_a_list_of_numbers_is_an_argument_of_a_class_that_nobody_described(pipel
 @pytest.mark.parametrize(("name", "shown"), [("AutoencoderTiny", "AutoencoderTiny"), ("\n", r"\\n")])
 def test_another_vae(pipeline: Path, name: str, shown: str) -> None:
     edit_json(pipeline / "vae" / "config.json", _class_name=name)
-    with pytest.raises(UserError, match=rf"config\.json describes a '{shown}', but .* names a AutoencoderKL"):
+    with pytest.raises(UserError, match=rf"config\.json describes an? '{shown}', but .* names an AutoencoderKL"):
         check_pipeline(pipeline)
 
 

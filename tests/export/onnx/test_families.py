@@ -242,7 +242,7 @@ def test_an_invalid_size_is_rejected_before_anything_is_written(
 def test_a_vae_of_another_class_is_rejected(tmp_path: Path) -> None:
     write_tiny_family(SDXL, tmp_path / "pipeline")
     (tmp_path / "pipeline" / "vae" / "config.json").write_text('{"_class_name": "AutoencoderTiny"}')
-    with pytest.raises(UserError, match=r"vae/config\.json describes a 'AutoencoderTiny'"):
+    with pytest.raises(UserError, match=r"vae/config\.json describes an 'AutoencoderTiny'"):
         export_onnx(tmp_path / "pipeline", tmp_path / "out", FP32, sizes=[(64, 64)])
 
 
