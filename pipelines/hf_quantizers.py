@@ -16,9 +16,8 @@ from transformers.quantizers import auto as transformers_auto
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import AwqConfig as StockAwqConfig
 
+from ..storage.awq_layout import UNSUPPORTED_FORMAT, is_supported_format
 from .quantized_modules import FixedScaleModule, replace_modules
-
-UNSUPPORTED_FORMAT = "unsupported AWQ format: {} bits, version {!r}. Only 4 bits with version 'gemm' can be loaded"
 
 
 class QuantMethod(StrEnum):
@@ -29,10 +28,6 @@ class QuantMethod(StrEnum):
 
 def _find_folder(checkpoint_files: Sequence[str | Path] | None) -> Path | None:
     return Path(checkpoint_files[0]).parent if checkpoint_files else None
-
-
-def _is_supported(bits: int, version: str) -> bool:
-    return bits == 4 and version.lower() == "gemm"
 
 
 class AwqConfig(QuantizationConfigMixin):
@@ -74,7 +69,7 @@ class AwqConfig(QuantizationConfigMixin):
         rescaled_linears: list[str] | None = None,
         **old_keys: Any,
     ) -> None:
-        if not _is_supported(bits, version):
+        if not is_supported_format(bits, version):
             raise ValueError(UNSUPPORTED_FORMAT.format(bits, version))
         self.quant_method = QuantMethod.AWQ
         self.bits, self.group_size, self.zero_point, self.version = bits, group_size, zero_point, version
@@ -183,7 +178,7 @@ class TransformersAwqQuantizer(HfQuantizer):
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
         config: Any = self.quantization_config
-        if not _is_supported(config.bits, config.format):
+        if not is_supported_format(config.bits, str(config.format)):
             raise ValueError(UNSUPPORTED_FORMAT.format(config.bits, str(config.format)))
 
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:

@@ -22,6 +22,7 @@ from ..models.base.host import load_host
 from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
 from ..runtime.scheduler_config import check_schedule, check_supported_schedule, find_misspelt_options
+from ..storage.awq_layout import require_awq_layout
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX, SCHEDULER_CONFIG
 from ..storage.parameter_count import read_loaded_headers
@@ -110,7 +111,9 @@ def check_weight_formats(folder: Path) -> None:
         headers = read_loaded_headers(select_weight_files(component))
         file = component / "config.json"
         config = read_json_object(file) if file.exists() else {}
-        if not is_awq(config):
+        if is_awq(config):
+            require_awq_layout(component, headers, config["quantization_config"])
+        else:
             require_supported(component, {header.name: header.dtype for header in headers}, config)
 
 

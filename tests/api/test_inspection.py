@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 import edgepress
 from edgepress.api.folder_info import ArtifactInfo, ExportInfo, PipelineInfo
 from edgepress.api.inspection import to_dict
+from edgepress.common.errors import UserError
 from edgepress.pipelines.hub import DEMO_PIPELINE
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 123\n"
@@ -182,6 +184,24 @@ def quantized(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update={"count": 1, "steps": 1})})
     edgepress.quantize(small, model=lean, method="rtn", output=folder)
     return folder
+
+
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"version": "gemv"}, {"group_size": 32}])
+def test_a_model_whose_config_describes_other_codes_can_nothing(
+    settings: dict[str, Any], quantized: Path, tmp_path: Path
+) -> None:
+    """Neither does a plan say that it fits."""
+    model = Path(shutil.copytree(quantized / "model", tmp_path / "pipeline"))
+    file = model / "transformer" / "config.json"
+    config = json.loads(file.read_text("utf-8"))
+    config["quantization_config"] |= settings
+    file.write_text(json.dumps(config), "utf-8")
+    info = edgepress.info(model)
+    assert isinstance(info, PipelineInfo)
+    assert info.supported == ()
+    assert info.problem.startswith(f"{file} has a quantization_config that does not describe its weights: ")
+    with pytest.raises(UserError, match="quantization_config that does not describe its weights"):
+        edgepress.plan("x86", model=model)
 
 
 def test_a_pipeline_says_what_would_be_quantized_and_why_the_rest_is_not() -> None:
