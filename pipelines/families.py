@@ -104,9 +104,9 @@ def _derive_family(folder: Path, pipeline_class: str) -> Family:
     if not makes_images_from_text(cls):
         raise UserError(
             f"{folder} is {add_article(pipeline_class)}, which does not make images from text alone. Give a "
-            "text-to-image "
-            "pipeline."
+            "text-to-image pipeline."
         )
+    _require_components(folder, cls, index)
     components = []
     for name in (path.name for path in find_weight_folders(folder)):
         library, class_name = index[name]
@@ -122,6 +122,25 @@ def _derive_family(folder: Path, pipeline_class: str) -> Family:
     if not denoisers:
         raise UserError(f"{folder} has no component that denoises images. Give a text-to-image pipeline of diffusers.")
     return Family(pipeline_class, denoisers[0], tuple(components))
+
+
+def _require_components(folder: Path, cls: Any, index: Mapping[str, Any]) -> None:
+    """Checks that model_index.json lists what the pipeline's class needs.
+
+    Raises:
+        UserError: It lacks a component, or a text encoder is empty there, as where a gated one was left out.
+    """
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.default is not inspect.Parameter.empty or name in cls._optional_components:
+            continue
+        entry = index.get(name)
+        if entry is None or (entry == [None, None] and name.startswith("text_encoder")):
+            component = getattr(parameter.annotation, "__name__", "component")
+            raise UserError(
+                f"{folder / MODEL_INDEX} lists no {name!r}, {add_article(component)} that {add_article(cls.__name__)} "
+                f"needs. Some are gated and not part of the model: save it with save_pretrained() in {folder / name}, "
+                f"with access where it is gated, and list it in {MODEL_INDEX}."
+            )
 
 
 def _resolve_pipeline_class(folder: Path, pipeline_class: str, index: Mapping[str, Any]) -> type:

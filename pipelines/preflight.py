@@ -26,7 +26,7 @@ from ..storage.awq_layout import require_awq_layout
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX, SCHEDULER_CONFIG
 from ..storage.parameter_count import read_loaded_headers
-from ..storage.recovery import advise_recovery
+from ..storage.recovery import DOWNLOAD_AGAIN, advise_recovery
 from ..storage.relative_path import is_file_name
 from ..storage.weight_files import find_weight_folders, select_weight_files
 from ..storage.weight_formats import is_awq, require_supported
@@ -226,9 +226,11 @@ def _check_family(folder: Path, family: Family, components: Mapping[str, Any]) -
 
 def _check_component(folder: Path, library: str, class_name: str) -> None:
     if not folder.is_dir():
+        advice = advise_recovery(folder)
+        if folder.name.startswith("text_encoder") and advice == DOWNLOAD_AGAIN:
+            advice = "Download it into that folder; if it is gated, ask for access on its page and log in first."
         raise UserError(
-            f"There is no folder {folder}, which {MODEL_INDEX} names as {add_article(class_name)}. "
-            f"{advise_recovery(folder)}"
+            f"There is no folder {folder}, which {MODEL_INDEX} names as {add_article(class_name)}. {advice}"
         )
     check_library(folder, library, class_name)
     if "Tokenizer" in class_name and class_name not in WITHOUT_VOCABULARY:

@@ -248,6 +248,14 @@ def test_a_class_that_edgepress_does_not_know_is_checked_too(pipeline: Path) -> 
         check_pipeline(pipeline)
 
 
+def test_an_absent_text_encoder_may_be_gated(pipeline: Path) -> None:
+    shutil.rmtree(pipeline / "text_encoder")
+    with pytest.raises(
+        UserError, match=r"There is no folder .*text_encoder.*\. Download it .* if it is gated, ask for"
+    ):
+        check_pipeline(pipeline)
+
+
 # ---------------------------------------------------------------- images
 
 
