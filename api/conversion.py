@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.arguments import check_arguments
 from ..common.errors import UserError
+from ..common.name_list import list_names
 from ..common.progress import Progress, no_progress
 from ..common.requirements import requires_extra
 from ..pipelines.hub import resolve_pipeline
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.new_folder import check_new_folder
+from ..storage.parameter_count import count_tensor_parameters, read_loaded_headers
 from ..storage.relative_path import is_file_name
-from ..storage.safetensors_header import read_tensor_headers
+from ..storage.safetensors_header import TensorHeader, read_tensor_headers
+from ..storage.weight_files import find_weight_folders, select_weight_files
+
+SMALLEST_SHARE = 2
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,40 @@ def convert(
         what = "is no safetensors file" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}. Give a single-file checkpoint in safetensors.")
     check_new_folder(target)
-    read_tensor_headers(source)
+    headers = read_tensor_headers(source)
     _check_component_name(pipeline, component)
+    _check_size(source, headers, pipeline, component)
     from ..pipelines.single_file_pipeline import write_pipeline
 
     converted = write_pipeline(source, pipeline, target, component, progress)
     num_weights = sum(tensor.numel() for part in converted for tensor in part.tensors.values())
     return ConversionResult(target, tuple(sorted(part.component for part in converted)), num_weights)
+
+
+def _check_size(file: Path, headers: Sequence[TensorHeader], pipeline: Path, component: str | None) -> None:
+    """Raises UserError where a file has too few weights for the component to take, or for any."""
+    index = read_json_object(pipeline / MODEL_INDEX)
+    entries = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[:1] == ["diffusers"]}
+    folders = [folder for folder in find_weight_folders(pipeline) if folder.name in entries]
+    if component is not None and component not in entries:
+        names = ", ".join(folder.name for folder in folders) or "none"
+        raise UserError(
+            f"{pipeline} has no component {component!r} that diffusers reads from single files. Choose from: {names}."
+        )
+    sizes = {
+        folder.name: sum(map(count_tensor_parameters, read_loaded_headers(select_weight_files(folder))))
+        for folder in folders
+        if component in (None, folder.name)
+    }
+    num_weights = sum(header.numel for header in headers)
+    # Names, layouts and what is stored twice may differ, so that only much less than a component has is refused.
+    if sizes and all(SMALLEST_SHARE * num_weights < size for size in sizes.values()):
+        nearest = min(sizes, key=lambda name: sizes[name])
+        raise UserError(
+            f"{file} does not hold the {nearest} of {pipeline}: it has {num_weights:,} weights, in "
+            f"{list_names(header.name for header in headers)}, and that has {sizes[nearest]:,}. Give the folder of the "
+            "pipeline that it was made from."
+        )
 
 
 def _check_component_name(pipeline: Path, component: str | None) -> None:

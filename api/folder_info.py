@@ -9,6 +9,7 @@ from pathlib import Path
 from ..common.errors import escape_controls
 from ..common.text_table import align_rows
 from ..storage.integrity import FileProblem
+from ..storage.layout import WEIGHT_EXPORTS
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class ExportInfo:
         folder: Its folder.
         pipeline_class: Class of the pipeline.
         summary: Precision and format in a few words.
-        graphs: Names of its graphs or parts.
+        graphs: Names of its graphs or parts; of weights for other programs, of its components.
         nbytes: Bytes of all its files.
         verification: How it was compared with torch, in a few words.
         problems: What is not as it was published: files that are missing, added, or differ in size, header or content;
@@ -135,7 +136,7 @@ class ExportInfo:
     def __str__(self) -> str:
         lines = [
             f"Export {self.folder}: {self.pipeline_class}, {self.summary}, {self.nbytes / 1e6:.1f} MB",
-            f"  graphs: {', '.join(self.graphs)}",
+            f"  {'components' if self.folder.name in WEIGHT_EXPORTS else 'graphs'}: {', '.join(self.graphs)}",
             f"  {self.verification}",
             *_list_problems(self.problems, self.folder),
         ]

@@ -19,9 +19,11 @@ from ..storage.layout import (
     CONFIG_NAME,
     EVALUATION_RESULTS,
     MODEL_INDEX,
+    WEIGHT_EXPORTS,
     Artifact,
     is_export,
     is_pipeline,
+    is_weight_export,
     locate_folder,
 )
 from ..storage.manifest import Manifest, read_manifest
@@ -31,6 +33,7 @@ from ..storage.pipeline_config import read_onnx_config, read_rknn_config
 from ..storage.recognition import PathKind, is_artifact, recognize_path, reject_path
 from ..storage.relative_path import is_file_name
 from ..storage.safetensors_header import TensorHeader
+from ..storage.weight_export import read_weight_export
 from ..storage.weight_files import select_weight_files
 from .folder_info import ArtifactInfo, ComponentInfo, ExportInfo, LayerSelection, PipelineInfo, advise_verification
 
@@ -240,6 +243,18 @@ def _inspect_export(folder: Path) -> ExportInfo:
     return ExportInfo(folder, onnx.family, summary, tuple(onnx.graphs), nbytes, _describe_parity(onnx.parity))
 
 
+def _inspect_weight_export(folder: Path) -> ExportInfo:
+    export = read_weight_export(folder)
+    components, types = export.components, Counter[str]()
+    for record in components.values():
+        types.update(record.types)
+    summary = f"{export.format}: {', '.join(f'{number} {name}' for name, number in types.items())}"
+    largest = max((record.max_difference for record in components.values()), default=0.0)
+    difference = f"quantized weights {f'within {largest:.2g} steps of' if largest else 'equal to'} model/"
+    nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return ExportInfo(folder, export.family, summary, tuple(components), nbytes, difference)
+
+
 def _describe_parity(parity: Mapping[str, Any]) -> str:
     if not parity:
         return "not compared with torch"
@@ -254,13 +269,14 @@ def _describe_parity(parity: Mapping[str, Any]) -> str:
 def _inspect_artifact(artifact: Artifact) -> ArtifactInfo:
     manifest = read_manifest(artifact.path)
     exports = [folder for folder in (artifact.onnx, artifact.rknn) if is_export(folder)]
+    weights = [artifact.path / name for name in WEIGHT_EXPORTS if is_weight_export(artifact.path / name)]
     return ArtifactInfo(
         artifact.path,
         manifest.device if manifest else "",
         manifest.source if manifest else "",
         _describe_method(manifest),
         _inspect_pipeline(artifact.model, is_published=True) if artifact.has_model else None,
-        tuple(map(_inspect_export, exports)),
+        (*map(_inspect_export, exports), *map(_inspect_weight_export, weights)),
         _describe_evaluation(artifact),
         tuple(find_incomplete_files(artifact)),
     )

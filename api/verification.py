@@ -345,7 +345,10 @@ def _read_weights(folder: Path) -> _Published:
     expected[WEIGHT_EXPORT_NAME] = hash_file(folder / WEIGHT_EXPORT_NAME)
     problems = list(_compare_checksums(folder, expected, True, f"{folder.name}/"))
     model = _read_model_beside(folder)
-    if model is not None and is_stale(export.model_sha256, (), model):
+    if model is not None and not export.model_sha256:
+        reason = f"is of unknown origin: its {WEIGHT_EXPORT_NAME} does not say that it was exported from {MODEL}"
+        problems.append(FileProblem(folder.name, FileStatus.STALE, reason))
+    elif model is not None and is_stale(export.model_sha256, (), model):
         reason = f"was exported from another model than the one in {MODEL}, which was replaced since"
         problems.append(FileProblem(folder.name, FileStatus.STALE, reason))
     return _Published(export.files, True, tuple(problems))

@@ -49,5 +49,6 @@ def _summarize(result: DevicePlan) -> dict[str, Any]:
         "resident_bytes": result.resident_bytes,
         "phased_bytes": result.phased_bytes,
         "margin_bytes": result.margin_bytes,
+        "missing_bytes": result.missing_bytes,
         "floor_seconds": result.floor_seconds,
     }

@@ -9,18 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.progress import Progress, no_progress
 from ..models.base.image_size import check_image_size
 from ..models.registry import get_family, load_families
 from ..pipelines.component_files import check_component_file
 from ..pipelines.hub import read_pipeline_class
 from ..pipelines.optimum_pipelines import require_optimum
-from ..pipelines.preflight import check_images, check_pipeline
+from ..pipelines.preflight import check_images, check_pipeline, check_weight_headers
 from ..pipelines.quantization_packages import check_quantization_packages
 from ..pipelines.sampling import SamplingParams
+from ..pipelines.scheduler_class import check_scheduler_class
 from ..prompts.prompt import Prompt
 from ..runtime.image_metadata import hash_prompt
 from ..runtime.onnx.exported import load_exported_onnx
+from ..storage.hash_memory import HashMemory
+from ..storage.integrity import require_intact
 from ..storage.preflight import check_results_folder, check_writable_folder, require_possible_path
+from ..storage.provenance import MAKE_AGAIN, list_required_files, read_recorded_files
 from .generation.candidates import ImageSource
 from .generation.server import connect
 from .images.image_file import get_image_stem
@@ -51,6 +56,25 @@ def check_plan(plan: EvaluationPlan) -> None:
     _check_images(plan)
 
 
+def check_recorded_files(plan: EvaluationPlan, progress: Progress = no_progress) -> None:
+    """Compares the folders of artifacts with what was recorded when they were published, without torch.
+
+    Files that did not change since they were read last are not read again.
+
+    Args:
+        plan: The plan.
+        progress: Called with bytes.
+
+    Raises:
+        UserError: A file is missing or was changed.
+    """
+    sources = (plan.reference, *plan.candidates.values())
+    with HashMemory() as hashes:
+        for folder in dict.fromkeys(s.folder for s in sources if s.kind not in ("images", "server", "optimum")):
+            files = list_required_files(folder, read_recorded_files(folder))
+            require_intact(folder, files, MAKE_AGAIN, hashes, progress)
+
+
 def check_components(plan: EvaluationPlan) -> None:
     """Checks the weights, schedulers and tokenizers of pipelines against their classes. Reads only headers.
 
@@ -65,13 +89,11 @@ def check_components(plan: EvaluationPlan) -> None:
 def _check_components(source: ImageSource) -> None:
     from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
     from ..pipelines.config_keys import warn_about_unknown_keys
-    from ..pipelines.scheduler_class import check_scheduler_class
     from ..pipelines.tokenizer_loading import check_tokenizers
 
     check_pipeline_weights(source.folder)
     family = load_families().get(read_pipeline_class(source.folder))
     if family is not None:  # of others, no one knows which weights their libraries ignore or rename
-        check_scheduler_class(source.folder, family)
         warn_about_unknown_keys(source.folder)
         check_tokenizers(source.folder)
         check_family_weights(source.folder, family)
@@ -126,6 +148,10 @@ def _check_source(source: ImageSource, sampling: SamplingParams, prompts: Sequen
     if source.kind == "diffusers":
         check_quantization_packages(source.folder)
         check_pipeline(source.folder)
+        check_weight_headers(source.folder)
+        family = load_families().get(read_pipeline_class(source.folder))
+        if family is not None:
+            check_scheduler_class(source.folder, family)
         check_images(source.folder, sampling.height, sampling.width)
         for replacement in source.files:
             check_component_file(source.folder, replacement)

@@ -24,7 +24,7 @@ from ..storage.machine_check import MachineCheck, make_machine_check
 from ..storage.manifest import library_versions
 from ..storage.publishing import shared_lock
 from ..storage.snapshot import FolderSnapshot
-from .checks import check_components, check_plan
+from .checks import check_components, check_plan, check_recorded_files
 from .collection import collect_images, iter_samples, load_ground_truth
 from .generation.candidates import ImageSource, read_origin
 from .metrics.base import Metric, list_image_scores, list_pair_scores
@@ -66,6 +66,7 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress = no_progress, *, wr
         digest = prompt_set_digest(plan.prompts)
         baseline.require_same_plan(plan.baseline, baseline_results, digest, _describe_sampling(plan), plan.candidates)
     check_plan(plan)
+    check_recorded_files(plan, progress)
     ground_truth = load_ground_truth(plan)
     metrics = load_metrics(plan.metric_settings, plan.metrics)
     has_ground_truth = plan.ground_truth is not None

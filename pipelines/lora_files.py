@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,32 @@ def parse_lora(text: str) -> LoraSpec:
     if not math.isfinite(factor):
         raise UserError(f"LoRA {text}: {weight!r} is not a finite number. Write it like {path}:0.8.")
     return LoraSpec(_find_file(path, text), factor)
+
+
+def parse_loras(texts: Sequence[str]) -> list[LoraSpec]:
+    """Parses several LoRAs as `parse_lora` does.
+
+    Raises:
+        UserError: As for `parse_lora`, or two of them are the same file or have the same content: what is given twice
+            would be added twice.
+    """
+    specs = [parse_lora(text) for text in texts]
+    for number, spec in enumerate(specs):
+        for earlier in specs[:number]:
+            if _is_same_lora(earlier, spec):
+                place = spec.file if earlier.file == spec.file else f"{earlier.file} and {spec.file}"
+                raise UserError(
+                    f"The same LoRA is given twice, {place}, and would be added twice. Give it once, with the sum of "
+                    f"both weights: {earlier.file}:{earlier.weight + spec.weight:g}."
+                )
+    return specs
+
+
+def _is_same_lora(earlier: LoraSpec, later: LoraSpec) -> bool:
+    """Whether two files hold the same, wherever links lead. Files of other sizes are not read."""
+    if earlier.file.resolve() == later.file.resolve():
+        return True
+    return earlier.file.stat().st_size == later.file.stat().st_size and hash_file(earlier.file) == hash_file(later.file)
 
 
 def _find_file(name: str, text: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.name_list import list_names
-from ..models.shared.lora_bases import guess_lora_base
 from ..storage.checkpoint import Checkpoint
 from .hub import read_pipeline_class
 from .lora_conversion import convert_lora, get_lora_loader
-from .lora_files import PEFT_CONFIG, PEFT_PREFIX, LoraScaling, LoraSpec, read_lora
+from .lora_files import PEFT_PREFIX, LoraScaling, LoraSpec, read_lora
+from .lora_names import FACTOR, find_layer_name, reject_missing_config, require_fitting, require_layers
 
 MAX_ADDED = 1e9  # to a weight; squares of larger ones leave float32 when errors are summed
-FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.(?P<kind>weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def merge_loras(
     for spec in specs:
         layers = _read_layers(spec, pipeline, checkpoints)
         denoiser = checkpoints[_find_denoiser(read_pipeline_class(pipeline), checkpoints)]
-        _require_layers(spec.file, layers, pipeline, denoiser)
+        require_layers(spec.file, layers.unknown, len(layers.updates), pipeline, denoiser)
         for (component, name), update in layers.updates.items():
             scaled = replace(update, scale=update.scale * spec.weight)
             _check_update(spec.file, component, name, scaled, checkpoints[component])
@@ -118,10 +116,7 @@ def _read_layers(spec: LoraSpec, pipeline: Path, checkpoints: Mapping[str, Check
             tensors = {f"{component or denoiser}.{name}": tensor for name, tensor in tensors.items()}
             return _pair(tensors, scaling, denoiser, checkpoints)
         if component is not None:
-            raise UserError(
-                f"{spec.file} was written by PEFT, but its {PEFT_CONFIG}, which holds its alpha, is not beside it. "
-                f"Copy {PEFT_CONFIG} into {spec.file.parent}."
-            )
+            raise reject_missing_config(spec.file)
     converted = convert_lora(content.tensors, pipeline_class, checkpoints[denoiser].load_config(), spec.file)
     scaling = {name: LoraScaling.from_config(config, spec.file) for name, config in content.configs.items()}
     for component in {name.partition(".")[0] for name in converted.alphas}:
@@ -144,7 +139,7 @@ def _find_component(
     """The first component that has the first layer of a LoRA."""
     match = next((match for name in tensors if (match := FACTOR.fullmatch(name))), None)
     path = match["path"] if match else ""
-    return next((name for name in names if _find_name(checkpoints[name], path, "weight")), None)
+    return next((name for name in names if find_layer_name(checkpoints[name], path, "weight")), None)
 
 
 def _pair(
@@ -167,8 +162,8 @@ def _pair(
         factors.setdefault((component, path), {})[f"{match['side']}.{match['kind']}"] = key
     updates = {}
     for (component, path), keys in factors.items():
-        name = _find_name(checkpoints[component], path, "weight")
-        bias = _find_name(checkpoints[component], path, "bias")
+        name = find_layer_name(checkpoints[component], path, "weight")
+        bias = find_layer_name(checkpoints[component], path, "bias")
         if name is not None and "B.bias" in keys and bias is None:
             raise UserError(
                 f"The LoRA has a bias for {component}.{path}, which has none in {checkpoints[component].folder}. Use a "
@@ -190,53 +185,10 @@ def _pair(
     return _Layers(updates, unknown)
 
 
-def _find_name(checkpoint: Checkpoint, path: str, kind: str) -> str | None:
-    """The name of a layer's weight or bias, with or without what models of transformers put before it."""
-    prefixes = (checkpoint.prefix, "model.", "text_model.")
-    names = [f"{path}.{kind}", *(f"{path}.{kind}".removeprefix(prefix) for prefix in prefixes)]
-    names += [f"{prefix}{path}.{kind}" for prefix in ("model.", "text_model.")]
-    return next((name for name in names if name in checkpoint), None)
-
-
-def _require_layers(file: Path, layers: _Layers, pipeline: Path, denoiser: Checkpoint) -> None:
-    """Raises UserError where a key has no layer."""
-    if not layers.unknown:
-        return
-    listed = list_names(layers.unknown)
-    base = guess_lora_base(layers.unknown)
-    is_foreign = base and base != guess_lora_base(denoiser.names())
-    if not layers.updates:
-        made_for = f"another base model, by its names {base}" if is_foreign else "another base model"
-        raise UserError(
-            f"{file} is a LoRA for {made_for}: none of its keys has a layer in {pipeline}, as diffusers reads "
-            f"them ({listed}). Use a LoRA that was trained for this model."
-        )
-    number, suspicion = len(layers.unknown), ""
-    if is_foreign:
-        suspicion = f" It looks like a LoRA for another base model, by its names {base}."
-    elif number > len(layers.updates):
-        suspicion = " It looks like a LoRA for another base model, since most of its layers are not there."
-    raise UserError(
-        f"{number} {'key' if number == 1 else 'keys'} of {file} {'has' if number == 1 else 'have'} no layer in "
-        f"{pipeline}: {listed}.{suspicion} "
-        "Use a LoRA that was trained for this model."
-    )
-
-
 def _check_update(file: Path, component: str, name: str, update: LoraUpdate, checkpoint: Checkpoint) -> None:
     """Raises UserError where an update does not fit its weight, or is not finite."""
-    shape = checkpoint.shape(name)
-    ranks = (update.up.shape[1], update.down.shape[0]) if update.down is not None else (1, 1)
-    if ranks[0] != ranks[1]:
-        raise UserError(
-            f"{file} is damaged: the matrices for {component}.{name} have the ranks {ranks[1]} and {ranks[0]}. "
-            "Download it again."
-        )
-    if _strip_ones(update.shape) != _strip_ones(shape) or math.prod(update.up.shape[2:]) > 1:
-        raise UserError(
-            f"{file} is a LoRA for another base model: it changes a {component}.{name} of shape {update.shape}, but "
-            f"that of {checkpoint.folder} has shape {shape}. Use a LoRA that was trained for this model."
-        )
+    down = None if update.down is None else tuple(update.down.shape)
+    require_fitting(file, component, name, checkpoint, tuple(update.up.shape), down)
     factors = [update.up] if update.down is None else [update.up, update.down]
     if not all(bool(torch.isfinite(factor.float()).all()) for factor in factors):
         raise UserError(f"{file} contains NaN or an infinite value for {component}.{name}. Download it again.")
@@ -255,8 +207,3 @@ def _bound(update: LoraUpdate) -> float:
     if update.down is not None:
         largest *= float(update.down.abs().max()) * update.down.shape[0]
     return largest
-
-
-def _strip_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the kernels of size 1 at its end."""
-    return shape if len(shape) < 3 or shape[-1] != 1 else _strip_ones(shape[:-1])

@@ -23,13 +23,14 @@ from ..models.base.image_size import check_image_size, estimate_min_memory
 from ..models.registry import load_families
 from ..runtime.scheduler_config import check_schedule, check_supported_schedule, find_misspelt_options
 from ..storage.awq_layout import require_awq_layout
+from ..storage.checkpoint import Checkpoint
 from ..storage.files import LFS_POINTER, read_json_object, require_no_lfs_pointer
 from ..storage.layout import MODEL_INDEX, SCHEDULER_CONFIG
 from ..storage.parameter_count import read_loaded_headers
 from ..storage.recovery import DOWNLOAD_AGAIN, advise_recovery
 from ..storage.relative_path import is_file_name
 from ..storage.weight_files import find_weight_folders, select_weight_files
-from ..storage.weight_formats import is_awq, require_supported
+from ..storage.weight_formats import is_awq
 from .component_libraries import LIBRARIES, check_library
 from .hub import read_pipeline_arguments, read_pipeline_class
 from .tokenizer_ids import check_token_ids
@@ -100,21 +101,33 @@ def check_lfs_pointers(folder: Path) -> None:
                 require_no_lfs_pointer(file, stream.read(len(LFS_POINTER)))
 
 
+def check_weight_headers(folder: Path) -> list[Checkpoint]:
+    """Checks that all weights of a pipeline were downloaded, and that shards hold what their index says.
+
+    Returns:
+        The weights of its components.
+
+    Raises:
+        UserError: A file is missing, corrupt or a git-lfs pointer, or an index names what a shard has not.
+    """
+    check_lfs_pointers(folder)
+    return [Checkpoint(component) for component in find_weight_folders(folder)]
+
+
 def check_weight_formats(folder: Path) -> None:
     """Checks by headers that the weights of a pipeline, as far as it has some, are of a format that is read.
 
     Raises:
-        UserError: A file was not downloaded or is corrupt, or weights have another format.
+        UserError: As for `check_weight_headers`, or weights have another format.
     """
-    check_lfs_pointers(folder)
-    for component in find_weight_folders(folder):
-        headers = read_loaded_headers(select_weight_files(component))
-        file = component / "config.json"
+    for checkpoint in check_weight_headers(folder):
+        file = checkpoint.folder / "config.json"
         config = read_json_object(file) if file.exists() else {}
         if is_awq(config):
-            require_awq_layout(component, headers, config["quantization_config"])
+            headers = read_loaded_headers(select_weight_files(checkpoint.folder))
+            require_awq_layout(checkpoint.folder, headers, config["quantization_config"])
         else:
-            require_supported(component, {header.name: header.dtype for header in headers}, config)
+            checkpoint.require_supported(config)
 
 
 def _has_numbers(entry: list[Any]) -> bool:

@@ -16,6 +16,7 @@ from ..common.errors import UserError
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.weight_files import find_weight_folders, get_library
+from ..storage.weight_formats import is_awq
 
 SETTINGS_KEY = "quantization_config"
 BITSANDBYTES, GGUF = "bitsandbytes", "gguf"
@@ -71,7 +72,7 @@ def check_quantization_packages(pipeline: Path) -> None:
             )
         require_packages(f"The {folder.name} of {pipeline}", method)
         library = get_library(config)
-        if not _is_known(library, config[SETTINGS_KEY], method):
+        if not is_awq(config) and not _is_known(library, config[SETTINGS_KEY], method):
             raise UserError(
                 f"The {folder.name} of {pipeline} is quantized with {method!r}, which the installed {library} cannot "
                 "open. Update it, or give another candidate."
@@ -137,7 +138,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _is_known(library: str, settings: Mapping[str, Any], method: str) -> bool:
-    """Whether a library has a quantizer for a method; edgepress registers its own for AWQ."""
+    """Whether a library has a quantizer for a method; for AWQ, edgepress has its own."""
     from diffusers.quantizers import auto as diffusers_auto
     from transformers.quantizers import auto as transformers_auto
 

@@ -117,7 +117,11 @@ def _read_json(path: Path, text: str) -> EntryList:
     if len(values) == 1:
         content = values[0][1]
         if isinstance(content, dict):
-            container = next((key for key in CONTAINERS if isinstance(content.get(key), list)), "")
+            containers = [key for key in CONTAINERS if isinstance(content.get(key), list)]
+            if len(containers) > 1:
+                listed = " and ".join(map(repr, containers))
+                raise UserError(f"{path} has prompts under {listed}. Put them into one list, or into several files.")
+            container = containers[0] if containers else ""
             content = content[container] if container else content
         if isinstance(content, list):
             values = [(f"{path}: entry {number}", value) for number, value in enumerate(content)]

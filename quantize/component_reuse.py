@@ -7,7 +7,7 @@ which the manifest of the other artifact records.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,15 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..pipelines.lora_scales import read_scale_tensors
-from ..recipes.loader import validate_settings
-from ..recipes.schema import PRIMARY, QuantizationSettings
+from ..recipes.schema import PRIMARY
 from ..storage.checkpoint import Checkpoint, write_tensors
 from ..storage.files import FileRecord, digest_files
 from ..storage.integrity import require_intact
 from ..storage.layout import Artifact, solution_folder
 from ..storage.manifest import Manifest, ReusedComponent, read_manifest
 from .plan import ComponentPlan, QuantBlock, QuantizationPlan
+from .reuse_preflight import list_quantized_components, list_weights, reject_other_weights
 from .workspace import Workspace
-
-WEIGHT_SUFFIX = ".safetensors"
-# What of the section `quantize` decides nothing about a component that is quantized.
-IRRELEVANT = {"components", "tune"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def find_reused(
         artifacts: The other artifacts.
 
     Raises:
-        UserError: An artifact has no text encoder of the same weights, quantized it in another way, or lacks blocks.
+        UserError: An artifact has no text encoder of the same weights, or lacks blocks.
     """
     encoders = [component for component in plan.components if component.spec.role == "text_encoder"]
     reused: dict[str, SharedComponent] = {}
@@ -113,12 +109,8 @@ def find_reused(
             for name in _find_same_weights(component.name, files, manifest)
         }
         if not shared:
-            raise UserError(
-                f"{path} has no text encoder that was quantized from the same weights as one of {plan.source}: no "
-                "SHA-256 is the same. Leave out --reuse."
-            )
+            raise reject_other_weights(path, plan.source)
         for candidate in shared.values():
-            _check_settings(candidate, plan.settings)
             _check_blocks(candidate)
         reused |= shared
     return list(reused.values())
@@ -127,35 +119,12 @@ def find_reused(
 def _find_same_weights(component: str, files: Sequence[FileRecord], manifest: Manifest) -> list[str]:
     """Names of the quantized components of another artifact that have the weights of a component."""
     weights = _hash_weights(component, files)
-    quantized = {layer["layer"].partition(".")[0] for layer in manifest.layers}
-    return [name for name in sorted(quantized) if weights and _hash_weights(name, manifest.sources) == weights]
+    quantized = list_quantized_components(manifest)
+    return [name for name in quantized if weights and _hash_weights(name, manifest.sources) == weights]
 
 
 def _hash_weights(component: str, files: Iterable[FileRecord]) -> set[str]:
-    paths = (f"{component}/", WEIGHT_SUFFIX)
-    return {file.sha256 for file in files if file.path.startswith(paths[0]) and file.path.endswith(paths[1])}
-
-
-def _check_settings(candidate: SharedComponent, settings: QuantizationSettings) -> None:
-    recorded = validate_settings(QuantizationSettings, candidate.manifest.recipe.get("quantize", {}))
-    expected, actual = _describe(settings), _describe(recorded)
-    different = [key for key in expected if expected[key] != actual[key]]
-    if candidate.manifest.loras:
-        different.append("loras")
-    if recorded.chooses_steps or settings.chooses_steps or settings.tune != "off":
-        raise UserError(
-            f"A text encoder of {candidate.artifact.path} cannot be reused with the method 'best' or with tuning, "
-            "which depend on the whole pipeline. Choose another --method, or leave out --reuse."
-        )
-    if different:
-        raise UserError(
-            f"The {candidate.name} of {candidate.artifact.path} was quantized with other settings "
-            f"(quantize.{different[0]}). Quantize with the same recipe, or leave out --reuse."
-        )
-
-
-def _describe(settings: QuantizationSettings) -> Mapping[str, Any]:
-    return settings.model_dump(mode="json", exclude={"method", *IRRELEVANT}) | {"steps": list(settings.resolved_steps)}
+    return {file.sha256 for file in list_weights(component, files)}
 
 
 def _check_blocks(candidate: SharedComponent) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,29 @@ from ..common.device_names import check_device_name
 from ..common.errors import UserError
 from ..models.base.family import Family
 from ..pipelines.families import find_family, is_described
-from ..pipelines.lora_files import LoraSpec, check_lora_header, parse_lora
+from ..pipelines.lora_files import LoraSpec, check_lora_header, parse_loras
+from ..pipelines.lora_names import check_lora_layers
 from ..pipelines.preflight import check_images, check_pipeline, check_weight_formats, read_configs
 from ..pipelines.recipe_sizes import check_later_sizes
 from ..pipelines.sampling import SamplingParams, resolve_sampling
+from ..pipelines.scheduler_class import check_scheduler_class
 from ..prompts.prompt import Prompt, prompt_set_digest
 from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.budget import parse_budget
 from ..recipes.key_errors import RecipeValueError, checking_key
 from ..recipes.loader import validate_settings
 from ..recipes.schema import GenerationSettings, QuantizationSettings, Recipe
+from ..storage.checkpoint import Checkpoint
 from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX, Artifact
 from ..storage.manifest import library_versions, read_manifest
 from ..storage.own_files import check_own_files
 from ..storage.parameter_count import read_loaded_headers
 from ..storage.preflight import check_output, check_replaceable, is_within
-from ..storage.weight_files import select_weight_files
+from ..storage.weight_files import find_weight_folders, select_weight_files
+from ..storage.weight_formats import is_awq
 from .allocation.options import MIN_BITS, MIN_BITS_PER_WEIGHT
+from .reuse_preflight import check_reuse
 from .workspace import explain_other_inputs, find_workspaces
 
 logger = logging.getLogger(__name__)
@@ -93,11 +99,14 @@ def check_inputs(
     except ValueError as error:
         explanation = f"device: {error}"
         raise UserError(explanation) from error
+    _check_torch_build(device)
     _check_places(source, Artifact(output))
     if is_written(output, force=force, restart=restart):
         check_output(output)
     check_pipeline(source)
     family = find_family(source)  # an unknown class is the first thing to say
+    check_scheduler_class(source, family)
+    _require_original(source, family)
     check_weight_formats(source)
     check_component_names(source, family, recipe.quantize)
     selected = family.list_quantized(recipe.quantize.components)
@@ -105,7 +114,7 @@ def check_inputs(
     if recipe.quantize.budget is not None:
         with checking_key("quantize.budget", recipe.quantize.budget):
             _check_budget(source, family, recipe.quantize.budget)
-    _check_reuse(recipe.quantize, reuse)
+    check_reuse(recipe.quantize, reuse, source, family)
     if not is_described(family.pipeline_class):
         logger.warning(
             "edgepress has no description of %s: its layers are chosen by general rules, and no scales are folded. "
@@ -119,13 +128,32 @@ def check_inputs(
         prompts = _load_calibration_prompts(recipe.calibration, source)
     _check_later_stages(recipe, source)
     with checking_key("loras", recipe.loras):
-        loras = [parse_lora(text) for text in recipe.loras]
+        loras = parse_loras(recipe.loras)
         for lora in loras:
             check_lora_header(lora.file)
+            check_lora_layers(lora.file, source, family)
     inputs = QuantizationInputs(recipe, source, family, prompts, sampling, loras, reuse, device)
     if not force:
         _check_published(inputs, Artifact(output))
     return inputs
+
+
+def _check_torch_build(device: str) -> None:
+    """Raises UserError where a GPU is asked of a build of PyTorch whose version says that it has no CUDA."""
+    build = version("torch")
+    if device.startswith("cuda") and build.endswith("+cpu"):
+        raise UserError(
+            f"PyTorch {build} is built without CUDA, so it cannot compute on {device}. Install a build with CUDA, or "
+            "compute on the processor with 'edgepress quantize --device cpu'."
+        )
+
+
+def _require_original(source: Path, family: Family) -> None:
+    """Raises UserError where the weights of a component are quantized already."""
+    for folder in find_weight_folders(source):
+        config = read_json_object(folder / "config.json")
+        if family.component(folder.name) is not None and is_awq(config):
+            Checkpoint(folder).require_supported(config)
 
 
 def is_written(output: Path, *, force: bool, restart: bool) -> bool:
@@ -173,18 +201,6 @@ def _check_budget(source: Path, family: Family, text: str) -> None:
                 f"{budget.size / 1e9:.4g} GB is too small: in {MIN_BITS} bits, the {name} alone takes "
                 f"{smallest / 1e9:.4g} GB. Give more."
             )
-
-
-def _check_reuse(settings: QuantizationSettings, artifacts: Sequence[Path]) -> None:
-    """Raises UserError where artifacts are no such whose text encoders can be reused."""
-    if artifacts and settings.budget is not None:
-        raise UserError(
-            "quantize.budget distributes bytes over all components, so none can be reused as it is. Leave out --reuse, "
-            "or quantize without a budget."
-        )
-    for path in artifacts:
-        if read_manifest(path) is None or not Artifact(path).has_model:
-            raise UserError(f"{path} is no artifact with a quantized model, so nothing can be reused. Check --reuse.")
 
 
 def _check_places(source: Path, artifact: Artifact) -> None:

@@ -33,7 +33,7 @@ def export_comfyui(source: str | Path, output: str | Path, *, progress: Progress
     component = pipeline.family.denoiser
     layout = find_layouts(pipeline.family, pipeline.configs)[component]
     export.require_int4(pipeline.has_int4(component))
-    pipeline.check_weights()
+    export.check_sources(progress)
     from ..weights.component import WeightReader
     from ..weights.safetensors_record import record_safetensors
     from .writer import ComfyLayers

@@ -32,7 +32,7 @@ def export_compressed_tensors(
     encoders = [part.name for part in pipeline.family.components if part.role == "text_encoder"]
     quantized = [name for name in encoders if (pipeline.folder / name).is_dir() and pipeline.has_int4(name)]
     export.require_int4(bool(quantized), "text encoder with INT4 weights")
-    pipeline.check_weights()
+    export.check_sources(progress)
     from .writer import write_component
 
     def write(folder: Path) -> dict[str, ComponentRecord]:

@@ -35,7 +35,7 @@ def export_diffusers(source: str | Path, output: str | Path, *, progress: Progre
         if isinstance(entry, list) and _is_quantized(pipeline.folder / name)
     }
     export.require_int4(any(map(pipeline.has_int4, entries)))
-    pipeline.check_weights()
+    export.check_sources(progress)
     from .writer import QuantizedComponent, copy_files
 
     components = {name: QuantizedComponent(pipeline, name, entry) for name, entry in entries.items()}

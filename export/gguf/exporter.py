@@ -45,7 +45,7 @@ def export_gguf(
     else:
         has_solution = type == "q4_0" and any(map(pipeline.find_symmetric_solution, layouts))
         export.require_int4(has_solution or any(map(pipeline.has_int4, layouts)))
-    pipeline.check_weights()
+    export.check_sources(progress)
     from .gguf_file import GgufFile, open_weights
 
     weights = {name: open_weights(pipeline, name, type) for name in layouts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ...common.errors import UserError
 from ...common.progress import Progress, no_progress
@@ -16,7 +16,9 @@ from ...pipelines.hub import read_pipeline_arguments, read_pipeline_class
 from ...recipes.key_errors import RecipeValueError
 from ...recipes.schema import Scheme
 from ...storage.checkpoint import Checkpoint
-from ...storage.files import FileRecord, hash_files, read_json_object
+from ...storage.files import FileRecord, hash_files, list_files, read_json_object
+from ...storage.hash_memory import HashMemory
+from ...storage.integrity import find_problems
 from ...storage.layout import (
     MODEL,
     MODEL_INDEX,
@@ -61,13 +63,32 @@ class SourcePipeline:
             description = self.family.component(component)
             prefix = description.weight_prefix if description else ""
             checkpoint = Checkpoint(self.folder / component, prefix)
-            if description and not {f"{name}.weight" for name in description.embeddings} <= set(checkpoint.names()):
+            embeddings = description.embeddings if description else ()
+            if not all(f"{name}.weight" in checkpoint or f"{name}.codes" in checkpoint for name in embeddings):
                 from ...pipelines.component_weights import use_module_names
                 from ...pipelines.empty_modules import build_empty_component
 
                 checkpoint = use_module_names(checkpoint, build_empty_component(self.folder / component))
             self._checkpoints[component] = checkpoint
         return self._checkpoints[component]
+
+    def check_recorded(self, progress: Progress = no_progress) -> None:
+        """Compares the files with the manifest where there is one, without torch.
+
+        Files that did not change since they were read last are not read again; what is exported is, by
+        `verify_and_hash`.
+
+        Raises:
+            UserError: A file changed since the pipeline was quantized.
+        """
+        if self.manifest is None:
+            return
+        recorded = {file.path for file in self.manifest.files}
+        for name in sorted(recorded ^ set(list_files(self.folder))):
+            self._reject_changed(name)
+        with HashMemory() as hashes:
+            for problem in find_problems(self.folder, self.manifest.files, hashes, progress):
+                self._reject_changed(problem.path)
 
     def check_weights(self) -> None:
         """Checks the weights of all components against their classes. Reads only headers.
@@ -124,11 +145,15 @@ class SourcePipeline:
         recorded = self.manifest.files if self.manifest else files
         changed = sorted({file.path for file in set(files) ^ set(recorded)})
         if changed:
-            raise UserError(
-                f"{self.folder / changed[0]} was changed since it was quantized: its SHA-256 is not the one in "
-                "manifest.json. Quantize again."
-            )
+            self._reject_changed(changed[0])
         return files
+
+    def _reject_changed(self, name: str) -> NoReturn:
+        """Raises UserError for a file that is not as the manifest says."""
+        raise UserError(
+            f"{self.folder / name} was changed since it was quantized: its SHA-256 is not the one in manifest.json. "
+            "Quantize again."
+        )
 
     def list_tokenizer_folders(self) -> list[Path]:
         """Returns the folders of the pipeline's tokenizers, sorted."""

@@ -156,6 +156,7 @@ def export_onnx(
     artifact = Artifact(Path(output))
     inputs = check_inputs(Path(source), artifact.path, merged, sizes or merged.sizes)
     _check_sizes(inputs, presets, verify)
+    inputs.source.check_recorded(progress)
     if check_fit:
         check_fit()
     from .prepare import plan_export

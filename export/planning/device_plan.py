@@ -115,8 +115,13 @@ class DevicePlan:
 
     @property
     def margin_bytes(self) -> int:
-        """What is left of the usable memory at the peak; negative if it does not fit."""
-        return self.usable_bytes - self.peak_bytes
+        """What is left of the usable memory at the peak; 0 if it does not fit."""
+        return max(0, self.usable_bytes - self.peak_bytes)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the usable memory is too small by; 0 if the pipeline fits."""
+        return max(0, self.peak_bytes - self.usable_bytes)
 
     @property
     def floor_seconds(self) -> float | None:
@@ -139,7 +144,7 @@ class DevicePlan:
         if self.verdict is Verdict.DOES_NOT_FIT:
             sentences = [
                 f"The pipeline does not fit on {self.device}: at its peak it takes about "
-                f"{self.phased_bytes / 2**30:.1f} GiB (estimated), and {max(0, self.usable_bytes) / 2**30:.1f} GiB can "
+                f"{self.phased_bytes / 2**30:.3g} GiB (estimated), and {self.usable_bytes / 2**30:.3g} GiB can "
                 "be used.",
                 *self.remedies,
                 advice,

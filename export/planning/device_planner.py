@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...common.errors import UserError
-from ...common.system_memory import read_memory_limit
 from ...models.base.family import Component
 from ...models.base.host import load_host
 from ...pipelines.empty_modules import build_empty_component
@@ -34,14 +32,13 @@ class DevicePlanner:
     model: SourcePipeline
     recipe: Recipe
     hardware: Hardware
-    memory: float | None
+    memory_bytes: int
 
     def plan(self, size: tuple[int, int], recipe: Recipe) -> DevicePlan:
         hardware, steps = self.hardware, recipe.presets.quality.steps
         tokens, costs = recipe.export.max_prompt_tokens, CostModel(recipe.export, recipe.quantize)
         metered = meter_graphs(self.model, size, tokens)
         kinds = {name: self._list_kinds(name) for name in dict.fromkeys(entry.graph.component for entry in metered)}
-        total = self._find_memory()
         disk: dict[str, dict[str, float]] = {name: {} for name in kinds}
         for entry in metered:
             names = kinds[entry.graph.component]
@@ -56,21 +53,13 @@ class DevicePlanner:
             size=size,
             steps=steps,
             prompt_tokens=tokens,
-            memory_bytes=total,
-            usable_bytes=int(total - hardware.reserved * 2**30),
+            memory_bytes=self.memory_bytes,
+            usable_bytes=int(self.memory_bytes - hardware.reserved * 2**30),
             process_bytes=int(hardware.process * 2**30),
             component_disk_bytes={name: int(sum(weights.values())) for name, weights in disk.items()},
             graphs=tuple(self._estimate(entry, kinds[entry.graph.component], costs, steps) for entry in metered),
             bandwidth=None if hardware.bandwidth is None else hardware.bandwidth * 1e9,
         )
-
-    def _find_memory(self) -> int:
-        if self.memory is None and not self.hardware.memory:
-            limit = read_memory_limit()
-            if limit is None:
-                raise UserError("This system does not tell how much memory it has. Run 'edgepress plan --memory GIB'.")
-            return limit
-        return int((self.memory or self.hardware.memory[0]) * 2**30)
 
     def _list_kinds(self, component: str) -> dict[str, WeightKind]:
         """What the weights of a component that is quantized are, by name; others are floats."""

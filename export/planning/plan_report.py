@@ -38,10 +38,16 @@ def render_plan(plan: DevicePlan) -> str:
         f"graph at a time, {plan.process_bytes / MB:,.0f} MB of it the process itself. {plan.usable_bytes / MB:,.0f} "
         "MB can be used.",
         _render_floor(plan),
-        f"Verdict: {plan.verdict}, margin {plan.margin_bytes / MB:,.0f} MB.",
+        f"Verdict: {plan.verdict}, {_render_margin(plan)}.",
         *plan.remedies,
     ]
     return "\n".join(lines)
+
+
+def _render_margin(plan: DevicePlan) -> str:
+    if plan.missing_bytes:
+        return f"{plan.missing_bytes / MB:,.0f} MB too little"
+    return f"margin {plan.margin_bytes / MB:,.0f} MB"
 
 
 def _list_cells(graph: GraphEstimate) -> list[str]:

@@ -15,7 +15,7 @@ from ...recipes.schema import Recipe
 from ...runtime.rknn.toolkit import Toolkit
 from ...storage.layout import SIMULATOR_FOLDER, Artifact
 from ...storage.publishing import artifact_lock, publish_folder, staging_folder
-from .preflight import check_inputs
+from .preflight import check_inputs, open_quantized
 from .settings import require_rknn_settings
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def export_rknn(
     """
     settings = require_rknn_settings(recipe)
     model = check_inputs(source, output, settings, components)
+    for source_pipeline in (model, open_quantized(model, Path(output))):
+        source_pipeline.check_recorded(progress)
     from .planning.estimator import make_memory_plan
     from .prepare import prepare_job
     from .run import RknnExporter

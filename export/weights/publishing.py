@@ -15,6 +15,7 @@ from ...storage.files import digest_files
 from ...storage.layout import WEIGHT_EXPORT_NAME, Artifact
 from ...storage.preflight import check_disk_space, check_output, check_replaceable, is_within
 from ...storage.provenance import require_same_model
+from ...storage.published_model import read_published_model
 from ...storage.publishing import artifact_lock, publish_folder, staging_folder
 from ...storage.snapshot import FolderSnapshot
 from ...storage.weight_export import ComponentRecord, WeightExport, write_weight_export
@@ -70,6 +71,15 @@ class PipelineExport:
         if not has_int4:
             raise UserError(f"{self.pipeline.folder} has no {what}. Quantize it with 'edgepress quantize'.")
 
+    def check_sources(self, progress: Progress) -> None:
+        """Compares the files with the manifest, which needs no torch, and then the weights with their classes.
+
+        Raises:
+            UserError: A file was changed since the pipeline was quantized, or weights are not those of their class.
+        """
+        self.pipeline.check_recorded(progress)
+        self.pipeline.check_weights()
+
     def publish(self, write: WriteComponents, packages: tuple[str, ...], progress: Progress) -> WeightExportResult:
         """Writes the files beside their place and renames them into it. After an error, nothing has changed.
 
@@ -86,7 +96,8 @@ class PipelineExport:
         snapshot = FolderSnapshot.take(pipeline.folder)
         with artifact_lock(artifact.path) as work, staging_folder(work, "weights") as stage:
             sources = pipeline.verify_and_hash(progress)
-            is_own_model = pipeline.folder.resolve() == artifact.model.resolve()
+            published = read_published_model(artifact) if artifact.has_model else None
+            is_own_model = published is not None and set(published.files) == set(sources)
             components = dict(write(stage))
             snapshot.require_unchanged()
             export = WeightExport(
@@ -104,7 +115,7 @@ class PipelineExport:
 def open_export(source: str | Path, output: str | Path, folder: str) -> PipelineExport:
     """Opens a pipeline to export, and checks its files and that the export can be written.
 
-    No torch is imported. Weights are compared with their classes by `pipeline.check_weights`, which is left to do.
+    No torch is imported. Weights are compared with hashes and classes by `check_sources`, which is left to do.
 
     Args:
         source: A diffusers folder or an artifact folder.

@@ -114,7 +114,7 @@ MISFITS: dict[Callable[[Tensors], None], str] = {
     cut_rows: r"'cap_embedder\.1\.weight' has the shape \(\d+, \d+\) instead of",
     add_text_encoder: r"holds a text encoder under names that are not read, such as 'text_encoders\.qwen3_4b",
     use_float8: r"has weights in F8_E4M3, which is not read\. Give a file in BF16",
-    replace_all: r"does not hold the \w+ of .* missing, 'lora_down\.weight' unknown",
+    replace_all: r"does not hold the vae of .*: it has 4 weights, in lora_down\.weight, and that has [\d,]+\. Give",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.published_artifact import write_gguf_export, write_published_artifact
 from helpers.tiny_families import SDXL, write_tiny_family
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -39,6 +40,17 @@ def count_with_safetensors(folder: Path) -> tuple[int, int]:
                 elements += count
                 size += count * {"BF16": 2, "F16": 2, "F32": 4, "I32": 4}[part.get_dtype()]
     return elements, size
+
+
+@pytest.mark.parametrize("name", ["gguf", "diffusers", "comfyui", "compressed-tensors"])
+def test_weights_for_other_programs_are_listed_with_the_exports(tmp_path: Path, name: str) -> None:
+    artifact = write_published_artifact(tmp_path / "artifact").path
+    write_gguf_export(artifact / name)
+    info = edgepress.info(artifact)
+    assert isinstance(info, ArtifactInfo)
+    assert [export.folder.name for export in info.exports] == ["onnx", name]
+    assert f"Export {artifact / name}: ZImagePipeline, {name}: 3 Q4_1, 2 F32, 0.0 MB" in str(info)
+    assert "  components: transformer\n  quantized weights within 0.5 steps of model/" in str(info)
 
 
 def test_a_pipeline_is_described_component_by_component() -> None:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.published_artifact import WEIGHTS, publish_model, publish_onnx, write_golden, write_published_artifact
+from helpers.published_artifact import (
+    WEIGHTS,
+    publish_model,
+    publish_onnx,
+    write_gguf_export,
+    write_golden,
+    write_published_artifact,
+)
 
 import edgepress
 from edgepress.api.verification import VerificationReport, to_dict, verify
@@ -22,6 +29,7 @@ from edgepress.storage.files import record_file
 from edgepress.storage.layout import Artifact
 from edgepress.storage.outdated_results import digest_published, find_outdated_results
 from edgepress.storage.pipeline_config import read_onnx_config
+from edgepress.storage.published_model import read_published_model
 from edgepress.storage.result_checksums import record_results
 
 FILES = (
@@ -174,6 +182,25 @@ def test_results_and_settings_of_the_machine_are_compared_where_hashes_are_recor
 def test_graphs_of_a_model_that_was_replaced_are_stale(artifact: Path) -> None:
     publish_model(Artifact(artifact), b"2")
     assert statuses(verify(artifact)) == {"onnx": "stale"}
+
+
+@pytest.mark.parametrize(
+    ("is_own", "content", "status", "reason"),
+    [
+        (True, b"1", {}, ""),
+        (True, b"2", {"gguf": "stale", "onnx": "stale"}, "was replaced since"),
+        (False, b"1", {"gguf": "stale"}, "is of unknown origin"),  # copied by hand, or made before the model
+    ],
+)
+def test_weights_for_other_programs_belong_to_the_model_beside_them(
+    artifact: Path, is_own: bool, content: bytes, status: dict[str, str], reason: str
+) -> None:
+    model = read_published_model(Artifact(artifact))
+    assert model is not None
+    write_gguf_export(artifact / "gguf", model.sha256 if is_own else "")
+    publish_model(Artifact(artifact), content)
+    assert statuses(verify(artifact)) == status
+    assert reason in str(verify(artifact))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "onnx/pipeline.json"])

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.published_artifact import write_published_artifact
+from helpers.published_artifact import record_model, write_published_artifact
 from safetensors.numpy import save_file
+
+from edgepress.storage.layout import Artifact
+from edgepress.storage.safetensors_header import read_tensor_headers
 
 HEAVY = ("torch", "diffusers", "transformers", "onnx", "open_clip")
 SCRIPT = f"""
@@ -47,6 +50,7 @@ for arguments in json.load(sys.stdin):
 QUANTIZE = ("quantize", "--recipe", "recipe.yaml", "--model", "pipeline", "--output", "out")
 ONNX = ("export", "onnx", "--model", "pipeline", "--output", "out", "--precision", "fp32")
 EVALUATE = ("evaluate", "--model", "pipeline", "--candidate", "pipeline", "--output", "out")
+CONVERT = ("whole.safetensors", "--base", "pipeline", "--output", "out")
 PLACES = ("--model", "pipeline", "--output", "out")
 REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     ((*QUANTIZE, "--budget", "1.5bpw"), "1.5 bits per weight are too few"),
@@ -54,6 +58,16 @@ REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     ((*QUANTIZE, "--lora", "absent"), "There is no LoRA absent"),
     ((*QUANTIZE, "--lora", "dora.safetensors"), "is a DoRA"),
     ((*QUANTIZE, "--lora", "whole.safetensors"), "is not a LoRA"),
+    ((*QUANTIZE, "--lora", "unfit.safetensors"), "of shape (8, 8), but"),
+    ((*QUANTIZE, "--lora", "foreign.safetensors"), "is a LoRA for another base model: none of its keys has a layer"),
+    ((*QUANTIZE, "--lora", "peft.safetensors"), "Copy adapter_config.json"),
+    ((*QUANTIZE, "--lora", "unfit.safetensors", "--lora", "unfit.safetensors:0.5"), "unfit.safetensors:1.5"),
+    ((*QUANTIZE, "--lora", "unfit.safetensors", "--lora", "copy/link.safetensors:0.5"), "is given twice"),
+    ((*QUANTIZE, "--lora", "unfit.safetensors", "--lora", "copy/same.safetensors"), "is given twice"),
+    (("quantize", "--recipe", "recipe.yaml", "--model", "swapped", "--output", "out"), "but it has not"),
+    (("quantize", "--recipe", "recipe.yaml", "--model", "quantized", "--output", "out"), "are already quantized (awq)"),
+    (("quantize", "--recipe", "recipe.yaml", "--model", "stepwise", "--output", "out"), "takes no shift 'mu'"),
+    ((*QUANTIZE, "--reuse", "published"), "A text encoder of published cannot be reused"),
     ((*QUANTIZE, "--reuse", "pipeline"), "Check --reuse"),
     ((*QUANTIZE, "--reuse", "pipeline", "--budget", "8bpw"), "Leave out --reuse"),
     ((*QUANTIZE[:-1], "text"), "text is not a folder"),
@@ -64,6 +78,8 @@ REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     (("quantize", "--recipe", "recipe.yaml", "--model", "fp4", "--output", "out"), "F4"),
     ((*ONNX, "--extra-graph", "typo"), "has no optional graph 'typo'"),
     ((*ONNX, "--size", "72x72", "--no-check"), "Invalid image size 72x72"),
+    (("export", "onnx", "--output", "changed", "--precision", "fp32"), "was changed since it was quantized"),
+    (("export", "onnx", "--model", "swapped", *ONNX[4:]), "but it has not"),
     ((*ONNX, "--opset", "10"), "Choose an opset"),
     ((*ONNX[:-1], "int4"), "has no INT4 weights"),
     ((*ONNX[:-1], "w8a8"), "has no INT8 solution"),
@@ -78,6 +94,9 @@ REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     (("export", "comfyui", *PLACES), "has no INT4 weights"),
     (("export", "compressed-tensors", *PLACES), "no text encoder with INT4 weights"),
     (("export", "diffusers", *PLACES), "has no INT4 weights"),
+    ((*EVALUATE[:4], "changed/model", *EVALUATE[5:]), "was changed: it has another SHA-256"),
+    ((*EVALUATE[:4], "swapped", *EVALUATE[5:]), "but it has not"),
+    ((*EVALUATE[:4], "stepwise", *EVALUATE[5:]), "takes no shift 'mu'"),
     ((*EVALUATE, "--history", "text"), "text is not a valid evaluation history"),
     ((*EVALUATE, "--history", "foreign.sqlite"), "it has no table points, but songs"),
     ((*EVALUATE, "--metric", "typo"), "Unknown metric 'typo'"),
@@ -85,8 +104,12 @@ REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     ((*EVALUATE, "--baseline", "text"), "text"),
     (("compare", "pipeline", "--model", "pipeline", "--metric", "typo"), "Unknown metric 'typo'"),
     (("convert", "whole.safetensors", "--base", "pipeline", "--output", "out", "--component", "typo"), "'typo'"),
+    (("convert", "whole.safetensors", "--base", "pipeline", "--output", "out"), "it has 16 weights"),
+    (("convert", *CONVERT, "--component", "text_encoder"), "'text_encoder' that diffusers reads from single files"),
     (("convert", "broken.safetensors", "--base", "pipeline", "--output", "out"), "broken.safetensors"),
     (("plan", "--recipe", "pi5", "--model", "pipeline", "--size", "1x1"), "Invalid image size 1x1"),
+    (("plan", "--recipe", "pi5", "--model", "pipeline", "--memory", "0.0001"), "0.0001 GiB of memory are no more"),
+    (("plan", "--recipe", "pi5", "--model", "swapped"), "but it has not"),
     (("generate", "artifact", "--prompt", "a cat", "--output", "a.png", "--size", "1x1"), "Invalid image size 1x1"),
     (("info", "text"), "text is a"),
 )
@@ -123,10 +146,50 @@ def places(lean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.yaml").write_text(json.dumps(recipe | change))
     save_file({"layers.0.lora_magnitude_vector": np.zeros(4, np.float32)}, folder / "dora.safetensors")
     save_file({"layers.0.weight": np.zeros((4, 4), np.float32)}, folder / "whole.safetensors")
+    _write_loras(folder)
+    _write_damaged_pipelines(folder)
     (folder / "broken.safetensors").write_bytes((folder / "whole.safetensors").read_bytes()[:20])
     with sqlite3.connect(folder / "foreign.sqlite") as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")
     return folder
+
+
+def _write_loras(folder: Path) -> None:
+    for name, layer in {
+        "unfit": "transformer.layers.0.attention.to_q",
+        "foreign": "transformer.blocks.0.attn.qq",
+        "peft": "base_model.model.layers.0.attention.to_q",
+    }.items():
+        factors = {f"{layer}.lora_A.weight": np.ones((2, 8)), f"{layer}.lora_B.weight": np.ones((8, 2))}
+        save_file({key: value.astype(np.float32) for key, value in factors.items()}, folder / f"{name}.safetensors")
+    (folder / "copy").mkdir()
+    shutil.copy(folder / "unfit.safetensors", folder / "copy" / "same.safetensors")
+    (folder / "copy" / "link.safetensors").symlink_to(folder / "unfit.safetensors")
+
+
+def _write_damaged_pipelines(folder: Path) -> None:
+    """Writes pipelines, each with something that names, headers or hashes show."""
+    for name in ("swapped", "quantized", "stepwise", "published/model"):
+        shutil.copytree(folder / "pipeline", folder / name)
+    record_model(Artifact(folder / "published"))
+    shutil.copytree(folder / "published", folder / "changed")
+    weights = folder / "changed" / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    transformer = folder / "swapped" / "transformer"
+    weights = transformer / "diffusion_pytorch_model.safetensors"
+    names = [header.name for header in read_tensor_headers(weights)]
+    shards = [transformer / f"diffusion_pytorch_model-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    index = {name: shards[number % 2].name for number, name in enumerate(names)}
+    (transformer / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    weights.rename(shards[0])
+    save_file({"other": np.zeros(1, np.float32)}, shards[1])
+    for file, change in {
+        "quantized/text_encoder/config.json": {"quantization_config": {"quant_method": "awq", "bits": 4}},
+        "stepwise/scheduler/scheduler_config.json": {"_class_name": "DDIMScheduler"},
+        "stepwise/model_index.json": {"scheduler": ["diffusers", "DDIMScheduler"]},
+    }.items():
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(content | change))
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_more_layers_than_any_model_has(tmp_path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"n_layers": 200_000}))
     result = CliRunner().invoke(main, ["plan", "--recipe", "pi5", "--model", str(tmp_path / "model")])
     assert result.exit_code == 2
-    assert "says n_layers: 200000, which no model has" in result.stderr
+    assert "says n_layers: 200000" in result.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp16"])

@@ -17,6 +17,7 @@ from edgepress.storage.layout import Artifact
 from edgepress.storage.manifest import Manifest, write_manifest
 from edgepress.storage.pipeline_config import OnnxPipelineConfig, write_config
 from edgepress.storage.published_model import read_published_model
+from edgepress.storage.weight_export import ComponentRecord, WeightExport, write_weight_export
 
 from .small_artifact import write_small_artifact
 
@@ -79,6 +80,21 @@ def publish_onnx(artifact: Artifact, **changes: Any) -> None:
     } | changes
     content = json.loads((artifact.onnx / "pipeline.json").read_text("utf-8")) | changes
     write_config(OnnxPipelineConfig.model_validate(content), artifact.onnx)
+
+
+def write_gguf_export(folder: Path, model_sha256: str = "") -> None:
+    """Writes an export of weights as it is published, of one component, whose file holds no weights."""
+    folder.mkdir()
+    (folder / "transformer.gguf").write_bytes(b"GGUF")
+    record = ComponentRecord(weights=100, bytes=50, types={"Q4_1": 3, "F32": 2}, max_difference=0.5)
+    export = WeightExport(
+        format=folder.name,
+        family="ZImagePipeline",
+        model_sha256=model_sha256,
+        components={"transformer": record},
+        versions={},
+    )
+    write_weight_export(export, folder)
 
 
 def write_weights(file: Path, content: bytes = b"") -> None:

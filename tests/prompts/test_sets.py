@@ -50,6 +50,8 @@ def test_an_unknown_set_is_answered_with_known_ones(name: str, match: str) -> No
         ("a.csv", "item_id,text\n1,\n", r"a\.csv:2: text must be a non-empty string"),
         ("a.json", "[]", "has no prompts"),
         ("a.json", "{", r"a\.json: Invalid JSON"),
+        ("a.json", '{"prompts": ["a"], "data": ["b"]}', "has prompts under 'prompts' and 'data'"),
+        ("a.json", '{"rows": [{"prompt": "a"}], "data_list": []}', "has prompts under 'data_list' and 'rows'"),
         ("a.json", '{"data_list": 5}', "There is no key 'prompt'; there are 'data_list'"),
         ("a.json", '{"data_list": [{"prompt": "a", "sentence_list": "A"}]}', "sentence_list must be a list of strings"),
         ("a.json", '{"data_list": [{"index": 1, "prompt": "a", "sentence_list": []}, {"index": 1, "prompt": "b", '

@@ -105,9 +105,16 @@ def test_the_manifest_names_the_lora(lora: Path, merged: QuantizeResult, plain: 
 
 def test_the_same_lora_is_up_to_date_and_another_weight_is_not(tiny: Path, lora: Path, merged: QuantizeResult) -> None:
     assert not quantize(tiny, merged.output, f"{lora}:{WEIGHT}").created
-    for loras in ((), (lora,), (f"{lora}:{WEIGHT}", f"{lora}:{WEIGHT}")):
+    for loras in ((), (lora,)):
         with pytest.raises(UserError, match="was made from another recipe"):
             quantize(tiny, merged.output, *loras)
+
+
+def test_the_same_lora_is_not_merged_twice(tiny: Path, lora: Path, tmp_path: Path) -> None:
+    shutil.copy(lora, tmp_path / "copy.safetensors")
+    for again in (lora, tmp_path / "copy.safetensors"):
+        with pytest.raises(UserError, match=r"given twice, .*style\.safetensors.*style\.safetensors:1\.5\.$"):
+            quantize(tiny, tmp_path / "artifact", lora, f"{again}:0.5")
 
 
 def test_a_wrong_lora_is_found_before_any_work(tiny: Path, tmp_path: Path) -> None:
