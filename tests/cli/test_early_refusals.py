@@ -83,7 +83,7 @@ REFUSALS: Sequence[tuple[Sequence[str], str]] = (
     ((*ONNX, "--opset", "10"), "Choose an opset"),
     ((*ONNX[:-1], "int4"), "has no INT4 weights"),
     ((*ONNX[:-1], "w8a8"), "has no INT8 solution"),
-    ((*ONNX[:-1], "w8a8", "--format", "qdq", "--activations", "dynamic"), "--activations static"),
+    ((*ONNX[:-1], "w8a8", "--format", "qdq", "--activations", "dynamic"), "Choose static ones"),
     (("export", "onnx", "--model", "scheduled", *ONNX[4:]), "use_karras_sigmas"),
     (("export", "onnx", "--model", "absent", *ONNX[4:]), "absent"),
     (("export", "rknn", "--recipe", "recipe.yaml", *PLACES), "has no section 'rknn'"),
