@@ -234,6 +234,11 @@ def _generate_batch(
         with torch.no_grad():
             outputs = [get_images(pipeline(output_type=output_type, **call, **options)) for call in calls]
     except ValueError as error:
+        if output_type == "latent" and "output_type" in str(error):
+            raise UserError(
+                f"The class {type(pipeline).__name__} returns images and no latents, which calibration and validation "
+                f"ask for: {error}. Use another pipeline class of the model, or another model."
+            ) from error
         raise UserError(
             f"The pipeline rejects images of {sampling.height}x{sampling.width} in {sampling.steps} steps with "
             f"guidance {prompts[0].choose_guidance(sampling.guidance):g}: {error}. Change them in the recipe."

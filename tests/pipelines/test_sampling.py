@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -295,3 +296,20 @@ def test_graphs_and_torch_truncate_the_same_prompts_alike(demo: Any) -> None:
 def test_a_size_beyond_the_position_table_is_refused(demo: Any) -> None:
     with pytest.raises(UserError, match=r"Invalid image size 64x1040: the model's position tables end at 1024x1024"):
         generate_images(demo, prompts(1), SamplingParams(64, 1040, 1, 0.0))
+
+
+def test_a_class_without_latents_is_called_that(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size, steps and guidance are not what it rejects."""
+    pipeline = load_pipeline(tiny, torch.float32)
+    call = type(pipeline).__call__
+
+    @functools.wraps(call)
+    def reject(*_: Any, output_type: str, **__: Any) -> None:
+        raise ValueError(f"Only pil and np are supported, not output_type={output_type}")
+
+    monkeypatch.setattr(type(pipeline), "__call__", reject)
+    prompts = [Prompt(id="p", prompt="a cat", language="en")]
+    with pytest.raises(
+        UserError, match=r"The class ZImagePipeline returns images and no latents.*Use another pipeline"
+    ):
+        generate_images(pipeline, prompts, SamplingParams(64, 64, 1, 0.0), output_type="latent")
