@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from ...common.markdown_table import render_table
+from ...evaluate.report.formatting import pluralize
 from .compare_checkouts import NEW_CHECKOUT, SCRATCH, Checkout, compute_ratio
 from .report import write_section
 
@@ -37,8 +38,8 @@ TITLES = {
 }
 FACTORS = {MS: 1e3, S: 1.0, MB: 1e-6}
 MEDIUM = (
-    "A transformer of 125 million parameters (4 layers, 1536 wide, random weights) in W8A8: see above. "
-    "No ratio of a step may be above 0.8."
+    "A transformer of 125 million parameters (4 layers, 1536 wide, random weights) in W8A8. No ratio of a step may be "
+    "above 0.8."
 )
 DEMO = "The demo in the precision of `pi5`. No ratio of a warm image may be above 0.7, and none of memory above 1."
 Costs = dict[str, float]
@@ -94,8 +95,9 @@ def render_body(title: str, explanation: str, old: Sequence[Costs], new: Sequenc
     return "\n\n".join(
         [
             f"## {title}",
-            f"{explanation} {len(old)} runs in each checkout, in turns, of {num_images} images after a first one and "
-            "of one process that generates an image. Medians over runs; ratios are new to old, with 95 % intervals.",
+            f"{explanation} {len(old)} runs in each checkout, in turns, of {pluralize(num_images, 'image')} "
+            "after a first one and of one process that generates an image. Medians over runs; "
+            "ratios are new to old, with 95 % intervals.",
             render_table(["", "old", "new", "ratio"], rows),
         ]
     )
