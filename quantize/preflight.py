@@ -20,7 +20,7 @@ from ..pipelines.recipe_sizes import check_later_sizes
 from ..pipelines.sampling import SamplingParams, resolve_sampling
 from ..pipelines.scheduler_class import check_scheduler_class
 from ..prompts.prompt import Prompt, prompt_set_digest
-from ..prompts.sets import find_prompt_set, load_prompt_set, resolve_prompt_set, warn_if_fewer
+from ..prompts.sets import load_prompt_set, resolve_prompt_set, warn_if_fewer
 from ..recipes.budget import parse_budget
 from ..recipes.key_errors import RecipeValueError, checking_key
 from ..recipes.loader import validate_settings
@@ -223,13 +223,13 @@ def _check_later_stages(recipe: Recipe, source: Path) -> None:
     """Checks what the recipe asks of later stages, so that it is not found out after the whole work.
 
     Raises:
-        UserError: An image size is impossible, or the prompt set for the evaluation does not exist.
+        UserError: An image size is impossible, or the prompt set for the evaluation cannot be read.
     """
     family, configs = find_family(source), read_configs(source)
     if is_described(family.pipeline_class):
         check_later_sizes(recipe, family, configs)
     with checking_key("evaluation.prompts", recipe.evaluation.prompts):
-        find_prompt_set(resolve_prompt_set(source, recipe.evaluation.prompts, "evaluation"))
+        load_prompt_set(resolve_prompt_set(source, recipe.evaluation.prompts, "evaluation"))
 
 
 def _load_calibration_prompts(settings: GenerationSettings, source: Path) -> list[Prompt]:

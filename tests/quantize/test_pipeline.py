@@ -522,11 +522,19 @@ def test_what_configs_and_rights_tell_is_known_before_weights_are_read(
             {"prompts": "signs.jsonl"},
             r"^evaluation\.prompts = 'signs\.jsonl': There is no prompt set or file 'signs\.jsonl'",
         ),
+        ("evaluation", {"prompts": "broken.jsonl"}, r"^evaluation\.prompts = 'broken\.jsonl': .*broken\.jsonl:2: "),
     ],
 )
 def test_what_later_stages_cannot_do_is_known_before_weights_are_read(
-    section: str, settings: dict[str, Any], problem: str, tiny: Path, tmp_path: Path
+    section: str,
+    settings: dict[str, Any],
+    problem: str,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.jsonl").write_text('{"id": "a", "text": "a wall"}\n{"id": "b"\n', "utf-8")
     recipe = Recipe.model_validate({"device": "test", "model": str(tiny), section: settings})
     with pytest.raises(UserError, match=problem):
         quantize_pipeline(recipe, tiny, tmp_path / "artifact")
