@@ -180,8 +180,8 @@ def _announce_license(front_matter: dict[str, Any]) -> None:
 def _require_intact(artifact: Artifact, progress: Progress) -> None:
     report = verify(artifact.path, run=False, progress=progress)
     for problem in report.problems:
-        explanation = f"{artifact.path / problem.path} {problem.reason}."
-        if explanation.endswith(AGAIN):
+        explanation = f"{artifact.path / problem.path} {problem.reason.removesuffix('.')}."
+        if explanation.endswith(AGAIN) or problem.reason.endswith("."):  # it says what to do
             raise UserError(explanation)
         raise UserError(f"{explanation} Make the folder again before publishing it.")
 

@@ -233,6 +233,14 @@ def test_a_folder_that_is_not_as_it_was_published_is_refused(artifact: Path, tmp
         publish(broken, "me/x", dry_run=True, output=tmp_path / "out")
 
 
+def test_what_an_error_advises_is_said_alone(artifact: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(artifact, tmp_path / "artifact"))
+    with (copy / "diffusers" / "export.json").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(edgepress.UserError, match=r"^[^.]*diffusers/export\.json [^.]*\. Run '[^.]*' again\.$"):
+        publish(copy, "me/x", dry_run=True, output=tmp_path / "out")
+
+
 def test_an_export_after_the_description_asks_for_another_description_only(artifact: Path, tmp_path: Path) -> None:
     copy = tmp_path / "artifact"
     subprocess.run(["cp", "-r", str(artifact), str(copy)], check=True)
