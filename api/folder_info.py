@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.errors import escape_controls
@@ -48,6 +48,7 @@ class LayerSelection:
         kept_layers: Paths of the others, by the reason why they stay in floating point.
         quantized_share: Share of the weights of the component's linear layers that would be quantized.
         convolutions: Paths of the convolutions that would be stored in 8 bits with `conv: int8` in the recipe.
+        kept_convolutions: Paths of the others, by the reason why they stay in floating point.
     """
 
     component: str
@@ -55,14 +56,17 @@ class LayerSelection:
     kept_layers: Mapping[str, tuple[str, ...]]
     quantized_share: float
     convolutions: tuple[str, ...] = ()
+    kept_convolutions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_layers.items()]
         total = len(self.quantized) + sum(map(len, self.kept_layers.values()))
         summary = f"{len(self.quantized)} of {total} ({self.quantized_share:.1%} of their weights)"
         lines = [f"  {self.component}: {summary}" + (f"; kept: {', '.join(reasons)}" if reasons else "")]
+        reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_convolutions.items()]
         if self.convolutions:
-            lines.append(f"    and {len(self.convolutions)} convolutions in 8 bits, if the recipe says 'conv: int8'")
+            line = f"    and {len(self.convolutions)} convolutions in 8 bits, if the recipe says 'conv: int8'"
+            lines.append(line + (f"; kept: {', '.join(reasons)}" if reasons else ""))
         return "\n".join(lines)
 
 
@@ -107,6 +111,8 @@ class PipelineInfo:
             for reason, paths in selection.kept_layers.items():
                 lines += [f"{selection.component}.{path}: kept, {reason}" for path in paths]
             lines += [f"{selection.component}.{path}: 8 bits with 'conv: int8'" for path in selection.convolutions]
+            for reason, paths in selection.kept_convolutions.items():
+                lines += [f"{selection.component}.{path}: kept, {reason}" for path in paths]
         return "\n".join(map(escape_controls, lines))
 
 

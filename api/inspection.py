@@ -174,7 +174,11 @@ def _summarize_layers(component: ComponentPlan) -> LayerSelection:
     quantized_weights = sum(component.linear_weights[path] for path in quantized)
     total = quantized_weights + sum(component.linear_weights[path] for path in component.kept_linears)
     share = quantized_weights / total if total else 0.0
-    return LayerSelection(component.name, quantized, kept_layers, share, component.convolutions)
+    kept_convolutions: dict[str, tuple[str, ...]] = {}
+    for path, why in component.explained_convolutions.items():
+        if why is not None:
+            kept_convolutions[why.value] = (*kept_convolutions.get(why.value, ()), path)
+    return LayerSelection(component.name, quantized, kept_layers, share, component.convolutions, kept_convolutions)
 
 
 def _inspect_component(folder: Path, model_class: str) -> ComponentInfo:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..models.base.family import Component
 from ..numerics.quant_spec import can_be_packed
@@ -46,6 +47,9 @@ class KeepReason(StrEnum):
     FUSED = "several experts in one tensor"
     WIDTH = "input width not a multiple of 32, or output width not a multiple of 8"
     FAMILY = "kept by the description of its family"
+    SPECIAL_CONVOLUTION = "no plain convolution with zeros around its input"
+    GROUPED = "grouped: too few weights for a scale"
+    SHARED = "shared by two modules"
 
 
 @dataclass(frozen=True)
@@ -150,16 +154,34 @@ def select_convolutions(model: nn.Module, repeated: Sequence[str]) -> tuple[str,
     Returns:
         Their paths, in the order of the class.
     """
+    return tuple(path for path, reason in explain_convolutions(model, repeated).items() if reason is None)
+
+
+def explain_convolutions(model: nn.Module, repeated: Sequence[str]) -> dict[str, KeepReason | None]:
+    """Returns why each convolution of a component is kept, by path; None for those that `select_convolutions` returns.
+
+    Args:
+        model: The component, with or without weights.
+        repeated: Paths of its repeated blocks.
+    """
     modules = list(model.named_modules(remove_duplicate=False))
     counts, paths = Counter(id(module) for _, module in modules), set(repeated)
-    selected = []
+    reasons: dict[str, KeepReason | None] = {}
     for path, module in modules:
-        if type(module) in CONVOLUTIONS and counts[id(module)] == 1:
-            block = next((prefix for prefix in _prefixes(path) if prefix in paths), None)
-            is_plain = module.groups == 1 and module.padding_mode == "zeros"
-            if block is not None and is_plain and _find_role(model, path, block) is None:
-                selected.append(path)
-    return tuple(selected)
+        if not isinstance(module, _ConvNd):
+            continue
+        block = next((prefix for prefix in _prefixes(path) if prefix in paths), None)
+        if block is None:
+            reasons[path] = KeepReason.OUTSIDE
+        elif type(module) not in CONVOLUTIONS or module.padding_mode != "zeros":
+            reasons[path] = KeepReason.SPECIAL_CONVOLUTION
+        elif module.groups != 1:
+            reasons[path] = KeepReason.GROUPED
+        elif counts[id(module)] != 1:
+            reasons[path] = KeepReason.SHARED
+        else:
+            reasons[path] = _find_role(model, path, block)
+    return reasons
 
 
 def _find_reason(

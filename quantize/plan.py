@@ -31,8 +31,8 @@ from ..pipelines.linear_selection import (
     BlockLinears,
     KeepReason,
     LinearSelection,
+    explain_convolutions,
     find_repeated_blocks,
-    select_convolutions,
     select_linears,
 )
 from ..pipelines.scheduler_class import check_scheduler_class
@@ -123,7 +123,7 @@ class ComponentPlan:
         repeated: Paths of all repeated blocks, which calibration leaves on disk until they run.
         kept_linears: Why linears are not quantized, by their path.
         linear_weights: Number of weights of each linear, by its path.
-        convolutions: Paths of the convolutions that may be stored in 8 bits.
+        explained_convolutions: Why convolutions are not stored in 8 bits, or None if they may be, by path.
         unused_blocks: Paths of blocks whose output the pipeline never uses; they are not stored.
         surplus_names: Names of tensors that the component's class ignores; they are not stored.
     """
@@ -137,7 +137,12 @@ class ComponentPlan:
     repeated: tuple[str, ...] = ()
     kept_linears: Mapping[str, KeepReason] = field(default_factory=dict, repr=False)
     linear_weights: Mapping[str, int] = field(default_factory=dict, repr=False)
-    convolutions: tuple[str, ...] = ()
+    explained_convolutions: Mapping[str, KeepReason | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def convolutions(self) -> tuple[str, ...]:
+        """Paths of the convolutions that may be stored in 8 bits."""
+        return tuple(path for path, reason in self.explained_convolutions.items() if reason is None)
 
     @property
     def name(self) -> str:
@@ -285,8 +290,8 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     if "_class_name" not in config:
         config = config | {"architectures": [spec.model_class]}  # config.json may name one with a head
     if spec.role == "other":
-        convolutions = _find_convolutions(spec, checkpoint, module, ())
-        return ComponentPlan(spec, checkpoint, config, (), (), surplus, convolutions=convolutions)
+        reasons = _explain_convolutions(spec, checkpoint, module, ())
+        return ComponentPlan(spec, checkpoint, config, (), (), surplus, explained_convolutions=reasons)
     selection = select_linears(module, spec)
     unused = _find_unused_blocks(spec, selection.repeated, checkpoint.folder)
     prefixes_of_unused = tuple(f"{path}." for path in (*unused, *spec.unused_modules))
@@ -295,19 +300,23 @@ def _plan_component(source: Path, spec: Component, described: bool) -> Component
     }
     blocks = tuple(_plan_blocks(spec, selection, prefixes_of_unused))
     repeated = tuple(path for path in selection.repeated if not f"{path}.".startswith(prefixes_of_unused))
-    convolutions = _find_convolutions(spec, checkpoint, module, unused)
+    reasons = _explain_convolutions(spec, checkpoint, module, unused)
     return ComponentPlan(
-        spec, checkpoint, config, blocks, unused, surplus, repeated, kept_linears, selection.weights, convolutions
+        spec, checkpoint, config, blocks, unused, surplus, repeated, kept_linears, selection.weights, reasons
     )
 
 
-def _find_convolutions(
+def _explain_convolutions(
     spec: Component, checkpoint: Checkpoint, module: nn.Module, unused_blocks: Sequence[str]
-) -> tuple[str, ...]:
-    """Finds the convolutions that may be stored in 8 bits, without those that the pipeline never uses."""
+) -> dict[str, KeepReason | None]:
+    """Returns why convolutions are kept, or None, by path, without those that the pipeline never uses."""
     unused = tuple(f"{path}." for path in (*spec.unused_modules, *unused_blocks))
-    selected = select_convolutions(module, find_repeated_blocks(module))
-    return tuple(path for path in selected if not path.startswith(unused) and f"{path}.weight" in checkpoint)
+    reasons = explain_convolutions(module, find_repeated_blocks(module))
+    return {
+        path: reason
+        for path, reason in reasons.items()
+        if not path.startswith(unused) and f"{path}.weight" in checkpoint
+    }
 
 
 def _find_unused_blocks(spec: Component, repeated: Sequence[str], folder: Path) -> tuple[str, ...]:

@@ -240,7 +240,10 @@ def test_every_line_about_layers_is_a_line_of_its_own(tmp_path: Path) -> None:
     lines = str(edgepress.info(tmp_path / "sdxl", layers=True)).splitlines()
     unet = next(number for number, line in enumerate(lines) if line.startswith("  unet: "))
     assert lines[unet].endswith("embeds timesteps, positions or conditions")
-    assert re.fullmatch(r"    and \d+ convolutions in 8 bits, if the recipe says 'conv: int8'", lines[unet + 1])
+    line = r"    and \d+ convolutions in 8 bits, if the recipe says 'conv: int8'; kept: 2 outside the repeated blocks"
+    assert re.fullmatch(line, lines[unet + 1])
+    listed = edgepress.info(tmp_path / "sdxl", layers=True).list_layers().splitlines()
+    assert "unet.conv_in: kept, outside the repeated blocks" in listed
 
 
 def test_a_pipeline_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edgepress.models.base.family import Component
 from edgepress.pipelines.linear_selection import (
     KeepReason,
     LinearSelection,
+    explain_convolutions,
     find_repeated_blocks,
     select_convolutions,
     select_linears,
@@ -96,6 +97,18 @@ def test_plain_convolutions_of_repeated_blocks_may_be_stored_in_8_bits() -> None
     model.attentions = nn.ModuleList([None, None])  # type: ignore[list-item]  as in a VAE without attention
     selected = select_convolutions(model, find_repeated_blocks(model))
     assert selected == ("blocks.0.conv1", "blocks.0.shortcut", "blocks.1.conv1", "blocks.1.shortcut")
+    reasons = explain_convolutions(model, find_repeated_blocks(model))
+    assert {path: reason for path, reason in reasons.items() if not path.startswith("blocks.1.")} == {
+        "conv_in": KeepReason.OUTSIDE,
+        "blocks.0.conv1": None,
+        "blocks.0.shortcut": None,
+        "blocks.0.conv": KeepReason.SHARED,
+        "blocks.0.alias": KeepReason.SHARED,
+        "blocks.0.depthwise": KeepReason.GROUPED,
+        "blocks.0.circular": KeepReason.SPECIAL_CONVOLUTION,
+        "blocks.0.norm.0": KeepReason.MODULATION,
+        "blocks.0.upsample": KeepReason.SPECIAL_CONVOLUTION,
+    }
 
 
 def test_every_linear_is_either_quantized_or_kept_for_a_reason() -> None:
