@@ -9,7 +9,10 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-TIMED_FILES = ("timings.json", ".html", ".md", ".xml")  # ends of names; only their names are compared
+from ...storage.layout import CHECKSUMS_NAME, EVALUATION_RESULTS, LOCAL_CHECKSUMS
+
+# Ends of names; only their names are compared.
+TIMED_FILES = ("timings.json", LOCAL_CHECKSUMS, ".html", ".md", ".xml")
 TIMED_KEYS = {"created", "stage_seconds", "metric_costs", "build", "memory"}  # of JSON objects
 BUILT_SUFFIX = ".rknn"  # rknn-toolkit2 never builds the same bytes twice
 HASHES = ("sha256", "bytes")  # of such files, in JSON
@@ -51,7 +54,8 @@ def describe_difference(expected: Mapping[str, str], actual: Mapping[str, str]) 
 
 def _hash_content(file: Path) -> str:
     """The hash of a file, without what differs from run to run."""
-    if file.name.endswith(TIMED_FILES):
+    lists_results = file.name == CHECKSUMS_NAME and file.with_name(EVALUATION_RESULTS).exists()
+    if file.name.endswith(TIMED_FILES) or lists_results:
         return ""
     if file.suffix == ".sqlite":
         return _check_database(file)

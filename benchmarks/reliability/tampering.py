@@ -19,13 +19,13 @@ from ...common.markdown_table import render_table
 from ...common.progress import progress_bars
 from ...storage.checksums import read_checksums
 from ...storage.files import hash_file, list_files
-from ...storage.layout import BENCH, CHECKSUMS_NAME, EVALUATION, LOCAL, TIMINGS, WORK
+from ...storage.layout import BENCH, CHECKSUMS_NAME, EVALUATION, LOCAL, LOCAL_CHECKSUMS, TIMINGS, WORK
 from ..common.report import write_section
 from .scratch import make_scratch_folder
 
 Tampering = Callable[[Path], None]
 # What is measured or set up where the artifact runs is not published with it.
-NOT_PUBLISHED = (EVALUATION, BENCH, WORK, TIMINGS, LOCAL)
+NOT_PUBLISHED = (EVALUATION, BENCH, WORK, TIMINGS, LOCAL, LOCAL_CHECKSUMS)
 OUTSIDE = "outside"  # a file beside the artifact, of other content
 
 
