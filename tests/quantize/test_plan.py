@@ -145,7 +145,7 @@ def test_weights_that_are_not_finite_are_named(pipeline: Path, value: float, mes
             for name in ("ZImageImg2ImgPipeline", "ZImageInpaintPipeline", "FluxFillPipeline", "QwenImageEditPipeline")
         ),
         ({"_class_name": "DiTPipeline"}, "is a DiTPipeline, which does not make images from text alone"),
-        ({"_class_name": "StableDiffusionPipeline"}, "has no component that denoises"),
+        ({"_class_name": "StableDiffusionPipeline"}, "lists no .vae., an AutoencoderKL that a StableDiffusionPipeline"),
     ],
 )
 def test_what_is_no_known_text_to_image_pipeline_is_rejected(
