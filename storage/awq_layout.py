@@ -48,7 +48,10 @@ def _find_problem(headers: Mapping[str, TensorHeader], settings: Mapping[str, An
         scales = headers.get(f"{layer}.scales")
         if layer == name or scales is None or len(codes.shape) != 2 or len(scales.shape) != 2:
             continue  # what is missing or has another form is found where weights are compared with their class
-        size = _find_group_size(layer, settings)
+        layout = _find_layout(layer, settings)
+        if layout.get("bits") == 8 and scales.shape[0] == 1:  # as a budget stores some: a scale for each output
+            continue
+        size = layout.get("group_size", settings.get("group_size", DEFAULT_GROUP_SIZE))
         if not isinstance(size, int):
             return f"its group_size is no whole number for {layer!r}"
         width, fitting = codes.shape[0], fit_group_size(size, codes.shape[0])
@@ -57,10 +60,9 @@ def _find_problem(headers: Mapping[str, TensorHeader], settings: Mapping[str, An
     return ""
 
 
-def _find_group_size(layer: str, settings: Mapping[str, Any]) -> Any:
-    """The group size of a layer; its name in a file may have a prefix that module names do not have."""
+def _find_layout(layer: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `extra_config` says of a layer; its name in a file may have a prefix that module names do not have."""
     extra = settings.get("extra_config")
     layouts = extra if isinstance(extra, Mapping) else {}
     layout = next((layouts[key] for key in layouts if f".{layer}".endswith(f".{key}")), {})
-    default = settings.get("group_size", DEFAULT_GROUP_SIZE)
-    return layout.get("group_size", default) if isinstance(layout, Mapping) else default
+    return layout if isinstance(layout, Mapping) else {}

@@ -32,6 +32,7 @@ def check(settings: dict[str, Any], *groups: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "groups"),
     [
+        ({"extra_config": {"mlp.up_proj": {"bits": 8, "group_size": -1}}}, (1, 3)),
         ({}, (2, 3)),
         ({"group_size": 32}, (8, 3)),
         ({"version": "GEMM"}, (2, 3)),
