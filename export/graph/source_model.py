@@ -150,9 +150,14 @@ class SourcePipeline:
 
     def _reject_changed(self, name: str) -> NoReturn:
         """Raises UserError for a file that is not as the manifest says."""
+        file = self.folder / name
+        assert self.manifest is not None
+        if all(record.path != name for record in self.manifest.files):
+            raise UserError(f"{file} was added since the model was quantized. Move it out of the folder.")
+        if not file.exists():
+            raise UserError(f"{file} is missing, which manifest.json lists. Copy it again, or quantize again.")
         raise UserError(
-            f"{self.folder / name} was changed since it was quantized: its SHA-256 is not the one in manifest.json. "
-            "Quantize again."
+            f"{file} was changed since it was quantized: its SHA-256 is not the one in manifest.json. Quantize again."
         )
 
     def list_tokenizer_folders(self) -> list[Path]:

@@ -59,5 +59,5 @@ def test_they_are_refused_with_their_file(component: str, key: str, value: Any) 
     checkpoint = Checkpoint(DEMO_PIPELINE / component)
     library, class_name = json.loads((DEMO_PIPELINE / "model_index.json").read_text())[component]
     config = checkpoint.load_config() | {key: value}
-    with pytest.raises(UserError, match=f"{component}/config.json does not describe a .*: {key} = .*: it must be"):
+    with pytest.raises(UserError, match=f"{component}/config.json does not describe an? .*: {key} = .*: it must be"):
         build_described_module(checkpoint, library, class_name, config)

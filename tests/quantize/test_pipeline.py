@@ -153,7 +153,11 @@ def test_every_method_needs_the_same_bytes(results: dict[str, QuantizeResult], m
     manifest, rounded = results[method].manifest, results["rtn"].manifest
     assert manifest.size_savings == rounded.size_savings
     files, expected = (
-        {file.path: file.bytes for file in manifest.files if ".safetensors" in file.path}
+        {
+            file.path: file.bytes
+            for file in manifest.files
+            if ".safetensors" in file.path and "/lora/" not in file.path  # what adapters undo, where inputs are scaled
+        }
         for manifest in (manifest, rounded)
     )
     assert files == expected

@@ -89,4 +89,8 @@ def test_bench(board: Path, exported: Path, tmp_path: Path) -> None:
     arguments = ("-m", "edgepress", "bench", exported, "--images", "1", "--steps", "1", "--size", "64x80")
     process = run(board, *arguments, "-o", tmp_path / "bench", folder=tmp_path)
     assert process.returncode == 0, process.stderr
-    assert {file.name for file in (tmp_path / "bench").rglob("*") if file.is_file()} == {"bench.json", "bench.md"}
+    assert {file.name for file in (tmp_path / "bench").rglob("*") if file.is_file()} == {
+        "bench.json",
+        "bench.md",
+        "SHA256SUMS",
+    }

@@ -89,8 +89,10 @@ def test_removed_and_new_files_are_reported(change: str, quantized: Path) -> Non
         path.write_text("{}")
     else:
         path.unlink()
-    with pytest.raises(UserError, match=rf"{path.name} was changed since"):
-        open_source(quantized / "model").verify_and_hash()
+    reason = "was added since" if change == "new" else "is missing, which manifest.json lists"
+    for check in ("verify_and_hash", "check_recorded"):
+        with pytest.raises(UserError, match=rf"{path.name} {reason}"):
+            getattr(open_source(quantized / "model"), check)()
 
 
 def test_configs_are_those_of_every_component_without_quantization(quantized: Path) -> None:
