@@ -253,14 +253,14 @@ def read_float_linears(component: ComponentPlan, workspace: Workspace) -> set[st
     return {linear for linear, layer in _read_layers(component, workspace, PRIMARY).items() if layer["stays_float"]}
 
 
-def read_rescaled_linears(component: ComponentPlan, workspace: Workspace) -> list[str]:
-    """Returns the linears that read or return other values than in the original, by path."""
-    layers = _read_layers(component, workspace, PRIMARY)
+def read_rescaled_linears(component: ComponentPlan, workspace: Workspace, scheme: str = PRIMARY) -> list[str]:
+    """Returns the linears that read or return other values than in the original with a scheme, by path."""
+    layers = _read_layers(component, workspace, scheme)
     marked = [linear for linear, layer in layers.items() if layer.get("is_rescaled")]
     # Also linears that are not quantized, before which nothing is.
     scaled = [
         name.rpartition(".")[0]
-        for name, _ in _locate_tensors(component, workspace, PRIMARY)
+        for name, _ in _locate_tensors(component, workspace, scheme)
         if name.endswith(SCALE_NAMES)
     ]
     return list(dict.fromkeys((*marked, *scaled)))

@@ -165,9 +165,9 @@ class QuantizationSettings(FrozenModel):
         Literal["off", "auto"] | TuneMinutes, say_requirement("write off, auto, or minutes such as 10, up to 10080")
     ] = Field(
         default="off",
-        description="Train what stays in floating point (scales, norms, embedders) to the reference's outputs after "
-        "the codes are found, without a byte more: `off`, `auto` for as long as validation improves, or about how many "
-        "minutes. Minutes are translated into a number of steps that does not depend on the machine.",
+        description="Train what stays in floating point (scales, norms, embedders) and, in small denoisers, 4-bit "
+        "codes to the reference's outputs after quantization, without a byte more: `off`, `auto` for as long as "
+        "validation improves, or about how many minutes. Minutes are translated into a number of steps that does not depend on the machine.",
     )
 
     @classmethod

@@ -45,7 +45,7 @@ class LoraRecord(FileRecord):
 
 
 class TuningRecord(BaseModel):
-    """How what stays in floating point was trained to the reference's outputs."""
+    """How what stays in floating point, and codes that may move, were trained to the reference's outputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -57,7 +57,7 @@ class TuningRecord(BaseModel):
     best_step: int = Field(description="The step whose result was stored; 0: tuning brought nothing.")
     validation_before: float = Field(description="Mean squared error of the validation's outputs without tuning.")
     validation_after: float = Field(description="The same of what was stored.")
-    parameters: int = Field(description="Number of values that were trained.")
+    parameters: int = Field(description="Number of values that were trained, codes that may move included.")
 
 
 class ChoiceRecord(BaseModel):

@@ -33,8 +33,8 @@ from ..common.prompt_halves import Half, load_half, write_half
 from ..common.report import compare_paired_psnr, format_mean, write_section
 
 METRICS = ("psnr", "ssim")  # `make bench-quality` measures text, too
-QUANTIZATIONS = {
-    "best": {"method": "best", "tune": "off"},
+METHODS = ("rtn", "awq", "gptq", "best")
+QUANTIZATIONS = {method: {"method": method, "tune": "off"} for method in METHODS} | {
     "tuned": {"method": "best", "tune": "auto"},
 }
 SOLUTIONS = {  # of the recipes orin, rk3576 and pi5
@@ -129,11 +129,11 @@ def write_model_section(folder: Path, half: Half, progress: Progress) -> None:
         [
             "## What tuning gains on the demo",
             f"{len(load_half(half))} evaluation prompts, the {half} half, one seed, computed in float32. Intervals are "
-            "bootstrapped over prompts.",
+            "bootstrapped over prompts. `tuned` is `best`, tuned; what was called `best` until commit 0b5298e is `gptq`.",
             render_scores(evaluation),
             "Paired differences in PSNR:",
-            render_gains(evaluation, [("tuned", "best")]),
-            "The weighted mean squared error of velocities, on prompts of the calibration that were not trained on:",
+            render_gains(evaluation, [("tuned", method) for method in reversed(METHODS)]),
+            "The mean squared error of velocities, on prompts of the calibration that were not trained on:",
             render_tuning(results["tuned"]),
             f"The transformer takes {sizes[0]:,} bytes without tuning and {sizes[1]:,} with it.",
         ]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.progress import Progress
+from ...numerics.awq_packing import AwqTensors
 from ...numerics.int8_rows import Int8Rows, dequantize_rows
 from ...pipelines.empty_modules import build_empty_module
 from ...pipelines.quantized_modules import strip_modules
@@ -25,11 +26,13 @@ from ..compute_device import CPU, move_module
 from ..matmul_dtype import choose_matmul_dtype
 from ..plan import ComponentPlan, QuantizationPlan
 from ..workspace import Workspace
-from ..writer import iterate_scheme_tensors, iterate_tensors
+from ..writer import iterate_scheme_tensors, iterate_tensors, read_rescaled_linears
 from .activations import quantize_inputs
 from .trainable import TrainableModel
 
 BASE_MEMORY = 2**30  # bytes of the process, the pipeline and activations
+# Bytes for each value that is trained, and more of them in each thread: with the codes as they are, and moving.
+FIXED_BYTES, MOVING_BYTES = (9, 8), (33, 12)
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,29 @@ class TuningContext:
         """Where the samples of a component are stored."""
         return self.workspace.tuned_file(component.name, PRIMARY).with_name(f"{component.name}-samples")
 
-    def count_threads(self, num_threads: int, weights: int) -> int:
+    def count_threads(self, num_threads: int, weights: int, *, moves_codes: bool = False) -> int:
         """Returns how many threads have memory for gradients of their own, at least one. A GPU is fed by one.
 
         Args:
             num_threads: How many threads there are.
-            weights: Number of values of what is trained at once: each takes 9 bytes, and 8 more in each thread.
+            weights: Number of values of what is trained at once.
+            moves_codes: Whether codes are trained, too.
         """
         if self.device != CPU:
             return 1
-        return max(1, min(num_threads, int((self.max_memory - BASE_MEMORY - 9 * weights) // (8 * weights))))
+        shared, each = MOVING_BYTES if moves_codes else FIXED_BYTES
+        return max(1, min(num_threads, int((self.max_memory - BASE_MEMORY - shared * weights) // (each * weights))))
 
-    def load(self, component: ComponentPlan, scheme: str, path: str = "") -> TrainableModel:
+    def load(
+        self, component: ComponentPlan, scheme: str, path: str = "", *, moves_codes: bool = False
+    ) -> TrainableModel:
         """Loads a component, or a block of it, with a scheme's codes, in float32.
 
         Args:
             component: The component.
             scheme: Name of the scheme.
             path: Path of the block; empty for the whole component.
+            moves_codes: Whether 4-bit codes are trained, too.
         """
         prefix = f"{path}." if path else ""
         tensors = dict(iterate_tensors(component, self.plan, self.workspace, self.dtype, prefix))
@@ -100,6 +108,8 @@ class TuningContext:
         module, library = self._build_module(component)
         tensors, frozen = _dequantize_int8(tensors)
         model = TrainableModel.load(module.get_submodule(path), tensors, frozen)
+        if moves_codes:
+            self._move_codes(model, component, scheme, tensors)
         if library != "diffusers":
             cast(Any, module).tie_weights()
         move_module(model.module, self.device)
@@ -108,6 +118,17 @@ class TuningContext:
             scales = {linear: None if scale is None else float(scale) for linear, scale in stored.items()}
             quantize_inputs(model.module, scales)
         return model
+
+    def _move_codes(
+        self, model: TrainableModel, component: ComponentPlan, scheme: str, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Trains 4-bit codes, which begin near the weights that they stand for where those are the original ones."""
+        rescaled = set(read_rescaled_linears(component, self.workspace, scheme))
+        for linear in model.codes:
+            stored = AwqTensors(*(tensors[f"{linear}.{kind}"] for kind in AwqTensors._fields))
+            if stored.qweight.dtype == torch.int32:  # those of 8 bits are near enough to their weights
+                original = None if linear in rescaled else component.checkpoint.load_tensor(f"{linear}.weight")
+                model.move_codes(linear, stored, None if original is None else original.to(self.device))
 
     def _build_module(self, component: ComponentPlan) -> tuple[nn.Module, str]:
         """Builds a component without weights; returns it and its library."""

@@ -42,7 +42,7 @@ def tune_whole(context: TuningContext, component: ComponentPlan, files: Mapping[
         budget = plan_budget(context.plan.settings.tune, *measures, len(context.prompts), len(context.schemes))
         if budget is None:
             return False
-        num_threads = context.count_threads(available, count_parameters(component))
+        num_threads = context.count_threads(available, count_parameters(component), moves_codes=True)
         prompts, folder = context.prompts[: budget.prompts], context.samples_folder(component)
         samples = collect_samples(
             pipeline, component.name, prompts, budget.seeds, context.sampling, folder, num_threads, context.progress
@@ -73,7 +73,7 @@ def _tune_scheme(
     steps: int,
     num_threads: int,
 ) -> None:
-    model = context.load(component, scheme)
+    model = context.load(component, scheme, moves_codes=True)
     shard_size = max(1, SHARD_PIXELS // (context.sampling.height * context.sampling.width))
     state = file.with_name(f"{file.stem}-state.safetensors")
     stage = f"tuning {component.name}" if scheme == PRIMARY else f"tuning {component.name}, {scheme}"

@@ -16,11 +16,11 @@ WARMUP_STEPS = 20
 
 @dataclass
 class Adam:
-    """Adam (Kingma and Ba, arXiv 1412.6980), with steps proportional to the mean size of each tensor.
+    """Adam (Kingma and Ba, arXiv 1412.6980), with a rate for each tensor.
 
     Attributes:
         parameters: What is trained, by name; changed in place.
-        rates: The rate of each: its share of the mean |value|.
+        rates: The rate of each.
         moments: Means of gradients.
         squares: Means of squared gradients.
         step: Number of steps taken.
@@ -33,8 +33,9 @@ class Adam:
     step: int = 0
 
     @classmethod
-    def create(cls, parameters: Mapping[str, Tensor], rate: float) -> Adam:
-        rates = {name: rate * float(tensor.abs().mean()) for name, tensor in parameters.items()}
+    def create(cls, parameters: Mapping[str, Tensor], rate: float, fixed_rates: Mapping[str, float]) -> Adam:
+        """Begins with rates that are a share of each tensor's mean |value|, but for tensors with a fixed one."""
+        rates = {name: rate * float(tensor.abs().mean()) for name, tensor in parameters.items()} | fixed_rates
         moments, squares = ({name: torch.zeros_like(tensor) for name, tensor in parameters.items()} for _ in range(2))
         return cls(parameters, rates, moments, squares)
 

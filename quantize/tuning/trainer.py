@@ -27,6 +27,7 @@ from .trainable import TrainableModel
 from .workers import ShardWorkers
 
 PATIENCE = 4  # validations in a row that bring no improvement, after which training ends
+CODE_RATE = 0.004  # of positions of codes that move, in codes
 SAVE_INTERVAL_S = 20.0  # a killed run loses at most this and one step
 GROUPS = ("best", "parameter", "moment", "square")  # of tensors in a stored state
 
@@ -57,7 +58,7 @@ class Trainer:
         workers: Threads that compute with it.
         samples: What it is trained and validated on.
         steps: Number of steps.
-        rate: The rate of each tensor as a share of its mean |value|.
+        rate: The rate of each tensor as a share of its mean |value|, but for codes.
         file: Where the state is stored while training runs.
         batch: Samples of a step.
 
@@ -79,7 +80,7 @@ class Trainer:
         self._model, self._workers, self._samples = model, workers, samples
         self._steps, self._file, self._batch = steps, file, batch
         self._weights = [1.0] * (1 + max(call.step for call in samples.train))
-        self._adam = Adam.create(model.parameters, rate)
+        self._adam = Adam.create(model.parameters, rate, dict.fromkeys(model.list_positions(), CODE_RATE))
         self._last_saved = time.monotonic()
         self.course = Course()
         self.best: dict[str, Tensor] = {}

@@ -43,7 +43,7 @@ class StoppedError(Exception):
 
 
 def quantize(name: str, source: Path, output: Path, device: str, progress: Any = no_progress) -> QuantizeResult:
-    stage.MAX_PARAMETERS = 0 if name == "blocks" else 10**8
+    stage.MAX_PARAMETERS = 0 if name == "blocks" else 5 * 10**7
     recipe = Recipe(
         device="test",
         quantize=QuantizationSettings.model_validate(SETTINGS[name]),

@@ -11,7 +11,7 @@ from edgepress.quantize.tuning.optimizer import BETA1, BETA2, EPSILON, WARMUP_ST
 def test_steps_are_those_of_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     start = {"a": torch.randn(5, generator=generator), "b": 100 * torch.randn(2, 3, generator=generator)}
-    adam = Adam.create({name: tensor.clone() for name, tensor in start.items()}, rate=0.01)
+    adam = Adam.create({name: tensor.clone() for name, tensor in start.items()}, 0.01, {})
     expected = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
     groups = [{"params": [tensor], "lr": 0.01 * float(start[name].abs().mean())} for name, tensor in expected.items()]
     reference = torch.optim.Adam(groups, betas=(BETA1, BETA2), eps=EPSILON)
@@ -26,9 +26,17 @@ def test_steps_are_those_of_torch() -> None:
 
 
 def test_a_tensor_of_zeros_stays_as_it_is() -> None:
-    adam = Adam.create({"zeros": torch.zeros(3)}, rate=0.01)
+    adam = Adam.create({"zeros": torch.zeros(3)}, 0.01, {})
     adam.update({"zeros": torch.ones(3)}, 1.0)
     assert not adam.parameters["zeros"].any()
+
+
+def test_a_fixed_rate_does_not_depend_on_the_size() -> None:
+    """The first step of Adam is the rate, whatever the gradient."""
+    adam = Adam.create({"a": torch.full((3,), 100.0), "b": torch.full((3,), 100.0)}, 0.01, {"b": 0.25})
+    adam.update({"a": torch.ones(3), "b": torch.ones(3)}, 1.0)
+    assert adam.parameters["a"].tolist() == pytest.approx([99.0] * 3)
+    assert adam.parameters["b"].tolist() == pytest.approx([99.75] * 3)
 
 
 def test_the_rate_rises_and_falls_to_zero() -> None:
