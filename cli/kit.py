@@ -32,8 +32,8 @@ def kit(artifact: Path, wheelhouse: Path | None) -> None:
     click.echo(f"Written: {folder}. Copy {artifact} to the board, and run there: sudo sh kit/install.sh")
 
 
-@click.command(cls=Command)
 @accept_old_names({"--machine": "--platform"})
+@click.command(cls=Command)
 @click.option(
     "--platform", type=NameChoice(["aarch64", "x86_64"]), default="aarch64", show_default=True, help="The board's."
 )

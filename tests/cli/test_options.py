@@ -35,6 +35,7 @@ RENAMED = {
     ("evaluate", "--recipe", "absent", "--truth", "images"): ("--truth", "--ground-truth"),
     ("evaluate", "--recipe", "absent", "--no-resume"): ("--no-resume", "--restart"),
     ("bench", "absent", "--one-graph", "--quiet"): ("--one-graph", "--low-memory"),
+    ("wheelhouse", "--machine", "aarch64", "--output", __file__): ("--machine", "--platform"),
 }
 
 
