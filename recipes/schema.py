@@ -167,7 +167,8 @@ class QuantizationSettings(FrozenModel):
         default="off",
         description="Train what stays in floating point (scales, norms, embedders) and, in small denoisers, 4-bit "
         "codes to the reference's outputs after quantization, without a byte more: `off`, `auto` for as long as "
-        "validation improves, or about how many minutes. Minutes are translated into a number of steps that does not depend on the machine.",
+        "validation improves, or about how many minutes. Minutes are translated into a number of steps that "
+        "does not depend on the machine.",
     )
 
     @classmethod

@@ -64,5 +64,5 @@ def _find_layout(layer: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """What `extra_config` says of a layer; its name in a file may have a prefix that module names do not have."""
     extra = settings.get("extra_config")
     layouts = extra if isinstance(extra, Mapping) else {}
-    layout = next((layouts[key] for key in layouts if f".{layer}".endswith(f".{key}")), {})
+    layout: Any = next((layouts[key] for key in layouts if f".{layer}".endswith(f".{key}")), {})
     return layout if isinstance(layout, Mapping) else {}

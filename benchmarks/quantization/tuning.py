@@ -129,7 +129,8 @@ def write_model_section(folder: Path, half: Half, progress: Progress) -> None:
         [
             "## What tuning gains on the demo",
             f"{len(load_half(half))} evaluation prompts, the {half} half, one seed, computed in float32. Intervals are "
-            "bootstrapped over prompts. `tuned` is `best`, tuned; what was called `best` until commit 0b5298e is `gptq`.",
+            "bootstrapped over prompts. `tuned` is `best`, tuned; what was called `best` until commit 0b5298e is "
+            "`gptq`.",
             render_scores(evaluation),
             "Paired differences in PSNR:",
             render_gains(evaluation, [("tuned", method) for method in reversed(METHODS)]),

@@ -35,7 +35,8 @@ class Adam:
     @classmethod
     def create(cls, parameters: Mapping[str, Tensor], rate: float, fixed_rates: Mapping[str, float]) -> Adam:
         """Begins with rates that are a share of each tensor's mean |value|, but for tensors with a fixed one."""
-        rates = {name: rate * float(tensor.abs().mean()) for name, tensor in parameters.items()} | fixed_rates
+        rates = {name: rate * float(tensor.abs().mean()) for name, tensor in parameters.items()}
+        rates |= fixed_rates
         moments, squares = ({name: torch.zeros_like(tensor) for name, tensor in parameters.items()} for _ in range(2))
         return cls(parameters, rates, moments, squares)
 

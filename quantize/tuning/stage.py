@@ -20,7 +20,7 @@ from .end_to_end import tune_whole
 
 logger = logging.getLogger(__name__)
 
-MAX_PARAMETERS = 5 * 10**7  # of a denoiser that is tuned as a whole, which takes about 57 bytes for each with two threads
+MAX_PARAMETERS = 5 * 10**7  # of a denoiser that is tuned as a whole: about 57 bytes for each with two threads
 
 
 def run_tuning(context: TuningContext) -> None:
