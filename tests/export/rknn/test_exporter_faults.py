@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from edgepress.common.errors import UserError
 from edgepress.export.rknn.exporter import export_rknn
 from edgepress.recipes.rknn import RknnSettings
 from edgepress.recipes.schema import Recipe
+from edgepress.runtime.rknn.toolkit import Toolkit, ToolkitReply
 
 RECIPE = Recipe(device="test", rknn=RknnSettings(target="rk3588", precision="fp16", max_prompt_tokens=32))
 TEXT = ("text_encoder",)
@@ -30,40 +32,35 @@ TEXT = ("text_encoder",)
 
 def list_workers() -> list[int]:
     """Lists the workers that this process started, by pid."""
-    tasks = Path("/proc/self/task").iterdir()
-    children = [int(child) for task in tasks for child in (task / "children").read_text("ascii").split()]
-    return [child for child in children if b"worker.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    workers = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread or a process has just ended
+            children = [int(child) for child in (task / "children").read_text("ascii").split()]
+            workers += [child for child in children if b"worker.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return workers
 
 
-@contextmanager
-def kill_worker(before: set[int], work: Path) -> Iterator[None]:
-    """Kills a worker that was not there before, while it builds the first part."""
-    finished = threading.Event()
+def kill_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills the worker that is given a part to build, in the job: stopped until then, it cannot finish before."""
+    call, previous = Toolkit.call, set(list_workers())
 
-    def kill() -> None:
-        while not finished.wait(0.05):
-            new = [worker for worker in list_workers() if worker not in before]
-            if new and any(work.glob("stage-rknn-*/tokenizer/tokenizer.json")):
-                time.sleep(0.5)
-                os.kill(new[0], signal.SIGKILL)
-                return
+    def call_and_kill(toolkit: Toolkit, name: str, **arguments: Any) -> ToolkitReply:
+        if name == "build":
+            (worker,) = set(list_workers()) - previous
+            os.kill(worker, signal.SIGSTOP)
+            threading.Timer(0.2, os.kill, (worker, signal.SIGKILL)).start()
+        return call(toolkit, name, **arguments)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        killer.join()
+    monkeypatch.setattr(Toolkit, "call", call_and_kill)
 
 
 @needs_toolkit
 @pytest.mark.slow
-def test_a_killed_worker_leaves_the_artifact_unchanged(tiny: Path, occupied: Path) -> None:
-    with (
-        kill_worker(set(list_workers()), occupied / ".work"),
-        pytest.raises(UserError, match=r"exited unexpectedly in 'build'"),
-    ):
+def test_a_killed_worker_leaves_the_artifact_unchanged(
+    tiny: Path, occupied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_builder(monkeypatch)
+    with pytest.raises(UserError, match=r"exited unexpectedly in 'build'"):
         export_rknn(tiny, occupied, RECIPE, components=TEXT)
     check_untouched(occupied)
 
