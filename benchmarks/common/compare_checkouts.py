@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import tomllib
@@ -75,6 +76,13 @@ class Ratio:
     def __str__(self) -> str:
         interval = "" if self.low is None or self.high is None else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.mean:.3f}{interval}"
+
+
+def get_revision(checkout: Path) -> str:
+    """Returns the short hash of a checkout's commit, by which a report names it; the folder's name without git."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=7", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else checkout.name
 
 
 class Checkout:
@@ -208,7 +216,7 @@ def main(old: Path, repeats: int, names: tuple[str, ...]) -> None:
     )
     click.echo(body)
     if not names:
-        write_section("cost-commands", f"make bench-commands OLD={old.name} REPEATS={repeats}", body)
+        write_section("cost-commands", f"make bench-commands OLD={get_revision(old)} REPEATS={repeats}", body)
 
 
 if __name__ == "__main__":

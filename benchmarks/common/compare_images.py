@@ -20,7 +20,7 @@ import click
 
 from ...common.markdown_table import render_table
 from ...evaluate.report.formatting import pluralize
-from .compare_checkouts import NEW_CHECKOUT, SCRATCH, Checkout, compute_ratio
+from .compare_checkouts import NEW_CHECKOUT, SCRATCH, Checkout, compute_ratio, get_revision
 from .report import write_section
 
 PROMPT = "a red sign"
@@ -134,9 +134,8 @@ def main(
     title = f"Images of {name}, compared with an older checkout"
     body = render_body(title, explanation, costs[older], costs[newer], num_images)
     click.echo(body)
-    write_section(
-        f"images-{'medium' if medium else 'demo'}", f"make bench-images OLD={old.name} REPEATS={repeats}", body
-    )
+    command = f"compare_images {get_revision(old)} --repeats {repeats} --images {num_images} {' '.join(options)}"
+    write_section(f"images-{'medium' if medium else 'demo'}", command, body)
 
 
 if __name__ == "__main__":

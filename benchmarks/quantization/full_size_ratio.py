@@ -21,7 +21,7 @@ import click
 import yaml
 
 from ...common.markdown_table import render_table
-from ..common.compare_checkouts import NEW_CHECKOUT, compute_ratio
+from ..common.compare_checkouts import NEW_CHECKOUT, compute_ratio, get_revision
 from ..common.process import Cost, measure_command
 from ..common.report import write_section
 from .full_size import COMPONENTS
@@ -179,7 +179,8 @@ def main(
         for component in components or COMPONENTS:
             rows = compare_component(checkouts, pipeline, component, dtype, steps, repeats)
             body = render_section(component, rows, blocks, dtype, steps)
-            command = f"make bench-full-size-ratio OLD={old.name} OLD_METHOD={old_method} BLOCKS={blocks} STEPS={steps}"
+            revision = get_revision(old)
+            command = f"make bench-full-size-ratio OLD={revision} OLD_METHOD={old_method} BLOCKS={blocks} STEPS={steps}"
             write_section(
                 f"full-size-ratio-{component}".replace("_", "-"), f"{command} DTYPE={dtype} REPEATS={repeats}", body
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import subprocess
 from pathlib import Path
 
 import click
 import pytest
 
-from edgepress.benchmarks.common.compare_checkouts import Checkout, compare_costs, compute_ratio
+from edgepress.benchmarks.common.compare_checkouts import Checkout, compare_costs, compute_ratio, get_revision
 
 # Uses as many seconds of CPU time as the checkout says, and refuses what it does not know.
 PROGRAM = """
@@ -60,3 +61,16 @@ def test_ratios_and_their_interval() -> None:
     assert math.log2(ratio.low) == pytest.approx(1 - 4.3027 / math.sqrt(3), rel=1e-4)
     assert str(compute_ratio([2], [3])) == "1.500"
     assert str(compute_ratio([2, 2], [3, 3])) == "1.500 [1.500, 1.500]"
+
+
+def test_reports_name_a_checkout_by_its_commit(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.com"]
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    log = subprocess.run([*git, "log", "--format=%H"], check=True, capture_output=True, text=True).stdout
+    assert get_revision(tmp_path) == log[:7]
+
+
+def test_reports_name_a_folder_without_commits_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "release").mkdir()
+    assert get_revision(tmp_path / "release") == "release"
