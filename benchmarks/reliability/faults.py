@@ -1,6 +1,6 @@
 """Lets commands fail at every operation on files: run again, they must end as if nothing had happened.
 
-Run by `make faults`. What is tried is in fault_runner.py; the tables are written if all points are.
+Run by `make faults`. What is tried is in fault_runner.py. A table says how many of a command's points were tried.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ def _write_inputs(folder: Path, with_traces: bool) -> Path:
     return source
 
 
-def _write_table(name: str, reports: Sequence[tuple[str, FaultReport]]) -> None:
+def _write_table(name: str, count: int, reports: Sequence[tuple[str, FaultReport]]) -> None:
     """Writes the table of a command to docs/reliability.md."""
     rows = [
         [fault, str(report.points), str(report.tried), str(report.tried - len(report.problems))]
         for fault, report in reports
     ]
     table = render_table(["fault", "points", "tried", "passed"], rows)
-    write_section(f"faults-{name.replace(' ', '-')}", f"make faults VERB='{name}'", f"### `{name}`\n\n{table}")
+    command = f"make faults VERB='{name}'" + (f" POINTS={count}" if count else "")
+    write_section(f"faults-{name.replace(' ', '-')}", command, f"### `{name}`\n\n{table}")
 
 
 @click.command(help=__doc__)
@@ -64,8 +65,7 @@ def main(count: int, names: tuple[str, ...], jobs: int, inputs: Path | None) -> 
         tasks = {pool.submit(try_verb, name, count, source, folder / name): name for name in chosen}
         for task in as_completed(tasks):
             problems += [problem for _, report in task.result() for problem in report.problems]
-            if not count:
-                _write_table(tasks[task], task.result())
+            _write_table(tasks[task], count, task.result())
     click.echo("\n".join(problems) or "All passed.")
     sys.exit(bool(problems))
 
