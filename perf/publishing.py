@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..storage.atomic_file import atomic_write
 from ..storage.files import write_json
+from ..storage.layout import CHECKSUMS_NAME
 from ..storage.result_checksums import record_results
 from .report import render_report
 from .schema import BenchResults
@@ -83,11 +84,16 @@ def _keep_earlier(output: Path) -> None:
     if not files:
         return
     folder = output / _find_name(files[0])
-    if not (folder / RESULTS_FILE).is_file():
-        folder.mkdir(exist_ok=True)
-        with record_results((RESULTS_FILE, REPORT_FILE), folder, output):
-            for file in reversed(files):  # the results are the last to be moved: the report follows from them
-                file.replace(folder / file.name)
+    if (folder / RESULTS_FILE).is_file() and (folder / CHECKSUMS_NAME).is_file():
+        return
+    folder.mkdir(exist_ok=True)
+    with record_results((RESULTS_FILE, REPORT_FILE), folder):
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+    # The folder and its list of hashes are whole. If this is interrupted, the new results replace what is left.
+    with record_results((RESULTS_FILE, REPORT_FILE), output):
+        for file in reversed(files):  # the report follows from the results
+            file.unlink()
 
 
 def _find_name(file: Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from ..common.errors import UserError
 from ..common.executor import open_executor
 from ..common.progress import Progress
 from ..pipelines.families import is_described
@@ -21,7 +23,7 @@ from ..storage.layout import LOCAL, LOCAL_CHECKSUMS, TIMINGS, Artifact
 from ..storage.manifest import read_manifest
 from ..storage.preflight import check_disk_space
 from ..storage.provenance import find_stale_exports
-from ..storage.publishing import remove_folder
+from ..storage.publishing import artifact_lock, remove_folder
 from ..storage.result_checksums import record_results
 from ..storage.snapshot import FolderSnapshot
 from ..storage.source_location import write_source_location
@@ -79,6 +81,9 @@ def run_quantization(
         if workspace.folder.exists():  # left by a run that was interrupted right after publishing
             with workspace.lock():
                 _finish(workspace, job, timer.seconds, remove_exports=force)
+        elif workspace.artifact.work.exists():
+            with suppress(UserError), artifact_lock(output):  # removes the lock that a run could not, unless it is held
+                pass
         return QuantizeResult(output, workspace.published, created=False)
     with workspace.lock():
         if workspace.state is WorkspaceState.NEW:

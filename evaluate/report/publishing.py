@@ -11,16 +11,18 @@ stands there if the run fails; they remain in the folder of their plan.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 from ...common.errors import UserError
+from ...storage.layout import CHECKSUMS_NAME
 from ...storage.result_checksums import record_results
 from ..results.plan_name import name_plan
 from ..results.schema import Results, load_results, save_results
 from .writer import REPORT_FILES, write_report
 
 RESULTS_FILE = "results.json"
-EVALUATION_FILES = (*REPORT_FILES, RESULTS_FILE)  # the results are the last to be moved: the others follow from them
+EVALUATION_FILES = (*REPORT_FILES, RESULTS_FILE)  # the results are the last to be removed: the others follow from them
 
 
 def get_plan_folder(results: Results, output: Path) -> Path:
@@ -51,7 +53,7 @@ def publish_reports(results: Results, output: Path) -> None:
 def withdraw_latest(output: Path) -> Path | None:
     """Takes the latest results and reports from the top of a folder. They remain in the folder of their plan.
 
-    Files that are in no such folder, as earlier versions wrote them, are moved there.
+    Files that are in no such folder, as earlier versions wrote them, go there.
 
     Returns:
         The folder that has them now; None if there were none.
@@ -62,12 +64,14 @@ def withdraw_latest(output: Path) -> Path | None:
     folder = output / _find_name(files)
     is_copy = files[-1].name == RESULTS_FILE and _have_equal_content(files[-1], folder / RESULTS_FILE)
     folder.mkdir(exist_ok=True)
-    with record_results(EVALUATION_FILES, folder, output):
+    if not is_copy or not (folder / CHECKSUMS_NAME).is_file():
+        with record_results(EVALUATION_FILES, folder):
+            for file in () if is_copy else files:
+                shutil.copyfile(file, folder / file.name)
+    # The folder and its list of hashes are whole. If this is interrupted, the next run removes what is left.
+    with record_results(EVALUATION_FILES, output):
         for file in files:
-            if is_copy:
-                file.unlink()
-            else:
-                file.replace(folder / file.name)
+            file.unlink()
     return folder
 
 

@@ -403,6 +403,15 @@ def test_a_run_that_was_killed_after_publishing_is_finished(
     assert not artifact.work.exists()
 
 
+def test_a_lock_that_could_not_be_removed_goes_with_the_next_run(lean: Path, tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path / "artifact")
+    quantize_pipeline(SHORT_RECIPE, lean, artifact.path)
+    artifact.work.mkdir()
+    (artifact.work / "lock").touch()
+    assert not quantize_pipeline(SHORT_RECIPE, lean, artifact.path).created
+    assert not artifact.work.exists()
+
+
 def test_another_process_on_the_same_output_is_rejected(lean: Path, tmp_path: Path) -> None:
     with (
         Workspace(tmp_path / "artifact", "another").lock(),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.result_rows import make_prompt, make_results, make_sample
@@ -15,6 +22,7 @@ from edgepress.evaluate.report.publishing import (
     withdraw_latest,
 )
 from edgepress.evaluate.results.schema import Results, load_results
+from edgepress.storage.checksums import read_checksums
 
 
 @pytest.fixture
@@ -103,6 +111,40 @@ def test_an_interrupted_withdrawal_is_completed(small: Results, tmp_path: Path) 
     (tmp_path / "report.html").unlink()
     assert withdraw_latest(tmp_path) == get_plan_folder(small, tmp_path)
     assert len(list(get_plan_folder(small, tmp_path).iterdir())) == len({*EVALUATION_FILES, "SHA256SUMS"})
+
+
+@contextmanager
+def failing_after(operation: str, count: int) -> Iterator[None]:
+    """Lets an operation on files succeed a number of times, and then fail."""
+    successes, operate = iter(range(count)), getattr(Path, operation)
+
+    def call(path: Path, *arguments: Any, **options: Any) -> Any:
+        if next(successes, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return operate(path, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, operation, call)
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", range(len(EVALUATION_FILES) + 1))
+@pytest.mark.parametrize("operation", ["unlink", "replace"])
+@pytest.mark.parametrize("is_on_top_only", [False, True])
+def test_a_withdrawal_that_fails_loses_no_list_of_hashes(
+    is_on_top_only: bool, operation: str, count: int, small: Results, tmp_path: Path
+) -> None:
+    publish(small, tmp_path)
+    folder = get_plan_folder(small, tmp_path)
+    if is_on_top_only:  # as earlier versions wrote them
+        shutil.rmtree(folder)
+    with failing_after(operation, count), suppress(OSError):
+        withdraw_latest(tmp_path)
+    withdraw_latest(tmp_path)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert (read_checksums(folder) or {}).keys() == set(EVALUATION_FILES)
+    subprocess.run(["sha256sum", "--check", "--strict", "--status", "SHA256SUMS"], cwd=folder, check=True)
 
 
 @pytest.mark.slow
