@@ -36,9 +36,10 @@ from ..algorithms.scale_refit import refit_scales
 from ..calibration.statistics import output_errors
 from ..threads import single_threaded, single_threaded_pool
 
-# Outputs quantized at once, by one thread: the results then do not depend on the number of threads, matrices of a slice
-# stay in the processor's cache, and memory does not grow with the layer's height.
-MAX_OUTPUTS = 640
+# Outputs quantized at once, by one thread: the results then do not depend on the number of threads, and memory does not
+# grow with the layer's height. Fewer would let Python's work for a channel take longer than the channel.
+MAX_OUTPUTS = 1280
+MAX_SLICE = 640 * 10240  # weights: slices of wide layers have fewer outputs, which bounds the memory of a thread
 MAX_THREADS = 16  # each takes the memory of a slice
 LARGE_LAYER = 2**22  # weights; of layers with more, errors of some outputs stand for those of all
 ESTIMATED_STEPS = {"scale", "gptq"}  # others lower the errors of some outputs only, by which they are taken
@@ -133,8 +134,9 @@ def _count_slices(weight: Tensor) -> int:
 
     A GPU, which computes all outputs at once, gets a single one.
     """
-    is_single = len(weight) <= MAX_OUTPUTS or weight.device.type != "cpu"
-    return 1 if is_single else 2 * -(-len(weight) // (2 * MAX_OUTPUTS))
+    outputs = min(MAX_OUTPUTS, max(MAX_SLICE // weight.shape[1], 1))
+    is_single = len(weight) <= outputs // 2 or weight.device.type != "cpu"
+    return 1 if is_single else 2 * -(-len(weight) // (2 * outputs))
 
 
 def _map(function: Callable[[Tensor], LayerResult], parts: Sequence[Tensor], num_threads: int) -> list[LayerResult]:
