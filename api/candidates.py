@@ -110,6 +110,6 @@ def _require_results_only(specs: Sequence[str], paths: Sequence[Path], options: 
 
 
 def _load(path: Path) -> Results:
-    from ..evaluate.results.schema import load_results
+    from ..evaluate.results.results_file import load_results
 
     return load_results(path)

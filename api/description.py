@@ -328,7 +328,7 @@ def _plan_memory(artifact: Artifact, manifest: Manifest, onnx: OnnxPipelineConfi
 
 
 def _describe_evaluation(artifact: Artifact, outdated: list[Path]) -> ScoreDescription | None:
-    from ..evaluate.results.schema import load_results
+    from ..evaluate.results.results_file import load_results
 
     file = artifact.evaluation / EVALUATION_RESULTS
     if not file.exists() or file in outdated:

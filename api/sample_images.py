@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..common.markdown_table import render_table
 from ..evaluate.report.publishing import RESULTS_FILE
-from ..evaluate.results.schema import SampleResult, load_results
+from ..evaluate.results.results_file import load_results
+from ..evaluate.results.schema import SampleResult
 from ..storage.layout import Artifact
 
 SAMPLES = "samples"  # the folder in the repository

@@ -98,7 +98,7 @@ def report(results: Path, output: Path | None, as_json: bool) -> None:
     """Write the reports of RESULTS.json again."""
     from ..evaluate.report import check_reports, write_report
     from ..evaluate.report.publishing import EVALUATION_FILES
-    from ..evaluate.results.schema import load_results
+    from ..evaluate.results.results_file import load_results
     from ..storage.result_checksums import record_results
 
     loaded = load_results(results)

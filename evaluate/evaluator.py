@@ -36,7 +36,9 @@ from .results import baseline, history
 from .results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant, summarize_costs
 from .results.folder_identity import add_loras, hash_folder
 from .results.gates import GateSpec, evaluate_gates, exclude_pair_scores, overall_verdict, resolve_gates
-from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo, load_results
+from .results.locations import name_location
+from .results.results_file import load_results
+from .results.schema import Results, RunIdentity, SampleResult, SamplingInfo, SystemInfo
 from .scoring.pairs import ComparisonSet, build_sample, make_tasks
 from .scoring.runner import ScoreTable, score_images
 from .scoring.score_cache import open_score_cache
@@ -159,7 +161,7 @@ def _build_identity(plan: EvaluationPlan, metrics: MetricSet, progress: Progress
         variants=variants,
         ground_truth=ground_truth,
         sampling=_describe_sampling(plan),
-        prompt_set=plan.prompt_set,
+        prompt_set=name_location(plan.prompt_set) if plan.prompt_set else None,
         prompts_sha256=prompt_set_digest(plan.prompts),
         metrics={metric.name: metric.version() for metric in metrics.metrics},
         libraries=library_versions(),

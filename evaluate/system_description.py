@@ -19,6 +19,7 @@ from .generation.candidates import ImageSource
 from .generation.generators import detect_engine
 from .generation.server import OWN_NOISE, connect
 from .results.folder_identity import FolderIdentity, add_loras, hash_folder
+from .results.locations import name_location
 from .results.schema import SystemInfo
 
 EXPORTS = ("onnx", "rknn")  # kinds of systems that record hashes of their files
@@ -79,7 +80,10 @@ def _describe_files(source: ImageSource, reference: SystemInfo) -> SystemInfo:
     return SystemInfo(
         kind=source.kind,
         folder=FolderIdentity(
-            path=source.place, sha256=hashlib.sha256(content.encode()).hexdigest(), files=len(sizes), bytes=sum(sizes)
+            path=",".join(name_location(replacement.file) for replacement in source.files),
+            sha256=hashlib.sha256(content.encode()).hexdigest(),
+            files=len(sizes),
+            bytes=sum(sizes),
         ),
         dtype=None,
         formats={

@@ -5,6 +5,7 @@ The manifest names them without their places, so that the same inputs give the s
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,20 +23,46 @@ PATH_KEYS = ("prompts", "clip")  # whose values are names or paths, and so paths
 
 
 def write_source_location(source: Path, artifact: Artifact, loras: Sequence[str] = ()) -> None:
-    """Remembers where the pipeline is that an artifact was made from, and its LoRAs as `PATH:WEIGHT`."""
-    write_json({KEY: str(source.resolve()), LORAS_KEY: list(loras)}, artifact.local)
+    """Remembers where the pipeline is that an artifact was made from, and its LoRAs as `PATH:WEIGHT`.
+
+    Paths begin at the artifact: none names the folders above, and they stay right while all move together.
+    """
+    write_json(
+        {KEY: _relate(source, artifact), LORAS_KEY: [_relate_lora(lora, artifact) for lora in loras]}, artifact.local
+    )
 
 
 def find_source(artifact: Artifact) -> Path | None:
     """Finds the pipeline that an artifact was made from; None if it is not on this machine, or nothing says where."""
-    source = Path(str(_read_locations(artifact).get(KEY, "")))
-    return source if source.is_absolute() and source.is_dir() else None
+    stored = _read_locations(artifact).get(KEY)
+    source = _locate(stored, artifact) if isinstance(stored, str) else artifact.path.resolve()
+    return source if source.is_dir() and source != artifact.path.resolve() else None
 
 
 def find_source_loras(artifact: Artifact) -> tuple[str, ...]:
     """Finds the LoRAs that an artifact was made with, as `PATH:WEIGHT`; empty if nothing says where they are."""
     loras = _read_locations(artifact).get(LORAS_KEY, [])
-    return tuple(map(str, loras)) if isinstance(loras, list) else ()
+    if not isinstance(loras, list):
+        return ()
+    parts = [str(lora).rpartition(":") for lora in loras]
+    return tuple(f"{_locate(path, artifact)}:{weight}" for path, _, weight in parts)
+
+
+def _relate_lora(lora: str, artifact: Artifact) -> str:
+    path, _, weight = lora.rpartition(":")
+    return f"{_relate(path, artifact)}:{weight}"
+
+
+def _relate(path: Path | str, artifact: Artifact) -> str:
+    try:
+        return os.path.relpath(Path(path).resolve(), artifact.path.resolve())
+    except ValueError:  # on another drive of Windows
+        return str(Path(path).resolve())
+
+
+def _locate(path: str, artifact: Artifact) -> Path:
+    """Also reads the absolute paths of earlier releases."""
+    return (artifact.path / path).resolve()
 
 
 def _read_locations(artifact: Artifact) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from helpers.previous_artifact import extract_previous_artifact
 
 import edgepress
 from edgepress.api.folder_info import ArtifactInfo
-from edgepress.evaluate.results.schema import load_results
+from edgepress.evaluate.results.results_file import load_results
 from edgepress.recipes.schema import Recipe
 from edgepress.storage.manifest import read_manifest
 

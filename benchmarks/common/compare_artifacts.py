@@ -20,7 +20,7 @@ from typing import Any
 import click
 import onnx
 
-from ...evaluate.results.schema import load_results
+from ...evaluate.results.results_file import load_results
 from ...storage.files import hash_file
 from ...storage.layout import CHECKSUMS_NAME, EVALUATION, MODEL, ONNX, RKNN
 from ...storage.manifest import read_manifest

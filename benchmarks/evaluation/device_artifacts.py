@@ -22,7 +22,8 @@ from PIL import Image
 from ...api.verification import verify
 from ...common.markdown_table import render_table
 from ...demo.signs.ground_truth import NO_FONTS_EXIT_CODE
-from ...evaluate.results.schema import ImageResult, Results, load_results
+from ...evaluate.results.results_file import load_results
+from ...evaluate.results.schema import ImageResult, Results
 from ...evaluate.stats.bootstrap import bootstrap_mean
 from ...numerics.psnr import compute_psnr
 from ...recipes.loader import load_recipe, recipe_names

@@ -16,7 +16,8 @@ from ...evaluate import metrics
 from ...evaluate.evaluator import run_evaluation
 from ...evaluate.plan import EvaluationOptions, plan_evaluation
 from ...evaluate.report.publishing import RESULTS_FILE
-from ...evaluate.results.schema import Results, load_results
+from ...evaluate.results.results_file import load_results
+from ...evaluate.results.schema import Results
 from ...pipelines.hub import DEMO_PIPELINE
 from ...recipes.schema import Recipe
 from ...storage.checkpoint import Checkpoint, write_sharded

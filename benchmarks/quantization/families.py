@@ -172,7 +172,7 @@ def _list_reasons(trials: Sequence[Trial]) -> Iterator[str]:
     for trial in trials:
         for column, reason in trial.reasons.items():
             if reason:
-                text = reason.replace(trial.name, "the class")
+                text = reason.replace(f"The class {trial.name}", "The class").replace(trial.name, "the class")
                 text = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
                 failed.setdefault((column, text), []).append(trial.name)
     lines = [

@@ -21,7 +21,8 @@ from ...evaluate.metrics.base import MetricSettings
 from ...evaluate.results.aggregate import VariantPair, aggregate, find_reference_defects, select_variant
 from ...evaluate.results.gates import overall_verdict
 from ...evaluate.results.history import append_run
-from ...evaluate.results.schema import Results, load_results
+from ...evaluate.results.results_file import load_results
+from ...evaluate.results.schema import Results
 from ...evaluate.scoring.score_cache import open_score_cache
 from ...models.base.prompt_tokens import PromptFormat
 from ...pipelines.hub import DEMO_PIPELINE as PIPELINE

@@ -26,7 +26,7 @@ from .scratch import make_scratch_folder
 Tampering = Callable[[Path], None]
 # What is measured or set up where the artifact runs is not published with it.
 NOT_PUBLISHED = (EVALUATION, BENCH, WORK, TIMINGS, LOCAL, LOCAL_CHECKSUMS)
-OUTSIDE = "outside"  # a file beside the artifact, of other content
+OUTSIDE, EQUAL = "outside", "equal"  # files beside the artifact, of another content and of that of the file
 
 
 def flip_byte(position: float) -> Tampering:
@@ -68,6 +68,14 @@ def link_outside(file: Path) -> None:
     file.symlink_to(_find_root(file).with_name(OUTSIDE))
 
 
+def link_to_equal(file: Path) -> None:
+    """Puts a link to a file out of the artifact in its place, of the same content: it can be changed from there."""
+    equal = _find_root(file).with_name(EQUAL)
+    shutil.copyfile(file, equal)
+    file.unlink()
+    file.symlink_to(equal)
+
+
 def link_to_nothing(file: Path) -> None:
     """Puts a link to nothing in its place."""
     file.unlink()
@@ -105,6 +113,7 @@ EVERY_FILE: dict[str, Tampering] = {
     "byte appended": append_byte,
     "removed": Path.unlink,
     "link to a file out of the artifact": link_outside,
+    "link to a file out of the artifact, of the same content": link_to_equal,
     "link to nothing": link_to_nothing,
     "file added beside it": add_beside,
 }

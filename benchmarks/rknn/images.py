@@ -20,7 +20,8 @@ import click
 import yaml
 
 from ...common.markdown_table import render_table
-from ...evaluate.results.schema import Results, ScoreGroup, load_results
+from ...evaluate.results.results_file import load_results
+from ...evaluate.results.schema import Results, ScoreGroup
 from ...storage.pipeline_config import read_rknn_config, write_config
 from ..common.process import measure_command
 from ..common.report import format_mean, write_section

@@ -18,7 +18,8 @@ from ...common.errors import UserError
 from ...storage.layout import CHECKSUMS_NAME
 from ...storage.result_checksums import record_results
 from ..results.plan_name import name_plan
-from ..results.schema import Results, load_results, save_results
+from ..results.results_file import load_results, save_results
+from ..results.schema import Results
 from .writer import REPORT_FILES, write_report
 
 RESULTS_FILE = "results.json"
@@ -62,7 +63,7 @@ def withdraw_latest(output: Path) -> Path | None:
     if not files:
         return None
     folder = output / _find_name(files)
-    is_copy = files[-1].name == RESULTS_FILE and _have_equal_content(files[-1], folder / RESULTS_FILE)
+    is_copy = files[-1].name == RESULTS_FILE and _have_equal_results(files[-1], folder / RESULTS_FILE)
     folder.mkdir(exist_ok=True)
     if not is_copy or not (folder / CHECKSUMS_NAME).is_file():
         with record_results(EVALUATION_FILES, folder):
@@ -83,5 +84,9 @@ def _find_name(files: list[Path]) -> str:
         return f"earlier-{hashlib.sha256(files[-1].read_bytes()).hexdigest()[:8]}"
 
 
-def _have_equal_content(first: Path, second: Path) -> bool:
-    return second.is_file() and first.read_bytes() == second.read_bytes()
+def _have_equal_results(first: Path, second: Path) -> bool:
+    """Whether two files hold the same results. Their bytes differ in where the images are from there."""
+    try:
+        return second.is_file() and load_results(first) == load_results(second)
+    except UserError:
+        return first.read_bytes() == second.read_bytes()

@@ -14,6 +14,7 @@ from ...storage.layout import ENGINES_FOLDER, is_export, is_pipeline
 from ...storage.manifest import LoraRecord
 from ...storage.provenance import require_recorded
 from ...storage.weight_files import find_stray_files
+from .locations import name_location
 
 
 class FolderIdentity(BaseModel):
@@ -21,7 +22,9 @@ class FolderIdentity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(description="Path of the folder.")
+    path: str = Field(
+        description="Path in the current folder, or else the repository on the Hub, or the last two names of the path."
+    )
     sha256: str = Field(
         description="Digest of the path, size and content of every file that is not hidden, and of LoRAs that are "
         "merged into the weights."
@@ -49,7 +52,7 @@ def hash_folder(folder: Path, progress: Progress = no_progress, stage: str = "re
     files = hash_files(folder, progress, stage, skip)
     require_recorded(folder, files)
     return FolderIdentity(
-        path=str(folder),
+        path=name_location(folder),
         sha256=digest_files(files),
         files=len(files),
         bytes=sum(file.bytes for file in files),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import (
@@ -13,32 +11,22 @@ from pydantic import (
     FiniteFloat,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from ...common.errors import UserError
-from ...common.regular_files import require_regular
-from ...common.validation import explain_value
 from ...prompts.prompt import Prompt
-from ...storage.layout import BENCH_RESULTS, CONFIG_NAME, EVALUATION_RESULTS, MANIFEST, MODEL_INDEX
-from ...storage.recognition import reject_path
 from ...storage.relative_path import PossiblePath
-from ...storage.strict_json import parse_strict_json
 from ..images.defects import Defect
 from ..metrics.base import Score
 from ..stats.bootstrap import MeanCI
 from ..stats.mcnemar import McNemarResult
 from .folder_identity import FolderIdentity
-from .legacy import upgrade_version_2
 from .ranges import MeanDuration, NonNegative, check_fractions
 
 ALL_GROUP = "all"  # the name of the group of all pairs
 TRUNCATED = "truncated"  # the note on an image whose prompt was truncated
 READ, REMARKS = "read", "remarks"  # notes on an image: the text that was read, and what is wrong with it
 SCHEMA_VERSION: Final = 3
-OLDEST_READABLE_VERSION = 2
-OTHER_FILES = (MANIFEST, CONFIG_NAME, MODEL_INDEX, BENCH_RESULTS)  # that have schema versions of their own
 
 SystemKind = Literal["diffusers", "optimum", "onnx", "rknn", "images", "server"]
 Verdict = Literal["passed", "failed", "inconclusive", "not measured"]
@@ -57,7 +45,7 @@ class ResultsModel(BaseModel):
 class ImageResult(ResultsModel):
     """One image with its scores."""
 
-    file: PossiblePath = Field(description="Path of the image, absolute or relative to `identity.image_folder`.")
+    file: PossiblePath = Field(description="Path of the image, relative to `identity.image_folder`.")
     values: dict[str, FiniteFloat | None] = Field(description="Image scores by name; null: could not be measured.")
     notes: dict[str, tuple[str, ...]] = Field(
         description="Evidence for the scores: the lines that OCR read and that count (`read`); all text that it read "
@@ -316,12 +304,16 @@ class RunIdentity(ResultsModel):
     variants: dict[str, SystemInfo] = Field(description="The variants by name.")
     ground_truth: FolderIdentity | None = Field(description="The folder of ground-truth images, if any.")
     sampling: SamplingInfo = Field(description="How the images were generated.")
-    prompt_set: str | None = Field(description="Path of the prompt set; null: images were paired without prompts.")
+    prompt_set: str | None = Field(
+        description="The prompt set, named like folders; null: images were paired without one."
+    )
     prompts_sha256: str = Field(description="Digest of the prompts.")
     metrics: dict[str, str] = Field(description="Version of each metric.")
     libraries: dict[str, str] = Field(description="Version of each library.")
     device: str = Field(description="Device of the recipe; `custom` without a recipe.")
-    image_folder: PossiblePath = Field(description="Absolute path of the folder that image paths are relative to.")
+    image_folder: PossiblePath = Field(
+        description="The folder that paths of images begin at; its own path begins at the folder of results.json."
+    )
 
 
 class PromptSubset(ResultsModel):
@@ -393,58 +385,3 @@ class Results(ResultsModel):
         from ..report.descriptions import summarize_results
 
         return summarize_results(self)
-
-
-def save_results(results: Results, path: Path) -> None:
-    """Writes results.json atomically. The file never contains Infinity or NaN, which JSON lacks."""
-    from ...storage.files import write_json
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(results.model_dump(mode="json"), path)
-
-
-def load_results(path: Path | str) -> Results:
-    """Loads a results.json of this or the previous schema version.
-
-    Args:
-        path: path of the file.
-
-    Raises:
-        UserError: the file cannot be read, has another schema version, or its numbers contradict each other.
-    """
-    if Path(path).is_dir() or Path(path).name in OTHER_FILES:
-        raise reject_path(Path(path), f"Give the {EVALUATION_RESULTS} of an evaluation", _is_results_file)
-    require_regular(Path(path))
-    try:
-        content = parse_strict_json(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path} ({error.strerror}). Run `edgepress evaluate` first.") from error
-    except ValueError as error:
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        raise UserError(f"{path} is not a results file: {reason}. Run `edgepress evaluate` again.") from error
-    version = content.get("schema_version")
-    if type(version) is not int or not OLDEST_READABLE_VERSION <= version <= SCHEMA_VERSION:
-        is_newer = type(version) is int and version > SCHEMA_VERSION
-        raise UserError(
-            f"{path} has schema version {json.dumps(version)[:20]}, but this version of edgepress reads "
-            f"{OLDEST_READABLE_VERSION} to {SCHEMA_VERSION}. {'Update edgepress' if is_newer else 'Evaluate again'}, "
-            "or give another file."
-        )
-    try:
-        results = Results.model_validate(upgrade_version_2(content) if version == OLDEST_READABLE_VERSION else content)
-    except (ValidationError, RecursionError) as error:
-        problem = "it is nested too deeply" if isinstance(error, RecursionError) else explain_value(error.errors()[0])
-        raise UserError(
-            f"{path} is not a valid results file of schema version {version}: {problem}. Run `edgepress evaluate` "
-            "again."
-        ) from error
-    from .contradictions import find_contradiction
-
-    contradiction = find_contradiction(results)
-    if contradiction:
-        raise UserError(f"{path} contradicts itself: {contradiction}. Run `edgepress evaluate` again.")
-    return results
-
-
-def _is_results_file(path: Path) -> bool:
-    return path.name == EVALUATION_RESULTS and path.is_file()

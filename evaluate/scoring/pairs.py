@@ -11,6 +11,7 @@ from ..generation.cost import BatchCost
 from ..images.defects import Defect, find_duplicate_digests
 from ..images.image_file import ImageRecord, LoadFailure
 from ..metrics.base import GROUND_TRUTH_PREFIX, MetricResult, ScoreValues
+from ..results.locations import relate_path
 from ..results.schema import TRUNCATED, ImageResult, PairResult, SampleKey, SampleResult
 from .runner import ScoreTask, TaskKey
 
@@ -144,7 +145,7 @@ class _SampleBuilder:
         )
 
     def format_path(self, file: Path) -> str:
-        return str(file.relative_to(self.root) if file.is_relative_to(self.root) else file.absolute())
+        return relate_path(file, self.root)
 
     def _collect_image_values(self, record: ImageRecord) -> ScoreValues:
         values = self._collect_values(ScoreTask((record,), self.prompt))

@@ -23,7 +23,7 @@ from edgepress.api.verification import verify
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
 from edgepress.evaluate.results.gates import DEFECTS_GATE, GateSpec, evaluate_gates
-from edgepress.evaluate.results.schema import save_results
+from edgepress.evaluate.results.results_file import save_results
 from edgepress.pipelines.hub import DEMO_PIPELINE
 from edgepress.recipes.loader import load_recipe
 from edgepress.runtime.memory_need import read_memory_need

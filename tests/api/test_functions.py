@@ -15,7 +15,7 @@ from PIL import Image
 
 import edgepress
 from edgepress.api.recipes import load_checked
-from edgepress.evaluate.results.schema import load_results
+from edgepress.evaluate.results.results_file import load_results
 from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.recipes.loader import recipe_names
 from edgepress.storage.files import digest_files

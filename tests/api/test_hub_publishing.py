@@ -20,7 +20,7 @@ from edgepress.api.repository_card import read_source_card
 from edgepress.api.verification import verify
 from edgepress.api.weight_exports import export_diffusers, export_gguf
 from edgepress.cli.main import main
-from edgepress.evaluate.results.schema import load_results, save_results
+from edgepress.evaluate.results.results_file import load_results, save_results
 from edgepress.recipes.loader import load_recipe
 
 SOURCE_CARD = """---

@@ -9,7 +9,7 @@ from helpers.candidate_results import Candidate, make_candidate_results, spread
 from PIL import Image
 
 from edgepress.cli.main import main
-from edgepress.evaluate.results.schema import save_results
+from edgepress.evaluate.results.results_file import save_results
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from edgepress.cli.evaluate import evaluate
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
-from edgepress.evaluate.results.schema import load_results
+from edgepress.evaluate.results.results_file import load_results
 from edgepress.prompts.prompt import Prompt, save_prompts
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.results.history import init_history
-from edgepress.evaluate.results.schema import load_results
+from edgepress.evaluate.results.results_file import load_results
 from edgepress.prompts.sets import load_prompt_set
 from edgepress.recipes.loader import load_recipe
 from edgepress.storage.files import read_json_object

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw, ImageFont
 
 from edgepress.cli.evaluate import evaluate
-from edgepress.evaluate.results.schema import Results, load_results
+from edgepress.evaluate.results.results_file import load_results
+from edgepress.evaluate.results.schema import Results
 from edgepress.pipelines.hub import DEMO_CLIP
 from edgepress.prompts.prompt import Prompt, save_prompts
 

@@ -17,7 +17,8 @@ from edgepress.evaluate.generation.candidates import ImageSource
 from edgepress.evaluate.images.image_file import load_image
 from edgepress.evaluate.images.types import ImageArray
 from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan, plan_image_pairs
-from edgepress.evaluate.results.schema import Results, load_results
+from edgepress.evaluate.results.results_file import load_results
+from edgepress.evaluate.results.schema import Results
 from edgepress.pipelines.preflight import TRIAL_PROMPT
 from edgepress.pipelines.sampling import SamplingParams
 from edgepress.prompts.prompt import Prompt

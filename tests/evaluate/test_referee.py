@@ -17,6 +17,7 @@ from edgepress.common.errors import UserError
 from edgepress.evaluate.evaluator import run_evaluation
 from edgepress.evaluate.plan import EvaluationOptions, EvaluationPlan, plan_evaluation
 from edgepress.evaluate.report import html, markdown, terminal
+from edgepress.evaluate.results.locations import name_location
 from edgepress.prompts.prompt import Prompt, save_prompts
 from edgepress.recipes.schema import EvaluationSettings, Recipe
 
@@ -49,7 +50,7 @@ def test_a_file_with_the_weights_of_the_reference_gives_its_images(reference: Pa
     assert [results.variants[name].num_identical for name in ("exact", "coarse")] == [2, 0]
     system = results.identity.variants["coarse"]
     rest = sum((reference / name).stat().st_size for name in _weight_files(reference) if "transformer" not in name)
-    assert (system.formats, system.folder.path) == ({"transformer": "gguf"}, str(coarse))
+    assert (system.formats, system.folder.path) == ({"transformer": "gguf"}, name_location(coarse))
     assert system.weight_bytes == coarse.stat().st_size + rest
     assert system.bits_per_weight is not None
     assert results.identity.reference.bits_per_weight == pytest.approx(32, rel=0.01)

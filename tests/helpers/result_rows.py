@@ -91,7 +91,7 @@ def make_identity(**changes: object) -> RunIdentity:
         metrics={"psnr": "1", "flip": "1", "text": "1"},
         libraries={"torch": "2"},
         device="orin",
-        image_folder="images",
+        image_folder="/images",
     ).model_copy(update=changes)
 
 

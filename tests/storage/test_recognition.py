@@ -139,7 +139,7 @@ def test_every_command_says_what_a_path_is(root: Path, monkeypatch: pytest.Monke
     from edgepress.api.cleaning import clean
     from edgepress.api.inspection import info
     from edgepress.api.verification import verify
-    from edgepress.evaluate.results.schema import load_results
+    from edgepress.evaluate.results.results_file import load_results
     from edgepress.prompts.sets import load_prompt_set
     from edgepress.recipes.loader import load_recipe
 

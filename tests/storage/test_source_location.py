@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,37 @@ def test_the_pipeline_is_found_while_it_is_there(tmp_path: Path) -> None:
 
 
 def test_loras_are_remembered_with_their_weights(tmp_path: Path) -> None:
-    artifact = Artifact(tmp_path)
+    source, artifact = tmp_path / "pipeline", Artifact(tmp_path / "artifact")
+    for folder in (source, artifact.path):
+        folder.mkdir()
     assert find_source_loras(artifact) == ()
-    write_source_location(tmp_path, artifact)
+    write_source_location(source, artifact)
     assert find_source_loras(artifact) == ()
-    write_source_location(tmp_path, artifact, ["/loras/a:0.5", "/loras/b"])
-    assert find_source_loras(artifact) == ("/loras/a:0.5", "/loras/b")
-    assert find_source(artifact) == tmp_path
+    write_source_location(source, artifact, ["/loras/a:0.5", "/loras/b:1.0"])
+    assert find_source_loras(artifact) == ("/loras/a:0.5", "/loras/b:1.0")
+    assert find_source(artifact) == source
+
+
+def test_no_folder_above_is_named_and_all_may_move_together(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    source, artifact = project / "models" / "big", Artifact(project / "artifacts" / "pi5")
+    for folder in (source, artifact.path):
+        folder.mkdir(parents=True)
+    write_source_location(source, artifact, [f"{project / 'a.safetensors'}:0.5"])
+    assert str(project) not in artifact.local.read_text()
+    moved = project.rename(tmp_path / "moved")
+    artifact = Artifact(moved / "artifacts" / "pi5")
+    assert find_source(artifact) == moved / "models" / "big"
+    assert find_source_loras(artifact) == (f"{moved / 'a.safetensors'}:0.5",)
+
+
+def test_absolute_paths_of_earlier_releases_are_read(tmp_path: Path) -> None:
+    source, artifact = tmp_path / "pipeline", Artifact(tmp_path / "artifact")
+    for folder in (source, artifact.path):
+        folder.mkdir()
+    artifact.local.write_text(json.dumps({"source": str(source), "loras": ["/loras/a:0.5"]}))
+    assert find_source(artifact) == source
+    assert find_source_loras(artifact) == ("/loras/a:0.5",)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"source": 1}', '{"source": "."}', '{"source": {}}'])

@@ -16,7 +16,7 @@ from helpers.result_rows import make_prompt, make_results, make_sample
 from onnx import TensorProto, helper
 
 from edgepress.benchmarks.common.compare_artifacts import compare, main
-from edgepress.evaluate.results.schema import save_results
+from edgepress.evaluate.results.results_file import save_results
 from edgepress.storage.manifest import Manifest
 
 GRAPH, CONFIG, WEIGHTS = "onnx/transformer.onnx", "model/transformer/config.json", "model/transformer/a.safetensors"

@@ -21,7 +21,8 @@ from edgepress.evaluate.report.publishing import (
     publish_results,
     withdraw_latest,
 )
-from edgepress.evaluate.results.schema import Results, load_results
+from edgepress.evaluate.results.results_file import load_results
+from edgepress.evaluate.results.schema import Results
 from edgepress.storage.checksums import read_checksums
 
 

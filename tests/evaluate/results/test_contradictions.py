@@ -12,7 +12,7 @@ from helpers.result_rows import PSNR, make_prompt, make_results, make_sample
 
 from edgepress.common.errors import UserError
 from edgepress.evaluate.results.gates import GateSpec, evaluate_gates
-from edgepress.evaluate.results.schema import load_results, save_results
+from edgepress.evaluate.results.results_file import load_results, save_results
 
 Edit = Callable[[dict[str, Any]], None]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edgepress.evaluate.results.legacy import upgrade_version_2
-from edgepress.evaluate.results.schema import TRUNCATED, load_results, save_results
+from edgepress.evaluate.results.results_file import load_results, save_results
+from edgepress.evaluate.results.schema import TRUNCATED
 
 VERSION_2 = Path(__file__).parent / "data" / "results_version_2.json"  # written by edgepress 0.1.0
 
@@ -32,6 +33,8 @@ def test_version_2_is_loaded_with_all_its_values(tmp_path: Path) -> None:
     assert (after.pop("costs"), after.pop("reference_cost")) == ({}, None)  # nor these
     for system in (after["identity"]["reference"], *after["identity"]["variants"].values()):
         assert [system.pop(name) for name in NEW_OF_SYSTEMS] == [{}, None, None, None, None]
+    images = VERSION_2.parent / before["identity"].pop("pictures")
+    assert after["identity"].pop("image_folder") == str(images)
     assert Counter(map(repr, leaves(after))) == Counter(map(repr, leaves(before)))
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results

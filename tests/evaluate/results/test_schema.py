@@ -11,7 +11,8 @@ from helpers.result_rows import make_prompt, make_results, make_sample
 from pydantic import ValidationError
 
 from edgepress.common.errors import UserError
-from edgepress.evaluate.results.schema import Results, load_results, save_results
+from edgepress.evaluate.results.results_file import load_results, save_results
+from edgepress.evaluate.results.schema import Results
 
 
 @pytest.fixture
