@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...storage.atomic_file import atomic_write
 from ...storage.checkpoint import write_tensors
 from ..compute_device import CPU, move_tensors
 from ..plan import QuantBlock
+from ..torch_file import save_torch_file
 from ..workspace import Workspace, iterate_tensors, list_tensor_names, read_metadata, read_tensor
 from .statistics import (
     ACTIVATION_TOKENS,
@@ -213,13 +213,13 @@ def load_denoiser_outputs(workspace: Workspace, state: CalibrationState, device:
 def save_denoiser_outputs(workspace: Workspace, state: CalibrationState, outputs: Sequence[Any]) -> None:
     """Stores what the finished calls of denoisers in a batch of images returned."""
     packed = [_pack_output(output) for output in outputs]
-    atomic_write(workspace.denoiser_outputs_file(state.image_batches), lambda path: torch.save(packed, path))
+    save_torch_file(packed, workspace.denoiser_outputs_file(state.image_batches))
 
 
 def save_reference_outputs(workspace: Workspace, batch: int, outputs: Sequence[Any]) -> None:
     """Stores what denoisers returned for a batch of images that validates."""
     packed = [_pack_output(output) for output in outputs]
-    atomic_write(workspace.reference_file(batch), lambda path: torch.save(packed, path))
+    save_torch_file(packed, workspace.reference_file(batch))
 
 
 def load_reference_outputs(workspace: Workspace, batch: int, device: torch.device = CPU) -> list[Any]:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...storage.atomic_file import atomic_write
 from ...storage.files import read_json_object, write_json
 from ..compute_device import CPU, move_tensors
+from ..torch_file import save_torch_file
 from .calls import DenoiserCall, list_tensors, stack_output
 
 LINK = "output of"  # the key of a stored argument that stands for a tensor which an earlier block returned
@@ -106,7 +106,7 @@ class BlockRecorder:
             file = self.files.call(self.image, self.calls - 1, block)
             file.parent.mkdir(parents=True, exist_ok=True)
             content = move_tensors([arguments, stack_output(output)], CPU)
-            atomic_write(file, lambda path: torch.save(content, path))
+            save_torch_file(content, file)
 
         return hook
 
@@ -153,4 +153,4 @@ def save_output(files: BlockFiles, image: int, call: int, block: str, output: An
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = [tensor.cpu() for tensor in list_tensors(output)]
     tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
-    atomic_write(file, lambda path: torch.save(tensors, path))
+    save_torch_file(tensors, file)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...storage.atomic_file import atomic_write
 from ..compute_device import CPU, move_tensors
+from ..torch_file import save_torch_file
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def to_float32(value: Any, device: torch.device = CPU) -> Any:
 def save_calls(calls: Sequence[DenoiserCall], file: Path) -> None:
     """Stores calls. A tensor that several of them share is stored once."""
     content = move_tensors([[dict(call.arguments), call.output, call.step] for call in calls], CPU)
-    atomic_write(file, lambda path: torch.save(content, path))
+    save_torch_file(content, file)
 
 
 def load_calls(file: Path) -> list[DenoiserCall]:
