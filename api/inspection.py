@@ -156,10 +156,12 @@ def _find_export_problem(folder: Path, pipeline_class: str) -> str:
 
 def _select_layers(folder: Path) -> tuple[tuple[LayerSelection, ...], str]:
     """Returns what would be quantized of each component, or why nothing can be."""
+    from ..pipelines.tokenizer_loading import check_processors
     from ..quantize.plan import build_plan
     from ..recipes.schema import QuantizationSettings
 
     try:
+        check_processors(folder)
         plan = build_plan(folder, QuantizationSettings())
     except UserError as error:
         return (), str(error)

@@ -18,6 +18,12 @@ PACKAGE = __name__.partition(".")[0]
 IMPORT_MESSAGE = "Failed to import "  # what diffusers begins with where it imports a class on demand
 VARIABLE = re.compile(r"""["']([A-Z][A-Z0-9_]*)["']""")  # in a line of Python that reads it
 MAX_REASON = 200  # characters
+# How diffusers and transformers say that a package is missing; what to install can have another name than the package.
+MISSING = (
+    re.compile(r"not found in your environment.*?`pip install (?:-\S+ )*([\w.-]+)", re.DOTALL),
+    re.compile(r"requires the ([\w.-]+) library but it was not found"),
+    re.compile(r"`([\w.-]+)` is not installed"),
+)
 
 
 def requires_extra(extra: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -61,13 +67,14 @@ def missing_package(error: ModuleNotFoundError, extra: str) -> Exception:
     return UserError(f"This needs the package {name!r}, which is not installed. Run: pip install 'edgepress[{extra}]'")
 
 
-def reject_failed_import(error: BaseException) -> None:
+def reject_failed_import(error: BaseException, subject: str = "This") -> None:
     """Raises a sentence for an error that a package could not be imported with; returns if it is another error.
 
     Libraries that import their classes on demand raise it late, where an invalid config is expected to fail.
 
     Args:
         error: The error, which may have been raised from that of the package.
+        subject: What needs the package, where the error says that it is not installed.
 
     Raises:
         UserError: A package is missing or broken, or cannot use the value of an environment variable.
@@ -88,10 +95,20 @@ def reject_failed_import(error: BaseException) -> None:
     package = name.partition(".")[0]
     if package == PACKAGE or package in sys.stdlib_module_names:
         return
+    if missing_name := _find_missing_name(str(root)):
+        raise UserError(
+            f"{subject} needs the package {missing_name!r}, which is not installed. Install it with pip."
+        ) from error
     reason = next(iter(str(root).strip().splitlines()), type(root).__name__)[:MAX_REASON].rstrip(".")
     raise UserError(
         f"{f'The package {package}' if package else 'A package'} cannot be imported ({reason}). Install it again."
     ) from error
+
+
+def _find_missing_name(text: str) -> str:
+    """The package that an error of diffusers or transformers says to be missing; empty if it says none."""
+    matches = (pattern.search(text) for pattern in MISSING)
+    return next((match[1].lower() for match in matches if match), "")
 
 
 def _reject_environment(error: BaseException) -> None:

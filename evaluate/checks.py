@@ -89,8 +89,11 @@ def check_components(plan: EvaluationPlan) -> None:
 def _check_components(source: ImageSource) -> None:
     from ..pipelines.component_weights import check_family_weights, check_pipeline_weights
     from ..pipelines.config_keys import warn_about_unknown_keys
-    from ..pipelines.tokenizer_loading import check_tokenizers
+    from ..pipelines.required_packages import check_required_packages
+    from ..pipelines.tokenizer_loading import check_processors, check_tokenizers
 
+    check_required_packages(source.folder)
+    check_processors(source.folder)
     check_pipeline_weights(source.folder)
     family = load_families().get(read_pipeline_class(source.folder))
     if family is not None:  # of others, no one knows which weights their libraries ignore or rename

@@ -23,6 +23,7 @@ from ..storage.layout import MODEL_INDEX
 from ..storage.weight_files import find_weight_folders
 from .empty_modules import resolve_class
 from .hub import read_pipeline_class
+from .required_packages import check_required_packages, is_placeholder
 
 TIMESTEP_NAMES = frozenset({"t", "timestep", "timesteps", "timestep_ratio", "time_step"})
 # What a call takes that starts from an image, and components that steer by one.
@@ -101,11 +102,12 @@ def find_role(cls: type) -> Role:
 def _derive_family(folder: Path, pipeline_class: str) -> Family:
     index = read_json_object(folder / MODEL_INDEX)
     cls = _resolve_pipeline_class(folder, pipeline_class, index)
-    if not makes_images_from_text(cls):
+    if not is_placeholder(cls) and not makes_images_from_text(cls):
         raise UserError(
             f"{folder} is {add_article(pipeline_class)}, which does not make images from text alone. Give a "
             "text-to-image pipeline."
         )
+    check_required_packages(folder)
     _require_components(folder, cls, index)
     components = []
     for name in (path.name for path in find_weight_folders(folder)):
@@ -144,7 +146,7 @@ def _require_components(folder: Path, cls: Any, index: Mapping[str, Any]) -> Non
 
 
 def _resolve_pipeline_class(folder: Path, pipeline_class: str, index: Mapping[str, Any]) -> type:
-    """Returns a pipeline class of diffusers.
+    """Returns a pipeline class of diffusers, or its placeholder where a package is missing that it needs.
 
     Raises:
         UserError: The installed release does not have it.
@@ -152,7 +154,7 @@ def _resolve_pipeline_class(folder: Path, pipeline_class: str, index: Mapping[st
     import diffusers
 
     cls = getattr(diffusers, pipeline_class, None)
-    if isinstance(cls, type) and issubclass(cls, diffusers.DiffusionPipeline):
+    if isinstance(cls, type) and (issubclass(cls, diffusers.DiffusionPipeline) or is_placeholder(cls)):
         return cls
     saved = index.get("_diffusers_version")
     release = f"; the pipeline was saved with diffusers {saved}" if isinstance(saved, str) else ""

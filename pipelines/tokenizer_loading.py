@@ -1,4 +1,4 @@
-"""Loads the tokenizers of a pipeline as diffusers does, by the classes that model_index.json names."""
+"""Loads the tokenizers and processors of a pipeline as diffusers does, by the classes that model_index.json names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TRIAL_TEXT = "a red sign"
 
 
 def load_tokenizer(pipeline: Path, component: str = "tokenizer") -> Any:
-    """Loads a tokenizer of a pipeline folder.
+    """Loads a tokenizer, or a processor of prompts and images, of a pipeline folder.
 
     Args:
         pipeline: The pipeline's folder.
-        component: The name of the tokenizer's folder.
+        component: The name of its folder.
 
     Raises:
         UserError: transformers has no such class, or the class cannot load it.
@@ -42,7 +42,7 @@ def load_tokenizer(pipeline: Path, component: str = "tokenizer") -> Any:
         with hide_byte_order_marks(folder) as readable:
             return cls.from_pretrained(readable, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise anything for damaged files
-        reject_failed_import(error)
+        reject_failed_import(error, f"{folder} ({name})")
         reason = summarize_error(error)
         raise UserError(f"{folder} cannot be loaded as {name} ({reason}). {advise_recovery(folder)}") from error
 
@@ -59,3 +59,15 @@ def check_tokenizers(pipeline: Path) -> None:
             if not tokenizer(TRIAL_TEXT, add_special_tokens=False).input_ids:
                 folder = pipeline / component
                 raise UserError(f"The tokenizer in {folder} makes no tokens of a text. {advise_recovery(folder)}")
+
+
+def check_processors(pipeline: Path) -> None:
+    """Loads the processors of a pipeline before any work: parts of some need packages that edgepress does not.
+
+    Raises:
+        UserError: One cannot be loaded.
+    """
+    for component, entry in read_json_object(pipeline / MODEL_INDEX).items():
+        is_listed = isinstance(entry, list) and len(entry) == 2 and entry[0] == "transformers"
+        if is_listed and str(entry[1]).endswith("Processor"):
+            load_tokenizer(pipeline, component)

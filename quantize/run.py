@@ -16,7 +16,7 @@ from ..common.progress import Progress
 from ..pipelines.families import is_described
 from ..pipelines.lora_files import parse_lora
 from ..pipelines.sampling import resolve_dtype
-from ..pipelines.tokenizer_loading import check_tokenizers
+from ..pipelines.tokenizer_loading import check_processors, check_tokenizers
 from ..recipes.key_errors import checking_key
 from ..storage.files import folder_bytes, hash_files, write_json
 from ..storage.layout import LOCAL, LOCAL_CHECKSUMS, TIMINGS, Artifact
@@ -131,6 +131,7 @@ def _prepare_job(inputs: QuantizationInputs, max_memory: int) -> QuantizationJob
     recipe, source = inputs.recipe, inputs.source
     if is_described(inputs.family.pipeline_class):
         check_tokenizers(source)
+    check_processors(source)
     plan = merge_into_plan(inputs.loras, build_plan(source, recipe.quantize))
     check_tuning(plan)
     dtype: torch.dtype = getattr(torch, resolve_dtype(recipe.dtype, source))

@@ -81,6 +81,23 @@ def raise_from(*errors: Exception) -> Exception:
             ),
             r"^This needs the package 'einops', which is not installed",
         ),
+        (
+            ImportError(
+                "\nXProcessor requires the Torchvision library but it was not found in your environment. Check"
+            ),
+            r"^This needs the package 'torchvision', which is not installed\. Install it with pip\.$",
+        ),
+        (
+            ImportError(
+                "X requires the Beautiful Soup library but it was not found in your environment. You can install it "
+                "with pip:\n`pip install beautifulsoup4`. Please note"
+            ),
+            r"^This needs the package 'beautifulsoup4', which is not installed",
+        ),
+        (
+            ImportError("`some_guard` is not installed. Please install it: `pip install some_guard`."),
+            r"^This needs the package 'some_guard', which is not installed",
+        ),
     ],
 )
 def test_a_package_that_cannot_be_imported_is_named(error: Exception, message: str) -> None:
