@@ -13,11 +13,14 @@ from ..models.registry import load_families
 from ..pipelines.hub import read_pipeline_class, resolve_source
 from ..pipelines.model_size import adapt_recipe
 from ..pipelines.preflight import check_weight_formats
+from ..pipelines.quantization_packages import read_quant_methods
 from ..recipes.hardware import Gibibytes
+from ..recipes.key_errors import naming_recipe
 from ..recipes.presets import Side
 from ..recipes.schema import ExportSettings, Recipe
 from ..storage.layout import Artifact, is_pipeline
 from ..storage.parameter_count import count_parameters
+from .recipe_stages import check_recipe
 from .recipes import load_checked, open_model
 
 if TYPE_CHECKING:
@@ -60,7 +63,11 @@ def plan(
         check_weight_formats(folder)
     from ..export.planning.planner import plan_device
 
-    return plan_device(source, adapt_recipe(loaded, source), size, memory)
+    resolved = adapt_recipe(loaded, source)
+    with naming_recipe(recipe, resolved):
+        if is_pipeline(source) and not read_quant_methods(source):
+            check_recipe(resolved, source)
+        return plan_device(source, resolved, size, memory)
 
 
 def require_fit_unless_forced(recipe: Recipe, source: Path, force: bool) -> None:

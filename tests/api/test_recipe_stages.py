@@ -49,6 +49,14 @@ def test_a_setting_of_a_later_stage_is_refused_before_any_work(
     assert not (tmp_path / "artifact").exists()
 
 
+def test_a_plan_refuses_what_no_stage_could_do(tiny: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    content = load_recipe("pi5").model_dump(mode="json", exclude_unset=True)
+    recipe.write_text(yaml.safe_dump(content | {"export": {"opset": 99}}), "utf-8")
+    with pytest.raises(UserError, match=rf"^Recipe {recipe}: export\.opset = 99: .* Choose an opset from 18 to 24"):
+        edgepress.plan(recipe, model=tiny)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
