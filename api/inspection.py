@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..common.arguments import check_arguments
 from ..common.errors import UserError
+from ..pipelines.hub import DEMO_PIPELINE
 from ..storage.complete_artifact import find_incomplete_files, find_incomplete_folder
 from ..storage.files import read_json_object
 from ..storage.layout import (
@@ -65,7 +66,7 @@ def info(path: str | Path, layers: bool = False) -> Info:
     """Says what a folder is, from configs and headers alone.
 
     Args:
-        path: A diffusers pipeline, an artifact, or the folder of one of its exports.
+        path: A diffusers pipeline or `demo`, an artifact, or the folder of one of its exports.
         layers: Whether to find out which layers of a pipeline would be quantized, or why none can be. This imports
             torch and the libraries of the pipeline's classes.
 
@@ -75,7 +76,7 @@ def info(path: str | Path, layers: bool = False) -> Info:
     Raises:
         UserError: It is none of these, or a file in it is corrupt.
     """
-    folder = Path(path)
+    folder = DEMO_PIPELINE if str(path) == "demo" and not Path(path).exists() else Path(path)
     kind = recognize_path(folder)
     if kind is PathKind.PIPELINE:
         return _inspect_pipeline(folder, _find_pipeline_problem(folder), layers)

@@ -17,7 +17,7 @@ from .options import PATH, json_option, verbosity_options
 @json_option
 @verbosity_options
 def info(path: Path, as_json: bool) -> None:
-    """Show what PATH is: a diffusers pipeline, an artifact, or an export in it.
+    """Show what PATH is: a diffusers pipeline (or demo), an artifact, or an export in it.
 
     Only configs and headers are read, at any size. Which layers would be quantized is shown where torch is installed;
     --verbose lists each.

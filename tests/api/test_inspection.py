@@ -178,6 +178,15 @@ def test_what_cannot_be_described_is_an_error(tmp_path: Path, damage: Callable[[
         edgepress.info(folder)
 
 
+def test_the_demo_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As all commands with a model know it, unless a folder has that name."""
+    monkeypatch.chdir(tmp_path)
+    assert edgepress.info("demo") == edgepress.info(DEMO_PIPELINE)
+    (tmp_path / "demo").mkdir()
+    with pytest.raises(edgepress.UserError, match="demo"):
+        edgepress.info("demo")
+
+
 def test_a_corrupt_header_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "corrupt"
     shutil.copytree(DEMO_PIPELINE, folder)
