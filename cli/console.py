@@ -15,6 +15,8 @@ from ..common.progress import Progress, no_progress, progress_bars
 from .command import LOGGER
 from .options import QUIET
 
+IMPORT_LOGGER = logging.getLogger("transformers.utils.import_utils")
+
 
 class _ClickHandler(logging.Handler):
     """Writes log records to standard error, where click's test runner sees them as well."""
@@ -24,6 +26,14 @@ class _ClickHandler(logging.Handler):
         click.echo(escape_controls(prefix + record.getMessage()), err=True)
 
 
+def _is_no_fallback(record: logging.LogRecord) -> bool:
+    """Whether a record says more than that images are read with Pillow for lack of torchvision, which changes nothing.
+
+    transformers logs it of classes that diffusers only imports, in every run of many pipelines.
+    """
+    return "requires torchvision (not installed); falling back" not in record.getMessage()
+
+
 @contextmanager
 def log_to_terminal() -> Iterator[None]:
     """Shows the package's warnings, and with `--verbose` what it is doing, but no warnings of Python's libraries."""
@@ -31,6 +41,7 @@ def log_to_terminal() -> Iterator[None]:
     LOGGER.setLevel(logging.WARNING)
     LOGGER.addHandler(handler)
     propagates, LOGGER.propagate = LOGGER.propagate, False
+    IMPORT_LOGGER.addFilter(_is_no_fallback)
     logging.captureWarnings(True)  # of libraries, such as Pillow's of damaged EXIF data
     try:
         yield
@@ -39,6 +50,7 @@ def log_to_terminal() -> Iterator[None]:
         LOGGER.setLevel(level)
         LOGGER.propagate = propagates
         logging.captureWarnings(False)
+        IMPORT_LOGGER.removeFilter(_is_no_fallback)
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.requirements import reject_failed_import
 from ..models.shared.lora_bases import guess_lora_base
+from .lora_names import list_keys, report_unknown_keys
 
 MAX_REASON = 200  # characters
+KEY = re.compile(r"[\w.]+\w")
 
 
 class ConvertedLora(NamedTuple):
@@ -50,7 +52,7 @@ def get_lora_loader(pipeline_class: str) -> Any:
 
 
 def convert_lora(
-    tensors: Mapping[str, Tensor], pipeline_class: str, denoiser_config: Mapping[str, Any], file: object
+    tensors: Mapping[str, Tensor], pipeline_class: str, denoiser_config: Mapping[str, Any], file: object, base: str = ""
 ) -> ConvertedLora:
     """Converts the tensors of a file as `load_lora_weights` of the pipeline class does.
 
@@ -59,6 +61,7 @@ def convert_lora(
         pipeline_class: Name of the pipeline's class in diffusers.
         denoiser_config: The denoiser's config.json, which tells some converters the numbers of blocks.
         file: The file, for messages.
+        base: What the pipeline's denoiser is by the names of its weights, as `guess_lora_base` calls it.
 
     Raises:
         UserError: diffusers reads no LoRA for the class, or cannot read this one.
@@ -79,9 +82,15 @@ def convert_lora(
         named = _to_peft_names(detached)
     except Exception as error:  # a converter may raise anything for the file of another model
         reject_failed_import(error)
-        reason = " ".join((str(error) or type(error).__name__).split())[:MAX_REASON]
-        base = guess_lora_base(tensors)
-        names = f" Its names are those of a LoRA for {base}." if base else ""
+        reason = " ".join((str(error) or type(error).__name__).split())
+        remaining = sorted(set(KEY.findall(reason)) & set(tensors))  # some converters say what they have not converted
+        if remaining:
+            report_unknown_keys(file, remaining)
+            reason = f"these keys ({len(remaining)} of {len(tensors)}) have no layer there, {list_keys(remaining)}"
+        else:
+            reason = reason[:MAX_REASON]
+        lora_base = guess_lora_base(remaining or tensors)
+        names = f" Its names are those of a LoRA for {lora_base}." if lora_base not in ("", base) else ""
         raise UserError(
             f"diffusers cannot read {file} as a LoRA for {add_article(pipeline_class)}: {reason}.{names} "
             "Use a LoRA that was trained for this model."

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.name_list import list_names
+from ..models.shared.lora_bases import guess_lora_base
 from ..storage.checkpoint import Checkpoint
 from .hub import read_pipeline_class
 from .lora_conversion import convert_lora, get_lora_loader
@@ -117,7 +118,8 @@ def _read_layers(spec: LoraSpec, pipeline: Path, checkpoints: Mapping[str, Check
             return _pair(tensors, scaling, denoiser, checkpoints)
         if component is not None:
             raise reject_missing_config(spec.file)
-    converted = convert_lora(content.tensors, pipeline_class, checkpoints[denoiser].load_config(), spec.file)
+    denoiser_config, base = checkpoints[denoiser].load_config(), guess_lora_base(checkpoints[denoiser].names())
+    converted = convert_lora(content.tensors, pipeline_class, denoiser_config, spec.file, base)
     scaling = {name: LoraScaling.from_config(config, spec.file) for name, config in content.configs.items()}
     for component in {name.partition(".")[0] for name in converted.alphas}:
         prefix = f"{component}."

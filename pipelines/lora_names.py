@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.name_list import list_names
+from ..common.name_list import MAX_LISTED, list_names
 from ..models.base.family import Family
 from ..models.shared.lora_bases import guess_lora_base
 from ..storage.checkpoint import Checkpoint
@@ -16,6 +17,7 @@ from ..storage.safetensors_header import read_tensor_headers
 from ..storage.weight_files import find_weight_folders
 from .lora_files import PEFT_CONFIG, PEFT_PREFIX
 
+logger = logging.getLogger(__name__)
 FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.(?P<kind>weight|bias)")
 # In names that the converters of diffusers change although they end like those of PEFT.
 CONVERTED = re.compile(r"processor|query_norm|base_model|(single|double)_blocks\.|joint_blocks\.")
@@ -100,7 +102,8 @@ def require_layers(file: Path, unknown: Sequence[str], num_updates: int, pipelin
     """
     if not unknown:
         return
-    listed = list_names(unknown)
+    report_unknown_keys(file, unknown)
+    listed = list_keys(unknown)
     base = guess_lora_base(unknown)
     is_foreign = base and base != guess_lora_base(denoiser.names())
     if not num_updates:
@@ -119,6 +122,17 @@ def require_layers(file: Path, unknown: Sequence[str], num_updates: int, pipelin
         f"{pipeline}: {listed}.{suspicion} "
         "Use a LoRA that was trained for this model."
     )
+
+
+def report_unknown_keys(file: object, keys: Sequence[str]) -> None:
+    """Logs all keys of a LoRA that have no layer, of which an error has room for a few."""
+    for key in keys:
+        logger.info("%s: no layer for the key %s", file, key)
+
+
+def list_keys(keys: Sequence[str]) -> str:
+    """The first keys that have no layer, and where the others are listed."""
+    return list_names(keys) + (" ('edgepress quantize --verbose' lists all)" if len(keys) > MAX_LISTED else "")
 
 
 def require_fitting(

@@ -78,8 +78,8 @@ def _list_backends(cls: Any) -> list[str]:
 def _list_conditional_imports(cls: type) -> list[str]:
     """Packages that a class cannot do without, though its module imports them only if they are installed.
 
-    Its source shows which these are: either a class stands in for what is imported, or
-    nothing but the import depends on whether the package is there.
+    Its source shows which these are: either a class stands in for what is imported, or nothing but the import depends
+    on whether the package is there.
     """
     module = sys.modules.get(cls.__module__)
     if module is None or not (file := inspect.getsourcefile(module)):

@@ -49,3 +49,11 @@ def test_logging_is_as_before_when_a_command_has_ended() -> None:
     with pytest.raises(ValueError, match="stop"), log_to_terminal():
         raise ValueError("stop")
     assert (LOGGER.level, LOGGER.propagate, list(LOGGER.handlers)) == before
+
+
+def test_that_transformers_reads_images_with_pillow_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("transformers.utils.import_utils")
+    with log_to_terminal():
+        logger.warning("`XImageProcessor` requires torchvision (not installed); falling back to `XImageProcessorPil`")
+        logger.warning("Disabling PyTorch because it is too old")
+    assert [record.getMessage() for record in caplog.records] == ["Disabling PyTorch because it is too old"]

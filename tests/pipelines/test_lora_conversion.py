@@ -55,6 +55,26 @@ def test_a_class_without_loras_and_a_foreign_file_are_sentences() -> None:
         convert_lora(tensors | {"rest": torch.ones(2)}, "ZImagePipeline", {}, FILE)
 
 
+def test_keys_that_a_converter_leaves_over_are_listed_and_blamed_on_no_other_base() -> None:
+    tensors = make_layer("lora_unet_double_blocks_0_img_attn_proj", 4.0)
+    for number in range(4):
+        tensors |= make_layer(f"lora_unet_ghost_{number}", 4.0)
+    message = (
+        r"cannot read style\.safetensors as a LoRA for a FluxPipeline: these keys \(12 of 15\) have no layer there, "
+        r"lora_unet_ghost_0\.alpha, .* and 7 more \('edgepress quantize --verbose' lists all\)\. Use a LoRA that"
+    )
+    with pytest.raises(UserError, match=message):
+        convert_lora(tensors, "FluxPipeline", {"num_layers": 1, "num_single_layers": 0}, FILE)
+
+
+@pytest.mark.parametrize(("base", "is_said"), [("FLUX.1", False), ("Z-Image", True)])
+def test_the_base_of_a_lora_is_said_where_the_pipeline_has_another(base: str, is_said: bool) -> None:
+    tensors = make_layer("lora_unet_single_transformer_blocks_0_attn_to_q", 4.0)
+    with pytest.raises(UserError, match=r"these keys \(3 of 3\) have no layer there") as raised:
+        convert_lora(tensors, "FluxPipeline", {"num_layers": 1, "num_single_layers": 1}, FILE, base)
+    assert ("Its names are those of a LoRA for FLUX.1." in str(raised.value)) == is_said
+
+
 @pytest.mark.parametrize("prefix", ["transformer.", "", "diffusion_model."])
 @pytest.mark.parametrize("matrices", [("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up")])
 @pytest.mark.parametrize(

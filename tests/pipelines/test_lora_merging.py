@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,11 +138,18 @@ def require_error(tiny: Path, lora: Path, message: str) -> None:
         merge_loras([parse_lora(str(lora))], tiny, checkpoints(tiny))
 
 
-def test_keys_without_a_layer_are_counted_and_listed(tiny: Path, tmp_path: Path, factors: Factors) -> None:
+@pytest.mark.parametrize("kind", FORMATS)
+def test_keys_without_a_layer_are_counted_and_listed(
+    kind: str, tiny: Path, tmp_path: Path, factors: Factors, caplog: pytest.LogCaptureFixture
+) -> None:
     down, up = factors[ATTENTION]
     unknown = {f"layers.{number}.attention.to_q": (down.clone(), up.clone()) for number in range(6, 10)}
-    lora = write_diffusers_lora(tmp_path / "a.safetensors", {**factors, **unknown})
-    require_error(tiny, lora, r"8 keys of .* have no layer in .*: transformer\.layers\.6\..* and 3 more\.")
+    lora = FORMATS[kind](tmp_path / "style.safetensors", {**factors, **unknown})
+    listed = r"transformer\.layers\.6\..* and 3 more \('edgepress quantize --verbose' lists all\)\."
+    with caplog.at_level(logging.INFO, "edgepress"):
+        require_error(tiny, lora, rf"8 keys of .* have no layer in .*: {listed}")
+    names = {f"transformer.{path}.lora_{side}.weight" for path in unknown for side in "AB"}
+    assert {record.getMessage().rpartition(" ")[2] for record in caplog.records} == names
 
 
 def test_one_key_without_a_layer_is_singular(tiny: Path, tmp_path: Path, factors: Factors) -> None:
@@ -180,7 +188,8 @@ def test_a_lora_of_which_some_layers_fit_looks_like_one_for_another_base_model(
     require_error(tiny, lora, r"4 keys .* no layer .*single_trans.*\. It looks like .* another base .* FLUX\.1\. Use")
     deep = {f"layers.{number}.attention.to_q": (torch.ones(2, 8), torch.ones(8, 2)) for number in range(6, 16)}
     lora = write_diffusers_lora(tmp_path / "a.safetensors", {**factors, **deep})
-    require_error(tiny, lora, r"20 keys .* and 15 more\. It looks like .* since most of its layers are not there\. Use")
+    message = r"20 keys .* and 15 more \(.*\)\. It looks like .* since most of its layers are not there\. Use"
+    require_error(tiny, lora, message)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
