@@ -59,11 +59,11 @@ class LayerSelection:
     kept_convolutions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_layers.items()]
+        reasons = [f"{len(paths)} ({reason})" for reason, paths in self.kept_layers.items()]
         total = len(self.quantized) + sum(map(len, self.kept_layers.values()))
         summary = f"{len(self.quantized)} of {total} ({self.quantized_share:.1%} of their weights)"
         lines = [f"  {self.component}: {summary}" + (f"; kept: {', '.join(reasons)}" if reasons else "")]
-        reasons = [f"{len(paths)} {reason}" for reason, paths in self.kept_convolutions.items()]
+        reasons = [f"{len(paths)} ({reason})" for reason, paths in self.kept_convolutions.items()]
         if self.convolutions:
             line = f"    and {len(self.convolutions)} convolutions in 8 bits, if the recipe says 'conv: int8'"
             lines.append(line + (f"; kept: {', '.join(reasons)}" if reasons else ""))

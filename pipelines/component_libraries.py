@@ -12,6 +12,7 @@ from pathlib import Path
 from ..common.articles import add_article
 from ..common.errors import UserError
 from ..common.validation import format_value
+from ..storage.files import read_json_object
 from ..storage.layout import MODEL_INDEX
 from ..storage.recovery import advise_recovery
 from ..storage.relative_path import is_file_name
@@ -42,16 +43,26 @@ def check_library(folder: Path, library: str, class_name: str) -> None:
                 f"{advise_recovery(folder)}"
             )
         if not _has_class(library, class_name):
+            saved = _describe_release(folder, library)
             raise UserError(
                 f"{index} names {add_article(format_value(class_name))} for '{folder.name}', but {library} "
-                f"{version(library)} has "
-                "no such class. Correct the name, or update that library."
+                f"{version(library)} has no such class{saved}. Correct the name, or update that library."
             )
     elif not (_is_importable(library) or _is_pipeline_module(library) or _is_code_file(folder, library)):
         raise UserError(
             f"{index} names {place}, which is not installed and is no module of diffusers. Install that library if it "
             f"exists; the file is wrong if it does not. {advise_recovery(folder)}"
         )
+
+
+def _describe_release(folder: Path, library: str) -> str:
+    """Says which release of a library saved a component, if it was another one than is installed."""
+    file, key = folder / "config.json", "transformers_version"
+    if library == "diffusers":
+        file, key = folder.parent / MODEL_INDEX, "_diffusers_version"
+    saved = read_json_object(file).get(key) if file.is_file() else None
+    is_known = isinstance(saved, str) and saved != version(library)
+    return f"; it was saved with {library} {saved}" if is_known else ""
 
 
 def _is_code_file(folder: Path, library: str) -> bool:

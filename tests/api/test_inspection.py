@@ -234,7 +234,7 @@ def test_a_pipeline_says_what_would_be_quantized_and_why_the_rest_is_not() -> No
     assert "layers.0.adaLN_modulation.0" in denoiser.kept_layers["part of a norm or of the modulation"]
     assert 0.5 < denoiser.quantized_share < 1
     assert f"transformer: {len(denoiser.quantized)} of " in str(info)
-    assert f"{len(denoiser.kept_layers['outside the repeated blocks'])} outside the repeated blocks" in str(info)
+    assert f"{len(denoiser.kept_layers['outside the repeated blocks'])} (outside the repeated blocks)" in str(info)
     lines = info.list_layers().splitlines()
     assert "transformer.layers.0.attention.to_out.0: 4 bits" in lines
     assert "transformer.layers.0.adaLN_modulation.0: kept, part of a norm or of the modulation" in lines
@@ -248,8 +248,8 @@ def test_every_line_about_layers_is_a_line_of_its_own(tmp_path: Path) -> None:
     write_tiny_family(SDXL, tmp_path / "sdxl")
     lines = str(edgepress.info(tmp_path / "sdxl", layers=True)).splitlines()
     unet = next(number for number, line in enumerate(lines) if line.startswith("  unet: "))
-    assert lines[unet].endswith("embeds timesteps, positions or conditions")
-    line = r"    and \d+ convolutions in 8 bits, if the recipe says 'conv: int8'; kept: 2 outside the repeated blocks"
+    assert lines[unet].endswith(" (embeds timesteps, positions or conditions)")
+    line = r"    and \d+ convolutions in 8 bits, if the recipe .*'; kept: 2 \(outside the repeated blocks\)"
     assert re.fullmatch(line, lines[unet + 1])
     listed = edgepress.info(tmp_path / "sdxl", layers=True).list_layers().splitlines()
     assert "unet.conv_in: kept, outside the repeated blocks" in listed

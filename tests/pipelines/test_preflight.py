@@ -414,6 +414,19 @@ def test_an_unknown_class_is_refused_without_importing_its_library(pipeline: Pat
         check_pipeline(pipeline)
 
 
+@pytest.mark.parametrize(
+    ("name", "class_name", "library"),
+    [("vae", "AutoencoderSuper", "diffusers"), ("text_encoder", "SuperTextModel", "transformers")],
+)
+def test_the_release_that_has_a_class_is_named(pipeline: Path, name: str, class_name: str, library: str) -> None:
+    edit_json(pipeline / "model_index.json", **{name: [library, class_name]}, _diffusers_version="99.1")
+    edit_json(pipeline / name / "config.json", transformers_version="99.1")
+    with pytest.raises(
+        UserError, match=rf"has no such class; it was saved with {library} 99\.1\. Correct the name, or"
+    ):
+        check_pipeline(pipeline)
+
+
 def test_names_that_no_file_can_have_are_refused(pipeline: Path) -> None:
     edit_json(pipeline / "model_index.json", vae=["x" * 300, "AutoencoderKL"])
     with pytest.raises(UserError, match=r"names the library 'x{60}…' for 'vae', which is not installed"):
