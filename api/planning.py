@@ -12,7 +12,7 @@ from ..common.requirements import requires_extra
 from ..models.registry import load_families
 from ..pipelines.hub import read_pipeline_class, resolve_source
 from ..pipelines.model_size import adapt_recipe
-from ..pipelines.preflight import check_weight_formats
+from ..pipelines.preflight import check_host, check_weight_formats
 from ..pipelines.quantization_packages import read_quant_methods
 from ..recipes.hardware import Gibibytes
 from ..recipes.key_errors import naming_recipe
@@ -66,6 +66,8 @@ def plan(
     resolved = adapt_recipe(loaded, source)
     with naming_recipe(recipe, resolved):
         if is_pipeline(source) and not read_quant_methods(source):
+            if family := load_families().get(read_pipeline_class(source)):
+                check_host(source, family)  # which the checks of the recipe read
             check_recipe(resolved, source)
         return plan_device(source, resolved, size, memory)
 
