@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,13 @@ class ArtifactComparison:
         lines = [f"+ {path}" for path in self.added]
         lines += [f"- {path}" for path in self.removed]
         lines += [f"~ {path}" for path in self.changed]
-        lines += [f"{key}: {first!r} -> {second!r}" for key, (first, second) in self.values.items()]
+        lines += [f"{key}: {_format(first)} -> {_format(second)}" for key, (first, second) in self.values.items()]
         return "\n".join(lines)
+
+
+def _format(value: Any) -> str:
+    """A value as JSON has it; what one artifact lacks is called none."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 @check_arguments

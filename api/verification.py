@@ -49,7 +49,7 @@ from .description_check import find_description_problems, list_absent_parts
 from .result_check import find_changed_results
 
 REPOSITORY = "repository"  # what the report calls a published one
-ADVICE = "Give an artifact that edgepress made, or one of its folders, such as model and onnx"
+ADVICE = "Give an artifact that edgepress made, or one of its folders"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from helpers.published_artifact import publish_model, publish_onnx, record_model
 from helpers.result_rows import PSNR, make_prompt, make_results, make_sample
 
 import edgepress
+from edgepress.api.comparison import ArtifactComparison
 from edgepress.api.verification import verify
 from edgepress.cli.main import main
 from edgepress.common.errors import UserError
@@ -287,6 +288,14 @@ def test_differences_are_files_and_values(described: Path, artifact: Path) -> No
     assert result.exit_code == 1
     assert json.loads(result.stdout)["removed"] == []
     assert "+ onnx/extra.bin" in str(comparison)
+    assert 'components.onnx.precision: "int4" -> "fp32"' in str(comparison)
+
+
+def test_what_one_artifact_lacks_is_called_none() -> None:
+    values = {"evaluation.psnr": (None, 41.5), "versions": ({"torch": "2.13.0"}, None)}
+    assert str(ArtifactComparison((), (), (), values)) == (
+        'evaluation.psnr: none -> 41.5\nversions: {"torch": "2.13.0"} -> none'
+    )
 
 
 def test_the_command_says_the_status_of_each_part(artifact: Path) -> None:
