@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import edgepress.loading  # noqa: F401  registers the loader
 from edgepress.benchmarks.quantization.quantized_weights import iterate_quantized, take_over_weights
+from edgepress.benchmarks.synthetic.tiny_pipelines import build_tiny_pipeline
 from edgepress.pipelines.quantized_modules import Int4Linear
 from edgepress.pipelines.sampling import SamplingParams, generate_images, load_pipeline
 from edgepress.prompts.prompt import Prompt
@@ -219,3 +220,22 @@ def test_twice_the_layers_take_no_more_memory(name: str, tmp_path: Path) -> None
     ]
     assert sizes[1] > 1.4 * sizes[0]
     assert measure_peak_bytes(tmp_path / "twice") == measure_peak_bytes(tmp_path / "once") < sizes[0]
+
+
+UNDESCRIBED = {
+    "AuraFlowPipeline": ("transformer", {"num_mmdit_layers": 2, "num_single_dit_layers": 2}),
+    "Lumina2Pipeline": ("transformer", {"num_layers": 2}),
+}
+
+
+@pytest.mark.parametrize("name", UNDESCRIBED)
+def test_twice_the_layers_of_a_class_that_nobody_described_take_no_more_memory(name: str, tmp_path: Path) -> None:
+    component, changes = UNDESCRIBED[name]
+    for folder, configs in (("once", None), ("twice", {component: changes})):
+        build_tiny_pipeline(name, configs).save_pretrained(tmp_path / folder)
+    once, twice = (
+        sum(file.stat().st_size for file in (tmp_path / folder / component).glob("*.safetensors"))
+        for folder in ("once", "twice")
+    )
+    assert twice > 1.3 * once
+    assert measure_peak_bytes(tmp_path / "twice") == measure_peak_bytes(tmp_path / "once") < once
