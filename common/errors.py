@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 import unicodedata
 
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that end lines, move the cursor or turn text
@@ -51,7 +52,16 @@ def make_picklable(error: Exception) -> Exception:
     return error
 
 
+def _read_assertion(error: AssertionError) -> str:
+    """What did not hold, from the source of a library whose assertion says nothing else."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = (frames[-1].line or "") if frames else ""
+    return f"not fulfilled: {line.removeprefix('assert ')}" if line.startswith("assert ") else ""
+
+
 def _describe(error: BaseException) -> str:
+    if isinstance(error, AssertionError) and not str(error):
+        return _read_assertion(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnicodeDecodeError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +60,13 @@ def test_an_error_that_cannot_be_pickled_becomes_another_one_with_its_text() -> 
         pass
 
     assert str(make_picklable(LocalError("wrong"))) == "LocalError: wrong"
+
+
+def test_an_assertion_without_a_text_says_what_did_not_hold(tmp_path: Path) -> None:
+    library = tmp_path / "library.py"
+    library.write_text("width, heads = 100, 3\nassert width % heads == 0\n")
+    with pytest.raises(AssertionError) as raised:
+        runpy.run_path(str(library))
+    assert summarize_error(raised.value) == "not fulfilled: width % heads == 0"
+    assert summarize_error(AssertionError()) == "AssertionError"  # never raised
+    assert summarize_error(AssertionError("heads divide width.")) == "heads divide width"
