@@ -5,6 +5,7 @@ Only names, JSON files and the headers of weights are read, so that it takes the
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ VOCABULARY_FILES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "tokenizer.model",
 )  # fmt: skip
+TOKENIZER_OBJECTS = ("tokenizer.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
+PEEK_BYTES = 256
 WITHOUT_WEIGHTS = ("Tokenizer", "Processor", "Extractor")  # in names of classes, such as CLIPImageProcessorPil
 WITHOUT_VOCABULARY = ("ByT5Tokenizer",)  # every byte is a token
 
@@ -263,6 +266,13 @@ def _require_file(file: Path) -> Path:
 def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
         raise UserError(f"{folder} has no vocabulary, such as {VOCABULARY_FILES[0]}. {advise_recovery(folder)}")
+    for name in TOKENIZER_OBJECTS:
+        for file in folder.glob(name):
+            with file.open("rb") as stream:  # some are of tens of megabytes, which transformers reads once more
+                beginning = stream.read(PEEK_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+            require_no_lfs_pointer(file, beginning)
+            if not beginning.startswith(b"{"):
+                raise UserError(f"{file} is no JSON object. {advise_recovery(file)}")
     for file in folder.glob("tokenizer_config.json"):
         _check_max_length(file, read_json_object(file).get("model_max_length"))
 

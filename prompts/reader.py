@@ -89,7 +89,8 @@ def load_prompts(path: Path, allow_images: bool = False) -> list[Prompt]:
         raise reject_path(path, f"Give a file that ends in {FORMATS}")
     entries = read_entries(path, KNOWN_COLUMNS)
     if not entries.entries:
-        raise UserError(f"{path} has no prompts. Give a file that ends in {FORMATS}.")
+        advice = f"Put .txt files in it, or give a file that ends in {FORMATS}" if path.is_dir() else "Write one in it"
+        raise UserError(f"{path} has no prompts. {advice}.")
     keys = list(dict.fromkeys(key for entry in entries.entries for key in entry.fields))
     convert = find_benchmark(entries)
     if convert:

@@ -287,7 +287,7 @@ class ExportSettings(FrozenModel):
 
 GateLimit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Percentage = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?\s*%$")]
-GATES = "write names with numbers such as 2, or with percentages such as 2%"
+GateValue = Annotated[GateLimit | Percentage, say_requirement("write a number such as 2, or a percentage such as 2%")]
 
 
 class GenerationSettings(FrozenModel):
@@ -317,7 +317,7 @@ class EvaluationSettings(GenerationSettings):
     RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"prompts": {"own": "auto"}, "clip": {"own": "auto"}}
 
     count: Count = Field(default=64, description="Number of prompts to use, from the start of the set.")
-    gates: Annotated[dict[str, GateLimit | Percentage], say_requirement(GATES)] = Field(
+    gates: dict[str, GateValue] = Field(
         default={},
         description="Limits by name, such as `psnr_min: 30` or `text_accuracy_drop: 2`: in the unit of the score, or "
         "with `%` relative to the reference's mean. docs/evaluate.md lists them.",

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 from helpers.published_artifact import write_gguf_export, write_published_artifact
 from helpers.tiny_families import SDXL, write_tiny_family
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 import edgepress
 from edgepress.api.folder_info import ArtifactInfo, ExportInfo, PipelineInfo
@@ -133,7 +133,7 @@ def write(name: str, text: str) -> Callable[[Path], None]:
 def add_scales(pipeline: Path) -> None:
     file = pipeline / "transformer" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
-    save_file(tensors | {"layers.0.attention.to_q.weight_scale": np.ones(1, np.float32)}, file)
+    save_file(tensors | {"layers.0.attention.to_q.weight_scale": torch.ones(1)}, file)
 
 
 def quantize_with_another_tool(pipeline: Path) -> None:
@@ -149,6 +149,8 @@ def quantize_with_another_tool(pipeline: Path) -> None:
         (remove("transformer/diffusion_pytorch_model.safetensors"), r"transformer has no \.safetensors file"),
         (remove("text_encoder/config.json"), r"text_encoder/config\.json is missing"),
         (remove("tokenizer/tokenizer.json"), "tokenizer has no vocabulary"),
+        (write("tokenizer/tokenizer.json", "[]"), r"tokenizer/tokenizer\.json is no JSON object\. Download"),
+        (write("tokenizer/added_tokens.json", "7"), r"tokenizer/added_tokens\.json is no JSON object\. Download"),
         (write("tokenizer/tokenizer.json", LFS_POINTER), r"tokenizer\.json is a git-lfs pointer"),
         (write("scheduler/scheduler_config.json", "{"), r"scheduler_config\.json cannot be read"),
         (add_scales, "quantized weights with scales"),

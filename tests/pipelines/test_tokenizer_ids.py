@@ -79,5 +79,5 @@ def test_vocabularies_of_every_form(pipeline: Path, name: str, content: Any) -> 
 
 def test_a_tokenizer_that_is_no_json(pipeline: Path) -> None:
     (pipeline / "tokenizer" / "tokenizer.json").write_text("<html>")
-    with pytest.raises(UserError, match=r"tokenizer\.json is not valid JSON\. Download the model again"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is no JSON object\. Download the model again"):
         check_pipeline(pipeline)

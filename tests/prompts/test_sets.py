@@ -59,7 +59,7 @@ def test_an_unknown_set_is_answered_with_known_ones(name: str, match: str) -> No
         ("a.jsonl", '{"tag": "x", "include": [], "prompt": 5}', r"a\.jsonl:1: prompt must be a non-empty string"),
         ("a.jsonl", '{"prompt_id": 1, "prompt": "a", "text": [1]}', "text must be a string or a list of strings"),
         ("a.jsonl", '{"tag": "x", "include": [], "prompt": "a"}\nno json', r"a\.jsonl:2: Invalid JSON"),
-        ("a.jsonl", "", "has no prompts"),
+        ("a.jsonl", "", r"has no prompts\. Write one in it\."),
     ],
 )  # fmt: skip
 def test_invalid_files_are_reported_with_the_reason(name: str, content: str, match: str, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_empty_file_of_a_folder_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_has_no_prompts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no prompts"):
+    with pytest.raises(UserError, match=r"has no prompts\. Put \.txt files in it, or give a file that ends in \.jsonl"):
         sets.load_prompt_set(tmp_path)
 
 
