@@ -1,7 +1,8 @@
 """Measures what tuning gains on the demo, at equal size: the model itself, and its other solutions.
 
-Run by `make bench-tune`. Images are generated for the final half of the evaluation prompts, on which nothing was
-chosen. A solution's weights are dequantized and run in float32; its activations are rounded as on a device.
+Run by `make bench-tune`. Images are generated for the final half of the evaluation prompts. Of all choices one rested
+on some of them, the rejection of weights by step (docs/decisions.md). A solution's weights are dequantized and run in
+float32; its activations are rounded as on a device.
 """
 
 from __future__ import annotations
